@@ -1,0 +1,54 @@
+"""Where the images come from and how they are split, sized and batched."""
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from cnntrain.settings.limits import number
+
+
+class LoaderKind(enum.Enum):
+    auto = "auto"
+    memory = "memory"
+    stream = "stream"
+
+
+class OnBadImage(enum.Enum):
+    error = "error"
+    skip = "skip"
+
+
+@dataclass
+class DataSettings:
+    name: str = "???"  # digits | mnist | cifar10 | cifar100 | imagefolder
+    root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
+    download: bool = False
+    batch_size: int = number(64, ge=1)  # images of one micro-batch
+    image_size: Optional[int] = number(None, ge=4)  # pixels a side; null: the data set's own
+    channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: the data set's own
+    workers: Optional[int] = number(None, ge=0)  # decode threads of the stream loader; null: by cores
+    loader: LoaderKind = LoaderKind.auto
+    limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
+    val: Union[int, float] = number(0.1, gt=0)  # taken out of train where the data set has no val split
+    on_bad_image: OnBadImage = OnBadImage.error
+    mean: Optional[list[float]] = None  # per channel, in 0..1; null: the data set's statistics
+    std: Optional[list[float]] = None
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        found: list[tuple[str, Any, str]] = []
+        if isinstance(self.limit, float) and self.limit > 1:
+            found.append(("limit", self.limit, "a fraction up to 1.0, or a whole number of images (500) from 2 up"))
+        if isinstance(self.limit, int) and self.limit < 2:
+            found.append(("limit", self.limit, "a whole number of images from 2 up, or a fraction with a point (0.1, 1.0)"))
+        if isinstance(self.val, float) and self.val >= 1:
+            found.append(("val", self.val, "a fraction below 1.0, or a whole number of images (5000)"))
+        if self.channels not in (None, 1, 3):
+            found.append(("channels", self.channels, "1 or 3, or null for the data set's own"))
+        for key in ("mean", "std"):
+            values = getattr(self, key)
+            if values is not None and len(values) not in (1, 3):
+                found.append((key, values, "one number per channel (1 or 3 of them), or null for the data set's own"))
+        if self.std is not None and min(self.std, default=1) <= 0:
+            found.append(("std", self.std, "above 0 in each channel"))
+        return found
