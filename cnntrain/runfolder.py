@@ -1,0 +1,273 @@
+"""The run folder: made by one process, locked by its owner, holding what is needed to understand and repeat the run.
+
+    config.yaml        the resolved config               overrides.yaml   the words of the command line, a list
+    command.txt        one line per start or resume      environment.json versions, git state, classes, run id
+    results.json       the scores, when the run is done  run.lock         who works in the folder now
+
+Nothing here imports torch: a folder that cannot be written is found before seconds are spent.
+"""
+
+import contextlib
+import errno
+import fcntl
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import platform
+import shlex
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import cnntrain
+from cnntrain.errors import CheckpointError, ConfigError, RunFolderError
+from cnntrain.files import file_system_error, write_atomic
+
+CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
+ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
+
+_DEPENDENCIES = """
+    torch torchvision hydra-core omegaconf tensorboard torchmetrics timm safetensors scikit-learn rich numpy pillow
+"""
+
+
+def reserve(path: Path) -> Path:
+    """Make a new folder that no other process has: `path`, or `path-2`, `path-3` … where it is taken.
+
+    Raises:
+        FileSystemError: it cannot be made.
+    """
+    for number in itertools.count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise file_system_error(folder.parent, error, what="the folder of the runs cannot be made") from error
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise file_system_error(folder, error, what="the run folder cannot be made") from error
+        return folder
+    raise AssertionError("unreachable")
+
+
+def claim(folder: Path) -> Path:
+    """Make exactly this folder, the one that `hydra.run.dir` names; an existing one is taken if it holds no run.
+
+    Raises:
+        RunFolderError: it holds a run.
+        FileSystemError: it cannot be made.
+    """
+    refuse_used(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_system_error(folder, error, what="the run folder cannot be made") from error
+    return folder
+
+
+def refuse_used(folder: Path) -> None:
+    """Raises RunFolderError when the folder holds a run already."""
+    if (folder / CONFIG).exists() or (folder / "checkpoints").exists():
+        again = shlex.join(["cnntrain", "resume", str(folder)])
+        raise RunFolderError(f"{folder}: holds a run already; resume it by `{again}`, or choose another hydra.run.dir")
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def lock(folder: Path, warn: Callable[[str], None] = _to_stderr) -> Iterator[None]:
+    """Own the run folder inside the `with` block; the kernel frees the lock when the process dies, however it dies.
+
+    Args:
+        warn: takes a line, where the file system knows no locks and the run goes on without.
+
+    Raises:
+        RunFolderError: another process owns it.
+        FileSystemError: the lock file cannot be written.
+    """
+    path = folder / LOCK
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise file_system_error(path, error) from error
+    try:
+        _take(handle, path, warn)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, path: Path, warn: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
+        raise RunFolderError(
+            f"{path.parent}: in use by {owner}; wait for it, stop it, or choose another hydra.run.dir"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise file_system_error(path, error) from error
+        warn(f"{path}: this file system has no locks ({os.strerror(error.errno)}); start no second run in this folder")
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"pid {os.getpid()} on host {socket.gethostname()} since {_now()}\n".encode())
+    except OSError as error:
+        raise file_system_error(path, error) from error
+
+
+def describe(folder: Path, *, config_yaml: str, overrides: list[str], command: str, **facts: Any) -> str:
+    """Write down what is about to run; on a resume, add to what stands there.
+
+    `config.yaml` comes last: where it stands, the rest stands too, and a run killed before its first save can start
+    again from it.
+
+    Args:
+        command: the exact command line, quoted for the shell.
+        facts: more plain values for environment.json, such as `device="cpu"`.
+
+    Returns:
+        The run id: made here, kept on a resume.
+
+    Raises:
+        FileSystemError: the folder cannot be written.
+        CheckpointError: the folder's environment.json is damaged.
+    """
+    known = read_environment(folder)
+    first = {"run_id": uuid.uuid4().hex[:12], "started": _now()}
+    times = {"resumed": [*known.get("resumed", []), _now()]} if "run_id" in known else first
+    environment = {**known, **times, **_environment(), **facts}
+    earlier = _text(folder / OVERRIDES).replace("[]\n", "")
+    words = "".join(f"- {json.dumps(word, ensure_ascii=False)}\n" for word in overrides)
+    write_atomic(folder / COMMAND, _text(folder / COMMAND) + command + "\n")
+    write_atomic(folder / OVERRIDES, earlier + words or "[]\n")
+    _write_json(folder / ENVIRONMENT, environment)
+    write_atomic(folder / CONFIG, config_yaml)
+    return str(environment["run_id"])
+
+
+def complete(folder: Path, **facts: Any) -> None:
+    """Add what is known only later, such as `classes` and `data_fingerprint`, to environment.json."""
+    _write_json(folder / ENVIRONMENT, {**read_environment(folder), **facts})
+
+
+def run_id(folder: Path) -> str:
+    """The id that `describe` gave to the run in this folder."""
+    return str(read_environment(folder)["run_id"])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of the run in this folder.
+
+    Raises:
+        ConfigError: there is no run, or its config.yaml is no mapping.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: no run there ({CONFIG} is missing); give one such as outputs/DATA/MODEL/DATE_TIME"
+        )
+    try:
+        content = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: no readable YAML ({reason}); correct it or restore a copy") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no settings; correct it or restore a copy")
+    return content
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """The content of environment.json, empty where there is none; CheckpointError where it is damaged."""
+    path = folder / ENVIRONMENT
+    text = _text(path)
+    try:
+        content = json.loads(text or "{}")
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: damaged, no JSON object; remove the file and try again")
+    return content
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Write results.json; NaN and infinity, which JSON has not, become null."""
+    _write_json(folder / RESULTS, _finite(results))
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise file_system_error(path, error, what="cannot be read") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _environment() -> dict[str, Any]:
+    versions = {"python": platform.python_version(), "cnntrain": cnntrain.__version__}
+    for name in _DEPENDENCIES.split():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu_count": cores,
+        "working_folder": os.getcwd(),
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the current folder's repository, else of the checkout that cnntrain runs from, else None."""
+    checkout = Path(cnntrain.__file__).resolve().parent.parent
+    for folder in [Path.cwd(), *([checkout] if (checkout / ".git").exists() else [])]:
+        commit = _git(folder, "rev-parse", "HEAD")
+        if commit:
+            changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+            return {"folder": str(folder), "commit": commit, "dirty": None if changes is None else bool(changes)}
+    return None
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    # No fsmonitor: a repository's own settings must not start programs because a run was started in it.
+    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *words]
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, env=environment, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None

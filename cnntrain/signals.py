@@ -1,0 +1,61 @@
+"""Ctrl-C and kill: a signal only raises a flag, the loop saves at the next step and ends."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+# Wrappers such as `make` pass a Ctrl-C on that the terminal has sent to us as well: two in a moment are one.
+_SAME_PRESS_SECONDS = 0.25
+
+
+class Stop:
+    """Whether the end was asked for, and by which signal; SIGUSR1 (batch systems' early warning) counts as SIGTERM."""
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._since = 0.0
+
+    @property
+    def requested(self) -> bool:
+        return self.signum is not None
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is None:
+            self.signum = int(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+            self._since = time.monotonic()
+            _say("stopping after this step; press Ctrl-C again to quit at once\n")
+        elif signum == signal.SIGINT and time.monotonic() - self._since > _SAME_PRESS_SECONDS:
+            raise KeyboardInterrupt
+
+
+def _say(line: str) -> None:
+    # Not print: a signal may arrive inside a print, and the buffered stream refuses to be entered twice.
+    with contextlib.suppress(OSError, ValueError):
+        os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line.encode())
+
+
+@contextlib.contextmanager
+def handle_signals() -> Iterator[Stop]:
+    """Catch SIGINT, SIGTERM and SIGUSR1 inside the `with` block; poll `requested` at each step and evaluation batch.
+
+    A second Ctrl-C raises KeyboardInterrupt at once. A signal that the parent had ignored (nohup) stays ignored.
+    Outside the main thread Python delivers no signals, and the flag never rises.
+    """
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {}
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                before[signum] = signal.signal(signum, stop._handle)
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)

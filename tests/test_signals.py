@@ -1,0 +1,85 @@
+"""Signals: a flag, one line, and nothing left behind."""
+
+import signal
+import threading
+
+import pytest
+
+from cnntrain import signals
+from cnntrain.signals import handle_signals
+
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"), [("SIGINT", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGUSR1", signal.SIGTERM)]
+)
+def test_a_signal_raises_the_flag_and_prints_one_line(
+    sent: str, told: signal.Signals, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with handle_signals() as stop:
+        assert not stop.requested
+        assert stop.signum is None
+        signal.raise_signal(signal.Signals[sent])
+        assert stop.requested
+        assert stop.signum == told
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err == "stopping after this step; press Ctrl-C again to quit at once\n"
+
+
+@pytest.mark.parametrize("first", ALL)
+def test_a_second_ctrl_c_quits_at_once(first: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
+    with handle_signals() as stop:
+        signal.raise_signal(first)
+        monkeypatch.setattr(stop, "_since", stop._since - 1)  # a second ago
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_a_ctrl_c_that_a_wrapper_doubles_counts_once(capfd: pytest.CaptureFixture[str]) -> None:
+    assert signals._SAME_PRESS_SECONDS < 0.5
+    with handle_signals() as stop:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signum == signal.SIGINT
+    assert capfd.readouterr().err.count("\n") == 1
+
+
+def test_a_second_sigterm_does_not_disturb_the_save() -> None:
+    with handle_signals() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        stop._since -= 1
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signum == signal.SIGTERM
+
+
+def test_the_old_handlers_come_back_also_after_an_error() -> None:
+    before = [signal.getsignal(signum) for signum in ALL]
+    with pytest.raises(ZeroDivisionError), handle_signals():
+        1 / 0  # noqa: B018
+    assert [signal.getsignal(signum) for signum in ALL] == before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with handle_signals() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_outside_the_main_thread_nothing_is_caught_and_nothing_breaks() -> None:
+    seen = []
+
+    def work() -> None:
+        with handle_signals() as stop:
+            seen.append((stop.requested, signal.getsignal(signal.SIGTERM)))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
