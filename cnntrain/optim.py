@@ -1,0 +1,133 @@
+"""Optimizers, parameter groups, and the learning rate as a pure function of the step."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from cnntrain.device import supports_fused
+from cnntrain.settings.optimizer import AdamSettings, AdamWSettings, OptimizerSettings, RmspropSettings, SgdSettings
+from cnntrain.settings.schedule import (
+    ConstantSettings,
+    CosineSettings,
+    ExponentialSettings,
+    MultistepSettings,
+    OneCycleSettings,
+    PlateauSettings,
+    PolynomialSettings,
+    ScheduleSettings,
+    StepSettings,
+)
+
+NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """Weights with decay; biases and the parameters of norms without (arXiv 1812.01187, section 3.1)."""
+    decay, plain = [], []
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            exempt = isinstance(module, NORMS) or name == "bias" or parameter.ndim <= 1
+            (plain if exempt else decay).append(parameter)
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def build_optimizer(settings: OptimizerSettings, model: nn.Module, lr: float, device: torch.device) -> Optimizer:
+    """The torch optimizer that the settings name, with `lr` as its first rate."""
+    groups = parameter_groups(model, settings.weight_decay)
+    fused = supports_fused(device)
+    match settings:
+        case SgdSettings():
+            nesterov = settings.nesterov and settings.momentum > 0
+            return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
+        case AdamSettings():
+            adam = torch.optim.AdamW if isinstance(settings, AdamWSettings) else torch.optim.Adam
+            return adam(groups, lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=fused)
+        case RmspropSettings():
+            return torch.optim.RMSprop(
+                groups, lr=lr, alpha=settings.alpha, momentum=settings.momentum, eps=settings.eps
+            )
+    raise TypeError(f"no optimizer for {type(settings).__name__}")
+
+
+def scaled_rate(settings: OptimizerSettings, batch: int) -> tuple[float, str]:
+    """The rate for `batch` images per step, and how it came about in words.
+
+    Linear in the batch for SGD and RMSProp (arXiv 1706.02677), its square root for the Adams (arXiv 2205.10287).
+    """
+    base = settings.lr_base_batch
+    if base is None or base == batch:
+        return settings.lr, f"{settings.lr:g}"
+    ratio = batch / base
+    rule, factor = ("square root of", math.sqrt(ratio)) if isinstance(settings, AdamSettings) else ("", ratio)
+    lr = settings.lr * factor
+    return lr, f"{lr:.4g} ({settings.lr:g} x {rule + ' ' if rule else ''}{batch}/{base})"
+
+
+@dataclass
+class Plateau:
+    """The state of the plateau schedule: all other schedules have none."""
+
+    factor: float = 1.0
+    best: float = math.inf
+    waited: int = 0
+
+    def update(self, settings: PlateauSettings, loss: float) -> None:
+        """Look at one validation loss; drop the factor after `patience` epochs without gain."""
+        if loss < self.best * (1 - settings.threshold):
+            self.best, self.waited = loss, 0
+            return
+        self.waited += 1
+        if self.waited > settings.patience:
+            self.factor, self.waited = max(self.factor * settings.factor, settings.end), 0
+
+
+def factor(settings: ScheduleSettings, step: int, total: int, steps_per_epoch: float, plateau: Plateau) -> float:
+    """What `optimizer.lr` is multiplied with at `step` (0-based) of `total`.
+
+    A pure function: nothing but the plateau's own state is remembered between steps.
+    """
+    warmup = min(settings.warmup * steps_per_epoch, total)
+    if step < warmup:
+        return settings.warmup_start + (1 - settings.warmup_start) * step / warmup
+    # Drops stand at epochs of the run; curves run from the end of the warm-up to the end of the run.
+    epoch = step / steps_per_epoch + 1e-9
+    step, total = step - math.ceil(warmup), max(total - math.ceil(warmup), 1)
+    match settings:
+        case ConstantSettings():
+            return 1.0
+        case CosineSettings():
+            return settings.end + (1 - settings.end) * (1 + math.cos(math.pi * step / total)) / 2
+        case PolynomialSettings():
+            return settings.end + (1 - settings.end) * (1 - step / total) ** settings.power
+        case ExponentialSettings():
+            return settings.decay ** (step / steps_per_epoch)
+        case StepSettings():
+            return settings.factor ** int(epoch / settings.every)
+        case MultistepSettings():
+            return settings.factor ** sum(epoch >= milestone for milestone in settings.milestones)
+        case OneCycleSettings():
+            return _onecycle(settings, step, total)
+        case PlateauSettings():
+            return plateau.factor
+    raise TypeError(f"no schedule for {type(settings).__name__}")
+
+
+def _onecycle(settings: OneCycleSettings, step: int, total: int) -> float:
+    peak, last = max(settings.peak * total - 1, 0), max(total - 1, 1)
+    if step < peak:
+        low, high, part = settings.start, 1.0, step / peak
+    else:
+        low, high, part = 1.0, settings.end, (step - peak) / (last - peak) if last > peak else 1.0
+    if settings.linear:
+        return low + (high - low) * part
+    return high + (low - high) * (1 + math.cos(math.pi * part)) / 2
+
+
+def set_rate(optimizer: Optimizer, lr: float) -> None:
+    """Give every parameter group the rate `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr

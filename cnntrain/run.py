@@ -1,0 +1,189 @@
+"""What a run is made of while it trains, and how all of it becomes a checkpoint and comes back."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cnntrain import device as machine
+from cnntrain.errors import CheckpointError, NonFiniteError
+from cnntrain.metrics import Window
+from cnntrain.optim import Plateau
+from cnntrain.settings.trainer import Precision
+
+
+@dataclass
+class Progress:
+    """How far the run is. Epochs count as done once they are validated."""
+
+    epoch: int = 0
+    batch: int = 0  # micro-batches of the epoch in hand that are trained on
+    step: int = 0  # optimizer steps
+    validated_step: int = -1  # the last step that a validation followed
+    seconds: float = 0.0  # of training and validation, over all resumes
+    images: int = 0  # trained on in finished epochs, and the seconds that it took without validation
+    train_seconds: float = 0.0
+    best_epoch: int = 0  # 1-based; 0: none yet
+    best_top1: float = -1.0
+    best_top5: float = -1.0
+    best_loss: float = math.inf
+    waited: int = 0  # epochs since the best one
+
+    def is_best(self, top1: float, loss: float) -> bool:
+        """Whether a validation score beats the best so far; the loss decides between equal accuracies."""
+        return (top1, -loss) > (self.best_top1, -self.best_loss)
+
+
+@dataclass
+class Run:
+    """A model in training: everything that a checkpoint must hold for an exact resume."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    precision: Precision
+    lr: float  # the rate that the schedule's factor multiplies
+    seed: int
+    ema: "Ema | None" = None
+    compiled: bool = False
+    progress: Progress = field(default_factory=Progress)
+    plateau: Plateau = field(default_factory=Plateau)
+
+    def __post_init__(self) -> None:
+        # `forward` is what the loop calls; `model` stays the plain module, so that names carry no prefix.
+        self.forward: Any = torch.compile(self.model) if self.compiled else self.model
+        self.epoch_window = Window(self.device)  # over the epoch in hand
+        self.log_window = Window(self.device)  # since the last log row
+        self.grad_norm = torch.zeros(())  # as last measured, on the device
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """The network that is scored and used: the averaged one where there is one."""
+        return self.ema.model if self.ema else self.model
+
+    def state(self) -> dict[str, Any]:
+        """All of it as plain containers and tensors."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress),
+            "plateau": asdict(self.plateau),
+            "windows": {"epoch": self.epoch_window.state(), "log": self.log_window.state()},
+            "rng": machine.rng_state(self.device),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state` was taken."""
+        load_weights(self.model, state["model"])
+        if self.ema:
+            if state["ema"] is None:
+                raise CheckpointError(
+                    "trainer.ema: the checkpoint holds no averaged weights; resume with trainer.ema=null"
+                )
+            self.ema.restore(state["ema"])
+        try:
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (ValueError, KeyError) as error:
+            raise CheckpointError(f"optimizer: the saved state does not fit ({error}); keep the run's optimizer") from None
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        self.plateau = Plateau(**state["plateau"])
+        self.epoch_window.restore(state["windows"]["epoch"])
+        self.log_window.restore(state["windows"]["log"])
+        machine.restore_rng_state(state["rng"], self.device)
+
+    def measure_gradient(self, clip_norm: float | None) -> None:
+        """Measure the norm of the whole gradient, and clip it where a limit is given."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.grad_norm = torch.nn.utils.get_total_norm(gradients)
+        if clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip_norm, self.grad_norm)
+
+    def fold_log_window(self) -> None:
+        """Count what the log window holds into the epoch's, and empty it."""
+        self.epoch_window.merge(self.log_window)
+        self.log_window.reset()
+
+    def epoch_scores(self) -> dict[str, float]:
+        """Mean loss and accuracy over the epoch in hand, and its images so far."""
+        self.fold_log_window()
+        return self.epoch_window.read() | {"images": self.epoch_window.images}
+
+    def check_loss(self) -> None:
+        """Raise NonFiniteError if the loss since the last log row is NaN or infinite."""
+        loss = self.log_window.read()["loss"]
+        if not math.isfinite(loss):
+            raise self._non_finite(f"the loss is {loss}")
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteError if that loss or any weight is: nothing of the kind may reach a checkpoint."""
+        self.check_loss()
+        norms = torch._foreach_norm([p.detach() for p in self.model.parameters()])
+        if not math.isfinite(torch.stack([norm.float() for norm in norms]).sum().item()):
+            raise self._non_finite("a weight is NaN or infinite")
+
+    def _non_finite(self, what: str) -> NonFiniteError:
+        rate = self.optimizer.param_groups[0]["lr"]
+        return NonFiniteError(
+            f"step {self.progress.step}: {what} (epoch {self.progress.epoch + 1}, learning rate {rate:.3g}); "
+            "try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=fp32"
+        )
+
+
+class Ema:
+    """An exponential moving average of weights and buffers.
+
+    Early on the decay is (1 + n) / (10 + n) after n steps, so that the first, random weights are soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        def average(averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
+            n = int(self.averaged.n_averaged)  # lies on the CPU; `steps` is a copy on the device and would make us wait
+            if averaged[0].is_floating_point():
+                torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+            else:  # counters of batch norms
+                torch._foreach_copy_(averaged, current)
+
+        self.averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+    @property
+    def model(self) -> nn.Module:
+        """The averaged network."""
+        return self.averaged.module
+
+    def update(self, model: nn.Module) -> None:
+        """Take in the weights after a step."""
+        self.averaged.update_parameters(model)
+
+    def state(self) -> dict[str, Any]:
+        """Averaged weights and the number of updates."""
+        return {"model": self.model.state_dict(), "updates": int(self.averaged.n_averaged)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` saved."""
+        load_weights(self.model, state["model"])
+        self.averaged.n_averaged.fill_(state["updates"])
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Fill a model; names or shapes that do not fit are a CheckpointError that names them."""
+    own = model.state_dict()
+    wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
+    wrong += [f"{name} is not in the model" for name in weights.keys() - own.keys()]
+    wrong += [
+        f"{name} is {tuple(weights[name].shape)} in the checkpoint and {tuple(own[name].shape)} in the model"
+        for name in own.keys() & weights.keys()
+        if own[name].shape != weights[name].shape
+    ]
+    if wrong:
+        shown = "; ".join(sorted(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        raise CheckpointError(f"model: the checkpoint does not fit ({shown}); keep the run's model settings")
+    model.load_state_dict(weights)
+

@@ -1,0 +1,235 @@
+"""Stopping anywhere and going on gives the bits of a run that was never stopped; limits end a run where they should."""
+
+import copy
+import math
+import types
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from cnntrain import device as machine
+from cnntrain import loop, optim
+from cnntrain.errors import Interrupted, NonFiniteError
+from cnntrain.run import Ema, Run
+from cnntrain.settings.optimizer import AdamWSettings, SgdSettings
+from cnntrain.settings.schedule import CosineSettings, PlateauSettings
+from cnntrain.settings.trainer import Precision, TrainerSettings
+
+CPU = torch.device("cpu")
+
+
+class Digits:
+    """30 digits in micro-batches of 7: the last one holds 2."""
+
+    batch_size = 7
+
+    def __init__(self, images=30):
+        digits = load_digits()
+        self.images = images
+        self.pixels = torch.tensor(digits.images[:images, None] * 15, dtype=torch.uint8)
+        self.labels = torch.tensor(digits.target[:images])
+
+    def __len__(self):
+        return math.ceil(self.images / self.batch_size)
+
+    def batches(self, epoch=0, start=0):
+        order = torch.randperm(self.images, generator=machine.generator(CPU, 1, epoch))
+        for batch in order.split(self.batch_size)[start:]:
+            yield self.pixels[batch], self.labels[batch]
+
+
+class Silent:
+    """A report that keeps the rows."""
+
+    def __init__(self):
+        self.steps, self.epochs = [], []
+        self.step, self.epoch = self.steps.append, self.epochs.append
+
+    def __getattr__(self, name):
+        return lambda *args: None
+
+
+def augment(images, generator):
+    shift = torch.rand(len(images), 1, 1, 1, generator=generator)
+    return images.float() / 255 + shift * 0.1
+
+
+def make_run(seed=0, ema=0.9, optimizer=None, precision=Precision.fp32):
+    torch.manual_seed(seed)
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(36, 10)
+    )
+    settings = optimizer or SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)
+    return Run(
+        model=model,
+        optimizer=optim.build_optimizer(settings, model, settings.lr, CPU),
+        scaler=machine.grad_scaler(precision, CPU),
+        device=CPU,
+        precision=precision,
+        lr=settings.lr,
+        seed=3,
+        ema=Ema(model, ema) if ema else None,
+    )
+
+
+def make_task(saved=None, schedule=None, stop=None, images=30, **trainer):
+    trainer = {"epochs": 2, "log_every": 2, "save_every": 1} | trainer
+    return loop.Task(
+        train=Digits(images),
+        val=Digits(20),
+        augment=augment,
+        normalise=lambda images: images.float() / 255,
+        trainer=TrainerSettings(**trainer),
+        schedule=schedule or CosineSettings(),
+        label_smoothing=0.1,
+        save=lambda state, best: saved.append(copy.deepcopy(state)) if saved is not None else None,
+        report=Silent(),
+        stop=stop or types.SimpleNamespace(requested=False, signum=None),
+    )
+
+
+def same(left, right, skip=("seconds", "train_seconds")):
+    if isinstance(left, torch.Tensor):
+        return torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left if key not in skip)
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
+
+
+VARIANTS = {
+    "plain": {},
+    "accumulate": {"trainer": {"accumulate": 2}},
+    "clip": {"trainer": {"clip_norm": 0.5}},
+    "no ema": {"run": {"ema": None}},
+    "bf16": {"run": {"precision": Precision.bf16}},
+    "plateau": {"schedule": PlateauSettings(patience=0)},
+    "adamw": {
+        "run": {"optimizer": AdamWSettings(lr=0.01, lr_base_batch=None, beta1=0.9, beta2=0.99, eps=1e-8)},
+    },
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
+def test_resume_at_any_step_gives_the_same_bits(variant):
+    def task(saved):
+        return make_task(saved, schedule=variant.get("schedule"), **variant.get("trainer", {}))
+
+    saved = []
+    whole = make_run(**variant.get("run", {}))
+    loop.train(whole, task(saved))
+    for state in saved[:-1]:
+        resumed = make_run(seed=99, **variant.get("run", {}))
+        resumed.restore(copy.deepcopy(state))
+        loop.train(resumed, task(None))
+        assert same(resumed.state(), whole.state()), f"differs when resumed at step {state['progress']['step']}"
+
+
+@pytest.mark.parametrize(
+    "lost", ["model", "optimizer", "rng", "ema", "progress", "plateau"], ids=lambda name: f"without {name}"
+)
+def test_every_part_of_the_state_is_needed(lost):
+    """The control of the test above: it must fail when any part is not restored."""
+    saved = []
+    whole, schedule = make_run(), PlateauSettings(patience=0, threshold=0.5)
+    loop.train(whole, make_task(saved, schedule=schedule, epochs=4))
+    state = copy.deepcopy(saved[-3])
+    fresh = make_run(seed=99)
+    if lost == "rng":
+        torch.manual_seed(5)
+        fresh_rng = machine.rng_state(CPU)
+    state[lost] = fresh_rng if lost == "rng" else fresh.state()[lost]
+    resumed = make_run(seed=99)
+    resumed.restore(state)
+    loop.train(resumed, make_task(schedule=schedule, epochs=4))
+    assert not same(resumed.state(), whole.state())
+
+
+def test_gradients_of_micro_batches_equal_those_of_one_batch():
+    """Five micro-batches, the last of 2 images, against one batch of 30, in a net without batch statistics."""
+
+    def trained(accumulate, batch_size):
+        run = make_run(ema=None)
+        run.model[1], run.model[4] = nn.Identity(), nn.Identity()
+        task = make_task(epochs=1, accumulate=accumulate)
+        task.augment = lambda images, generator: images.float() / 255
+        task.train.batch_size = batch_size
+        loop.train(run, task)
+        assert run.progress.step == 1
+        return torch.cat([p.detach().flatten() for p in run.model.parameters()])
+
+    assert torch.allclose(trained(5, 7), trained(1, 30), atol=1e-6)
+
+
+def test_the_network_learns():
+    run, task = make_run(), make_task(epochs=30)
+    loop.train(run, task)
+    assert run.progress.best_top1 >= 0.9
+    assert task.report.epochs[0]["val_loss"] > task.report.epochs[-1]["val_loss"]
+
+
+def test_a_non_finite_loss_ends_the_run_and_is_never_saved():
+    saved = []
+    run, task = make_run(), make_task(saved, epochs=10, save_every=2)
+    run.lr = 1e30
+    with pytest.raises(NonFiniteError, match=r"step \d+: .*; try a lower optimizer.lr"):
+        loop.train(run, task)
+    assert all(torch.isfinite(value).all() for state in saved for value in state["model"].values())
+
+
+def test_a_signal_saves_at_the_next_step():
+    saved = []
+    stop = types.SimpleNamespace(requested=False, signum=15)
+    run, task = make_run(), make_task(saved, stop=stop, save_every=100)
+    task.report.step = lambda row: setattr(stop, "requested", True)
+    with pytest.raises(Interrupted) as caught:
+        loop.train(run, task)
+    assert caught.value.exit_code == 143
+    assert [state["progress"]["step"] for state in saved] == [2]
+
+
+def test_max_steps_ends_inside_an_epoch_and_can_be_extended():
+    run = make_run()
+    assert loop.train(run, make_task(max_steps=7)) == "max_steps"
+    assert (run.progress.step, run.progress.epoch, run.progress.batch) == (7, 1, 2)
+    assert loop.train(run, make_task()) == "epochs"
+    assert (run.progress.step, run.progress.epoch) == (10, 2)
+
+
+def test_max_time_ends_the_run_after_a_step():
+    run = make_run()
+    assert loop.train(run, make_task(max_time="0.0001s")) == "max_time"
+    assert run.progress.step == 1
+    assert run.progress.best_epoch == 1
+
+
+def test_early_stop_counts_epochs_without_gain():
+    run, task = make_run(), make_task(epochs=50, early_stop=2)
+    run.lr = 1e-12
+    assert loop.train(run, task) == "early_stop"
+    assert run.progress.waited == 2
+
+
+def test_scores_equal_a_plain_loop():
+    run, task = make_run(), make_task()
+    scores = loop.evaluate(run, run.model, task.val, task.normalise)
+    with torch.no_grad():
+        logits = run.model(task.val.pixels.float() / 255)
+    loss = nn.functional.cross_entropy(logits, task.val.labels).item()
+    ranks = logits.argsort(1, descending=True).eq(task.val.labels[:, None]).float().argmax(1)
+    assert scores["loss"] == pytest.approx(loss, rel=1e-6)
+    assert scores["top1"] == pytest.approx((ranks < 1).float().mean().item())
+    assert scores["top5"] == pytest.approx((ranks < 5).float().mean().item())
+
+
+def test_the_average_forgets_the_first_weights_soon():
+    model = nn.Linear(1, 1)
+    ema = Ema(model, 0.999)
+    with torch.no_grad():
+        model.weight.fill_(1.0)
+        for _ in range(100):
+            ema.update(model)
+    assert ema.model.weight.item() == pytest.approx(1.0, abs=1e-3)

@@ -1,0 +1,125 @@
+"""The learning rate is a pure function of the step, equal to torch's own schedulers; decay spares norms and biases."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import lr_scheduler
+
+from cnntrain import optim
+from cnntrain.settings.optimizer import AdamSettings, AdamWSettings, RmspropSettings, SgdSettings
+from cnntrain.settings.schedule import (
+    ConstantSettings,
+    CosineSettings,
+    ExponentialSettings,
+    MultistepSettings,
+    OneCycleSettings,
+    PlateauSettings,
+    PolynomialSettings,
+    StepSettings,
+)
+
+TOTAL, PER_EPOCH = 60, 6
+SGD = {"lr": 0.1, "lr_base_batch": None, "momentum": 0.9, "nesterov": True}
+
+
+def factors(settings, total=TOTAL):
+    plateau = optim.Plateau()
+    return [optim.factor(settings, step, total, PER_EPOCH, plateau) for step in range(total)]
+
+
+def torch_factors(make, every=1):
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    scheduler = make(optimizer)
+    found = []
+    for step in range(TOTAL):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if (step + 1) % every == 0:
+            scheduler.step()
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "make", "every"),
+    [
+        (ConstantSettings(), lambda o: lr_scheduler.ConstantLR(o, 1.0), 1),
+        (CosineSettings(), lambda o: lr_scheduler.CosineAnnealingLR(o, TOTAL), 1),
+        (PolynomialSettings(power=2.0), lambda o: lr_scheduler.PolynomialLR(o, TOTAL, power=2.0), 1),
+        (ExponentialSettings(decay=0.9), lambda o: lr_scheduler.ExponentialLR(o, 0.9 ** (1 / PER_EPOCH)), 1),
+        (StepSettings(every=3.0), lambda o: lr_scheduler.StepLR(o, 3), PER_EPOCH),
+        (MultistepSettings(milestones=[2.0, 7.0]), lambda o: lr_scheduler.MultiStepLR(o, [2, 7]), PER_EPOCH),
+        (
+            OneCycleSettings(end=0.0001),
+            lambda o: lr_scheduler.OneCycleLR(o, 1.0, TOTAL, div_factor=25, final_div_factor=400),
+            1,
+        ),
+        (
+            OneCycleSettings(end=0.0001, linear=True),
+            lambda o: lr_scheduler.OneCycleLR(
+                o, 1.0, TOTAL, div_factor=25, final_div_factor=400, anneal_strategy="linear"
+            ),
+            1,
+        ),
+    ],
+)
+def test_each_schedule_equals_torchs_scheduler(settings, make, every):
+    assert factors(settings) == pytest.approx(torch_factors(make, every), abs=1e-6)
+
+
+def test_warmup_rises_in_a_line_and_the_schedule_fits_the_rest():
+    found = factors(CosineSettings(warmup=2.0, warmup_start=0.1))
+    assert found[:3] == pytest.approx([0.1, 0.175, 0.25])
+    assert found[12:] == pytest.approx([(1 + math.cos(math.pi * step / 48)) / 2 for step in range(48)])
+
+
+@pytest.mark.parametrize("total", [1, 2, 3])
+def test_the_shortest_runs_have_finite_factors(total):
+    for settings in (OneCycleSettings(), CosineSettings(warmup=5.0), PolynomialSettings()):
+        assert all(0 <= factor <= 1 for factor in factors(settings, total))
+
+
+def test_plateau_drops_after_patience_and_never_below_its_end():
+    settings = PlateauSettings(factor=0.1, patience=1, end=0.05)
+    plateau = optim.Plateau()
+    seen = []
+    for loss in [1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]:
+        plateau.update(settings, loss)
+        seen.append(optim.factor(settings, 0, TOTAL, PER_EPOCH, plateau))
+    assert seen == pytest.approx([1, 1, 1, 0.1, 0.1, 0.05, 0.05])
+
+
+def test_norms_and_biases_are_not_decayed():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
+    decay, plain = optim.parameter_groups(model, 0.1)
+    assert {id(p) for p in decay["params"]} == {id(model[0].weight), id(model[3].weight)}
+    assert len(plain["params"]) == 6
+    assert (decay["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (SgdSettings(**SGD), torch.optim.SGD),
+        (AdamSettings(lr=0.1, lr_base_batch=None, beta1=0.9, beta2=0.99, eps=1e-8), torch.optim.Adam),
+        (AdamWSettings(lr=0.1, lr_base_batch=None, beta1=0.9, beta2=0.99, eps=1e-8), torch.optim.AdamW),
+        (RmspropSettings(lr=0.1, lr_base_batch=None, alpha=0.9, momentum=0.9, eps=1e-8), torch.optim.RMSprop),
+    ],
+)
+def test_each_optimizer_is_torchs_with_our_numbers(settings, kind):
+    optimizer = optim.build_optimizer(settings, nn.Linear(2, 2), 0.05, torch.device("cpu"))
+    assert type(optimizer) is kind
+    group = optimizer.param_groups[0]
+    assert group["lr"] == 0.05
+    wanted = {"momentum": "momentum", "alpha": "alpha", "eps": "eps", "nesterov": "nesterov"}
+    assert all(group[name] == getattr(settings, key) for key, name in wanted.items() if hasattr(settings, key))
+
+
+def test_the_rate_follows_the_batch_linearly_for_sgd_and_by_the_root_for_adam():
+    sgd = SgdSettings(**SGD | {"lr_base_batch": 128})
+    adam = AdamSettings(lr=0.1, lr_base_batch=64, beta1=0.9, beta2=0.99, eps=1e-8)
+    assert optim.scaled_rate(sgd, 256) == (pytest.approx(0.2), "0.2 (0.1 x 256/128)")
+    assert optim.scaled_rate(adam, 256)[0] == pytest.approx(0.2)
+    assert optim.scaled_rate(SgdSettings(**SGD), 4096)[0] == 0.1
