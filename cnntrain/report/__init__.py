@@ -1,0 +1,199 @@
+"""What a run tells: to the terminal, metrics.csv, train.log and TensorBoard, behind one small class."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnntrain.report.console import Screen
+from cnntrain.report.csvlog import CsvLog
+from cnntrain.report.words import aligned, clock, number, percent, rate, short_path
+
+if TYPE_CHECKING:
+    import torch
+    from rich.console import Console
+    from torch import nn
+
+MOST_CLASSES = 20  # in the table of scores by class
+
+STEP_TAGS = ("loss", "top1", "lr", "images_per_second", "data_wait", "grad_norm")
+EPOCH_TAGS = {
+    "val/loss": "val_loss",
+    "val/top1": "val_top1",
+    "val/top5": "val_top5",
+    "epoch/train_loss": "train_loss",
+    "epoch/train_top1": "train_top1",
+    "epoch/seconds": "seconds",
+    "epoch/images_per_second": "images_per_second",
+}
+
+
+class Report:
+    """Tells of one run. Rows hold plain numbers: nothing here reads a tensor that a device is still working on.
+
+    Args:
+        folder: the run folder, or None to write no files (and no TensorBoard).
+        tensorboard: write an event file too.
+        resume_step: the run goes on after this step: rows and events of later steps go. None: the run is new.
+        console: where to write; the standard output where None.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        *,
+        tensorboard: bool,
+        resume_step: int | None = None,
+        console: "Console | None" = None,
+    ) -> None:
+        self._folder = folder
+        self._epochs = 0
+        self._step = resume_step or 0
+        self._csv = self._tensorboard = self._log = None
+        if folder:
+            self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
+            self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step)
+        if folder and tensorboard:
+            from cnntrain.report.tensorboard import TensorBoardLog
+
+            self._tensorboard = TensorBoardLog(folder, resume_step=resume_step)
+        self._screen = Screen(self._log, console)
+        self.advance = self._screen.bar.advance  # (images): once for each micro-batch, so without a call in between
+
+    def say(self, line: str) -> None:
+        """A line for the user; the bar stays below it."""
+        self._screen.line(line)
+
+    def warn(self, line: str) -> None:
+        self._screen.line(f"warning: {line}", "yellow")
+
+    def note(self, text: str) -> bool:
+        """Show a text in the bar, in place of its numbers; False where there is no bar.
+
+        A signal handler may call it, as nothing is written here: a write may meet another one half done.
+        """
+        self._screen.bar.note = text
+        return self._screen.has_bar
+
+    def header(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
+        """What will be done, as named facts in a frame."""
+        self._screen.frame(title, rows)
+
+    def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
+        """The bar of an epoch (from 1) of `batches` micro-batches, `done` of them trained before."""
+        self._epochs = epochs
+        self._screen.bar.start_epoch(epoch, epochs, batches, done)
+        self._screen.start_bar()
+
+    def validating(self, batches: int, phase: str = "validating") -> None:
+        """The bar of an evaluation of `batches` micro-batches."""
+        self._screen.bar.start_phase(phase, batches)
+        self._screen.start_bar()
+
+    def step(self, row: dict[str, Any]) -> None:
+        """A log row: step, epoch, loss, top1, lr, images_per_second, data_wait (0..1), grad_norm."""
+        self._step = row["step"]
+        self._screen.bar.row = row
+        is_new = self._csv is None or self._csv.write("step", row)
+        if self._tensorboard and is_new:
+            self._tensorboard.scalars({f"train/{key}": row.get(key) for key in STEP_TAGS}, self._step)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        """The end of an epoch: epoch, step, train_loss, train_top1, val_loss, val_top1, val_top5, lr, seconds,
+        images_per_second, best (a flag)."""
+        self._step = row["step"]
+        self._screen.epoch(row, self._epochs)
+        training = {"loss": row["train_loss"], "top1": row["train_top1"]}
+        is_new = self._csv is None or self._csv.write("epoch", row | training)
+        if self._tensorboard and is_new:
+            self._tensorboard.scalars({tag: row.get(key) for tag, key in EPOCH_TAGS.items()}, self._step)
+            self._tensorboard.flush()
+
+    def finish(self, results: dict[str, Any], next_commands: Sequence[str]) -> None:
+        """The closing table, from what results.json holds, and what the user may want to type next."""
+        self._screen.stop_bar()
+        rows = [("best epoch", f"{results['best_epoch']}")]
+        rows += [
+            (name, _scores(results[key])) for name, key in (("validation", "val"), ("test", "test")) if results.get(key)
+        ]
+        rows.append(("time", f"{clock(results['seconds'])}, {rate(results.get('images_per_second'))} images/s"))
+        if self._folder:
+            rows.append(("folder", short_path(self._folder)))
+        self._screen.frame(results.get("status", "done"), rows)
+        for index, command in enumerate(next_commands):
+            self._screen.line(("next  " if index == 0 else "      ") + command, "cyan", copied=True)
+
+    def scores(self, results: dict[str, Any]) -> None:
+        """The table of an evaluation: for each split its scores, and those of its classes."""
+        self._screen.stop_bar()
+        splits = {name: results[key] for name, key in (("validation", "val"), ("test", "test")) if results.get(key)}
+        self._screen.frame(
+            short_path(results["checkpoint"]), [(name, _scores(found)) for name, found in splits.items()]
+        )
+        for name, found in splits.items():
+            for line in _class_table(name, found.get("classes", {})):
+                self._screen.line(line)
+
+    def pictures(self, tag: str, images: "torch.Tensor", captions: Sequence[str]) -> None:
+        """Images (N, C, S, S), uint8, as one captioned grid in TensorBoard."""
+        if self._tensorboard:
+            from cnntrain.report.pictures import grid
+
+            self._tensorboard.picture(tag, grid(images.cpu().numpy(), captions), self._step)
+
+    def confusion(self, tag: str, matrix: "torch.Tensor", classes: Sequence[str]) -> None:
+        """Counts (K, K) of true (rows) against predicted (columns) classes, as a heat map in TensorBoard."""
+        if self._tensorboard:
+            from cnntrain.report.pictures import confusion
+
+            self._tensorboard.picture(tag, confusion(matrix.cpu().numpy(), classes), self._step)
+
+    def graph(self, model: "nn.Module", images: "torch.Tensor") -> None:
+        """The graph of the model in TensorBoard; a model that cannot be traced costs a warning."""
+        if self._tensorboard:
+            fault = self._tensorboard.graph(model, images)
+            if fault:
+                self.warn(f"no graph of the model in TensorBoard: {fault}")
+
+    def hparams(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
+        """The settings (nested, plain) and final scores, for TensorBoard's table of runs."""
+        if self._tensorboard:
+            self._tensorboard.hparams(settings, scores, self._step)
+
+    def text(self, tag: str, markdown: str) -> None:
+        if self._tensorboard:
+            self._tensorboard.text(tag, markdown, self._step)
+
+    def flush(self) -> None:
+        """Hand over to the disk what TensorBoard still holds back; all else is there already."""
+        if self._tensorboard:
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Give the terminal back and close the files; more than once is fine."""
+        self._screen.stop_bar()
+        for part in (self._csv, self._tensorboard, self._log):
+            if part:
+                part.close()
+        self._csv = self._tensorboard = self._log = self._screen.log = None
+
+
+def _scores(found: dict[str, Any]) -> str:
+    """`top-1 95.12%, top-5 99.85%, loss 0.1721`."""
+    words = [f"top-1 {percent(found['top1'])}"]
+    words += [f"top-5 {percent(found['top5'])}"] if found.get("top5") is not None else []
+    return ", ".join([*words, f"loss {number(found['loss'])}"])
+
+
+def _class_table(split: str, classes: dict[str, dict[str, float]]) -> list[str]:
+    """Precision, recall and F1 of each class; of many classes, those with the lowest F1."""
+    if not classes:
+        return []
+    shown = (
+        sorted(classes, key=lambda name: classes[name]["f1"])[:MOST_CLASSES] if len(classes) > MOST_CLASSES else classes
+    )
+    title = f"{split}, the {MOST_CLASSES} hardest of {len(classes)} classes" if len(classes) > MOST_CLASSES else split
+    rows = [[title, "images", "precision", "recall", "F1"]]
+    for name in shown:
+        score = classes[name]
+        rows.append([name, f"{score['images']:,}", *(percent(score[key]) for key in ("precision", "recall", "f1"))])
+    return aligned(rows)

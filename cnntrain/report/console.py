@@ -1,0 +1,86 @@
+"""What the terminal shows: a header, a live bar, a table row per epoch, a closing table; plain lines elsewhere."""
+
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from cnntrain.report.bar import Bar
+from cnntrain.report.words import epoch_line, table_head, table_row
+
+REFRESHES_PER_SECOND = 5  # each takes about a millisecond, on rich's own thread
+WIDEST_FRAME = 100  # columns
+
+
+class Screen:
+    """The terminal, or plain lines where the output is none; every line also goes to `log` as plain text.
+
+    Args:
+        log: an open text file, or None.
+        console: where to write; the standard output where None.
+    """
+
+    def __init__(self, log: TextIO | None = None, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+        self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
+        self.bar = Bar()
+        self.log = log
+        self._live: Live | None = None
+        self._has_head = False
+
+    def line(self, text: str, style: str = "", *, copied: bool = False) -> None:
+        """A line of text, above the bar while that is there; `copied`: never broken, so that it can be copied."""
+        if self.is_live:
+            self.console.print(Text(text, style), soft_wrap=copied)
+        self._plain(text)
+
+    def frame(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
+        """Named facts below a title, in a frame."""
+        width = max((len(name) for name, _ in rows), default=0)
+        if self.is_live:
+            grid = Table.grid(padding=(0, 2))
+            grid.add_column(style="dim", no_wrap=True)
+            grid.add_column(overflow="fold")
+            for name, value in rows:
+                grid.add_row(name, Text(value))
+            frame_width = min(self.console.width, WIDEST_FRAME)
+            self.console.print(Panel(grid, title=Text(title, "bold"), title_align="left", width=frame_width))
+        self._plain(title, *(f"  {name:<{width}}  {value}" for name, value in rows))
+
+    def epoch(self, row: dict[str, Any], epochs: int) -> None:
+        """A row of the table of epochs."""
+        if self.is_live and not self._has_head:
+            self._has_head = True
+            self.console.print(Text(table_head(epochs), "bold"), soft_wrap=True)
+        if self.is_live:
+            self.console.print(Text(table_row(row, epochs), "green" if row["best"] else ""), soft_wrap=True)
+        self._plain(epoch_line(row, epochs))
+
+    def start_bar(self) -> None:
+        """Show the bar, where the output is a terminal."""
+        if self.is_live and self._live is None:
+            self._live = Live(self.bar, console=self.console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
+            self._live.start()
+
+    @property
+    def has_bar(self) -> bool:
+        return self._live is not None
+
+    def stop_bar(self) -> None:
+        """Take the bar away."""
+        live, self._live = self._live, None
+        if live:
+            live.stop()
+
+    def _plain(self, *lines: str) -> None:
+        for line in lines:
+            if not self.is_live:
+                self.console.print(Text(line), soft_wrap=True)
+            if self.log:
+                self.log.write(line + "\n")
+        if not self.is_live:
+            self.console.file.flush()  # a log that is followed shows the line at once

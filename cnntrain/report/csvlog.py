@@ -1,0 +1,67 @@
+"""metrics.csv: one header, a row per log step and per epoch, written out row by row.
+
+`pandas.read_csv` reads it at once; `kind` (step or epoch) tells the rows apart. In a step row, loss and top1 are those
+of the training images since the row before; in an epoch row, those of the whole epoch, beside the validation scores.
+Accuracies and data_wait are fractions of 1, seconds are wall time; a column that a kind of row does not know is empty.
+"""
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+COLUMNS = (
+    "kind", "epoch", "step", "loss", "top1", "val_loss", "val_top1", "val_top5",
+    "lr", "grad_norm", "images_per_second", "data_wait", "seconds", "best",
+)  # fmt: skip
+
+
+class CsvLog:
+    """The open metrics.csv of a run.
+
+    Args:
+        resume_step: keep the rows up to this step, as those after it will be trained again; None: start anew.
+    """
+
+    def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
+        kept = list(_rows_up_to(path, resume_step)) if resume_step is not None and path.exists() else []
+        self._last = {row["kind"]: int(row["step"]) for row in kept}
+        aside = path.with_suffix(".csv.new")
+        self._file = aside.open("w", encoding="utf-8", newline="")
+        self._writer = csv.DictWriter(self._file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        self._writer.writeheader()
+        self._writer.writerows(kept)
+        self._file.flush()
+        os.replace(aside, path)
+
+    def write(self, kind: str, row: dict[str, Any]) -> bool:
+        """Add a row; False where a row of this kind and step stands there already, from before the run was resumed."""
+        if row["step"] <= self._last.get(kind, -1):
+            return False
+        self._last[kind] = row["step"]
+        self._writer.writerow({"kind": kind} | {key: _plain(value) for key, value in row.items()})
+        self._file.flush()
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _rows_up_to(path: Path, step: int) -> Iterator[dict[str, Any]]:
+    """The whole rows up to a step; a row that was cut off in the middle of writing is none."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(line for line in file if line.endswith("\n")):
+            if (
+                row.get("kind") in ("step", "epoch")
+                and (row.get("step") or "").isdecimal()
+                and int(row["step"]) <= step
+            ):
+                yield row
+
+
+def _plain(value: Any) -> Any:
+    """Seven digits hold what float32 knows; a flag is 0 or 1."""
+    if isinstance(value, bool):
+        return int(value)
+    return f"{value:.7g}" if isinstance(value, float) else value

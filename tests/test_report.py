@@ -1,0 +1,301 @@
+"""What a run tells, on the terminal and in its files."""
+
+import csv
+import io
+import re
+import time
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from cnntrain.report import Report
+from cnntrain.report.bar import Bar
+from cnntrain.report.console import Screen
+from cnntrain.report.csvlog import COLUMNS, CsvLog
+from cnntrain.report.words import aligned, clock, number, percent, rate, short_path, table_head, table_row
+
+ESCAPE = "\x1b"
+
+
+def step_row(step: int, epoch: int = 1) -> dict:
+    return {
+        "step": step, "epoch": epoch, "loss": 1 / step, "top1": 0.5, "lr": 0.1,
+        "images_per_second": 1234.5, "data_wait": 0.03, "grad_norm": 1.5,
+    }  # fmt: skip
+
+
+def epoch_row(epoch: int, step: int, best: bool = True, top5: float | None = 0.99) -> dict:
+    return {
+        "epoch": epoch, "step": step, "train_loss": 1.25, "train_top1": 0.6, "val_loss": 1.5, "val_top1": 0.5,
+        "val_top5": top5, "lr": 0.1, "seconds": 12.5, "images_per_second": 1000.0, "best": best, "val_images": 7,
+    }  # fmt: skip
+
+
+RESULTS = {
+    "status": "done", "best_epoch": 2, "val": {"top1": 0.8, "top5": 0.99, "loss": 0.61, "images": 7},
+    "test": {"top1": 0.79, "top5": None, "loss": 0.62}, "seconds": 83.4, "images_per_second": 1234.5,
+}  # fmt: skip
+
+
+def play(report: Report, first_step: int = 1, epochs: int = 2) -> None:
+    """A run of two steps per epoch."""
+    report.header("lenet5 on digits", [("model", "lenet5, 61,706 parameters"), ("folder", "outputs/" + "deep/" * 30)])
+    report.warn("bf16 is slow on this CPU; " + "trainer.precision=fp32 is faster " * 4)
+    for epoch in range(1, epochs + 1):
+        report.start_epoch(epoch, epochs, 2, 0)
+        for step in (2 * epoch - 1, 2 * epoch):
+            report.advance(64)
+            if step >= first_step:
+                report.step(step_row(step, epoch))
+        report.validating(1)
+        report.advance(64)
+        if 2 * epoch >= first_step:
+            report.epoch(epoch_row(epoch, 2 * epoch))
+    report.finish(RESULTS, ["cnntrain eval " + "x" * 90, "tensorboard --logdir outputs"])
+
+
+def terminal(width: int = 80) -> tuple[Console, io.StringIO]:
+    screen = io.StringIO()
+    return Console(
+        file=screen, force_terminal=True, width=width, height=24, highlight=False, color_system="standard"
+    ), screen
+
+
+def plain() -> tuple[Console, io.StringIO]:
+    screen = io.StringIO()
+    return Console(file=screen, force_terminal=False, width=80, highlight=False), screen
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def steps_of(folder: Path) -> list[tuple[str, int]]:
+    return [(row["kind"], int(row["step"])) for row in rows_of(folder)]
+
+
+def test_metrics_csv_has_one_header_and_a_row_per_step_and_epoch(tmp_path):
+    report = Report(tmp_path, tensorboard=False, console=plain()[0])
+    play(report)
+    report.close()
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0] == ",".join(COLUMNS)
+    assert steps_of(tmp_path) == [("step", 1), ("step", 2), ("epoch", 2), ("step", 3), ("step", 4), ("epoch", 4)]
+    last = rows_of(tmp_path)[-1]
+    assert (float(last["loss"]), float(last["val_loss"]), last["best"], last["grad_norm"]) == (1.25, 1.5, "1", "")
+
+
+def test_every_row_is_on_disk_at_once(tmp_path):
+    log = CsvLog(tmp_path / "metrics.csv")
+    for step in (1, 2, 3):
+        log.write("step", step_row(step))
+        assert len(rows_of(tmp_path)) == step
+    log.close()
+
+
+def test_resume_cuts_the_rows_after_its_step_and_a_torn_one(tmp_path):
+    report = Report(tmp_path, tensorboard=False, console=plain()[0])
+    play(report, epochs=3)
+    report.close()
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write("step,3,2,0.")  # killed in the middle of a row
+    Report(tmp_path, tensorboard=False, resume_step=3, console=plain()[0]).close()
+    assert steps_of(tmp_path) == [("step", 1), ("step", 2), ("epoch", 2), ("step", 3)]
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
+
+
+def test_interrupted_and_resumed_run_leaves_the_same_metrics_as_a_whole_one(tmp_path):
+    folders = [tmp_path / "whole", tmp_path / "resumed"]
+    for folder in folders:
+        folder.mkdir()
+        report = Report(folder, tensorboard=False, console=plain()[0])
+        play(report)
+        report.close()
+    # Saved at step 4 before its validation: that epoch is validated and told again.
+    report = Report(folders[1], tensorboard=False, resume_step=4, console=plain()[0])
+    report.epoch(epoch_row(2, 4))
+    report.close()
+    report = Report(folders[1], tensorboard=False, resume_step=1, console=plain()[0])
+    play(report, first_step=2)
+    report.close()
+    assert (folders[0] / "metrics.csv").read_bytes() == (folders[1] / "metrics.csv").read_bytes()
+
+
+def test_run_that_starts_again_from_its_config_starts_an_empty_metrics_csv(tmp_path):
+    for _ in range(2):
+        report = Report(tmp_path, tensorboard=False, console=plain()[0])
+        report.step(step_row(1))
+        report.close()
+    assert steps_of(tmp_path) == [("step", 1)]
+
+
+def test_output_that_is_no_terminal_has_plain_lines(tmp_path):
+    console, screen = plain()
+    report = Report(tmp_path, tensorboard=False, console=console)
+    play(report)
+    report.close()
+    text = screen.getvalue()
+    assert ESCAPE not in text
+    assert "\r" not in text
+    assert not re.search("[─│╭━]", text)
+    assert len([line for line in text.splitlines() if line.startswith("epoch ")]) == 2
+    assert "epoch 2/2  step 4  train loss 1.2500 top-1 60.00%  val loss 1.5000 top-1 50.00% top-5 99.00%" in text
+    assert (tmp_path / "train.log").read_text() == text
+
+
+def test_terminal_shows_at_most_80_columns_but_for_commands_to_copy(tmp_path):
+    console, screen = terminal()
+    report = Report(tmp_path, tensorboard=False, console=console)
+    play(report)
+    report.close()
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n")
+    wide = [line for line in shown.split("\n") if cell_len(line) > 80]
+    assert wide == ["next  cnntrain eval " + "x" * 90]
+    assert ESCAPE not in (tmp_path / "train.log").read_text()
+
+
+def test_table_rows_line_up_within_80_columns():
+    for epochs in (1, 20, 200, 5000):
+        lines = [table_head(epochs)]
+        for epoch in {1, epochs}:
+            lines += [table_row(epoch_row(epoch, 4, best), epochs) for best in (True, False)]
+            lines.append(
+                table_row(epoch_row(epoch, 4, False, None) | {"train_loss": 123456.0, "lr": 1.23456e-05}, epochs)
+            )
+        lines = [line.removesuffix(" *") for line in lines]
+        assert len({len(line) for line in lines}) == 1, lines
+        assert len(lines[0]) + 2 <= 80
+        assert lines[0].index("val loss") + len("val loss") == lines[1].index("1.5000") + len("1.5000")
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_bar_has_two_lines_at_any_size_of_its_numbers(width):
+    bar = Bar()
+    bar.start_epoch(1999, 2000, 1_234_567, 0)
+    bar.done = 1_000_000
+    for row in ({}, step_row(12_345_678) | {"images_per_second": 1_234_567.0, "loss": 12345.678, "lr": 1.234e-05}):
+        bar.row = row
+        console, screen = plain()
+        console.width = width
+        console.print(bar)
+        lines = screen.getvalue().splitlines()
+        assert len(lines) == 2
+        assert max(cell_len(line) for line in lines) <= width
+
+
+def test_bar_names_epoch_step_speed_time_left_loss_accuracy_rate_and_waiting():
+    bar = Bar()
+    bar.start_epoch(3, 20, 391, 0)
+    bar.done = 200
+    bar.row = step_row(12345, 3) | {"loss": 0.43214, "top1": 0.8524, "data_wait": 0.034}
+    console, screen = plain()
+    console.print(bar)
+    first, second = screen.getvalue().splitlines()
+    assert re.fullmatch(r"epoch  3/20 +━+╸? + 200/391  \d+:\d\d:\d\d left", first)
+    assert second.rstrip() == "step 12,345  loss 0.4321  top-1 85.24%  lr 0.1  1,234 img/s  wait 3%"
+    bar.start_phase("validating", 10)
+    console.print(bar)
+    assert screen.getvalue().splitlines()[2].startswith("validating  3/20 ")
+
+
+def test_time_left_counts_the_epochs_to_come_and_their_validation(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    bar = Bar()
+    bar.start_epoch(1, 3, 10, 4)  # resumed: 4 of 10 micro-batches were done before
+    assert bar.seconds_left() is None
+    for _ in range(6):
+        now += 2
+        bar.advance(64)
+    bar.start_phase("validating", 5)
+    for _ in range(5):
+        now += 1
+        bar.advance(64)
+    assert bar.seconds_left() == pytest.approx(2 * (20 + 5))
+    bar.start_epoch(2, 3, 10, 0)
+    now += 2
+    bar.advance(64)
+    assert bar.seconds_left() == pytest.approx(18 + 5 + 25)
+
+
+def test_lines_said_while_the_bar_is_live_stay_whole():
+    console, screen = terminal()
+    with_bar = Screen(None, console)
+    with_bar.start_bar()
+    with_bar.line("resumed at step 7")
+    with_bar.stop_bar()
+    assert "resumed at step 7" in screen.getvalue()
+    assert "\x1b[?25h" in screen.getvalue()  # the cursor is back
+
+
+def test_note_stands_in_the_bar_in_place_of_its_numbers():
+    console, screen = terminal()
+    report = Report(None, tensorboard=False, console=console)
+    assert not report.note("stopping after this step")
+    report.start_epoch(1, 2, 10, 0)
+    assert report.note("stopping after this step")
+    report.close()
+    last = screen.getvalue().rpartition("epoch 1/2")[2]
+    assert "stopping after this step" in last
+    assert "img/s" not in last
+
+
+def test_advance_costs_less_than_two_microseconds():
+    report = Report(None, tensorboard=False, console=plain()[0])
+    start = time.perf_counter()
+    for _ in range(100_000):
+        report.advance(64)
+    assert (time.perf_counter() - start) / 100_000 < 2e-6
+
+
+def test_report_without_a_folder_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    report = Report(None, tensorboard=True, console=plain()[0])
+    play(report)
+    report.close()
+    report.close()
+    report.say("after the end")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_of_many_classes_show_the_hardest():
+    console, screen = plain()
+    classes = {
+        f"class {index}": {"precision": 0.5, "recall": 1.0, "f1": index / 100, "images": 10} for index in range(100)
+    }
+    report = Report(None, tensorboard=False, console=console)
+    report.scores(
+        {"checkpoint": "best", "val": None, "test": {"top1": 0.5, "top5": 0.75, "loss": 1.0, "classes": classes}}
+    )
+    lines = screen.getvalue().splitlines()
+    assert "  test  top-1 50.00%, top-5 75.00%, loss 1.0000" in lines
+    assert "test, the 20 hardest of 100 classes" in lines[2]
+    assert lines[3].split() == ["class", "0", "10", "50.00%", "100%", "0.00%"]
+    assert len(lines) == 3 + 20
+
+
+def test_words_for_numbers():
+    assert (percent(0.98765), percent(1), percent(None)) == ("98.77%", "100%", "-")
+    assert (clock(3725.4), clock(None), clock(float("inf"))) == ("1:02:05", "-:--:--", "-:--:--")
+    assert (number(0.123456), number(123.456), number(None)) == ("0.1235", "123.46", "-")
+    assert (rate(12345.6), rate(0.52), rate(None)) == ("12,346", "0.52", "-")
+    assert aligned([["a", "10"], ["long", "5"]]) == ["a     10", "long   5"]
+
+
+def test_path_below_the_current_folder_is_shown_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert short_path(tmp_path / "outputs" / "digits") == "outputs/digits"
+    assert short_path("/elsewhere/run") == "/elsewhere/run"
+
+
+def test_screen_without_unicode_still_gets_its_table():
+    raw = io.BytesIO()
+    console = Console(file=io.TextIOWrapper(raw, encoding="ascii"), force_terminal=True, width=80, color_system=None)
+    report = Report(None, tensorboard=False, console=console)
+    play(report)
+    report.close()
+    console.file.flush()
+    assert b"  2/2  1.2500" in raw.getvalue()

@@ -1,0 +1,192 @@
+"""TensorBoard's event files, read back."""
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+from torch import nn
+
+from cnntrain.report import Report
+from cnntrain.report.pictures import BACKGROUND, RIGHT, confusion, grid
+from cnntrain.report.tensorboard import flatten
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def read(folder: Path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0})
+    events.Reload()
+    return events
+
+
+def play(folder: Path, steps: range, resume_step: int | None = None) -> None:
+    """Log every step, end an epoch every fifth, then close without ceremony."""
+    report = Report(folder, tensorboard=True, resume_step=resume_step, console=quiet())
+    for step in steps:
+        report.step(
+            {"step": step, "epoch": 1, "loss": 1 / step, "top1": 0.5, "lr": 0.1}
+            | {"images_per_second": 100.0, "data_wait": 0.0, "grad_norm": 1.0}
+        )
+        if step % 5 == 0:
+            report.epoch(
+                {
+                    "epoch": step // 5,
+                    "step": step,
+                    "train_loss": 1.0,
+                    "train_top1": 0.5,
+                    "val_loss": 1.0,
+                    "val_top1": 0.5,
+                }
+                | {"val_top5": None, "lr": 0.1, "seconds": 1.0, "images_per_second": 100.0, "best": False}
+            )
+    report.close()
+
+
+def test_steps_rise_strictly_after_a_resume(tmp_path):
+    play(tmp_path, range(1, 18))
+    play(tmp_path, range(11, 21), resume_step=10)
+    events = read(tmp_path)
+    for tag in ("train/loss", "train/lr", "train/images_per_second", "train/data_wait", "train/grad_norm"):
+        assert [event.step for event in events.Scalars(tag)] == list(range(1, 21)), tag
+    for tag in ("val/loss", "val/top1", "epoch/train_loss"):
+        assert [event.step for event in events.Scalars(tag)] == [5, 10, 15, 20], tag
+    assert "val/top5" not in events.Tags()["scalars"]
+    assert events.Scalars("train/loss")[3].value == pytest.approx(0.25)
+
+
+def test_epoch_that_is_told_again_after_a_resume_stands_there_once(tmp_path):
+    play(tmp_path, range(1, 11))
+    play(tmp_path, range(10, 13), resume_step=10)
+    assert [event.step for event in read(tmp_path).Scalars("val/loss")] == [5, 10]
+    assert [event.step for event in read(tmp_path).Scalars("train/loss")] == list(range(1, 13))
+
+
+def test_run_that_starts_again_hides_what_was_written_before(tmp_path):
+    play(tmp_path, range(1, 9))
+    play(tmp_path, range(1, 4))
+    assert [event.step for event in read(tmp_path).Scalars("train/loss")] == [1, 2, 3]
+
+
+def test_hyperparameters_and_final_scores_stand_in_the_run_itself(tmp_path):
+    from tensorboard.plugins.hparams import metadata
+
+    report = Report(tmp_path, tensorboard=True, console=quiet())
+    report.hparams({"model": {"name": "lenet5", "args": {}}, "seed": 0, "trainer": {"ema": None}}, {"test/top1": 0.97})
+    report.text("config", "    seed: 0")
+    report.close()
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
+    events = read(tmp_path)
+    assert events.Scalars("final/test/top1")[0].value == pytest.approx(0.97)
+    start = metadata.parse_session_start_info_plugin_data(
+        events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
+    )
+    assert start.hparams["model.name"].string_value == "lenet5"
+    assert start.hparams["seed"].number_value == 0
+    assert start.hparams["trainer.ema"].string_value == "none"
+    assert "config/text_summary" in events.Tags()["tensors"]
+
+
+def test_flatten_keeps_plain_values_and_writes_the_rest_as_text():
+    tree = {"a": {"b": 1, "c": {"d": True}}, "e": [0.1, 0.2], "f": None, "g": {}, "h": 0.5}
+    assert flatten(tree) == {"a.b": 1, "a.c.d": True, "e": "[0.1, 0.2]", "f": "none", "g": "none", "h": 0.5}
+
+
+def test_graph_leaves_modes_statistics_and_random_state_alone(tmp_path):
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 3))
+    model[1].eval()
+    before, state = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
+    report = Report(tmp_path, tensorboard=True, console=quiet())
+    report.graph(model, torch.zeros(1, 1, 8, 8))
+    report.close()
+    assert read(tmp_path).Tags()["graph"]
+    assert [module.training for module in model] == [True, False, True, True, True]
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_model_that_cannot_be_traced_costs_one_warning(tmp_path, capfd):
+    class Untraceable(nn.Module):
+        def forward(self, images):
+            raise RuntimeError("not for tracing")
+
+    console = quiet()
+    report = Report(tmp_path, tensorboard=True, console=console)
+    report.graph(Untraceable(), torch.zeros(1, 1, 8, 8))
+    report.close()
+    assert console.file.getvalue() == "warning: no graph of the model in TensorBoard: not for tracing\n"
+    assert capfd.readouterr().out == ""
+
+
+def test_pictures_and_confusion_matrix_can_be_read_back(tmp_path):
+    report = Report(tmp_path, tensorboard=True, console=quiet())
+    report.pictures("train/images", torch.randint(256, (3, 1, 8, 8), dtype=torch.uint8), ["zero", "one", "two"])
+    report.confusion("test/confusion", torch.eye(3, dtype=torch.int64) * 5, ["zero", "one", "two"])
+    report.close()
+    events = read(tmp_path)
+    assert Counter(events.Tags()["images"]) == {"train/images": 1, "test/confusion": 1}
+    encoded = events.Images("test/confusion")[0].encoded_image_string
+    picture = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
+    assert np.array_equal(picture, confusion(np.eye(3, dtype=np.int64) * 5, ["zero", "one", "two"]))
+
+
+def cells(matrix: np.ndarray, names: list[str], cell: int) -> np.ndarray:
+    """The colour (K, K, 3) of each cell's corner, from the picture."""
+    picture = confusion(matrix, names)
+    start = picture.shape[0] - 12 - len(matrix) * cell
+    return picture[start + 1 :: cell, start + 1 :: cell][: len(matrix), : len(matrix)].astype(int)
+
+
+def test_confusion_colours_follow_the_share_of_each_true_class():
+    matrix = np.array([[90, 10, 0], [0, 5, 0], [0, 0, 0]])
+    found = cells(matrix, ["cat", "dog", "bird"], 48)
+    white, blue = np.array(BACKGROUND), np.array(RIGHT)
+    assert (found[1, 1] == blue).all()  # all of a class right: full colour, however few its images
+    assert (found[0, 0] > blue).any()
+    assert found[0, 1, 0] > found[0, 1, 2]  # a mistake is red
+    for row, column in ((0, 2), (1, 0), (2, 0), (2, 2)):
+        assert (found[row, column] == white).all(), (row, column)
+    # True classes run down: the mistake of cats taken for dogs stands right of the diagonal.
+    assert (found[1, 0] == white).all()
+    assert (found[0, 1] != white).any()
+
+
+def test_confusion_writes_counts_and_names_where_they_fit():
+    blank = confusion(np.zeros((2, 2), dtype=np.int64), ["", ""])
+    named = confusion(np.zeros((2, 2), dtype=np.int64), ["cat", "dog"])
+    assert (blank[:, :70] != named[:, :70]).any()
+    assert (blank[:70] != named[:70]).any()
+    one = confusion(np.array([[0, 1000], [0, 0]]), ["", ""])
+    inside = one[74:116, 122:166]
+    assert len(np.unique(inside.reshape(-1, 3), axis=0)) > 2  # digits upon the colour
+
+
+@pytest.mark.parametrize("classes", [1, 37, 100, 1000])
+def test_confusion_of_any_number_of_classes_has_a_readable_size(classes):
+    matrix = np.full((classes, classes), 3)
+    picture = confusion(matrix, [f"class {index}" for index in range(classes)])
+    assert picture.shape[0] == picture.shape[1] <= 1200
+    assert picture.shape[2] == 3
+    assert picture.dtype == np.uint8
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (3, 224)])
+def test_grid_shows_the_pixels_of_each_image(channels, size):
+    images = np.random.default_rng(0).integers(0, 256, (10, channels, size, size), dtype=np.uint8)
+    picture = grid(images, [f"a rather long caption {index}" for index in range(10)])
+    scale = max(1, -(-96 // size))
+    for index in (0, 7, 9):
+        left = 8 + index % 8 * (size * scale + 8)
+        top = 8 + index // 8 * (size * scale + 24)
+        tile = picture[top : top + size * scale : scale, left : left + size * scale : scale]
+        assert (tile == np.broadcast_to(images[index], (3, size, size)).transpose(1, 2, 0)).all()
