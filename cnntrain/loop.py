@@ -108,6 +108,8 @@ def train(run: Run, task: Task) -> str:
 def train_epoch(run: Run, task: Task, clock: "Clock") -> None:
     """Train on the rest of the epoch in hand, or up to the run's limit of steps or time."""
     settings, progress, report = task.trainer, run.progress, task.report
+    if progress.batch == 0:
+        progress.epoch_started = clock.seconds
     run.model.train()
     report.start_epoch(progress.epoch + 1, settings.epochs, len(task.train), progress.batch)
     source = Timed(task.train.batches(progress.epoch, progress.batch))
@@ -177,7 +179,7 @@ def finish_epoch(run: Run, task: Task, clock: "Clock") -> str:
     run.check_finite()
     trained = run.epoch_scores()
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
-    train_seconds = clock.seconds - progress.seconds
+    train_seconds = clock.seconds - progress.epoch_started
     task.report.validating(len(task.val))
     val = evaluate(run, run.eval_model, task.val, task.normalise, stop=task.stop, advance=task.report.advance)
 
@@ -194,8 +196,8 @@ def finish_epoch(run: Run, task: Task, clock: "Clock") -> str:
             run.plateau.update(task.schedule, val["loss"])
         progress.epoch, progress.batch = progress.epoch + 1, 0
         run.epoch_window.reset()
-    seconds = clock.seconds - progress.seconds
     progress.seconds = clock.seconds
+    seconds = progress.seconds - progress.epoch_started
     task.save(run.state(), best)
     task.report.epoch(
         {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": best}
@@ -220,7 +222,7 @@ def end_reason(run: Run, task: Task, clock: "Clock") -> str:
     return ""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # not inference_mode: a loader may decode its images at first use and keep them
 def evaluate(
     run: Run,
     model: torch.nn.Module,

@@ -24,6 +24,7 @@ class Progress:
     step: int = 0  # optimizer steps
     validated_step: int = -1  # the last step that a validation followed
     seconds: float = 0.0  # of training and validation, over all resumes
+    epoch_started: float = 0.0  # the value of `seconds` when the epoch in hand began
     images: int = 0  # trained on in finished epochs, and the seconds that it took without validation
     train_seconds: float = 0.0
     best_epoch: int = 0  # 1-based; 0: none yet

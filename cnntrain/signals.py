@@ -6,18 +6,20 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 
 # Wrappers such as `make` pass a Ctrl-C on that the terminal has sent to us as well: two in a moment are one.
 _SAME_PRESS_SECONDS = 0.25
+STOPPING = "stopping after this step; press Ctrl-C again to quit at once"
 
 
 class Stop:
     """Whether the end was asked for, and by which signal; SIGUSR1 (batch systems' early warning) counts as SIGTERM."""
 
-    def __init__(self) -> None:
+    def __init__(self, note: Callable[[str], bool] | None = None) -> None:
         self.signum: int | None = None
+        self._note = note
         self._since = 0.0
 
     @property
@@ -28,7 +30,8 @@ class Stop:
         if self.signum is None:
             self.signum = int(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
             self._since = time.monotonic()
-            _say("stopping after this step; press Ctrl-C again to quit at once\n")
+            if not (self._note and self._note(STOPPING)):
+                _say(STOPPING + "\n")
         elif signum == signal.SIGINT and time.monotonic() - self._since > _SAME_PRESS_SECONDS:
             raise KeyboardInterrupt
 
@@ -40,13 +43,14 @@ def _say(line: str) -> None:
 
 
 @contextlib.contextmanager
-def handle_signals() -> Iterator[Stop]:
+def handle_signals(note: Callable[[str], bool] | None = None) -> Iterator[Stop]:
     """Catch SIGINT, SIGTERM and SIGUSR1 inside the `with` block; poll `requested` at each step and evaluation batch.
 
+    `note` shows the line where a progress bar owns the terminal, and answers whether it did; else stderr has it.
     A second Ctrl-C raises KeyboardInterrupt at once. A signal that the parent had ignored (nohup) stays ignored.
     Outside the main thread Python delivers no signals, and the flag never rises.
     """
-    stop = Stop()
+    stop = Stop(note)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
