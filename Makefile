@@ -1,0 +1,41 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format tensorboard clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Made again only when pyproject.toml has changed since.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[dev]"
+	@touch $@
+
+demo: $(READY) ## Install into .venv and train: handwritten digits, the main job
+	$(BIN)/cnntrain
+
+test: $(READY) ## Run the fast tests
+	$(BIN)/python -m pytest
+
+test-all: $(READY) ## Run all tests, the slow ones too
+	$(BIN)/python -m pytest -m ""
+
+lint: $(READY) ## Check format, style and types
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+format: $(READY) ## Format the code, and repair what can be repaired
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+tensorboard: $(READY) ## Look at the runs in outputs/
+	$(BIN)/tensorboard --logdir outputs
+
+clean: ## Remove .venv, caches and builds; outputs/ and data/ stay
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	find cnntrain tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,5 @@
+import sys
+
+from cnntrain.cli import main
+
+sys.exit(main())

@@ -1,0 +1,257 @@
+"""The command line: the first word picks a command, the rest is Hydra's. Nothing here imports torch."""
+
+import contextlib
+import difflib
+import importlib
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnntrain import __version__
+from cnntrain.errors import CnntrainError, ConfigError
+from cnntrain.guard import INTERRUPTED, guard
+from cnntrain.paths import conf_dir
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+COMMANDS = ("train", "resume", "eval", "models", "check")
+TERMINATED = 143
+HELP = {
+    "resume": """\
+usage: cnntrain resume RUN_DIR [KEY=VALUE ...]
+
+Go on with a run that was stopped, killed or is to train longer. The run's own
+config is used; values can be changed, groups (model=, data=, ...) cannot.
+
+  cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00
+  cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00 trainer.epochs=50
+""",
+    "eval": """\
+usage: cnntrain eval RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...] [out=FILE.json]
+
+Score a trained network on its validation and test images. The checkpoint knows
+its classes, its preprocessing and its config; values can be changed, groups
+(model=, data=, ...) cannot. Of a run folder the best epoch is taken.
+
+  cnntrain eval outputs/digits/lenet5/2026-01-31_12-00-00
+  cnntrain eval RUN_DIR/checkpoints/last data.root=/data/photos out=scores.json
+""",
+    "models": """\
+usage: cnntrain models [WORD ...]
+
+The networks that model= knows, with a line on each; WORDs narrow the list.
+""",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; answers the exit code (errors.py lists them)."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    answer: list[int] = []
+    return guard(lambda: answer.append(_run(words))) or answer[0]
+
+
+def _run(words: list[str]) -> int:
+    if "--version" in words:
+        print(f"cnntrain {__version__}")
+        return 0
+    if "-sc" in words or "--shell-completion" in words:
+        return _complete(words)
+    command, words = _split(words)
+    if command in HELP and ("--help" in words or "-h" in words):
+        print(HELP[command], end="")
+        return 0
+    if command == "models":
+        _load("models")(words)
+        return 0
+    if command in ("resume", "eval"):
+        return _saved_run(command, words)
+    if "--help" in words or "-h" in words:
+        print(_help())
+        return 0
+    return _hydra_command(words, _train if command == "train" else _check)
+
+
+def _split(words: list[str]) -> tuple[str, list[str]]:
+    """The command and the rest of the line; a line without a command trains."""
+    if not words or "=" in words[0] or words[0].startswith(("-", "+", "~")):
+        return "train", words
+    if words[0] in COMMANDS:
+        return words[0], words[1:]
+    close = difflib.get_close_matches(words[0], COMMANDS, n=1)
+    advice = f"did you mean '{close[0]}'?" if close else f"commands: {', '.join(COMMANDS)}"
+    raise ConfigError(f"unknown command '{words[0]}'; {advice}")
+
+
+def _help() -> str:
+    """The text that Hydra would print too; but it would list all its groups first, which takes it a second."""
+    import string
+
+    import yaml
+
+    file = conf_dir() / "hydra" / "help" / "cnntrain.yaml"
+    return string.Template(yaml.safe_load(file.read_text(encoding="utf-8"))["template"].rstrip()).substitute()
+
+
+def _load(command: str) -> Any:
+    """The function of a command, imported only now: most of them cost seconds."""
+    return getattr(importlib.import_module(f"cnntrain.commands.{command}"), command)
+
+
+# --- resume and eval -------------------------------------------------------------------------------------------------
+
+
+def _saved_run(command: str, words: list[str]) -> int:
+    flags = [word for word in words[1:] if word.startswith("-")]
+    if not words or words[0].startswith("-"):
+        raise ConfigError(f"{command}: which run? write cnntrain {command} RUN_DIR")
+    if flags:
+        raise ConfigError(f"{' '.join(flags)}: no flag of {command}; see cnntrain {command} --help")
+    target, overrides = Path(words[0]), words[1:]
+    _check_overrides(target, [word for word in overrides if not (command == "eval" and word.startswith("out="))])
+    function = _load("resume" if command == "resume" else "evaluate")
+    return guard(
+        lambda: function(target, overrides), lambda: target if command == "resume" and target.is_dir() else None
+    )
+
+
+def _check_overrides(target: Path, overrides: list[str]) -> None:
+    """Find faults before torch is imported, where the run's config can be read; else the command itself will."""
+    from cnntrain import config, runfolder
+
+    try:
+        plain = runfolder.read_config(target)
+        config.from_plain(plain)
+    except (CnntrainError, OSError):
+        return
+    config.from_plain(plain, overrides, source=str(target / "config.yaml"))
+
+
+# --- train and check -------------------------------------------------------------------------------------------------
+
+
+def _train(settings: Any, folder: Path, overrides: list[str]) -> Any:
+    return _load("train")(settings, folder, overrides)
+
+
+def _check(settings: Any, folder: Path, overrides: list[str]) -> Any:
+    return _load("check")(settings)
+
+
+def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]) -> int:
+    """Find all faults of the line, make the run folder, then let Hydra run the job or the jobs."""
+    from cnntrain import config
+    from cnntrain.overrides import open_mappings, quote, read_flags
+
+    flags, overrides, asked = read_flags(words)
+    if asked.hydra_help:
+        return _call_hydra(flags, [], work)
+    overrides = open_mappings(overrides)
+    shows = bool(asked.cfg or asked.info)
+    tree = config.inspect(
+        overrides,
+        config_dir=asked.config_dir,
+        config_name=asked.config_name or "train",
+        multirun=asked.multirun,
+        complete=not shows,
+    )
+    if shows:
+        return _call_hydra(flags, overrides, work)
+    many = asked.multirun or config.is_multirun(tree)
+    with contextlib.ExitStack() as stack:
+        if work is _check:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
+        else:
+            folder = _make_folder(tree, overrides, many)
+        place = f"hydra.{'sweep' if many else 'run'}.dir={quote(str(folder))}"
+        return _call_hydra(flags, [*overrides, place], work)
+
+
+def _make_folder(tree: "DictConfig", overrides: list[str], many: bool) -> Path:
+    """The folder of the run or the sweep: exactly the one that the user names, else a new one."""
+    from cnntrain import config, runfolder
+
+    kind = "sweep" if many else "run"
+    folder = config.output_folder(tree, kind)
+    if not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
+        return runfolder.reserve(folder)
+    return folder if many else runfolder.claim(folder)  # the jobs of a sweep look after their own folders
+
+
+def _call_hydra(flags: list[str], overrides: list[str], work: Callable[[Any, Path, list[str]], Any]) -> int:
+    import hydra
+
+    from cnntrain import config
+
+    typed, codes = sys.argv, []
+
+    def job(tree: "DictConfig") -> float | None:
+        sys.argv = typed  # Hydra has read its own line; commands note what the user typed
+        code, score = _job(tree, work)
+        codes.append(code)
+        if code in (INTERRUPTED, TERMINATED):
+            sys.exit(code)  # the user wants all of a sweep to end
+        return score
+
+    config.register()
+    entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)
+    sys.argv = ["cnntrain", *flags, *overrides]
+    try:
+        entry()
+    except SystemExit as end:
+        codes.append(end.code if isinstance(end.code, int) else 1)
+    finally:
+        sys.argv = typed
+    return next((code for code in codes if code), 0)
+
+
+def _job(tree: "DictConfig", work: Callable[[Any, Path, list[str]], Any]) -> tuple[int, float | None]:
+    """One job: its exit code, and the validation accuracy, which a sweeper may want to improve."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from cnntrain import config
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    with contextlib.suppress(ValueError):
+        folder = folder.relative_to(Path.cwd())
+    results: list[Any] = []
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode == RunMode.MULTIRUN:
+        print(f"job {hydra_config.job.num}: {' '.join(overrides)}", flush=True)
+    cwd = hydra_config.runtime.cwd  # of the user; hydra.job.chdir may have changed ours
+    code = guard(lambda: results.append(work(config.settle(tree, cwd), folder, overrides)), lambda: folder)
+    with contextlib.suppress(OSError):
+        folder.rmdir()  # only an empty one, of a job that failed before its first file
+    validation = results[0].get("val") if results and isinstance(results[0], dict) else None
+    return code, validation["top1"] if validation else None
+
+
+# --- completion ------------------------------------------------------------------------------------------------------
+
+
+def _complete(words: list[str]) -> int:
+    """Print or answer a shell's completion: Hydra completes the line without our command, we complete the command."""
+    line = os.environ.get("COMP_LINE", "")
+    typed = line.split()
+    first = typed[1] if len(typed) > 1 else ""
+    if not any(word.startswith("query=") for word in words):
+        pass  # the shell wants the script
+    elif len(typed) < 2 or (len(typed) == 2 and not line.endswith(" ")):
+        print(" ".join(command for command in COMMANDS if command.startswith(first)))
+    elif first in ("train", "check"):
+        os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)\S+\s*", r"\1", line)
+    elif first in COMMANDS:
+        return 0  # the shell completes file names by itself
+    from cnntrain.overrides import read_flags
+
+    flags, overrides, _ = read_flags(words)
+    with contextlib.redirect_stderr(io.StringIO()):  # argparse complains about words that are not finished
+        return _call_hydra(flags, overrides, _train)

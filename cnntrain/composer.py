@@ -1,0 +1,258 @@
+"""Composition by Hydra with each fault blamed on the word or file that brought it."""
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cnntrain import faults, overrides
+from cnntrain.faults import VARIANTS
+
+GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
+LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
+NEEDED = ("model", "data", "optimizer", "finetune", "trainer")  # groups that cannot be left out
+OPEN = ("hydra.", "model.args.")  # keys that no settings class lists
+
+
+class Composer:
+    """Composes as Hydra would.
+
+    Args:
+        loader: Hydra's, over the first of the folders.
+        folders: where options may lie, our own conf/ first.
+        config_name: the file with the defaults list.
+    """
+
+    def __init__(self, loader: ConfigLoader, folders: list[Path], config_name: str) -> None:
+        self.loader = loader
+        self.folders = folders
+        self.config_name = config_name
+        self.search: list[str] = []
+        self.known_options: dict[tuple[str, ...], list[str]] = {}
+        self.known_trees: dict[tuple[str, ...], tuple[DictConfig, list[str]]] = {}
+
+    def options(self, group: str) -> list[str]:
+        """The options of a config group; empty where there is no such group."""
+        place = (group, *self.search)
+        if place not in self.known_options:
+            found = self.loader.get_group_options(group, overrides=self.search)
+            self.known_options[place] = found
+        return self.known_options[place]
+
+    def _is_group(self, key: str) -> bool:
+        return key in GROUPS or ("." not in key and bool(self.options(key)))
+
+    def compose(self, words: list[str]) -> tuple[DictConfig, list[str]]:
+        """The tree that the sound words make, and the faults of the others."""
+        read, found = overrides.parse(words)
+        self._set_search(read)
+        choices, values = [], []
+        for override in read:
+            key = override.key_or_group
+            if key == "hydra.searchpath":
+                continue
+            if isinstance(override.value(), dict) or not self._is_group(key):
+                values.append(override)
+            elif fault := _choice_fault(override, self.options(key)):
+                found.append(fault)
+            else:
+                choices.append(override.input_line or "")
+        tree, wrong = self._choose(choices)
+        found += wrong
+        for override in values:
+            found += apply(tree, override)
+        return tree, found
+
+    def _set_search(self, read: list[Override]) -> None:
+        """Tell Hydra's composer of --config-dir, which only its main function knows, and of the user's search path."""
+        folders = [f"file://{folder}" for folder in self.folders[1:]]
+        for override in read:
+            value = override.value()
+            if override.key_or_group == "hydra.searchpath" and isinstance(value, list):
+                folders = [str(folder) for folder in value] + folders
+        self.search = [f"hydra.searchpath=[{','.join(map(overrides.quote, folders))}]"] if folders else []
+
+    def _compose(self, choices: list[str]) -> DictConfig:
+        return self.loader.load_configuration(self.config_name, [*choices, *self.search], run_mode=RunMode.RUN)
+
+    def _choose(self, choices: list[str]) -> tuple[DictConfig, list[str]]:
+        """The tree of some choices. Jobs of a sweep that differ in values only share it, as composing costs 50 ms."""
+        place = (*choices, *self.search)
+        if place not in self.known_trees:
+            tree, found = self._compose_choices(choices)
+            self.known_trees[place] = tree, found + self._optional_faults(tree)
+        tree, found = self.known_trees[place]
+        return copy.deepcopy(tree), found
+
+    def _compose_choices(self, choices: list[str]) -> tuple[DictConfig, list[str]]:
+        """Compose the choices; where that fails, leave out the one that is to blame and say what is wrong with it."""
+        try:
+            return self._compose(choices), []
+        except Exception as error:  # Hydra raises ValueError, AssertionError and YAML's own errors as well
+            reason = error
+        for index in reversed(range(len(choices))):
+            try:
+                tree = self._compose(choices[:index] + choices[index + 1 :])
+            except Exception:  # the next choice may be the one to blame
+                continue
+            return tree, self._explain(reason, tree, choices[index])
+        tree = self._compose([])
+        return tree, self._explain(reason, tree, " ".join(choices))
+
+    def _explain(self, error: Exception, tree: DictConfig, choice: str) -> list[str]:
+        """What Hydra's error means, told with the file and the key that it names."""
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+            mark = error.problem_mark
+            return [f"{mark.name}:{mark.line + 1}: not valid YAML, {error.problem}"]
+        text = str(error)
+        where = re.search(r"In '([^']+)'", text)
+        file = self._file(where[1]) if where else None
+        if lost := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+            source = "" if choice.partition("=")[2] == lost[2] else f"{choice}: "
+            return [source + faults.unknown_option(lost[1], lost[2], self.options(lost[1]))]
+        if file is None:
+            return [f"{choice}: {text.splitlines()[0]}"]
+        return [f"{file}: {line}" for line in _file_faults(file, tree) or [_foreign_key(text, file)]]
+
+    def _file(self, path: str) -> Path | None:
+        found = [folder / f"{path}.yaml" for folder in self.folders if (folder / f"{path}.yaml").is_file()]
+        return found[0] if found and path != self.config_name else None
+
+    def _optional_faults(self, tree: DictConfig) -> list[str]:
+        """Options of optional groups that do not exist, which Hydra leaves out without a word."""
+        chosen = tree.hydra.runtime.choices
+        brought = {"augment": f"for_{chosen.data}", "schedule": f"for_{chosen.data}", "recipe": chosen.data}
+        found = []
+        for group, default in brought.items():
+            names = chosen.get(group) or []
+            for name in [names] if isinstance(names, str) else names:
+                if name != default and name not in (options := self.options(group)):
+                    found.append(faults.unknown_option(group, name, options))
+        return found
+
+
+def stray_sweep(override: Override) -> str:
+    """The fault of several values where no sweep was asked for."""
+    key, text = override.key_or_group, overrides.given(override)
+    if key in LISTS:
+        return f"{key}: several options stand in brackets; write '{key}=[{text}]', or add -m for one run each"
+    return f"{key}: takes one value (given {text}); add -m for one run each"
+
+
+def _choice_fault(override: Override, options: list[str]) -> str | None:
+    group, value, text = override.key_or_group, override.value(), overrides.given(override)
+    if override.is_delete():
+        return f"{group}: cannot be left out; choose with {group}=OPTION" if group in NEEDED else None
+    if (override.is_add() or override.is_force_add()) and group in GROUPS and not override.package:
+        return f"{group}: is there already; leave out the + and write {group}={text}"
+    if isinstance(value, list) and group not in LISTS:
+        return f"{group}: takes one option (given {text}); for one run each drop the brackets and add -m"
+    if value is None and group not in NEEDED:
+        return f"{group}: null is no option; leave the group out with ~{group}"
+    names = value if isinstance(value, list) else [text if value is None else value]
+    wrong = [name for name in names if not isinstance(name, str) or name not in options]
+    return faults.unknown_option(group, wrong[0], options) if wrong else None
+
+
+def _file_faults(file: Path, tree: DictConfig) -> list[str]:
+    """All keys and values of one option's file that do not fit the tree."""
+    text = file.read_text(encoding="utf-8")
+    header = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
+    package = header[1] if header else ".".join(file.parts[-2:-1])
+    content = OmegaConf.to_container(OmegaConf.create(text))
+    prefix = "" if package == "_global_" else package + "."
+    names = [name for name in content if name not in ("defaults", "hydra")] if isinstance(content, dict) else []
+    return [line for name in names for line in set_value(tree, f"{prefix}{name}", content[name], str(content[name]))]
+
+
+def _foreign_key(text: str, file: Path) -> str:
+    """The fault of a key that only fails together with what else its file chooses."""
+    key = re.search(r"full_key: (\S+)", text)
+    kind = re.search(r"object_type=(\w+)", text)
+    if not key or not kind or "not in" not in text:
+        return text.splitlines()[-1 if key is None else 1]
+    named = {
+        section: name for section, kinds in VARIANTS.items() for name, cls in kinds.items() if cls.__name__ == kind[1]
+    }
+    value = OmegaConf.select(OmegaConf.load(file), key[1]) or OmegaConf.select(
+        OmegaConf.load(file), key[1].partition(".")[2]
+    )
+    return faults.unknown_key(key[1], str(value), faults.keys_of(named), named)
+
+
+def apply(tree: DictConfig, override: Override) -> list[str]:
+    """Set what one word says in the tree; the faults if that cannot be."""
+    key, text = override.key_or_group, overrides.given(override)
+    if override.is_delete():
+        return [f"{key}: keys cannot be taken away; set a value, such as null where it is allowed"]
+    if override.is_add() and not key.startswith(OPEN) and key in faults.keys_of(variants_of(tree)):
+        return [f"{key}: is there already; leave out the +"]
+    if override.is_add() and key.startswith("hydra."):
+        OmegaConf.update(tree, key, override.value(), force_add=True)
+        return []
+    if isinstance(override.value(), dict) and key.startswith("augment.") and OmegaConf.select(tree, key) is None:
+        return [_is_off(key, key, text)]  # omegaconf cannot merge into null
+    return set_value(tree, key, override.value(), text)
+
+
+def _is_off(key: str, piece: str, text: str) -> str:
+    group, _, name = piece.rpartition(".")
+    return f"{key}: {name} is off (given {text}); switch it on first, such as '{group}=[{name}]'"
+
+
+def variants_of(tree: DictConfig) -> dict[str, str]:
+    """The chosen name of each section whose keys depend on it."""
+    return {section: str(OmegaConf.select(tree, f"{section}.name")) for section in VARIANTS}
+
+
+def set_value(tree: DictConfig, key: str, value: Any, text: str) -> list[str]:
+    """Set a value, or each value of a mapping; the faults if that cannot be.
+
+    Args:
+        tree: typed by our settings classes; changed in place.
+        text: the value as it was given, for the fault.
+    """
+    variants = variants_of(tree)
+    known = faults.keys_of(variants)
+    kind = known.get(key)
+    section, _, name = key.partition(".")
+    parent = key.rpartition(".")[0]
+    if isinstance(value, dict) and kind and (classes := kind.classes()):
+        if OmegaConf.select(tree, key) is None:
+            OmegaConf.update(tree, key, OmegaConf.structured(classes[0]), merge=False)
+        return [line for part in value for line in set_value(tree, f"{key}.{part}", value[part], str(value[part]))]
+    if section in VARIANTS and name == "name" and value != variants[section]:
+        return [f"{key}: the numbers belong to the name (given {text}); choose with {section}={text}"]
+    if not key.startswith(OPEN):
+        if key not in known and not (parent in known and key.rpartition(".")[2].isdigit()):
+            return [faults.unknown_key(key, text, known, variants)]
+        if parent in known and OmegaConf.select(tree, parent) is None:
+            return [
+                _is_off(key, parent, text)
+                if known[parent].classes()
+                else faults.wrong_value(parent, text, known[parent])
+            ]
+    try:
+        OmegaConf.update(tree, key, value, force_add=key.startswith("model.args"))
+    except (OmegaConfBaseException, AttributeError, AssertionError, ValueError, TypeError) as error:
+        if key.startswith("hydra.") and "not in" in str(error):
+            return [faults.unknown_key(key, text, _names(tree.hydra, "hydra."), {})]
+        return [faults.wrong_value(key, text, kind)]
+    return []
+
+
+def _names(node: DictConfig, prefix: str) -> Iterator[str]:
+    """The dotted names below a node."""
+    for name in node:
+        yield f"{prefix}{name}"
+        child = node._get_node(str(name))
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+            yield from _names(child, f"{prefix}{name}.")

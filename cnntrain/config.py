@@ -1,0 +1,264 @@
+"""From YAML files and command-line words to Settings and back.
+
+Nothing here imports torch. Every fault is found before a run folder exists, and all of them are told together.
+"""
+
+import enum
+import functools
+import os
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from cnntrain import faults, overrides
+from cnntrain.composer import GROUPS, Composer, apply, set_value, stray_sweep, variants_of
+from cnntrain.faults import VARIANTS, ConfigErrors
+from cnntrain.paths import conf_dir
+from cnntrain.settings import Settings
+
+__all__ = [
+    "ConfigErrors",
+    "compose",
+    "conf_dir",
+    "differences",
+    "from_plain",
+    "inspect",
+    "register",
+    "settle",
+    "to_plain",
+    "to_yaml",
+]
+
+
+@functools.cache
+def register() -> None:
+    """Give Hydra the types of our settings.
+
+    They lie under hydra/, which Hydra leaves out of the app's help and of the completion of group names.
+    """
+    store = ConfigStore.instance()
+    store.store(group="hydra/cnntrain", name="settings", node=Settings)
+    for section, kinds in VARIANTS.items():
+        for name, kind in kinds.items():
+            store.store(group=f"hydra/cnntrain/{section}", name=name, node=kind)
+
+
+def compose(words: list[str], config_dir: str | None = None) -> Settings:
+    """The settings of one run.
+
+    Args:
+        words: overrides as typed on the command line.
+        config_dir: a folder with options of the user's own.
+    Raises:
+        ConfigErrors: with all faults, one line each.
+    """
+    return settle(inspect(words, config_dir=config_dir))
+
+
+def inspect(
+    words: list[str],
+    *,
+    config_dir: str | None = None,
+    config_name: str = "train",
+    multirun: bool = False,
+    complete: bool = True,
+) -> DictConfig:
+    """Compose as Hydra will, and raise ConfigErrors with all that is wrong.
+
+    Args:
+        multirun: check the jobs of a sweep; of many, an even choice.
+        complete: also check missing values and limits, which only a run needs.
+    Returns:
+        The composed tree with its `hydra` part; of a sweep, what its jobs have in common.
+    """
+    tree, found = examine(composer(config_dir, config_name), words, multirun, complete)
+    if found:
+        raise ConfigErrors(found)
+    return tree
+
+
+def composer(config_dir: str | None = None, config_name: str = "train") -> Composer:
+    """A composer of our conf/ and a folder of the user's."""
+    own = conf_dir()
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigErrors([f"--config-dir: no such folder (given {config_dir})"])
+    register()
+    with initialize_config_dir(str(own), job_name="cnntrain", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    return Composer(loader, [own, *([Path(config_dir).resolve()] if config_dir else [])], config_name)
+
+
+def examine(by: Composer, words: list[str], multirun: bool, complete: bool) -> tuple[DictConfig, list[str]]:
+    """What `inspect` does, without raising: the tree and all faults."""
+    read, found = overrides.parse(words, by.loader)
+    sweeps = [override for override in read if override.is_sweep_override()]
+    tree, wrong = by.compose([override.input_line or "" for override in read if override not in sweeps])
+    if not multirun and not is_multirun(tree):
+        found += wrong + [stray_sweep(override) for override in sweeps]
+        return tree, found + (_check(tree)[1] if complete else [])
+    read += overrides.parse(overrides.sweeper_params(tree), by.loader)[0]
+    for job in overrides.jobs(read):
+        job_tree, wrong = by.compose(job)
+        found += wrong + (_check(job_tree)[1] if complete else [])
+    return tree, found
+
+
+def is_multirun(tree: DictConfig) -> bool:
+    """Whether a composed tree asks for a sweep (hydra.mode), without -m on the command line."""
+    return tree.hydra.mode == RunMode.MULTIRUN
+
+
+def output_folder(tree: DictConfig, kind: str) -> Path:
+    """What hydra.run.dir or hydra.sweep.dir of a composed tree says, by kind: run | sweep."""
+    HydraConfig.instance().set_config(tree)  # for the resolvers of Hydra
+    try:
+        return Path(str(tree.hydra[kind].dir))
+    except OmegaConfBaseException as error:
+        raise ConfigErrors([f"hydra.{kind}.dir: {str(error).splitlines()[0]}"]) from error
+
+
+def settle(tree: DictConfig, cwd: str | None = None) -> Settings:
+    """A composed tree as Settings; raises ConfigErrors with all values that are missing or break a rule.
+
+    Args:
+        cwd: the folder that relative paths start from; None for the current one.
+    """
+    settings, found = _check(tree, cwd)
+    if found or settings is None:
+        raise ConfigErrors(found)
+    return settings
+
+
+def _check(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | None, list[str]]:
+    if OmegaConf.get_type(tree) is not Settings:
+        return None, ["--config-name: no training configuration; let its defaults list begin with train"]
+    tree = tree.copy()
+    with open_dict(tree):
+        tree.pop("hydra", None)
+    found = _unresolved(tree)
+    if OmegaConf.missing_keys(tree):
+        return None, list(found.values())
+    settings: Settings = OmegaConf.to_object(tree)
+    for section, kinds in VARIANTS.items():
+        part = getattr(settings, section)
+        if part.name in kinds and type(part) is not kinds[part.name]:  # a data set without a schedule of its own
+            setattr(
+                settings, section, kinds[part.name](**{item.name: getattr(part, item.name) for item in fields(part)})
+            )
+    if not settings.data.root:
+        found["data.root"] = f"data.root: must not be empty; {faults.MISSING['data.root']}"
+    settings.data.root = os.path.abspath(os.path.join(cwd or "", os.path.expanduser(settings.data.root)))
+    return settings, [
+        *found.values(),
+        *(line for line in faults.broken_rules(settings) if line.partition(":")[0] not in found),
+    ]
+
+
+def _unresolved(tree: DictConfig) -> dict[str, str]:
+    """The faults of keys without a value; texts get a place holder, so that the other keys can be checked as well."""
+    found = {}
+    for key, kind in faults.keys_of(variants_of(tree)).items():
+        parent = tree
+        for name in key.split(".")[:-1]:
+            parent = parent[name] if parent is not None else None
+        name = key.rpartition(".")[2]
+        if parent is None or kind.classes():
+            continue
+        try:
+            if not OmegaConf.is_missing(parent, name):
+                parent[name]
+                continue
+            found[key] = f"{key}: missing; {faults.MISSING.get(key, f'write {key}=VALUE')}"
+        except OmegaConfBaseException as error:
+            found[key] = f"{key}: {str(error).splitlines()[0]}"
+        parent[name] = "missing" if kind.hint is str else "???"
+    return found
+
+
+def from_plain(plain: dict[str, Any], words: list[str] | tuple[str, ...] = (), source: str = "config") -> Settings:
+    """The settings of an earlier run, with values changed.
+
+    Args:
+        plain: what `to_plain` gave.
+        words: overrides of values; a group choice would have to bring other numbers with it and is a fault.
+        source: where `plain` comes from, for the faults.
+    Raises:
+        ConfigErrors: with all faults, one line each.
+    """
+    tree = OmegaConf.structured(Settings)
+    OmegaConf.set_struct(tree, True)
+    found = _graft(tree, plain, source)
+    read, wrong = overrides.parse(list(words))
+    found += wrong
+    for override in read:
+        key = override.key_or_group
+        if override.is_sweep_override():
+            found.append(f"{key}: takes one value here (given {overrides.given(override)})")
+        elif (key in GROUPS and not isinstance(override.value(), dict)) or key.startswith("hydra"):
+            found.append(
+                f"{key}: cannot be chosen again for a run that exists; start a new one with `cnntrain {key}=...`"
+            )
+        else:
+            found += apply(tree, override)
+    if found:
+        raise ConfigErrors(found)
+    return settle(tree)
+
+
+def _graft(tree: DictConfig, plain: dict[str, Any], source: str) -> list[str]:
+    """Put saved settings into the typed tree; the faults of keys and values that do not fit."""
+    if "${" in str(plain):
+        return [f"{source}: holds an interpolation, which a saved run never does; start a new run"]
+    for section, kinds in VARIANTS.items():
+        part = plain.get(section)
+        name = part.get("name") if isinstance(part, dict) else None
+        if name not in kinds:
+            return [f"{source}: {faults.unknown_option(section, name, list(kinds))}"]
+        tree[section] = OmegaConf.structured(kinds[name])
+    return [f"{source}: {line}" for name, value in plain.items() for line in set_value(tree, name, value, str(value))]
+
+
+def to_plain(settings: Any) -> dict[str, Any]:
+    """Settings as plain dicts, lists, numbers and strings; enums as their names."""
+    return {item.name: _plain(getattr(settings, item.name)) for item in fields(settings)}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return to_plain(value)
+    if isinstance(value, enum.Enum):
+        return value.name
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return {str(name): _plain(part) for name, part in value.items()} if isinstance(value, dict) else value
+
+
+def to_yaml(settings: Settings) -> str:
+    """Settings as YAML, in the order of the settings classes."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_plain(settings)))
+
+
+def differences(old: Settings, new: Settings) -> list[str]:
+    """What changed, one line each: `trainer.epochs: 10 -> 50`."""
+    before, after = _leaves(to_plain(old)), _leaves(to_plain(new))
+    changed = [key for key in before | after if before.get(key) != after.get(key)]
+    return [f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in changed]
+
+
+def _leaves(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in plain.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+    return found
+
+
+def _show(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,179 @@
+"""What is wrong with a configuration, in one line per fault: key, rule, value given, nearest right spelling."""
+
+import difflib
+import enum
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from cnntrain.errors import ConfigError
+from cnntrain.settings import Settings, limits
+from cnntrain.settings.optimizer import OPTIMIZERS
+from cnntrain.settings.schedule import SCHEDULES
+
+VARIANTS: dict[str, dict[str, type]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}  # sections whose keys depend on their name
+MISSING = {
+    "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class",
+    "model.name": "give a network, such as model.name=mobilenet_v3_small; `cnntrain models` lists them",
+}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
+
+
+class ConfigErrors(ConfigError):
+    """All faults of one command line."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        self.faults = list(dict.fromkeys(faults))  # a sweep meets the same fault in each job
+        super().__init__("\n".join(self.faults))
+
+
+@dataclass
+class Key:
+    """What a settings class says about one of its fields."""
+
+    hint: Any
+    limits: dict[str, float]
+
+    def rule(self) -> str:
+        """What the value must be, in words: `a whole number >= 1, or null`."""
+        options = [option for option in options_of(self.hint) if option is not type(None)]
+        if set(options) == {int, float}:
+            options = [float]
+        words = " or ".join(_words(option) for option in options)
+        if self.limits:
+            words += " " + limits.rule(self.limits)
+        return words + (", or null" if type(None) in options_of(self.hint) else "")
+
+    def classes(self) -> list[type]:
+        """The settings class of a section, or of a piece that may be null; empty for a value."""
+        return [option for option in options_of(self.hint) if isinstance(option, type) and is_dataclass(option)]
+
+    def choices(self) -> list[str]:
+        """The names that an enum allows; empty for anything else."""
+        return [item.name for kind in options_of(self.hint) if _is_enum(kind) for item in kind]
+
+
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; the hint itself where it is none."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, enum.Enum)
+
+
+def _words(hint: Any) -> str:
+    if _is_enum(hint):
+        return "one of " + ", ".join(item.name for item in hint)
+    if get_origin(hint) is list:
+        return "a list, such as [0.5,1.0], each item " + _words(get_args(hint)[0])
+    if get_origin(hint) is dict:
+        return "keys and values, such as {a:1,b:2}"
+    return _WORDS.get(hint, "keys and values, such as {key:value}")
+
+
+def keys_of(variants: dict[str, str], kind: type = Settings, prefix: str = "") -> dict[str, Key]:
+    """Every key that a settings tree knows, by its dotted name.
+
+    Args:
+        variants: the chosen name of each section in VARIANTS; sections without one show their common keys.
+    """
+    found: dict[str, Key] = {}
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        name, hint = prefix + item.name, hints[item.name]
+        found[name] = Key(hint, item.metadata.get("limits", {}))
+        for option in found[name].classes():
+            chosen = VARIANTS.get(name, {}).get(variants.get(name, ""), option)
+            found |= keys_of(variants, chosen, name + ".")
+    return found
+
+
+def nearest(word: str, right: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The most similar right spelling, or None when nothing is close."""
+    return next(iter(difflib.get_close_matches(word, list(right), n=1, cutoff=cutoff)), None)
+
+
+def hint(suggestion: str | None, otherwise: str = "") -> str:
+    """The last part of a fault: `; did you mean X?`, or what to do instead."""
+    if suggestion:
+        return f"; did you mean {suggestion}?"
+    return f"; {otherwise}" if otherwise else ""
+
+
+def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, str]) -> str:
+    """The fault of a key that does not exist, with the key that was probably meant."""
+    section, _, name = key.partition(".")
+    owners = [
+        option for option, kind in VARIANTS.get(section, {}).items() if name in {item.name for item in fields(kind)}
+    ]
+    if owners:
+        chosen = variants.get(section, "this one")
+        return f"{key}: {chosen} has no {name} (given {given}); {' and '.join(owners)} have it: {section}={owners[0]}"
+    return f"{key}: no such key (given {given})" + hint(
+        _right_key(key, list(known)), "`cnntrain --cfg job` shows all keys"
+    )
+
+
+def _right_key(key: str, known: list[str]) -> str | None:
+    """In this order: a slip in one part of the key, the right name in the wrong section, anything similar."""
+    parent, _, name = key.rpartition(".")
+    siblings = [other for other in known if other.rpartition(".")[0] == parent]
+    slip = nearest(key, siblings) if parent else None
+    if slip and difflib.SequenceMatcher(None, name, slip.rpartition(".")[2]).ratio() >= 0.6:
+        return slip
+    moved = [other for other in known if other.rpartition(".")[2] == name]
+    if moved:
+        return nearest(key, moved) or moved[0]
+    return nearest(key, [other for other in known if not key.startswith(other)], cutoff=0.8)
+
+
+def unknown_option(group: str, name: object, options: list[str]) -> str:
+    """The fault of `group=name` where the group has no such option."""
+    shown = [option for option in options if not option.startswith("for_")]
+    if not shown:
+        return f"{group}: no option {name}, there are none; add yours with --config-dir DIR, as DIR/{group}/{name}.yaml"
+    meant = nearest(str(name), options)
+    return (
+        f"{group}: no option {name}; "
+        + (f"did you mean {group}={meant}? " if meant else "")
+        + f"options: {', '.join(shown)}"
+    )
+
+
+def wrong_value(key: str, given: object, known: Key | None) -> str:
+    """The fault of a value that its key cannot take."""
+    if known is None:
+        return f"{key}: this value does not fit (given {given})"
+    return f"{key}: must be {known.rule()} (given {given})" + hint(nearest(str(given), known.choices()))
+
+
+def broken_rules(settings: Any) -> list[str]:
+    """Limits and rules that well-typed settings break, one line each."""
+    variants = {section: getattr(settings, section).name for section in VARIANTS}
+    known = keys_of(variants)
+    out_of_range = limits.out_of_range(settings)
+    found = [wrong_value(key, value, known.get(key)) for key, value, _ in out_of_range]
+    seen = {key for key, _, _ in out_of_range}
+    found += [
+        f"{key}: must be {rule} (given {_plain(value)})" for key, value, rule in _own_rules(settings) if key not in seen
+    ]
+    return found
+
+
+def _own_rules(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """What each settings class finds wrong with itself, with the full key."""
+    found = [(prefix + key, value, rule) for key, value, rule in getattr(settings, "faults", list)()]
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if is_dataclass(value):
+            found += _own_rules(value, prefix + item.name + ".")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, enum.Enum) else value

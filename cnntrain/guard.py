@@ -1,0 +1,83 @@
+"""What the process says and answers when something fails: one line, and an exit code from errors.py."""
+
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cnntrain.errors import CnntrainError, FileSystemError, Interrupted, ResourceError
+
+OUR_BUG = 1
+INTERRUPTED = 130
+READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
+MEMORY = "out of memory; make data.batch_size smaller, and trainer.accumulate larger by the same factor"
+
+
+def guard(work: Callable[[], Any], folder: Callable[[], Path | None] = lambda: None) -> int:
+    """Do the work and answer its exit code; whatever goes wrong is told on stderr.
+
+    Args:
+        folder: where the traceback of a bug is to lie; None for the system's temporary folder.
+    """
+    try:
+        work()
+    except KeyboardInterrupt:
+        say("interrupted at once; what came after the last save is lost")
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stdout = None  # the last flush would fail again
+        return READER_GONE
+    except Exception as error:
+        return _tell(error, folder())
+    return 0
+
+
+def say(line: str) -> None:
+    """A line on stderr, with our name before it."""
+    print(f"cnntrain: {line}", file=sys.stderr)
+
+
+def _tell(error: Exception, folder: Path | None) -> int:
+    fault = error if isinstance(error, CnntrainError) else _as_fault(error)
+    if fault is None:
+        report = _save_traceback(folder)
+        say(f"error: this is a bug of cnntrain ({_brief(error)}); please report it with {report}")
+        return OUR_BUG
+    for line in str(fault).splitlines():
+        say(line if isinstance(fault, Interrupted) else f"error: {line}")
+    return fault.exit_code
+
+
+def _as_fault(error: Exception) -> CnntrainError | None:
+    """Faults of the machine, whoever raised them; None for anything else."""
+    # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    ):
+        return ResourceError(MEMORY)
+    if isinstance(error, OSError):
+        what = error.strerror or str(error)
+        return FileSystemError(f"{error.filename}: {what}" if error.filename else what)
+    return None
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _save_traceback(folder: Path | None) -> Path:
+    text = traceback.format_exc()
+    if folder is not None:
+        try:
+            (folder / "traceback.txt").write_text(text, encoding="utf-8")
+            return folder / "traceback.txt"
+        except OSError:
+            pass  # the folder may be what is broken
+    with tempfile.NamedTemporaryFile("w", prefix="cnntrain-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    return Path(file.name)

@@ -1,0 +1,124 @@
+"""The words of a command line in Hydra's grammar: read, blamed, and spread out over the jobs of a sweep."""
+
+import argparse
+import itertools
+import math
+import shlex
+from typing import Any, NoReturn
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from cnntrain.faults import ConfigErrors, hint, nearest
+
+SWEEP_CHECKS = 32  # jobs of a sweep that are checked before the first one starts; each costs some 50 ms
+
+
+def read_flags(words: list[str]) -> tuple[list[str], list[str], argparse.Namespace]:
+    """Part a command line: Hydra's flags as typed, the overrides (before, between or after them), the flags as read.
+
+    Raises:
+        ConfigErrors: a flag that Hydra does not know, or one that we do not offer.
+    """
+    parser = get_args_parser()
+
+    def fail(message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        flags = [flag for action in parser._actions for flag in action.option_strings]
+        lines = [f"{word}: no such flag" + hint(nearest(word, flags), "see `cnntrain --help`") for word in unknown]
+        raise ConfigErrors(lines or [f"flags: {message}; see `cnntrain --help`"])
+
+    parser.error = fail
+    asked = parser.parse_intermixed_args(words)
+    for name in ("config_path", "experimental_rerun"):
+        if getattr(asked, name) is not None:
+            raise ConfigErrors(
+                [f"--{name.replace('_', '-')}: not offered; put your options in a folder and use --config-dir DIR"]
+            )
+    flags = list(words)
+    for override in asked.overrides:
+        flags.remove(override)
+    return flags, asked.overrides, asked
+
+
+def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[str]]:
+    """The words that can be read, and a fault for each of the others."""
+    parser = OverridesParser.create(config_loader=loader)
+    read, faults = [], []
+    for word in words:
+        try:
+            override = parser.parse_overrides([word])[0]
+        except HydraException:
+            faults.append(_syntax_fault(word, parser))
+            continue
+        if override.key_or_group:
+            read.append(override)
+        else:
+            faults.append(f"{word}: the key is missing; write KEY=VALUE")
+    return read, faults
+
+
+def _syntax_fault(word: str, parser: OverridesParser) -> str:
+    key, sign, value = word.partition("=")
+    if not sign:
+        return f"{word}: neither KEY=VALUE nor a flag; a command (train, resume, eval, check, models) stands first"
+    if value.startswith("="):
+        return f"{key}: one = is enough (given ={value}); write {key}{value}"
+    quoted = f"{key}={quote(value)}"
+    try:
+        parser.parse_overrides([quoted])
+    except HydraException:
+        return f"{word}: not a key and a value; write KEY=VALUE, such as trainer.epochs=5"
+    if value.startswith(("[", "{")):
+        return f"{key}: brackets or commas do not fit (given {value}); write a list as '{key}=[a,b]', in quotes"
+    return f"{key}: needs quotes (given {value}); write {for_shell(quoted)}"
+
+
+def quote(text: str) -> str:
+    """Text as a quoted value of Hydra's grammar."""
+    return "'" + text.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+
+
+def for_shell(word: str) -> str:
+    """A word as the user must type it, so that the quotes inside reach us."""
+    return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
+
+
+def given(override: Override) -> str:
+    """The value as the user typed it."""
+    return (override.input_line or "").partition("=")[2]
+
+
+def open_mappings(words: list[str]) -> list[str]:
+    """Let model.args.x=1 set a new argument: Hydra itself would ask for +model.args.x=1."""
+    return ["++" + word if word.startswith(("model.args.", "model.args=")) else word for word in words]
+
+
+def sweeper_params(tree: DictConfig) -> list[str]:
+    """What a preset sweeps over (hydra.sweeper.params), as words."""
+    params = OmegaConf.select(tree, "hydra.sweeper.params") or {}
+    return [f"{key}={value}" for key, value in params.items()]
+
+
+def jobs(overrides: list[Override]) -> list[list[str]]:
+    """The command line of each job of a sweep, or of an even choice of them where they are many."""
+    axes = [_values(override) for override in overrides]
+    if math.prod(len(axis) for axis in axes) <= SWEEP_CHECKS:
+        return [list(job) for job in itertools.product(*axes)]
+    longest = max(len(axis) for axis in axes)
+    step = max(1, longest // SWEEP_CHECKS)
+    return [[axis[index % len(axis)] for axis in axes] for index in range(0, longest, step)]
+
+
+def _values(override: Override) -> list[str]:
+    if not override.is_sweep_override():
+        return [override.input_line or ""]
+    key = override.get_key_element()
+    if override.is_discrete_sweep():
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    interval = override.value()
+    assert isinstance(interval, IntervalSweep)
+    return [f"{key}={interval.start}", f"{key}={interval.end}"]

@@ -1,0 +1,423 @@
+"""The command line: which command a line means, what it answers, and what it leaves behind."""
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cnntrain
+from cnntrain import cli, config
+from cnntrain.errors import DataError, Interrupted, NonFiniteError
+
+Calls = list[tuple[str, tuple[Any, ...]]]
+
+
+@pytest.fixture
+def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
+    """An empty current folder, and the commands replaced by notes of how they were called."""
+    noted: Calls = []
+
+    def load(command: str) -> Callable[..., Any]:
+        def run(*given: Any) -> dict[str, Any]:
+            noted.append((command, given))
+            return {"val": {"top1": 0.5}}
+
+        return run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_load", load)
+    return noted
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    """Hydra's --info writes to the stdout of its moment, for the rest of the process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, *errors: BaseException | None) -> None:
+    """Let the commands fail, one after the other, with these errors."""
+    left = list(errors)
+
+    def run(*given: Any) -> None:
+        error = left.pop(0) if left else None
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(cli, "_load", lambda command: run)
+
+
+@pytest.mark.parametrize(
+    ("line", "command"),
+    [
+        ("", "train"),
+        ("train", "train"),
+        ("seed=3", "train"),
+        ("train seed=3 model=cnn", "train"),
+        ("~debug", "train"),
+        ("++seed=3", "train"),
+        ("--config-dir . seed=3", "train"),
+        ("check data=mnist", "check"),
+        ("models conv", "models"),
+        ("resume runs/a=b seed=4", "resume"),
+        ("eval runs/x", "evaluate"),
+    ],
+)
+def test_first_word_picks_the_command(calls: Calls, line: str, command: str) -> None:
+    assert cli.main(line.split()) == 0
+    assert [name for name, _ in calls] == [command]
+
+
+def test_train_gets_settings_a_new_folder_and_the_overrides(calls: Calls, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["model=cnn", "trainer.epochs=3", "hydra.verbose=false"]) == 0
+    settings, folder, overrides = calls[0][1]
+    assert (settings.model.name, settings.trainer.epochs) == ("cnn", 3)
+    assert re.fullmatch(r"outputs/digits/cnn/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", str(folder))
+    assert overrides == ["model=cnn", "trainer.epochs=3"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_command_sees_the_line_that_the_user_typed(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["/bin/cnntrain", "seed=3"]
+    monkeypatch.setattr(sys, "argv", typed)
+    seen: list[list[str]] = []
+    monkeypatch.setattr(cli, "_load", lambda command: lambda *given: seen.append(sys.argv))
+    assert cli.main() == 0
+    assert seen == [typed]
+    assert sys.argv is typed
+
+
+def test_two_runs_in_the_same_second_get_two_folders(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def keep(settings: Any, folder: Path, overrides: list[str]) -> None:
+        (folder / "config.yaml").write_text("")
+        calls.append(("train", (folder,)))
+
+    monkeypatch.setattr(cli, "_load", lambda command: keep)
+    monkeypatch.setattr(config, "output_folder", lambda tree, kind: Path("outputs/same"))
+    assert cli.main([]) == cli.main([]) == 0
+    assert [str(given[0]) for _, given in calls] == ["outputs/same", "outputs/same-2"]
+
+
+def test_hydra_run_dir_is_taken_exactly_and_never_twice(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([f"hydra.run.dir={tmp_path}/here"]) == 0
+    assert calls[0][1][1] == Path("here")
+    (tmp_path / "here").mkdir(exist_ok=True)
+    (tmp_path / "here" / "config.yaml").write_text("seed: 0\n")
+    assert cli.main([f"hydra.run.dir={tmp_path}/here"]) == 9
+    assert len(calls) == 1
+    assert "holds a run already" in capsys.readouterr().err
+
+
+def test_relative_paths_start_where_the_user_is(calls: Calls, tmp_path: Path) -> None:
+    assert cli.main(["hydra.job.chdir=true", "data.root=images"]) == 0
+    assert calls[0][1][0].data.root == str(tmp_path / "images")
+
+
+def test_check_leaves_nothing_on_disk(calls: Calls, tmp_path: Path) -> None:
+    assert cli.main(["check"]) == 0
+    assert cli.main(["check", "-m", "seed=0,1"]) == 0
+    assert len(calls) == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_faults_answer_2_and_leave_no_folder(calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["trainer.epochs=0", "data.batch_sze=64"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "cnntrain: error: data.batch_sze: no such key (given 64); did you mean data.batch_size?",
+        "cnntrain: error: trainer.epochs: must be a whole number >= 1 (given 0)",
+    ]
+    assert calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("evall x", "unknown command 'evall'; did you mean 'eval'?"),
+        ("xyzzy", "unknown command 'xyzzy'; commands: train, resume, eval, models, check"),
+        ("seed=1 train", "train: neither KEY=VALUE nor a flag"),
+        ("--multirum", "--multirum: no such flag; did you mean --multirun?"),
+        ("--config-path /tmp", "--config-path: not offered"),
+        ("--experimental-rerun x.pickle", "--experimental-rerun: not offered"),
+        ("--cfg jobs", "flags: argument --cfg/-c: invalid choice"),
+        ("resume", "resume: which run?"),
+        ("eval -m", "eval: which run?"),
+        ("resume run -m", "-m: no flag of resume"),
+        ("model=resnet81 --cfg job", "model: no option resnet81"),
+    ],
+)
+def test_faulty_lines_answer_2_with_one_line(
+    calls: Calls, capsys: pytest.CaptureFixture[str], line: str, fault: str
+) -> None:
+    assert cli.main(line.split()) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"cnntrain: error: {fault}")
+    assert calls == []
+
+
+@pytest.mark.parametrize(
+    "line", ["--cfg job", "seed=3 --cfg job trainer.epochs=2", "data=imagefolder --cfg job", "--cfg hydra"]
+)
+def test_cfg_shows_the_config_and_trains_nothing(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    assert cli.main(line.split()) == 0
+    out = capsys.readouterr().out
+    assert "run:" in out if "hydra" in line else "batch_size: 64" in out
+    if "seed" in line:
+        assert "seed: 3" in out
+        assert "epochs: 2" in out
+    assert calls == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_info_works(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--info", "defaults"]) == 0
+    assert "recipe/digits" in capsys.readouterr().out
+    assert calls == []
+
+
+def test_options_of_ones_own_are_found(calls: Calls, tmp_path: Path) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 77\n")
+    assert cli.main(["--config-dir", "own", "experiment=mine"]) == 0
+    assert cli.main(["experiment=mine", "hydra.searchpath=[file://own]"]) == 0
+    assert [given[0].seed for _, given in calls] == [77, 77]
+
+
+def test_new_arguments_of_a_network_need_no_plus(calls: Calls) -> None:
+    assert (
+        cli.main(["model=torchvision", "model.name=resnet18", "model.args.groups=2", "model.args={width_per_group:32}"])
+        == 0
+    )
+    assert calls[0][1][0].model.args == {"groups": 2, "width_per_group": 32}
+
+
+def test_a_sweep_runs_each_job_in_its_folder(calls: Calls, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-m", "seed=0,1", "optimizer=sgd,adamw"]) == 0
+    assert [(given[0].seed, given[0].optimizer.name) for _, given in calls] == [
+        (0, "sgd"),
+        (0, "adamw"),
+        (1, "sgd"),
+        (1, "adamw"),
+    ]
+    folders = [given[1] for _, given in calls]
+    assert len(set(folders)) == 4
+    assert {folder.parent.parent for folder in folders} == {Path("outputs/sweeps")}
+    assert calls[1][1][2] == ["seed=0", "optimizer=adamw"]
+    out, err = capfd.readouterr()
+    assert out.splitlines()[1] == "job 1: seed=0 optimizer=adamw"
+    assert (len(out.splitlines()), err) == (4, "")
+
+
+def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, None, NonFiniteError("loss: nan"), DataError("a.png: damaged"), None)
+    assert cli.main(["-m", "seed=0,1,2,3"]) == 5
+    assert capfd.readouterr().err.splitlines() == ["cnntrain: error: loss: nan", "cnntrain: error: a.png: damaged"]
+
+
+def test_an_interrupt_ends_the_whole_sweep(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, Interrupted(2, "stopped and saved"), DataError("must not be reached"))
+    assert cli.main(["-m", "seed=0,1"]) == 130
+    assert capsys.readouterr().err == "cnntrain: stopped and saved\n"
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named like torch's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("x.png: damaged"), 3, "cnntrain: error: x.png: damaged"),
+        (Interrupted(15, "stopped and saved"), 143, "cnntrain: stopped and saved"),
+        (KeyboardInterrupt(), 130, "cnntrain: interrupted at once; what came after the last save is lost"),
+        (PermissionError(13, "Permission denied", "/root/x"), 6, "cnntrain: error: /root/x: Permission denied"),
+        (MemoryError(), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
+        (OutOfMemoryError("CUDA out of memory"), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "cnntrain: error: out of memory; "),
+    ],
+)
+def test_failures_have_their_code_and_one_line(
+    calls: Calls,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int,
+    line: str,
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # asks Hydra for tracebacks, which faults of users never need
+    failing(monkeypatch, error)
+    assert cli.main([]) == code
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(line)
+
+
+def test_a_bug_saves_its_traceback_in_the_run_folder(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    failing(monkeypatch, ZeroDivisionError("our mistake"))
+    assert cli.main([]) == 1
+    line = capfd.readouterr().err
+    saved = Path(re.findall(r"\S+traceback\.txt", line)[0])
+    assert line.count("\n") == 1
+    assert "ZeroDivisionError: our mistake" in line
+    assert "Traceback" in saved.read_text()
+    assert saved.parent.parent == Path("outputs/digits/lenet5")
+
+
+def test_a_bug_outside_a_run_saves_its_traceback_elsewhere(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    failing(monkeypatch, ZeroDivisionError())
+    assert cli.main(["eval", "nowhere"]) == 1
+    saved = Path(re.findall(r"\S+\.txt", capsys.readouterr().err)[0])
+    assert saved.parent == tmp_path
+    assert "ZeroDivisionError" in saved.read_text()
+
+
+@pytest.mark.parametrize("command", ["resume", "eval"])
+def test_overrides_of_a_saved_run_are_checked_before_the_command_is_loaded(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(config.to_yaml(config.compose([])))
+    assert cli.main([command, "run", "model=cnn", "trainer.epoch=3"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("cnntrain: error: model: cannot be chosen again")
+    assert lines[1].endswith("did you mean trainer.epochs?")
+    assert calls == []
+    assert cli.main([command, "run", "trainer.epochs=3"]) == 0
+    assert calls[0][1] == (Path("run"), ["trainer.epochs=3"])
+
+
+def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "$$" not in text
+    for file in config.conf_dir().glob("*/*.yaml"):
+        if file.parent.name not in ("hydra", "recipe", "experiment") and not file.stem.startswith("for_"):
+            assert re.search(rf"\b{file.stem}\b", text), file
+    for command in cli.COMMANDS:
+        assert re.search(rf"^  {command} ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["resume", "eval", "models", "check", "train"])
+def test_each_command_has_help(calls: Calls, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert cli.main([command, "--help"]) == 0
+    assert f"cnntrain {command}" in capsys.readouterr().out or command in ("check", "train")
+    assert calls == []
+
+
+def test_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"cnntrain {cnntrain.__version__}\n"
+
+
+def test_models_lists_each_option_with_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for file in (config.conf_dir() / "model").glob("*.yaml"):
+        assert re.search(rf"^{file.stem} +\S+", out, re.MULTILINE)
+    assert cli.main(["models", "RESNET"]) == 0
+    assert "lenet5" not in capsys.readouterr().out
+    assert cli.main(["models", "rsenet18"]) == 2
+    assert "did you mean resnet18?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "some", "none"),
+    [
+        ("cnntrain ", ["train", "resume", "model=", "data="], []),
+        ("cnntrain ev", ["eval"], ["train"]),
+        ("cnntrain model=resn", ["model=resnet18", "model=resnet50"], ["train"]),
+        ("cnntrain train optimizer=ada", ["optimizer=adam", "optimizer=adamw"], ["train"]),
+        ("cnntrain check trainer.ep", ["trainer.epochs="], []),
+        ("cnntrain resume ", [], ["model="]),
+        ("cnntrain hydra.c", [], ["hydra/cnntrain"]),
+        ("cnntrain --mul", [], []),
+    ],
+)
+def test_completion_knows_commands_groups_and_keys(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], line: str, some: list[str], none: list[str]
+) -> None:
+    monkeypatch.setenv("COMP_LINE", line)
+    cli.main(["-sc", "query=bash"])
+    offered, complaints = capsys.readouterr()
+    words = offered.split()
+    assert set(some) <= set(words)
+    assert not set(none) & set(words)
+    assert complaints == ""
+
+
+def test_completion_script_completes_our_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-sc", "install=bash"]) == 0
+    script = capsys.readouterr().out.rstrip()
+    assert script.startswith("export _HYDRA_OLD_COMP=")
+    assert script.endswith("hydra_bash_completion cnntrain")
+
+
+BARE = """
+import hydra
+from dataclasses import dataclass
+from hydra.core.config_store import ConfigStore
+
+@dataclass
+class Config:
+    rate: float = 0.1
+
+ConfigStore.instance().store("config", Config)
+
+@hydra.main(version_base="1.3", config_path=None, config_name="config")
+def main(config):
+    pass
+
+main()
+"""
+
+
+def seconds(command: list[str], cwd: Path, code: int) -> float:
+    """The shortest of a few runs: what else the machine does only ever adds to it."""
+    environment = os.environ | {"PYTHONPATH": str(Path(cnntrain.__file__).parent.parent)}
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
+        )
+        times.append(time.perf_counter() - start)
+        assert done.returncode == code, done.stderr
+    return min(times)
+
+
+def test_help_and_faults_take_at_most_1_8_times_a_bare_hydra_app(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text(BARE)
+    bare = seconds(["bare.py", "--help"], tmp_path, 0)
+    assert seconds(["-m", "cnntrain", "--help"], tmp_path, 0) <= 1.8 * bare
+    assert (
+        seconds(["-m", "cnntrain", "modle=x", "data.batch_sze=3", "optimizer.lr=fast", "trainer.epochs=0"], tmp_path, 2)
+        <= 1.8 * bare
+    )

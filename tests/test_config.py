@@ -1,0 +1,258 @@
+"""Recipes: what composes from conf/, who wins over whom, and the way to plain containers and back."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cnntrain import config
+from cnntrain.composer import Composer
+from cnntrain.faults import ConfigErrors, keys_of
+from cnntrain.settings import Settings
+from cnntrain.settings.optimizer import OPTIMIZERS
+from cnntrain.settings.schedule import SCHEDULES
+
+CONF = config.conf_dir()
+DATA = ("digits", "mnist", "cifar10", "cifar100", "imagefolder")
+
+
+@functools.cache
+def shared() -> Composer:
+    """One for many lines: it remembers what it composed."""
+    return config.composer()
+
+
+def compose(line: str = "", config_dir: Path | None = None) -> Settings:
+    words = line.split()
+    if "data=imagefolder" in words:
+        words.append("data.root=/photos")
+    if config_dir:
+        return config.compose(words, str(config_dir))
+    tree, found = config.examine(shared(), words, multirun=False, complete=True)
+    assert not found
+    return config.settle(tree)
+
+
+def written(path: str) -> dict[str, Any]:
+    """What a file of conf/ itself says."""
+    content = yaml.safe_load((CONF / path).read_text())
+    return {key: value for key, value in content.items() if key != "defaults"}
+
+
+def numbers(part: Any) -> dict[str, Any]:
+    return config.to_plain(part)
+
+
+def pieces(settings: Settings) -> set[str]:
+    return {name for name, piece in numbers(settings.augment).items() if piece is not None}
+
+
+def write(folder: Path, path: str, text: str) -> None:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_text(text)
+
+
+@pytest.mark.parametrize("data", DATA)
+def test_each_data_set_brings_its_recipe(data: str) -> None:
+    settings = compose(f"data={data}")
+    recipe = written(f"recipe/{data}.yaml")
+    assert settings.data.name == data
+    assert settings.trainer.epochs == recipe["trainer"]["epochs"]
+    assert settings.data.batch_size == recipe["data"]["batch_size"]
+    assert settings.loss.label_smoothing == recipe["loss"]["label_smoothing"]
+    assert numbers(settings.optimizer).items() >= written(f"recipe/sgd_{data}.yaml").items()
+    assert pieces(settings)
+
+
+def test_bare_command_line_trains_lenet5_on_digits() -> None:
+    settings = compose()
+    assert (settings.model.name, settings.data.name) == ("lenet5", "digits")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_rate_belongs_to_its_optimizer(name: str) -> None:
+    """Without a tuned recipe of its own an optimizer has its own file's numbers, and with one nothing of another's."""
+    assert numbers(compose(f"optimizer={name} ~recipe@optimizer").optimizer) == written(f"optimizer/{name}.yaml")
+    for data in ("mnist", "imagefolder"):
+        tuned = CONF / "recipe" / f"{name}_{data}.yaml"
+        expected = written(f"optimizer/{name}.yaml") | (written(f"recipe/{tuned.name}") if tuned.exists() else {})
+        settings = compose(f"optimizer={name} data={data}")
+        assert type(settings.optimizer) is OPTIMIZERS[name]
+        assert numbers(settings.optimizer) == expected
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_inherits_nothing_from_the_recipes_one(name: str) -> None:
+    for data in ("digits", "imagefolder"):  # their recipes choose different schedules
+        schedule = compose(f"schedule={name} data={data}").schedule
+        assert type(schedule) is SCHEDULES[name]
+        assert numbers(schedule) == written(f"schedule/{name}.yaml")
+
+
+def test_augment_on_the_command_line_replaces_the_recipes_list() -> None:
+    assert pieces(compose("data=cifar10")) == {"pad_crop", "hflip"}
+    assert pieces(compose("data=cifar10 augment=none")) == set()
+    assert pieces(compose("data=cifar10 augment=[vflip,pad_crop]")) == {"vflip", "pad_crop"}
+    assert pieces(compose("augment=flip_crop")) == {"pad_crop", "hflip"}
+    assert compose("data=cifar10 augment=[pad_crop]").augment.pad_crop == compose("augment=pad_crop").augment.pad_crop
+
+
+def test_command_line_wins_over_recipe_debug_and_experiment(tmp_path: Path) -> None:
+    write(
+        tmp_path, "experiment/mine.yaml", "# @package _global_\ntrainer: {epochs: 7}\noptimizer: {lr: 0.3}\nseed: 5\n"
+    )
+    settings = compose("data=cifar10 experiment=mine", tmp_path)
+    assert (settings.trainer.epochs, settings.optimizer.lr, settings.seed) == (7, 0.3, 5)
+    settings = compose("data=cifar10 debug=smoke experiment=mine trainer.epochs=2 optimizer.lr=0.4", tmp_path)
+    assert (settings.trainer.epochs, settings.optimizer.lr) == (2, 0.4)
+    assert settings.trainer.max_steps == written("debug/smoke.yaml")["trainer"]["max_steps"]
+
+
+def test_debug_wins_over_the_recipe() -> None:
+    settings = compose("data=cifar10 debug=overfit")
+    debug = written("debug/overfit.yaml")
+    assert settings.trainer.epochs == debug["trainer"]["epochs"]
+    assert settings.optimizer.weight_decay == 0
+    assert settings.schedule.name == "constant"
+    assert pieces(settings) == set()
+    assert pieces(compose("debug=overfit augment=hflip")) == {"hflip"}
+
+
+def test_an_experiment_may_choose_groups(tmp_path: Path) -> None:
+    chosen = "defaults:\n  - override /data: mnist\n  - override /optimizer: adamw\n  - override /schedule: cosine\n"
+    write(
+        tmp_path, "experiment/mine.yaml", "# @package _global_\n" + chosen + "  - override /augment: [hflip, vflip]\n"
+    )
+    settings = compose("experiment=mine", tmp_path)
+    assert settings.trainer.epochs == written("recipe/mnist.yaml")["trainer"]["epochs"]
+    assert settings.optimizer.lr == written("recipe/adamw_mnist.yaml")["lr"]
+    assert numbers(settings.schedule) == written("schedule/cosine.yaml")
+    assert pieces(settings) == {"hflip", "vflip"}
+
+
+def test_a_data_set_of_ones_own_needs_no_recipe(tmp_path: Path) -> None:
+    write(tmp_path, "data/flowers.yaml", "name: imagefolder\nroot: /flowers\nbatch_size: 9\n")
+    settings = compose("data=flowers", tmp_path)
+    assert (settings.data.name, settings.data.root, settings.data.batch_size) == ("imagefolder", "/flowers", 9)
+    assert type(settings.schedule) is SCHEDULES["constant"]
+    assert pieces(settings) == set()
+    assert numbers(settings.optimizer) == written("optimizer/sgd.yaml")
+    write(tmp_path, "recipe/flowers.yaml", "# @package _global_\ntrainer: {epochs: 3}\n")
+    write(tmp_path, "augment/for_flowers.yaml", "defaults: [vflip]\n")
+    settings = compose("data=flowers", tmp_path)
+    assert settings.trainer.epochs == 3
+    assert pieces(settings) == {"vflip"}
+
+
+def test_trainer_files_hold_hardware_only() -> None:
+    for file in (CONF / "trainer").glob("*.yaml"):
+        assert not {"epochs", "max_steps", "accumulate", "ema"} & set(yaml.safe_load(file.read_text()))
+
+
+@pytest.mark.parametrize(
+    "group", [path.name for path in sorted(CONF.iterdir()) if path.is_dir() and path.name != "hydra"]
+)
+def test_every_option_of_every_group_composes(group: str) -> None:
+    for file in (CONF / group).glob("*.yaml"):
+        extra = {
+            "torchvision": " model.name=resnet101",
+            "A": " finetune.mode=none",
+            "B": " finetune.mode=none",
+            "C": " finetune.mode=none",
+        }
+        key = "recipe@optimizer" if group == "recipe" and "_" in file.stem else group
+        optimizer = f" optimizer={file.stem.partition('_')[0]}" if key != group else ""
+        compose(
+            f"{key}={file.stem}{extra.get(file.stem, '')}{optimizer}"
+            + (" data=imagefolder" if "imagefolder" in file.stem else "")
+        )
+
+
+def test_every_key_stands_in_a_yaml_file() -> None:
+    """A reader of conf/ must find each key there, not only in the settings classes."""
+    text = "\n".join(file.read_text() for file in CONF.rglob("*.yaml"))
+    for variants in [{"optimizer": name} for name in OPTIMIZERS] + [{"schedule": name} for name in SCHEDULES]:
+        for key in keys_of(variants):
+            assert f"{key.rpartition('.')[2]}:" in text, key
+
+
+def test_relative_roots_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert compose().data.root == str(tmp_path / "data")
+    assert compose("data.root=images").data.root == str(tmp_path / "images")
+    monkeypatch.setenv("CNNTRAIN_DATA", "elsewhere")
+    assert compose().data.root == str(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "data=cifar10 model=resnet18",
+        "optimizer=rmsprop schedule=multistep",
+        "data=imagefolder model.args.dropout=0.2 model=mlp",
+    ],
+)
+def test_saved_settings_come_back_the_same(line: str) -> None:
+    settings = compose(line)
+    plain = yaml.safe_load(config.to_yaml(settings))
+    assert plain == config.to_plain(settings)
+    assert config.from_plain(plain) == settings
+    assert config.differences(settings, config.from_plain(plain)) == []
+
+
+def test_overrides_of_a_saved_run_are_told_as_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    old = compose()
+    words = ["trainer.epochs=50", "data.root=other", "trainer.compile=true", "augment.pad_crop=null", "trainer.ema=0.9"]
+    new = config.from_plain(config.to_plain(old), words)
+    assert set(config.differences(old, new)) == {
+        f"trainer.epochs: {old.trainer.epochs} -> 50",
+        f"data.root: {old.data.root} -> {tmp_path / 'other'}",
+        "trainer.compile: false -> true",
+        "trainer.ema: null -> 0.9",
+        "augment.pad_crop.padding: 2 -> null",
+        "augment.pad_crop.mode: zeros -> null",
+        "augment.pad_crop: null -> null",
+    } - {"augment.pad_crop: null -> null"}
+
+
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        (["model=resnet18"], "model: cannot be chosen again"),
+        (["augment=none"], "augment: cannot be chosen again"),
+        (["hydra.run.dir=x"], "hydra.run.dir: cannot be chosen again"),
+        (["trainer.epoch=3"], "did you mean trainer.epochs?"),
+        (["trainer.epochs=0"], "trainer.epochs: must be a whole number >= 1 (given 0)"),
+        (["trainer.epochs=3,4"], "trainer.epochs: takes one value"),
+        (["optimizer.name=adamw"], "optimizer.name: "),
+        (["-m"], "-m: "),
+    ],
+)
+def test_faulty_overrides_of_a_saved_run_are_told(words: list[str], fault: str) -> None:
+    plain = config.to_plain(compose())
+    with pytest.raises(ConfigErrors) as caught:
+        config.from_plain(plain, words)
+    assert len(caught.value.faults) == 1
+    assert fault in caught.value.faults[0]
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "fault"),
+    [
+        ("trainer", {"epochz": 3}, "run/config.yaml: trainer.epochz: no such key"),
+        ("trainer", {"epochs": "many"}, "run/config.yaml: trainer.epochs: must be a whole number"),
+        ("optimizer", {"name": "adamm"}, "run/config.yaml: optimizer: no option adamm"),
+        ("data", {"root": "${oc.env:HOME}"}, "run/config.yaml: holds an interpolation"),
+        ("trainers", {}, "run/config.yaml: trainers: no such key"),
+    ],
+)
+def test_a_damaged_saved_config_is_told(section: str, value: dict[str, Any], fault: str) -> None:
+    plain = config.to_plain(compose())
+    plain[section] = plain.get(section, {}) | value
+    with pytest.raises(ConfigErrors, match=r".") as caught:
+        config.from_plain(plain, source="run/config.yaml")
+    assert fault in str(caught.value)

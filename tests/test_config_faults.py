@@ -1,0 +1,227 @@
+"""Every kind of fault is one line that names the key, the rule and what to do, and all of them come together."""
+
+from pathlib import Path
+
+import pytest
+
+from cnntrain import config
+from cnntrain.composer import Composer
+from cnntrain.faults import ConfigErrors
+
+
+def faults(*words: str, config_dir: Path | None = None, multirun: bool = False) -> list[str]:
+    try:
+        tree = config.inspect(list(words), config_dir=str(config_dir) if config_dir else None, multirun=multirun)
+    except ConfigErrors as errors:
+        return errors.faults
+    config.settle(tree)
+    return []
+
+
+@pytest.fixture(scope="module")
+def composer() -> Composer:
+    """One for many lines: it remembers what it composed."""
+    return config.composer()
+
+
+def write(folder: Path, path: str, text: str) -> None:
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    (folder / path).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        # misspelt
+        ("data.batch_sze=64", "data.batch_sze: no such key (given 64); did you mean data.batch_size?"),
+        (
+            "augment.pad_crop.paddding=2",
+            "augment.pad_crop.paddding: no such key (given 2); did you mean augment.pad_crop.padding?",
+        ),
+        ("batch_size=64", "batch_size: no such key (given 64); did you mean data.batch_size?"),
+        ("trainer.lr=1", "trainer.lr: no such key (given 1); did you mean optimizer.lr?"),
+        ("modle=resnet18", "modle: no such key (given resnet18); did you mean model?"),
+        ("model=resnet81", "model: no option resnet81; did you mean model=resnet18? options: cnn, "),
+        ("augment=[hflip,padcrop]", "augment: no option padcrop; did you mean augment=pad_crop?"),
+        ("schedule=cosin", "schedule: no option cosin; did you mean schedule=cosine?"),
+        ("recipe=cifar11", "recipe: no option cifar11; did you mean recipe=cifar10?"),
+        ("experiment=nothing_like_it", "experiment: no option nothing_like_it"),
+        ("hydra.run.dri=x", "hydra.run.dri: no such key (given x); did you mean hydra.run.dir?"),
+        ("hydra.rnu.dir=x", "hydra.rnu.dir: no such key (given x); did you mean hydra.run.dir?"),
+        ("hydra/launcher=nowhere", "hydra/launcher: no option nowhere; "),
+        ("model.args.dropuot=0.1", "model.args.dropuot: must be an argument of lenet5"),
+        # wrong type
+        ("optimizer.lr=fast", "optimizer.lr: must be a number > 0 (given fast)"),
+        ("trainer.epochs=1.5", "trainer.epochs: must be a whole number >= 1 (given 1.5)"),
+        ("trainer.epochs=null", "trainer.epochs: must be a whole number >= 1 (given null)"),
+        ("trainer.compile=perhaps", "trainer.compile: must be true or false (given perhaps)"),
+        ("optimizer.momentum=true", "optimizer.momentum: must be a number >= 0 and < 1 (given true)"),
+        ("data.limit=most", "data.limit: must be a number > 0, or null (given most)"),
+        ("data.mean=[0.5,grey]", "data.mean: must be a list"),
+        ("loss=0.1", "loss: must be keys and values"),
+        (
+            "trainer.precision=bf61",
+            "trainer.precision: must be one of auto, fp32, tf32, bf16, fp16 (given bf61); did you mean bf16?",
+        ),
+        # out of range
+        ("trainer.epochs=0", "trainer.epochs: must be a whole number >= 1 (given 0)"),
+        ("optimizer.lr=-1", "optimizer.lr: must be a number > 0 (given -1.0)"),
+        ("optimizer.lr=nan", "optimizer.lr: must be a number > 0 (given nan)"),
+        ("optimizer.lr=inf", "optimizer.lr: must be a number > 0 (given inf)"),
+        ("seed=-1", "seed: must be a whole number >= 0 and < 9223372036854775808 (given -1)"),
+        ("data.limit=1.5", "data.limit: must be a fraction up to 1.0"),
+        ("trainer.max_time=soon", "trainer.max_time: must be a time such as 90s"),
+        ("trainer.device=cdua", "trainer.device: must be auto, cpu, cuda"),
+        ("finetune=A", "finetune.mode: must be none"),
+        ("data.root=", "data.root: must not be empty"),
+        # of another option
+        (
+            "optimizer=adamw optimizer.momentum=.9",
+            "optimizer.momentum: adamw has no momentum (given .9); sgd and rmsprop have it",
+        ),
+        ("schedule=cosine schedule.milestones=[3]", "schedule.milestones: cosine has no milestones"),
+        (
+            "optimizer.name=adamw",
+            "optimizer.name: the numbers belong to the name (given adamw); choose with optimizer=adamw",
+        ),
+        ("schedule.name=step", "schedule.name: the numbers belong to the name (given step); choose with schedule=step"),
+        (
+            "augment.vflip.p=0.1",
+            "augment.vflip.p: vflip is off (given 0.1); switch it on first, such as 'augment=[vflip]'",
+        ),
+        ("augment.vflip={p:0.1}", "augment.vflip: vflip is off"),
+        # missing
+        ("data=imagefolder", "data.root: missing; give the folder of the images"),
+        ("model=torchvision", "model.name: missing; give a network"),
+        # what Hydra's grammar allows elsewhere
+        ("+new.key=3", "new.key: no such key (given 3)"),
+        ("++trainer.new=3", "trainer.new: no such key (given 3)"),
+        ("+trainer.epochs=3", "trainer.epochs: is there already; leave out the +"),
+        ("+model=cnn", "model: is there already; leave out the + and write model=cnn"),
+        ("~trainer.epochs", "trainer.epochs: keys cannot be taken away"),
+        ("~data", "data: cannot be left out; choose with data=OPTION"),
+        ("model=null", "model: no option null; "),
+        ("experiment=null", "experiment: null is no option; leave the group out with ~experiment"),
+        ("optimizer=[sgd,adamw]", "optimizer: takes one option (given [sgd,adamw])"),
+        ("optimizer=sgd,adamw", "optimizer: takes one value (given sgd,adamw); add -m for one run each"),
+        ("trainer.epochs=1,2", "trainer.epochs: takes one value (given 1,2); add -m for one run each"),
+        ("augment=hflip,vflip", "augment: several options stand in brackets; write 'augment=[hflip,vflip]', or add -m"),
+        ("model@other=cnn", "model@other=cnn: Could not override 'model@other'."),
+        ("trainer={epochz:3}", "trainer.epochz: no such key (given 3); did you mean trainer.epochs?"),
+        # syntax
+        ("train", "train: neither KEY=VALUE nor a flag; a command "),
+        ("=3", "=3: the key is missing; write KEY=VALUE"),
+        ("trainer.epochs==3", "trainer.epochs: one = is enough (given ==3); write trainer.epochs=3"),
+        ("data.root=/a/b=c", "data.root: needs quotes (given /a/b=c); write \"data.root='/a/b=c'\""),
+        ("data.root=~/photos", "data.root: needs quotes (given ~/photos); write \"data.root='~/photos'\""),
+        (
+            "augment=[hflip",
+            "augment: brackets or commas do not fit (given [hflip); write a list as 'augment=[a,b]', in quotes",
+        ),
+        ("data.root=${data.rot}", "data.root: Interpolation key 'data.rot' not found"),
+        ("a b=c", "a: neither KEY=VALUE"),
+    ],
+)
+def test_each_kind_of_fault_is_told_in_one_line(composer: Composer, line: str, fault: str) -> None:
+    _, found = config.examine(composer, line.split(), multirun=False, complete=True)
+    assert found
+    assert "\n" not in "".join(found)
+    assert found[0].startswith(fault)
+
+
+def test_a_path_that_needs_quotes_is_shown_in_quotes_that_work() -> None:
+    assert faults("data.root=/a b/c=d") == ["data.root: needs quotes (given /a b/c=d); write \"data.root='/a b/c=d'\""]
+    assert config.compose(["data.root='/a b/c=d'"]).data.root == "/a b/c=d"
+    assert config.compose(["data.root=/a b"]).data.root == "/a b"
+
+
+def test_faults_of_all_kinds_are_told_together() -> None:
+    found = faults(
+        "modle=cnn", "model=cnn4", "data.batch_sze=3", "optimizer.lr=fast", "trainer.epochs=0", "x", "data=imagefolder"
+    )
+    keys = {line.partition(":")[0] for line in found}
+    assert keys == {"modle", "model", "data.batch_sze", "optimizer.lr", "trainer.epochs", "x", "data.root"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "trainer={epochs:3}",
+        "model.args.activation=tanh",
+        "++model.args.pooling=avg",
+        "augment=[for_digits,vflip] augment.vflip.p=0.1",
+        "augment.pad_crop=null",
+        "~augment",
+        "~recipe",
+        "hydra.run.dir=/tmp/x",
+        "+hydra.job.env_set.A=1",
+        "hydra.verbose=true",
+        "seed=1 seed=2",
+        "data.limit=500 data.val=0.2",
+        "trainer.ema=null",
+    ],
+)
+def test_sound_lines_have_no_faults(composer: Composer, line: str) -> None:
+    assert config.examine(composer, line.split(), multirun=False, complete=True)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        (
+            "data/mine.yaml",
+            "name: imagefolder\nroot: /x\nbatch_sze: 3\nvall: 0.1\n",
+            "data.batch_sze: no such key (given 3)",
+        ),
+        (
+            "data/mine.yaml",
+            "name: imagefolder\nroot: /x\nbatch_size: many\n",
+            "data.batch_size: must be a whole number >= 1 (given many)",
+        ),
+        ("data/mine.yaml", "name: [\n", ":2: not valid YAML"),
+        ("experiment/mine.yaml", "# @package _global_\ntrianer: {epochs: 3}\n", "trianer: no such key"),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\ndefaults:\n  - override /optimizer: adamz\n",
+            "optimizer: no option adamz",
+        ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\ndefaults:\n  - override /augment: hflop\n",
+            "augment: no option hflop",
+        ),
+        (
+            "experiment/mine.yaml",
+            "# @package _global_\ndefaults:\n  - override /optimizer: adamw\noptimizer: {momentum: 0.5}\n",
+            "optimizer.momentum: adamw has no momentum (given 0.5)",
+        ),
+    ],
+)
+def test_faults_in_files_of_the_user_are_told_with_their_file(tmp_path: Path, file: str, text: str, fault: str) -> None:
+    write(tmp_path, file, text)
+    group = file.partition("/")[0]
+    found = faults(f"{group}=mine", "trainer.epochs=0", config_dir=tmp_path)
+    assert fault in found[0]
+    if "option" not in fault:
+        assert found[0].startswith(str(tmp_path / file))
+    assert found[-1].startswith("trainer.epochs")
+    assert len(found) == (3 if "vall" in text else 2)
+
+
+def test_a_missing_config_dir_is_told(tmp_path: Path) -> None:
+    assert faults(config_dir=tmp_path / "nowhere") == [f"--config-dir: no such folder (given {tmp_path / 'nowhere'})"]
+
+
+def test_each_job_of_a_sweep_is_checked() -> None:
+    assert faults("optimizer=sgd,adamw", "seed=0,1", multirun=True) == []
+    found = faults("optimizer=sgd,adamw", "optimizer.momentum=0.8", "trainer.epochs=0,1", multirun=True)
+    assert [line.partition(":")[0] for line in found] == ["trainer.epochs", "optimizer.momentum"]
+    assert faults("model=cnn,lenet6", multirun=True)[0].startswith("model: no option lenet6")
+    assert faults("seed=range(100000)", multirun=True) == []
+    assert faults("optimizer.lr=interval(-1,1)", multirun=True)[0].startswith("optimizer.lr: must be")
+
+
+def test_a_preset_that_sweeps_is_checked(tmp_path: Path) -> None:
+    sweep = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      trainer.epochs: 1,0\n"
+    write(tmp_path, "experiment/mine.yaml", "# @package _global_\n" + sweep)
+    assert faults("experiment=mine", config_dir=tmp_path) == ["trainer.epochs: must be a whole number >= 1 (given 0)"]
