@@ -1,0 +1,140 @@
+"""From settings to the three splits, with everything that the model must know about the images."""
+
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnntrain.data import sets, statistics
+from cnntrain.data.build_folder import image_folder
+from cnntrain.data.common import Data, Request, Room, check_train, choose_statistics, positions, take_limit, take_val
+from cnntrain.data.loaders import MemoryLoader
+from cnntrain.errors import ConfigError
+from cnntrain.settings.augment import AugmentSettings
+from cnntrain.settings.data import DataSettings, LoaderKind
+
+DIGITS_SIZE = 32  # the 8 x 8 digits are enlarged: every small network takes 32 pixels
+
+
+def build_data(
+    settings: DataSettings,
+    augment: AugmentSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    classes: list[str] | None = None,
+    splits: Collection[str] = ("train", "val", "test"),
+    say: Callable[[str], object] = print,
+) -> Data:
+    """Load a data set and make its loaders.
+
+    Args:
+        settings: which data, its size, its splits.
+        augment: read for one thing: a random resized crop is cut while decoding where files are streamed.
+        seed: decides the validation part, the limited part and the order of each epoch.
+        device: where the batches go.
+        classes: the class names of a checkpoint; labels are aligned to them.
+        splits: which loaders are wanted.
+        say: takes progress lines.
+
+    Raises:
+        DataError: missing, damaged or inconsistent data.
+        ConfigError: settings that do not fit the data.
+    """
+    request = Request(settings, augment, seed, device, classes, splits, say)
+    if settings.name == "imagefolder":
+        return image_folder(request)
+    if settings.name in sets.NAMES:
+        return _tensor_set(request)
+    raise ConfigError(f"data.name: {settings.name!r} is unknown; choose {', '.join(sets.NAMES)} or imagefolder")
+
+
+def _tensor_set(request: Request) -> Data:
+    settings = request.settings
+    if settings.loader is LoaderKind.stream:
+        raise ConfigError(
+            f"data.loader: stream reads files one by one, {settings.name} comes as one block; use auto or memory"
+        )
+    whole = sets.load_set(settings.name, Path(settings.root).expanduser(), settings.download, request.say)
+    native = whole.train[0].shape
+    channels = settings.channels or native[1]
+    size = settings.image_size or (DIGITS_SIZE if settings.name == "digits" else native[2])
+    moved = positions(whole.classes, request.classes)
+
+    def prepare(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return resize_batch(convert_channels(images, channels), size), labels if moved is None else moved[labels]
+
+    train_part, test_part = whole.train, whole.test
+    mean, std = choose_statistics(request, channels, lambda: _statistics(request, prepare(*train_part)[0]))
+    train_index, val_index = take_val(train_part[1], request)
+    parts: dict[str, tuple[Tensor, Tensor]] = {}
+    if "train" in request.splits:
+        train_index = train_index[take_limit(train_part[1][train_index], request)]
+        parts["train"] = prepare(train_part[0][train_index], train_part[1][train_index])
+    if "val" in request.splits:
+        parts["val"] = prepare(train_part[0][val_index], train_part[1][val_index])
+    if "test" in request.splits:
+        parts["test"] = prepare(*test_part)
+    room = Room(request.device)
+    loaders = {name: _loader(images, labels, name, room, request) for name, (images, labels) in parts.items()}
+    if "train" in loaders:
+        check_train(loaders["train"], request)
+    return Data(
+        name=settings.name,
+        classes=request.classes or whole.classes,
+        channels=channels,
+        image_size=size,
+        mean=mean,
+        std=std,
+        train=loaders.get("train"),
+        val=loaders.get("val"),
+        test=loaders.get("test"),
+        fingerprint=whole.fingerprint(),
+        notes=request.notes,
+    )
+
+
+def _loader(images: Tensor, labels: Tensor, split: str, room: Room, request: Request) -> MemoryLoader:
+    return MemoryLoader(
+        images,
+        labels,
+        batch_size=request.settings.batch_size,
+        device=request.device,
+        seed=request.seed,
+        train=split == "train",
+        resident=room.take(images.numel()) == "device" or request.device.type == "cpu",
+    )
+
+
+def _statistics(request: Request, train_images: Tensor) -> statistics.Statistics:
+    name, channels = request.settings.name, train_images.shape[1]
+    if name in statistics.KNOWN:
+        mean, std = statistics.KNOWN[name]
+        if len(mean) in (1, channels):
+            request.notes.append(f"mean and std: the known ones of {name}")
+            return mean * (channels // len(mean)), std * (channels // len(std))
+    request.notes.append("mean and std: computed on the training images")
+    return statistics.compute(train_images)
+
+
+def convert_channels(images: Tensor, channels: int) -> Tensor:
+    """uint8 (N, 1 or 3, H, W) to uint8 (N, channels, H, W): grey by ITU-R 601 luma weights, colour by repetition."""
+    if images.shape[1] == channels:
+        return images
+    if channels == 3:
+        return images.repeat(1, 3, 1, 1)
+    weights = torch.tensor([19595, 38470, 7471], dtype=torch.int32).view(1, 3, 1, 1)  # 0.299, 0.587, 0.114 of 65536
+    parts = [((part * weights).sum(1, keepdim=True) + 32768 >> 16).to(torch.uint8) for part in images.split(1000)]
+    return torch.cat(parts)
+
+
+def resize_batch(images: Tensor, size: int) -> Tensor:
+    """uint8 (N, C, H, W) to uint8 (N, C, size, size), bilinear with antialias."""
+    if images.shape[2:] == (size, size):
+        return images
+    resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
+    for source, target in zip(images.split(1000), resized.split(1000), strict=True):
+        target.copy_(F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False))
+    return resized

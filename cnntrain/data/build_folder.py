@@ -1,0 +1,183 @@
+"""A folder of pictures to the three splits."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cnntrain.data import statistics
+from cnntrain.data.common import (
+    Data,
+    Request,
+    Room,
+    check_train,
+    choose_statistics,
+    gigabytes,
+    take_limit,
+    take_val,
+)
+from cnntrain.data.decoder import Decoder
+from cnntrain.data.folder import FolderSplit, align, find_splits, fingerprint, scan, shown
+from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader
+from cnntrain.data.view import RandomView, View
+from cnntrain.device import available_cores, free_memory, generator
+from cnntrain.errors import ConfigError, DataError
+from cnntrain.settings.data import LoaderKind
+
+IMAGE_SIZE = 224
+SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
+MOST_WORKERS = 16  # above, the interpreter's own work per image is the limit
+
+
+def image_folder(request: Request) -> Data:
+    """See build_data."""
+    settings = request.settings
+    root = Path(settings.root).expanduser()
+    found = find_splits(root)
+    if "train" not in found and "train" in request.splits:
+        names = " and ".join(f"{folder.name}/" for folder in found.values())
+        raise DataError(f"data.root: {shown(root)} has {names} but no train/; add it, or name one of class folders")
+    scanned = {name: scan(folder, name) for name, folder in found.items()}
+    classes = request.classes or scanned.get("train", next(iter(scanned.values()))).classes
+    if len(classes) < 2:
+        raise DataError(f"{shown(root)}: {classes[0]!r} is the only class folder; it takes two classes or more")
+    aligned = {name: align(part, classes, name, partial=request.classes is not None) for name, part in scanned.items()}
+    _note_ignored(sum((part.ignored for part in scanned.values()), Counter()), request)
+
+    mark = fingerprint(scanned)
+    parts = _three_parts(aligned, request)
+    size, channels = settings.image_size or IMAGE_SIZE, settings.channels or 3
+    own = partial(_statistics, parts.get("train"), size, channels, mark, "val" in aligned, request)
+    mean, std = choose_statistics(request, channels, own)
+    if "train" in request.splits:
+        parts["train"] = parts["train"].take(take_limit(parts["train"].labels, request))
+    room = Room(request.device)
+    loaders = {
+        name: _loader(name, parts[name], size, channels, room, request)
+        for name in ("train", "val", "test")
+        if name in parts and name in request.splits
+    }
+    if "train" in loaders:
+        check_train(loaders["train"], request)
+    return Data(
+        name=settings.name,
+        classes=classes,
+        channels=channels,
+        image_size=size,
+        mean=mean,
+        std=std,
+        train=loaders.get("train"),
+        val=loaders.get("val"),
+        test=loaders.get("test"),
+        fingerprint=mark,
+        notes=request.notes,
+    )
+
+
+def _note_ignored(ignored: Counter[str], request: Request) -> None:
+    if ignored:
+        kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(ignored.items()))
+        request.notes.append(f"ignored below data.root: {kinds}")
+
+
+def _three_parts(aligned: dict[str, FolderSplit], request: Request) -> dict[str, FolderSplit]:
+    """The folder's own splits; val comes out of train where it has none."""
+    parts = dict(aligned)
+    if "val" in parts:
+        request.notes.append(f"val: {len(parts['val'].labels):,} images of {parts['val'].paths.root.name}/")
+    elif "train" in parts:
+        train, val = take_val(parts["train"].labels, request)
+        parts["train"], parts["val"] = parts["train"].take(train), aligned["train"].take(val)
+    if "test" not in parts:
+        request.notes.append("test: none, as there is no test/ folder")
+    return parts
+
+
+def _statistics(
+    train: FolderSplit | None, size: int, channels: int, mark: str, own_val: bool, request: Request
+) -> statistics.Statistics:
+    """Of a sample of the train split in the evaluation view, or those that an earlier run has cached."""
+    if train is None:
+        raise ConfigError("data.mean: cannot be computed without a train/ folder; give data.mean and data.std")
+    drawn = None if own_val else (request.seed, request.settings.val)  # what decides which images are in train
+    file = statistics.cache_file(mark, size, channels, drawn)
+    if (cached := statistics.load(file, channels)) is not None:
+        request.notes.append(f"mean and std: computed on train earlier, kept in {shown(file)}")
+        return cached
+    order = torch.randperm(len(train.labels), generator=generator(torch.device("cpu"), 0, SAMPLE))[:SAMPLE_IMAGES]
+    request.say(f"computing mean and std on {len(order):,} training images")
+    sample = train.take(order.sort().values)
+    decoder = _decoder(sample, View.evaluation(size), channels, request)
+    result = statistics.compute(decoder.all_images(_workers(request), "mean and std", request.say))
+    statistics.save(file, result)
+    request.notes.append(f"mean and std: computed on {len(order):,} training images")
+    return result
+
+
+def _decoder(part: FolderSplit, view: View | RandomView, channels: int, request: Request) -> Decoder:
+    return Decoder(
+        part.paths,
+        part.labels,
+        channels=channels,
+        view=view,
+        seed=request.seed,
+        on_bad_image=request.settings.on_bad_image,
+    )
+
+
+def _workers(request: Request) -> int:
+    wanted = request.settings.workers
+    return min(MOST_WORKERS, available_cores()) if wanted is None else wanted
+
+
+def _loader(split: str, part: FolderSplit, size: int, channels: int, room: Room, request: Request) -> Loader:
+    train, workers = split == "train", _workers(request)
+    view = View.evaluation(size)
+    crop = request.augment.resized_crop if train else None
+    kept = view if crop is None else View(view.short, view.short)  # a crop on the device needs some room around
+    place = _place(split, len(part.labels) * channels * kept.size**2, crop is not None, room, request)
+    if place is None:
+        decoder = _decoder(part, view if crop is None else RandomView(size, crop), channels, request)
+        by = f"{workers} thread{'s' if workers > 1 else ''}" if workers else "the training thread"
+        request.notes.append(f"{split}: {len(part.labels):,} images streamed from files by {by}")
+        return StreamLoader(
+            decoder,
+            batch_size=request.settings.batch_size,
+            device=request.device,
+            seed=request.seed,
+            train=train,
+            workers=workers,
+            crops=crop is not None,
+        )
+    decoder = _decoder(part, kept, channels, request)
+    return MemoryLoader(
+        lambda: decoder.all_images(workers, split, request.say),
+        part.labels,
+        batch_size=request.settings.batch_size,
+        device=request.device,
+        seed=request.seed,
+        train=train,
+        resident=place == "device",
+        decoder=decoder,
+    )
+
+
+def _place(split: str, size: int, crops: bool, room: Room, request: Request) -> str | None:
+    """Where the decoded images go: `device`, `host`, or None for a stream.
+
+    Raises:
+        ConfigError: data.loader=memory for more than the memory that is free.
+    """
+    kind = request.settings.loader
+    if kind is LoaderKind.stream or (kind is LoaderKind.auto and crops):
+        return None
+    place = room.take(size)
+    if place is None and kind is LoaderKind.memory:
+        if size > free_memory(torch.device("cpu")):
+            raise ConfigError(f"data.loader: memory needs {gigabytes(size)} for {split}, more than is free; use stream")
+        place = "device" if request.device.type == "cpu" else "host"
+    if place is not None:
+        where = "memory" if request.device.type == "cpu" else f"{place} memory"
+        request.notes.append(f"{split}: decoded once, at first use, {gigabytes(size)} in {where}")
+    return place

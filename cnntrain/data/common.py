@@ -1,0 +1,155 @@
+"""What both kinds of source share: the result, the request, splitting train, statistics, room in memory."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from cnntrain.data.loaders import Loader
+from cnntrain.data.split import count_of, stratified
+from cnntrain.data.statistics import Statistics
+from cnntrain.device import free_memory
+from cnntrain.errors import ConfigError, DataError
+from cnntrain.settings.augment import AugmentSettings
+from cnntrain.settings.data import DataSettings
+
+VAL, LIMIT = -2, -3  # parts of seeds that keep these draws apart from all others
+SHARE = 4  # decoded images may fill this part of the memory that is free: 1 / SHARE
+
+
+@dataclass
+class Data:
+    """A data set that is ready to train on.
+
+    `mean` and `std` are per channel on the 0..1 scale; `fingerprint` is a sha256 over names and sizes of the files, or
+    over the pixels of a set in memory; `notes` are one-line facts for the header. A split that was not asked for, or is
+    not there, is None.
+    """
+
+    name: str
+    classes: list[str]
+    channels: int
+    image_size: int
+    mean: list[float]
+    std: list[float]
+    train: Loader | None
+    val: Loader | None
+    test: Loader | None
+    fingerprint: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of build_data, and the notes that gather on the way."""
+
+    settings: DataSettings
+    augment: AugmentSettings
+    seed: int
+    device: torch.device
+    classes: list[str] | None
+    splits: Collection[str]
+    say: Callable[[str], object]
+    notes: list[str] = field(default_factory=list)
+
+
+def take_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+    """Indices of train and val: a stratified seeded part of the training images becomes val.
+
+    Raises:
+        DataError: nothing would be left to train on, or nothing to validate on.
+    """
+    count = count_of("data.val", request.settings.val, len(labels))
+    val, train = stratified(labels, count, request.seed, VAL, leave=True)
+    if not len(val):
+        raise DataError("data.val: no class has two images, so none can go to val; add images")
+    if count == len(labels):
+        raise DataError(f"data.val: {count} of {len(labels)} images leave none to train on; choose fewer")
+    request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, stratified, seed {request.seed}")
+    return train, val
+
+
+def take_limit(labels: Tensor, request: Request) -> Tensor:
+    """Indices of the stratified seeded part of train that `data.limit` asks for.
+
+    Raises:
+        DataError: it asks for more than there is.
+    """
+    if request.settings.limit is None:
+        return torch.arange(len(labels))
+    count = count_of("data.limit", request.settings.limit, len(labels))
+    request.notes.append(f"train: limited to {count:,} of {len(labels):,} images, stratified, seed {request.seed}")
+    return stratified(labels, count, request.seed, LIMIT)[0]
+
+
+def positions(found: list[str], classes: list[str] | None) -> Tensor | None:
+    """Where each class that was found stands among `classes`; None where nothing moves.
+
+    Raises:
+        DataError: a class that is not among them.
+    """
+    if classes is None or found == classes:
+        return None
+    if extra := [name for name in found if name not in classes]:
+        raise DataError(
+            f"data.name: class {extra[0]!r} is not among the {len(classes)} classes of the checkpoint "
+            f"({', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}); choose the data it was trained on"
+        )
+    return torch.tensor([classes.index(name) for name in found])
+
+
+def choose_statistics(request: Request, channels: int, own: Callable[[], Statistics]) -> Statistics:
+    """data.mean and data.std where they are given, else the data set's own.
+
+    Raises:
+        ConfigError: three numbers for one channel.
+    """
+    given = {"mean": request.settings.mean, "std": request.settings.std}
+    for key, values in given.items():
+        if values is not None and len(values) not in (1, channels):
+            raise ConfigError(f"data.{key}: {len(values)} numbers for {channels} channel; give one per channel")
+    mean, std = (None if values is None else list(values) * (channels // len(values)) for values in given.values())
+    if mean is None or std is None:
+        computed = own()
+        mean, std = mean or computed[0], std or computed[1]
+    else:
+        request.notes.append("mean and std: as given")
+    return mean, std
+
+
+class Room:
+    """How much decoded data may lie in memory: a quarter of what is free, on the device first, then on the host."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.host = free_memory(torch.device("cpu")) // SHARE
+        self.near = 0 if device.type == "cpu" else free_memory(device) // SHARE
+
+    def take(self, size: int) -> str | None:
+        """Reserve `size` bytes: `device`, `host`, or None where neither has them."""
+        if size <= self.near:
+            self.near -= size
+            return "device"
+        if size <= self.host:
+            self.host -= size
+            return "device" if self.device.type == "cpu" else "host"
+        return None
+
+
+def check_train(train: Loader, request: Request) -> None:
+    """Say what a train loader leaves out.
+
+    Raises:
+        DataError: no micro-batch is left.
+    """
+    total = len(train.labels)
+    if train.images == 0:
+        raise DataError(f"data: the train split has {total} image; it takes 2 or more to train")
+    if train.images < total:
+        request.notes.append("train: 1 image is left out per epoch (batch norm fails on a last micro-batch of 1)")
+
+
+def gigabytes(size: int) -> str:
+    """`1.3 GB` or `12 MB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

@@ -1,0 +1,99 @@
+"""From the bytes of one image file to uint8 pixels, the right way up, whatever the kind of file."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+# Refused by the size in the header, before anything is decoded: a few kilobytes can claim gigabytes of pixels.
+MAX_PIXELS = 178_956_970
+# What Pillow may try. Its other plugins start programs (EPS) or are far from photographs.
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+
+Image.MAX_IMAGE_PIXELS = None  # the limit above holds instead: Pillow's first warns, and does not name the file
+
+
+class BadImage(Exception):
+    """The file cannot be decoded; the message is the reason, without the file's name."""
+
+
+def read_image(path: Path, channels: int) -> Tensor:
+    """Decode an image file.
+
+    EXIF rotation is applied, 16-bit grey is scaled to 8 bits, palettes and CMYK become RGB, transparent parts lie on
+    white, and of an animation the first frame is taken.
+
+    Args:
+        path: a JPEG, PNG, BMP, WebP, GIF, TIFF or PPM file; its content counts, not its name.
+        channels: 1 (grey, by luma weights) or 3 (RGB).
+
+    Returns:
+        uint8 (H, W, channels), contiguous.
+
+    Raises:
+        BadImage: unreadable, truncated, of another kind, or over 178,956,970 pixels.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadImage(f"cannot be read ({error.strerror or error})") from None
+    return decode_image(content, channels)
+
+
+def decode_image(content: bytes, channels: int) -> Tensor:
+    """`read_image` for a file that has been read already."""
+    if not content:
+        raise BadImage("the file is empty")
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise BadImage(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
+            pixels = None
+            if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and _is_upright(image):
+                pixels = _decode_jpeg(content, channels)
+            return _to_pixels(image, channels) if pixels is None else pixels
+    except BadImage:
+        raise
+    except Image.UnidentifiedImageError:
+        raise BadImage("not an image of a known kind") from None
+    except Exception as error:  # Pillow raises errors of a dozen classes on damaged files
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise BadImage(reason[:200]) from None
+
+
+def _decode_jpeg(content: bytes, channels: int) -> Tensor | None:
+    """The same pixels as Pillow's, bit for bit, but with torch's resize behind it 1.45 times as fast.
+
+    torchvision's decoder is as fast, but deprecated since 0.29 and over a second away. Decoding at a reduced scale
+    gains nothing over a full one: down to an eighth was tried on photos.
+    """
+    try:
+        return torch.from_numpy(simplejpeg.decode_jpeg(content, "GRAY" if channels == 1 else "RGB"))
+    except ValueError:
+        return None  # Pillow decides: it reads some odd files, and says in plain words what is wrong with the others
+
+
+def _is_upright(image: Image.Image) -> bool:
+    return "exif" not in image.info or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+
+
+def _to_pixels(image: Image.Image, channels: int) -> Tensor:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise BadImage("floating-point pixels have no fixed range")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise BadImage("32-bit pixels have no fixed range")
+        grey = ((values.astype(np.int64) + 128) // 257).astype(np.uint8)
+        return torch.from_numpy(grey).unsqueeze(2).repeat(1, 1, channels)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(pixels).view(image.height, image.width, channels)

@@ -1,0 +1,163 @@
+"""Files of a split to uint8 batches, by threads; the result never depends on their number."""
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from cnntrain.data.decode import BadImage, read_image
+from cnntrain.data.folder import Paths, shown
+from cnntrain.data.view import RandomView, View
+from cnntrain.device import mix_seed
+from cnntrain.errors import DataError
+from cnntrain.settings.data import OnBadImage
+
+BOX = -5  # part of the seed that keeps these draws apart from all others
+CHUNK = 4  # images of one task: few enough to share a batch among threads, enough to make tasks cheap
+
+
+class Decoder:
+    """Decodes image `index` of a split; thread-safe.
+
+    Args:
+        paths, labels: the files and their classes, int64 (N,).
+        channels: 1 or 3.
+        view: what is cut out of each picture.
+        seed: decides, with epoch and index, the box of a RandomView.
+        on_bad_image: `error` raises; `skip` takes the next good image of the same class instead.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        labels: Tensor,
+        *,
+        channels: int,
+        view: View | RandomView,
+        seed: int,
+        on_bad_image: OnBadImage,
+    ) -> None:
+        self.paths, self.labels, self.channels, self.view, self.seed = paths, labels, channels, view, seed
+        self.on_bad_image = on_bad_image
+        self.most_bad = max(10, len(labels) // 100)
+        self._bad: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def skipped(self) -> list[tuple[str, str]]:
+        """Bad files met so far, as (path, reason), in the order of the file list."""
+        return [(shown(self.paths[index]), reason) for index, reason in sorted(self._bad.items())]
+
+    def image(self, index: int, epoch: int) -> Tensor:
+        """uint8 (S, S, C).
+
+        Raises:
+            DataError: a bad image that may not be skipped, too many of them, or a class that has no other.
+        """
+        try:
+            return self._view(index, epoch)
+        except BadImage as error:
+            if self.on_bad_image is OnBadImage.error:
+                raise DataError(
+                    f"{shown(self.paths[index])}: {error}; mend or remove the file, or set data.on_bad_image=skip"
+                ) from None
+            self._note(index, str(error))
+        members = (self.labels == self.labels[index]).nonzero().squeeze(1)
+        place = int((members == index).nonzero())
+        for other in torch.cat([members[place + 1 :], members[:place]]).tolist():
+            try:
+                return self._view(other, epoch)
+            except BadImage as error:
+                self._note(other, str(error))
+        raise DataError(f"{shown(self.paths[index])}: no image of its class can be decoded; replace the files")
+
+    def _view(self, index: int, epoch: int) -> Tensor:
+        if index in self._bad:
+            raise BadImage(self._bad[index])
+        pixels = read_image(self.paths[index], self.channels)
+        if isinstance(self.view, RandomView):
+            return self.view(pixels, random.Random(mix_seed(self.seed, epoch, index, BOX)))
+        return self.view(pixels)
+
+    def _note(self, index: int, reason: str) -> None:
+        with self._lock:
+            self._bad[index] = reason
+            if len(self._bad) > self.most_bad:
+                raise DataError(
+                    f"data.on_bad_image: more than {self.most_bad} bad images (10, or 1 % of all, may be skipped), "
+                    f"the last {shown(self.paths[index])}: {reason}; mend the files"
+                )
+
+    def batches(self, groups: list[Tensor], epoch: int, workers: int, pinned: bool) -> Generator[Tensor, None, None]:
+        """Decode groups of indices in order, a few groups ahead.
+
+        Args:
+            groups: int64 indices of each batch.
+            epoch: part of the seed of random views.
+            workers: threads; 0 decodes in the calling thread.
+            pinned: batches in page-locked memory.
+
+        Yields:
+            uint8 (N, C, S, S), channels_last, in host memory. Closing the iterator ends the threads.
+        """
+        if workers == 0:
+            for group in groups:
+                batch = self._empty(len(group), pinned)
+                self._fill(batch, group.tolist(), 0, epoch, threading.Event())
+                yield batch.permute(0, 3, 1, 2)
+            return
+        stop = threading.Event()
+        # Decoding is spread over threads already: torch's own threads inside each would only fight for the cores.
+        pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
+        waiting: deque[tuple[Tensor, list[Future[None]]]] = deque()
+        upcoming = iter(groups)
+        ahead = 3 + 2 * workers * CHUNK // max(1, len(groups[0]) if groups else 1)
+        try:
+            while True:
+                for group in islice(upcoming, ahead - len(waiting)):
+                    waiting.append(self._submit(pool, group.tolist(), epoch, pinned, stop))
+                if not waiting:
+                    return
+                batch, tasks = waiting.popleft()
+                for task in tasks:
+                    task.result()
+                yield batch.permute(0, 3, 1, 2)
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, indices: list[int], epoch: int, pinned: bool, stop: threading.Event
+    ) -> tuple[Tensor, list[Future[None]]]:
+        batch = self._empty(len(indices), pinned)
+        starts = range(0, len(indices), CHUNK)
+        return batch, [pool.submit(self._fill, batch, indices[at : at + CHUNK], at, epoch, stop) for at in starts]
+
+    def _empty(self, count: int, pinned: bool) -> Tensor:
+        size = self.view.size
+        return torch.empty(count, size, size, self.channels, dtype=torch.uint8, pin_memory=pinned)
+
+    def _fill(self, batch: Tensor, indices: list[int], first: int, epoch: int, stop: threading.Event) -> None:
+        for place, index in enumerate(indices, first):
+            if stop.is_set():
+                return
+            batch[place] = self.image(index, epoch)
+
+    def all_images(self, workers: int, what: str, say: Callable[[str], object]) -> Tensor:
+        """Decode all images into one tensor, uint8 (N, C, S, S), with a line every five seconds."""
+        size = self.view.size
+        images = torch.empty(len(self.labels), self.channels, size, size, dtype=torch.uint8)
+        done, told = 0, time.monotonic()
+        for batch in self.batches(list(torch.arange(len(images)).split(64)), 0, workers, False):
+            images[done : done + len(batch)] = batch
+            done += len(batch)
+            if time.monotonic() - told > 5 and done < len(images):
+                told = time.monotonic()
+                say(f"{what}: {done:,} of {len(images):,} images decoded")
+        return images

@@ -1,0 +1,58 @@
+"""Seeded stratified choices: the validation part, and a limited training part."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cnntrain.device import generator
+from cnntrain.errors import DataError
+
+
+def stratified(labels: Tensor, count: int, *parts: int, leave: bool = False) -> tuple[Tensor, Tensor]:
+    """Choose `count` images so that each class keeps its share, and none vanishes where `count` suffices for all.
+
+    Args:
+        labels: int64 (N,).
+        count: images to choose, 1 to N.
+        parts: whole numbers that seed the choice.
+        leave: the rest is in use too (a validation part is taken out of train): a class of two or more images is
+            in both, even if that takes more than `count` images; a class of one image stays in the rest.
+
+    Returns:
+        Indices of the chosen images and of the rest, int64, each in rising order.
+    """
+    sizes = np.bincount(labels.numpy())
+    high = np.maximum(sizes - leave, 0)
+    low = np.minimum(high, 1 if leave or count >= (sizes > 0).sum() else 0)
+    shares = _shares(sizes * (count / sizes.sum()), count, low, high)
+    order = torch.randperm(len(labels), generator=generator(torch.device("cpu"), *parts))
+    order = order[labels[order].argsort(stable=True)]
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for members, share in zip(order.split(sizes.tolist()), shares.tolist(), strict=True):
+        chosen[members[:share]] = True
+    return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
+
+
+def _shares(exact: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whole numbers within low..high, close to `exact`, that add up to `count` if they can (largest remainders)."""
+    shares = np.clip(np.floor(exact).astype(np.int64), low, high)
+    while missing := count - int(shares.sum()):
+        step, bound = (1, high) if missing > 0 else (-1, low)
+        movable = np.flatnonzero(shares != bound)
+        if not len(movable):
+            break
+        need = step * (exact - shares)[movable]
+        shares[movable[np.argsort(-need, kind="stable")[: abs(missing)]]] += step
+    return shares
+
+
+def count_of(key: str, value: int | float, images: int) -> int:
+    """The number of images that a setting asks for: a whole number is a count, a float a fraction of `images`.
+
+    Raises:
+        DataError: more images than there are.
+    """
+    count = value if isinstance(value, int) else max(1, round(value * images))
+    if count > images:
+        raise DataError(f"{key}: {count} images are more than the {images} of the training data; choose fewer")
+    return count

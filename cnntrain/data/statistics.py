@@ -1,0 +1,59 @@
+"""Mean and standard deviation per channel, on the 0..1 scale."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+# Of the training parts at their own size and channels; tests/ checks the embedded one, the others are well known.
+KNOWN = {
+    "mnist": ([0.1307], [0.3081]),
+    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
+    "cifar100": ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
+}
+
+Statistics = tuple[list[float], list[float]]
+
+
+def compute(images: Tensor) -> Statistics:
+    """Statistics of uint8 images (N, C, H, W); a flat channel gets one grey level as its deviation, never zero."""
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in images.unbind(1):
+        # A histogram is exact and needs no float copy of the images.
+        share = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        centre = float((share * levels).sum())
+        mean.append(centre)
+        std.append(max(float((share * (levels - centre) ** 2).sum().sqrt()), 1 / 255))
+    return mean, std
+
+
+def cache_file(*parts: object) -> Path:
+    """Where statistics that belong to `parts` are kept: in the user's cache, never beside the images."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
+    return Path(base).expanduser() / "cnntrain" / "statistics" / f"{key}.json"
+
+
+def load(file: Path, channels: int) -> Statistics | None:
+    """Cached statistics, or None where there are none or they do not fit."""
+    try:
+        stored = json.loads(file.read_text())
+        mean, std = [float(x) for x in stored["mean"]], [float(x) for x in stored["std"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return (mean, std) if len(mean) == len(std) == channels and min(std) > 0 else None
+
+
+def save(file: Path, statistics: Statistics) -> None:
+    """Cache statistics; a cache that cannot be written only costs the next run a moment."""
+    aside = file.with_suffix(f".{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps({"mean": statistics[0], "std": statistics[1]}))
+        aside.replace(file)
+    except OSError:
+        pass

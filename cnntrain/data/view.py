@@ -1,0 +1,79 @@
+"""Which part of a picture the network sees, and at what size: one resize for every kind of source."""
+
+import math
+import random
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from cnntrain.augment.ops import central_box
+from cnntrain.settings.augment import ResizedCropSettings
+
+EVAL_SHARE = 0.875  # the central part of the resized picture that is kept, 224 of 256
+
+
+@dataclass(frozen=True)
+class View:
+    """The fixed view: resize the short side to `short`, then cut the central square of `size` pixels."""
+
+    size: int
+    short: int
+
+    @classmethod
+    def evaluation(cls, size: int) -> "View":
+        """What validation and test use, and training where no random resized crop is on."""
+        return cls(size, round(size / EVAL_SHARE))
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """uint8 (H, W, C) to uint8 (size, size, C)."""
+        pixels = _without_far_ends(pixels)
+        height, width, _ = pixels.shape
+        if height <= width:
+            resized = resize(pixels, self.short, int(self.short * width / height))
+        else:
+            resized = resize(pixels, int(self.short * height / width), self.short)
+        top = round((resized.shape[0] - self.size) / 2)
+        left = round((resized.shape[1] - self.size) / 2)
+        return resized[top : top + self.size, left : left + self.size]
+
+
+def _without_far_ends(pixels: Tensor) -> Tensor:
+    """Cut the ends of a strip more than four times as long as wide: resized whole, 1 x 5000 pixels fill gigabytes."""
+    height, width, _ = pixels.shape
+    longest = 4 * min(height, width)
+    top, left = max(0, height - longest) // 2, max(0, width - longest) // 2
+    return pixels[top : top + longest, left : left + longest]
+
+
+@dataclass(frozen=True)
+class RandomView:
+    """A random box of random shape, resized to `size` (arXiv 1409.4842, section 6)."""
+
+    size: int
+    settings: ResizedCropSettings
+
+    def __call__(self, pixels: Tensor, draw: random.Random) -> Tensor:
+        """uint8 (H, W, C) to uint8 (size, size, C); `draw` alone decides the box."""
+        top, left, height, width = self.box(pixels.shape[0], pixels.shape[1], draw)
+        return resize(pixels[top : top + height, left : left + width], self.size, self.size)
+
+    def box(self, height: int, width: int, draw: random.Random) -> tuple[int, int, int, int]:
+        """Top, left, height and width of the box; the distribution of torchvision's RandomResizedCrop."""
+        (small, large), (slim, broad) = self.settings.scale, self.settings.ratio
+        for _ in range(10):
+            area = height * width * draw.uniform(small, large)
+            shape = math.exp(draw.uniform(math.log(slim), math.log(broad)))
+            wide, tall = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+            if 0 < wide <= width and 0 < tall <= height:
+                return draw.randrange(height - tall + 1), draw.randrange(width - wide + 1), tall, wide
+        return central_box(height, width, self.settings.ratio)
+
+
+def resize(pixels: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear with antialias, uint8 (H, W, C) to uint8 (height, width, C)."""
+    if tuple(pixels.shape[:2]) == (height, width):
+        return pixels
+    planes = pixels.permute(2, 0, 1).unsqueeze(0)  # a channels_last view, for which torch has its fastest kernel
+    planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
+    return planes.squeeze(0).permute(1, 2, 0)

@@ -1,0 +1,297 @@
+"""Memory and stream: the same images, whatever the number of threads, and bad files by name."""
+
+import io
+import random
+import threading
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.v2.functional as reference
+from PIL import Image
+
+from cnntrain.data import build_data, build_folder, common
+from cnntrain.data.view import RandomView, View
+from cnntrain.errors import ConfigError, DataError
+from cnntrain.settings.augment import AugmentSettings, ResizedCropSettings
+from cnntrain.settings.data import DataSettings, LoaderKind, OnBadImage
+
+CROP = AugmentSettings(resized_crop=ResizedCropSettings())
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Three classes of twelve noisy pictures of many sizes and kinds, with a val folder."""
+    root = tmp_path_factory.mktemp("pictures")
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 12), ("val", 4)):
+        for label in range(3):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(count):
+                shape = (draw.integers(20, 60), draw.integers(20, 60), 3)
+                image = Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8))
+                image.save(folder / f"{index:02}.{('jpg', 'png', 'bmp')[index % 3]}")
+    return root
+
+
+@pytest.fixture
+def damaged(root, tmp_path):
+    """The same folder with two bad files in class1 of train."""
+    import shutil
+
+    copy = tmp_path / "damaged"
+    shutil.copytree(root, copy)
+    (copy / "train/class1/03.jpg").write_bytes((root / "train/class1/03.jpg").read_bytes()[:300])
+    (copy / "train/class1/04.png").write_bytes(b"")
+    return copy
+
+
+def build(root, augment=AugmentSettings(), seed=0, **settings):  # noqa: B008
+    settings = {
+        "name": "imagefolder",
+        "root": str(root),
+        "image_size": 16,
+        "batch_size": 8,
+        "mean": [0.5],
+        "std": [0.5],
+        "loader": LoaderKind.stream,
+    } | settings
+    return build_data(DataSettings(**settings), augment, seed=seed, device=torch.device("cpu"), say=list)
+
+
+def content(loader, epoch=0, start=0):
+    return [(images.clone(), labels) for images, labels in loader.batches(epoch, start)]
+
+
+def same(first, second) -> bool:
+    return len(first) == len(second) and all(
+        torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in zip(first, second, strict=True)
+    )
+
+
+def decode_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("decode")]
+
+
+# ---- the same images from every road ----
+
+
+@pytest.mark.parametrize("augment", [AugmentSettings(), CROP], ids=["plain", "resized_crop"])
+def test_batches_do_not_depend_on_the_number_of_threads(root, augment):
+    reference = content(build(root, augment, workers=0).train, epoch=2)
+    assert [len(labels) for _, labels in reference] == [8, 8, 8, 8, 4]
+    for workers in (1, 3, 16):
+        assert same(content(build(root, augment, workers=workers).train, epoch=2), reference)
+
+
+def test_start_gives_exactly_the_tail_of_the_streamed_epoch(root):
+    loader = build(root, CROP, workers=2).train
+    whole = content(loader, 4)
+    for start in (1, 4, 5):
+        assert same(content(loader, 4, start), whole[start:])
+
+
+def test_order_and_crops_differ_by_epoch_and_by_seed(root):
+    data = build(root, CROP, workers=0)
+    first = content(data.train, 0)
+    assert same(first, content(data.train, 0))
+    assert not same(first, content(data.train, 1))
+    assert not same(first, content(build(root, CROP, seed=1, workers=0).train, 0))
+
+
+def test_each_image_has_a_crop_of_its_own_in_each_epoch(root):
+    data = build(root, CROP, batch_size=36, workers=0)
+    seen = {image.numpy().tobytes() for epoch in range(5) for image in content(data.train, epoch)[0][0]}
+    assert len(seen) == 5 * 36
+
+
+def test_memory_and_stream_give_the_same_images(root):
+    stream, memory = build(root, workers=2), build(root, loader=LoaderKind.memory, workers=2)
+    for split in ("train", "val"):
+        assert same(content(getattr(stream, split), 1), content(getattr(memory, split), 1))
+
+
+def test_validation_images_are_torchvisions_resize_and_centre_crop(root):
+    images = content(build(root, image_size=28, workers=0).val)[0][0]
+    files = sorted((root / "val").rglob("*.*"))
+    for file, image in zip(files, images, strict=False):
+        planes = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)
+        expected = reference.center_crop(reference.resize(planes, [32], antialias=True), [28, 28])
+        assert (image.int() - expected.int()).abs().max() <= 1
+
+
+def test_labels_belong_to_their_images(root):
+    data = build(root, workers=3)
+    val = {
+        image.numpy().tobytes(): int(label)
+        for images, labels in data.val.batches()
+        for image, label in zip(images, labels, strict=True)
+    }
+    view = View.evaluation(16)
+    for label in range(3):
+        for file in (root / "val" / f"class{label}").iterdir():
+            pixels = torch.from_numpy(np.array(Image.open(file)))
+            assert val[view(pixels).permute(2, 0, 1).contiguous().numpy().tobytes()] == label
+
+
+def test_the_loader_says_whether_it_cuts_the_crops(root):
+    assert build(root, CROP).train.crops
+    assert not build(root).train.crops
+    assert not build(root, CROP).val.crops
+    kept = build(root, CROP, loader=LoaderKind.memory)
+    assert not kept.train.crops
+    assert content(kept.train)[0][0].shape[2:] == (18, 18)  # 16 / 0.875: room for crops on the device
+    assert content(kept.val)[0][0].shape[2:] == (16, 16)
+
+
+# ---- which road ----
+
+
+def test_auto_decodes_small_folders_once_and_streams_where_crops_are_random(root):
+    data = build(root, loader=LoaderKind.auto)
+    assert {type(data.train).__name__, type(data.val).__name__} == {"MemoryLoader"}
+    data = build(root, CROP, loader=LoaderKind.auto)
+    assert (type(data.train).__name__, type(data.val).__name__) == ("StreamLoader", "MemoryLoader")
+
+
+def test_auto_streams_what_does_not_fit(root, monkeypatch):
+    val_bytes = 12 * 3 * 16 * 16
+    monkeypatch.setattr(common, "free_memory", lambda device: val_bytes * common.SHARE)
+    data = build(root, loader=LoaderKind.auto)
+    assert (type(data.train).__name__, type(data.val).__name__) == ("StreamLoader", "MemoryLoader")
+    monkeypatch.setattr(common, "free_memory", lambda device: 0)
+    assert type(build(root, loader=LoaderKind.memory).val).__name__ == "MemoryLoader"
+    monkeypatch.setattr(build_folder, "free_memory", lambda device: 100)
+    with pytest.raises(ConfigError, match=r"^data\.loader: memory needs .* for train, more than is free; use stream"):
+        build(root, loader=LoaderKind.memory)
+
+
+# ---- threads ----
+
+
+def test_an_iterator_that_is_closed_early_leaves_no_thread(root):
+    loader = build(root, CROP, workers=3).train
+    batches = loader.batches()
+    next(batches)
+    assert decode_threads()
+    batches.close()
+    assert not decode_threads()
+    for _ in loader.batches():
+        pass
+    assert not decode_threads()
+
+
+def test_decode_threads_leave_torchs_own_threads_alone(root):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        content(build(root, workers=2).train)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- bad files ----
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("loader", [LoaderKind.stream, LoaderKind.memory])
+def test_a_bad_image_stops_the_run_with_its_name(damaged, workers, loader):
+    train = build(damaged, loader=loader, workers=workers).train
+    with pytest.raises(DataError, match=r"train/class1/0[34]\.(jpg|png): .*; mend or remove .*on_bad_image=skip"):
+        content(train)
+    assert not decode_threads()
+
+
+def test_a_skipped_image_is_replaced_by_the_next_good_one_of_its_class(damaged, root):
+    skipping = build(damaged, on_bad_image=OnBadImage.skip, workers=0)
+    result = content(skipping.train)
+    good = content(build(root, workers=0).train)
+    files = {image.numpy().tobytes(): place for place, image in enumerate(_in_file_order(root))}
+    for (images, labels), (expected, known) in zip(result, good, strict=True):
+        assert torch.equal(labels, known)
+        for image, original in zip(images, expected, strict=True):
+            place = files[original.contiguous().numpy().tobytes()]
+            wanted = 17 if place in (15, 16) else place  # the two bad files are 15 and 16, the next good one is 17
+            assert files[image.contiguous().numpy().tobytes()] == wanted
+    reasons = dict(skipping.train.skipped)
+    assert [path.rsplit("train/")[1] for path in reasons] == ["class1/03.jpg", "class1/04.png"]
+    assert "the file is empty" in reasons.popitem()[1]
+
+
+def _in_file_order(root):
+    view = View.evaluation(16)
+    for file in sorted((root / "train").rglob("*.*")):
+        yield view(torch.from_numpy(np.array(Image.open(file)))).permute(2, 0, 1).contiguous()
+
+
+@pytest.mark.parametrize("augment", [AugmentSettings(), CROP], ids=["plain", "resized_crop"])
+def test_skipping_does_not_depend_on_threads_or_epochs_before(damaged, augment):
+    options = {"on_bad_image": OnBadImage.skip}
+    first = content(build(damaged, augment, workers=0, **options).train, 3)
+    used = build(damaged, augment, workers=3, **options).train
+    content(used, 2)
+    assert same(content(used, 3), first)
+    assert len(used.skipped) == 2
+
+
+def test_memory_skips_as_the_stream_does(damaged):
+    options = {"on_bad_image": OnBadImage.skip}
+    memory = build(damaged, loader=LoaderKind.memory, **options)
+    assert same(content(memory.train), content(build(damaged, **options).train))
+    assert len(memory.train.skipped) == 2
+
+
+def test_a_class_without_a_good_image_is_an_error(damaged):
+    for file in (damaged / "train/class1").iterdir():
+        file.write_bytes(b"")
+    for file in list((damaged / "train/class1").iterdir())[9:]:
+        file.unlink()
+    with pytest.raises(DataError, match=r"class1/.*: no image of its class can be decoded"):
+        content(build(damaged, on_bad_image=OnBadImage.skip, workers=0).train)
+
+
+def test_too_many_bad_images_are_an_error(damaged):
+    for file in list((damaged / "train").rglob("*.*"))[:11]:
+        file.write_bytes(b"")
+    with pytest.raises(DataError, match=r"^data\.on_bad_image: more than 10 bad images .*: the file is empty; mend"):
+        content(build(damaged, on_bad_image=OnBadImage.skip, workers=2).train)
+
+
+# ---- views ----
+
+
+def test_random_views_are_spread_as_torchvisions():
+    from torchvision.transforms import RandomResizedCrop
+
+    torch.manual_seed(0)
+    settings = ResizedCropSettings()
+    theirs = [RandomResizedCrop.get_params(torch.zeros(1, 60, 90), settings.scale, settings.ratio) for _ in range(3000)]
+    view, draw = RandomView(16, settings), random.Random(0)
+    mine = [view.box(60, 90, draw) for _ in range(3000)]
+    for quantile in (0.1, 0.5, 0.9):
+        assert np.abs(np.quantile(mine, quantile, 0) - np.quantile(theirs, quantile, 0)).max() <= 2.5
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 7), (16, 16), (18, 18)])
+def test_every_shape_becomes_a_square(shape):
+    pixels = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
+    assert View.evaluation(16)(pixels).shape == (16, 16, 3)
+    assert RandomView(16, ResizedCropSettings())(pixels, random.Random(0)).shape == (16, 16, 3)
+
+
+def test_a_phone_photo_lies_the_right_way_in_the_batch(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # held upright: stored with its top to the left
+    for label in ("a", "b"):
+        (tmp_path / "train" / label).mkdir(parents=True)
+        upright = Image.new("L", (24, 32), 0)
+        upright.paste(255, (0, 0, 24, 16))
+        file = io.BytesIO()
+        upright.transpose(Image.Transpose.ROTATE_90).save(file, "JPEG", exif=exif)
+        for index in range(3):
+            (tmp_path / "train" / label / f"{index}.jpg").write_bytes(file.getvalue())
+    image = content(build(tmp_path, workers=0).val)[0][0][0].float()
+    assert image[:, :6].mean() > 240
+    assert image[:, -6:].mean() < 15
