@@ -124,9 +124,8 @@ def choose_precision(precision: Precision, device: torch.device) -> tuple[Precis
     if precision is Precision.fp16 and kind == "cpu":
         return precision, ["trainer.precision=fp16 is slow on a CPU; use trainer.precision=fp32"]
     if precision is Precision.bf16 and kind == "cpu" and not _cpu_has_bf16():
-        return precision, [
-            "trainer.precision=bf16: this CPU has no bf16 units, expect 8 times the time of fp32; use trainer.precision=fp32"
-        ]
+        slow = "this CPU has no bf16 units, expect 8 times the time of fp32"
+        return precision, [f"trainer.precision=bf16: {slow}; use trainer.precision=fp32"]
     return precision, []
 
 

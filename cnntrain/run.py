@@ -91,7 +91,9 @@ class Run:
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
-            raise CheckpointError(f"optimizer: the saved state does not fit ({error}); keep the run's optimizer") from None
+            raise CheckpointError(
+                f"optimizer: the saved state does not fit ({error}); keep the run's optimizer"
+            ) from None
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
@@ -187,4 +189,3 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         shown = "; ".join(sorted(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         raise CheckpointError(f"model: the checkpoint does not fit ({shown}); keep the run's model settings")
     model.load_state_dict(weights)
-

@@ -28,7 +28,11 @@ class ResizedCropSettings:
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         pairs = {"scale": self.scale, "ratio": self.ratio}
-        return [(key, pair, "two numbers, the smaller first") for key, pair in pairs.items() if len(pair) != 2 or pair[0] > pair[1]]
+        return [
+            (key, pair, "two numbers, the smaller first")
+            for key, pair in pairs.items()
+            if len(pair) != 2 or pair[0] > pair[1]
+        ]
 
 
 @dataclass

@@ -40,7 +40,9 @@ class DataSettings:
         if isinstance(self.limit, float) and self.limit > 1:
             found.append(("limit", self.limit, "a fraction up to 1.0, or a whole number of images (500) from 2 up"))
         if isinstance(self.limit, int) and self.limit < 2:
-            found.append(("limit", self.limit, "a whole number of images from 2 up, or a fraction with a point (0.1, 1.0)"))
+            found.append(
+                ("limit", self.limit, "a whole number of images from 2 up, or a fraction with a point (0.1, 1.0)")
+            )
         if isinstance(self.val, float) and self.val >= 1:
             found.append(("val", self.val, "a fraction below 1.0, or a whole number of images (5000)"))
         if self.channels not in (None, 1, 3):

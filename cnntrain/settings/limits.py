@@ -6,7 +6,9 @@ from dataclasses import field, fields, is_dataclass
 from typing import Any
 
 
-def number(default: Any, *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None) -> Any:
+def number(
+    default: Any, *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None
+) -> Any:
     """A dataclass field that holds a number (or None, where its type allows) within the given limits.
 
     For a list, the limits hold for each item.
@@ -20,7 +22,9 @@ def number(default: Any, *, ge: float | None = None, gt: float | None = None, le
 
 def rule(limits: dict[str, float]) -> str:
     """The limits in words: `a number >= 0 and < 1`."""
-    return " and ".join(f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}" for sign, bound in limits.items())
+    return " and ".join(
+        f"{sign} {bound if isinstance(bound, int) else format(bound, 'g')}" for sign, bound in limits.items()
+    )
 
 
 _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}

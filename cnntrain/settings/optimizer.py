@@ -12,7 +12,8 @@ class OptimizerSettings:
     lr: float = number("???", gt=0)
     weight_decay: float = number(0.0, ge=0)  # never on norms and biases
     # The batch that `lr` is meant for: the rate in use is scaled from it to data.batch_size x trainer.accumulate,
-    # linearly for SGD and RMSProp (arXiv 1706.02677), by the square root for the Adams (arXiv 2205.10287). null: as given.
+    # linearly for SGD and RMSProp (arXiv 1706.02677), by the square root for the Adams (arXiv 2205.10287).
+    # null: as given.
     lr_base_batch: Optional[int] = number("???", ge=1)
 
 

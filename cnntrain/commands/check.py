@@ -1,0 +1,74 @@
+"""`cnntrain check [overrides]`: would this run work, what does it need, how long would it take? Writes nothing."""
+
+import time
+
+import torch
+from torch.nn import functional
+
+from cnntrain import device as machine
+from cnntrain import loop, signals
+from cnntrain.commands.setup import build_job, build_run
+from cnntrain.commands.train import make_task
+from cnntrain.report import Report
+from cnntrain.settings import Settings
+
+TIMED_STEPS = 3
+
+
+def check(settings: Settings) -> None:
+    """Build model and data, train a few steps on throw-away weights, and report parameters, memory and time."""
+    report = Report(None, tensorboard=False)
+    job = build_job(settings, report.say)
+    run, lr_words = build_run(job)
+    data = job.data
+    assert data.train is not None
+    assert data.val is not None
+    task = make_task(job, lambda state, best: None, report, signals.Stop())
+    batches = data.train.batches()
+    group = [batch for batch, _ in zip(batches, range(settings.trainer.accumulate), strict=False)]
+    batches.close()  # type: ignore[attr-defined]
+
+    run.model.train()
+    seconds = []
+    for _ in range(TIMED_STEPS + 1):  # the first one warms up
+        start = time.perf_counter()
+        loop.train_step(run, task, group)
+        machine.synchronize(job.device)
+        seconds.append(time.perf_counter() - start)
+    run.check_finite()
+    step = min(seconds[1:])
+
+    start = time.perf_counter()
+    with torch.no_grad():
+        functional.cross_entropy(run.eval_model.eval()(job.normalise(group[0][0])).float(), group[0][1])
+    machine.synchronize(job.device)
+    forward = time.perf_counter() - start
+    epoch = step * task.steps_per_epoch + forward * len(data.val)
+    mebibyte = 2**20
+    report.header(
+        f"check: {settings.model.name} on {data.name}",
+        [
+            ("model", f"{job.parameters:,} parameters, {job.parameters * 4 / mebibyte:.1f} MiB"),
+            ("data", f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}"),
+            ("learning rate", lr_words),
+            ("device", f"{machine.describe_device(job.device)}, {job.precision.value}"),
+            ("memory", f"{machine.peak_memory(job.device) / mebibyte:,.0f} MiB at the peak of a step"),
+            ("step", f"{step * 1000:.1f} ms for {settings.data.batch_size * settings.trainer.accumulate} images"),
+            ("epoch", f"about {duration(epoch)}, without waiting for data"),
+            ("run", f"about {duration(epoch * settings.trainer.epochs)} for {settings.trainer.epochs} epochs"),
+        ],
+    )
+    for line in job.notes:
+        report.say(line)
+    for line in job.warnings:
+        report.warn(line)
+    report.say("check passed; nothing was written")
+    report.close()
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 20 s` or `2 h 5 min`."""
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,71 @@
+"""`cnntrain eval RUN_DIR_or_CHECKPOINT [overrides]`: score a trained network on its validation and test splits."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnntrain import checkpoint, config, loop
+from cnntrain.commands.setup import build_job, build_run, refuse_foreign_code, with_preprocessing
+from cnntrain.report import Report
+from cnntrain.run import load_weights
+
+
+def evaluate(target: Path, overrides: list[str]) -> dict[str, Any]:
+    """Score a checkpoint; it knows its classes, preprocessing and config, and `data.root=...` points to other images.
+
+    `out=FILE.json` among the overrides stores the scores; nothing else is written.
+    """
+    out = [word.removeprefix("out=") for word in overrides if word.startswith("out=")]
+    overrides = [word for word in overrides if not word.startswith("out=")]
+    folder = checkpoint.find(target)
+    state = checkpoint.load(folder)
+    about = state["about"]
+    settings = config.from_plain(about["config"], overrides, source=str(folder))
+    refuse_foreign_code(settings, overrides)
+
+    report = Report(None, tensorboard=False)
+    settings = with_preprocessing(settings, about)
+    job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"])
+    run, _ = build_run(job)
+    load_weights(run.eval_model, state["ema"]["model"] if run.ema else state["model"])
+    results: dict[str, Any] = {"checkpoint": str(folder)}
+    for split, loader in (("val", job.data.val), ("test", job.data.test)):
+        if loader is None:
+            continue
+        logits: list[torch.Tensor] = []
+        labels: list[torch.Tensor] = []
+
+        def collect(some: torch.Tensor, known: torch.Tensor, logits: Any = logits, labels: Any = labels) -> None:
+            logits.append(some)
+            labels.append(known)
+
+        report.validating(len(loader), phase="testing" if split == "test" else "validating")
+        scores = loop.evaluate(run, run.eval_model, loader, job.normalise, advance=report.advance, collect=collect)
+        results[split] = scores | {"classes": per_class(torch.cat(logits), torch.cat(labels), job.data.classes)}
+    report.scores(results)
+    report.close()
+    for file in out:
+        Path(file).write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    return results
+
+
+def per_class(logits: torch.Tensor, labels: torch.Tensor, names: list[str]) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and image count of each class."""
+    from torchmetrics.functional.classification import (  # seconds to import, so only where it is used
+        multiclass_f1_score,
+        multiclass_precision,
+        multiclass_recall,
+    )
+
+    measures = {"precision": multiclass_precision, "recall": multiclass_recall, "f1": multiclass_f1_score}
+    columns = {
+        key: measure(logits, labels, num_classes=len(names), average="none").tolist()
+        for key, measure in measures.items()
+    }
+    counts = torch.bincount(labels, minlength=len(names)).tolist()
+    return {
+        name: {key: values[index] for key, values in columns.items()} | {"images": counts[index]}
+        for index, name in enumerate(names)
+    }

@@ -1,0 +1,146 @@
+"""Settings -> objects: what train, resume, eval and check have in common."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cnntrain import config, optim
+from cnntrain import device as machine
+from cnntrain.augment import build_augment, build_normalise
+from cnntrain.data import Data, build_data
+from cnntrain.errors import UnsafeError
+from cnntrain.models import build_model
+from cnntrain.run import Ema, Run
+from cnntrain.settings import Settings
+from cnntrain.settings.trainer import Precision
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Job:
+    """The objects of one run, built from its settings."""
+
+    settings: Settings
+    data: Data
+    model: nn.Module
+    device: torch.device
+    precision: Precision
+    channels_last: bool
+    notes: list[str]
+    warnings: list[str]
+
+    @property
+    def augment(self) -> Callable[[Tensor, torch.Generator], Tensor]:
+        """The training transform of a uint8 micro-batch."""
+        data = self.data
+        assert data.train is not None
+        return build_augment(
+            self.settings.augment,
+            image_size=data.image_size,
+            mean=data.mean,
+            std=data.std,
+            channels_last=self.channels_last,
+            cropped=data.train.crops,
+        )
+
+    @property
+    def normalise(self) -> Callable[[Tensor], Tensor]:
+        """The evaluation transform of a uint8 micro-batch."""
+        return build_normalise(self.data.mean, self.data.std, channels_last=self.channels_last)
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    def about(self) -> dict[str, Any]:
+        """What a checkpoint says of itself, so that it can be used without the run folder or the data."""
+        data = self.data
+        return {
+            "config": config.to_plain(self.settings),
+            "classes": list(data.classes),
+            "channels": data.channels,
+            "image_size": data.image_size,
+            "mean": list(data.mean),
+            "std": list(data.std),
+            "data_fingerprint": data.fingerprint,
+        }
+
+
+def build_job(
+    settings: Settings,
+    say: Say,
+    *,
+    splits: Sequence[str] = ("train", "val", "test"),
+    classes: list[str] | None = None,
+) -> Job:
+    """Choose the device, load the data, build the model: everything up to the optimizer.
+
+    The initial weights depend on `seed` and the model alone, not on the data that was loaded before.
+    """
+    trainer = settings.trainer
+    machine.set_threads(trainer.threads)
+    machine.tune_malloc()
+    device = machine.choose_device(trainer.device)
+    precision, warnings = machine.choose_precision(trainer.precision, device)
+    machine.set_matmul_precision(precision)
+    data = build_data(
+        settings.data, settings.augment, seed=settings.seed, device=device, classes=classes, splits=splits, say=say
+    )
+    machine.seed_everything(settings.seed, deterministic=trainer.deterministic)
+    model, notes = build_model(
+        settings.model, classes=len(data.classes), channels=data.channels, image_size=data.image_size
+    )
+    channels_last = trainer.channels_last
+    if channels_last is None:
+        channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    return Job(settings, data, model, device, precision, channels_last, notes + data.notes, warnings)
+
+
+def build_run(job: Job) -> tuple[Run, str]:
+    """The run in its first state, and its learning rate in words."""
+    settings, trainer = job.settings, job.settings.trainer
+    lr, lr_words = optim.scaled_rate(settings.optimizer, settings.data.batch_size * trainer.accumulate)
+    run = Run(
+        model=job.model,
+        optimizer=optim.build_optimizer(settings.optimizer, job.model, lr, job.device),
+        scaler=machine.grad_scaler(job.precision, job.device),
+        device=job.device,
+        precision=job.precision,
+        lr=lr,
+        seed=settings.seed,
+        ema=Ema(job.model, trainer.ema) if trainer.ema else None,
+        compiled=trainer.compile,
+    )
+    return run, lr_words
+
+
+def with_preprocessing(settings: Settings, about: dict[str, Any]) -> Settings:
+    """Settings whose images are prepared as the checkpoint's network knows them."""
+    data = replace(
+        settings.data,
+        channels=about["channels"],
+        image_size=about["image_size"],
+        mean=about["mean"],
+        std=about["std"],
+    )
+    return replace(settings, data=data)
+
+
+def refuse_foreign_code(settings: Settings, overrides: Sequence[str]) -> None:
+    """A `package.module:function` of a saved config is followed only if the user repeats it.
+
+    Raises:
+        UnsafeError: it was not repeated.
+    """
+    name = settings.model.name
+    if ":" in name and f"model.name={name}" not in overrides:
+        raise UnsafeError(
+            f"model.name: {name} comes out of a saved run and would run code; "
+            f"if you trust it, repeat model.name={name} on the command line"
+        )
