@@ -116,6 +116,9 @@ class Composer:
         where = re.search(r"In '([^']+)'", text)
         file = self._file(where[1]) if where else None
         if lost := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+            if lost[2].startswith("for_"):
+                data = lost[2].removeprefix("for_")
+                return [f"{lost[1]}: data={data} brings none; choose one, such as model=resnet18"]
             source = "" if choice.partition("=")[2] == lost[2] else f"{choice}: "
             return [source + faults.unknown_option(lost[1], lost[2], self.options(lost[1]))]
         if file is None:

@@ -3,8 +3,6 @@
 A message is one line, `<key or path>: <what is wrong>; <what to do>`; the command line prints it without a traceback.
 """
 
-import signal
-
 
 class CnntrainError(Exception):
     """An expected fault: shown to the user as one line, ended with `exit_code`."""
@@ -65,5 +63,5 @@ class Interrupted(CnntrainError):
 
     def __init__(self, signum: int, message: str) -> None:
         super().__init__(message)
+        self.signum = signum
         self.exit_code = 128 + signum
-        self.signal = signal.Signals(signum).name

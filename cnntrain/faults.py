@@ -137,7 +137,7 @@ def unknown_option(group: str, name: object, options: list[str]) -> str:
     shown = [option for option in options if not option.startswith("for_")]
     if not shown:
         return f"{group}: no option {name}, there are none; add yours with --config-dir DIR, as DIR/{group}/{name}.yaml"
-    meant = nearest(str(name), options)
+    meant = nearest(str(name), shown)
     return (
         f"{group}: no option {name}; "
         + (f"did you mean {group}={meant}? " if meant else "")

@@ -255,7 +255,7 @@ def evaluate(
 
 def interrupted(stop: StopFlag) -> Interrupted:
     """The error that ends a run on a signal; `train` saves before it leaves."""
-    return Interrupted(stop.signum or 2, "stopped and saved; go on with `cnntrain resume RUN_DIR`")
+    return Interrupted(stop.signum or 2, "stopped and saved")
 
 
 def in_groups(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:

@@ -30,6 +30,6 @@ def models(words: list[str]) -> None:
 
 
 def descriptions() -> dict[str, str]:
-    """The first line of each file in conf/model, by its name."""
-    files = sorted((conf_dir() / "model").glob("*.yaml"))
+    """The first line of each network's file in conf/model, by its name."""
+    files = sorted(file for file in (conf_dir() / "model").glob("*.yaml") if not file.stem.startswith("for_"))
     return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip() for file in files}

@@ -66,9 +66,11 @@ def flat_scores(results: dict[str, Any]) -> dict[str, float]:
 
 def next_commands(settings: Settings, folder: Path) -> list[str]:
     """What a user may want to type after a run."""
-    name, logs = shlex.quote(str(folder)), shlex.quote(str(folder.parents[min(2, len(folder.parents) - 1)]))
+    # Runs lie in outputs/<data>/<model>/<date>, if not told otherwise: the tree above shows all of them.
+    logs = folder.parents[2] if len(folder.parents) > 2 and folder.parents[2].name == "outputs" else folder
+    name = shlex.quote(str(folder))
     return [
         f"cnntrain eval {name}",
         f"cnntrain resume {name} trainer.epochs={settings.trainer.epochs * 2}",
-        f"tensorboard --logdir {logs}",
+        f"tensorboard --logdir {shlex.quote(str(logs))}",
     ]

@@ -14,6 +14,7 @@ from cnntrain import device as machine
 from cnntrain.commands.setup import Job, build_job, build_run
 from cnntrain.commands.show import flat_scores, next_commands, show_header, show_samples
 from cnntrain.errors import CheckpointError, CnntrainError, Interrupted
+from cnntrain.files import write_atomic
 from cnntrain.report import Report
 from cnntrain.run import Run, load_weights
 from cnntrain.settings import Settings
@@ -53,13 +54,20 @@ def work(settings: Settings, folder: Path, overrides: list[str], start: Start | 
     try:
         with signals.handle_signals(report.note) as stop:
             return _work(settings, folder, overrides, start, report, stop)
+    except Interrupted as error:
+        note_end(folder, "interrupted", error)
+        raise Interrupted(error.signum, f"{error}; go on with cnntrain resume {shlex.quote(str(folder))}") from None
     except CnntrainError as error:
-        status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        with suppress(OSError, CnntrainError):  # the disk may be what failed
-            runfolder.write_results(folder, {"status": status, "error": str(error), "seconds": seconds_since_start()})
+        note_end(folder, "failed", error)
         raise
     finally:
         report.close()
+
+
+def note_end(folder: Path, status: str, error: CnntrainError) -> None:
+    """Leave a results.json behind for a run without results."""
+    with suppress(OSError, CnntrainError):  # the disk may be what failed
+        runfolder.write_results(folder, {"status": status, "error": str(error), "seconds": seconds_since_start()})
 
 
 def _work(
@@ -90,11 +98,26 @@ def _work(
         raise Interrupted(stop.signum or 2, "stopped before the first step")
 
     ended = loop.train(run, task)
-    results = score(job, run, task, folder, report) | {"ended": ended, "seconds": round(seconds_since_start(), 2)}
+    results = score(job, run, task, folder, report) | {
+        "ended": ended,
+        "bad_images": list_bad_images(job, folder, report),
+    }
+    results["seconds"] = round(seconds_since_start(), 2)
     runfolder.write_results(folder, results)
     report.hparams(config.to_plain(settings), flat_scores(results))
     report.finish(results | {"folder": str(folder)}, next_commands(settings, folder))
     return results
+
+
+def list_bad_images(job: Job, folder: Path, report: Report) -> int:
+    """How many images were skipped (data.on_bad_image=skip); bad_images.tsv names them with the reason."""
+    loaders = [loader for loader in (job.data.train, job.data.val, job.data.test) if loader]
+    skipped = sorted({entry for loader in loaders for entry in loader.skipped})
+    if skipped:
+        path = folder / "bad_images.tsv"
+        write_atomic(path, "".join(f"{name}\t{reason}\n" for name, reason in skipped))
+        report.warn(f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them")
+    return len(skipped)
 
 
 def make_task(job: Job, save: Any, report: Any, stop: Any) -> loop.Task:

@@ -1,0 +1,261 @@
+"""Whole runs through the command line, on the digits and on small folders of photos made here."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cnntrain import checkpoint, cli, loop
+
+QUICK = ["model=lenet5", "trainer.epochs=2", "trainer.tensorboard=false", "data.limit=300", "trainer.threads=1"]
+
+
+class Killed(BaseException):
+    """As sudden as a kill: no handler of ours knows it, so nothing is saved."""
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture
+def photos(here):
+    """Three classes of flat colour with noise, 12 images each in train/ and 4 in test/."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for index, name in enumerate(("blue", "green", "red")):
+            folder = here / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 80, (40, 50, 3))
+                pixels[..., 2 - index] += 150
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+    return here / "photos"
+
+
+def run(*words):
+    return cli.main([*map(str, words)])
+
+
+def results(folder):
+    return json.loads((Path(folder) / "results.json").read_text())
+
+
+def rows(folder):
+    header, *lines = (Path(folder) / "metrics.csv").read_text().splitlines()
+    return [dict(zip(header.split(","), line.split(","), strict=True)) for line in lines]
+
+
+def test_a_run_leaves_what_the_readme_names(here):
+    assert run("trainer.epochs=1", "data.limit=200", "trainer.threads=1", "hydra.run.dir=run") == 0
+    names = {path.name for path in (here / "run").iterdir()}
+    assert {"config.yaml", "overrides.yaml", "command.txt", "environment.json", "metrics.csv", "train.log"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    found = results("run")
+    wanted = {"status", "best_epoch", "val", "test", "seconds", "images_per_second", "parameters", "checkpoint"}
+    assert wanted | {"peak_memory_bytes", "weights_sha256", "ended"} <= found.keys()
+    assert (found["status"], found["parameters"]) == ("done", 61706)
+    assert 0 <= found["test"]["top1"] <= found["test"]["top5"] <= 1
+    assert set(os.listdir("run/checkpoints")) >= {"last", "best"}
+
+
+def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_stopped(here, monkeypatch):
+    words = [*QUICK, "trainer.save_every=3", "trainer.ema=0.9", "augment=pad_crop"]
+    assert run(*words, "hydra.run.dir=whole") == 0
+
+    step = loop.train_step
+
+    def dies(run, task, micro_batches):
+        if run.progress.step == 7:
+            raise Killed
+        step(run, task, micro_batches)
+
+    monkeypatch.setattr(loop, "train_step", dies)
+    with pytest.raises(Killed):
+        run(*words, "hydra.run.dir=killed")
+    monkeypatch.setattr(loop, "train_step", step)
+    assert checkpoint.load(here / "killed/checkpoints/last")["progress"]["step"] == 6
+    assert run("resume", "killed") == 0
+    assert results("killed")["weights_sha256"] == results("whole")["weights_sha256"]
+    assert results("killed")["test"] == results("whole")["test"]
+    plain = [[(row["step"], row["loss"], row["val_loss"]) for row in rows(name)] for name in ("killed", "whole")]
+    assert plain[0] == plain[1]
+
+
+def test_a_run_killed_before_its_first_save_starts_again_from_its_config(here, monkeypatch, capsys):
+    def dies(*args):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(loop, "train", dies)
+        run(*QUICK, "hydra.run.dir=run")
+    assert run("resume", "run") == 0
+    assert "no checkpoint yet" in capsys.readouterr().out
+    assert results("run")["status"] == "done"
+
+
+def test_resume_goes_on_longer_and_prints_the_difference(here, capsys):
+    assert run(*QUICK, "hydra.run.dir=run") == 0
+    capsys.readouterr()
+    assert run("resume", "run", "trainer.epochs=3") == 0
+    out = capsys.readouterr().out
+    assert "changed: trainer.epochs: 2 -> 3" in out
+    assert [row["epoch"] for row in rows("run") if row["kind"] == "epoch"] == ["1", "2", "3"]
+    steps = [int(row["step"]) for row in rows("run") if row["kind"] == "step"]
+    assert steps == sorted(set(steps))
+
+
+def test_a_batch_size_changed_in_the_middle_of_an_epoch_starts_that_epoch_anew(here, capsys):
+    assert run(*QUICK, "trainer.max_steps=7", "hydra.run.dir=run") == 0
+    assert run("resume", "run", "trainer.max_steps=null", "data.batch_size=20") == 0
+    assert "epoch 2 starts anew" in capsys.readouterr().out
+    assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] == 2 * 15
+
+
+def test_eval_needs_the_checkpoint_alone(here, capsys):
+    assert run(*QUICK, "hydra.run.dir=run") == 0
+    (here / "run/config.yaml").unlink()
+    assert run("eval", "run/checkpoints/best", "out=scores.json") == 0
+    scores = json.loads(Path("scores.json").read_text())
+    assert scores["test"]["top1"] == pytest.approx(results("run")["test"]["top1"])
+    assert scores["val"]["top1"] == pytest.approx(results("run")["val"]["top1"])
+    assert scores["test"]["classes"]["3"]["images"] == 37
+
+
+def test_check_says_what_a_run_takes_and_writes_nothing(here, capsys):
+    assert run("check", "model=cnn", "data.limit=100") == 0
+    out = capsys.readouterr().out
+    assert "parameters" in out
+    assert "epoch" in out
+    assert list(here.iterdir()) == []
+
+
+def test_a_folder_of_photos_is_learnt_and_a_moved_copy_evaluated(photos, here):
+    words = ["data=imagefolder", f"data.root={photos}", "data.image_size=32", "model=cnn", "trainer.epochs=6"]
+    assert run(*words, "data.batch_size=12", "optimizer.lr=0.3", "trainer.tensorboard=false", "hydra.run.dir=run") == 0
+    assert results("run")["test"]["top1"] == 1.0
+    assert json.loads((here / "run/environment.json").read_text())["classes"] == ["blue", "green", "red"]
+    photos.rename(here / "moved")
+    assert run("eval", "run", "data.root=moved", "out=scores.json") == 0
+    assert json.loads(Path("scores.json").read_text())["test"]["top1"] == 1.0
+
+
+def test_a_bad_image_ends_the_run_with_its_name_or_is_skipped_and_listed(photos, here, capsys):
+    bad = photos / "train/red/3.png"
+    bad.write_bytes(bad.read_bytes()[:500])
+    words = ["data=imagefolder", f"data.root={photos}", "data.image_size=32", "model=cnn", "trainer.epochs=1"]
+    words += ["data.val=6", "trainer.tensorboard=false"]
+    assert run(*words) == 3
+    assert str(bad) in capsys.readouterr().err
+    assert run(*words, "data.on_bad_image=skip", "hydra.run.dir=run") == 0
+    assert results("run")["bad_images"] == 1
+    assert (here / "run/bad_images.tsv").read_text().startswith(str(bad))
+
+
+def test_other_classes_than_the_runs_are_refused_on_resume(photos, here, capsys):
+    words = ["data=imagefolder", f"data.root={photos}", "data.image_size=32", "model=cnn", "trainer.tensorboard=false"]
+    assert run(*words, "trainer.epochs=1", "hydra.run.dir=run") == 0
+    for split in ("train", "test"):
+        (photos / split / "red").rename(photos / split / "rot")
+    assert run("resume", "run", "trainer.epochs=2") == 4
+    assert "blue, green, red" in capsys.readouterr().err
+
+
+def test_changed_networks_are_refused_on_resume_and_leave_the_config_alone(here, capsys):
+    assert run(*QUICK, "model=mlp", "hydra.run.dir=run") == 0
+    before = (here / "run/config.yaml").read_text()
+    assert run("resume", "run", "model.args.hidden=[7]", "trainer.epochs=3") == 4
+    assert "keep the run's model settings" in capsys.readouterr().err
+    assert (here / "run/config.yaml").read_text() == before
+
+
+def test_a_used_folder_is_refused(here, capsys):
+    assert run(*QUICK, "trainer.epochs=1", "hydra.run.dir=run") == 0
+    assert run(*QUICK, "hydra.run.dir=run") == 9
+    assert "cnntrain resume" in capsys.readouterr().err
+
+
+def test_a_diverging_run_ends_with_5_and_advice(here, capsys):
+    assert run(*QUICK, "optimizer.lr=1e20", "hydra.run.dir=run") == 5
+    assert "try a lower optimizer.lr" in capsys.readouterr().err
+    assert results("run")["status"] == "failed"
+
+
+def test_a_network_of_ones_own_trains_but_is_not_followed_out_of_a_run(here, capsys):
+    Path("my_nets_of_test.py").write_text(
+        "from torch import nn\n"
+        "def tiny(num_classes, in_channels, image_size, width=4):\n"
+        "    return nn.Sequential(nn.Conv2d(in_channels, width, 3, 4), nn.Flatten(), nn.LazyLinear(num_classes))\n"
+    )
+    name = "model.name=my_nets_of_test:tiny"
+    words = ["model=torchvision", name, "model.args.width=3", "trainer.tensorboard=false", "data.limit=100"]
+    assert run(*words, "trainer.epochs=1", "hydra.run.dir=run") == 0
+    capsys.readouterr()
+    assert run("eval", "run") == 8
+    assert f"repeat {name}" in capsys.readouterr().err
+    assert run("eval", "run", name) == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_tells_how_to_go_on(here, signum, capsys, monkeypatch):
+    step = loop.train_step
+
+    def signalled(run, task, micro_batches):
+        step(run, task, micro_batches)
+        if run.progress.step == 4:
+            signal.raise_signal(signum)
+
+    monkeypatch.setattr(loop, "train_step", signalled)
+    assert run(*QUICK, "hydra.run.dir=run") == 128 + signum
+    assert "go on with cnntrain resume run" in capsys.readouterr().err
+    assert results("run")["status"] == "interrupted"
+    assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] == 4
+    monkeypatch.setattr(loop, "train_step", step)
+    assert run("resume", "run") == 0
+
+
+def test_bf16_and_compiled_checkpoints_have_plain_names(here):
+    assert run(*QUICK, "trainer.epochs=1", "trainer.precision=bf16", "data.limit=70", "hydra.run.dir=run") == 0
+    state = checkpoint.load(here / "run/checkpoints/best")
+    assert all(value.dtype == torch.float32 for value in state["model"].values())
+    assert not any(name.startswith(("_orig_mod", "module")) for name in state["model"])
+
+
+@pytest.mark.slow
+def test_a_compiled_network_trains_and_its_checkpoint_has_plain_names(here):
+    words = [*QUICK, "trainer.epochs=1", "trainer.compile=true", "hydra.run.dir=run"]
+    done = subprocess.run([sys.executable, "-m", "cnntrain", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert not any("_orig_mod" in name for name in checkpoint.load(here / "run/checkpoints/best")["model"])
+
+
+@pytest.mark.slow
+def test_the_default_run_reaches_97_percent(here):
+    assert run("trainer.tensorboard=false", "hydra.run.dir=run") == 0
+    assert results("run")["test"]["top1"] >= 0.97
+
+
+@pytest.mark.slow
+def test_kill_minus_9_in_the_middle_of_an_epoch_loses_no_bit(here):
+    words = [sys.executable, "-m", "cnntrain", *QUICK, "trainer.epochs=40", "trainer.save_every=3"]
+    subprocess.run([*words, "hydra.run.dir=whole"], check=True, capture_output=True)
+    process = subprocess.Popen([*words, "hydra.run.dir=killed"], stdout=subprocess.DEVNULL)
+    threading.Timer(120, process.kill).start()
+    while not Path("killed/checkpoints/previous/state.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    subprocess.run([sys.executable, "-m", "cnntrain", "resume", "killed"], check=True, capture_output=True)
+    assert results("killed")["weights_sha256"] == results("whole")["weights_sha256"]
