@@ -57,7 +57,7 @@ def real_steps(run: Run, task: loop.Task, steps: int) -> tuple[float, int]:
     progress = run.progress
     limited = replace(task, trainer=replace(task.trainer, max_steps=progress.step + steps))
     images, start = 0, time.perf_counter()
-    while progress.step < limited.total_steps:
+    while progress.step < limited.total_steps(progress):
         before = progress.batch
         loop.train_epoch(run, limited, loop.Clock(0.0, None))
         images += min(progress.batch * task.train.batch_size, task.train.images) - before * task.train.batch_size

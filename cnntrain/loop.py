@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,24 +13,14 @@ from torch.nn import functional
 
 from cnntrain import device as machine
 from cnntrain import optim
+from cnntrain.data.loaders import Loader
 from cnntrain.errors import CnntrainError, Interrupted, NonFiniteError
 from cnntrain.metrics import Window
-from cnntrain.run import Run
+from cnntrain.run import Progress, Run
 from cnntrain.settings.schedule import PlateauSettings, ScheduleSettings
 from cnntrain.settings.trainer import TrainerSettings
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-class Loader(Protocol):
-    """Micro-batches of uint8 images (N, C, H, W) and int64 labels (N,) on the training device."""
-
-    images: int
-    batch_size: int
-
-    def __len__(self) -> int: ...
-
-    def batches(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]: ...
 
 
 class Reporter(Protocol):
@@ -71,10 +62,9 @@ class Task:
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.train) / self.trainer.accumulate)
 
-    @property
-    def total_steps(self) -> int:
+    def total_steps(self, progress: Progress) -> int:
         """Steps of the whole run, to which the schedule is fitted."""
-        planned = self.steps_per_epoch * self.trainer.epochs
+        planned = self.steps_per_epoch * self.trainer.epochs + progress.step_offset
         return min(planned, self.trainer.max_steps or planned)
 
 
@@ -112,33 +102,35 @@ def train_epoch(run: Run, task: Task, clock: "Clock") -> None:
         progress.epoch_started = clock.seconds
     run.model.train()
     report.start_epoch(progress.epoch + 1, settings.epochs, len(task.train), progress.batch)
-    source = Timed(task.train.batches(progress.epoch, progress.batch))
-    meter = Meter(source)
+    total = task.total_steps(progress)
 
-    for micro_batches in in_groups(source, settings.accumulate):
-        if progress.step >= task.total_steps:
-            break
-        train_step(run, task, micro_batches)
-        meter.images += sum(len(labels) for _, labels in micro_batches)
+    with closing(task.train.batches(progress.epoch, progress.batch)) as batches:
+        source = Timed(batches)
+        meter = Meter(source)
+        for micro_batches in in_groups(source, settings.accumulate):
+            if progress.step >= total:
+                break
+            train_step(run, task, micro_batches)
+            meter.images += sum(len(labels) for _, labels in micro_batches)
 
-        if progress.step % settings.log_every == 0 or progress.step == task.total_steps:
-            report.step(log_row(run, meter))
-        if progress.step % settings.save_every == 0:
-            progress.seconds = clock.seconds
-            run.check_finite()
-            task.save(run.state(), False)
-        if task.stop.requested:
-            raise interrupted(task.stop)
-        if clock.is_over:
-            break
-    source.close()
+            if progress.step % settings.log_every == 0 or progress.step == total:
+                report.step(log_row(run, meter))
+            if progress.step % settings.save_every == 0:
+                progress.seconds = clock.seconds
+                run.check_finite()
+                task.save(run.state(), False)
+            if task.stop.requested:
+                raise interrupted(task.stop)
+            if clock.is_over:
+                break
 
 
 def train_step(run: Run, task: Task, micro_batches: list[tuple[Tensor, Tensor]]) -> None:
     """One optimizer step: the mean gradient over all images of its micro-batches, however they are cut."""
     progress, settings = run.progress, task.trainer
-    rate = run.lr * optim.factor(task.schedule, progress.step, task.total_steps, task.steps_per_epoch, run.plateau)
-    optim.set_rate(run.optimizer, rate)
+    total, offset = task.total_steps(progress), progress.step_offset
+    factor = optim.factor(task.schedule, progress.step - offset, total - offset, task.steps_per_epoch, run.plateau)
+    optim.set_rate(run.optimizer, run.lr * factor)
     images_in_step = sum(len(labels) for _, labels in micro_batches)
 
     for images, labels in micro_batches:
@@ -153,7 +145,7 @@ def train_step(run: Run, task: Task, micro_batches: list[tuple[Tensor, Tensor]])
         progress.batch += 1
         task.report.advance(len(labels))
 
-    log_due = (progress.step + 1) % settings.log_every == 0 or progress.step + 1 == task.total_steps
+    log_due = (progress.step + 1) % settings.log_every == 0 or progress.step + 1 == total
     if settings.clip_norm or log_due:
         run.scaler.unscale_(run.optimizer)
         run.measure_gradient(settings.clip_norm)
@@ -161,7 +153,7 @@ def train_step(run: Run, task: Task, micro_batches: list[tuple[Tensor, Tensor]])
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     if run.ema:
-        run.ema.update(run.model)
+        run.ema.update()
     progress.step += 1
 
 
@@ -188,9 +180,11 @@ def finish_epoch(run: Run, task: Task, clock: "Clock") -> str:
     if best:
         progress.best_epoch, progress.best_loss = epoch, val["loss"]
         progress.best_top1, progress.best_top5 = val["top1"], val["top5"]
+    progress.epoch_train_seconds = train_seconds
     if progress.batch >= len(task.train):
         progress.images += int(trained["images"])
         progress.train_seconds += train_seconds
+        progress.epoch_train_seconds = 0.0
         progress.waited = 0 if best else progress.waited + 1
         if isinstance(task.schedule, PlateauSettings):
             run.plateau.update(task.schedule, val["loss"])
@@ -213,7 +207,7 @@ def end_reason(run: Run, task: Task, clock: "Clock") -> str:
     progress, settings = run.progress, task.trainer
     if progress.epoch >= settings.epochs:
         return "epochs"
-    if progress.step >= task.total_steps:
+    if progress.step >= task.total_steps(progress):
         return "max_steps"
     if clock.is_over:
         return "max_time"
@@ -239,17 +233,18 @@ def evaluate(
     """
     model.eval()
     window = Window(run.device, top5=True)
-    for images, labels in loader.batches():
-        with machine.autocast(run.precision, run.device):
-            logits = model(normalise(images))
-        logits = logits.float()
-        window.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-        if collect:
-            collect(logits, labels)
-        if advance:
-            advance(len(labels))
-        if stop and stop.requested:
-            raise interrupted(stop)
+    with closing(loader.batches()) as batches:
+        for images, labels in batches:
+            with machine.autocast(run.precision, run.device):
+                logits = model(normalise(images))
+            logits = logits.float()
+            window.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+            if collect:
+                collect(logits, labels)
+            if advance:
+                advance(len(labels))
+            if stop and stop.requested:
+                raise interrupted(stop)
     return window.read()
 
 
@@ -286,11 +281,6 @@ class Timed:
             return next(self.batches)
         finally:
             self.waited += time.perf_counter() - start
-
-    def close(self) -> None:
-        """Stop the threads behind the iterator."""
-        if hasattr(self.batches, "close"):
-            self.batches.close()
 
 
 class Meter:

@@ -21,17 +21,12 @@ from cnntrain.settings.schedule import (
     StepSettings,
 )
 
-NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm)
-
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weights with decay; biases and the parameters of norms without (arXiv 1812.01187, section 3.1)."""
-    decay: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for module in model.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            exempt = isinstance(module, NORMS) or name == "bias" or parameter.ndim <= 1
-            (plain if exempt else decay).append(parameter)
+    """Weights with decay; biases and the parameters of norms, which have one dimension, without (arXiv 1812.01187)."""
+    parameters = list(model.parameters())  # names a weight that two layers share once
+    decay = [parameter for parameter in parameters if parameter.ndim > 1]
+    plain = [parameter for parameter in parameters if parameter.ndim <= 1]
     groups: list[dict[str, object]] = [
         {"params": decay, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
@@ -46,7 +41,13 @@ def build_optimizer(settings: OptimizerSettings, model: nn.Module, lr: float, de
     match settings:
         case SgdSettings():
             nesterov = settings.nesterov and settings.momentum > 0
-            return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
+            sgd = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
+            if settings.momentum:
+                # The fused step leaves a new buffer unfilled when the loss scaler skips the first step, and then reads
+                # it. From zeros the first step is the same.
+                for parameter in model.parameters():
+                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            return sgd
         case AdamSettings():
             adam = torch.optim.AdamW if isinstance(settings, AdamWSettings) else torch.optim.Adam
             return adam(groups, lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=fused)

@@ -1,5 +1,6 @@
 """What a run is made of while it trains, and how all of it becomes a checkpoint and comes back."""
 
+import copy
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -27,6 +28,9 @@ class Progress:
     epoch_started: float = 0.0  # the value of `seconds` when the epoch in hand began
     images: int = 0  # trained on in finished epochs, and the seconds that it took without validation
     train_seconds: float = 0.0
+    epoch_train_seconds: float = 0.0  # the same for an epoch that a limit has cut short
+    # `step` counts on over resumes; the schedule's own count is less by this when a resume has changed the batch.
+    step_offset: int = 0
     best_epoch: int = 0  # 1-based; 0: none yet
     best_top1: float = -1.0
     best_top5: float = -1.0
@@ -59,7 +63,7 @@ class Run:
         self.forward: Any = torch.compile(self.model) if self.compiled else self.model
         self.epoch_window = Window(self.device)  # over the epoch in hand
         self.log_window = Window(self.device)  # since the last log row
-        self.grad_norm = torch.zeros(())  # as last measured, on the device
+        self.grad_norm = torch.zeros(())  # as last measured
 
     @property
     def eval_model(self) -> nn.Module:
@@ -88,12 +92,15 @@ class Run:
                     "trainer.ema: the checkpoint holds no averaged weights; resume with trainer.ema=null"
                 )
             self.ema.restore(state["ema"])
+        chosen = [
+            {k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups
+        ]
         try:
             self.optimizer.load_state_dict(state["optimizer"])
         except (ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"optimizer: the saved state does not fit ({error}); keep the run's optimizer"
-            ) from None
+            raise CheckpointError(f"optimizer: the saved state does not fit ({error}); keep the optimizer") from None
+        for group, numbers in zip(self.optimizer.param_groups, chosen, strict=True):
+            group.update(numbers)  # those of the settings, which a resume may have changed
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
@@ -118,6 +125,12 @@ class Run:
         """Mean loss and accuracy over the epoch in hand, and its images so far."""
         self.fold_log_window()
         return self.epoch_window.read() | {"images": self.epoch_window.images}
+
+    def images_per_second(self) -> float:
+        """Of training, over all epochs of the run and without validation."""
+        progress = self.progress
+        seconds = progress.train_seconds + progress.epoch_train_seconds
+        return (progress.images + self.epoch_window.images) / seconds if seconds else 0.0
 
     def check_loss(self) -> None:
         """Raise NonFiniteError if the loss since the last log row is NaN or infinite."""
@@ -144,35 +157,38 @@ class Ema:
     """An exponential moving average of weights and buffers.
 
     Early on the decay is (1 + n) / (10 + n) after n steps, so that the first, random weights are soon forgotten.
+    (torch's swa_utils.AveragedModel does the same sum, but makes the host wait for the device twice in each step.)
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        def average(averaged: list[Tensor], current: list[Tensor], steps: Tensor | int) -> None:
-            n = int(self.averaged.n_averaged)  # lies on the CPU; `steps` is a copy on the device and would make us wait
-            if averaged[0].is_floating_point():
-                torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
-            else:  # counters of batch norms
-                torch._foreach_copy_(averaged, current)
+        self.decay, self.updates = decay, 0
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
+        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters of batch norms
 
-        self.averaged = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-
-    @property
-    def model(self) -> nn.Module:
-        """The averaged network."""
-        return self.averaged.module
-
-    def update(self, model: nn.Module) -> None:
+    @torch.no_grad()
+    def update(self) -> None:
         """Take in the weights after a step."""
-        self.averaged.update_parameters(model)
+        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 1.0
+        for pairs, mean in ((self._averaged, weight), (self._copied, None)):
+            if pairs:
+                old, new = map(list, zip(*pairs, strict=True))
+                torch._foreach_copy_(old, new) if mean is None else torch._foreach_lerp_(old, new, mean)
+        self.updates += 1
 
     def state(self) -> dict[str, Any]:
         """Averaged weights and the number of updates."""
-        return {"model": self.model.state_dict(), "updates": int(self.averaged.n_averaged)}
+        return {"model": self.model.state_dict(), "updates": self.updates}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` saved."""
         load_weights(self.model, state["model"])
-        self.averaged.n_averaged.fill_(state["updates"])
+        self.updates = state["updates"]
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers()]
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

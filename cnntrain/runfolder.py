@@ -34,7 +34,7 @@ CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
 
 _DEPENDENCIES = """
-    torch torchvision hydra-core omegaconf tensorboard torchmetrics timm safetensors scikit-learn rich numpy pillow
+    torch torchvision hydra-core omegaconf tensorboard torchmetrics scikit-learn rich numpy pillow
 """
 
 
@@ -207,6 +207,11 @@ def read_environment(folder: Path) -> dict[str, Any]:
 def write_results(folder: Path, results: dict[str, Any]) -> None:
     """Write results.json; NaN and infinity, which JSON has not, become null."""
     _write_json(folder / RESULTS, _finite(results))
+
+
+def discard_results(folder: Path) -> None:
+    """Remove results.json, if there is one."""
+    (folder / RESULTS).unlink(missing_ok=True)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

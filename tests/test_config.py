@@ -134,14 +134,18 @@ def test_an_experiment_may_choose_groups(tmp_path: Path) -> None:
 
 def test_a_data_set_of_ones_own_needs_no_recipe(tmp_path: Path) -> None:
     write(tmp_path, "data/flowers.yaml", "name: imagefolder\nroot: /flowers\nbatch_size: 9\n")
-    settings = compose("data=flowers", tmp_path)
+    with pytest.raises(ConfigErrors, match="model: data=flowers brings none; choose one, such as model=resnet18"):
+        compose("data=flowers", tmp_path)
+    settings = compose("data=flowers model=resnet18", tmp_path)
     assert (settings.data.name, settings.data.root, settings.data.batch_size) == ("imagefolder", "/flowers", 9)
     assert type(settings.schedule) is SCHEDULES["constant"]
     assert pieces(settings) == set()
     assert numbers(settings.optimizer) == written("optimizer/sgd.yaml")
     write(tmp_path, "recipe/flowers.yaml", "# @package _global_\ntrainer: {epochs: 3}\n")
     write(tmp_path, "augment/for_flowers.yaml", "defaults: [vflip]\n")
+    write(tmp_path, "model/for_flowers.yaml", "defaults: [mlp]\n")
     settings = compose("data=flowers", tmp_path)
+    assert settings.model.name == "mlp"
     assert settings.trainer.epochs == 3
     assert pieces(settings) == {"vflip"}
 
@@ -213,7 +217,7 @@ def test_overrides_of_a_saved_run_are_told_as_differences(tmp_path: Path, monkey
         f"data.root: {old.data.root} -> {tmp_path / 'other'}",
         "trainer.compile: false -> true",
         "trainer.ema: null -> 0.9",
-        "augment.pad_crop.padding: 2 -> null",
+        "augment.pad_crop.padding: 4 -> null",
         "augment.pad_crop.mode: zeros -> null",
         "augment.pad_crop: null -> null",
     } - {"augment.pad_crop: null -> null"}

@@ -99,6 +99,26 @@ def test_norms_and_biases_are_not_decayed():
     assert (decay["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
 
 
+def test_a_weight_that_two_layers_share_is_stepped_once():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    assert [len(group["params"]) for group in optim.parameter_groups(model, 0.1)] == [1, 2]
+
+
+def test_a_first_step_that_the_scaler_skips_leaves_the_momentum_at_zero():
+    model = nn.Linear(2, 1)
+    optimizer = optim.build_optimizer(SgdSettings(**SGD), model, 0.1, torch.device("cpu"))
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+    before = model.weight.detach().clone()
+    for gradient in (torch.inf, 2.0**16):
+        model.weight.grad = torch.full_like(model.weight, gradient)
+        model.bias.grad = torch.zeros_like(model.bias)
+        scaler.scale(torch.zeros(()))
+        scaler.step(optimizer)
+        scaler.update(2.0**16)
+    assert torch.allclose(model.weight, before - 0.1 * 1.9)  # one Nesterov step of gradient 1
+
+
 @pytest.mark.parametrize(
     ("settings", "kind"),
     [

@@ -16,7 +16,8 @@ from PIL import Image
 
 from cnntrain import checkpoint, cli, loop
 
-QUICK = ["model=lenet5", "trainer.epochs=2", "trainer.tensorboard=false", "data.limit=300", "trainer.threads=1"]
+QUICK = ["model=lenet5", "data.limit=300", "data.batch_size=64", "trainer.epochs=2", "trainer.threads=1"]
+QUICK += ["trainer.tensorboard=false"]
 
 
 class Killed(BaseException):
@@ -98,9 +99,11 @@ def test_a_run_killed_before_its_first_save_starts_again_from_its_config(here, m
     def dies(*args):
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "train", dies)
+    train = loop.train
+    monkeypatch.setattr(loop, "train", dies)
+    with pytest.raises(Killed):
         run(*QUICK, "hydra.run.dir=run")
+    monkeypatch.setattr(loop, "train", train)
     assert run("resume", "run") == 0
     assert "no checkpoint yet" in capsys.readouterr().out
     assert results("run")["status"] == "done"
@@ -119,9 +122,14 @@ def test_resume_goes_on_longer_and_prints_the_difference(here, capsys):
 
 def test_a_batch_size_changed_in_the_middle_of_an_epoch_starts_that_epoch_anew(here, capsys):
     assert run(*QUICK, "trainer.max_steps=7", "hydra.run.dir=run") == 0
-    assert run("resume", "run", "trainer.max_steps=null", "data.batch_size=20") == 0
+    for size, total in ((20, 7 + 15), (150, 7 + 15 + 2)):
+        words = ["trainer.max_steps=null", f"data.batch_size={size}", f"trainer.epochs={2 if size == 20 else 3}"]
+        assert run("resume", "run", *words) == 0
+        assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] == total
     assert "epoch 2 starts anew" in capsys.readouterr().out
-    assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] == 2 * 15
+    steps = [int(row["step"]) for row in rows("run") if row["kind"] == "epoch"]
+    assert steps == [5, 7, 22, 24]
+    assert float(rows("run")[-1]["lr"]) < 1e-3  # the schedule still ends with the run
 
 
 def test_eval_needs_the_checkpoint_alone(here, capsys):
@@ -162,6 +170,56 @@ def test_a_bad_image_ends_the_run_with_its_name_or_is_skipped_and_listed(photos,
     assert run(*words, "data.on_bad_image=skip", "hydra.run.dir=run") == 0
     assert results("run")["bad_images"] == 1
     assert (here / "run/bad_images.tsv").read_text().startswith(str(bad))
+
+
+def test_a_new_image_is_refused_on_resume_and_told_at_eval(photos, here, capsys):
+    words = ["data=imagefolder", f"data.root={photos}", "data.image_size=32", "model=cnn", "trainer.tensorboard=false"]
+    assert run(*words, "trainer.epochs=1", "hydra.run.dir=run") == 0
+    capsys.readouterr()
+    assert run("eval", "run") == 0
+    assert "warning" not in capsys.readouterr().out
+    (photos / "train/red/new.png").write_bytes((photos / "train/red/1.png").read_bytes())
+    assert run("resume", "run", "trainer.epochs=2") == 4
+    assert "the images are not those" in capsys.readouterr().err
+    assert run("eval", "run") == 0
+    assert "these images are not those of the run" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["seed=7", "data.val=0.5"])
+def test_the_split_of_a_run_cannot_be_changed(here, capsys, word):
+    assert run(*QUICK, "trainer.epochs=1", "hydra.run.dir=run") == 0
+    for command in ("resume", "eval"):
+        assert run(command, "run", word) == 2
+        assert "were trained on" in capsys.readouterr().err
+
+
+def test_a_resume_that_fails_leaves_the_results_alone_and_one_that_runs_replaces_them(here, monkeypatch):
+    assert run(*QUICK, "hydra.run.dir=run") == 0
+    before = results("run")
+    assert run("resume", "run", "model.args.activation=tanh", "data.image_size=40") == 4
+    assert results("run") == before
+
+    def dies(*args):
+        raise Killed
+
+    monkeypatch.setattr(loop, "train_step", dies)
+    with pytest.raises(Killed):
+        run("resume", "run", "trainer.epochs=3")
+    assert not Path("run/results.json").exists()
+
+
+def test_numbers_of_the_optimizer_can_change_on_resume(here):
+    assert run(*QUICK, "hydra.run.dir=run") == 0
+    assert run("resume", "run", "optimizer.momentum=0.5", "optimizer.weight_decay=0.01", "trainer.epochs=3") == 0
+    groups = checkpoint.load(here / "run/checkpoints/last")["optimizer"]["param_groups"]
+    assert [(group["momentum"], group["weight_decay"]) for group in groups] == [(0.5, 0.01), (0.5, 0.0)]
+
+
+def test_switching_the_average_off_on_resume_keeps_the_best_epoch_as_it_was_scored(here):
+    assert run(*QUICK, "trainer.ema=0.9", "hydra.run.dir=run") == 0
+    before = results("run")["test"]
+    assert run("resume", "run", "trainer.ema=null") == 0
+    assert results("run")["test"] == before
 
 
 def test_other_classes_than_the_runs_are_refused_on_resume(photos, here, capsys):

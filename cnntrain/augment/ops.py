@@ -67,7 +67,8 @@ def crop_boxes(
     top, left = (draws[2] * (height - tall + 1)).floor(), (draws[3] * (width - wide + 1)).floor()
     first = fits.to(torch.uint8).argmax(1, keepdim=True)
     boxes = torch.stack([top, left, tall, wide], dim=2).gather(1, first.unsqueeze(2).expand(-1, -1, 4)).squeeze(1)
-    fallback = torch.tensor(central_box(height, width, ratio), dtype=boxes.dtype, device=boxes.device)
+    # Filled on the device: a tensor made of numbers of the host would wait for it.
+    fallback = torch.stack([boxes.new_full((), edge) for edge in central_box(height, width, ratio)])
     return torch.where(fits.any(1, keepdim=True), boxes, fallback).long()
 
 

@@ -39,11 +39,12 @@ def check(settings: Settings) -> None:
     step = min(seconds[1:])
 
     start = time.perf_counter()
-    with torch.no_grad():
+    with torch.no_grad(), machine.autocast(run.precision, run.device):
         functional.cross_entropy(run.eval_model.eval()(job.normalise(group[0][0])).float(), group[0][1])
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
     epoch = step * task.steps_per_epoch + forward * len(data.val)
+    total = task.total_steps(run.progress)
     mebibyte = 2**20
     report.header(
         f"check: {settings.model.name} on {data.name}",
@@ -55,7 +56,7 @@ def check(settings: Settings) -> None:
             ("memory", f"{machine.peak_memory(job.device) / mebibyte:,.0f} MiB at the peak of a step"),
             ("step", f"{step * 1000:.1f} ms for {settings.data.batch_size * settings.trainer.accumulate} images"),
             ("epoch", f"about {duration(epoch)}, without waiting for data"),
-            ("run", f"about {duration(epoch * settings.trainer.epochs)} for {settings.trainer.epochs} epochs"),
+            ("run", f"about {duration(epoch * total / task.steps_per_epoch)} for {total:,} steps"),
         ],
     )
     for line in job.notes:

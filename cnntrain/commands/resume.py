@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain import checkpoint, config, runfolder
-from cnntrain.commands.setup import refuse_foreign_code
+from cnntrain.commands.setup import refuse_foreign_code, refuse_other_split
 from cnntrain.commands.train import Start, work
 
 
@@ -20,6 +20,7 @@ def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
     settings = config.from_plain(plain, overrides, source=str(folder / "config.yaml"))
     refuse_foreign_code(settings, overrides)
     differences = config.differences(before, settings)
+    refuse_other_split(differences)
     with runfolder.lock(folder):
         warnings: list[str] = []
         found = checkpoint.newest(folder, warnings.append)

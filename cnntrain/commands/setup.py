@@ -11,7 +11,7 @@ from cnntrain import config, optim
 from cnntrain import device as machine
 from cnntrain.augment import build_augment, build_normalise
 from cnntrain.data import Data, build_data
-from cnntrain.errors import UnsafeError
+from cnntrain.errors import ConfigError, UnsafeError
 from cnntrain.models import build_model
 from cnntrain.run import Ema, Run
 from cnntrain.settings import Settings
@@ -120,16 +120,30 @@ def build_run(job: Job) -> tuple[Run, str]:
     return run, lr_words
 
 
-def with_preprocessing(settings: Settings, about: dict[str, Any]) -> Settings:
-    """Settings whose images are prepared as the checkpoint's network knows them."""
-    data = replace(
-        settings.data,
-        channels=about["channels"],
-        image_size=about["image_size"],
-        mean=about["mean"],
-        std=about["std"],
-    )
-    return replace(settings, data=data)
+# What the validation images depend on, where they come out of the training images.
+SPLIT_KEYS = ("seed", "data.val", "data.name")
+
+
+def refuse_other_split(differences: Sequence[str]) -> None:
+    """Whoever changed the split of a saved run would validate on images that were trained on.
+
+    Args:
+        differences: "data.val: 0.1 -> 0.2", as `config.differences` tells them.
+
+    Raises:
+        ConfigError: one of the keys that the split depends on was changed.
+    """
+    for line in differences:
+        key = line.partition(":")[0]
+        if key in SPLIT_KEYS:
+            raise ConfigError(f"{line}: would validate on images that were trained on; leave {key} out, or train anew")
+
+
+def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:
+    """Settings whose images are prepared as the checkpoint's network knows them, but for what the user has changed."""
+    changed = {line.partition(":")[0] for line in differences}
+    known = {key: about[key] for key in ("channels", "image_size", "mean", "std") if f"data.{key}" not in changed}
+    return replace(settings, data=replace(settings.data, **known))
 
 
 def refuse_foreign_code(settings: Settings, overrides: Sequence[str]) -> None:

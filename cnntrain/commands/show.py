@@ -7,13 +7,12 @@ from typing import Any
 import torch
 
 from cnntrain import device as machine
-from cnntrain import loop
 from cnntrain.commands.setup import Job
 from cnntrain.report import Report
 from cnntrain.settings import Settings
 
 
-def show_header(job: Job, task: loop.Task, lr_words: str, folder: Path, report: Report) -> None:
+def show_header(job: Job, steps: int, lr_words: str, folder: Path, report: Report) -> None:
     """What will be trained, on what, and how."""
     settings, data, trainer = job.settings, job.data, job.settings.trainer
     splits = {"train": data.train, "val": data.val, "test": data.test}
@@ -27,7 +26,7 @@ def show_header(job: Job, task: loop.Task, lr_words: str, folder: Path, report: 
         "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}; {sizes}",
         "augment": ", ".join(augment) or "none",
         "optimizer": f"{settings.optimizer.name}, learning rate {lr_words}, {decay}",
-        "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {task.total_steps:,} steps of {batch} images",
+        "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
         "folder": str(folder),
     }
@@ -69,8 +68,9 @@ def next_commands(settings: Settings, folder: Path) -> list[str]:
     # Runs lie in outputs/<data>/<model>/<date>, if not told otherwise: the tree above shows all of them.
     logs = folder.parents[2] if len(folder.parents) > 2 and folder.parents[2].name == "outputs" else folder
     name = shlex.quote(str(folder))
+    code = f" model.name={settings.model.name}" if ":" in settings.model.name else ""
     return [
-        f"cnntrain eval {name}",
-        f"cnntrain resume {name} trainer.epochs={settings.trainer.epochs * 2}",
+        f"cnntrain eval {name}{code}",
+        f"cnntrain resume {name} trainer.epochs={settings.trainer.epochs * 2}{code}",
         f"tensorboard --logdir {shlex.quote(str(logs))}",
     ]

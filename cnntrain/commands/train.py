@@ -20,7 +20,7 @@ from cnntrain.run import Run, load_weights
 from cnntrain.settings import Settings
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
-STEP_BORDERS = ("data.batch_size", "data.limit", "data.val", "trainer.accumulate", "seed")
+STEP_BORDERS = ("data.batch_size:", "data.limit:", "trainer.accumulate:")
 
 
 @dataclass
@@ -65,7 +65,9 @@ def work(settings: Settings, folder: Path, overrides: list[str], start: Start | 
 
 
 def note_end(folder: Path, status: str, error: CnntrainError) -> None:
-    """Leave a results.json behind for a run without results."""
+    """Leave a results.json behind for a run without results; those of a finished run stay."""
+    if (folder / runfolder.RESULTS).exists():
+        return
     with suppress(OSError, CnntrainError):  # the disk may be what failed
         runfolder.write_results(folder, {"status": status, "error": str(error), "seconds": seconds_since_start()})
 
@@ -82,11 +84,11 @@ def _work(
         checkpoint.save(folder, state | {"about": about}, best=best)
 
     task = make_task(job, save, report, stop)
-    show_header(job, task, lr_words, folder, report)
+    show_header(job, task.total_steps(run.progress), lr_words, folder, report)
     if start:
         go_on(job, run, task, start, report)
         describe(folder, settings, overrides)  # not before the checkpoint is known to fit the changed settings
-    elif settings.trainer.tensorboard:
+    if settings.trainer.tensorboard and not (start and start.state):
         show_samples(job, report)
     runfolder.complete(
         folder,
@@ -97,6 +99,7 @@ def _work(
     if stop.requested:
         raise Interrupted(stop.signum or 2, "stopped before the first step")
 
+    runfolder.discard_results(folder)  # from here on, those of an earlier end are out of date
     ended = loop.train(run, task)
     results = score(job, run, task, folder, report) | {
         "ended": ended,
@@ -147,17 +150,24 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
     if start.state is None:
         report.say("no checkpoint yet: the run starts again from its config")
         return
-    if start.state["about"]["classes"] != job.data.classes:
+    about = start.state["about"]
+    if about["classes"] != job.data.classes:
         raise CheckpointError(
-            f"data.root: the run knows the classes {shorten(start.state['about']['classes'])}, the data has "
+            f"data.root: the run knows the classes {shorten(about['classes'])}, the data has "
             f"{shorten(job.data.classes)}; resume with the data that the run was started on"
+        )
+    limited = any(line.startswith("data.limit:") for line in start.differences)
+    if about["data_fingerprint"] != job.data.fingerprint and not limited:
+        raise CheckpointError(
+            "data.root: the images are not those that the run was started on, and validation would meet images that "
+            "were trained on; restore them, or start a new run"
         )
     run.restore(start.state)
     progress = run.progress
     if any(line.startswith(STEP_BORDERS) for line in start.differences):
         if progress.batch:
             report.warn(f"epoch {progress.epoch + 1} starts anew, as the images of its steps have changed")
-        progress.batch, progress.step = 0, progress.epoch * task.steps_per_epoch
+        progress.batch, progress.step_offset = 0, progress.step - progress.epoch * task.steps_per_epoch
         run.epoch_window.reset()
         run.log_window.reset()
     report.say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}, batch {progress.batch}")
@@ -174,7 +184,7 @@ def score(job: Job, run: Run, task: loop.Task, folder: Path, report: Report) -> 
     weights = checkpoint.fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
     best = checkpoint.load(folder / "checkpoints" / "best")
     model = run.eval_model
-    load_weights(model, best["ema"]["model"] if run.ema else best["model"])
+    load_weights(model, best["ema"]["model"] if best["ema"] else best["model"])
     counts = ConfusionCounts(len(data.classes), job.device)
 
     split, loader = ("test", data.test) if data.test else ("val", data.val)
@@ -189,7 +199,7 @@ def score(job: Job, run: Run, task: loop.Task, folder: Path, report: Report) -> 
         "best_epoch": progress.best_epoch,
         "val": {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss},
         "test": scores if data.test else None,
-        "images_per_second": round(progress.images / max(progress.train_seconds, 1e-9), 1),
+        "images_per_second": round(run.images_per_second(), 1),
         "parameters": job.parameters,
         "peak_memory_bytes": machine.peak_memory(job.device),
         "checkpoint": str(folder / "checkpoints" / "best"),
