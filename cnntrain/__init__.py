@@ -7,7 +7,7 @@ __version__ = "0.1.0"
 _started = time.perf_counter()
 
 
-def seconds_since_start() -> float:
+def take_seconds() -> float:
     """Seconds since this process began to work, or since the last call: what one job cost, its imports included."""
     global _started
     before, _started = _started, time.perf_counter()

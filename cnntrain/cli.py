@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cnntrain import __version__
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.guard import INTERRUPTED, guard
-from cnntrain.paths import conf_dir
+from cnntrain.paths import conf_dir, need_image_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -130,7 +130,9 @@ def _check_overrides(target: Path, overrides: list[str]) -> None:
         config.from_plain(plain)
     except (CnntrainError, OSError):
         return
-    config.from_plain(plain, overrides, source=str(target / "config.yaml"))
+    settings = config.from_plain(plain, overrides, source=str(target / "config.yaml"))
+    if settings.data.name == "imagefolder":
+        need_image_folder(Path(settings.data.root))
 
 
 # --- train and check -------------------------------------------------------------------------------------------------
@@ -164,6 +166,8 @@ def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]
     if shows:
         return _call_hydra(flags, overrides, work)
     many = asked.multirun or config.is_multirun(tree)
+    if tree.data.name == "imagefolder" and not many:  # the jobs of a sweep may each have a root of their own
+        need_image_folder(Path(tree.data.root).expanduser())
     with contextlib.ExitStack() as stack:
         if work is _check:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))

@@ -191,8 +191,12 @@ def _foreign_key(text: str, file: Path) -> str:
     return faults.unknown_key(key[1], str(value), faults.keys_of(named), named)
 
 
-def apply(tree: DictConfig, override: Override) -> list[str]:
-    """Set what one word says in the tree; the faults if that cannot be."""
+def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[str]:
+    """Set what one word says in the tree; the faults if that cannot be.
+
+    Args:
+        saved: the tree is that of a run that exists: no group can be chosen, but a mapping can switch a piece on.
+    """
     key, text = override.key_or_group, overrides.given(override)
     if override.is_delete():
         return [f"{key}: keys cannot be taken away; set a value, such as null where it is allowed"]
@@ -201,14 +205,20 @@ def apply(tree: DictConfig, override: Override) -> list[str]:
     if override.is_add() and key.startswith("hydra."):
         OmegaConf.update(tree, key, override.value(), force_add=True)
         return []
-    if isinstance(override.value(), dict) and key.startswith("augment.") and OmegaConf.select(tree, key) is None:
-        return [_is_off(key, key, text)]  # omegaconf cannot merge into null
-    return set_value(tree, key, override.value(), text)
+    if (
+        isinstance(override.value(), dict)
+        and key.startswith("augment.")
+        and not saved
+        and OmegaConf.select(tree, key) is None
+    ):
+        return [_is_off(key, key, text, saved)]  # Hydra, which composes a new run again, cannot merge into null
+    return set_value(tree, key, override.value(), text, saved=saved)
 
 
-def _is_off(key: str, piece: str, text: str) -> str:
+def _is_off(key: str, piece: str, text: str, saved: bool) -> str:
     group, _, name = piece.rpartition(".")
-    return f"{key}: {name} is off (given {text}); switch it on first, such as '{group}=[{name}]'"
+    way = f"with '{piece}={{{key[len(piece) + 1 :]}: {text}}}'" if saved else f"first, such as '{group}=[{name}]'"
+    return f"{key}: {name} is off (given {text}); switch it on {way}"
 
 
 def variants_of(tree: DictConfig) -> dict[str, str]:
@@ -216,12 +226,13 @@ def variants_of(tree: DictConfig) -> dict[str, str]:
     return {section: str(OmegaConf.select(tree, f"{section}.name")) for section in VARIANTS}
 
 
-def set_value(tree: DictConfig, key: str, value: Any, text: str) -> list[str]:
+def set_value(tree: DictConfig, key: str, value: Any, text: str, *, saved: bool = False) -> list[str]:
     """Set a value, or each value of a mapping; the faults if that cannot be.
 
     Args:
         tree: typed by our settings classes; changed in place.
         text: the value as it was given, for the fault.
+        saved: see `apply`.
     """
     variants = variants_of(tree)
     known = faults.keys_of(variants)
@@ -239,7 +250,7 @@ def set_value(tree: DictConfig, key: str, value: Any, text: str) -> list[str]:
             return [faults.unknown_key(key, text, known, variants)]
         if parent in known and OmegaConf.select(tree, parent) is None:
             return [
-                _is_off(key, parent, text)
+                _is_off(key, parent, text, saved)
                 if known[parent].classes()
                 else faults.wrong_value(parent, text, known[parent])
             ]

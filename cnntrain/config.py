@@ -207,7 +207,7 @@ def from_plain(plain: dict[str, Any], words: list[str] | tuple[str, ...] = (), s
                 f"{key}: cannot be chosen again for a run that exists; start a new one with `cnntrain {key}=...`"
             )
         else:
-            found += apply(tree, override)
+            found += apply(tree, override, saved=True)
     if found:
         raise ConfigErrors(found)
     return settle(tree)

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import math
 import os
 import random
 import sys
@@ -13,6 +14,8 @@ import torch
 
 from cnntrain.errors import ConfigError
 from cnntrain.settings.trainer import Precision
+
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 def choose_device(name: str) -> torch.device:
@@ -39,13 +42,27 @@ def describe_device(device: torch.device) -> str:
 
 
 def set_threads(threads: int | None) -> None:
-    """Give torch `threads` threads, or as many as this process may use cores (a container may own fewer)."""
-    torch.set_num_threads(threads or available_cores())
+    """Give torch `threads` threads; None: as OMP_NUM_THREADS says, else one for each core of this process."""
+    wish = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # further numbers are for nested teams
+    torch.set_num_threads(threads or (int(wish) if wish.isdecimal() else 0) or available_cores())
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those it is bound to, but no more than its container has time for."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cpu_quota()
+    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+
+
+def _cpu_quota() -> float | None:
+    """Cores' worth of time that the container may use, by cgroup v2 or v1; None: no limit, or none that is known."""
+    for files in (["cpu.max"], ["cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"]):
+        try:
+            quota, period = " ".join((CGROUPS / file).read_text() for file in files).split()
+            return int(quota) / int(period) if int(quota) > 0 else None
+        except (OSError, ValueError):  # not there, or v2's `max`
+            continue
+    return None
 
 
 def tune_malloc() -> None:
@@ -123,15 +140,19 @@ def choose_precision(precision: Precision, device: torch.device) -> tuple[Precis
         return precision, [f"trainer.precision=tf32 has no effect on {kind} here: it is an NVIDIA Ampere mode"]
     if precision is Precision.fp16 and kind == "cpu":
         return precision, ["trainer.precision=fp16 is slow on a CPU; use trainer.precision=fp32"]
-    if precision is Precision.bf16 and kind == "cpu" and not _cpu_has_bf16():
+    if precision is Precision.bf16 and kind == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        slow = "this GPU has no bf16 units and emulates them"
+        return precision, [f"trainer.precision=bf16: {slow}; use trainer.precision=fp16"]
+    if precision is Precision.bf16 and kind == "cpu" and _cpu_lacks_bf16():
         slow = "this CPU has no bf16 units, expect 8 times the time of fp32"
         return precision, [f"trainer.precision=bf16: {slow}; use trainer.precision=fp32"]
     return precision, []
 
 
-def _cpu_has_bf16() -> bool:
+def _cpu_lacks_bf16() -> bool:
+    """Whether the CPU is known to have no bf16 units: only Linux tells."""
     cpuinfo = Path("/proc/cpuinfo")
-    return cpuinfo.exists() and any(flag in cpuinfo.read_text() for flag in ("avx512_bf16", "amx_bf16", " bf16 "))
+    return cpuinfo.exists() and not {"avx512_bf16", "amx_bf16", "bf16"} & set(cpuinfo.read_text().split())
 
 
 def set_matmul_precision(precision: Precision) -> None:
@@ -164,16 +185,20 @@ def synchronize(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on the device."""
+    """Bytes that can still be had on the device; half of all memory where the system does not tell (macOS)."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    pages, size = os.sysconf("SC_AVPHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    return pages * size
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def shares_memory(device: torch.device) -> bool:
+    """Whether the memory of the device is that of the host."""
+    return device.type in ("cpu", "mps")
 
 
 def peak_memory(device: torch.device) -> int:

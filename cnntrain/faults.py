@@ -9,6 +9,8 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from cnntrain.errors import ConfigError
 from cnntrain.settings import Settings, limits
+from cnntrain.settings.model import ModelSettings
+from cnntrain.settings.nets import OWN_NETS
 from cnntrain.settings.optimizer import OPTIMIZERS
 from cnntrain.settings.schedule import SCHEDULES
 
@@ -113,7 +115,8 @@ def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, 
     ]
     if owners:
         chosen = variants.get(section, "this one")
-        return f"{key}: {chosen} has no {name} (given {given}); {' and '.join(owners)} have it: {section}={owners[0]}"
+        have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+        return f"{key}: {chosen} has no {name} (given {given}); {have}: {section}={owners[0]}"
     return f"{key}: no such key (given {given})" + hint(
         _right_key(key, list(known)), "`cnntrain --cfg job` shows all keys"
     )
@@ -130,6 +133,24 @@ def _right_key(key: str, known: list[str]) -> str | None:
     if moved:
         return nearest(key, moved) or moved[0]
     return nearest(key, [other for other in known if not key.startswith(other)], cutoff=0.8)
+
+
+def unknown_argument(network: str, name: str, given: object, known: Iterable[str]) -> str:
+    """The fault of an argument that a network does not take."""
+    names = list(known)
+    meant = nearest(name, names)
+    otherwise = f"{network} takes {', '.join(names) or 'none'}"
+    return f"model.args.{name}: no such argument of {network} (given {given})" + hint(
+        meant and f"model.args.{meant}", otherwise
+    )
+
+
+def unknown_arguments(model: ModelSettings) -> list[str]:
+    """The faults of arguments that our own network does not take; of other networks, nothing is known here."""
+    if model.name not in OWN_NETS:
+        return []
+    known = [item.name for item in fields(OWN_NETS[model.name])]
+    return [unknown_argument(model.name, name, value, known) for name, value in model.args.items() if name not in known]
 
 
 def unknown_option(group: str, name: object, options: list[str]) -> str:
@@ -158,6 +179,7 @@ def broken_rules(settings: Any) -> list[str]:
     known = keys_of(variants)
     out_of_range = limits.out_of_range(settings)
     found = [wrong_value(key, value, known.get(key)) for key, value, _ in out_of_range]
+    found += unknown_arguments(settings.model)
     seen = {key for key, _, _ in out_of_range}
     found += [
         f"{key}: must be {rule} (given {_plain(value)})" for key, value, rule in _own_rules(settings) if key not in seen

@@ -24,7 +24,7 @@ def guard(work: Callable[[], Any], folder: Callable[[], Path | None] = lambda: N
     try:
         work()
     except KeyboardInterrupt:
-        say("interrupted at once; what came after the last save is lost")
+        say("interrupted at once; nothing more was saved")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stdout = None  # the last flush would fail again

@@ -1,6 +1,9 @@
-"""Where our own files lie."""
+"""Where our own files lie, and what is said of the user's. Nothing here imports torch."""
 
+import os
 from pathlib import Path
+
+from cnntrain.errors import DataError
 
 
 def conf_dir() -> Path:
@@ -10,3 +13,20 @@ def conf_dir() -> Path:
         if (folder / "train.yaml").is_file():
             return folder
     raise FileNotFoundError(f"{package / 'conf'}: the configuration files are missing; install cnntrain again")
+
+
+def shown(path: Path | str) -> str:
+    """A path for a message: one line, whatever bytes its name holds."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def need_image_folder(root: Path) -> None:
+    """Refuse a `data.root` of an image folder that is not there.
+
+    Raises:
+        DataError: it is absent, or a file.
+    """
+    if not root.is_dir():
+        what = "is a file, not a folder" if root.exists() else "is not there"
+        raise DataError(f"data.root: {shown(root)} {what}; give the folder that holds train/, or one of class folders")

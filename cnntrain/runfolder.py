@@ -209,6 +209,19 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
     _write_json(folder / RESULTS, _finite(results))
 
 
+def remove_unstarted(folder: Path) -> None:
+    """Remove what a run leaves that failed before its first step, and the folder where nothing else is in it."""
+    ours = {CONFIG, OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, LOCK, "train.log", "metrics.csv"}
+    for path in list(folder.iterdir()):
+        if path.name in ours or path.name.startswith("events.out.tfevents"):
+            path.unlink()
+    names = [parent.name for parent in folder.parents]
+    above = folder.parents[: names.index("outputs")] if "outputs" in names else ()  # other parents are the user's
+    with contextlib.suppress(OSError):  # something else is in there
+        for empty in (folder, *above):
+            empty.rmdir()
+
+
 def discard_results(folder: Path) -> None:
     """Remove results.json, if there is one."""
     (folder / RESULTS).unlink(missing_ok=True)

@@ -178,7 +178,7 @@ def test_cfg_shows_the_config_and_trains_nothing(
 ) -> None:
     assert cli.main(line.split()) == 0
     out = capsys.readouterr().out
-    assert "run:" in out if "hydra" in line else "batch_size: 64" in out
+    assert "run:" in out if "hydra" in line else "  batch_size: " in out
     if "seed" in line:
         assert "seed: 3" in out
         assert "epochs: 2" in out
@@ -250,7 +250,7 @@ class OutOfMemoryError(RuntimeError):
     [
         (DataError("x.png: damaged"), 3, "cnntrain: error: x.png: damaged"),
         (Interrupted(15, "stopped and saved"), 143, "cnntrain: stopped and saved"),
-        (KeyboardInterrupt(), 130, "cnntrain: interrupted at once; what came after the last save is lost"),
+        (KeyboardInterrupt(), 130, "cnntrain: interrupted at once; nothing more was saved"),
         (PermissionError(13, "Permission denied", "/root/x"), 6, "cnntrain: error: /root/x: Permission denied"),
         (MemoryError(), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
         (OutOfMemoryError("CUDA out of memory"), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
@@ -295,6 +295,20 @@ def test_a_bug_outside_a_run_saves_its_traceback_elsewhere(
     saved = Path(re.findall(r"\S+\.txt", capsys.readouterr().err)[0])
     assert saved.parent == tmp_path
     assert "ZeroDivisionError" in saved.read_text()
+
+
+@pytest.mark.parametrize("line", ["", "check", "resume run", "eval run"])
+def test_an_image_folder_that_is_not_there_is_found_before_anything_is_made(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    settings = config.compose(["data=imagefolder", "data.root=/photos"])
+    (tmp_path / "run" / "config.yaml").write_text(config.to_yaml(settings))
+    words = [*line.split(), "data.root=nowhere"]
+    assert cli.main(words if "run" in words else [*words, "data=imagefolder"]) == 3
+    assert f"data.root: {Path('nowhere')}" in capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert calls == []
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 @pytest.mark.parametrize("command", ["resume", "eval"])

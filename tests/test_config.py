@@ -244,6 +244,18 @@ def test_faulty_overrides_of_a_saved_run_are_told(words: list[str], fault: str) 
     assert fault in caught.value.faults[0]
 
 
+def test_a_piece_of_augmentation_is_switched_on_in_a_saved_run_as_its_fault_says() -> None:
+    plain = config.to_plain(compose())
+    with pytest.raises(ConfigErrors) as caught:
+        config.from_plain(plain, ["augment.hflip.p=0.3"])
+    assert caught.value.faults == [
+        "augment.hflip.p: hflip is off (given 0.3); switch it on with 'augment.hflip={p: 0.3}'"
+    ]
+    settings = config.from_plain(plain, ["augment.hflip={p: 0.3}"])
+    assert settings.augment.hflip is not None
+    assert settings.augment.hflip.p == 0.3
+
+
 @pytest.mark.parametrize(
     ("section", "value", "fault"),
     [

@@ -49,7 +49,15 @@ def write(folder: Path, path: str, text: str) -> None:
         ("hydra.run.dri=x", "hydra.run.dri: no such key (given x); did you mean hydra.run.dir?"),
         ("hydra.rnu.dir=x", "hydra.rnu.dir: no such key (given x); did you mean hydra.run.dir?"),
         ("hydra/launcher=nowhere", "hydra/launcher: no option nowhere; "),
-        ("model.args.dropuot=0.1", "model.args.dropuot: must be an argument of lenet5"),
+        (
+            "model.args.poling=avg",
+            "model.args.poling: no such argument of lenet5 (given avg); did you mean model.args.pooling?",
+        ),
+        (
+            "model.args.hiddn=[3]",
+            "model.args.hiddn: no such argument of lenet5 (given [3]); lenet5 takes activation, pooling",
+        ),
+        ("model.args.pooling=min", "model.args.pooling: must be one of max, avg (given min)"),
         # wrong type
         ("optimizer.lr=fast", "optimizer.lr: must be a number > 0 (given fast)"),
         ("trainer.epochs=1.5", "trainer.epochs: must be a whole number >= 1 (given 1.5)"),
@@ -79,7 +87,10 @@ def write(folder: Path, path: str, text: str) -> None:
             "optimizer=adamw optimizer.momentum=.9",
             "optimizer.momentum: adamw has no momentum (given .9); sgd and rmsprop have it",
         ),
-        ("schedule=cosine schedule.milestones=[3]", "schedule.milestones: cosine has no milestones"),
+        (
+            "schedule=cosine schedule.milestones=[3]",
+            "schedule.milestones: cosine has no milestones (given [3]); multistep has it: schedule=multistep",
+        ),
         (
             "optimizer.name=adamw",
             "optimizer.name: the numbers belong to the name (given adamw); choose with optimizer=adamw",
@@ -200,7 +211,7 @@ def test_sound_lines_have_no_faults(composer: Composer, line: str) -> None:
 def test_faults_in_files_of_the_user_are_told_with_their_file(tmp_path: Path, file: str, text: str, fault: str) -> None:
     write(tmp_path, file, text)
     group = file.partition("/")[0]
-    found = faults(f"{group}=mine", "trainer.epochs=0", config_dir=tmp_path)
+    found = faults(f"{group}=mine", "model=cnn", "trainer.epochs=0", config_dir=tmp_path)
     assert fault in found[0]
     if "option" not in fault:
         assert found[0].startswith(str(tmp_path / file))

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cnntrain.augment import build_normalise
+from cnntrain.data import build as build_module
 from cnntrain.data import build_data, sets, statistics
 from cnntrain.data.build import convert_channels, resize_batch
 from cnntrain.data.split import count_of, stratified
@@ -180,6 +181,23 @@ def test_normalised_training_images_have_mean_0_and_deviation_1():
     assert abs(images.std() - 1) < 0.02
 
 
+def test_statistics_are_those_of_the_training_images_alone():
+    data = build(val=0.5, limit=100)
+    whole = build(val=0.5)
+    assert (data.mean, data.std) == (whole.mean, whole.std) == statistics.compute(content(whole.train)[0])
+    assert data.mean != build(val=0.5, seed=1).mean
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("digits", [144, 360, 1293]), ("mnist", [10, 20, 50])])
+def test_each_image_is_resized_once(tmp_path, monkeypatch, name, sizes):
+    if name == "mnist":
+        fake_mnist(tmp_path)
+    resized = []
+    monkeypatch.setattr(build_module, "resize_batch", lambda images, size: resized.append(len(images)) or images)
+    build(name=name, root=str(tmp_path), val=sizes[0])
+    assert sorted(resized) == sizes
+
+
 def test_computed_statistics_equal_the_definition():
     images = torch.randint(0, 256, (20, 3, 7, 7), dtype=torch.uint8)
     mean, std = statistics.compute(images)
@@ -288,6 +306,25 @@ def test_a_download_to_a_place_that_cannot_be_written_is_a_file_system_error(tmp
         monkeypatch.setattr("os.makedirs", refuse)
         with pytest.raises(FileSystemError, match=rf"^data\.root: .* cannot be written \({fault.strerror}\); choose"):
             build(name="mnist", root=str(tmp_path / "closed"), download=True)
+
+
+def test_a_download_to_a_path_that_cannot_be_made_is_a_file_system_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    for root in (tmp_path / "file", tmp_path / "file" / "below"):
+        for name in ("mnist", "cifar10"):
+            with pytest.raises(FileSystemError, match=r"^data\.root: .* cannot be written \(.*\); choose"):
+                build(name=name, root=str(root), download=True)
+
+
+def test_a_download_makes_the_folder_that_is_missing(tmp_path, monkeypatch):
+    import torchvision.datasets
+
+    seen = []
+    kind = torchvision.datasets.MNIST
+    monkeypatch.setattr(kind, "download", lambda self: seen.append(sets.Path(self.root).is_dir()) or fake_mnist(root))
+    root = tmp_path / "not" / "there"
+    assert build(name="mnist", root=str(root), download=True, val=10).train.images == 50
+    assert seen == [True]
 
 
 @pytest.mark.parametrize("file", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])

@@ -32,6 +32,58 @@ def test_auto_precision_on_a_cpu_is_fp32_and_slow_choices_warn():
     assert "no effect" in machine.choose_precision(Precision.tf32, CPU)[1][0]
 
 
+def test_bf16_warns_where_the_hardware_lacks_it_and_is_known_to(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert "emulates" in machine.choose_precision(Precision.bf16, torch.device("cuda"))[1][0]
+    cpuinfo = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "Path", lambda path: cpuinfo)
+    assert machine.choose_precision(Precision.bf16, CPU)[1] == []  # a Mac has no such file
+    cpuinfo.write_text("flags\t: fma avx2 avx512f\n")
+    assert "no bf16 units" in machine.choose_precision(Precision.bf16, CPU)[1][0]
+    cpuinfo.write_text("Features\t: fp asimd i8mm bf16\n")
+    assert machine.choose_precision(Precision.bf16, CPU)[1] == []
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 8),
+        ({"cpu.max": "max 100000\n"}, 8),
+        ({"cpu.max": "150000 100000\n"}, 2),
+        ({"cpu.max": "20000 100000\n"}, 1),
+        ({"cpu.max": "3200000 100000\n"}, 8),
+        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 8),
+    ],
+)
+def test_cores_are_no_more_than_the_quota_of_the_container(monkeypatch, tmp_path, files, cores):
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert machine.available_cores() == cores
+
+
+def test_threads_follow_the_setting_then_the_environment_then_the_cores(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(machine, "available_cores", lambda: 8)
+    for threads, wish in ((3, "5"), (None, "5"), (None, "4,2"), (None, ""), (None, "many"), (None, "0")):
+        monkeypatch.setenv("OMP_NUM_THREADS", wish)
+        machine.set_threads(threads)
+    assert chosen == [3, 5, 4, 8, 8, 8]
+
+
+def test_free_memory_is_half_of_all_where_the_system_does_not_tell(monkeypatch, tmp_path):
+    def sysconf(name):  # as on macOS
+        return {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 16384}[name]
+
+    monkeypatch.setattr(machine.os, "sysconf", sysconf)
+    monkeypatch.setattr(machine, "Path", lambda path: tmp_path / "absent")
+    assert machine.free_memory(CPU) == 500 * 16384
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
 def test_a_device_that_is_not_there_is_a_config_error():
     with pytest.raises(ConfigError, match=r"trainer.device: cuda is not there, no CUDA found; use"):

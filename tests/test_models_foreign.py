@@ -43,6 +43,31 @@ def number(num_classes):
 def broken(num_classes):
     raise RuntimeError("no such luck\\nand a second line")
 
+class Auxiliary(Tiny):
+    def forward(self, images):
+        logits = super().forward(images)
+        return (logits, logits) if self.training else logits
+
+class Untrainable(Tiny):
+    def forward(self, images):
+        if self.training:
+            raise ValueError("not today")
+        return super().forward(images)
+
+class Counting(Tiny):
+    def __init__(self, num_classes):
+        super().__init__(num_classes)
+        self.register_buffer("calls", torch.zeros(1), persistent=False)
+        torch.nn.utils.spectral_norm(self.head)
+
+    def forward(self, images):
+        self.calls = self.calls + 1
+        return nn.functional.dropout(super().forward(images))
+
+class Lazy(nn.Sequential):
+    def __init__(self, num_classes):
+        super().__init__(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(num_classes))
+
 constant = 3
 """
 
@@ -87,6 +112,24 @@ def test_trying_out_leaves_mode_and_batch_statistics_alone(build):
     model = build("own_nets:Tiny")
     assert all(module.training for module in model.modules())
     assert model.body[1].num_batches_tracked == 0
+    assert torch.equal(model.body[1].running_mean, torch.zeros(4))
+
+
+def test_trying_out_leaves_weights_buffers_and_random_streams_alone(build, monkeypatch):
+    def state():
+        torch.manual_seed(3)
+        model = build("own_nets:Counting")
+        return [*model.state_dict().values(), model.calls, torch.rand(3)]
+
+    tried = state()
+    monkeypatch.setattr("cnntrain.models.foreign._try_out", lambda *given: None)
+    assert all(torch.equal(one, other) for one, other in zip(tried, state(), strict=True))
+
+
+def test_lazy_layers_get_their_shapes_and_keep_fresh_statistics(build):
+    model = build("own_nets:Lazy")
+    assert model[3].in_features == 4 * 14 * 14
+    assert model[1].num_batches_tracked == 0
 
 
 def test_network_is_built_on_the_meta_device_too(build):
@@ -108,7 +151,17 @@ def test_network_is_built_on_the_meta_device_too(build):
             r"^model\.name: own_nets:broken\(num_classes=5\) failed \(RuntimeError: no such luck\)",
         ),
         ("own_nets:thousand", {}, r"^model\.name: own_nets:thousand maps .* to \(2, 1000\) instead of \(2, 5\)"),
-        ("own_nets:Tiny", {"widht": 3}, r"^model\.args\.widht: .* did you mean width\?"),
+        ("own_nets:Tiny", {"widht": 3}, r"^model\.args\.widht: .* did you mean model\.args\.width\?"),
+        (
+            "own_nets:Auxiliary",
+            {},
+            r"^model\.name: own_nets:Auxiliary maps .* to tuple instead of \(2, 5\) in training mode; ",
+        ),
+        (
+            "own_nets:Untrainable",
+            {},
+            r"^model\.name: own_nets:Untrainable fails on .* in training mode \(ValueError: not today\)",
+        ),
         ("own_nets:Tiny", {"width": "wide"}, r"^model\.name: own_nets:Tiny\(.*width='wide'\) failed"),
         ("own_nets:", {}, r"^model\.name: .* has no ''"),
     ],

@@ -121,7 +121,7 @@ def test_image_size_that_does_not_suit_names_the_next_that_does(name, larger):
         (
             "resnet18",
             {"zero_init_residul": True},
-            r"^model\.args\.zero_init_residul: .* did you mean zero_init_residual\?",
+            r"^model\.args\.zero_init_residul: .* did you mean model\.args\.zero_init_residual\?",
         ),
         ("resnet18", {"num_classes": 5}, r"^model\.args\.num_classes: "),
         ("resnet18", {"layers": [1, 1, 1, 1]}, r"^model\.args: resnet18 .*layers"),

@@ -119,7 +119,7 @@ def test_too_small_image_names_the_smallest_size_that_works(name, args, smallest
 @pytest.mark.parametrize(
     ("name", "args", "key", "words"),
     [
-        ("mlp", {"hiden": [10]}, "model.args.hiden", "did you mean hidden"),
+        ("mlp", {"hiden": [10]}, "model.args.hiden", "did you mean model.args.hidden?"),
         ("mlp", {"hidden": 10}, "model.args.hidden", "a list of whole numbers"),
         ("cnn", {"dropout": 1.0}, "model.args.dropout", ">= 0 and < 1"),
         ("cnn", {"dropout": True}, "model.args.dropout", ">= 0 and < 1"),

@@ -83,7 +83,6 @@ def test_hyperparameters_and_final_scores_stand_in_the_run_itself(tmp_path):
 
     report = Report(tmp_path, tensorboard=True, console=quiet())
     report.hparams({"model": {"name": "lenet5", "args": {}}, "seed": 0, "trainer": {"ema": None}}, {"test/top1": 0.97})
-    report.text("config", "    seed: 0")
     report.close()
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     events = read(tmp_path)
@@ -94,7 +93,6 @@ def test_hyperparameters_and_final_scores_stand_in_the_run_itself(tmp_path):
     assert start.hparams["model.name"].string_value == "lenet5"
     assert start.hparams["seed"].number_value == 0
     assert start.hparams["trainer.ema"].string_value == "none"
-    assert "config/text_summary" in events.Tags()["tensors"]
 
 
 def test_flatten_keeps_plain_values_and_writes_the_rest_as_text():

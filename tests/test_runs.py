@@ -239,6 +239,17 @@ def test_changed_networks_are_refused_on_resume_and_leave_the_config_alone(here,
     assert (here / "run/config.yaml").read_text() == before
 
 
+def test_a_run_that_fails_before_its_first_step_leaves_no_folder(here, capsys):
+    assert run("model=torchvision", "model.name=resnet81") == 2
+    assert run("data=mnist", "data.root=nowhere") == 3
+    assert not any(here.rglob("*.yaml"))
+    assert not list(here.glob("outputs/*"))
+    Path("mine").mkdir()
+    Path("mine/notes.txt").write_text("of the user")
+    assert run("data=mnist", "data.root=nowhere", "hydra.run.dir=mine") == 3
+    assert os.listdir("mine") == ["notes.txt"]
+
+
 def test_a_used_folder_is_refused(here, capsys):
     assert run(*QUICK, "trainer.epochs=1", "hydra.run.dir=run") == 0
     assert run(*QUICK, "hydra.run.dir=run") == 9

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
-from cnntrain import checkpoint, config, loop, runfolder, seconds_since_start, signals
+from cnntrain import checkpoint, config, loop, runfolder, signals, take_seconds
 from cnntrain import device as machine
 from cnntrain.commands.setup import Job, build_job, build_run
 from cnntrain.commands.show import flat_scores, next_commands, show_header, show_samples
-from cnntrain.errors import CheckpointError, CnntrainError, Interrupted
+from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted
 from cnntrain.files import write_atomic
 from cnntrain.report import Report
 from cnntrain.run import Run, load_weights
@@ -38,7 +38,12 @@ def train(settings: Settings, folder: Path, overrides: list[str]) -> dict[str, A
         runfolder.refuse_used(folder)
         # Before anything that takes time: a run killed before its first save starts again from this.
         describe(folder, settings, overrides)
-        return work(settings, folder, overrides)
+        try:
+            return work(settings, folder, overrides)
+        except (ConfigError, DataError):
+            if not (folder / "checkpoints").exists():
+                runfolder.remove_unstarted(folder)
+            raise
 
 
 def describe(folder: Path, settings: Settings, overrides: list[str]) -> None:
@@ -69,7 +74,7 @@ def note_end(folder: Path, status: str, error: CnntrainError) -> None:
     if (folder / runfolder.RESULTS).exists():
         return
     with suppress(OSError, CnntrainError):  # the disk may be what failed
-        runfolder.write_results(folder, {"status": status, "error": str(error), "seconds": seconds_since_start()})
+        runfolder.write_results(folder, {"status": status, "error": str(error), "seconds": take_seconds()})
 
 
 def _work(
@@ -105,7 +110,7 @@ def _work(
         "ended": ended,
         "bad_images": list_bad_images(job, folder, report),
     }
-    results["seconds"] = round(seconds_since_start(), 2)
+    results["seconds"] = round(take_seconds(), 2)
     runfolder.write_results(folder, results)
     report.hparams(config.to_plain(settings), flat_scores(results))
     report.finish(results | {"folder": str(folder)}, next_commands(settings, folder))

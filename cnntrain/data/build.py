@@ -1,5 +1,6 @@
 """From settings to the three splits, with everything that the model must know about the images."""
 
+import functools
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -66,17 +67,18 @@ def _tensor_set(request: Request) -> Data:
     def prepare(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return resize_batch(convert_channels(images, channels), size), labels if moved is None else moved[labels]
 
-    train_part, test_part = whole.train, whole.test
-    mean, std = choose_statistics(request, channels, lambda: _statistics(request, prepare(*train_part)[0]))
-    train_index, val_index = take_val(train_part[1], request)
+    images, labels = whole.train
+    train_index, val_index = take_val(labels, request)
+    whole_train = functools.cache(lambda: prepare(images[train_index], labels[train_index]))  # resized once at most
+    mean, std = choose_statistics(request, channels, lambda: _statistics(request, channels, lambda: whole_train()[0]))
     parts: dict[str, tuple[Tensor, Tensor]] = {}
     if "train" in request.splits:
-        train_index = train_index[take_limit(train_part[1][train_index], request)]
-        parts["train"] = prepare(train_part[0][train_index], train_part[1][train_index])
+        kept = train_index[take_limit(labels[train_index], request)]
+        parts["train"] = whole_train() if settings.limit is None else prepare(images[kept], labels[kept])
     if "val" in request.splits:
-        parts["val"] = prepare(train_part[0][val_index], train_part[1][val_index])
+        parts["val"] = prepare(images[val_index], labels[val_index])
     if "test" in request.splits:
-        parts["test"] = prepare(*test_part)
+        parts["test"] = prepare(*whole.test)
     room = Room(request.device)
     loaders = {name: _loader(images, labels, name, room, request) for name, (images, labels) in parts.items()}
     if "train" in loaders:
@@ -108,15 +110,15 @@ def _loader(images: Tensor, labels: Tensor, split: str, room: Room, request: Req
     )
 
 
-def _statistics(request: Request, train_images: Tensor) -> statistics.Statistics:
-    name, channels = request.settings.name, train_images.shape[1]
+def _statistics(request: Request, channels: int, train_images: Callable[[], Tensor]) -> statistics.Statistics:
+    name = request.settings.name
     if name in statistics.KNOWN:
         mean, std = statistics.KNOWN[name]
         if len(mean) in (1, channels):
             request.notes.append(f"mean and std: the known ones of {name}")
             return mean * (channels // len(mean)), std * (channels // len(std))
     request.notes.append("mean and std: computed on the training images")
-    return statistics.compute(train_images)
+    return statistics.compute(train_images())
 
 
 def convert_channels(images: Tensor, channels: int) -> Tensor:

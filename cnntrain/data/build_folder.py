@@ -18,11 +18,12 @@ from cnntrain.data.common import (
     take_val,
 )
 from cnntrain.data.decoder import Decoder
-from cnntrain.data.folder import FolderSplit, align, find_splits, fingerprint, scan, shown
+from cnntrain.data.folder import FolderSplit, align, find_splits, fingerprint, scan
 from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader
 from cnntrain.data.view import RandomView, View
-from cnntrain.device import available_cores, free_memory, generator
+from cnntrain.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.errors import ConfigError, DataError
+from cnntrain.paths import shown
 from cnntrain.settings.data import LoaderKind
 
 IMAGE_SIZE = 224
@@ -176,8 +177,8 @@ def _place(split: str, size: int, crops: bool, room: Room, request: Request) -> 
     if place is None and kind is LoaderKind.memory:
         if size > free_memory(torch.device("cpu")):
             raise ConfigError(f"data.loader: memory needs {gigabytes(size)} for {split}, more than is free; use stream")
-        place = "device" if request.device.type == "cpu" else "host"
+        place = "device" if shares_memory(request.device) else "host"
     if place is not None:
-        where = "memory" if request.device.type == "cpu" else f"{place} memory"
+        where = "memory" if shares_memory(request.device) else f"{place} memory"
         request.notes.append(f"{split}: decoded once, at first use, {gigabytes(size)} in {where}")
     return place

@@ -9,7 +9,7 @@ from torch import Tensor
 from cnntrain.data.loaders import Loader
 from cnntrain.data.split import count_of, stratified
 from cnntrain.data.statistics import Statistics
-from cnntrain.device import free_memory
+from cnntrain.device import free_memory, shares_memory
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.data import DataSettings
@@ -122,9 +122,8 @@ class Room:
     """How much decoded data may lie in memory: a quarter of what is free, on the device first, then on the host."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.host = free_memory(torch.device("cpu")) // SHARE
-        self.near = 0 if device.type == "cpu" else free_memory(device) // SHARE
+        self.near = free_memory(device) // SHARE
+        self.host = 0 if shares_memory(device) else free_memory(torch.device("cpu")) // SHARE
 
     def take(self, size: int) -> str | None:
         """Reserve `size` bytes: `device`, `host`, or None where neither has them."""
@@ -133,7 +132,7 @@ class Room:
             return "device"
         if size <= self.host:
             self.host -= size
-            return "device" if self.device.type == "cpu" else "host"
+            return "host"
         return None
 
 

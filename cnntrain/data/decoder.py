@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from cnntrain.data.decode import BadImage, read_image
-from cnntrain.data.folder import Paths, shown
+from cnntrain.data.folder import Paths
 from cnntrain.data.view import RandomView, View
 from cnntrain.device import mix_seed
 from cnntrain.errors import DataError
+from cnntrain.paths import shown
 from cnntrain.settings.data import OnBadImage
 
 BOX = -5  # part of the seed that keeps these draws apart from all others

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.errors import DataError
+from cnntrain.paths import need_image_folder, shown
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # beside everything that begins with a dot
@@ -61,21 +62,13 @@ class FolderSplit:
         return FolderSplit(self.classes, self.paths.take(indices), self.labels[indices], self.sizes[indices])
 
 
-def shown(path: Path | str) -> str:
-    """A path for a message: one line, whatever bytes its name holds."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-
-
 def find_splits(root: Path) -> dict[str, Path]:
     """The folders of `train`, `val` and `test` below `root`; one folder of class folders is all `train`.
 
     Raises:
         DataError: no such folder.
     """
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "is not there"
-        raise DataError(f"data.root: {shown(root)} {what}; give the folder that holds train/, or one of class folders")
+    need_image_folder(root)
     names = {entry.name for entry in _entries(root) if _is_dir(entry) and not _is_clutter(entry.name)}
     if not names & set(SPLIT_NAMES) or ("train" not in names and names - set(SPLIT_NAMES)):
         return {"train": root}

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.data.folder import shown
 from cnntrain.data.split import stratified
 from cnntrain.errors import DataError, FileSystemError
+from cnntrain.paths import shown
 
 NAMES = ("digits", "mnist", "cifar10", "cifar100")
 DIGITS_TEST = (1797, 360)  # seed and size of the digits' test part, the same for every run
@@ -121,7 +121,10 @@ def _torchvision(name: str, root: Path, download: bool, say: Callable[[str], obj
 # URLError is an OSError; the others come from half a file.
 _DOWNLOAD_ERRORS = (OSError, RuntimeError, http.client.HTTPException, EOFError, zlib.error, tarfile.TarError)
 
-_DISK_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
+_DISK_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG),  # a path that cannot be made
+)
 
 
 def _download(kind: Any, name: str, root: Path, say: Callable[[str], object]) -> None:
@@ -129,6 +132,7 @@ def _download(kind: Any, name: str, root: Path, say: Callable[[str], object]) ->
     patience = socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)  # torchvision sets none: a dead connection would hang for ever
     try:
+        root.mkdir(parents=True, exist_ok=True)
         kind(str(root), train=True, download=True)
     except _DOWNLOAD_ERRORS as error:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:

@@ -6,6 +6,7 @@ Every network maps float (N, channels, S, S) to logits (N, classes).
 from typing import TYPE_CHECKING
 
 from cnntrain.errors import ConfigError
+from cnntrain.faults import unknown_arguments
 from cnntrain.settings.model import ModelSettings
 from cnntrain.settings.nets import OWN_NETS
 
@@ -26,8 +27,9 @@ def build_model(
     name = settings.name
     sizes = {"classes": classes, "channels": channels, "image_size": image_size}
     if name in OWN_NETS or ":" in name:
-        for key, value, rule in settings.faults():
-            raise ConfigError(f"model.{key}: {value!r} is not allowed; must be {rule}")
+        wrong = [f"model.{key}: must be {rule} (given {value})" for key, value, rule in settings.faults()]
+        if found := unknown_arguments(settings) + wrong:
+            raise ConfigError("\n".join(found))
         if name in OWN_NETS:
             from cnntrain.models.small import build_small
 

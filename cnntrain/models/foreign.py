@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from cnntrain.device import restore_rng_state, rng_state
 from cnntrain.errors import ConfigError
-from cnntrain.settings.nets import nearest
+from cnntrain.faults import hint, nearest, unknown_argument
 
 
 def build_foreign(name: str, args: dict[str, Any], *, classes: int, channels: int, image_size: int) -> nn.Module:
@@ -46,7 +48,8 @@ def _find(name: str) -> Callable[..., Any]:
     if build is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         where = module.__file__ or module_name
-        raise ConfigError(f"model.name: {where} has no {attribute!r}; {nearest(attribute, functions)}")
+        advice = hint(nearest(attribute, functions), f"it has {', '.join(functions) or 'no function at all'}")
+        raise ConfigError(f"model.name: {where} has no {attribute!r}{advice}")
     if not callable(build):
         raise ConfigError(f"model.name: {name} is of type {type(build).__name__}; it must be a function or class")
     return build
@@ -55,9 +58,9 @@ def _find(name: str) -> Callable[..., Any]:
 def _call(build: Callable[..., Any], name: str, args: dict[str, Any], offered: dict[str, int]) -> Any:
     parameters = inspect.signature(build).parameters
     takes_all = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
-    for key in args:
+    for key, value in args.items():
         if key not in parameters and not takes_all:
-            raise ConfigError(f"model.args.{key}: {name} has no such parameter; {nearest(key, parameters)}")
+            raise ConfigError(unknown_argument(name, key, value, parameters))
     accepted = {key: value for key, value in offered.items() if takes_all or key in parameters}
     try:
         return build(**(accepted | args))
@@ -67,26 +70,44 @@ def _call(build: Callable[..., Any], name: str, args: dict[str, Any], offered: d
 
 
 def _try_out(model: nn.Module, name: str, classes: int, channels: int, image_size: int) -> None:
-    """Refuse a network that does not map (2, channels, S, S) to (2, classes); evaluation mode: nothing changes."""
+    """Refuse a network that does not map (2, channels, S, S) to (2, classes), in evaluation and in training mode.
+
+    Its mode and buffers and the random streams stay as they are.
+    """
     weights = next(model.parameters(), None)
     device = torch.device("cpu") if weights is None else weights.device
-    training = model.training
-    shape = (2, channels, image_size, image_size)
+    images = torch.zeros((2, channels, image_size, image_size), device=device)
+    training, streams = model.training, rng_state(device)
     try:
         with torch.no_grad():
-            logits = model.eval()(torch.zeros(shape, device=device))
-    except Exception as error:
-        raise ConfigError(
-            f"model.name: {name} fails on a batch of images {shape} ({_brief(error)}); "
-            "let it take in_channels and image_size, or set data.channels and data.image_size"
-        ) from error
+            _try_mode(model.eval(), name, images, classes)
+            _try_mode(model.train(), name, images, classes)
     finally:
         model.train(training)
+        restore_rng_state(streams, device)
+
+
+def _try_mode(model: nn.Module, name: str, images: torch.Tensor, classes: int) -> None:
+    shape = tuple(images.shape)
+    mode = " in training mode" if model.training else ""
+    buffers = {key: buffer.clone() for key, buffer in model.named_buffers() if not is_lazy(buffer)}
+    try:
+        logits = model(images)
+    except Exception as error:
+        fits = "let it take in_channels and image_size, or set data.channels and data.image_size"
+        raise ConfigError(
+            f"model.name: {name} fails on a batch of images {shape}{mode} ({_brief(error)}); "
+            + ("correct it" if model.training else fits)
+        ) from error
+    finally:
+        for key, buffer in model.named_buffers():
+            if key in buffers:
+                buffer.copy_(buffers[key])
     given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
     if given != (2, classes):
         raise ConfigError(
-            f"model.name: {name} maps {shape} to {given} instead of {(2, classes)}; "
-            "let it take num_classes and return logits"
+            f"model.name: {name} maps {shape} to {given} instead of {(2, classes)}{mode}; "
+            "let it take num_classes and return logits alone"
         )
 
 

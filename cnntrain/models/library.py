@@ -1,6 +1,5 @@
 """torchvision's classification networks by name, fitted to the classes, channels and image size of the data."""
 
-import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from torch import nn
 from torch.func import functional_call
 
 from cnntrain.errors import ConfigError
+from cnntrain.faults import hint, nearest, unknown_argument
 from cnntrain.settings.model import Stem
-from cnntrain.settings.nets import OWN_NETS, nearest
+from cnntrain.settings.nets import OWN_NETS
 
 SMALL_IMAGE = 64  # pixels; below, a 7x7/2 convolution and a max-pool throw most of the image away
 ROOMY = 448  # pixels; patches of 14, 16 and 32 and windows of 7 fit: what fails here fails at every size
@@ -59,9 +59,9 @@ class _Recipe:
     def __post_init__(self) -> None:
         self.builder = _find(self.name)
         known = _arguments(self.builder)
-        for key in self.args:
+        for key, value in self.args.items():
             if key not in known:
-                raise ConfigError(f"model.args.{key}: {self.name} has no such argument; {nearest(key, known)}")
+                raise ConfigError(unknown_argument(self.name, key, value, known))
         self.size_key = next((key for key in ("image_size", "input_size") if key in known), None)
 
     def build(self, size: int) -> tuple[nn.Module, list[str]]:
@@ -135,9 +135,8 @@ def _find(name: str) -> Callable[..., nn.Module]:
     if "." in name:
         module, _, function = name.rpartition(".")
         raise ConfigError(f"model.name: {name!r} is not known; write a function of your own as {module}:{function}")
-    close = difflib.get_close_matches(name, [*OWN_NETS, *names], n=1)
-    advice = f"did you mean {close[0]}?" if close else "`cnntrain models` lists the names"
-    raise ConfigError(f"model.name: {name!r} is not known; {advice}")
+    advice = hint(nearest(name, [*OWN_NETS, *names]), "`cnntrain models` lists the names")
+    raise ConfigError(f"model.name: {name!r} is not known{advice}")
 
 
 def _arguments(builder: Callable[..., nn.Module]) -> list[str]:

@@ -159,10 +159,6 @@ class Report:
         if self._tensorboard:
             self._tensorboard.hparams(settings, scores, self._step)
 
-    def text(self, tag: str, markdown: str) -> None:
-        if self._tensorboard:
-            self._tensorboard.text(tag, markdown, self._step)
-
     def flush(self) -> None:
         """Hand over to the disk what TensorBoard still holds back; all else is there already."""
         if self._tensorboard:

@@ -15,7 +15,7 @@ FLUSH_SECONDS = 5  # what a killed run can lose
 
 
 class TensorBoardLog:
-    """Writes scalars, pictures, texts, the graph and the hyperparameters of one run.
+    """Writes scalars, pictures, the graph and the hyperparameters of one run.
 
     Args:
         resume_step: hide what was written for later steps, as it will be trained again; None: hide all of it.
@@ -38,9 +38,6 @@ class TensorBoardLog:
     def picture(self, tag: str, image: NDArray[np.uint8], step: int) -> None:
         """An RGB picture (H, W, 3)."""
         self._writer.add_image(tag, image, step, dataformats="HWC")
-
-    def text(self, tag: str, markdown: str, step: int) -> None:
-        self._writer.add_text(tag, markdown, step)
 
     def graph(self, model: nn.Module, images: torch.Tensor) -> str:
         """Trace the model on images (N, C, S, S); answers why that failed, or "".

@@ -1,6 +1,5 @@
 """The arguments of our own networks (`model.args`), checked without torch."""
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -87,22 +86,9 @@ OWN_NETS: dict[str, type[MlpArgs | Lenet5Args | CnnArgs]] = {
 
 
 def argument_faults(name: str, args: dict[str, Any]) -> list[tuple[str, Any, str]]:
-    """What is wrong with the arguments of our own network `name`, as (key, value, rule); [] for any other network."""
+    """Values that an argument of our own network `name` cannot take, as (key, value, rule); [] for other networks."""
     if name not in OWN_NETS:
         return []
     known = {item.name: item.metadata for item in fields(OWN_NETS[name])}
-    found = []
-    for key, value in args.items():
-        if key not in known:
-            found.append((key, value, f"an argument of {name} ({nearest(key, known)})"))
-        elif not known[key]["fits"](value):
-            found.append((key, value, known[key]["rule"]))
-    return found
-
-
-def nearest(word: str, known: Any) -> str:
-    """What to write instead of `word`: the name most like it, or all names where none is like it."""
-    close = difflib.get_close_matches(word, list(known), n=1)
-    if close:
-        return f"did you mean {close[0]}?"
-    return "choose from " + ", ".join(known) if known else "there is none to set"
+    given = [(key, value, known[key]) for key, value in args.items() if key in known]
+    return [(key, value, about["rule"]) for key, value, about in given if not about["fits"](value)]

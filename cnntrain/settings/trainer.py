@@ -23,7 +23,9 @@ class TrainerSettings:
     max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m; the schedule is not shortened
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     precision: Precision = Precision.auto
-    threads: Optional[int] = number(None, ge=1)  # of torch on the CPU; null: the cores of this process
+    threads: Optional[int] = number(
+        None, ge=1
+    )  # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
     channels_last: Optional[bool] = None  # memory layout of images and weights; null: on for convolutional nets
     compile: bool = False
     deterministic: bool = False  # only algorithms that repeat their bits, slower on a GPU
