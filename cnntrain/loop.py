@@ -159,8 +159,7 @@ def train_step(run: Run, task: Task, micro_batches: list[tuple[Tensor, Tensor]])
 
 def log_row(run: Run, meter: "Meter") -> dict[str, Any]:
     """The measures since the last log row; the only place in an epoch where the host waits for the device."""
-    run.check_loss()
-    row = {"step": run.progress.step, "epoch": run.progress.epoch + 1, **run.log_window.read()}
+    row = {"step": run.progress.step, "epoch": run.progress.epoch + 1, **run.read_log_window()}
     run.fold_log_window()
     return row | {"lr": run.optimizer.param_groups[0]["lr"], "grad_norm": float(run.grad_norm), **meter.read()}
 

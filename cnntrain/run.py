@@ -132,15 +132,16 @@ class Run:
         seconds = progress.train_seconds + progress.epoch_train_seconds
         return (progress.images + self.epoch_window.images) / seconds if seconds else 0.0
 
-    def check_loss(self) -> None:
-        """Raise NonFiniteError if the loss since the last log row is NaN or infinite."""
-        loss = self.log_window.read()["loss"]
-        if not math.isfinite(loss):
-            raise self._non_finite(f"the loss is {loss}")
+    def read_log_window(self) -> dict[str, float]:
+        """Loss and accuracy since the last log row; NonFiniteError if that loss is NaN or infinite."""
+        scores = self.log_window.read()
+        if not math.isfinite(scores["loss"]):
+            raise self._non_finite(f"the loss is {scores['loss']}")
+        return scores
 
     def check_finite(self) -> None:
         """Raise NonFiniteError if that loss or any weight is: nothing of the kind may reach a checkpoint."""
-        self.check_loss()
+        self.read_log_window()
         norms = torch._foreach_norm([p.detach() for p in self.model.parameters()])
         if not math.isfinite(torch.stack([norm.float() for norm in norms]).sum().item()):
             raise self._non_finite("a weight is NaN or infinite")

@@ -1,6 +1,8 @@
 """`cnntrain check [overrides]`: would this run work, what does it need, how long would it take? Writes nothing."""
 
+import itertools
 import time
+from contextlib import closing
 
 import torch
 from torch.nn import functional
@@ -24,9 +26,8 @@ def check(settings: Settings) -> None:
     assert data.train is not None
     assert data.val is not None
     task = make_task(job, lambda state, best: None, report, signals.Stop())
-    batches = data.train.batches()
-    group = [batch for batch, _ in zip(batches, range(settings.trainer.accumulate), strict=False)]
-    batches.close()  # type: ignore[attr-defined]
+    with closing(data.train.batches()) as batches:
+        group = list(itertools.islice(batches, settings.trainer.accumulate))
 
     run.model.train()
     seconds = []

@@ -1,6 +1,7 @@
 """What a run shows of itself before its first step and after its last."""
 
 import shlex
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,8 @@ def show_samples(job: Job, report: Report) -> None:
     """Augmented training images and the graph of the model, for TensorBoard."""
     data = job.data
     assert data.train is not None
-    batches = data.train.batches()
-    images, labels = next(batches)
-    if hasattr(batches, "close"):
-        batches.close()
+    with closing(data.train.batches()) as batches:
+        images, labels = next(batches)
     job.model.eval()  # tracing must move neither batch statistics nor random streams
     inputs = job.augment(images[:32], machine.generator(job.device, job.settings.seed, 0, 0))
     mean, std = (torch.tensor(values, device=job.device).view(-1, 1, 1) for values in (data.mean, data.std))
