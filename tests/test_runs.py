@@ -321,10 +321,12 @@ def test_kill_minus_9_in_the_middle_of_an_epoch_loses_no_bit(here):
     words = [sys.executable, "-m", "cnntrain", *QUICK, "trainer.epochs=40", "trainer.save_every=3"]
     subprocess.run([*words, "hydra.run.dir=whole"], check=True, capture_output=True)
     process = subprocess.Popen([*words, "hydra.run.dir=killed"], stdout=subprocess.DEVNULL)
-    threading.Timer(120, process.kill).start()
+    rescue = threading.Timer(120, process.kill)
+    rescue.start()
     while not Path("killed/checkpoints/previous/state.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     process.kill()
     process.wait()
+    rescue.cancel()
     subprocess.run([sys.executable, "-m", "cnntrain", "resume", "killed"], check=True, capture_output=True)
     assert results("killed")["weights_sha256"] == results("whole")["weights_sha256"]
