@@ -43,7 +43,7 @@ def _tell(error: Exception, folder: Path | None) -> int:
     fault = error if isinstance(error, CnntrainError) else _as_fault(error)
     if fault is None:
         report = _save_traceback(folder)
-        say(f"error: this is a bug of cnntrain ({_brief(error)}); please report it with {report}")
+        say(f"error: this is a bug of cnntrain ({brief(error)}); please report it with {report}")
         return OUR_BUG
     for line in str(fault).splitlines():
         say(line if isinstance(fault, Interrupted) else f"error: {line}")
@@ -65,8 +65,9 @@ def _as_fault(error: Exception) -> CnntrainError | None:
     return None
 
 
-def _brief(error: Exception) -> str:
-    lines = str(error).splitlines()
+def brief(error: Exception) -> str:
+    """The kind and first line of an error."""
+    lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 

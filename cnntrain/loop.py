@@ -18,7 +18,7 @@ from cnntrain.errors import CnntrainError, Interrupted, NonFiniteError
 from cnntrain.metrics import Window
 from cnntrain.run import Progress, Run
 from cnntrain.settings.schedule import PlateauSettings, ScheduleSettings
-from cnntrain.settings.trainer import TrainerSettings
+from cnntrain.settings.trainer import Precision, TrainerSettings
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -172,7 +172,15 @@ def finish_epoch(run: Run, task: Task, clock: "Clock") -> str:
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
     task.report.validating(len(task.val))
-    val = evaluate(run, run.eval_model, task.val, task.normalise, stop=task.stop, advance=task.report.advance)
+    val = evaluate(
+        run.eval_model,
+        task.val,
+        task.normalise,
+        run.device,
+        run.precision,
+        stop=task.stop,
+        advance=task.report.advance,
+    )
 
     progress.validated_step = progress.step
     best = progress.is_best(val["top1"], val["loss"])
@@ -217,10 +225,11 @@ def end_reason(run: Run, task: Task, clock: "Clock") -> str:
 
 @torch.no_grad()  # not inference_mode: a loader may decode its images at first use and keep them
 def evaluate(
-    run: Run,
     model: torch.nn.Module,
     loader: Loader,
     normalise: Callable[[Tensor], Tensor],
+    device: torch.device,
+    precision: Precision,
     *,
     stop: StopFlag | None = None,
     advance: Callable[[int], None] | None = None,
@@ -231,10 +240,10 @@ def evaluate(
     `collect` is given the float32 logits (N, C) and labels (N,) of each micro-batch.
     """
     model.eval()
-    window = Window(run.device, top5=True)
+    window = Window(device, top5=True)
     with closing(loader.batches()) as batches:
         for images, labels in batches:
-            with machine.autocast(run.precision, run.device):
+            with machine.autocast(precision, device):
                 logits = model(normalise(images))
             logits = logits.float()
             window.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)

@@ -164,18 +164,17 @@ class Ema:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay, self.updates = decay, 0
         self.model = copy.deepcopy(model).requires_grad_(False)
-        pairs = list(zip(_tensors(self.model), _tensors(model), strict=True))
-        self._averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters of batch norms
+        # The tensors of both networks, in the same order: all of them are changed in place and never replaced.
+        self._averages, self._counters = _split(self.model)  # the counters of batch norms are copied, not averaged
+        self._sources, self._counter_sources = _split(model)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after a step."""
         weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 1.0
-        for pairs, mean in ((self._averaged, weight), (self._copied, None)):
-            if pairs:
-                old, new = map(list, zip(*pairs, strict=True))
-                torch._foreach_copy_(old, new) if mean is None else torch._foreach_lerp_(old, new, mean)
+        torch._foreach_lerp_(self._averages, self._sources, weight)
+        if self._counters:
+            torch._foreach_copy_(self._counters, self._counter_sources)
         self.updates += 1
 
     def state(self) -> dict[str, Any]:
@@ -188,8 +187,9 @@ class Ema:
         self.updates = state["updates"]
 
 
-def _tensors(model: nn.Module) -> list[Tensor]:
-    return [*model.parameters(), *model.buffers()]
+def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    tensors = [*model.parameters(), *model.buffers()]
+    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

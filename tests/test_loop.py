@@ -215,7 +215,7 @@ def test_early_stop_counts_epochs_without_gain():
 
 def test_scores_equal_a_plain_loop():
     run, task = make_run(), make_task()
-    scores = loop.evaluate(run, run.model, task.val, task.normalise)
+    scores = loop.evaluate(run.model, task.val, task.normalise, run.device, run.precision)
     with torch.no_grad():
         logits = run.model(task.val.pixels.float() / 255)
     loss = nn.functional.cross_entropy(logits, task.val.labels).item()

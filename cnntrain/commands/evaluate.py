@@ -9,7 +9,6 @@ import torch
 from cnntrain import checkpoint, config, loop
 from cnntrain.commands.setup import (
     build_job,
-    build_run,
     refuse_foreign_code,
     refuse_other_split,
     with_preprocessing,
@@ -42,10 +41,9 @@ def evaluate(target: Path, overrides: list[str]) -> dict[str, Any]:
     report = Report(None, tensorboard=False)
     settings = with_preprocessing(settings, about, differences)
     job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"])
-    run, _ = build_run(job)
     if about["data_fingerprint"] != job.data.fingerprint:
         report.warn("these images are not those of the run: its validation part may now hold images trained on")
-    load_weights(run.eval_model, state["ema"]["model"] if state["ema"] else state["model"])
+    load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
     results: dict[str, Any] = {"checkpoint": str(folder)}
     for split, loader in (("val", job.data.val), ("test", job.data.test)):
         if loader is None:
@@ -58,7 +56,9 @@ def evaluate(target: Path, overrides: list[str]) -> dict[str, Any]:
             labels.append(known)
 
         report.validating(len(loader), phase="testing" if split == "test" else "validating")
-        scores = loop.evaluate(run, run.eval_model, loader, job.normalise, advance=report.advance, collect=collect)
+        scores = loop.evaluate(
+            job.model, loader, job.normalise, job.device, job.precision, advance=report.advance, collect=collect
+        )
         results[split] = scores | {"classes": per_class(torch.cat(logits), torch.cat(labels), job.data.classes)}
     report.scores(results)
     report.close()

@@ -196,7 +196,14 @@ def score(job: Job, run: Run, task: loop.Task, folder: Path, report: Report) -> 
     assert loader is not None
     report.validating(len(loader), phase="testing" if data.test else "validating")
     scores = loop.evaluate(
-        run, model, loader, task.normalise, stop=task.stop, advance=report.advance, collect=counts.add
+        model,
+        loader,
+        task.normalise,
+        run.device,
+        run.precision,
+        stop=task.stop,
+        advance=report.advance,
+        collect=counts.add,
     )
     report.confusion(f"{split}/confusion", counts.matrix.cpu(), data.classes)
     return {

@@ -14,6 +14,7 @@ from torch.nn.parameter import is_lazy
 from cnntrain.device import restore_rng_state, rng_state
 from cnntrain.errors import ConfigError
 from cnntrain.faults import hint, nearest, unknown_argument
+from cnntrain.guard import brief
 
 
 def build_foreign(name: str, args: dict[str, Any], *, classes: int, channels: int, image_size: int) -> nn.Module:
@@ -41,7 +42,7 @@ def _find(name: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module can fail with anything
         raise ConfigError(
-            f"model.name: cannot import {module_name!r} of {name} ({_brief(error)}); "
+            f"model.name: cannot import {module_name!r} of {name} ({brief(error)}); "
             f"it must lie in the current folder {here} or be installed"
         ) from error
     build = getattr(module, attribute, None)
@@ -66,7 +67,7 @@ def _call(build: Callable[..., Any], name: str, args: dict[str, Any], offered: d
         return build(**(accepted | args))
     except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in (accepted | args).items())
-        raise ConfigError(f"model.name: {name}({given}) failed ({_brief(error)}); correct it or model.args") from error
+        raise ConfigError(f"model.name: {name}({given}) failed ({brief(error)}); correct it or model.args") from error
 
 
 def _try_out(model: nn.Module, name: str, classes: int, channels: int, image_size: int) -> None:
@@ -96,7 +97,7 @@ def _try_mode(model: nn.Module, name: str, images: torch.Tensor, classes: int) -
     except Exception as error:
         fits = "let it take in_channels and image_size, or set data.channels and data.image_size"
         raise ConfigError(
-            f"model.name: {name} fails on a batch of images {shape}{mode} ({_brief(error)}); "
+            f"model.name: {name} fails on a batch of images {shape}{mode} ({brief(error)}); "
             + ("correct it" if model.training else fits)
         ) from error
     finally:
@@ -109,9 +110,3 @@ def _try_mode(model: nn.Module, name: str, images: torch.Tensor, classes: int) -
             f"model.name: {name} maps {shape} to {given} instead of {(2, classes)}{mode}; "
             "let it take num_classes and return logits alone"
         )
-
-
-def _brief(error: Exception) -> str:
-    """The kind and first line of an error."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
