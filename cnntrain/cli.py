@@ -15,39 +15,16 @@ from typing import TYPE_CHECKING, Any
 from cnntrain import __version__
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.guard import INTERRUPTED, guard
+from cnntrain.manual import COMMANDS, HELP
 from cnntrain.paths import conf_dir, need_image_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-COMMANDS = ("train", "resume", "eval", "models", "check")
 TERMINATED = 143
-HELP = {
-    "resume": """\
-usage: cnntrain resume RUN_DIR [KEY=VALUE ...]
-
-Go on with a run that was stopped, killed or is to train longer. The run's own
-config is used; values can be changed, groups (model=, data=, ...) cannot.
-
-  cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00
-  cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00 trainer.epochs=50
-""",
-    "eval": """\
-usage: cnntrain eval RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...] [out=FILE.json]
-
-Score a trained network on its validation and test images. The checkpoint knows
-its classes, its preprocessing and its config; values can be changed, groups
-(model=, data=, ...) cannot. Of a run folder the best epoch is taken.
-
-  cnntrain eval outputs/digits/lenet5/2026-01-31_12-00-00
-  cnntrain eval RUN_DIR/checkpoints/last data.root=/data/photos out=scores.json
-""",
-    "models": """\
-usage: cnntrain models [WORD ...]
-
-The networks that model= knows, with a line on each; WORDs narrow the list.
-""",
-}
+# Words of a command itself, beside the overrides of the run's config.
+OWN_KEYS = {"eval": ("out",), "summary": ("formulas", "out")}
+SAVED_RUN = {"resume": "resume", "eval": "evaluate", "explain": "explain"}  # command -> module of commands/
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,11 +44,13 @@ def _run(words: list[str]) -> int:
     if command in HELP and ("--help" in words or "-h" in words):
         print(HELP[command], end="")
         return 0
-    if command == "models":
-        _load("models")(words)
+    if command in ("models", "filter"):
+        _load(command)(words)
         return 0
-    if command in ("resume", "eval"):
+    if command in SAVED_RUN:
         return _saved_run(command, words)
+    if command == "summary":
+        return _summary(words)
     if "--help" in words or "-h" in words:
         print(_help())
         return 0
@@ -104,7 +83,7 @@ def _load(command: str) -> Any:
     return getattr(importlib.import_module(f"cnntrain.commands.{command}"), command)
 
 
-# --- resume and eval -------------------------------------------------------------------------------------------------
+# --- resume, eval and explain ----------------------------------------------------------------------------------------
 
 
 def _saved_run(command: str, words: list[str]) -> int:
@@ -114,11 +93,21 @@ def _saved_run(command: str, words: list[str]) -> int:
     if flags:
         raise ConfigError(f"{' '.join(flags)}: no flag of {command}; see cnntrain {command} --help")
     target, overrides = Path(words[0]), words[1:]
-    _check_overrides(target, [word for word in overrides if not (command == "eval" and word.startswith("out="))])
-    function = _load("resume" if command == "resume" else "evaluate")
+    _check_overrides(target, _part(command, overrides)[1])
+    function = _load(SAVED_RUN[command])
     return guard(
         lambda: function(target, overrides), lambda: target if command == "resume" and target.is_dir() else None
     )
+
+
+def _part(command: str, words: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The command's own KEY=VALUE words, and the overrides."""
+    if command == "explain":
+        from cnntrain.explain.words import read_words
+
+        return {}, read_words(words)[1]
+    own = [word for word in words if word.partition("=")[0] in OWN_KEYS.get(command, ())]
+    return dict(word.split("=", 1) for word in own if "=" in word), [word for word in words if word not in own]
 
 
 def _check_overrides(target: Path, overrides: list[str]) -> None:
@@ -133,6 +122,24 @@ def _check_overrides(target: Path, overrides: list[str]) -> None:
     settings = config.from_plain(plain, overrides, source=str(target / "config.yaml"))
     if settings.data.name == "imagefolder":
         need_image_folder(Path(settings.data.root))
+
+
+# --- summary ---------------------------------------------------------------------------------------------------------
+
+
+def _summary(words: list[str]) -> int:
+    """Nothing is read from disk but the config: the data set only says how its images look."""
+    from cnntrain import config
+    from cnntrain.overrides import open_mappings, read_flags
+
+    own, words = _part("summary", words)
+    flags, overrides, asked = read_flags(words)
+    if extra := [word for word in flags if word != asked.config_dir and not word.startswith(("--config-dir", "-cd"))]:
+        raise ConfigError(f"{' '.join(extra)}: no flag of summary; see cnntrain summary --help")
+    tree = config.inspect([*open_mappings(overrides), "data.root=."], config_dir=asked.config_dir)
+    named = any(word.lstrip("+").startswith(("data=", "experiment=")) for word in overrides)
+    _load("summary")(config.settle(tree), own, data_named=named, option=tree.hydra.runtime.choices.model)
+    return 0
 
 
 # --- train and check -------------------------------------------------------------------------------------------------

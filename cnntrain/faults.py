@@ -162,7 +162,7 @@ def unknown_option(group: str, name: object, options: list[str]) -> str:
     return (
         f"{group}: no option {name}; "
         + (f"did you mean {group}={meant}? " if meant else "")
-        + f"options: {', '.join(shown)}"
+        + ("`cnntrain models` lists them" if group == "model" else f"options: {', '.join(shown)}")
     )
 
 

@@ -10,28 +10,29 @@ from typing import Any, BinaryIO
 
 from cnntrain.errors import FileSystemError
 
+RUN_DIR = "hydra.run.dir=DIR"  # the word that chooses another place, where the caller names none
 _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-    errno.EROFS: "choose a folder that can be written with hydra.run.dir=DIR",
-    errno.EACCES: "choose a folder that you may write with hydra.run.dir=DIR",
-    errno.EPERM: "choose a folder that you may write with hydra.run.dir=DIR",
-    errno.EEXIST: "a file is in the way: move it, or choose another folder with hydra.run.dir=DIR",
-    errno.ENOTDIR: "a file is in the way: move it, or choose another folder with hydra.run.dir=DIR",
-    errno.ENAMETOOLONG: "choose a shorter name with hydra.run.dir=DIR",
+    errno.EROFS: "choose a folder that can be written with {word}",
+    errno.EACCES: "choose a folder that you may write with {word}",
+    errno.EPERM: "choose a folder that you may write with {word}",
+    errno.EEXIST: "a file is in the way: move it, or choose another folder with {word}",
+    errno.ENOTDIR: "a file is in the way: move it, or choose another folder with {word}",
+    errno.ENAMETOOLONG: "choose a shorter name with {word}",
 }
 
 
 def file_system_error(
-    path: Path, error: OSError, *, what: str = "cannot be written", needed: int | None = None
+    path: Path, error: OSError, *, what: str = "cannot be written", needed: int | None = None, word: str = RUN_DIR
 ) -> FileSystemError:
     """The one line for a failed system call at `path`; of a full disk it tells `needed` (bytes) and the free space."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if needed is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         reason += f"; it needs {needed / 1e6:.1f} MB, {_free_bytes(path) / 1e6:.1f} MB are free"
-    advice = _ADVICE.get(error.errno or 0, "check the disk, or choose another folder with hydra.run.dir=DIR")
-    return FileSystemError(f"{path}: {what} ({reason}); {advice}")
+    advice = _ADVICE.get(error.errno or 0, "check the disk, or choose another folder with {word}")
+    return FileSystemError(f"{path}: {what} ({reason}); {advice.format(word=word)}")
 
 
 def _free_bytes(path: Path) -> int:
@@ -63,13 +64,16 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(handle)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Write a text file whole or not at all, whatever dies in between.
+def write_atomic(path: Path, content: str | bytes, *, word: str = RUN_DIR) -> None:
+    """Write a file whole or not at all, whatever dies in between.
 
+    Args:
+        word: what the user can write to choose another place.
     Raises:
         FileSystemError: the disk is full, read-only or broken; an older `path` is intact.
     """
-    data = text.encode(errors="surrogateescape")  # as Python reads words of the command line and names of files
+    # Python reads words of the command line and names of files so.
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         write_synced(aside, data)
@@ -78,7 +82,7 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink()
-        raise file_system_error(path, error, needed=len(data)) from error
+        raise file_system_error(path, error, needed=len(data), word=word) from error
 
 
 class HashingFile:

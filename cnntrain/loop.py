@@ -16,6 +16,7 @@ from cnntrain import optim
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import CnntrainError, Interrupted, NonFiniteError
 from cnntrain.metrics import Window
+from cnntrain.models.drop import DropLayer, set_drop_factor
 from cnntrain.run import Progress, Run
 from cnntrain.settings.schedule import PlateauSettings, ScheduleSettings
 from cnntrain.settings.trainer import Precision, TrainerSettings
@@ -54,6 +55,8 @@ class Task:
     trainer: TrainerSettings
     schedule: ScheduleSettings
     label_smoothing: float
+    aux_weight: float  # of each auxiliary classifier's loss
+    drops: list[DropLayer]  # whose rates rise from 0 over the run; [] where they are constant
     save: Callable[[dict[str, Any], bool], None]  # state, whether it is the best so far
     report: Reporter
     stop: StopFlag
@@ -131,16 +134,20 @@ def train_step(run: Run, task: Task, micro_batches: list[tuple[Tensor, Tensor]])
     total, offset = task.total_steps(progress), progress.step_offset
     factor = optim.factor(task.schedule, progress.step - offset, total - offset, task.steps_per_epoch, run.plateau)
     optim.set_rate(run.optimizer, run.lr * factor)
+    set_drop_factor(task.drops, progress.step / total)
     images_in_step = sum(len(labels) for _, labels in micro_batches)
 
     for images, labels in micro_batches:
         generator = machine.generator(run.device, run.seed, progress.epoch, progress.batch)
         inputs = task.augment(images, generator)
         with machine.autocast(run.precision, run.device):
-            logits = run.forward(inputs)
-        # Summed in float32: a short last micro-batch then weighs what its images weigh.
-        loss = functional.cross_entropy(logits.float(), labels, label_smoothing=task.label_smoothing, reduction="sum")
-        run.scaler.scale(loss / images_in_step).backward()
+            output = run.forward(inputs)
+        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+        loss = loss_sum(logits, labels, task.label_smoothing)
+        objective = loss
+        for aux_logits in auxiliary:
+            objective = objective + task.aux_weight * loss_sum(aux_logits, labels, task.label_smoothing)
+        run.scaler.scale(objective / images_in_step).backward()
         run.log_window.add(loss.detach(), logits.detach(), labels)
         progress.batch += 1
         task.report.advance(len(labels))
@@ -155,6 +162,11 @@ def train_step(run: Run, task: Task, micro_batches: list[tuple[Tensor, Tensor]])
     if run.ema:
         run.ema.update()
     progress.step += 1
+
+
+def loss_sum(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """Cross-entropy, summed in float32: a short last micro-batch then weighs what its images weigh."""
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing, reduction="sum")
 
 
 def log_row(run: Run, meter: "Meter") -> dict[str, Any]:

@@ -64,7 +64,7 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
 def _syntax_fault(word: str, parser: OverridesParser) -> str:
     key, sign, value = word.partition("=")
     if not sign:
-        return f"{word}: neither KEY=VALUE nor a flag; a command (train, resume, eval, check, models) stands first"
+        return f"{word}: neither KEY=VALUE nor a flag; a command stands first, see cnntrain --help"
     if value.startswith("="):
         return f"{key}: one = is enough (given ={value}); write {key}{value}"
     quoted = f"{key}={quote(value)}"

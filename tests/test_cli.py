@@ -147,7 +147,7 @@ def test_faults_answer_2_and_leave_no_folder(calls: Calls, tmp_path: Path, capsy
     ("line", "fault"),
     [
         ("evall x", "unknown command 'evall'; did you mean 'eval'?"),
-        ("xyzzy", "unknown command 'xyzzy'; commands: train, resume, eval, models, check"),
+        ("xyzzy", "unknown command 'xyzzy'; commands: train, resume, eval, explain, check, summary, models, filter"),
         ("seed=1 train", "train: neither KEY=VALUE nor a flag"),
         ("--multirum", "--multirum: no such flag; did you mean --multirun?"),
         ("--config-path /tmp", "--config-path: not offered"),
@@ -331,13 +331,13 @@ def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixtu
     assert max(map(len, text.splitlines())) <= 80
     assert "$$" not in text
     for file in config.conf_dir().glob("*/*.yaml"):
-        if file.parent.name not in ("hydra", "recipe", "experiment") and not file.stem.startswith("for_"):
+        if file.parent.name not in ("hydra", "recipe", "experiment", "model") and not file.stem.startswith("for_"):
             assert re.search(rf"\b{file.stem}\b", text), file
     for command in cli.COMMANDS:
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["resume", "eval", "models", "check", "train"])
+@pytest.mark.parametrize("command", ["resume", "eval", "explain", "models", "filter", "summary", "check", "train"])
 def test_each_command_has_help(calls: Calls, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert cli.main([command, "--help"]) == 0
     assert f"cnntrain {command}" in capsys.readouterr().out or command in ("check", "train")

@@ -162,6 +162,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
     for file in (CONF / group).glob("*.yaml"):
         extra = {
             "torchvision": " model.name=resnet101",
+            "timm": " model.name=resnet50d",
             "A": " finetune.mode=none",
             "B": " finetune.mode=none",
             "C": " finetune.mode=none",

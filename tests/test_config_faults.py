@@ -41,7 +41,7 @@ def write(folder: Path, path: str, text: str) -> None:
         ("batch_size=64", "batch_size: no such key (given 64); did you mean data.batch_size?"),
         ("trainer.lr=1", "trainer.lr: no such key (given 1); did you mean optimizer.lr?"),
         ("modle=resnet18", "modle: no such key (given resnet18); did you mean model?"),
-        ("model=resnet81", "model: no option resnet81; did you mean model=resnet18? options: cnn, "),
+        ("model=resnet81", "model: no option resnet81; did you mean model=resnet18? `cnntrain models` lists them"),
         ("augment=[hflip,padcrop]", "augment: no option padcrop; did you mean augment=pad_crop?"),
         ("schedule=cosin", "schedule: no option cosin; did you mean schedule=cosine?"),
         ("recipe=cifar11", "recipe: no option cifar11; did you mean recipe=cifar10?"),
@@ -119,6 +119,11 @@ def write(folder: Path, path: str, text: str) -> None:
         ("augment=hflip,vflip", "augment: several options stand in brackets; write 'augment=[hflip,vflip]', or add -m"),
         ("model@other=cnn", "model@other=cnn: Could not override 'model@other'."),
         ("trainer={epochz:3}", "trainer.epochz: no such key (given 3); did you mean trainer.epochs?"),
+        # rules between sections
+        (
+            "trainer.compile=true model.drop_schedule=linear",
+            "trainer.compile: must be false with model.drop_schedule=linear",
+        ),
         # syntax
         ("train", "train: neither KEY=VALUE nor a flag; a command "),
         ("=3", "=3: the key is missing; write KEY=VALUE"),

@@ -10,9 +10,21 @@ PACKAGE = Path(__file__).parent.parent / "cnntrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "__version__", "take_seconds"},
-    {"settings", "guard", "files", "paths"},
+    {"settings", "guard", "files", "paths", "manual"},
     {"faults", "overrides", "composer", "config", "device", "metrics", "signals"},
-    {"models", "data", "augment", "finetune", "optim", "checkpoint", "manifest", "runfolder", "report"},
+    {
+        "models",
+        "data",
+        "augment",
+        "finetune",
+        "optim",
+        "checkpoint",
+        "manifest",
+        "runfolder",
+        "report",
+        "explain",
+        "filters",
+    },
     {"run"},
     {"loop"},
     {"commands"},
@@ -23,6 +35,7 @@ NEIGHBOURS = (2, 3)  # floors whose rooms may use each other
 WITHOUT_TORCH = (
     "cli",
     "guard",
+    "manual",
     "config",
     "composer",
     "faults",
@@ -32,6 +45,8 @@ WITHOUT_TORCH = (
     "settings",
     "runfolder",
     "commands/models",
+    "explain/words",
+    "commands/filter",
 )
 
 

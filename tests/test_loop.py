@@ -3,6 +3,7 @@
 import copy
 import math
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from torch import nn
 from cnntrain import device as machine
 from cnntrain import loop, optim
 from cnntrain.errors import Interrupted, NonFiniteError
+from cnntrain.models.drop import drop_layers
 from cnntrain.run import Ema, Run
 from cnntrain.settings.optimizer import AdamWSettings, SgdSettings
 from cnntrain.settings.schedule import CosineSettings, PlateauSettings
@@ -84,6 +86,8 @@ def make_task(saved=None, schedule=None, stop=None, images=30, **trainer):
         trainer=TrainerSettings(**trainer),
         schedule=schedule or CosineSettings(),
         label_smoothing=0.1,
+        aux_weight=0.0,
+        drops=[],
         save=lambda state, best: saved.append(copy.deepcopy(state)) if saved is not None else None,
         report=Silent(),
         stop=stop or types.SimpleNamespace(requested=False, signum=None),
@@ -107,6 +111,7 @@ VARIANTS = {
     "no ema": {"run": {"ema": None}},
     "bf16": {"run": {"precision": Precision.bf16}},
     "plateau": {"schedule": PlateauSettings(patience=0)},
+    "drop schedule": {"drops": True},
     "adamw": {
         "run": {"optimizer": AdamWSettings(lr=0.01, lr_base_batch=None, beta1=0.9, beta2=0.99, eps=1e-8)},
     },
@@ -115,16 +120,17 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_resume_at_any_step_gives_the_same_bits(variant):
-    def task(saved):
-        return make_task(saved, schedule=variant.get("schedule"), **variant.get("trainer", {}))
+    def task(run, saved):
+        drops = drop_layers(run.model) if variant.get("drops") else []
+        return replace(make_task(saved, schedule=variant.get("schedule"), **variant.get("trainer", {})), drops=drops)
 
     saved = []
     whole = make_run(**variant.get("run", {}))
-    loop.train(whole, task(saved))
+    loop.train(whole, task(whole, saved))
     for state in saved[:-1]:
         resumed = make_run(seed=99, **variant.get("run", {}))
         resumed.restore(copy.deepcopy(state))
-        loop.train(resumed, task(None))
+        loop.train(resumed, task(resumed, None))
         assert same(resumed.state(), whole.state()), f"differs when resumed at step {state['progress']['step']}"
 
 
@@ -162,6 +168,45 @@ def test_gradients_of_micro_batches_equal_those_of_one_batch():
         return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
     assert torch.allclose(trained(5, 7), trained(1, 30), atol=1e-6)
+
+
+def test_drop_rates_rise_from_nothing_over_the_run():
+    run = make_run()
+    rates, task = [], replace(make_task(log_every=1), drops=drop_layers(run.model))
+    task.report.step = lambda row: rates.append(run.model[4].p)
+    loop.train(run, task)
+    assert rates == pytest.approx([0.2 * step / 10 for step in range(10)])
+
+
+class TwoHeads(nn.Module):
+    """Logits, and in training mode those of an auxiliary classifier too."""
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.side = nn.Linear(64, 10), nn.Linear(64, 10)
+
+    def forward(self, images):
+        values = images.flatten(1)
+        return (self.main(values), self.side(values)) if self.training else self.main(values)
+
+
+def test_auxiliary_losses_join_the_objective_by_their_weight():
+    def trained(weight):
+        run, task = make_run(ema=None), replace(make_task(max_steps=1), aux_weight=weight)
+        torch.manual_seed(0)
+        run.model = run.forward = TwoHeads()
+        settings = SgdSettings(lr=0.1, weight_decay=0.0, lr_base_batch=None, momentum=0.0, nesterov=False)
+        run.optimizer = optim.build_optimizer(settings, run.model, 0.1, CPU)
+        before = copy.deepcopy(run.model)
+        loop.train(run, task)
+        return [(after - old).detach() for after, old in zip(run.model.parameters(), before.parameters(), strict=True)]
+
+    none, whole, half = trained(0.0), trained(1.0), trained(0.5)
+    assert all(torch.equal(a, b) for a, b in zip(none[:2], half[:2], strict=True))  # the main head sees its own loss
+    assert not any(change.any() for change in none[2:])
+    for a, b in zip(half[2:], whole[2:], strict=True):
+        assert b.any()
+        assert torch.allclose(2 * a, b, atol=1e-6)
 
 
 def test_the_network_learns():

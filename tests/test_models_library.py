@@ -1,20 +1,73 @@
-"""torchvision's networks by name, fitted to the data."""
+"""The networks of torchvision and timm by name: counts, lookup, arguments, channels, auxiliary heads, drops, norms."""
+
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from cnntrain.errors import ConfigError
 from cnntrain.models import build_model
-from cnntrain.settings.model import ModelSettings, Stem
+from cnntrain.settings.model import Library, ModelSettings, Norm, Stem
+from cnntrain.settings.nets import OWN_NETS
+
+CONF = Path(__file__).parents[1] / "conf" / "model"
+# Parameters with 1,000 classes: torchvision's and timm's published tables; auxiliary heads included.
+PARAMETERS = {
+    "alexnet": 61_100_840,
+    "vgg11": 132_863_336,
+    "vgg11_bn": 132_868_840,
+    "vgg13": 133_047_848,
+    "vgg13_bn": 133_053_736,
+    "vgg16": 138_357_544,
+    "vgg16_bn": 138_365_992,
+    "vgg19": 143_667_240,
+    "vgg19_bn": 143_678_248,
+    "googlenet": 13_004_888,
+    "inception_v3": 27_161_264,
+    "inception_v4": 42_679_816,
+    "inception_resnet_v2": 55_843_464,
+    "resnet18": 11_689_512,
+    "resnet34": 21_797_672,
+    "resnet50": 25_557_032,
+    "resnet101": 44_549_160,
+    "resnet152": 60_192_808,
+    "wide_resnet50_2": 68_883_240,
+    "resnext50_32x4d": 25_028_904,
+    "xception": 22_855_952,
+    "densenet121": 7_978_856,
+    "densenet169": 14_149_480,
+    "densenet201": 20_013_928,
+    "mobilenet_v1": 4_231_976,
+    "mobilenet_v2": 3_504_872,
+    "mobilenet_v3_large": 5_483_032,
+    "efficientnet_b0": 5_288_548,
+    "efficientnet_b1": 7_794_184,
+    "efficientnet_b2": 9_109_994,
+    "efficientnet_b3": 12_233_232,
+    "efficientnet_b4": 19_341_616,
+    "efficientnet_b5": 30_389_784,
+    "efficientnet_b6": 43_040_704,
+    "efficientnet_b7": 66_347_960,
+    "nasnet": 88_753_150,
+    "convnext_tiny": 28_589_128,
+}
+DEEP = ["resnet101", "resnet152", "densenet169", "densenet201", *(f"efficientnet_b{phi}" for phi in range(1, 8))]
+NATIVE = {"inception_v3": 299, "inception_v4": 299, "inception_resnet_v2": 299, "xception": 299, "nasnet": 331}
+
+
+def preset(name: str) -> ModelSettings:
+    """The settings of a file in conf/model."""
+    return ModelSettings(**yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")))
 
 
 def parameters(model: nn.Module) -> int:
     return sum(weights.numel() for weights in model.parameters())
 
 
-def build(name, args=None, stem=Stem.auto, classes=10, channels=3, image_size=32):
-    settings = ModelSettings(name=name, args=args or {}, stem=stem)
+def build(name, args=None, classes=10, channels=3, image_size=32, **settings):
+    settings = ModelSettings(name=name, args=args or {}, **settings)
     return build_model(settings, classes=classes, channels=channels, image_size=image_size)
 
 
@@ -23,61 +76,28 @@ def on_meta(*words, **keys):
         return build(*words, **keys)
 
 
-@pytest.mark.parametrize(
-    ("name", "count"),
-    [
-        ("resnet18", 11_689_512),
-        ("resnet34", 21_797_672),
-        ("resnet50", 25_557_032),
-        ("alexnet", 61_100_840),
-        ("mobilenet_v2", 3_504_872),
-        ("googlenet", 6_624_904),
-        ("regnet_y_400mf", 4_344_144),
-        ("vit_b_16", 86_567_656),
-    ],
-)
-def test_parameter_counts_are_the_published_ones(name, count):
-    model, notes = on_meta(name, classes=1000, image_size=224)
-    assert parameters(model) == count
+def test_every_network_of_a_library_in_conf_has_its_count_pinned():
+    names = {file.stem for file in CONF.glob("*.yaml") if not file.stem.startswith("for_")}
+    named = {name for name in names - {"timm", "torchvision"} if preset(name).name not in OWN_NETS}
+    assert named == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in DEEP)) for name in PARAMETERS])
+def test_parameter_counts_are_the_published_ones(name):
+    with torch.device("meta"):
+        model, notes = build_model(preset(name), classes=1000, channels=3, image_size=NATIVE.get(name, 224))
+    assert parameters(model) == PARAMETERS[name]
     assert notes == []
 
 
-def test_small_images_get_the_small_stem_of_cifar_resnet18():
-    model, notes = build("resnet18")
-    assert parameters(model) == 11_173_962
-    assert (model.conv1.kernel_size, model.conv1.stride, model.conv1.padding) == ((3, 3), (1, 1), (1, 1))
-    assert isinstance(model.maxpool, nn.Identity)
-    assert notes == [
-        "small stem for 32-pixel images: 3x3/1 convolution, no max-pool (model.stem=imagenet keeps the original)"
-    ]
-    assert model(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
-
-
-def test_small_stem_keeps_the_map_four_times_larger():
-    seen = []
-    model, _ = on_meta("resnet18")
-    model.layer4.register_forward_hook(lambda layer, given, output: seen.append(output.shape[-1]))
-    model(torch.empty(2, 3, 32, 32, device="meta"))
-    assert seen == [4]
-
-
-def test_small_stem_is_drawn_with_the_spread_of_kaiming_fan_out():
-    torch.manual_seed(0)
-    assert build("resnet18")[0].conv1.weight.std().item() == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
-
-
-@pytest.mark.parametrize(
-    ("stem", "image_size", "kernel"), [("auto", 63, 3), ("auto", 64, 7), ("imagenet", 32, 7), ("small", 224, 3)]
-)
-def test_stem_follows_its_stated_rule(stem, image_size, kernel):
-    model, notes = on_meta("resnet18", stem=Stem[stem], image_size=image_size)
-    assert model.conv1.kernel_size == (kernel, kernel)
-    assert len(notes) == (kernel == 3)
-
-
-def test_small_stem_is_refused_where_there_is_no_7x7_stem():
-    with pytest.raises(ConfigError, match=r"^model\.stem: small .* vgg11"):
-        on_meta("vgg11", stem=Stem.small)
+@pytest.mark.slow
+def test_conf_files_show_the_defaults_of_the_library():
+    for name in PARAMETERS:
+        shown = preset(name)
+        plain = ModelSettings(name=name, aux_weight=shown.aux_weight)
+        with torch.device("meta"):
+            models = [build_model(each, classes=5, channels=3, image_size=331)[0] for each in (shown, plain)]
+        assert str(models[0]) == str(models[1]), name
 
 
 def test_weights_and_random_state_are_those_of_torchvision_itself():
@@ -91,28 +111,39 @@ def test_weights_and_random_state_are_those_of_torchvision_itself():
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "squeezenet1_1", "vit_b_32"])
-@pytest.mark.parametrize("channels", [1, 4])
-def test_first_convolution_takes_the_channels_of_the_data(name, channels):
-    model, notes = on_meta(name, channels=channels)
-    assert model(torch.empty(2, channels, 32, 32, device="meta")).shape == (2, 10)
-    assert f"first convolution for {channels}-channel images in place of 3" in notes
+def test_shapes_of_a_regnet_draw_no_random_number():
+    state = torch.get_rng_state()
+    on_meta("regnet_x_400mf")
+    assert torch.equal(state, torch.get_rng_state())
 
 
-def test_channel_change_keeps_the_spread_of_the_weights():
-    torch.manual_seed(0)
-    model, _ = build("resnet18", stem=Stem.imagenet, channels=1)
-    assert model.conv1.weight.std().item() == pytest.approx((2 / (64 * 49)) ** 0.5, rel=0.05)
+# Names
 
 
-@pytest.mark.parametrize(("name", "larger"), [("alexnet", 63), ("vgg11", 32), ("inception_v3", 75), ("vit_h_14", 28)])
-def test_image_size_that_does_not_suit_names_the_next_that_does(name, larger):
-    with pytest.raises(
-        ConfigError, match=rf"^data.image_size: {larger - 1} does not suit {name} .*={larger} or"
-    ) as caught:
-        on_meta(name, image_size=larger - 1)
+def test_torchvision_comes_before_timm_and_either_can_be_asked_for():
+    assert type(on_meta("resnet18")[0]).__module__.startswith("torchvision")
+    assert type(on_meta("resnet18", library=Library.timm)[0]).__module__.startswith("timm")
+    assert type(on_meta("resnet18d")[0]).__module__.startswith("timm")
+
+
+@pytest.mark.parametrize(
+    ("name", "library", "words"),
+    [
+        ("resnet81", "auto", r"^model\.name: 'resnet81': not known; did you mean resnet18\?"),
+        ("lenet", "auto", r"did you mean lenet5\?"),
+        ("resnet18dd", "timm", r"^model\.name: 'resnet18dd': timm has no such network; did you mean resnet18d\?"),
+        ("resnet18d", "torchvision", r"^model\.name: 'resnet18d': torchvision has no such network.* resnet18\?"),
+        ("my_pkg.nets.build", "auto", r"my_pkg\.nets:build"),
+        ("resnet18.nonsense", "timm", r"^model\.name: 'resnet18.nonsense' .*leave out what follows the dot"),
+    ],
+)
+def test_unknown_name_is_shown_the_right_one(name, library, words):
+    with pytest.raises(ConfigError, match=words) as caught:
+        on_meta(name, library=Library[library])
     assert "\n" not in str(caught.value)
-    assert on_meta(name, image_size=larger)[0](torch.empty(2, 3, larger, larger, device="meta")).shape == (2, 10)
+
+
+# Arguments
 
 
 @pytest.mark.parametrize(
@@ -126,8 +157,11 @@ def test_image_size_that_does_not_suit_names_the_next_that_does(name, larger):
         ("resnet18", {"num_classes": 5}, r"^model\.args\.num_classes: "),
         ("resnet18", {"layers": [1, 1, 1, 1]}, r"^model\.args: resnet18 .*layers"),
         ("resnet18", {"replace_stride_with_dilation": [True]}, r"^model\.args: resnet18 "),
-        ("googlenet", {"aux_logits": True}, r"^model\.args: googlenet gives GoogLeNetOutputs"),
+        ("inception_v3", {"aux_logits": True}, r"^model\.args\.aux_logits: follows model\.aux_weight \(given True\)"),
         ("alexnet", {"dropout": "much"}, r"^model\.args: alexnet "),
+        ("resnet18d", {"stem_widht": 16}, r"^model\.args\.stem_widht: .* did you mean model\.args\.stem_width\?"),
+        ("resnet18d", {"stem_width": "wide"}, r"^model\.args: resnet18d "),
+        ("resnet18d", {"checkpoint_path": "x.pt"}, r"^model\.args\.checkpoint_path: no such argument"),
     ],
 )
 def test_bad_argument_is_one_line_that_names_it(name, args, words):
@@ -138,47 +172,185 @@ def test_bad_argument_is_one_line_that_names_it(name, args, words):
 
 
 def test_good_argument_reaches_the_network():
-    model, _ = build("resnet18", {"zero_init_residual": True})
-    assert not model.layer1[0].bn2.weight.any()
+    assert not build("resnet18", {"zero_init_residual": True})[0].layer1[0].bn2.weight.any()
+    assert on_meta("resnet18d", {"stem_width": 16})[0].conv1[0].out_channels == 16
 
 
-def test_unknown_name_is_shown_the_nearest_one():
-    with pytest.raises(ConfigError, match=r"^model\.name: 'resnet81' .* did you mean resnet18\?"):
-        build("resnet81")
-    with pytest.raises(ConfigError, match=r"^model\.name: 'lenet' .* did you mean lenet5\?"):
-        build("lenet")
+def test_networks_built_for_one_image_size_get_that_of_the_data():
+    assert on_meta("vit_b_16", image_size=64)[0].encoder.pos_embedding.shape[1] == 1 + 4 * 4
+    assert on_meta("deit_tiny_patch16_224", image_size=64)[0].pos_embed.shape[1] == 1 + 4 * 4
+    assert on_meta("deit_tiny_patch16_224", {"img_size": 32}, image_size=32)[0].pos_embed.shape[1] == 1 + 2 * 2
 
 
-def test_dotted_name_is_shown_the_form_with_a_colon():
-    with pytest.raises(ConfigError, match=r"my_pkg\.nets:build"):
-        build("my_pkg.nets.build")
+# Channels
 
 
-@pytest.mark.slow
-def test_every_network_of_torchvision_takes_grey_images_at_its_own_size():
-    from torchvision import models
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "vit_b_32", "resnet18d"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_first_convolution_takes_the_channels_of_the_data(name, channels):
+    model, notes = on_meta(name, channels=channels)
+    assert model(torch.empty(2, channels, 32, 32, device="meta")).shape == (2, 10)
+    assert f"first convolution for {channels}-channel images in place of 3" in notes
 
-    for name in models.list_models(module=models):
-        if name != "regnet_y_128gf":  # half a minute by itself, and built like its smaller sisters
-            on_meta(name, channels=1, image_size=224)
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small", "alexnet"])
+def test_grey_image_gives_what_its_three_equal_channels_gave(name):
+    images = torch.randn(2, 1, 32, 32)
+    models = []
+    for channels in (1, 3):
+        torch.manual_seed(0)
+        models.append(build(name, channels=channels, stem=Stem.imagenet, image_size=64)[0].eval())
+    images = nn.functional.interpolate(images, size=64)
+    assert torch.allclose(models[0](images), models[1](images.expand(-1, 3, -1, -1)), atol=1e-5)
 
 
-@pytest.mark.slow
-def test_resnet18_memorises_a_batch_of_digits():
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = (
-        torch.tensor(digits.images[:16], dtype=torch.float32)[:, None].repeat_interleave(2, 2).repeat_interleave(2, 3)
-        / 8
-        - 1
-    )
-    labels = torch.tensor(digits.target[:16])
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_change_of_channels_keeps_the_sum_of_the_kernels(channels):
     torch.manual_seed(0)
-    model, _ = build("resnet18", channels=1, image_size=16)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for _ in range(12):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-    assert (model(images).argmax(1) == labels).all()
+    changed = build("resnet18", channels=channels, stem=Stem.imagenet)[0].conv1
+    torch.manual_seed(0)
+    published = build("resnet18", stem=Stem.imagenet)[0].conv1
+    assert changed.in_channels == changed.weight.shape[1] == channels
+    assert torch.allclose(changed.weight.sum(1), published.weight.sum(1), atol=1e-6)
+
+
+def test_grey_kernels_keep_the_spread_of_the_output():
+    torch.manual_seed(0)
+    model, _ = build("resnet18", stem=Stem.imagenet, channels=1)
+    assert model.conv1.weight.std().item() == pytest.approx((3 * 2 / (64 * 49)) ** 0.5, rel=0.05)
+
+
+# Auxiliary heads
+
+
+@pytest.mark.parametrize(("name", "heads"), [("googlenet", 2), ("inception_v3", 1), ("inception_v1", 2)])
+@pytest.mark.parametrize("image_size", [32, 299])
+def test_auxiliary_heads_come_after_the_logits_and_only_in_training(name, heads, image_size):
+    model, _ = on_meta(name, aux_weight=0.3, image_size=image_size)
+    images = torch.empty(2, 3, image_size, image_size, device="meta")
+    assert [logits.shape for logits in model.train()(images)] == [(2, 10)] * (1 + heads)
+    assert model.eval()(images).shape == (2, 10)
+    without, _ = on_meta(name, image_size=image_size)
+    assert without.train()(images).shape == (2, 10)
+
+
+def test_first_of_the_tuple_is_what_the_last_layer_gives():
+    torch.manual_seed(0)
+    model, seen = build("googlenet", aux_weight=0.3)[0].train(), []
+    model.fc.register_forward_hook(lambda layer, given, output: seen.append(output))
+    assert model(torch.randn(2, 3, 32, 32))[0] is seen[0]
+
+
+def test_network_without_auxiliary_heads_refuses_their_weight():
+    with pytest.raises(ConfigError, match=r"^model\.aux_weight: resnet18 .*\(given 0\.3\); set model\.aux_weight=0 or"):
+        on_meta("resnet18", aux_weight=0.3)
+    with pytest.raises(ConfigError, match=r"^model\.aux_weight: must be 0 for resnet20, .*\(given 0\.3\)"):
+        on_meta("resnet20", aux_weight=0.3)
+
+
+# Drops
+
+
+def rates(model: nn.Module, kind: str) -> set[float]:
+    found = [layer for layer in model.modules() if type(layer).__name__ == kind]
+    return {getattr(layer, "p", getattr(layer, "drop_prob", None)) for layer in found}
+
+
+@pytest.mark.parametrize("name", ["vgg11", "mobilenet_v2", "inception_resnet_v1"])
+def test_dropout_reaches_the_argument_that_means_it(name):
+    assert rates(on_meta(name, dropout=0.37, image_size=75)[0], "Dropout") == {0.37}
+
+
+def test_dropout_of_timm_and_model_args_is_overruled_by_the_setting():
+    assert on_meta("xception", dropout=0.37)[0].drop_rate == 0.37
+    assert rates(on_meta("vgg11", {"dropout": 0.1}, dropout=0.37)[0], "Dropout") == {0.37}
+
+
+def test_dropout_stands_before_the_last_layer_of_a_network_that_has_none():
+    model, _ = on_meta("resnet18", dropout=0.37)
+    assert [type(layer) for layer in model.fc] == [nn.Dropout, nn.Linear]
+    assert model.fc[0].p == 0.37
+    assert on_meta("densenet121", dropout=0.37)[0].classifier[0].p == 0.37
+
+
+def test_stochastic_depth_reaches_both_libraries_and_our_own():
+    assert max(rates(on_meta("convnext_tiny", drop_path=0.37)[0], "StochasticDepth")) == pytest.approx(0.37)
+    assert max(rates(on_meta("resnet18d", drop_path=0.37)[0], "DropPath")) == pytest.approx(0.37)
+    assert max(rates(on_meta("resnet20", drop_path=0.37)[0], "DropPath")) == pytest.approx(0.37)
+
+
+def test_drop_block_reaches_timm():
+    assert max(rates(on_meta("resnet18d", drop_block=0.37)[0], "DropBlock2d")) == pytest.approx(0.37)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "words"),
+    [
+        (
+            "resnet18",
+            "drop_path",
+            r"resnet18 of torchvision takes dropout only \(given 0\.2\); .*model=timm model\.name=r",
+        ),
+        ("convnext_tiny", "drop_block", r"takes dropout, drop_path only \(given 0\.2\); set model\.drop_block=null"),
+        ("xception", "drop_path", r"xception of timm takes dropout only \(given 0\.2\); set model\.drop_path=null"),
+        ("resnet20", "drop_block", r"must be null for resnet20, which has drop_path \(given 0\.2\)"),
+        ("softmax", "dropout", r"must be null for softmax, which has none of the drops \(given 0\.2\)"),
+    ],
+)
+def test_drop_without_a_place_in_the_network_is_refused(name, setting, words):
+    with pytest.raises(ConfigError, match=rf"^model\.{setting}: .*{words}") as caught:
+        on_meta(name, **{setting: 0.2})
+    assert "\n" not in str(caught.value)
+
+
+# Norms
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "kind"),
+    [
+        ("resnet18", "group", nn.GroupNorm),
+        ("mobilenet_v1", "group", nn.GroupNorm),
+        ("resnet20", "layer", nn.GroupNorm),
+        ("resnet18", "instance", nn.InstanceNorm2d),
+    ],
+)
+def test_norm_replaces_every_batch_norm(name, norm, kind):
+    published, _ = on_meta(name)
+    model, _ = on_meta(name, norm=Norm[norm])
+    old = [layer for layer in published.modules() if isinstance(layer, nn.BatchNorm2d)]
+    new = [layer for layer in model.modules() if type(layer) is kind]
+    assert len(new) == len(old) > 0
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules())
+    assert [layer.eps for layer in new] == [layer.eps for layer in old]
+    assert parameters(model) == parameters(published)
+    assert model.train()(torch.empty(2, 3, 32, 32, device="meta")).shape == (2, 10)
+
+
+def test_group_norm_has_32_groups_and_layer_norm_one():
+    assert on_meta("resnet18", norm=Norm.group)[0].bn1.num_groups == 32
+    assert on_meta("resnet18", norm=Norm.layer)[0].bn1.num_groups == 1
+
+
+def test_norm_keeps_the_weights_that_start_at_zero_and_the_activation_behind_it():
+    model, _ = build("resnet18", {"zero_init_residual": True}, norm=Norm.group)
+    assert not model.layer1[0].bn2.weight.any()
+    behind = on_meta("mobilenet_v1", norm=Norm.group)[0].bn1
+    assert [type(layer) for layer in behind] == [nn.GroupNorm, nn.ReLU6]
+
+
+def test_batch_norm_where_it_is_already_changes_nothing():
+    assert str(on_meta("resnet18", norm=Norm.batch)[0]) == str(on_meta("resnet18")[0])
+
+
+@pytest.mark.parametrize("name", ["vgg11", "convnext_tiny", "mlp", "lenet5"])
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_network_without_batch_norm_refuses_another_norm(name, norm):
+    with pytest.raises(ConfigError, match=rf"^model\.norm: {name} has no batch norm .*\(given {norm}\); set"):
+        on_meta(name, norm=Norm[norm])
+
+
+def test_settings_that_cannot_reach_a_network_of_the_user_are_refused():
+    settings = ModelSettings(name="my_pkg.nets:build", norm=Norm.group, dropout=0.1, aux_weight=0.3, stem=Stem.small)
+    faults = {key: value for key, value, _ in settings.faults()}
+    assert faults == {"norm": "group", "dropout": 0.1, "aux_weight": 0.3, "stem": "small"}

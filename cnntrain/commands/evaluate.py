@@ -6,17 +6,11 @@ from typing import Any
 
 import torch
 
-from cnntrain import checkpoint, config, loop
-from cnntrain.commands.setup import (
-    build_job,
-    refuse_foreign_code,
-    refuse_other_split,
-    with_preprocessing,
-)
+from cnntrain import loop
+from cnntrain.commands.setup import load_job
 from cnntrain.errors import FileSystemError
 from cnntrain.files import write_atomic
 from cnntrain.report import Report
-from cnntrain.run import load_weights
 
 
 def evaluate(target: Path, overrides: list[str]) -> dict[str, Any]:
@@ -26,24 +20,12 @@ def evaluate(target: Path, overrides: list[str]) -> dict[str, Any]:
     """
     out = [Path(word.removeprefix("out=")) for word in overrides if word.startswith("out=")]
     overrides = [word for word in overrides if not word.startswith("out=")]
-    folder = checkpoint.find(target)
-    state = checkpoint.load(folder)
-    about = state["about"]
-    before = config.from_plain(about["config"], source=str(folder))
-    settings = config.from_plain(about["config"], overrides, source=str(folder))
-    refuse_foreign_code(settings, overrides)
-    differences = config.differences(before, settings)
-    refuse_other_split(differences)
     for file in out:
         if not file.parent.is_dir():
             raise FileSystemError(f"out: {file.parent} is no folder; make it first")
 
     report = Report(None, tensorboard=False)
-    settings = with_preprocessing(settings, about, differences)
-    job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"])
-    if about["data_fingerprint"] != job.data.fingerprint:
-        report.warn("these images are not those of the run: its validation part may now hold images trained on")
-    load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
+    folder, _, job = load_job(target, overrides, report)
     results: dict[str, Any] = {"checkpoint": str(folder)}
     for split, loader in (("val", job.data.val), ("test", job.data.test)):
         if loader is None:
@@ -63,7 +45,7 @@ def evaluate(target: Path, overrides: list[str]) -> dict[str, Any]:
     report.scores(results)
     report.close()
     for file in out:
-        write_atomic(file, json.dumps(results, indent=2) + "\n")
+        write_atomic(file, json.dumps(results, indent=2) + "\n", word="out=FILE.json")
     return results
 
 

@@ -1,35 +1,103 @@
-"""`cnntrain models [WORD ...]`: the networks that model= knows. Without torch, so at once."""
+"""`cnntrain models [WORD ...] [out=FILE.csv]`: the networks that model= knows, with stored figures; no torch."""
 
+import csv
+import io
+import re
 import textwrap
+from pathlib import Path
 
-from cnntrain.errors import ConfigError
+from cnntrain.errors import ConfigError, FileSystemError
 from cnntrain.faults import hint, nearest
-from cnntrain.paths import conf_dir
+from cnntrain.files import write_atomic
+from cnntrain.models.catalogue import COLUMNS, Entry, catalogue, short
+from cnntrain.paths import conf_dir, shown
+
+WIDTH = 80
+HEAD = ("name", "parameters", "multiply-adds", "px", "year", "source")
+COUNTED = (
+    "Counts: 1,000 classes, 3 channels and px x px pixels, without auxiliary classifiers; nets made for MNIST or CIFAR "
+    "with the 10 classes and the channels of these. Layer by layer: cnntrain summary model=NAME"
+)
 
 
 def models(words: list[str]) -> None:
-    """Print each name with its line; with words, those whose name or line holds one of them."""
-    known = descriptions()
-    lowered = [word.lower() for word in words]
-    chosen = {
-        name: line
-        for name, line in known.items()
-        if not words or any(word in f"{name} {line}".lower() for word in lowered)
-    }
+    """Print a row for each network, by year and paper; with words, those that have each of them, described.
+
+    Args:
+        words: a WORD is the beginning of a word of the name, the description, the year or the source; out=FILE.csv
+            writes the rows with exact counts.
+
+    Raises:
+        ConfigError: no network matches.
+        FileSystemError: the file cannot be written.
+    """
+    files = [word.removeprefix("out=") for word in words if word.startswith("out=")]
+    words = [word.lower() for word in words if not word.startswith("out=")]
+    counts, known = catalogue(), descriptions()
+    begins = [re.compile(rf"(?<![a-z0-9]){re.escape(word)}") for word in words]  # `lenet` is not in `googlenet`
+    chosen = [name for name in known if all(begin.search(_text(name, known, counts)) for begin in begins)]
     if not chosen:
         raise ConfigError(
             f"models: none matches {' '.join(words)}" + hint(nearest(words[0], known), "`cnntrain models` lists all")
         )
-    width = max(len(name) for name in chosen) + 2
-    for name, line in chosen.items():
-        print(
-            textwrap.fill(
-                line, 80, initial_indent=f"{name:<{width}}", subsequent_indent=" " * width, break_on_hyphens=False
-            )
-        )
+    entries = sorted((counts[name] for name in chosen if name in counts), key=_order)
+    _show(entries, known, described=bool(words))
+    for name in chosen:
+        if name not in counts:
+            print(_wrapped(name, known[name]))
+    if not words:
+        print(_wrapped("", COUNTED))
+    for file in files:
+        _write(file, entries)
 
 
 def descriptions() -> dict[str, str]:
     """The first line of each network's file in conf/model, by its name."""
     files = sorted(file for file in (conf_dir() / "model").glob("*.yaml") if not file.stem.startswith("for_"))
     return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip() for file in files}
+
+
+def _text(name: str, known: dict[str, str], counts: dict[str, Entry]) -> str:
+    """Where words are looked for."""
+    entry = counts.get(name)
+    return f"{name} {known[name]} {f'{entry.year} {entry.source}' if entry else ''}".lower()
+
+
+def _order(entry: Entry) -> tuple[int, str, int, str]:
+    """Networks of one paper stand together, the smallest first."""
+    return entry.year, entry.source, entry.parameters, entry.name
+
+
+def _show(entries: list[Entry], known: dict[str, str], *, described: bool) -> None:
+    if not entries:
+        return
+    rows = [HEAD]
+    for entry in entries:
+        costs = short(entry.parameters, " "), short(entry.macs, " ")
+        rows.append((entry.name, *costs, str(entry.image_size), str(entry.year), entry.source))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for number, (name, *cells, source) in enumerate(rows):
+        middle = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:-1], strict=True)]
+        print("  ".join([f"{name:<{widths[0]}}", *middle, source]))
+        if described and number:
+            print(_wrapped("", known[name], indent=4))
+    print()
+
+
+def _wrapped(name: str, text: str, indent: int = 0) -> str:
+    first = f"{name}  " if name else " " * indent
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
+
+
+def _write(file: str, entries: list[Entry]) -> None:
+    path = Path(file).expanduser()
+    if not file.strip():
+        raise ConfigError("out: must be the name of a file (given nothing); write out=FILE.csv")
+    if not path.parent.is_dir():
+        raise FileSystemError(f"out: {shown(path.parent)} is no folder; make it first")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([getattr(entry, key) for key in COLUMNS] for entry in entries)
+    write_atomic(path, text.getvalue())
+    print(f"wrote {shown(path)}")

@@ -2,18 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cnntrain import config, optim
+from cnntrain import checkpoint, config, optim
 from cnntrain import device as machine
 from cnntrain.augment import build_augment, build_normalise
 from cnntrain.data import Data, build_data
 from cnntrain.errors import ConfigError, UnsafeError
 from cnntrain.models import build_model
-from cnntrain.run import Ema, Run
+from cnntrain.report import Report
+from cnntrain.run import Ema, Run, load_weights
 from cnntrain.settings import Settings
 from cnntrain.settings.trainer import Precision
 
@@ -118,6 +120,33 @@ def build_run(job: Job) -> tuple[Run, str]:
         compiled=trainer.compile,
     )
     return run, lr_words
+
+
+def load_job(target: Path, overrides: list[str], report: Report) -> tuple[Path, dict[str, Any], Job]:
+    """A trained network with its weights, and the images that it is scored on (val and test).
+
+    Args:
+        target: a run folder, a checkpoint folder or its state.pt.
+        overrides: of the run's config.
+        report: takes progress and warnings.
+
+    Returns:
+        The checkpoint's folder, its state, and the job.
+    """
+    folder = checkpoint.find(target)
+    state = checkpoint.load(folder)
+    about = state["about"]
+    before = config.from_plain(about["config"], source=str(folder))
+    settings = config.from_plain(about["config"], overrides, source=str(folder))
+    refuse_foreign_code(settings, overrides)
+    differences = config.differences(before, settings)
+    refuse_other_split(differences)
+    settings = with_preprocessing(settings, about, differences)
+    job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"])
+    if about["data_fingerprint"] != job.data.fingerprint:
+        report.warn("these images are not those of the run: its validation part may now hold images trained on")
+    load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
+    return folder, state, job
 
 
 # What the validation images depend on, where they come out of the training images.

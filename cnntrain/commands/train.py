@@ -15,9 +15,11 @@ from cnntrain.commands.setup import Job, build_job, build_run
 from cnntrain.commands.show import flat_scores, next_commands, show_header, show_samples
 from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted
 from cnntrain.files import write_atomic
+from cnntrain.models.drop import drop_layers
 from cnntrain.report import Report
 from cnntrain.run import Run, load_weights
 from cnntrain.settings import Settings
+from cnntrain.settings.model import DropSchedule
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
 STEP_BORDERS = ("data.batch_size:", "data.limit:", "trainer.accumulate:")
@@ -140,6 +142,8 @@ def make_task(job: Job, save: Any, report: Any, stop: Any) -> loop.Task:
         trainer=job.settings.trainer,
         schedule=job.settings.schedule,
         label_smoothing=job.settings.loss.label_smoothing,
+        aux_weight=job.settings.model.aux_weight,
+        drops=drop_layers(job.model) if job.settings.model.drop_schedule is DropSchedule.linear else [],
         save=save,
         report=report,
         stop=stop,

@@ -39,6 +39,9 @@ class Loader(Protocol):
         The order of a train split is a pure function of (seed, epoch), that of the others is the order of the files.
         """
 
+    def pick(self, indices: Tensor) -> Tensor:
+        """Some images of the split, by int64 indices in the order of `labels`, uint8 (N, C, S, S) on the device."""
+
 
 class _Order:
     """The part that both loaders share: how many images, in which order."""
@@ -95,11 +98,7 @@ class MemoryLoader(_Order):
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """See Loader."""
-        if self._store is None:
-            images = self._source if isinstance(self._source, Tensor) else self._source()
-            self._store = images.to(self._home), self.labels.to(self._home)
-            self._source = self._store[0]
-        images, labels = self._store
+        images, labels = self._load()
         order = self.order(epoch).to(self._home) if self.train else None
         for first in range(start * self.batch_size, self.images, self.batch_size):
             last = min(first + self.batch_size, self.images)
@@ -107,6 +106,18 @@ class MemoryLoader(_Order):
                 yield self._send(images[first:last]), self._send(labels[first:last])
             else:
                 yield self._gather(images, order[first:last]), self._gather(labels, order[first:last])
+
+    def pick(self, indices: Tensor) -> Tensor:
+        """See Loader."""
+        return self._gather(self._load()[0], indices.to(self._home))
+
+    def _load(self) -> Batch:
+        """Images and labels at home, decoded at first use."""
+        if self._store is None:
+            images = self._source if isinstance(self._source, Tensor) else self._source()
+            self._store = images.to(self._home), self.labels.to(self._home)
+            self._source = self._store[0]
+        return self._store
 
     def _gather(self, source: Tensor, index: Tensor) -> Tensor:
         if self._home == self.device or not can_pin(self.device):
@@ -158,3 +169,8 @@ class StreamLoader(_Order):
                 yield images.to(self.device, non_blocking=True), chosen
         finally:
             decoded.close()
+
+    def pick(self, indices: Tensor) -> Tensor:
+        """See Loader."""
+        (images,) = self.decoder.batches([indices.cpu()], 0, self.workers, can_pin(self.device))
+        return images.to(self.device)

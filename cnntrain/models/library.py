@@ -1,183 +1,211 @@
-"""torchvision's classification networks by name, fitted to the classes, channels and image size of the data."""
+"""The networks of torchvision and timm by name, with random weights, for any number of classes and channels."""
 
+import contextlib
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 
 from cnntrain.errors import ConfigError
 from cnntrain.faults import hint, nearest, unknown_argument
-from cnntrain.settings.model import Stem
+from cnntrain.guard import brief
+from cnntrain.settings.model import DROPS, Library, ModelSettings
 from cnntrain.settings.nets import OWN_NETS
 
-SMALL_IMAGE = 64  # pixels; below, a 7x7/2 convolution and a max-pool throw most of the image away
-ROOMY = 448  # pixels; patches of 14, 16 and 32 and windows of 7 fit: what fails here fails at every size
+ALIASES = {"xception": "legacy_xception", "nasnet": "nasnetalarge", "mobilenet_v1": "mobilenetv1_100"}  # timm's names
+_DROP_ARGUMENTS = {
+    Library.torchvision: {"dropout": "dropout", "drop_path": "stochastic_depth_prob"},
+    Library.timm: {"dropout": "drop_rate", "drop_path": "drop_path_rate", "drop_block": "drop_block_rate"},
+}
+_SIZES = ("image_size", "input_size", "img_size")
+# What build() gives itself, and what no config file can hold.
+_RESERVED = {"self", "weights", "progress", "pretrained", "num_classes", "in_chans", "aux_logits", "device", "dtype"}
 
-# Auxiliary heads give a tuple in training mode; an unset init_weights only warns about its default.
-_INCEPTION = {"aux_logits": False, "init_weights": True}
-_PRESETS: dict[str, dict[str, Any]] = {"googlenet": _INCEPTION, "inception_v3": _INCEPTION}
-_SIZE_FAULTS = (RuntimeError, ValueError, AssertionError)
 
+class LibraryNetwork:
+    """One network of a library.
 
-def build_library(
-    name: str, args: dict[str, Any], stem: Stem, *, classes: int, channels: int, image_size: int
-) -> tuple[nn.Module, list[str]]:
-    """torchvision's network `name` with random weights, and a line on each thing changed.
+    Attributes:
+        name: as the user wrote it.
+        arguments: what model.args can hold.
+        native: the image size that it was made for.
+        size_key: the argument for the image size, of networks that are built for one; else None.
+        has_auxiliary: whether it has auxiliary classifiers.
 
-    Images below 64 pixels get a small stem (`stem=auto`): the 7x7/2 convolution becomes 3x3/1 and the max-pool goes, as
-    in the CIFAR nets of arXiv 1512.03385, section 4.2. A network without such a stem stays as it is.
+    Raises:
+        ConfigError: neither library has the name, or not the one that was asked for.
     """
-    recipe = _Recipe(name, args, stem, classes, channels)
-    try:
-        model, notes = recipe.build(image_size)
-        recipe.try_out(model, image_size)
-    except _SIZE_FAULTS as error:
-        larger = recipe.next_size(image_size)
-        if larger is None:
-            raise ConfigError(f"model.args: {name} with {args} fails ({_brief(error)}); correct model.args") from error
-        raise ConfigError(
-            f"data.image_size: {image_size} does not suit {name} ({_brief(error)}), the next larger size that does is "
-            f"{larger}; set data.image_size={larger} or choose another model"
-        ) from error
-    return model, notes
 
+    def __init__(self, name: str, library: Library) -> None:
+        self.name = name
+        self.library = _library_of(name, library)
+        if self.library is Library.torchvision:
+            from torchvision import models
 
-@dataclass
-class _Recipe:
-    """How to build one network of torchvision, at any image size."""
+            self.native = 299 if name == "inception_v3" else 224
+            self._builder: Callable[..., nn.Module] = models.get_model_builder(name)
+            known = _signature(inspect.signature(self._builder).return_annotation)
+        else:
+            import timm
 
-    name: str
-    args: dict[str, Any]
-    stem: Stem
-    classes: int
-    channels: int
+            self._builder = partial(timm.create_model, ALIASES.get(name, name))
+            blank = self._blank()
+            self.native = blank.default_cfg["input_size"][-1]
+            known = _signature(type(blank))
+        self.has_auxiliary = "aux_logits" in known
+        self.takes_init = "init_weights" in known and self.library is Library.torchvision
+        self.arguments = [key for key in known if key not in _RESERVED]
+        self.size_key = next((key for key in _SIZES if key in known), None)
 
-    def __post_init__(self) -> None:
-        self.builder = _find(self.name)
-        known = _arguments(self.builder)
-        for key, value in self.args.items():
-            if key not in known:
-                raise ConfigError(unknown_argument(self.name, key, value, known))
-        self.size_key = next((key for key in ("image_size", "input_size") if key in known), None)
+    def with_drops(self, settings: ModelSettings) -> tuple[dict[str, Any], bool]:
+        """model.args with the arguments that mean model.dropout, drop_path and drop_block; whether dropout is there.
 
-    def build(self, size: int) -> tuple[nn.Module, list[str]]:
-        """The network, made to fit, and a line on each change."""
-        given = _PRESETS.get(self.name, {}) | self.args | {"num_classes": self.classes}
-        if self.size_key and self.size_key not in self.args:
-            given[self.size_key] = size if self.size_key == "image_size" else (size, size)
+        Raises:
+            ConfigError: stochastic depth or DropBlock for a network that has no argument for it.
+        """
+        args, places = dict(settings.args), self.drop_arguments()
+        for setting in DROPS:
+            rate = getattr(settings, setting)
+            if rate is None:
+                continue
+            if setting in places:
+                args[places[setting]] = rate
+            elif setting != "dropout":
+                raise ConfigError(self._no_place(setting, rate, settings.library))
+        return args, "dropout" in places
+
+    def drop_arguments(self) -> dict[str, str]:
+        """The arguments that mean model.dropout, drop_path and drop_block, of those that it has."""
+        known = _DROP_ARGUMENTS[self.library]
+        return {setting: argument for setting, argument in known.items() if argument in self.arguments}
+
+    def _blank(self) -> Any:
+        """The network without arguments, on the meta device."""
         try:
-            model = self.builder(weights=None, **given)
+            with torch.device("meta"):
+                return self._builder()
+        except RuntimeError as error:
+            raise ConfigError(f"model.name: {self.name!r} ({brief(error)}); leave out what follows the dot") from error
+
+    def _no_place(self, setting: str, rate: float, asked: Library) -> str:
+        advice = f"set model.{setting}=null"
+        if asked is Library.auto and self.library is Library.torchvision:
+            with contextlib.suppress(ConfigError):
+                if setting in LibraryNetwork(self.name, Library.timm).drop_arguments():
+                    advice = f"timm's takes it: model=timm model.name={self.name}"
+        has = ", ".join(dict.fromkeys(["dropout", *self.drop_arguments()]))
+        return f"model.{setting}: {self.name} of {self.library.name} takes {has} only (given {rate}); {advice}"
+
+    def build(self, args: dict[str, Any], *, classes: int, channels: int, image_size: int, aux: bool) -> nn.Module:
+        """Float (N, channels, S, S) to logits (N, classes), or with `aux` in training mode a tuple, the logits first.
+
+        Raises:
+            ConfigError: an argument that it does not take.
+            RuntimeError, ValueError, AssertionError: an image size that it cannot be built for.
+        """
+        given = {**args, "num_classes": classes}
+        if self.size_key and self.size_key not in args:
+            given[self.size_key] = (image_size, image_size) if self.size_key == "input_size" else image_size
+        if self.has_auxiliary:
+            given["aux_logits"] = aux
+        if self.library is Library.timm:
+            given["in_chans"] = channels
+        if self.takes_init:
+            given["init_weights"] = True  # left unset, it warns about its default
+        try:
+            model = self._call(given)
+        except (TypeError, AttributeError, KeyError, ArithmeticError) as error:
+            raise ConfigError(f"model.args: {self.name} refuses {args} ({brief(error)}); correct model.args") from error
+        if channels != 3 and self.library is Library.torchvision:
+            set_channels(model, channels)
+        return model
+
+    def check(self, args: dict[str, Any]) -> None:
+        """Refuse arguments that the network does not have."""
+        for key, value in args.items():
+            if key == "aux_logits" and self.has_auxiliary:
+                raise ConfigError(
+                    f"model.args.aux_logits: follows model.aux_weight (given {value}); set model.aux_weight=0.3 for "
+                    "auxiliary classifiers and 0 for none"
+                )
+            if key not in self.arguments:
+                raise ConfigError(unknown_argument(self.name, key, value, self.arguments))
+
+    def _call(self, given: dict[str, Any]) -> nn.Module:
+        try:
+            return self._builder(**given)
         except NotImplementedError:  # RegNet computes its widths with tensors, which the meta device cannot
-            with torch.device("cpu"):
-                model = self.builder(weights=None, **given).to("meta")
-        except TypeError as error:
-            raise ConfigError(
-                f"model.args: {self.name} refuses {self.args} ({_brief(error)}); correct model.args"
-            ) from error
-        notes = [_small_stem(model, size)] if self._wants_small_stem(model, size) else []
-        if self.channels != 3:
-            _set_channels(model, self.channels)
-            notes.append(f"first convolution for {self.channels}-channel images in place of 3")
-        return model, notes
-
-    def try_out(self, model: nn.Module, size: int) -> None:
-        """Send the shapes of two images through the network, on the meta device: no arithmetic, nothing changes."""
-        state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
-        with torch.no_grad():
-            logits = functional_call(model, state, (torch.empty(2, self.channels, size, size, device="meta"),))
-        given = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        if given != (2, self.classes):
-            raise ConfigError(
-                f"model.args: {self.name} gives {given} instead of {(2, self.classes)} logits; correct model.args"
-            )
-
-    def next_size(self, size: int) -> int | None:
-        """The smallest image size above `size` that works; None where no size would help."""
-        model = None
-
-        def works(side: int) -> bool:
-            nonlocal model
-            try:
-                if model is None or self.size_key:  # most networks are the same at any size
-                    model, _ = self.build(side if self.size_key else size)
-                self.try_out(model, side)
-            except _SIZE_FAULTS:
-                return False
-            return True
-
-        with torch.device("meta"):
-            if not works(ROOMY):
-                return None
-            return next((side for side in range(size + 1, ROOMY) if works(side)), ROOMY)
-
-    def _wants_small_stem(self, model: nn.Module, size: int) -> bool:
-        if self.stem is Stem.imagenet or (self.stem is Stem.auto and size >= SMALL_IMAGE):
-            return False
-        *_, convolution = _first(model, nn.Conv2d)
-        suited = convolution.kernel_size == (7, 7) and convolution.stride == (2, 2)
-        if self.stem is Stem.small and not suited:
-            raise ConfigError(
-                f"model.stem: small replaces a 7x7/2 convolution, and {self.name} has none; use model.stem=auto"
-            )
-        return suited
+            with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+                return self._builder(**given).to("meta")
 
 
-def _find(name: str) -> Callable[..., nn.Module]:
+def set_channels(model: nn.Module, channels: int) -> None:
+    """Let the first convolution take images of `channels` channels in place of 3, in place.
+
+    For one channel its kernel is summed over the three: a grey image gives what it gave as three equal channels, and
+    random weights keep the spread of the output (He's rule, arXiv 1502.01852). Above three, the channels share the
+    three kernels in turn, divided by how many share one.
+    """
+    first = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.in_channels == 3)
+    shares = torch.zeros(channels, 3, device=first.weight.device, dtype=first.weight.dtype)
+    for index in range(max(channels, 3)):
+        shares[index % channels, index % 3] = 1
+    with torch.no_grad():
+        first.weight = nn.Parameter(torch.einsum("oihw,ci->ochw", first.weight, shares / shares.sum(0)))
+    first.in_channels = channels
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Set the rate of a network's dropouts, or put one before its last linear layer, in place."""
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Dropout)]
+    for layer in layers:
+        layer.p = rate
+    if not layers:
+        path, last = [item for item in model.named_modules() if isinstance(item[1], nn.Linear)][-1]
+        parent, _, key = path.rpartition(".")
+        setattr(model.get_submodule(parent), key, nn.Sequential(nn.Dropout(rate), last))
+
+
+def _library_of(name: str, library: Library) -> Library:
     from torchvision import models
 
     names = models.list_models(module=models)
-    if name in names:
-        return models.get_model_builder(name)
-    if "." in name:
-        module, _, function = name.rpartition(".")
-        raise ConfigError(f"model.name: {name!r} is not known; write a function of your own as {module}:{function}")
-    advice = hint(nearest(name, [*OWN_NETS, *names]), "`cnntrain models` lists the names")
-    raise ConfigError(f"model.name: {name!r} is not known{advice}")
+    if name in names and library is not Library.timm:
+        return Library.torchvision
+    if library is Library.torchvision:
+        raise ConfigError(_unknown(name, "torchvision has no such network", names, []))
+    import timm
+
+    more = [*ALIASES, *timm.list_models()]
+    if name in ALIASES or timm.is_model(name):
+        return Library.timm
+    if library is Library.timm:
+        raise ConfigError(_unknown(name, "timm has no such network", more, []))
+    raise ConfigError(_unknown(name, "not known", [*OWN_NETS, *names], more))
 
 
-def _arguments(builder: Callable[..., nn.Module]) -> list[str]:
-    """The arguments that a config file can hold: neither classes and functions nor the number of classes."""
-    parameters = inspect.signature(inspect.signature(builder).return_annotation).parameters.values()
-    kinds = ("Callable", "Module", "type[")
-    plain = [item for item in parameters if not any(kind in str(item.annotation) for kind in kinds)]
-    return [item.name for item in plain if item.kind is not item.VAR_KEYWORD and item.name != "num_classes"]
+def _unknown(name: str, what: str, names: list[str], more: list[str]) -> str:
+    module, _, function = name.rpartition(".")
+    if module and module not in (*names, *more):
+        return f"model.name: {name!r}: {what}; write a function of your own as {module}:{function}"
+    meant = nearest(name, names, cutoff=0.75) or nearest(name, [*names, *more])
+    return f"model.name: {name!r}: {what}" + hint(meant, "`cnntrain models` lists the names")
 
 
-def _first(model: nn.Module, kind: type[nn.Module]) -> tuple[nn.Module, str, Any]:
-    """The first layer of a kind, with the module that holds it and its name there."""
-    path, layer = next((path, layer) for path, layer in model.named_modules() if isinstance(layer, kind))
-    parent, _, key = path.rpartition(".")
-    return model.get_submodule(parent), key, layer
+def _signature(kind: type) -> list[str]:
+    """The arguments of a class that a config file can hold: neither classes nor functions."""
+    found: dict[str, inspect.Parameter] = {}
+    for owner in kind.__mro__:
+        own = inspect.signature(owner).parameters
+        found = {**own, **found}
+        if not any(item.kind is item.VAR_KEYWORD for item in own.values()):
+            break
+    kinds = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+    return [key for key, item in found.items() if item.kind not in kinds and _is_plain(str(item.annotation))]
 
 
-def _small_stem(model: nn.Module, size: int) -> str:
-    parent, key, old = _first(model, nn.Conv2d)
-    new = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=old.bias is not None)
-    nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")  # as torchvision's ResNet does
-    setattr(parent, key, new)
-    parent, key, _ = _first(model, nn.MaxPool2d)
-    setattr(parent, key, nn.Identity())
-    return (
-        f"small stem for {size}-pixel images: 3x3/1 convolution, no max-pool (model.stem=imagenet keeps the original)"
-    )
-
-
-def _set_channels(model: nn.Module, channels: int) -> None:
-    """Replace the first convolution by one for `channels` channels, with random weights of the same spread."""
-    parent, key, old = _first(model, nn.Conv2d)
-    new = nn.Conv2d(
-        channels, old.out_channels, old.kernel_size, old.stride, old.padding, old.dilation, bias=old.bias is not None
-    )
-    with torch.no_grad():
-        new.weight.normal_().mul_(old.weight.std())
-        if old.bias is not None:
-            new.bias = old.bias
-    setattr(parent, key, new)
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _is_plain(annotation: str) -> bool:
+    return "str" in annotation or not any(kind in annotation for kind in ("Callable", "Module", "type[", "Type["))

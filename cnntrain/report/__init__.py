@@ -59,9 +59,9 @@ class Report:
         self._screen = Screen(self._log, console)
         self.advance = self._screen.bar.advance  # (images): once for each micro-batch, so without a call in between
 
-    def say(self, line: str) -> None:
-        """A line for the user; the bar stays below it."""
-        self._screen.line(line)
+    def say(self, line: str, *, copied: bool = False) -> None:
+        """A line for the user; the bar stays below it. `copied`: never broken, so that it can be copied."""
+        self._screen.line(line, copied=copied)
 
     def warn(self, line: str) -> None:
         self._screen.line(f"warning: {line}", "yellow")

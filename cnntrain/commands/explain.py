@@ -1,0 +1,196 @@
+"""`cnntrain explain RUN_DIR_or_CHECKPOINT`: pictures of what a trained network sees, and where it fails to."""
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from cnntrain.commands.setup import Job, load_job
+from cnntrain.data import Loader
+from cnntrain.explain import excite, features, filters, gradcam, maps, shift
+from cnntrain.explain.draw import Rgb
+from cnntrain.explain.gallery import Gallery
+from cnntrain.explain.subject import Subject, Unsuited, at_rest, read_files, spread
+from cnntrain.explain.words import Wishes, read_words
+from cnntrain.files import write_atomic
+from cnntrain.report import Report
+from cnntrain.report.words import aligned, short_path
+
+MOST_SHIFTED = {True: 10_000, False: 2_000}  # images, small ones and large ones: each is run seventeen times
+
+
+def explain(target: Path, overrides: list[str]) -> dict[str, Any]:
+    """Draw what `what` among the overrides names, by default all that the network has what it takes for.
+
+    Returns:
+        "checkpoint", "split", "pictures" (paths), "left_out" (part -> reason) and "shift" (a dict for each length).
+    """
+    wishes, overrides = read_words(overrides)
+    report = Report(None, tensorboard=False)
+    try:
+        folder, state, job = load_job(target, overrides, report)
+        home = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
+        step = state["progress"]["step"]
+        with at_rest(job.model, job.device):
+            work = _Work(wishes, job, step, report)
+            gallery = Gallery(wishes.out or home / "explain", step)
+            results = work.run(gallery) | {"checkpoint": str(folder)}
+        if job.settings.trainer.tensorboard:
+            gallery.show()
+            report.say(f"tensorboard --logdir {shlex.quote(short_path(gallery.folder))}", copied=True)
+    finally:
+        report.close()
+    return results
+
+
+class _Work:
+    """One call: the network, its images, and what was made of them so far."""
+
+    def __init__(self, wishes: Wishes, job: Job, step: int, report: Report) -> None:
+        self.wishes, self.job, self.report = wishes, job, report
+        self.split = "test" if job.data.test else "validation"
+        loader = job.data.test or job.data.val
+        assert loader is not None
+        self.loader: Loader = loader
+        self.subject = _subject(wishes, job, loader, step)
+        self.results: dict[str, Any] = {"split": self.split, "pictures": []}
+        self._find_layers()
+
+    def run(self, gallery: Gallery) -> dict[str, Any]:
+        """Draw one part after the other; a part that the network is not made for costs a line."""
+        self.gallery = gallery
+        left_out: dict[str, str] = {}
+        parts: dict[str, Callable[[], None]] = {
+            "filters": self._filters,
+            "features": self._features,
+            "excite": self._excite,
+            "gradcam": self._gradcam,
+            "shift": self._shift,
+        }
+        for name in self.wishes.what:
+            try:
+                parts[name]()
+            except Unsuited as fault:
+                left_out[name] = str(fault)
+        for reason in dict.fromkeys(left_out.values()):
+            names = ", ".join(name for name in left_out if left_out[name] == reason)
+            self.report.say(f"{names}: left out, {reason}")
+        return self.results | {"left_out": left_out}
+
+    def _find_layers(self) -> None:
+        """The layers and channels that are shown, and their maps of the images; none where there are no maps."""
+        self.layers: list[maps.Layer] = []
+        self.no_maps = ""
+        if not {"features", "excite", "gradcam"} & set(self.wishes.what):
+            return
+        subject = self.subject
+        try:
+            self.all_layers = maps.map_layers(subject.model, subject.inputs)
+        except Unsuited as reason:
+            self.no_maps = str(reason)
+            return
+        self.layers = maps.choose_layers(self.wishes.layers, self.all_layers, subject.model)
+        self.maps = maps.maps_of(subject.model, subject.inputs, [layer.name for layer in self.layers])
+        most = self.wishes.filters or features.MOST
+        self.channels = {name: features.choose_channels(found, most) for name, found in self.maps.items()}
+
+    def _need_maps(self) -> None:
+        if self.no_maps:
+            raise Unsuited(self.no_maps)
+
+    def _keep(self, name: str, picture: Any) -> None:
+        path = self.gallery.add(name, picture)
+        self.results["pictures"].append(str(path))
+        self.report.say(short_path(path), copied=True)
+
+    def _filters(self) -> None:
+        self._keep("filters", filters.picture(self.subject, self.wishes.filters))
+
+    def _features(self) -> None:
+        self._need_maps()
+        for layer in self.layers:
+            found = features.picture(self.subject, layer, self.maps[layer.name], self.channels[layer.name])
+            self._keep(f"features-{layer.name}", found)
+
+    def _excite(self) -> None:
+        self._need_maps()
+        loader, normalise = self.loader, self.job.normalise
+        self.report.validating(len(loader), phase="excite")
+
+        def inputs() -> Iterator[Tensor]:
+            with closing(loader.batches()) as batches:
+                for images, labels in batches:
+                    yield normalise(images)
+                    self.report.advance(len(labels))
+
+        subject = self.subject
+        found = excite.most_exciting(subject.model, inputs(), self.channels, excite.BEST)
+        fields = excite.receptive_fields(subject.model, subject.inputs, self.channels)
+        for layer in self.layers:
+            excited = found[layer.name]
+            indices = excited.images.flatten().cpu()
+            picture = excite.picture(
+                subject,
+                layer,
+                self.channels[layer.name],
+                excited,
+                images=loader.pick(indices),
+                labels=loader.labels[indices],
+                split=f"{loader.images:,} {self.split}",
+                field=fields[layer.name],
+                filters=self._first_filters(layer),
+            )
+            self._keep(f"excite-{layer.name}", picture)
+
+    def _first_filters(self, layer: maps.Layer) -> list[Rgb]:
+        """Pictures of the filters that gave a layer's maps, where these are those of the first convolution."""
+        _, first = filters.first_layer(self.subject)
+        is_first = layer.convolutions == 1 and isinstance(first, nn.Conv2d) and first.out_channels == layer.channels
+        return filters.filter_tiles(first, self.channels[layer.name]) if is_first else []
+
+    def _gradcam(self) -> None:
+        self._need_maps()
+        self._keep("gradcam", gradcam.picture(self.subject, maps.last_map(self.all_layers)))
+
+    def _shift(self) -> None:
+        loader, size = self.loader, self.job.data.image_size
+        is_small = size < shift.SMALL_IMAGE
+        chosen = spread(loader.labels, min(loader.images, MOST_SHIFTED[is_small])).split(loader.batch_size)
+        count = sum(map(len, chosen))
+        self.report.validating(len(chosen), phase="shift")
+
+        def batches() -> Iterator[tuple[Tensor, Tensor]]:
+            for indices in chosen:
+                yield loader.pick(indices), loader.labels[indices].to(self.job.device)
+                self.report.advance(len(indices))
+
+        pixels = shift.SHORT if is_small else shift.LONG
+        rows = shift.measure(self.subject.model, batches(), self.job.normalise, pixels)
+        self._keep("shift", shift.picture(rows, count, self.split, self.subject.about))
+        write_atomic(self.gallery.folder / "shift.csv", shift.csv(rows))
+        for line in aligned(shift.table(rows)):
+            self.report.say(line)
+        self.results["shift"] = [vars(row) for row in rows]
+
+
+def _subject(wishes: Wishes, job: Job, loader: Loader, step: int) -> Subject:
+    """The network with the images that were asked for."""
+    data = job.data
+    classes = [f"class {name}" if name.isdecimal() else name for name in data.classes]  # a bare 7 could mean anything
+    labels: list[int | None]
+    if isinstance(wishes.images, int):
+        indices = spread(loader.labels, min(wishes.images, loader.images))
+        images = loader.pick(indices)
+        labels = list(loader.labels[indices].tolist())
+        names = [classes[label] for label in loader.labels[indices].tolist()]
+    else:
+        photos = data.name == "imagefolder"
+        images = read_files(wishes.images, channels=data.channels, image_size=data.image_size, photos=photos)
+        images = images.to(job.device)
+        labels, names = [None] * len(images), [file.name for file in wishes.images]
+    source = Path(job.settings.data.root).name if data.name == "imagefolder" else data.name
+    about = f"{job.settings.model.name} trained on {source} for {step:,} step{'s' if step > 1 else ''}"
+    return Subject(job.model, job.normalise, classes, images, labels, names, about)

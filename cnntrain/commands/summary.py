@@ -1,0 +1,182 @@
+"""`cnntrain summary [overrides] [formulas=true] [out=FILE.csv]`: a network taken apart. Needs no data."""
+
+import csv
+import io
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnntrain.errors import ConfigError, FileSystemError
+from cnntrain.files import write_atomic
+from cnntrain.models.catalogue import catalogue
+from cnntrain.paths import shown
+from cnntrain.settings import Settings
+from cnntrain.settings.nets import NATIVE
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from cnntrain.models.anatomy import Row
+
+Sizes = tuple[int, int, int]  # classes, channels, pixels a side
+DATA: dict[str, Sizes] = {  # as training gets them, if not told otherwise
+    "digits": (10, 1, 32),
+    "mnist": (10, 1, 28),
+    "cifar10": (10, 3, 32),
+    "cifar100": (100, 3, 32),
+}
+PHOTOS = (1000, 3, 224)
+COLUMNS = (
+    "layer", "kind", "kernel_h", "kernel_w", "stride_h", "stride_w",
+    "padding_top", "padding_bottom", "padding_left", "padding_right", "dilation_h", "dilation_w", "groups",
+    "input", "output", "output_formula", "parameters", "parameters_formula", "trainable", "macs", "macs_formula",
+    "field_h", "field_w", "jump_h", "jump_w", "memory_bytes",
+)  # fmt: skip
+
+_PLAIN = {"·": "*", "⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "…": "."}
+
+
+def summary(settings: Settings, own: dict[str, str], *, data_named: bool, option: str | None = None) -> None:
+    """Print the layers and totals of a network.
+
+    Args:
+        settings: of which the model and the looks of the images count.
+        own: the command's own words: `formulas` (true or false) and `out` (a CSV file to write).
+        data_named: the user named a data set; else the images are those that the network was made for.
+        option: the file of conf/model/ that was chosen, where that is known.
+
+    Raises:
+        ConfigError: a word with a wrong value, or a network that cannot be built.
+        FileSystemError: `out` cannot be written.
+    """
+    formulas = own.get("formulas", "false").lower()
+    if formulas not in ("true", "false"):
+        raise ConfigError(f"formulas: must be true or false (given {own['formulas']})")
+    out = own.get("out")
+    if out is not None and not out.strip():
+        raise ConfigError("out: must be the name of a file (given nothing); write out=FILE.csv")
+    file = Path(out).expanduser() if out else None
+    if file and not file.parent.is_dir():
+        raise FileSystemError(f"out: {shown(file.parent)} is no folder; make it first")
+    classes, channels, image_size = native_input(settings, data_named, option)
+    take_apart(
+        settings, out=file, formulas=formulas == "true", classes=classes, channels=channels, image_size=image_size
+    )
+
+
+def native_input(settings: Settings, data_named: bool, option: str | None = None) -> Sizes:
+    """Classes, channels and pixels a side of the images that the network is shown with. Without torch."""
+    data, names = settings.data, (option, settings.model.name)
+    if data_named:
+        sizes = DATA.get(data.name, PHOTOS)
+    elif native := next((NATIVE[name] for name in names if name in NATIVE), None):
+        sizes = native
+    else:
+        known = catalogue()
+        found = next((known[name] for name in names if name in known), None)
+        sizes = (*PHOTOS[:2], found.image_size if found else PHOTOS[2])
+    classes, channels, image_size = sizes
+    return classes, data.channels or channels, data.image_size or image_size
+
+
+def take_apart(
+    settings: Settings, *, out: Path | None, formulas: bool, classes: int, channels: int, image_size: int
+) -> None:
+    """Build the network without memory for its weights, follow one image through it, and print what was seen."""
+    import torch
+    from rich.console import Console
+    from rich.text import Text
+
+    from cnntrain.models import build_model
+    from cnntrain.models.anatomy import inspect
+    from cnntrain.report.layers import LEGEND, table
+
+    # A user's code may compute with its weights, which the meta device cannot.
+    with torch.device("cpu" if ":" in settings.model.name else "meta"):
+        model, notes = build_model(settings.model, classes=classes, channels=channels, image_size=image_size)
+    rows = inspect(model, channels, image_size)
+    console = Console(highlight=False)
+    width = console.width if console.is_terminal else 80
+
+    def say(text: Text | str, style: str = "") -> None:
+        line = text if isinstance(text, Text) else Text(text, style)
+        console.print(_printable(line, console.encoding), soft_wrap=True)
+
+    say(f"{settings.model.name}: {classes:,} classes, {channels}x{image_size}x{image_size} images", "bold")
+    for note in notes:
+        for line in textwrap.wrap(note, width, subsequent_indent="  ", break_on_hyphens=False):
+            say(line)
+    say("")
+    for line in table(model, rows, width, formulas=formulas):
+        say(line)
+    say("")
+    for line in [*totals(rows), "", *LEGEND]:
+        say(line, "dim" if line in LEGEND else "")
+    if lost := next((row for row in rows if row.lost), None):
+        say(
+            f"? the receptive field is not known from {lost.path} on: {lost.lost} moves pixels in ways of its own",
+            "dim",
+        )
+    if out:
+        write_atomic(out, as_csv(rows))
+        say(f"wrote {shown(out)}")
+
+
+def totals(rows: Sequence["Row"]) -> list[str]:
+    """The sums over all layers, exact."""
+    parameters, trainable, macs, memory = (
+        sum(getattr(row, key) for row in rows) for key in ("parameters", "trainable", "macs", "memory")
+    )
+    idle = sum(row.parameters for row in rows if row.is_idle)
+    named = [
+        ("parameters", parameters, f"{idle:,} of them in training only (not run)" if idle else ""),
+        ("trainable", trainable, ""),
+        ("multiply-adds", macs, "for one image"),
+        ("parameter memory", 4 * parameters, f"bytes = {4 * parameters / 2**20:,.1f} MiB as float32"),
+        ("activation memory", memory, f"bytes = {memory / 2**20:,.1f} MiB for one image"),
+    ]
+    width = max(len(f"{count:,}") for _, count, _ in named)
+    return [f"{name:<17}  {count:>{width},}  {words}".rstrip() for name, count, words in named]
+
+
+def as_csv(rows: Sequence["Row"]) -> str:
+    """All that is known of each layer, with exact integers; empty where there is nothing to tell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(_record(row) for row in rows)
+    return text.getvalue()
+
+
+def _record(row: "Row") -> list[Any]:
+    from cnntrain.models.sums import size_formulas
+
+    window: list[Any] = [""] * 11
+    if look := row.look:
+        sides = look.window
+        borders = [count for pair in sides.borders for count in pair]
+        window = [*sides.kernel, *sides.stride, *borders, *sides.dilation, look.groups]
+    shapes = ["" if shape is None else "x".join(map(str, shape)) for shape in (row.input, row.output)]
+    formula = "; ".join(size_formulas(row.look)) if row.look else ""
+    field = ["unknown" if row.lost else ""] * 2 if row.field is None else [_pixels(size) for size in row.field]
+    jump = ["" if step is None else _pixels(step) for step in row.jump]
+    counts = [row.parameters, row.parameter_sum, row.trainable, row.macs, row.mac_sum]
+    return [row.path, row.kind, *window, *shapes, formula, *counts, *field, *jump, row.memory]
+
+
+def _pixels(size: Any) -> Any:
+    """A whole number where it is one, `image` where it has no end."""
+    if size == float("inf"):
+        return "image"
+    return int(size) if size == int(size) else round(float(size), 6)
+
+
+def _printable(text: "Text", encoding: str) -> "Text":
+    """The text with plain signs for those that the terminal does not have."""
+    try:
+        text.plain.encode(encoding)
+    except UnicodeEncodeError:
+        for sign, plain in _PLAIN.items():
+            text.plain = text.plain.replace(sign, plain)
+    return text

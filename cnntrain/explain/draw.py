@@ -1,0 +1,221 @@
+"""Sheets of captioned tiles, and line plots, drawn with Pillow."""
+
+import functools
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from cnntrain.paths import shown
+from cnntrain.report.pictures import BACKGROUND, FAINT_INK, INK, RIGHT, WRONG, Font
+
+Colour: TypeAlias = tuple[int, int, int]
+Rgb: TypeAlias = NDArray[np.uint8]  # (H, W, 3)
+
+MARGIN, GAP, LINE = 16, 8, 17  # pixels
+TITLE, TEXT, SMALL = 20, 14, 12  # heights of letters, pixels
+LONGEST_LABEL = 150  # pixels, of the names of rows
+NARROWEST = 620  # pixels, so that the notes have room
+FRAME = 3  # pixels, of a tile that is marked
+BAR = (160, 12)  # pixels, of a legend
+HEAT = ((10, 12, 44), (92, 24, 110), (186, 54, 85), (243, 120, 25), (252, 200, 80), (252, 255, 210))
+SIGNED = (RIGHT, (255, 255, 255), WRONG)
+# Pillow's own font knows ASCII alone. These are found by name where the system has them.
+SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "Arial.ttf", "arial.ttf")
+
+
+@dataclass
+class Tile:
+    """A picture with a caption below; `mark` is the colour of its frame."""
+
+    pixels: Rgb
+    captions: tuple[str, ...] = ()
+    mark: Colour | None = None
+
+
+@dataclass
+class Row:
+    """Tiles with a name on their left."""
+
+    name: Sequence[str]
+    tiles: list[Tile]
+
+
+@dataclass
+class Legend:
+    """What the colours stand for, from the lowest to the highest value."""
+
+    colours: Sequence[Colour]
+    low: str
+    high: str
+
+
+@dataclass
+class Sheet:
+    """A title, notes on how to read it, a legend, rows of tiles `side` pixels wide and high, and a footer.
+
+    `heads` are names of the columns, of one or two lines each.
+    """
+
+    title: str
+    notes: Sequence[str]
+    footer: str
+    rows: list[Row]
+    side: int
+    heads: Sequence[Sequence[str]] = ()
+    legend: Legend | None = None
+
+    def draw(self) -> Image.Image:
+        """The sheet as an RGB image."""
+        label = max((int(_width(line, SMALL)) + GAP for row in self.rows for line in row.name), default=0)
+        label = min(label, LONGEST_LABEL)
+        columns = max(len(row.tiles) for row in self.rows)
+        lines = max((len(tile.captions) for row in self.rows for tile in row.tiles), default=0)
+        step = (self.side + GAP, self.side + GAP + lines * LINE)
+        width = max(2 * MARGIN + label + columns * step[0], NARROWEST, 2 * MARGIN + int(_width(self.title, TITLE)))
+        notes = [line for note in self.notes for line in wrap(note, width - 2 * MARGIN, TEXT)]
+        top = MARGIN + TITLE + GAP + len(notes) * (LINE + 3) + GAP + (BAR[1] + 2 * GAP if self.legend else 0)
+        head = LINE * max(map(len, self.heads), default=0)
+        picture = Image.new("RGB", (width, top + head + len(self.rows) * step[1] + LINE + MARGIN), BACKGROUND)
+        write(picture, (MARGIN, picture.height - MARGIN), self.footer, SMALL, FAINT_INK, "ls")
+        write(picture, (MARGIN, MARGIN), self.title, TITLE)
+        for number, note in enumerate(notes):
+            write(picture, (MARGIN, MARGIN + TITLE + GAP + number * (LINE + 3)), note, TEXT, FAINT_INK)
+        if self.legend:
+            _draw_legend(picture, self.legend, top - BAR[1] - GAP)
+        for index, head_lines in enumerate(self.heads):
+            for number, line in enumerate(head_lines):
+                place = (MARGIN + label + index * step[0], top + number * LINE)
+                write(picture, place, fit(line, self.side, SMALL), SMALL, FAINT_INK)
+        for number, row in enumerate(self.rows):
+            self._draw_row(picture, row, (MARGIN, MARGIN + label), top + head + number * step[1])
+        return picture
+
+    def _draw_row(self, picture: Image.Image, row: Row, left: tuple[int, int], top: int) -> None:
+        room = left[1] - left[0] - GAP
+        for number, line in enumerate(row.name):
+            write(picture, (left[0], top + number * LINE), fit(line, room, SMALL), SMALL)
+        for index, tile in enumerate(row.tiles):
+            place = (left[1] + index * (self.side + GAP), top)
+            picture.paste(_placed(tile, self.side), place)
+            for number, caption in enumerate(tile.captions):
+                at = (place[0], top + self.side + 1 + number * LINE)
+                write(picture, at, fit(caption, self.side + GAP - 3, SMALL), SMALL, INK if number == 0 else FAINT_INK)
+
+
+def _placed(tile: Tile, side: int) -> Image.Image:
+    """The tile enlarged (each pixel a square) or reduced to fit, in the middle of its place."""
+    height, width = tile.pixels.shape[:2]
+    room = side - 2 * FRAME if tile.mark else side
+    scale = room / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    way = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
+    image = Image.fromarray(np.ascontiguousarray(tile.pixels)).resize(size, way)
+    place = Image.new("RGB", (side, side), BACKGROUND)
+    corner = (side - size[0]) // 2, (side - size[1]) // 2
+    if tile.mark:
+        box = (corner[0] - FRAME, corner[1] - FRAME, corner[0] + size[0] + FRAME - 1, corner[1] + size[1] + FRAME - 1)
+        ImageDraw.Draw(place).rectangle(box, fill=tile.mark)
+    place.paste(image, corner)
+    return place
+
+
+def _draw_legend(picture: Image.Image, legend: Legend, top: int) -> None:
+    low = int(_width(legend.low, SMALL))
+    left = MARGIN + low + GAP
+    ramp = np.broadcast_to(np.linspace(0, 1, BAR[0])[None], (BAR[1], BAR[0]))
+    picture.paste(Image.fromarray(colour(ramp, legend.colours)), (left, top))
+    ImageDraw.Draw(picture).rectangle((left - 1, top - 1, left + BAR[0], top + BAR[1]), outline=FAINT_INK)
+    write(picture, (MARGIN, top - 2), legend.low, SMALL)
+    write(picture, (left + BAR[0] + GAP, top - 2), legend.high, SMALL)
+
+
+# ---- pixels ----
+
+
+def rgb(image: Tensor) -> Rgb:
+    """uint8 (1 or 3, H, W) as (H, W, 3)."""
+    height, width = image.shape[1:]
+    return np.ascontiguousarray(image.cpu().expand(3, height, width).permute(1, 2, 0).numpy())
+
+
+def colour(values: NDArray[np.floating], colours: Sequence[Colour]) -> Rgb:
+    """(H, W) in 0..1 through a scale of colours at even distances."""
+    stops = np.linspace(0, 1, len(colours))
+    channels = [np.interp(values, stops, [stop[channel] for stop in colours]) for channel in range(3)]
+    return np.stack(channels, axis=2).round().astype(np.uint8)
+
+
+# ---- words ----
+
+
+@functools.cache
+def font(size: int, ascii_only: bool = True) -> Font:
+    """Pillow's own font, or for other letters one of the system's, where there is one."""
+    for name in () if ascii_only else SYSTEM_FONTS:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
+    return ImageFont.load_default(size)
+
+
+@functools.cache
+def readable(text: str, size: int) -> tuple[str, Font]:
+    """A text of one line, and a font for it; letters that no font has lose their accents or are escaped."""
+    text = shown(text)
+    if text.isascii():
+        return text, font(size)
+    chosen = font(size, False)
+    unknown = _glyph(chosen, "\uffff")
+    letters = [letter if letter == " " or _glyph(chosen, letter) != unknown else _plain(letter) for letter in text]
+    return "".join(letters), chosen
+
+
+def _glyph(chosen: Font, letter: str) -> tuple[tuple[int, int], bytes]:
+    mask = chosen.getmask(letter)
+    return mask.size, bytes(mask.getpixel((x, y)) for y in range(mask.size[1]) for x in range(mask.size[0]))
+
+
+def _plain(letter: str) -> str:
+    base = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
+    return base or letter.encode("ascii", "backslashreplace").decode()
+
+
+def _width(text: str, size: int) -> float:
+    text, chosen = readable(text, size)
+    return chosen.getlength(text)
+
+
+def write(
+    picture: Image.Image, place: tuple[float, float], text: str, size: int, ink: Colour = INK, anchor: str = "la"
+) -> None:
+    """A text of one line at a place (x, y)."""
+    text, chosen = readable(text, size)
+    ImageDraw.Draw(picture).text(place, text, fill=ink, font=chosen, anchor=anchor)
+
+
+def fit(text: str, width: float, size: int) -> str:
+    """The text, cut to a width in pixels."""
+    if _width(text, size) <= width:
+        return text
+    while text and _width(text + "...", size) > width:
+        text = text[:-1]
+    return text + "..."
+
+
+def wrap(text: str, width: float, size: int) -> list[str]:
+    """The text in lines of at most a width in pixels."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _width(longer, size) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines

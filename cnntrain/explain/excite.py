@@ -1,0 +1,169 @@
+"""Which images of a whole split excite a filter most, and what of them it saw."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from cnntrain.explain.draw import Rgb, Row, Sheet, Tile, rgb
+from cnntrain.explain.maps import Layer, listening
+from cnntrain.explain.subject import Subject
+from cnntrain.models.receptive import WHOLE, Field
+from cnntrain.models.tracing import Tracer
+
+MOST, BEST, SIDE = 16, 9, 80  # filters, images of each, pixels of a tile
+FRAME = (255, 90, 0)
+PATCH = 0.75  # of the image's side; a larger receptive field is framed in the image instead of cut out
+
+
+@dataclass
+class Excited:
+    """The images that excite each of F filters most, the strongest first; ties go to the earlier image.
+
+    Attributes:
+        values: float32 (K, F), the largest value in the filter's map.
+        images: int64 (K, F), indices into the split.
+        places: int64 (K, F, 2), row and column of that value in the map.
+    """
+
+    values: Tensor
+    images: Tensor
+    places: Tensor
+
+
+def most_exciting(
+    model: nn.Module, batches: Iterable[Tensor], channels: Mapping[str, Sequence[int]], best: int
+) -> dict[str, Excited]:
+    """Run all images once and keep the `best` for each chosen channel of each layer.
+
+    Args:
+        batches: float32 (N, C, S, S), in the order of the split.
+        channels: by layer; the layers give feature maps.
+    """
+    found: dict[str, Excited] = {}
+    fresh: dict[str, Excited] = {}  # of the batch in hand: a layer that runs more than once counts as it ends
+    seen = 0
+
+    def look(name: str, _: nn.Module, maps: Tensor) -> None:
+        values, places = maps[:, list(channels[name])].float().flatten(2).max(2)
+        rows = torch.stack([places // maps.shape[3], places % maps.shape[3]], 2)
+        images = torch.arange(seen, seen + len(values), device=values.device)[:, None].expand_as(values)
+        fresh[name] = Excited(values, images, rows)
+
+    with listening(model, {name: model.get_submodule(name) for name in channels}, look), torch.no_grad():
+        for inputs in batches:
+            model(inputs)
+            found = {name: _best(found.get(name), new, best) for name, new in fresh.items()}
+            seen += len(inputs)
+    return found
+
+
+def _best(old: Excited | None, new: Excited, best: int) -> Excited:
+    """The best of two, image by image."""
+    if old is not None:
+        pairs = ((old.values, new.values), (old.images, new.images), (old.places, new.places))
+        new = Excited(*(torch.cat(pair) for pair in pairs))
+    order = new.values.sort(dim=0, descending=True, stable=True).indices[:best]
+    places = new.places.gather(0, order[..., None].expand(-1, -1, 2))
+    return Excited(new.values.gather(0, order), new.images.gather(0, order), places)
+
+
+def receptive_fields(model: nn.Module, inputs: Tensor, names: Iterable[str]) -> dict[str, Field]:
+    """What an element of each layer's maps sees of the image; all of it where that cannot be followed.
+
+    Args:
+        inputs: float32 (N, C, S, S); one image is run.
+    """
+    fields: dict[str, Field] = {}
+
+    def note(name: str, _: nn.Module, output: Tensor) -> None:
+        found = tracer.fields.get(output)
+        fields[name] = WHOLE if found is None or found.lost else found
+
+    images = inputs[:1].clone()
+    modules = {name: model.get_submodule(name) for name in names}
+    with listening(model, modules, note), torch.inference_mode(), Tracer(images, lambda _: None) as tracer:
+        model(images)
+    return fields
+
+
+def box_of(field: Field, place: Sequence[int], size: int) -> tuple[int, int, int, int]:
+    """The pixels (top, left, bottom, right, the last two exclusive) that one place (row, column) in the maps sees."""
+    edges = []
+    for axis in (0, 1):
+        step = field.step(axis)
+        if step is None or math.isinf(field.size[axis]):
+            edges.append((0, size))
+            continue
+        low = field.low[axis] + place[axis] * step
+        first = min(max(math.floor(low), 0), size - 1)
+        edges.append((first, max(first + 1, min(math.ceil(low + field.size[axis]), size))))
+    (top, bottom), (left, right) = edges
+    return top, left, bottom, right
+
+
+# ---- the sheet ----
+
+
+def patch(image: Tensor, box: tuple[int, int, int, int], framed: bool) -> Rgb:
+    """The box (top, left, bottom, right) of an image (C, S, S): cut out, or framed where it lies."""
+    top, left, bottom, right = box
+    if not framed:
+        return rgb(image[:, top:bottom, left:right])
+    scale = max(1, round(SIDE / image.shape[2]))
+    large = rgb(image).repeat(scale, 0).repeat(scale, 1)
+    picture = Image.fromarray(large)
+    edges = (left * scale, top * scale, right * scale - 1, bottom * scale - 1)
+    ImageDraw.Draw(picture).rectangle(edges, outline=FRAME, width=max(1, 2 * large.shape[0] // SIDE))
+    return np.asarray(picture)
+
+
+def picture(
+    subject: Subject,
+    layer: Layer,
+    channels: Sequence[int],
+    excited: Excited,
+    *,
+    images: Tensor,
+    labels: Tensor,
+    split: str,
+    field: Field,
+    filters: Sequence[Rgb] = (),
+) -> Image.Image:
+    """The sheet of a layer: a filter a row, its images from the strongest on.
+
+    Args:
+        images: uint8 (K * F, C, S, S), those that `excited` names, and their labels (K * F,).
+        split: how many images of what, in words.
+        field: what the layer sees of an image.
+        filters: pictures of the filters themselves, where they look at the image.
+    """
+    size = images.shape[3]
+    boxes = [box_of(field, place, size) for place in excited.places.flatten(0, 1).tolist()]
+    whole = all(box == (0, 0, size, size) for box in boxes)
+    framed = not whole and max(field.size) > PATCH * size
+    values, names = excited.values.flatten().tolist(), [subject.classes[label] for label in labels.tolist()]
+    tiles = [
+        Tile(patch(image, box, framed), (name, f"value {value:.3g}"))
+        for image, box, name, value in zip(images, boxes, names, values, strict=True)
+    ]
+    rows = []
+    for index, channel in enumerate(channels):
+        is_dead = excited.values[0, index] == excited.values[-1, index]
+        own = [Tile(filters[index], ("the filter",))] if filters else []
+        rows.append(Row([f"map {channel}", *(["all alike"] if is_dead else [])], own + tiles[index :: len(channels)]))
+    saw = "what the filter saw when it gave that value: its receptive field, less at a border."
+    notes = [
+        f"Each row is one filter. Of all {split} images these excite it most, the strongest first; below each, its "
+        "true class and the largest value in the filter's map. What do the tiles of a row have in common?",
+        "Each filter of this layer sees the whole image."
+        if whole
+        else f"The frame in each image is {saw}"
+        if framed
+        else f"Each tile, cut out of an image, is {saw}",
+    ]
+    return Sheet(f"What excites {layer.describe()}", notes, subject.about, rows, SIDE).draw()

@@ -1,0 +1,99 @@
+"""The commands, and what `cnntrain COMMAND --help` prints. (`cnntrain --help` itself lies in conf/hydra/help.)"""
+
+COMMANDS = ("train", "resume", "eval", "explain", "check", "summary", "models", "filter")
+HELP = {
+    "resume": """\
+usage: cnntrain resume RUN_DIR [KEY=VALUE ...]
+
+Go on with a run that was stopped, killed or is to train longer. The run's own
+config is used; values can be changed, groups (model=, data=, ...) cannot.
+
+  cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00
+  cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00 trainer.epochs=50
+""",
+    "eval": """\
+usage: cnntrain eval RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...] [out=FILE.json]
+
+Score a trained network on its validation and test images. The checkpoint knows
+its classes, its preprocessing and its config; values can be changed, groups
+(model=, data=, ...) cannot. Of a run folder the best epoch is taken.
+
+  cnntrain eval outputs/digits/lenet5/2026-01-31_12-00-00
+  cnntrain eval RUN_DIR/checkpoints/last data.root=/data/photos out=scores.json
+""",
+    "explain": """\
+usage: cnntrain explain RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...]
+
+Pictures of what a trained network sees, as PNG files in RUN_DIR/explain and in
+TensorBoard. The images are those of the test split, else of the validation.
+
+  what=...     of filters, features, excite, gradcam, shift; default: all
+               filters   the first layer's weights
+               features  the maps of some layers for some images
+               excite    the images that excite a filter most, and what it saw
+               gradcam   where the evidence for a class lies (arXiv 1610.02391)
+               shift     what moving the image by a few pixels changes
+  layers=...   names, patterns, or first, last, stages; default: stages.
+               `cnntrain summary` lists the names
+  images=8     how many, spread over the classes; or files of your own
+  filters=16   how many filters of each layer
+  out=DIR      where to write
+
+Other words change the run's config, such as data.root=DIR.
+
+  cnntrain explain outputs/digits/lenet5/2026-01-31_12-00-00
+  cnntrain explain RUN_DIR what=gradcam 'images=[cat.jpg,dog.jpg]'
+  cnntrain explain RUN_DIR what=features,excite layers=layer1.0.conv1,layer4
+""",
+    "models": """\
+usage: cnntrain models [WORD ...] [out=FILE.csv]
+
+The networks that model= knows: parameters, multiply-adds, image size, year and
+paper. WORDs narrow the list, and describe what is left.
+
+  cnntrain models
+  cnntrain models inception
+  cnntrain models out=models.csv
+""",
+    "summary": """\
+usage: cnntrain summary [GROUP=OPTION ...] [KEY=VALUE ...] [formulas=true]
+                        [out=FILE.csv]
+
+A network layer by layer: kernel, stride, padding, output size, parameters,
+multiply-adds, receptive field and activation memory. No data is needed: images
+look as data= says, or as those that the network was made for.
+
+  cnntrain summary model=alexnet
+  cnntrain summary model=resnet18 data=cifar10 out=resnet18.csv
+  cnntrain summary model=lenet5 formulas=true    with the sums that make a number
+""",
+    "filter": """\
+usage: cnntrain filter image=FILE kernel=NAME [KEY=VALUE ...] [out=FILE.png]
+
+A classic filter on a picture, computed as the convolution of a network: the
+kernel is laid over the image and not turned around first. Prints the kernel,
+the sizes and the range of values; the picture has the original, the kernel and
+the result side by side.
+
+  kernel        sobel_x sobel_y sobel (their magnitude) edge sharpen box
+                gaussian gabor identity, or weights in rows
+  size          box, gaussian, gabor: rows and columns, 1 to 101
+  sigma         gaussian, gabor: spread in pixels
+  theta, wavelength, gamma, phase
+                gabor: turn in degrees, pixels of a wave, height of the bell by
+                its width, shift in degrees
+  padding       same (default), valid, or a number of pixels
+  padding_mode  zeros (default) reflect replicate circular
+  stride, dilation
+                whole numbers, 1 by default
+  gray          true or false; by default edges are looked for in gray
+
+Edges have a sign: mid-grey is 0. Magnitudes begin at black. Other results are
+images, and what lies outside 0 to 255 is cut off.
+
+  cnntrain filter image=cat.jpg kernel=sobel_x
+  cnntrain filter image=cat.jpg kernel=gaussian sigma=3 out=soft.png
+  cnntrain filter image=cat.jpg kernel=gabor theta=45 wavelength=6 stride=2
+  cnntrain filter image=cat.jpg 'kernel=[[0,1,0],[1,-4,1],[0,1,0]]'
+""",
+}
