@@ -18,6 +18,14 @@ from cnntrain.report.tensorboard import flatten
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
 
+@pytest.fixture(autouse=True)
+def count_event_files_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of one second are read in the order of their names, which end in a counter: the tenth before the ninth."""
+    from tensorboard.summary.writer import event_file_writer
+
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
+
+
 def quiet() -> Console:
     return Console(file=io.StringIO(), width=80)
 
