@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 from cnntrain import checkpoint, config
+from cnntrain.anatomy.rows import inspect
 from cnntrain.models import build_model
-from cnntrain.models.anatomy import inspect
 
 
 def train(overrides: list[str]) -> dict[str, Any]:

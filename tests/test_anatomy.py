@@ -15,9 +15,9 @@ from torchvision.models.inception import InceptionC
 from torchvision.models.shufflenetv2 import InvertedResidual
 from torchvision.models.vgg import VGG, make_layers
 
+from cnntrain.anatomy.rows import Row, inspect
+from cnntrain.anatomy.sums import size_formulas
 from cnntrain.models import build_model
-from cnntrain.models.anatomy import Row, inspect
-from cnntrain.models.sums import size_formulas
 from cnntrain.settings.model import ModelSettings
 
 VGG16 = [2, 2, "M", 2, 2, "M", 2, 2, 2, "M", 2, 2, 2, "M", 2, 2, 2, "M"]  # with two channels everywhere

@@ -14,6 +14,7 @@ FLOORS = [
     {"faults", "overrides", "composer", "config", "device", "metrics", "signals"},
     {
         "models",
+        "anatomy",
         "data",
         "augment",
         "finetune",

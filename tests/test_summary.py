@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
+from cnntrain.anatomy.rows import Row, inspect
 from cnntrain.commands.summary import COLUMNS, DATA, as_csv, native_input, summary, totals
 from cnntrain.data.build import DIGITS_SIZE
 from cnntrain.errors import ConfigError, FileSystemError
 from cnntrain.models import build_model
-from cnntrain.models.anatomy import Row, inspect
 from cnntrain.report.layers import LONGEST_FULL, table
 from cnntrain.settings import Settings
 from cnntrain.settings.data import DataSettings

@@ -17,7 +17,7 @@ from cnntrain.settings.nets import NATIVE
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from cnntrain.models.anatomy import Row
+    from cnntrain.anatomy.rows import Row
 
 Sizes = tuple[int, int, int]  # classes, channels, pixels a side
 DATA: dict[str, Sizes] = {  # as training gets them, if not told otherwise
@@ -88,8 +88,8 @@ def take_apart(
     from rich.console import Console
     from rich.text import Text
 
+    from cnntrain.anatomy.rows import inspect
     from cnntrain.models import build_model
-    from cnntrain.models.anatomy import inspect
     from cnntrain.report.layers import LEGEND, table
 
     # A user's code may compute with its weights, which the meta device cannot.
@@ -150,7 +150,7 @@ def as_csv(rows: Sequence["Row"]) -> str:
 
 
 def _record(row: "Row") -> list[Any]:
-    from cnntrain.models.sums import size_formulas
+    from cnntrain.anatomy.sums import size_formulas
 
     window: list[Any] = [""] * 11
     if look := row.look:

@@ -9,11 +9,11 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from cnntrain.anatomy.receptive import WHOLE, Field
+from cnntrain.anatomy.tracing import Tracer
 from cnntrain.explain.draw import Rgb, Row, Sheet, Tile, rgb
 from cnntrain.explain.maps import Layer, listening
 from cnntrain.explain.subject import Subject
-from cnntrain.models.receptive import WHOLE, Field
-from cnntrain.models.tracing import Tracer
 
 MOST, BEST, SIDE = 16, 9, 80  # filters, images of each, pixels of a tile
 FRAME = (255, 90, 0)

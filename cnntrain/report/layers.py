@@ -11,9 +11,9 @@ from typing import TypeAlias
 from rich.text import Text
 from torch import nn
 
-from cnntrain.models.anatomy import Row
+from cnntrain.anatomy.rows import Row
+from cnntrain.anatomy.sums import size_formulas
 from cnntrain.models.catalogue import short
-from cnntrain.models.sums import size_formulas
 
 LARGEST_BLOCKS = (40, 80, 160)  # rows; the first that makes a table of LONGEST_FULL lines
 LONGEST_WHOLE = 100  # rows; a longer table leaves out layers that only pass on
@@ -49,7 +49,7 @@ def table(model: nn.Module, rows: Sequence[Row], width: int, *, formulas: bool) 
 
     Args:
         model: the network that the rows were made of.
-        rows: of `anatomy.inspect`.
+        rows: of `anatomy.rows.inspect`.
         width: columns of the terminal.
         formulas: below each row the sums behind its numbers.
     """

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from cnntrain.models import receptive
-from cnntrain.models.receptive import WHOLE, Field, Untracked
+from cnntrain.anatomy import receptive
+from cnntrain.anatomy.receptive import WHOLE, Field, Untracked
 
 Shape: TypeAlias = tuple[int, ...]
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from cnntrain.anatomy.aten import Shape
+from cnntrain.anatomy.receptive import Field, Number
+from cnntrain.anatomy.sums import mac_product, parameter_sum
+from cnntrain.anatomy.tracing import Look, Operation, Tracer, shares_memory, tensors
 from cnntrain.models.arithmetic import Borders
-from cnntrain.models.aten import Shape
-from cnntrain.models.receptive import Field, Number
-from cnntrain.models.sums import mac_product, parameter_sum
-from cnntrain.models.tracing import Look, Operation, Tracer, shares_memory, tensors
 
 FLOAT32 = 4  # bytes
 PARAMETER = "Parameter"  # the kind of a row for what a module learns itself, beside its layers

@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from cnntrain.anatomy.aten import Call, Rule, Shape, fields_after, pad_rule, rule_of, window_rule, window_sides
+from cnntrain.anatomy.receptive import Field, image_field
 from cnntrain.models.arithmetic import Window
-from cnntrain.models.aten import Call, Rule, Shape, fields_after, pad_rule, rule_of, window_rule, window_sides
-from cnntrain.models.receptive import Field, image_field
 
 
 @dataclass(frozen=True)

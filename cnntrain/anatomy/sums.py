@@ -5,7 +5,7 @@ from collections import Counter
 from torch import nn
 from torch.nn.modules.conv import _ConvNd
 
-from cnntrain.models.tracing import Look, Operation
+from cnntrain.anatomy.tracing import Look, Operation
 
 
 def parameter_sum(module: nn.Module, own: dict[str, nn.Parameter]) -> str:
