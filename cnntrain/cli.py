@@ -16,7 +16,7 @@ from cnntrain import __version__
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.guard import INTERRUPTED, guard
 from cnntrain.manual import COMMANDS, HELP
-from cnntrain.paths import conf_dir, need_image_folder
+from cnntrain.paths import conf_dir, expanded, need_image_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -106,8 +106,8 @@ def _part(command: str, words: list[str]) -> tuple[dict[str, str], list[str]]:
         from cnntrain.explain.words import read_words
 
         return {}, read_words(words)[1]
-    own = [word for word in words if word.partition("=")[0] in OWN_KEYS.get(command, ())]
-    return dict(word.split("=", 1) for word in own if "=" in word), [word for word in words if word not in own]
+    own = [word for word in words if "=" in word and word.partition("=")[0] in OWN_KEYS.get(command, ())]
+    return dict(word.split("=", 1) for word in own), [word for word in words if word not in own]
 
 
 def _check_overrides(target: Path, overrides: list[str]) -> None:
@@ -174,7 +174,7 @@ def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]
         return _call_hydra(flags, overrides, work)
     many = asked.multirun or config.is_multirun(tree)
     if tree.data.name == "imagefolder" and not many:  # the jobs of a sweep may each have a root of their own
-        need_image_folder(Path(tree.data.root).expanduser())
+        need_image_folder(expanded(tree.data.root))
     with contextlib.ExitStack() as stack:
         if work is _check:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
@@ -257,7 +257,7 @@ def _complete(words: list[str]) -> int:
         pass  # the shell wants the script
     elif len(typed) < 2 or (len(typed) == 2 and not line.endswith(" ")):
         print(" ".join(command for command in COMMANDS if command.startswith(first)))
-    elif first in ("train", "check"):
+    elif first in ("train", "check", "summary"):
         os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)\S+\s*", r"\1", line)
     elif first in COMMANDS:
         return 0  # the shell completes file names by itself

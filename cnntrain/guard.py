@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnntrain.errors import CnntrainError, FileSystemError, Interrupted, ResourceError
+from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError
 
 OUR_BUG = 1
 INTERRUPTED = 130
@@ -51,7 +51,7 @@ def _tell(error: Exception, folder: Path | None) -> int:
 
 
 def _as_fault(error: Exception) -> CnntrainError | None:
-    """Faults of the machine, whoever raised them; None for anything else."""
+    """Faults of the machine and of torch on it, whoever raised them; None for anything else."""
     # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
     if (
         isinstance(error, MemoryError)
@@ -59,6 +59,12 @@ def _as_fault(error: Exception) -> CnntrainError | None:
         or "can't allocate memory" in str(error)
     ):
         return ResourceError(MEMORY)
+    if "does not have a deterministic implementation" in str(error):
+        what = brief(error).partition(" does not have")[0].removeprefix("RuntimeError: ")
+        return ConfigError(
+            f"trainer.deterministic: torch has no repeatable algorithm for {what} here (given True); set "
+            "trainer.deterministic=false, or choose a network without it"
+        )
     if isinstance(error, OSError):
         what = error.strerror or str(error)
         return FileSystemError(f"{error.filename}: {what}" if error.filename else what)

@@ -65,7 +65,7 @@ look as data= says, or as those that the network was made for.
 
   cnntrain summary model=alexnet
   cnntrain summary model=resnet18 data=cifar10 out=resnet18.csv
-  cnntrain summary model=lenet5 formulas=true    with the sums that make a number
+  cnntrain summary model=lenet5 formulas=true   with the sums behind a number
 """,
     "filter": """\
 usage: cnntrain filter image=FILE kernel=NAME [KEY=VALUE ...] [out=FILE.png]
@@ -87,6 +87,7 @@ the result side by side.
   stride, dilation
                 whole numbers, 1 by default
   gray          true or false; by default edges are looked for in gray
+  out           the picture to write; IMAGE_KERNEL.png in the current folder
 
 Edges have a sign: mid-grey is 0. Magnitudes begin at black. Other results are
 images, and what lies outside 0 to 255 is cut off.

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from cnntrain.errors import DataError
+from cnntrain.errors import ConfigError, DataError, FileSystemError
 
 
 def conf_dir() -> Path:
@@ -19,6 +19,31 @@ def shown(path: Path | str) -> str:
     """A path for a message: one line, whatever bytes its name holds."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+
+
+def expanded(path: str) -> Path:
+    """A path of the user's with its `~`; that of a user who is not known stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
+def out_file(name: str, example: str) -> Path:
+    """The file that the user's `out=` names, found fit before seconds are spent.
+
+    Args:
+        example: such as FILE.csv, for the advice.
+
+    Raises:
+        ConfigError: no name is given.
+        FileSystemError: it is a folder, or its folder is not there.
+    """
+    path = expanded(name)
+    if not name.strip():
+        raise ConfigError(f"out: must be the name of a file (given nothing); write out={example}")
+    if path.is_dir():
+        raise FileSystemError(f"out: {shown(path)} is a folder; write out={example}")
+    if not path.parent.is_dir():
+        raise FileSystemError(f"out: {shown(path.parent)} is no folder; make it first")
+    return path
 
 
 def need_image_folder(root: Path) -> None:

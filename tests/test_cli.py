@@ -254,6 +254,13 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
         (OutOfMemoryError("CUDA out of memory"), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "cnntrain: error: out of memory; "),
+        (
+            RuntimeError(
+                "adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but you\nset"
+            ),
+            2,
+            "cnntrain: error: trainer.deterministic: torch has no repeatable algorithm for adaptive_max_pool2d_back",
+        ),
     ],
 )
 def test_failures_have_their_code_and_one_line(
@@ -310,6 +317,16 @@ def test_an_image_folder_that_is_not_there_is_found_before_anything_is_made(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+def test_eval_finds_that_out_cannot_be_written_before_it_works(tmp_path: Path) -> None:
+    for word, code in (
+        ("out=", 2),
+        (f"out={tmp_path}", 6),
+        (f"out={tmp_path}/no/a.json", 6),
+        ("out=~no-such-user/a", 6),
+    ):
+        assert cli.main(["eval", "nowhere", word]) == code
+
+
 @pytest.mark.parametrize("command", ["resume", "eval"])
 def test_overrides_of_a_saved_run_are_checked_before_the_command_is_loaded(
     calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
@@ -340,7 +357,9 @@ def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixtu
 @pytest.mark.parametrize("command", ["resume", "eval", "explain", "models", "filter", "summary", "check", "train"])
 def test_each_command_has_help(calls: Calls, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert cli.main([command, "--help"]) == 0
-    assert f"cnntrain {command}" in capsys.readouterr().out or command in ("check", "train")
+    text = capsys.readouterr().out
+    assert f"cnntrain {command}" in text or command in ("check", "train")
+    assert max(map(len, text.splitlines())) <= 80
     assert calls == []
 
 
@@ -369,6 +388,7 @@ def test_models_lists_each_option_with_a_line(capsys: pytest.CaptureFixture[str]
         ("cnntrain model=resn", ["model=resnet18", "model=resnet50"], ["train"]),
         ("cnntrain train optimizer=ada", ["optimizer=adam", "optimizer=adamw"], ["train"]),
         ("cnntrain check trainer.ep", ["trainer.epochs="], []),
+        ("cnntrain summary model=resn", ["model=resnet18"], ["train"]),
         ("cnntrain resume ", [], ["model="]),
         ("cnntrain hydra.c", [], ["hydra/cnntrain"]),
         ("cnntrain --mul", [], []),

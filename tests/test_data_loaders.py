@@ -268,7 +268,7 @@ def test_a_class_without_a_good_image_is_an_error(damaged):
 def test_too_many_bad_images_are_an_error(damaged):
     for file in list((damaged / "train").rglob("*.*"))[:11]:
         file.write_bytes(b"")
-    with pytest.raises(DataError, match=r"^data\.on_bad_image: more than 10 bad images .*: the file is empty; mend"):
+    with pytest.raises(DataError, match=r"^data\.on_bad_image: more than 10 bad images .*; mend the files"):
         content(build(damaged, on_bad_image=OnBadImage.skip, workers=2).train)
 
 

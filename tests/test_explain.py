@@ -14,10 +14,11 @@ from torch import nn
 from cnntrain import checkpoint, cli
 from cnntrain.commands import explain as command
 from cnntrain.errors import ConfigError, DataError, FileSystemError
-from cnntrain.explain.draw import Row, Sheet, Tile, fit, readable, wrap
+from cnntrain.explain.draw import Row, Sheet, Tile
 from cnntrain.explain.gallery import Gallery
 from cnntrain.explain.subject import at_rest, read_files, spread
 from cnntrain.explain.words import PARTS, Wishes, read_words
+from cnntrain.report.letters import fit, readable, wrap
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -49,7 +50,16 @@ def test_all_faults_of_the_words_are_told_at_once():
     lines = str(found.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["what", "layers", "images", "filters"]
     assert "did you mean gradcam?" in lines[0]
-    for word in ("images=0", "images=33", "images=-2", "images=", "what=", "filters=x"):
+    for word in (
+        "images=0",
+        "images=33",
+        "images=-2",
+        "images=",
+        "images=~no-such-user/a.jpg",
+        "what=",
+        "filters=x",
+        "out=",
+    ):
         with pytest.raises(ConfigError, match=word.partition("=")[0]):
             read_words([word])
 
@@ -125,6 +135,7 @@ def test_a_gallery_replaces_its_files_and_shows_all_of_them(tmp_path):
     first.show()
     assert path == folder / "features-a_b_c.png"
     blue.save(folder / "not_ours.png")
+    (folder / "broken.png").write_bytes(path.read_bytes()[:-20])
     second = Gallery(folder, 9)
     assert second.add("gradcam", blue) == folder / "gradcam.png"
     second.show()
@@ -137,6 +148,14 @@ def test_a_gallery_replaces_its_files_and_shows_all_of_them(tmp_path):
     assert np.asarray(Image.open(folder / "gradcam.png"))[0, 0].tolist() == [0, 0, 255]
     with pytest.raises(FileSystemError, match="out=DIR"):
         Gallery(folder / "gradcam.png", 1)
+
+
+def test_a_gallery_does_not_settle_among_the_event_files_of_a_run(tmp_path):
+    events = tmp_path / "events.out.tfevents.1795313899.host.10434.0"
+    events.touch()
+    with pytest.raises(ConfigError, match="holds TensorBoard files of something else; write out=DIR"):
+        Gallery(tmp_path, 1)
+    assert events.exists()
 
 
 # ---- whole calls ----

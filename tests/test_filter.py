@@ -214,6 +214,7 @@ def test_the_command_tells_kernel_formula_sizes_and_range_and_writes_a_picture(f
         "written  cat_sobel_x.png",
     ):
         assert part in told
+    assert max(map(len, told.splitlines())) <= 80
     with Image.open("cat_sobel_x.png") as picture:
         assert picture.mode == "RGB"
     assert Path("cat.png").read_bytes() == before
@@ -271,10 +272,13 @@ def test_a_turned_photo_is_filtered_upright_and_cmyk_and_16_bit_are_read(folder:
         ("image=cat.png kernel=box padding=sme", 2, ["padding: must be same, valid or", "did you mean same?"]),
         ("image=cat.png kernel=box padding_mode=wrap", 2, ["padding_mode: must be one of zeros, reflect"]),
         ("image=cat.png kernel=[[1,2],[3]]", 2, ["kernel: must be rows of as many numbers"]),
+        ("image=cat.png kernel=[[1e39]]", 2, ["none beyond 1,000,000"]),
+        ("image=cat.png kernel=box out=.", 2, ["out: must end in .png"]),
+        ("image=cat.png kernel=box out=~no-such-user/x.png", 6, ["out: ~no-such-user is no folder"]),
         ("cat.png kernel=box --fast", 2, ["did you mean image=cat.png?", "--fast: no flag of filter"]),
         ("image=cat.png kernel=box out=x.jpg", 2, ["out: must end in .png"]),
         ("image=cat.png kernel=box out=cat.png", 2, ["out: cat.png is the image itself"]),
-        ("image=cat.png kernel=box out=no/x.png", 6, ["out: no/x.png cannot be written"]),
+        ("image=cat.png kernel=box out=no/x.png", 6, ["out: no is no folder"]),
         ("image=dog.png kernel=bax", 2, ["kernel: no kernel bax", "image: dog.png is not there"]),
         ("image=dog.png kernel=box", 3, ["image: dog.png is not there"]),
         ("image=. kernel=box", 3, ["image: . is a folder"]),
@@ -285,6 +289,12 @@ def test_faults_are_told_all_at_once(folder: Path, capsys, line: str, code: int,
     told = capsys.readouterr().err
     assert all(part in told for part in parts), told
     assert [file.name for file in folder.iterdir()] == ["cat.png"]
+
+
+@pytest.mark.parametrize("weight", ["-999999.5", "1e-300", "0.1234567", "123.456"])
+def test_kernels_of_any_weights_are_printed_in_80_columns(folder: Path, capsys, weight: str) -> None:
+    assert run(f"image=cat.png kernel=[[{','.join([weight] * 9)}]]") == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
 def test_a_broken_image_names_itself(folder: Path, capsys) -> None:

@@ -135,6 +135,17 @@ def test_description_comes_through_the_command_line():
         ({"drop_path": 0.1}, "drop_path", "residual: true"),
         ({"pool_weights": [1, 1, 1, 1]}, "pool_weights", "pool: weighted"),
         ({"pool": "weighted", "pool_weights": [1, 2]}, "blocks[0].pool_weights", "4 numbers for pool_size 2x2"),
+        ({"pool": "weighted", "pool_weights": [[1, 2, 3], [4]]}, "blocks[0].pool_weights", "or 2 rows of 2"),
+        (
+            {"pool": "weighted", "pool_size": [2, 3], "pool_weights": [[1, 2], [3, 4], [5, 6]]},
+            "blocks[0].pool_weights",
+            "6 numbers for pool_size 2x3, or 2 rows of 3",
+        ),
+        ({"pool": "none", "pool_size": 3}, "pool_size", "left out with pool: none or global"),
+        ({"blocks": [{"filters": 8, "pool": "global", "pool_stride": 2}]}, "blocks[0].pool_stride", "left out with"),
+        ({"padding_mode": "reflect"}, "padding_mode", "zeros without padding"),
+        ({"padding": 0, "padding_mode": "reflect"}, "padding_mode", "zeros without padding"),
+        ({"hidden_drop_connect": 0.1}, "hidden_drop_connect", "0 without hidden layers"),
         ({"conv": "depthwise_separable", "groups": 2}, "blocks[0].groups", "1 with conv: depthwise_separable"),
     ],
 )
@@ -142,6 +153,13 @@ def test_wrong_value_is_named_with_its_block_and_rule(args, key, rule):
     found = argument_faults("cnn", args)
     assert found[0][0] == key
     assert rule in found[0][2]
+
+
+def test_a_value_that_one_block_uses_may_stand_beside_all():
+    blocks = [8, {"filters": 8, "padding": "same"}, {"filters": 8, "pool": "none"}]
+    args = {"blocks": blocks, "pool_size": 3, "pool_stride": 2, "padding_mode": "circular"}
+    assert argument_faults("cnn", args) == []
+    assert argument_faults("cnn", {"blocks": [{"filters": 8, "padding_mode": "zeros", "pool_size": 2}]}) == []
 
 
 def test_every_faulty_block_is_named():

@@ -259,6 +259,22 @@ def test_only_the_first_preact_unit_of_a_stage_activates_its_shortcut():
 
 
 @pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("mlp", {"hidden": [10**12, 10**12]}),
+        ("mlp", {"hidden": [10**30]}),
+        ("cnn", {"blocks": [8], "padding": 10**9}),
+        ("resnet9", {"width": 10**30}),
+    ],
+)
+def test_sizes_beyond_what_a_tensor_holds_are_an_error_of_one_line(name, args):
+    with torch.device("meta"), pytest.raises(ConfigError) as caught:
+        build_model(ModelSettings(name=name, args=args), classes=10, channels=3, image_size=32)
+    assert str(caught.value).startswith(f"model.args: {name} is too large for any machine (")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("name", "args", "rule"),
     [
         ("resnet20", {"depth": 21}, "of the form 6n + 2"),

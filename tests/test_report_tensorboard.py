@@ -196,3 +196,9 @@ def test_grid_shows_the_pixels_of_each_image(channels, size):
         top = 8 + index // 8 * (size * scale + 24)
         tile = picture[top : top + size * scale : scale, left : left + size * scale : scale]
         assert (tile == np.broadcast_to(images[index], (3, size, size)).transpose(1, 2, 0)).all()
+
+
+def test_names_in_pictures_are_told_apart_whatever_their_letters() -> None:
+    images, matrix = np.zeros((1, 1, 8, 8), dtype=np.uint8), np.eye(2, dtype=np.int64)
+    assert not np.array_equal(grid(images, ["ä"]), grid(images, ["ö"]))
+    assert not np.array_equal(confusion(matrix, ["ä", "猫"]), confusion(matrix, ["ä", "犬"]))

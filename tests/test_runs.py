@@ -250,6 +250,11 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_folder(here, capsys):
     assert os.listdir("mine") == ["notes.txt"]
 
 
+def test_a_drop_schedule_without_anything_to_drop_is_refused(here, capsys):
+    assert run("data=digits", "model=lenet5", "model.drop_schedule=linear") == 2
+    assert "error: model.drop_schedule: lenet5 drops nothing" in capsys.readouterr().err
+
+
 def test_a_used_folder_is_refused(here, capsys):
     assert run(*QUICK, "trainer.epochs=1", "hydra.run.dir=run") == 0
     assert run(*QUICK, "hydra.run.dir=run") == 9

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from cnntrain import cli
 from cnntrain.anatomy.rows import Row, inspect
 from cnntrain.commands.summary import COLUMNS, DATA, as_csv, native_input, summary, totals
 from cnntrain.data.build import DIGITS_SIZE
@@ -95,6 +96,7 @@ def test_blocks_that_repeat_are_shown_once() -> None:
     assert "layer3.1 Bottleneck" in lines
     assert "layer3.2 Bottleneck" not in lines
     assert any(line.startswith("to layer3.5: 4 more ") for line in lines)
+    assert any(line.startswith("to …") and "_layer_11: 11 more " in line for line in lines_of("vit_b_16"))
 
 
 def test_wide_terminals_show_the_sums_too() -> None:
@@ -173,3 +175,11 @@ def test_wrong_words_are_faults(tmp_path: Path) -> None:
         summary(settings_of("lenet5"), {"out": str(tmp_path / "no" / "a.csv")}, data_named=False)
     with pytest.raises(ConfigError, match="out: must be the name of a file"):
         summary(settings_of("lenet5"), {"out": ""}, data_named=False)
+    with pytest.raises(FileSystemError, match="is a folder"):
+        summary(settings_of("lenet5"), {"out": str(tmp_path)}, data_named=False)
+
+
+@pytest.mark.parametrize("word", ["out", "formulas"])
+def test_a_word_without_its_value_is_a_fault(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["summary", word]) == 2
+    assert f"{word}: neither KEY=VALUE" in capsys.readouterr().err

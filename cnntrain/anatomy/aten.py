@@ -72,12 +72,13 @@ def rule_of(func: Any, name: str) -> Rule | None:
 def fields_after(rule: Rule | None, call: Call) -> list[Field]:
     """The field of each result of a call."""
     known = [call.fields[item] for item in call.inputs]
-    is_attention = "dot_product_attention" in call.name or (rule is _product and len(known) > 1)
     found: Field | list[Field]
-    if is_attention or any(field.is_whole for field in known):
+    if any(field.is_whole for field in known):
         found = WHOLE
     elif lost := [field for field in known if field.lost]:
         found = lost[0]
+    elif "dot_product_attention" in call.name or (rule is _product and len(known) > 1):
+        found = _attended(call, known)
     else:
         try:
             found = rule(call) if rule else Field.unknown(call.name)
@@ -185,8 +186,14 @@ def _stack(call: Call) -> Field:
     return replace(merged, dims=(*merged.dims[:dim], receptive.opaque(len(shapes)), *merged.dims[dim:]))
 
 
+def _attended(call: Call, known: list[Field]) -> Field:
+    """Attention sees the whole image, unless its matrices are parts of it, such as the windows of a Swin."""
+    batch = [part for field in known for dim in field.dims[:-2] for part in dim]
+    return WHOLE if all(part.axis is None for part in batch) else Field.unknown("attention in windows")
+
+
 def _product(call: Call) -> Field:
-    """A matrix product with weights; two tensors that depend on the image are attention, which sees all of it."""
+    """A matrix product with weights."""
     shape = call.outputs[0]
     right = call.given.get("mat2", call.given.get("batch2"))
     gone, new = (-2, len(shape) - 2) if right is call.inputs[0] else (-1, len(shape) - 1)

@@ -8,8 +8,8 @@ import torch
 
 from cnntrain import loop
 from cnntrain.commands.setup import load_job
-from cnntrain.errors import FileSystemError
 from cnntrain.files import write_atomic
+from cnntrain.paths import out_file
 from cnntrain.report import Report
 
 
@@ -18,11 +18,8 @@ def evaluate(target: Path, overrides: list[str]) -> dict[str, Any]:
 
     `out=FILE.json` among the overrides stores the scores; nothing else is written.
     """
-    out = [Path(word.removeprefix("out=")) for word in overrides if word.startswith("out=")]
+    out = [out_file(word.removeprefix("out="), "FILE.json") for word in overrides if word.startswith("out=")]
     overrides = [word for word in overrides if not word.startswith("out=")]
-    for file in out:
-        if not file.parent.is_dir():
-            raise FileSystemError(f"out: {file.parent} is no folder; make it first")
 
     report = Report(None, tensorboard=False)
     folder, _, job = load_job(target, overrides, report)

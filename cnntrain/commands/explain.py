@@ -12,7 +12,7 @@ from cnntrain.commands.setup import Job, load_job
 from cnntrain.data import Loader
 from cnntrain.explain import excite, features, filters, gradcam, maps, shift
 from cnntrain.explain.draw import Rgb
-from cnntrain.explain.gallery import Gallery
+from cnntrain.explain.gallery import WORD, Gallery
 from cnntrain.explain.subject import Subject, Unsuited, at_rest, read_files, spread
 from cnntrain.explain.words import Wishes, read_words
 from cnntrain.files import write_atomic
@@ -170,7 +170,7 @@ class _Work:
         pixels = shift.SHORT if is_small else shift.LONG
         rows = shift.measure(self.subject.model, batches(), self.job.normalise, pixels)
         self._keep("shift", shift.picture(rows, count, self.split, self.subject.about))
-        write_atomic(self.gallery.folder / "shift.csv", shift.csv(rows))
+        write_atomic(self.gallery.folder / "shift.csv", shift.csv(rows), word=WORD)
         for line in aligned(shift.table(rows)):
             self.report.say(line)
         self.results["shift"] = [vars(row) for row in rows]

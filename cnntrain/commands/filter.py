@@ -7,13 +7,14 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from cnntrain.errors import ConfigError, DataError, FileSystemError
+from cnntrain.errors import ConfigError, DataError
 from cnntrain.faults import ConfigErrors, Key, hint, nearest, options_of, wrong_value
 from cnntrain.files import write_atomic
 from cnntrain.models.arithmetic import Misfit, Window, convolution_window, through
-from cnntrain.paths import shown
+from cnntrain.paths import out_file, shown
 from cnntrain.settings.cnn import Block
 from cnntrain.settings.filter import (
+    HEAVIEST,
     KERNELS,
     LARGEST,
     MOST_PADDING,
@@ -71,8 +72,8 @@ def filter(words: list[str]) -> None:
     lines = {
         "kernel": " ".join([name, *(f"{key}={value:.4g}" for key, value in kernel.parameters().items())]),
         "image": f"{shown(source)}, {before}, {colours}, values {_range(image)}",
-        "height": window.arithmetic((height, width), 0),
-        "width": window.arithmetic((height, width), 1),
+        "height": _in_two(window.arithmetic((height, width), 0)),
+        "width": _in_two(window.arithmetic((height, width), 1)),
         "result": f"{after}, values {_range(result)}",
         "shown": scale,
         "written": shown(out),
@@ -123,6 +124,12 @@ def _size(height: int, width: int) -> str:
     return f"{height} x {width}"
 
 
+def _in_two(arithmetic: str) -> str:
+    """`H' = formula = numbers = 7` on two lines of less than 80 columns."""
+    side, formula, *numbers = arithmetic.split(" = ")
+    return f"{side} = {formula}\n{'':12}= {' = '.join(numbers)}"
+
+
 def _range(values: "Tensor") -> str:
     return f"{values.min():.4g} to {values.max():.4g}"
 
@@ -134,7 +141,8 @@ def _table(matrix: Weights) -> list[str]:
     cut = [row[left : left + WIDEST_TABLE] for row in matrix[top : top + WIDEST_TABLE]]
     values = [value for row in cut for value in row]
     whole = all(value == round(value) for value in values)
-    digits = 0 if whole else max(4, 3 - math.floor(math.log10(max(map(abs, values)))))
+    largest = max(map(abs, values))
+    digits = 0 if whole else 1 if largest >= 1000 else min(7, max(4, 3 - math.floor(math.log10(largest))))
     cells = [[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in cut]
     width = max(len(cell) for row in cells for cell in row)
     lines = ["  " + " ".join(f"{cell:>{width}}" for cell in row) for row in cells]
@@ -243,7 +251,7 @@ def _no_kernel(name: str) -> str:
     if not name:
         return f"kernel: missing; write kernel=NAME, one of {names}, or weights: '{OWN_KERNEL}'"
     if name.startswith("["):
-        rule = f"rows of as many numbers each, {LARGEST} at most"
+        rule = f"rows of as many numbers each, {LARGEST} at most, none beyond {HEAVIEST:,} either way"
         return f"kernel: must be {rule} (given {name}); write it as '{OWN_KERNEL}'"
     meant = nearest(name, KERNELS)
     advice = f"did you mean {meant}? " if meant else ""
@@ -278,15 +286,12 @@ def _place(settings: FilterSettings) -> Path:
 
     Raises:
         ConfigError: it is the image itself.
-        FileSystemError: its folder is not there.
+        FileSystemError: it is a folder, or its folder is not there.
     """
     image = Path(settings.image)
-    out = Path(settings.out or f"{image.stem}_{_name(settings)}.png").expanduser()
+    out = out_file(settings.out or f"{image.stem}_{_name(settings)}.png", "FILE.png")
     if out.exists() and out.samefile(image):
         raise ConfigError(f"out: {shown(out)} is the image itself; write out=FILE.png")
-    if out.is_dir() or not out.parent.is_dir():
-        what = "is a folder" if out.is_dir() else f"cannot be written, {shown(out.parent)} is no folder"
-        raise FileSystemError(f"out: {shown(out)} {what}; write out=FILE.png")
     return out
 
 

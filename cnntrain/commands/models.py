@@ -6,11 +6,11 @@ import re
 import textwrap
 from pathlib import Path
 
-from cnntrain.errors import ConfigError, FileSystemError
+from cnntrain.errors import ConfigError
 from cnntrain.faults import hint, nearest
 from cnntrain.files import write_atomic
 from cnntrain.models.catalogue import COLUMNS, Entry, catalogue, short
-from cnntrain.paths import conf_dir, shown
+from cnntrain.paths import conf_dir, out_file, shown
 
 WIDTH = 80
 HEAD = ("name", "parameters", "multiply-adds", "px", "year", "source")
@@ -31,15 +31,18 @@ def models(words: list[str]) -> None:
         ConfigError: no network matches.
         FileSystemError: the file cannot be written.
     """
-    files = [word.removeprefix("out=") for word in words if word.startswith("out=")]
+    files = [out_file(word.removeprefix("out="), "FILE.csv") for word in words if word.startswith("out=")]
     words = [word.lower() for word in words if not word.startswith("out=")]
     counts, known = catalogue(), descriptions()
     begins = [re.compile(rf"(?<![a-z0-9]){re.escape(word)}") for word in words]  # `lenet` is not in `googlenet`
-    chosen = [name for name in known if all(begin.search(_text(name, known, counts)) for begin in begins)]
+    texts = {name: _text(name, known, counts) for name in known}
+    chosen = [name for name, text in texts.items() if all(begin.search(text) for begin in begins)]
     if not chosen:
-        raise ConfigError(
-            f"models: none matches {' '.join(words)}" + hint(nearest(words[0], known), "`cnntrain models` lists all")
-        )
+        pairs = zip(words, begins, strict=True)
+        strange = [word for word, begin in pairs if not any(map(begin.search, texts.values()))]
+        meant = nearest(strange[0], known) if strange else None
+        advice = "`cnntrain models` lists all" if strange else "all words have to be found in one network"
+        raise ConfigError(f"models: none matches {' '.join(words)}" + hint(meant, advice))
     entries = sorted((counts[name] for name in chosen if name in counts), key=_order)
     _show(entries, known, described=bool(words))
     for name in chosen:
@@ -89,15 +92,10 @@ def _wrapped(name: str, text: str, indent: int = 0) -> str:
     return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
 
 
-def _write(file: str, entries: list[Entry]) -> None:
-    path = Path(file).expanduser()
-    if not file.strip():
-        raise ConfigError("out: must be the name of a file (given nothing); write out=FILE.csv")
-    if not path.parent.is_dir():
-        raise FileSystemError(f"out: {shown(path.parent)} is no folder; make it first")
+def _write(path: Path, entries: list[Entry]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows([getattr(entry, key) for key in COLUMNS] for entry in entries)
-    write_atomic(path, text.getvalue())
+    write_atomic(path, text.getvalue(), word="out=FILE.csv")
     print(f"wrote {shown(path)}")

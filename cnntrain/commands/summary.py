@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnntrain.errors import ConfigError, FileSystemError
+from cnntrain.errors import ConfigError
 from cnntrain.files import write_atomic
 from cnntrain.models.catalogue import catalogue
-from cnntrain.paths import shown
+from cnntrain.paths import out_file, shown
 from cnntrain.settings import Settings
 from cnntrain.settings.nets import NATIVE
 
@@ -53,12 +53,7 @@ def summary(settings: Settings, own: dict[str, str], *, data_named: bool, option
     formulas = own.get("formulas", "false").lower()
     if formulas not in ("true", "false"):
         raise ConfigError(f"formulas: must be true or false (given {own['formulas']})")
-    out = own.get("out")
-    if out is not None and not out.strip():
-        raise ConfigError("out: must be the name of a file (given nothing); write out=FILE.csv")
-    file = Path(out).expanduser() if out else None
-    if file and not file.parent.is_dir():
-        raise FileSystemError(f"out: {shown(file.parent)} is no folder; make it first")
+    file = out_file(own["out"], "FILE.csv") if "out" in own else None
     classes, channels, image_size = native_input(settings, data_named, option)
     take_apart(
         settings, out=file, formulas=formulas == "true", classes=classes, channels=channels, image_size=image_size
@@ -114,12 +109,11 @@ def take_apart(
     for line in [*totals(rows), "", *LEGEND]:
         say(line, "dim" if line in LEGEND else "")
     if lost := next((row for row in rows if row.lost), None):
-        say(
-            f"? the receptive field is not known from {lost.path} on: {lost.lost} moves pixels in ways of its own",
-            "dim",
-        )
+        why = f"? the receptive field is not known from {lost.path} on: {lost.lost} moves pixels in ways of its own"
+        for line in textwrap.wrap(why, width, break_on_hyphens=False):
+            say(line, "dim")
     if out:
-        write_atomic(out, as_csv(rows))
+        write_atomic(out, as_csv(rows), word="out=FILE.csv")
         say(f"wrote {shown(out)}")
 
 
@@ -133,11 +127,15 @@ def totals(rows: Sequence["Row"]) -> list[str]:
         ("parameters", parameters, f"{idle:,} of them in training only (not run)" if idle else ""),
         ("trainable", trainable, ""),
         ("multiply-adds", macs, "for one image"),
-        ("parameter memory", 4 * parameters, f"bytes = {4 * parameters / 2**20:,.1f} MiB as float32"),
-        ("activation memory", memory, f"bytes = {memory / 2**20:,.1f} MiB for one image"),
+        ("parameter memory", 4 * parameters, f"bytes = {_size(4 * parameters)} as float32"),
+        ("activation memory", memory, f"bytes = {_size(memory)} for one image"),
     ]
     width = max(len(f"{count:,}") for _, count, _ in named)
     return [f"{name:<17}  {count:>{width},}  {words}".rstrip() for name, count, words in named]
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
 
 
 def as_csv(rows: Sequence["Row"]) -> str:

@@ -15,7 +15,7 @@ from cnntrain.commands.setup import Job, build_job, build_run
 from cnntrain.commands.show import flat_scores, next_commands, show_header, show_samples
 from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted
 from cnntrain.files import write_atomic
-from cnntrain.models.drop import drop_layers
+from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.report import Report
 from cnntrain.run import Run, load_weights
 from cnntrain.settings import Settings
@@ -143,11 +143,28 @@ def make_task(job: Job, save: Any, report: Any, stop: Any) -> loop.Task:
         schedule=job.settings.schedule,
         label_smoothing=job.settings.loss.label_smoothing,
         aux_weight=job.settings.model.aux_weight,
-        drops=drop_layers(job.model) if job.settings.model.drop_schedule is DropSchedule.linear else [],
+        drops=scheduled_drops(job),
         save=save,
         report=report,
         stop=stop,
     )
+
+
+def scheduled_drops(job: Job) -> list[DropLayer]:
+    """The rates that rise over the run; none where they are constant.
+
+    Raises:
+        ConfigError: they should rise, and the network drops nothing.
+    """
+    if job.settings.model.drop_schedule is DropSchedule.constant:
+        return []
+    found = drop_layers(job.model)
+    if not found:
+        raise ConfigError(
+            f"model.drop_schedule: {job.settings.model.name} drops nothing, so no rate can rise (given linear); "
+            "set model.dropout=0.5 or another rate, or model.drop_schedule=constant"
+        )
+    return found
 
 
 def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> None:

@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable, Collection
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +12,7 @@ from cnntrain.data.build_folder import image_folder
 from cnntrain.data.common import Data, Request, Room, check_train, choose_statistics, positions, take_limit, take_val
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.errors import ConfigError
+from cnntrain.paths import expanded
 from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.data import DataSettings, LoaderKind
 
@@ -58,7 +58,7 @@ def _tensor_set(request: Request) -> Data:
         raise ConfigError(
             f"data.loader: stream reads files one by one, {settings.name} comes as one block; use auto or memory"
         )
-    whole = sets.load_set(settings.name, Path(settings.root).expanduser(), settings.download, request.say)
+    whole = sets.load_set(settings.name, expanded(settings.root), settings.download, request.say)
     native = whole.train[0].shape
     channels = settings.channels or native[1]
     size = settings.image_size or (DIGITS_SIZE if settings.name == "digits" else native[2])

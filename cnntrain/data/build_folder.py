@@ -2,7 +2,6 @@
 
 from collections import Counter
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -23,7 +22,7 @@ from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader
 from cnntrain.data.view import RandomView, View
 from cnntrain.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.paths import shown
+from cnntrain.paths import expanded, shown
 from cnntrain.settings.data import LoaderKind
 
 IMAGE_SIZE = 224
@@ -34,7 +33,7 @@ MOST_WORKERS = 16  # above, the interpreter's own work per image is the limit
 def image_folder(request: Request) -> Data:
     """See build_data."""
     settings = request.settings
-    root = Path(settings.root).expanduser()
+    root = expanded(settings.root)
     found = find_splits(root)
     if "train" not in found and "train" in request.splits:
         names = " and ".join(f"{folder.name}/" for folder in found.values())

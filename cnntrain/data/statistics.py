@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cnntrain.paths import expanded
+
 # Of the training parts at their own size and channels; tests/ checks the embedded one, the others are well known.
 KNOWN = {
     "mnist": ([0.1307], [0.3081]),
@@ -35,7 +37,7 @@ def cache_file(*parts: object) -> Path:
     """Where statistics that belong to `parts` are kept: in the user's cache, never beside the images."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-    return Path(base).expanduser() / "cnntrain" / "statistics" / f"{key}.json"
+    return expanded(base) / "cnntrain" / "statistics" / f"{key}.json"
 
 
 def load(file: Path, channels: int) -> Statistics | None:

@@ -1,20 +1,16 @@
-"""Sheets of captioned tiles, and line plots, drawn with Pillow."""
+"""Sheets of captioned tiles, drawn with Pillow."""
 
-import functools
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cnntrain.paths import shown
-from cnntrain.report.pictures import BACKGROUND, FAINT_INK, INK, RIGHT, WRONG, Font
+from cnntrain.report.letters import BACKGROUND, FAINT_INK, INK, RIGHT, WRONG, Colour, fit, length, wrap, write
 
-Colour: TypeAlias = tuple[int, int, int]
 Rgb: TypeAlias = NDArray[np.uint8]  # (H, W, 3)
 
 MARGIN, GAP, LINE = 16, 8, 17  # pixels
@@ -25,8 +21,6 @@ FRAME = 3  # pixels, of a tile that is marked
 BAR = (160, 12)  # pixels, of a legend
 HEAT = ((10, 12, 44), (92, 24, 110), (186, 54, 85), (243, 120, 25), (252, 200, 80), (252, 255, 210))
 SIGNED = (RIGHT, (255, 255, 255), WRONG)
-# Pillow's own font knows ASCII alone. These are found by name where the system has them.
-SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "Arial Unicode.ttf", "Arial.ttf", "arial.ttf")
 
 
 @dataclass
@@ -72,12 +66,12 @@ class Sheet:
 
     def draw(self) -> Image.Image:
         """The sheet as an RGB image."""
-        label = max((int(_width(line, SMALL)) + GAP for row in self.rows for line in row.name), default=0)
+        label = max((int(length(line, SMALL)) + GAP for row in self.rows for line in row.name), default=0)
         label = min(label, LONGEST_LABEL)
         columns = max(len(row.tiles) for row in self.rows)
         lines = max((len(tile.captions) for row in self.rows for tile in row.tiles), default=0)
         step = (self.side + GAP, self.side + GAP + lines * LINE)
-        width = max(2 * MARGIN + label + columns * step[0], NARROWEST, 2 * MARGIN + int(_width(self.title, TITLE)))
+        width = max(2 * MARGIN + label + columns * step[0], NARROWEST, 2 * MARGIN + int(length(self.title, TITLE)))
         notes = [line for note in self.notes for line in wrap(note, width - 2 * MARGIN, TEXT)]
         top = MARGIN + TITLE + GAP + len(notes) * (LINE + 3) + GAP + (BAR[1] + 2 * GAP if self.legend else 0)
         head = LINE * max(map(len, self.heads), default=0)
@@ -126,7 +120,7 @@ def _placed(tile: Tile, side: int) -> Image.Image:
 
 
 def _draw_legend(picture: Image.Image, legend: Legend, top: int) -> None:
-    low = int(_width(legend.low, SMALL))
+    low = int(length(legend.low, SMALL))
     left = MARGIN + low + GAP
     ramp = np.broadcast_to(np.linspace(0, 1, BAR[0])[None], (BAR[1], BAR[0]))
     picture.paste(Image.fromarray(colour(ramp, legend.colours)), (left, top))
@@ -149,73 +143,3 @@ def colour(values: NDArray[np.floating], colours: Sequence[Colour]) -> Rgb:
     stops = np.linspace(0, 1, len(colours))
     channels = [np.interp(values, stops, [stop[channel] for stop in colours]) for channel in range(3)]
     return np.stack(channels, axis=2).round().astype(np.uint8)
-
-
-# ---- words ----
-
-
-@functools.cache
-def font(size: int, ascii_only: bool = True) -> Font:
-    """Pillow's own font, or for other letters one of the system's, where there is one."""
-    for name in () if ascii_only else SYSTEM_FONTS:
-        try:
-            return ImageFont.truetype(name, size)
-        except OSError:
-            continue
-    return ImageFont.load_default(size)
-
-
-@functools.cache
-def readable(text: str, size: int) -> tuple[str, Font]:
-    """A text of one line, and a font for it; letters that no font has lose their accents or are escaped."""
-    text = shown(text)
-    if text.isascii():
-        return text, font(size)
-    chosen = font(size, False)
-    unknown = _glyph(chosen, "\uffff")
-    letters = [letter if letter == " " or _glyph(chosen, letter) != unknown else _plain(letter) for letter in text]
-    return "".join(letters), chosen
-
-
-def _glyph(chosen: Font, letter: str) -> tuple[tuple[int, int], bytes]:
-    mask = chosen.getmask(letter)
-    return mask.size, bytes(mask.getpixel((x, y)) for y in range(mask.size[1]) for x in range(mask.size[0]))
-
-
-def _plain(letter: str) -> str:
-    base = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
-    return base or letter.encode("ascii", "backslashreplace").decode()
-
-
-def _width(text: str, size: int) -> float:
-    text, chosen = readable(text, size)
-    return chosen.getlength(text)
-
-
-def write(
-    picture: Image.Image, place: tuple[float, float], text: str, size: int, ink: Colour = INK, anchor: str = "la"
-) -> None:
-    """A text of one line at a place (x, y)."""
-    text, chosen = readable(text, size)
-    ImageDraw.Draw(picture).text(place, text, fill=ink, font=chosen, anchor=anchor)
-
-
-def fit(text: str, width: float, size: int) -> str:
-    """The text, cut to a width in pixels."""
-    if _width(text, size) <= width:
-        return text
-    while text and _width(text + "...", size) > width:
-        text = text[:-1]
-    return text + "..."
-
-
-def wrap(text: str, width: float, size: int) -> list[str]:
-    """The text in lines of at most a width in pixels."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if lines[-1] and _width(longer, size) > width:
-            lines.append(word)
-        else:
-            lines[-1] = longer
-    return lines

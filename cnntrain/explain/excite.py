@@ -15,7 +15,7 @@ from cnntrain.explain.draw import Rgb, Row, Sheet, Tile, rgb
 from cnntrain.explain.maps import Layer, listening
 from cnntrain.explain.subject import Subject
 
-MOST, BEST, SIDE = 16, 9, 80  # filters, images of each, pixels of a tile
+BEST, SIDE = 9, 80  # images of each filter, pixels of a tile
 FRAME = (255, 90, 0)
 PATCH = 0.75  # of the image's side; a larger receptive field is framed in the image instead of cut out
 

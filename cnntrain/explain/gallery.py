@@ -1,5 +1,6 @@
 """The folder of the pictures, and its page in TensorBoard."""
 
+import contextlib
 import io
 import re
 from pathlib import Path
@@ -8,10 +9,13 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cnntrain.errors import FileSystemError
-from cnntrain.files import write_atomic
+from cnntrain.errors import ConfigError
+from cnntrain.files import file_system_error, write_atomic
+from cnntrain.paths import shown
 
 STEP = "cnntrain step"  # the entry of a PNG file that says which checkpoint it shows
+EVENTS, OURS = "events.out.tfevents.*", ".explain"  # event files, and the end of the names of our own
+WORD = "out=DIR"  # which chooses another folder
 
 
 class Gallery:
@@ -25,6 +29,7 @@ class Gallery:
         step: of the checkpoint that is explained.
 
     Raises:
+        ConfigError: it holds event files of something else, such as a run.
         FileSystemError: it cannot be written.
     """
 
@@ -33,7 +38,9 @@ class Gallery:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise FileSystemError(f"{folder}: {error.strerror}; choose another folder with out=DIR") from error
+            raise file_system_error(folder, error, what="the folder cannot be made", word=WORD) from error
+        if any(not file.name.endswith(OURS) for file in folder.glob(EVENTS)):
+            raise ConfigError(f"out: {shown(folder)} holds TensorBoard files of something else; write {WORD}")
 
     def add(self, name: str, picture: Image.Image) -> Path:
         """Write a picture; whatever letters the name has, the file's are letters, digits, dots, dashes and _."""
@@ -41,19 +48,19 @@ class Gallery:
         entry, content = PngInfo(), io.BytesIO()
         entry.add_text(STEP, str(self.step))
         picture.save(content, "PNG", pnginfo=entry)
-        write_atomic(path, content.getvalue())
+        write_atomic(path, content.getvalue(), word=WORD)
         return path
 
     def show(self) -> None:
         """Give TensorBoard all pictures of the folder, those of earlier calls too, each at its step."""
         from cnntrain.report.tensorboard import TensorBoardLog
 
-        for old in self.folder.glob("events.out.tfevents.*"):
+        for old in self.folder.glob(EVENTS + OURS):
             old.unlink()
-        log = TensorBoardLog(self.folder)
+        log = TensorBoardLog(self.folder, suffix=OURS)
         for path in sorted(self.folder.glob("*.png")):
-            with Image.open(path) as picture:
-                step = getattr(picture, "text", {}).get(STEP, "")
+            with contextlib.suppress(OSError, SyntaxError), Image.open(path) as picture:  # another's may be broken
+                step = str(picture.info.get(STEP, ""))
                 if step.isdecimal():  # else none of ours
                     log.picture(f"explain/{path.stem}", np.asarray(picture), int(step))
         log.close()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cnntrain.faults import ConfigErrors, hint, nearest
+from cnntrain.paths import expanded
 
 PARTS = ("filters", "features", "excite", "gradcam", "shift")
 KEYS = ("what", "layers", "images", "filters", "out")
@@ -36,7 +37,7 @@ def read_words(words: Sequence[str]) -> tuple[Wishes, list[str]]:
         layers=_layers(own["layers"], faults) if "layers" in own else Wishes.layers,
         images=_images(own["images"], faults) if "images" in own else Wishes.images,
         filters=_count("filters", own["filters"], MOST_FILTERS, faults) if "filters" in own else None,
-        out=Path(own["out"]).expanduser() if own.get("out") else None,
+        out=_folder(own["out"], faults) if "out" in own else None,
     )
     if faults:
         raise ConfigErrors(faults)
@@ -80,10 +81,16 @@ def _count(key: str, value: str, most: int, faults: list[str]) -> int:
 def _images(value: str, faults: list[str]) -> int | tuple[Path, ...]:
     if value.lstrip("-").isdecimal():
         return _count("images", value, MOST_IMAGES, faults)
-    whole = Path(value).expanduser()
-    files = [whole] if value and whole.is_file() else [Path(item).expanduser() for item in _items(value)]
+    whole = expanded(value)
+    files = [whole] if value and whole.is_file() else [expanded(item) for item in _items(value)]
     advice = "give a count such as images=8, or files as 'images=[cat.jpg,dog.jpg]'"
     faults += [f"images: {file} is no file; {advice}" for file in files if not file.is_file()]
     if not files or len(files) > MOST_IMAGES:
         faults.append(f"images: must be 1 to {MOST_IMAGES} files (given {len(files)}); {advice}")
     return tuple(files)
+
+
+def _folder(value: str, faults: list[str]) -> Path:
+    if not value.strip():
+        faults.append("out: must be the name of a folder (given nothing); write out=DIR")
+    return expanded(value)

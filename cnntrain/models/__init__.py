@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cnntrain.errors import ConfigError
 from cnntrain.faults import unknown_arguments
+from cnntrain.guard import brief
 from cnntrain.settings.model import DROPS, Library, ModelSettings
 from cnntrain.settings.nets import FIXED_NETS, NATIVE, OWN_NETS
 
@@ -82,7 +83,14 @@ def _own(settings: ModelSettings, *, classes: int, channels: int) -> Recipe:
 
     def make(image_size: int) -> "nn.Module":
         sizes = {"classes": classes, "channels": channels, "image_size": image_size}
-        model = build_own(settings.name, settings.args, **sizes, aux=settings.aux_weight > 0)
+        try:
+            model = build_own(settings.name, settings.args, **sizes, aux=settings.aux_weight > 0)
+        except (RuntimeError, TypeError) as error:
+            if "verflow" not in str(error):
+                raise
+            raise ConfigError(
+                f"model.args: {settings.name} is too large for any machine ({brief(error)}); correct model.args"
+            ) from error
         return model if takes_norm else _with_norm(model, settings)
 
     *_, native = NATIVE.get(settings.name, (1000, 3, 224))
@@ -97,8 +105,9 @@ def _library(settings: ModelSettings, *, classes: int, channels: int) -> Recipe:
     aux = settings.aux_weight > 0
     if aux and not network.has_auxiliary:
         raise ConfigError(
-            f"model.aux_weight: {settings.name} has no auxiliary classifiers (given {settings.aux_weight}); set "
-            "model.aux_weight=0 or choose a network that has them: inception_v1, googlenet or inception_v3"
+            f"model.aux_weight: {settings.name} of {network.library.name} has no auxiliary classifiers to train (given "
+            f"{settings.aux_weight}); set model.aux_weight=0 or choose a network that has them: inception_v1, or "
+            "torchvision's googlenet or inception_v3"
         )
     args, has_place = network.with_drops(settings)
     notes = [f"first convolution for {channels}-channel images in place of 3"] if channels != 3 else []

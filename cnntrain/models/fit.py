@@ -20,7 +20,6 @@ from cnntrain.settings.model import Stem
 
 LAST_MAP = 4  # pixels a side; a ResNet's last map at the 32 pixels of CIFAR, without its stem's two halvings
 ROOMY = 448  # pixels; patches of 14, 16 and 32 and windows of 7 fit: what fails here seldom runs at a larger size
-_KEEP = "model.stem=imagenet keeps the original"
 # Parameters and buffers of networks whose patches have places, so that another stride would make another network.
 _PLACES = ("pos_emb", "position", "attention_bias", "rope", "cls_token", "class_token")
 
@@ -51,6 +50,7 @@ class Fitter:
     classes: int
     channels: int
     image_size: int
+    hint: str = field(default="", init=False)  # how to keep the published network, where that runs
 
     def fit(self) -> tuple[nn.Module, list[str]]:
         """The network, and a line on each change.
@@ -79,6 +79,7 @@ class Fitter:
                 f"model.args: {self.name} cannot be built ({brief(error)}); correct model.args"
             ) from error
         published = self._trace(model)
+        self.hint = "" if published.fault else " (model.stem=imagenet keeps the original)"
         rigid = any(word in name for name, _ in _tensors(model) for word in _PLACES)
         if rigid and self.stem is Stem.small:
             raise ConfigError(
@@ -114,7 +115,7 @@ class Fitter:
             before = f"{published.last_map()}x{published.last_map()}" if published.last_map() else "none"
             plan.notes.append(
                 f"stem for {self.image_size}-pixel images: {in_words(steps[:best])}; "
-                f"last map {best_map}x{best_map} instead of {before} ({_KEEP})"
+                f"last map {best_map}x{best_map} instead of {before}{self.hint}"
             )
         return self._finish(self._classifier(found, plan), plan)
 
@@ -131,7 +132,7 @@ class Fitter:
         edits = [edit for step in steps for edit in step]
         if not edits:
             raise ConfigError(f"model.stem: small relaxes strides, and {self.name} has none; use model.stem=auto")
-        plan = Plan(model, edits, [f"small stem: {in_words(steps)} ({_KEEP})"])
+        plan = Plan(model, edits, [f"small stem: {in_words(steps)}{self.hint}"])
         found = self._trace(model)
         return self._finish(self._classifier(found, plan), plan, may_enlarge=False)
 
@@ -143,7 +144,7 @@ class Fitter:
         for edit in edits:
             edit.apply(plan.model)
         plan.edits += edits
-        plan.notes.append(f"classifier for a last map of {found.last_map()}x{found.last_map()}: {words} ({_KEEP})")
+        plan.notes.append(f"classifier for a last map of {found.last_map()}x{found.last_map()}: {words}{self.hint}")
         return self._trace(plan.model)
 
     def _finish(self, found: Trace, plan: Plan, *, may_enlarge: bool = True) -> Plan:

@@ -55,7 +55,8 @@ class LibraryNetwork:
             blank = self._blank()
             self.native = blank.default_cfg["input_size"][-1]
             known = _signature(type(blank))
-        self.has_auxiliary = "aux_logits" in known
+        # timm's Inception-v3 gives their logits in evaluation too, where a network must give one answer.
+        self.has_auxiliary = "aux_logits" in known and self.library is Library.torchvision
         self.takes_init = "init_weights" in known and self.library is Library.torchvision
         self.arguments = [key for key in known if key not in _RESERVED]
         self.size_key = next((key for key in _SIZES if key in known), None)
@@ -118,7 +119,9 @@ class LibraryNetwork:
         try:
             model = self._call(given)
         except (TypeError, AttributeError, KeyError, ArithmeticError) as error:
-            raise ConfigError(f"model.args: {self.name} refuses {args} ({brief(error)}); correct model.args") from error
+            twice = "multiple values" in str(error)  # the network's function hands it to its class itself
+            advice = "leave out what it sets itself" if twice else "correct model.args"
+            raise ConfigError(f"model.args: {self.name} refuses {args} ({brief(error)}); {advice}") from error
         if channels != 3 and self.library is Library.torchvision:
             set_channels(model, channels)
         return model

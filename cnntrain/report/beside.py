@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from cnntrain.report.pictures import BACKGROUND, FAINT_INK, INK, RIGHT, WRONG
+from cnntrain.report.letters import BACKGROUND, FAINT_INK, INK, RIGHT, WRONG, length, write
 
 USUAL_SIDE, LONGEST_SIDE = 480, 1000  # pixels; smaller images are enlarged, larger ones reduced
 KERNEL_SIDE, SMALLEST_WRITTEN = 160, 24  # pixels of a kernel, and of a cell that has its number in it
@@ -36,9 +36,8 @@ def beside(
     last, _, last_note = _at_a_good_size(result, side)
     tiles = [first, _stack([_draw_kernel(kernel) for kernel in kernels]), last]
     lines = [[*captions[0], *note], captions[1], [*captions[2], *last_note]]
-    font = ImageFont.load_default(TEXT)
     widths = [
-        max(tile.width, *(int(font.getlength(line)) + 1 for line in text))
+        max(tile.width, *(int(length(line, TEXT)) + 1 for line in text))
         for tile, text in zip(tiles, lines, strict=True)
     ]
     height = max(tile.height for tile in tiles)
@@ -51,7 +50,7 @@ def beside(
         pen.rectangle((left - 1, top - 1, left + tile.width, top + tile.height), outline=FRAME)
         for number, line in enumerate(text):
             at = (place + width // 2, GAP + height + LINE * (number + 1))
-            pen.text(at, line, fill=FAINT_INK if number else INK, font=font, anchor="ms")
+            write(picture, at, line, TEXT, FAINT_INK if number else INK, "ms")
         place += width + GAP
     return np.asarray(picture)
 
@@ -77,18 +76,18 @@ def _draw_kernel(weights: list[list[float]]) -> Image.Image:
     full = np.where(kernel[..., None] > 0, RIGHT, WRONG)
     colours = (255 + strength * (full - 255)).round().astype(np.uint8)
     picture = Image.fromarray(np.kron(colours, np.ones((cell, cell, 1), dtype=np.uint8)))
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(TEXT)
+    pen = ImageDraw.Draw(picture)
     if cell >= SMALLEST_RULED:
         for place in range(cell, max(rows, columns) * cell, cell):
             pen.line((place, 0, place, picture.height), fill=FRAME)
             pen.line((0, place, picture.width, place), fill=FRAME)
     words = [[f"{value:.2g}" for value in row] for row in weights]
-    if cell < SMALLEST_WRITTEN or max(font.getlength(word) for row in words for word in row) > cell - 4:
+    if cell < SMALLEST_WRITTEN or max(length(word, TEXT) for row in words for word in row) > cell - 4:
         return picture
     for row, column in np.ndindex(rows, columns):
         ink = BACKGROUND if strength[row, column] > 0.5 else INK
         at = (column * cell + cell / 2, row * cell + cell / 2)
-        pen.text(at, words[row][column], fill=ink, font=font, anchor="mm")
+        write(picture, at, words[row][column], TEXT, ink, "mm")
     return picture
 
 

@@ -144,7 +144,8 @@ def _span(blocks: Sequence[_Block]) -> str:
 def _cells(row: Row, base: str) -> tuple[str, ...]:
     window = row.look.window if row.look else None
     name, kind = _within(row, base), row.kind.removesuffix("2d")
-    if name.rpartition(".")[2].rstrip("0123456789").lower() != kind.lower():  # `conv1` needs no class
+    told = name.rpartition(".")[2].rstrip("0123456789").lower()
+    if told not in (kind.lower(), row.kind.lower()):  # `conv1` needs no class
         name = f"{name} {kind}".strip()
     sides = ("", "", _borders(row) if row.look else "")
     if window and row.look and row.look.is_window:
@@ -232,6 +233,9 @@ def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
 
 def _short_name(name: str, width: int) -> str:
     """The path matters more than the class, and its end more than its beginning."""
+    if ": " in name:  # whole blocks; the end says how many
+        start = "to …" if name.startswith("to ") else "…"
+        return start + name[len(start) - width :]
     indent = len(name) - len(name.lstrip())
     path = name.split()[0]
     return _cut(name, width) if indent + len(path) <= width else f"…{path[1 - width :]}"

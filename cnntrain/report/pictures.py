@@ -1,17 +1,14 @@
 """Pictures for TensorBoard, drawn with Pillow: a grid of captioned images, a confusion matrix as a heat map."""
 
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
+from cnntrain.report.letters import BACKGROUND, FAINT_INK, INK, RIGHT, WRONG, fit, length, write
 
-BACKGROUND, INK, FAINT_INK = (255, 255, 255), (40, 40, 40), (130, 130, 130)
-RIGHT, WRONG = (31, 90, 166), (178, 24, 43)
-SMALLEST_TILE, TILE_GAP, CAPTION = 96, 8, 16  # pixels
+SMALLEST_TILE, TILE_GAP, CAPTION, SMALL = 96, 8, 16, 12  # pixels
 LARGEST_MAP, LARGEST_CELL, SMALLEST_LABELLED = 1000, 48, 12  # pixels; narrower cells share a name between them
 LONGEST_NAME = 20  # characters
 SMALLEST_MARGIN = 72  # pixels, for the words in the corner
@@ -26,13 +23,12 @@ def grid(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.uint8
     picture = Image.new(
         "RGB", (columns * tile_width + TILE_GAP, -(-count // columns) * tile_height + TILE_GAP), BACKGROUND
     )
-    pen, font = ImageDraw.Draw(picture), ImageFont.load_default(12)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
         left, top = TILE_GAP + index % columns * tile_width, TILE_GAP + index // columns * tile_height
         rgb = np.broadcast_to(image, (3, height, width)).transpose(1, 2, 0)
         tile = Image.fromarray(np.ascontiguousarray(rgb))
         picture.paste(tile.resize((width * scale, height * scale), Image.Resampling.NEAREST), (left, top))
-        pen.text((left, top + height * scale + 1), _fit(caption, width * scale, font), fill=INK, font=font)
+        write(picture, (left, top + height * scale + 1), fit(caption, width * scale, SMALL), SMALL)
     return np.asarray(picture)
 
 
@@ -45,16 +41,16 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.u
     count = len(matrix)
     cell = max(1, min(LARGEST_CELL, LARGEST_MAP // count))
     side = count * cell
-    font = ImageFont.load_default(max(10, min(14, cell // 3)))
+    letters = max(10, min(14, cell // 3))
     names = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in classes]
     labelled = range(0, count, -(-SMALLEST_LABELLED // cell))
-    margin = max(SMALLEST_MARGIN, 12 + int(max(font.getlength(name) for name in names)))
+    margin = max(SMALLEST_MARGIN, 12 + int(max(length(name, letters) for name in names)))
 
     across, down = (Image.new("RGB", (margin, side), BACKGROUND) for _ in range(2))
     for index in labelled:
         middle = index * cell + cell // 2
-        ImageDraw.Draw(across).text((6, middle), names[index], fill=INK, font=font, anchor="lm")
-        ImageDraw.Draw(down).text((margin - 6, middle), names[index], fill=INK, font=font, anchor="rm")
+        write(across, (6, middle), names[index], letters, anchor="lm")
+        write(down, (margin - 6, middle), names[index], letters, anchor="rm")
 
     picture = Image.new("RGB", (margin + side + 12, margin + side + 12), BACKGROUND)
     picture.paste(across.transpose(Image.Transpose.ROTATE_90), (margin, 0))
@@ -62,12 +58,11 @@ def confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> NDArray[np.u
     picture.paste(
         Image.fromarray(np.kron(_colours(matrix), np.ones((cell, cell, 1), dtype=np.uint8))), (margin, margin)
     )
-    pen = ImageDraw.Draw(picture)
-    pen.rectangle((margin - 1, margin - 1, margin + side, margin + side), outline=INK)
-    pen.text((margin - 6, 6), "predicted", fill=FAINT_INK, font=font, anchor="ra")
-    pen.text((6, margin - 6), "true", fill=FAINT_INK, font=font, anchor="ls")
-    if font.getlength(str(matrix.max())) <= cell - 4:
-        _write_counts(pen, matrix, cell, margin, font)
+    ImageDraw.Draw(picture).rectangle((margin - 1, margin - 1, margin + side, margin + side), outline=INK)
+    write(picture, (margin - 6, 6), "predicted", letters, FAINT_INK, "ra")
+    write(picture, (6, margin - 6), "true", letters, FAINT_INK, "ls")
+    if length(str(matrix.max()), letters) <= cell - 4:
+        _write_counts(picture, matrix, cell, margin, letters)
     return np.asarray(picture)
 
 
@@ -84,18 +79,9 @@ def _colours(matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
     return (255 + strength * (full - 255)).round().astype(np.uint8)
 
 
-def _write_counts(pen: ImageDraw.ImageDraw, matrix: NDArray[np.int64], cell: int, margin: int, font: Font) -> None:
+def _write_counts(picture: Image.Image, matrix: NDArray[np.int64], cell: int, margin: int, letters: int) -> None:
     shares = _shares(matrix)
     for row, column in zip(*np.nonzero(matrix), strict=True):
         place = (margin + column * cell + cell / 2, margin + row * cell + cell / 2)
         ink = BACKGROUND if shares[row, column] > 0.3 else INK
-        pen.text(place, str(matrix[row, column]), fill=ink, font=font, anchor="mm")
-
-
-def _fit(text: str, width: int, font: Font) -> str:
-    """The text, cut to a width in pixels."""
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "…") > width:
-        text = text[:-1]
-    return text + "…"
+        write(picture, place, str(matrix[row, column]), letters, ink, "mm")

@@ -19,14 +19,17 @@ class TensorBoardLog:
 
     Args:
         resume_step: hide what was written for later steps, as it will be trained again; None: hide all of it.
+        suffix: the end of the name of the event file.
     """
 
-    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+    def __init__(self, folder: Path, *, resume_step: int | None = None, suffix: str = "") -> None:
         from torch.utils.tensorboard import SummaryWriter  # seconds to import
 
         used = any(folder.glob("events.out.tfevents.*"))
         purge_step = resume_step + 1 if resume_step is not None else (0 if used else None)
-        self._writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=FLUSH_SECONDS)
+        self._writer = SummaryWriter(
+            str(folder), purge_step=purge_step, flush_secs=FLUSH_SECONDS, filename_suffix=suffix
+        )
 
     def scalars(self, values: dict[str, float | None], step: int) -> None:
         """All values of a step in one event, which costs a seventh of an event for each; None is left out."""

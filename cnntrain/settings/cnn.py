@@ -107,8 +107,10 @@ class Block(BlockDefaults):
             yield "groups", self.groups, "1 with conv: depthwise_separable, which has a group for each channel already"
         if self.pool_weights is not None and self.pool == "weighted":
             height, width = pair(self.pool_size)
-            if len(flat(self.pool_weights)) != height * width:
-                yield "pool_weights", self.pool_weights, f"{height * width} numbers for pool_size {height}x{width}"
+            rows = [len(row) for row in self.pool_weights if isinstance(row, list)]
+            if len(flat(self.pool_weights)) != height * width or rows not in ([], [width] * height):
+                rule = f"{height * width} numbers for pool_size {height}x{width}, or {height} rows of {width}"
+                yield "pool_weights", self.pool_weights, rule
 
 
 @dataclass
@@ -137,19 +139,32 @@ class CnnArgs(BlockDefaults):
             return found
         layout = self.layout()
         for index, (block, own) in enumerate(zip(layout, map(_own, self.blocks), strict=True)):
-            idle = [(name, own.get(name), rule) for name, used, rule in _NEEDS if not used(block)]
-            found += [
-                (f"blocks[{index}].{name}", value, rule) for name, value, rule in [*block.faults(), *idle] if value
-            ]
-        idle = [(name, getattr(self, name), rule) for name, used, rule in _NEEDS if not any(map(used, layout))]
-        return found + [fault for fault in idle if fault[1]]
+            wrong = [*block.faults(), *_idle(own, [block])]
+            found += [(f"blocks[{index}].{name}", value, rule) for name, value, rule in wrong]
+        found += _idle(vars(self), layout)
+        if self.hidden_drop_connect and not self.hidden:
+            found.append(("hidden_drop_connect", self.hidden_drop_connect, "0 without hidden layers"))
+        return found
 
 
 # Values that do nothing in a block without something else.
 _NEEDS: tuple[tuple[str, Callable[[Block], bool], str], ...] = (
     ("drop_path", lambda block: block.residual, "0 without residual: true"),
     ("pool_weights", lambda block: block.pool == "weighted", "null without pool: weighted"),
+    ("pool_size", lambda block: block.pool not in ("none", "global"), "left out with pool: none or global"),
+    ("pool_stride", lambda block: block.pool not in ("none", "global"), "left out with pool: none or global"),
+    ("padding_mode", lambda block: block.padding not in ("valid", 0, [0, 0]), "zeros without padding"),
 )
+_DEFAULTS = {item.name: item.default for item in fields(BlockDefaults)}
+
+
+def _idle(given: dict[str, Any], layout: list[Block]) -> list[Fault]:
+    """Values that were given and do nothing in any block of `layout`."""
+    return [
+        (name, given[name], rule)
+        for name, used, rule in _NEEDS
+        if given.get(name, _DEFAULTS[name]) != _DEFAULTS[name] and not any(map(used, layout))
+    ]
 
 
 def _own(block: int | dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ Weights: TypeAlias = list[list[float]]  # rows of equal length
 
 LARGEST = 101  # rows or columns of a kernel
 MOST_PADDING = 1000  # pixels on a side
+HEAVIEST = 1_000_000  # of the weights that a user writes; their sums stay finite in float32
 OWN_KERNEL = "kernel=[[0,1,0],[1,-4,1],[0,1,0]]"  # what the messages give as an example
 
 PaddingMode = enum.Enum("PaddingMode", "zeros reflect replicate circular")
@@ -209,7 +210,7 @@ def read_matrix(text: str) -> Weights | None:
     except (ValueError, ZeroDivisionError):
         return None
     fits = len({len(row) for row in rows}) == 1 and max(len(rows), len(rows[0])) <= LARGEST
-    return rows if fits and all(math.isfinite(cell) for row in rows for cell in row) else None
+    return rows if fits and all(abs(cell) <= HEAVIEST for row in rows for cell in row) else None
 
 
 def _fraction(text: str) -> float:

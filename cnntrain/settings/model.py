@@ -31,7 +31,7 @@ class Norm(enum.Enum):
 
 class DropSchedule(enum.Enum):
     constant = "constant"
-    linear = "linear"  # from 0 at the first step to the full rate at the last
+    linear = "linear"  # from 0 at the first step to the full rate at the end
 
 
 @dataclass
@@ -41,7 +41,7 @@ class ModelSettings:
     args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the network's constructor
     stem: Stem = Stem.auto
     norm: Optional[Norm] = None  # in place of the network's batch norms; null: as published
-    dropout: Optional[float] = number(None, ge=0, lt=1)  # before the last linear layers; null: as published
+    dropout: Optional[float] = number(None, ge=0, lt=1)  # where the network has it, else before its last layer
     drop_path: Optional[float] = number(None, ge=0, lt=1)  # stochastic depth (arXiv 1603.09382)
     drop_block: Optional[float] = number(None, ge=0, lt=1)  # arXiv 1810.12890
     drop_schedule: DropSchedule = DropSchedule.constant  # of all drop rates, over the steps of the run
