@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from samples import digits
 from torch import nn
 from torch.nn import functional
 
@@ -263,13 +264,7 @@ def deep() -> CnnArgs:
 
 @pytest.mark.parametrize("args", [preset("cnn"), preset("cnn3"), deep()], ids=["cnn", "cnn3", "deep"])
 def test_network_memorises_a_batch_of_digits(args):
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = functional.interpolate(
-        torch.tensor(digits.images[:64], dtype=torch.float32)[:, None] / 8 - 1, scale_factor=2
-    )
-    labels = torch.tensor(digits.target[:64])
+    images, labels = digits(64, 16)
     torch.manual_seed(0)
     model = build(args)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from samples import digits
 from torch import nn
 from torch.nn import functional
 
@@ -308,14 +309,6 @@ def test_network_that_runs_at_no_size_blames_its_arguments():
 # Learning
 
 
-def digits(count=16):
-    from sklearn.datasets import load_digits
-
-    found = load_digits()
-    images = torch.tensor(found.images[:count], dtype=torch.float32)[:, None] / 8 - 1
-    return functional.interpolate(images, size=32).expand(-1, 3, -1, -1), torch.tensor(found.target[:count])
-
-
 def heads_of(output):
     return output if isinstance(output, tuple) else (output,)
 
@@ -329,7 +322,8 @@ def objective(heads, labels):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LIBRARY_NETS)
 def test_every_network_memorises_a_batch_at_32_pixels(name):
-    images, labels = digits(8)
+    images, labels = digits(8, 32)
+    images = images.expand(-1, 3, -1, -1)
     torch.manual_seed(0)
     drops = {"dropout": 0.0, "drop_path": 0.0} if name.startswith("efficientnet") else {"dropout": 0.0}
     model, _ = build(name, **drops)

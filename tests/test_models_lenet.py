@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from samples import digits
 from torch import nn
 from torch.nn import functional
 
@@ -69,13 +70,7 @@ def test_meta_device_counts_parameters_without_memory(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_small_nets_memorise_a_batch_of_digits(name):
-    from sklearn.datasets import load_digits
-
-    digits = load_digits()
-    images = functional.interpolate(
-        torch.tensor(digits.images[:64], dtype=torch.float32)[:, None] / 8 - 1, scale_factor=2
-    )
-    labels = torch.tensor(digits.target[:64])
+    images, labels = digits(64, 16)
     torch.manual_seed(0)
     model = build(name, image_size=16)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from cnntrain.models.layers import activation, chain, initialise
-from cnntrain.models.units import Branches, conv_norm_act
+from cnntrain.models.units import Branches, conv_norm_act, start_quiet
 from cnntrain.settings.nets import BnInceptionArgs, InceptionArgs
 
 
@@ -87,7 +87,7 @@ class Inception(nn.Module):
         self.head = nn.Linear(leaving, classes)
         initialise(self, "he")
         for head in (self.head, *(side.head for side in auxiliary.values())):
-            nn.init.normal_(head.weight, std=0.01)  # the first loss is that of a guess, however loud the last maps
+            start_quiet(head)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, ...]:
         side = []

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from cnntrain.models.drop import DropPath
 from cnntrain.models.layers import activation, chain, initialise
-from cnntrain.models.units import Branches, conv_norm_act, rising_rates
+from cnntrain.models.units import Branches, conv_norm_act, rising_rates, start_quiet
 from cnntrain.settings.nets import InceptionResnetArgs
 
 
@@ -55,7 +55,7 @@ class InceptionResNetV1(nn.Module):
         self.drop = nn.Dropout(args.dropout)
         self.head = nn.Linear(1792, classes)
         initialise(self, "he")
-        nn.init.normal_(self.head.weight, std=0.01)  # the first loss is that of a guess, however loud the last maps
+        start_quiet(self.head)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.drop(self.flatten(self.pool(self.features(x)))))

@@ -30,8 +30,8 @@ def activation(name: str) -> nn.Module:
     return made
 
 
-def norm2d(kind: str, channels: int) -> nn.Module:
-    """A norm of (N, C, H, W) with a scale and a shift for each channel.
+def norm2d(kind: str, channels: int, *, eps: float = 1e-5, affine: bool = True) -> nn.Module:
+    """A norm of (N, C, H, W), if `affine` with a scale and a shift for each channel.
 
     batch (arXiv 1502.03167) over N, H, W; layer (arXiv 1607.06450) over C, H, W, as one group, so that its parameters
     do not depend on the size of the map; instance (arXiv 1607.08022) over H, W; group (arXiv 1803.08494) over H, W
@@ -39,13 +39,13 @@ def norm2d(kind: str, channels: int) -> nn.Module:
     """
     match kind:
         case "batch":
-            return nn.BatchNorm2d(channels)
+            return nn.BatchNorm2d(channels, eps, affine=affine)
         case "layer":
-            return nn.GroupNorm(1, channels)
+            return nn.GroupNorm(1, channels, eps, affine=affine)
         case "instance":
-            return nn.InstanceNorm2d(channels, affine=True)
+            return nn.InstanceNorm2d(channels, eps, affine=affine)
         case "group":
-            return nn.GroupNorm(norm_groups(channels), channels)
+            return nn.GroupNorm(norm_groups(channels), channels, eps, affine=affine)
     raise ValueError(f"no norm {kind!r}")
 
 

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from cnntrain.models.layers import norm_groups
+from cnntrain.models.layers import norm2d
 from cnntrain.settings.model import Norm
 
 
@@ -24,12 +24,7 @@ def replace_norms(model: nn.Module, norm: Norm) -> int:
 
 
 def _instead(old: nn.BatchNorm2d, norm: Norm) -> nn.Module:
-    channels, eps = old.num_features, old.eps
-    new: nn.Module
-    if norm is Norm.instance:
-        new = nn.InstanceNorm2d(channels, eps, affine=old.affine)
-    else:
-        new = nn.GroupNorm(1 if norm is Norm.layer else norm_groups(channels), channels, eps, affine=old.affine)
+    new = norm2d(norm.name, old.num_features, eps=old.eps, affine=old.affine)
     if old.affine:  # some start at 0, so that residual blocks start as the identity
         new.weight, new.bias = old.weight, old.bias
     # timm's norms carry the dropout and the activation that follow them.

@@ -47,3 +47,8 @@ class Branches(nn.Module):
 def rising_rates(last: float, count: int) -> list[float]:
     """Rates of `count` units in a row that rise linearly from last / count to `last` (arXiv 1603.09382, section 4)."""
     return [last * number / count for number in range(1, count + 1)]
+
+
+def start_quiet(head: nn.Linear) -> None:
+    """Small first weights: the first loss is that of a guess, however loud the last maps."""
+    nn.init.normal_(head.weight, std=0.01)

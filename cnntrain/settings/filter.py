@@ -47,7 +47,7 @@ class Kernel:
 
     def matrices(self) -> list[Weights]:
         """The weights; of two matrices, the results are the sides of a right angle."""
-        raise NotImplementedError
+        raise NotImplementedError  # the bare class only stands in for an unknown name while its faults are told
 
 
 @dataclass
