@@ -46,7 +46,7 @@ def numbers(part: Any) -> dict[str, Any]:
 
 
 def pieces(settings: Settings) -> set[str]:
-    return {name for name, piece in numbers(settings.augment).items() if piece is not None}
+    return set(settings.augment.pieces)
 
 
 def write(folder: Path, path: str, text: str) -> None:
@@ -166,6 +166,7 @@ def test_every_option_of_every_group_composes(group: str) -> None:
             "A": " finetune.mode=none",
             "B": " finetune.mode=none",
             "C": " finetune.mode=none",
+            "own": " augment.own.name=pkg.mod:function",
         }
         key = "recipe@optimizer" if group == "recipe" and "_" in file.stem else group
         optimizer = f" optimizer={file.stem.partition('_')[0]}" if key != group else ""

@@ -1,10 +1,11 @@
 """The typed settings of a run. Nothing here imports torch: faults must be found in a fraction of a second."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings
+from cnntrain.settings.data import DataSettings, Sampling
 from cnntrain.settings.finetune import FinetuneSettings
 from cnntrain.settings.limits import number
 from cnntrain.settings.model import DropSchedule, ModelSettings
@@ -16,6 +17,21 @@ from cnntrain.settings.trainer import TrainerSettings
 @dataclass
 class LossSettings:
     label_smoothing: float = number(0.0, ge=0, lt=1)  # arXiv 1512.00567, section 7
+    class_weights: Any = None  # null | balanced | effective (arXiv 1901.05555) | one number per class
+    beta: float = number(0.999, ge=0, lt=1)  # of class_weights=effective
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        weights = self.class_weights
+        if weights in (None, "balanced", "effective"):
+            return []
+        if isinstance(weights, list) and weights and all(_positive(weight) for weight in weights):
+            return []
+        return [("class_weights", weights, "null, balanced, effective, or a list of numbers above 0, one per class")]
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
 
 
 @dataclass
@@ -34,6 +50,11 @@ class Settings:
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules between two sections, as (key, value, rule)."""
+        found: list[tuple[str, Any, str]] = []
         if self.trainer.compile and self.model.drop_schedule is DropSchedule.linear:
-            return [("trainer.compile", True, "false with model.drop_schedule=linear, each rate being compiled anew")]
-        return []
+            rule = "false with model.drop_schedule=linear, each rate being compiled anew"
+            found.append(("trainer.compile", True, rule))
+        if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
+            rule = "null with data.sampling=balanced, which evens the classes out already"
+            found.append(("loss.class_weights", self.loss.class_weights, rule))
+        return found

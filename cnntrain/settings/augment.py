@@ -1,48 +1,111 @@
-"""Augmentation pieces; null switches a piece off. Each has a file in conf/augment/."""
+"""Which augmentation is on, and what its pieces share."""
 
-from dataclasses import dataclass
-from typing import Any, Optional
+import enum
+from dataclasses import dataclass, field, fields
+from typing import Optional
 
 from cnntrain.settings.limits import number
+from cnntrain.settings.pieces import (
+    AffineSettings,
+    AugMixSettings,
+    AutoAugmentSettings,
+    AutocontrastSettings,
+    BlurSettings,
+    ColorJitterSettings,
+    CutmixSettings,
+    CutoutSettings,
+    EqualizeSettings,
+    Fault,
+    FlipSettings,
+    GrayscaleSettings,
+    HflipSettings,
+    InvertSettings,
+    MixupSettings,
+    NoiseSettings,
+    OwnSettings,
+    PadCropSettings,
+    PosterizeSettings,
+    RandAugmentSettings,
+    RandomErasingSettings,
+    ResizedCropSettings,
+    SharpnessSettings,
+    SolarizeSettings,
+    TrivialAugmentSettings,
+)
+
+
+class MixMode(enum.Enum):
+    batch = "batch"  # one weight for all images of a micro-batch
+    pair = "pair"  # one for each two images that are mixed with each other
+    element = "element"  # one for each image
 
 
 @dataclass
-class PadCropSettings:
-    """Pad each side, then cut the original size at a random place (arXiv 1512.03385, section 4.2)."""
+class MixSettings:
+    """What mixup and cutmix share."""
 
-    padding: int = number(4, ge=1)  # pixels on each side
-    mode: str = "zeros"  # zeros | reflect
-
-    def faults(self) -> list[tuple[str, Any, str]]:
-        """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        return [] if self.mode in ("zeros", "reflect") else [("mode", self.mode, "zeros or reflect")]
+    p: float = number(1.0, ge=0, le=1)  # probability of mixing at all, drawn as `mode` says
+    switch_p: float = number(0.5, ge=0, le=1)  # probability of cutmix where both are on
+    mode: MixMode = MixMode.batch
+    off_epoch: Optional[int] = number(None, ge=1)  # epochs after which the images stay unmixed; null: never
 
 
 @dataclass
-class ResizedCropSettings:
-    """A random part of random shape, resized to the image size (arXiv 1409.4842, section 6)."""
+class ProgressiveSettings:
+    """Small images first, growing to the full size (arXiv 2104.00298, section 4)."""
 
-    scale: list[float] = number([0.08, 1.0], gt=0, le=1)  # smallest and largest part of the area
-    ratio: list[float] = number([0.75, 1.3333333333333333], gt=0)  # smallest and largest width / height
-
-    def faults(self) -> list[tuple[str, Any, str]]:
-        """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        pairs = {"scale": self.scale, "ratio": self.ratio}
-        return [
-            (key, pair, "two numbers, the smaller first")
-            for key, pair in pairs.items()
-            if len(pair) != 2 or pair[0] > pair[1]
-        ]
-
-
-@dataclass
-class FlipSettings:
-    p: float = number(0.5, ge=0, le=1)  # probability of a flip
+    start: float = number(0.5, gt=0, lt=1)  # size in the first epoch, as a part of data.image_size
+    until: float = number(0.8, gt=0, le=1)  # part of the epochs after which the images have their full size
+    multiple: int = number(4, ge=1)  # sizes are multiples of this many pixels
+    batch: bool = True  # the smaller the images, the more of them in a micro-batch; the rate follows as it would
 
 
 @dataclass
 class AugmentSettings:
-    pad_crop: Optional[PadCropSettings] = None
     resized_crop: Optional[ResizedCropSettings] = None
-    hflip: Optional[FlipSettings] = None
+    pad_crop: Optional[PadCropSettings] = None
+    hflip: Optional[HflipSettings] = None
     vflip: Optional[FlipSettings] = None
+    affine: Optional[AffineSettings] = None
+    autoaugment: Optional[AutoAugmentSettings] = None
+    randaugment: Optional[RandAugmentSettings] = None
+    trivialaugment: Optional[TrivialAugmentSettings] = None
+    augmix: Optional[AugMixSettings] = None
+    color_jitter: Optional[ColorJitterSettings] = None
+    grayscale: Optional[GrayscaleSettings] = None
+    invert: Optional[InvertSettings] = None
+    posterize: Optional[PosterizeSettings] = None
+    solarize: Optional[SolarizeSettings] = None
+    equalize: Optional[EqualizeSettings] = None
+    autocontrast: Optional[AutocontrastSettings] = None
+    sharpness: Optional[SharpnessSettings] = None
+    blur: Optional[BlurSettings] = None
+    noise: Optional[NoiseSettings] = None
+    cutout: Optional[CutoutSettings] = None
+    random_erasing: Optional[RandomErasingSettings] = None
+    own: Optional[OwnSettings] = None
+    mixup: Optional[MixupSettings] = None
+    cutmix: Optional[CutmixSettings] = None
+    mix: MixSettings = field(default_factory=MixSettings)
+    progressive: Optional[ProgressiveSettings] = None
+
+    @property
+    def pieces(self) -> list[str]:
+        """The names of those that are on, in the order in which they work."""
+        return [item.name for item in fields(self) if item.name != "mix" and getattr(self, item.name) is not None]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed with each other."""
+        return self.mixup is not None or self.cutmix is not None
+
+    @property
+    def views(self) -> int:
+        """Versions of each image in a batch: 3 with the Jensen-Shannon loss, else 1."""
+        return 3 if self.augmix is not None and self.augmix.jsd else 1
+
+    def faults(self) -> list[Fault]:
+        """Broken rules between two pieces, as (key, value, rule)."""
+        if self.augmix is not None and self.augmix.jsd and self.mixes:
+            return [("augmix.jsd", self.augmix.jsd, "0 with mixup or cutmix, as its loss compares unmixed images")]
+        return []

@@ -13,6 +13,11 @@ class LoaderKind(enum.Enum):
     stream = "stream"
 
 
+class Sampling(enum.Enum):
+    natural = "natural"
+    balanced = "balanced"  # every class equally often
+
+
 class OnBadImage(enum.Enum):
     error = "error"
     skip = "skip"
@@ -25,10 +30,13 @@ class DataSettings:
     download: bool = False
     batch_size: int = number(64, ge=1)  # images of one micro-batch
     image_size: Optional[int] = number(None, ge=4)  # pixels a side; null: the data set's own
+    # Pixels a side in validation and test; null: image_size. Larger than in training pays (arXiv 1906.06423).
+    eval_size: Optional[int] = number(None, ge=4)
     channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: the data set's own
     workers: Optional[int] = number(None, ge=0)  # decode threads of the stream loader; null: by cores
     loader: LoaderKind = LoaderKind.auto
     limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
+    sampling: Sampling = Sampling.natural  # how often an epoch shows each class
     val: Union[int, float] = number(0.1, gt=0)  # taken out of train where the data set has no val split
     on_bad_image: OnBadImage = OnBadImage.error
     mean: Optional[list[float]] = None  # per channel, in 0..1; null: the data set's statistics

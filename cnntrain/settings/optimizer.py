@@ -10,7 +10,9 @@ from cnntrain.settings.limits import number
 class OptimizerSettings:
     name: str = "???"  # says which child class holds the numbers; chosen by `optimizer=NAME`
     lr: float = number("???", gt=0)
-    weight_decay: float = number(0.0, ge=0)  # never on norms and biases
+    weight_decay: float = number(0.0, ge=0)  # of the weights of convolutions and linear layers
+    norm_weight_decay: float = number(0.0, ge=0)
+    bias_weight_decay: float = number(0.0, ge=0)
     # The batch that `lr` is meant for: the rate in use is scaled from it to data.batch_size x trainer.accumulate,
     # linearly for SGD and RMSProp (arXiv 1706.02677), by the square root for the Adams (arXiv 2205.10287).
     # null: as given.
