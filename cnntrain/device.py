@@ -219,3 +219,10 @@ def supports_fused(device: torch.device) -> bool:
 def can_pin(device: torch.device) -> bool:
     """Whether page-locked host memory makes transfers to this device asynchronous."""
     return device.type == "cuda"
+
+
+def send(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A small tensor of the host on the device, without waiting for what the device is doing."""
+    if not can_pin(device):
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)

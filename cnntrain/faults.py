@@ -135,14 +135,12 @@ def _right_key(key: str, known: list[str]) -> str | None:
     return nearest(key, [other for other in known if not key.startswith(other)], cutoff=0.8)
 
 
-def unknown_argument(network: str, name: str, given: object, known: Iterable[str]) -> str:
-    """The fault of an argument that a network does not take."""
+def unknown_argument(owner: str, name: str, given: object, known: Iterable[str], key: str = "model.args") -> str:
+    """The fault of an argument that a network (or what else `key` holds the arguments of) does not take."""
     names = list(known)
     meant = nearest(name, names)
-    otherwise = f"{network} takes {', '.join(names) or 'none'}"
-    return f"model.args.{name}: no such argument of {network} (given {given})" + hint(
-        meant and f"model.args.{meant}", otherwise
-    )
+    otherwise = f"{owner} takes {', '.join(names) or 'none'}"
+    return f"{key}.{name}: no such argument of {owner} (given {given})" + hint(meant and f"{key}.{meant}", otherwise)
 
 
 def unknown_arguments(model: ModelSettings) -> list[str]:

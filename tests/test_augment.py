@@ -2,14 +2,17 @@
 
 import math
 import random
+import typing
 
+import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
 
-from cnntrain.augment import build_augment, build_normalise, ops
+from cnntrain.augment import Moment, build_augment, build_normalise, geometry
 from cnntrain.errors import ConfigError
-from cnntrain.settings.augment import AugmentSettings, FlipSettings, PadCropSettings, ResizedCropSettings
+from cnntrain.settings.augment import AugmentSettings, ProgressiveSettings
+from cnntrain.settings.pieces import OwnSettings, PadCropSettings, ResizedCropSettings
 
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 
@@ -23,7 +26,13 @@ def pictures(count: int = 64, channels: int = 3, height: int = 16, width: int = 
 
 
 def build(settings: AugmentSettings, *, size: int = 16, channels_last: bool = False, cropped: bool = False):
-    return build_augment(settings, image_size=size, mean=MEAN, std=STD, channels_last=channels_last, cropped=cropped)
+    return build_augment(
+        settings, channels=3, image_size=size, mean=MEAN, std=STD, channels_last=channels_last, cropped=cropped
+    )
+
+
+def moment(batch: int = 0, *, epoch: int = 0, count: int = 64, size: int = 16, seed: int = 0) -> Moment:
+    return Moment(torch.device("cpu"), seed, epoch, batch, image_size=size, indices=torch.arange(count))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -47,7 +56,7 @@ def test_normalise_is_right_for_one_channel_and_for_a_channels_last_batch():
 @pytest.mark.parametrize(("mode", "called"), [("zeros", "constant"), ("reflect", "reflect")])
 def test_pad_crop_is_torchvisions_pad_and_crop_of_each_image(mode, called):
     images = pictures(height=12, width=20)
-    result = ops.pad_crop(images, 4, mode, draw())
+    result = geometry.pad_crop(images, 4, mode, draw())
     top, left = torch.randint(9, (2, 64), generator=draw())
     padded = reference.pad(images, [4, 4, 4, 4], padding_mode=called)
     for index in range(64):
@@ -57,26 +66,26 @@ def test_pad_crop_is_torchvisions_pad_and_crop_of_each_image(mode, called):
 
 def test_padding_is_black_before_normalisation():
     white = torch.full((200, 1, 8, 8), 255, dtype=torch.uint8)
-    assert ops.pad_crop(white, 2, "zeros", draw()).unique().tolist() == [0, 255]
-    assert ops.pad_crop(white, 2, "reflect", draw()).unique().tolist() == [255]
+    assert geometry.pad_crop(white, 2, "zeros", draw()).unique().tolist() == [0, 255]
+    assert geometry.pad_crop(white, 2, "reflect", draw()).unique().tolist() == [255]
 
 
 @pytest.mark.parametrize(("dimension", "mirrored"), [(3, reference.hflip), (2, reference.vflip)])
 def test_flip_mirrors_about_its_share_of_the_images_and_leaves_the_others(dimension, mirrored):
     images = pictures(2000, 1, 4, 4)
-    result = ops.flip(images, 0.3, dimension, draw())
+    result = geometry.flip(images, 0.3, dimension, draw())
     flipped = (result == mirrored(images)).flatten(1).all(1)
     same = (result == images).flatten(1).all(1)
     assert (flipped | same).all()
     assert 0.25 < flipped.float().mean() < 0.35
-    assert torch.equal(ops.flip(images, 0.0, dimension, draw()), images)
-    assert torch.equal(ops.flip(images, 1.0, dimension, draw()), mirrored(images))
+    assert torch.equal(geometry.flip(images, 0.0, dimension, draw()), images)
+    assert torch.equal(geometry.flip(images, 1.0, dimension, draw()), mirrored(images))
 
 
 def test_resized_boxes_equal_torchvisions_resized_crop_within_one_grey_level():
     images = pictures(32, 3, 20, 24)
-    boxes = ops.crop_boxes(32, 20, 24, [0.1, 1.0], [0.75, 4 / 3], draw())
-    result = ops.resize_boxes(images, boxes, 16)
+    boxes = geometry.crop_boxes(32, 20, 24, [0.1, 1.0], [0.75, 4 / 3], draw())
+    result = geometry.resize_boxes(images, boxes, 16)
     assert result.dtype == torch.uint8
     for image, box, mine in zip(images, boxes.tolist(), result, strict=True):
         expected = reference.resized_crop(image.float(), *box, [16, 16], antialias=False)
@@ -89,7 +98,7 @@ def test_random_boxes_are_spread_as_torchvisions():
     torch.manual_seed(0)
     image, scale, ratio = torch.zeros(1, 60, 90), [0.08, 1.0], [0.75, 4 / 3]
     theirs = torch.tensor([RandomResizedCrop.get_params(image, scale, ratio) for _ in range(3000)]).double()
-    mine = ops.crop_boxes(3000, 60, 90, scale, ratio, draw()).double()
+    mine = geometry.crop_boxes(3000, 60, 90, scale, ratio, draw()).double()
     assert (mine[:, :2] >= 0).all()
     assert (mine[:, 2:] >= 1).all()
     assert (mine[:, 0] + mine[:, 2] <= 60).all()
@@ -99,66 +108,201 @@ def test_random_boxes_are_spread_as_torchvisions():
 
 
 def test_a_shape_that_never_fits_falls_back_to_the_largest_central_box():
-    boxes = ops.crop_boxes(5, 100, 4, [0.9, 1.0], [3.0, 4.0], draw())
+    boxes = geometry.crop_boxes(5, 100, 4, [0.9, 1.0], [3.0, 4.0], draw())
     assert boxes.tolist() == [[49, 0, 1, 4]] * 5
-    assert ops.central_box(10, 100, [0.75, 4 / 3]) == (0, 43, 10, 13)
+    assert geometry.central_box(10, 100, [0.75, 4 / 3]) == (0, 43, 10, 13)
 
 
 def test_a_resized_crop_of_everything_is_the_image_itself():
     images = pictures()
-    assert torch.equal(ops.resized_crop(images, 16, [1.0, 1.0], [1.0, 1.0], draw()), images)
+    assert torch.equal(geometry.resized_crop(images, 16, [1.0, 1.0], [1.0, 1.0], draw()), images)
 
 
-ALL = AugmentSettings(
-    pad_crop=PadCropSettings(), resized_crop=ResizedCropSettings(), hflip=FlipSettings(), vflip=FlipSettings()
-)
+def on(name: str, **numbers) -> AugmentSettings:
+    """The settings with one piece switched on, with probability 1 or the numbers given."""
+    kind = next(typing.get_args(hint)[0] for key, hint in HINTS.items() if key == name)
+    return AugmentSettings(**{name: kind(**numbers)})
+
+
+HINTS = typing.get_type_hints(AugmentSettings)
 PIECES = {
-    "pad_crop": AugmentSettings(pad_crop=PadCropSettings(mode="reflect")),
-    "resized_crop": AugmentSettings(resized_crop=ResizedCropSettings()),
-    "hflip": AugmentSettings(hflip=FlipSettings()),
-    "vflip": AugmentSettings(vflip=FlipSettings()),
+    "resized_crop": {},
+    "pad_crop": {"mode": "reflect"},
+    "hflip": {},
+    "vflip": {},
+    "affine": {"degrees": 20, "scale": [0.8, 1.2], "shear": 10},
+    "autoaugment": {},
+    "randaugment": {},
+    "trivialaugment": {},
+    "augmix": {},
+    "color_jitter": {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1},
+    "grayscale": {"p": 0.5},
+    "invert": {},
+    "posterize": {},
+    "solarize": {},
+    "equalize": {},
+    "autocontrast": {},
+    "sharpness": {},
+    "blur": {},
+    "noise": {},
+    "cutout": {},
+    "random_erasing": {"p": 0.5},
 }
+
+
+def test_every_piece_is_tried_here():
+    others = {"own", "mixup", "cutmix", "mix", "progressive"}
+    assert PIECES.keys() == HINTS.keys() - others
 
 
 @pytest.mark.parametrize("name", PIECES)
 def test_each_image_has_a_draw_of_its_own(name):
-    same = pictures(1).repeat(200, 1, 1, 1)
-    different = {tuple(image.flatten().tolist()) for image in build(PIECES[name])(same, draw())}
-    assert len(different) >= (2 if "flip" in name else 30)
+    same = pictures(1).repeat(64, 1, 1, 1)
+    different = {tuple(image.flatten().tolist()) for image in build(on(name, **PIECES[name]))(same, moment())}
+    some = name in ("resized_crop", "pad_crop", "affine", "color_jitter", "noise", "cutout", "random_erasing", "blur")
+    assert len(different) >= (20 if some else 2)
 
 
 @pytest.mark.parametrize("name", PIECES)
-def test_the_generator_alone_decides_and_the_input_stays_untouched(name):
+def test_seed_epoch_and_batch_alone_decide_and_the_input_stays_untouched(name):
     images = pictures()
-    before, augment = images.clone(), build(PIECES[name])
-    first = augment(images, draw(1))
+    before, augment = images.clone(), build(on(name, **PIECES[name]))
+    first = augment(images, moment(1))
     torch.manual_seed(123)
+    np.random.seed(5)
     random.seed(5)
-    assert torch.equal(first, augment(images, draw(1)))
-    assert not torch.equal(first, augment(images, draw(2)))
+    assert torch.equal(first, augment(images, moment(1)))
+    for other in (moment(2), moment(1, epoch=1), moment(1, seed=1)):
+        assert not torch.equal(first, augment(images, other))
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize("name", sorted(PIECES.keys() - {"noise"}))  # whose draws follow the bytes as they lie
+def test_the_layout_in_memory_changes_nothing(name):
+    images, augment = pictures(12, 3, 24, 24), build(on(name, **PIECES[name]), size=24)
+    when = {"count": 12, "size": 24}
+    by_pixels = augment(images.to(memory_format=torch.channels_last), moment(**when))
+    assert torch.equal(by_pixels, augment(images, moment(**when)))
+
+
+@pytest.mark.parametrize("name", PIECES)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_micro_batch_may_hold_one_image(name, channels):
+    if channels == 1 and name in ("grayscale", "color_jitter"):
+        return
+    augment = build_augment(
+        on(name, **PIECES[name]), channels=channels, image_size=16, mean=MEAN[:channels], std=STD[:channels],
+        channels_last=True, cropped=False,
+    )  # fmt: skip
+    for batch in range(8):
+        assert augment(pictures(1, channels), moment(batch, count=1)).shape == (1, channels, 16, 16)
+
+
+def test_alternating_flips_mirror_each_image_in_every_other_epoch():
+    images = pictures(200)
+    augment = build(on("hflip", alternate=True))
+    epochs = [augment(images, moment(epoch=epoch, count=200)) for epoch in range(4)]
+    plain, mirrored = (build_normalise(MEAN, STD, False)(x) for x in (images, images.flip(3)))
+    begins = [bool(torch.equal(image, other)) for image, other in zip(epochs[0], mirrored, strict=True)]
+    assert 60 < sum(begins) < 140
+    for epoch, result in enumerate(epochs):
+        for index, begun in enumerate(begins):
+            assert torch.equal(result[index], (mirrored if begun ^ epoch % 2 else plain)[index])
+    shuffled = moment(3, epoch=1, count=200)
+    shuffled.indices = torch.arange(200).flip(0)
+    assert torch.equal(augment(images.flip(0), shuffled), epochs[1].flip(0))  # an image keeps its turn wherever it is
 
 
 def test_nothing_chosen_is_normalisation_alone():
     images = pictures()
-    assert torch.equal(build(AugmentSettings())(images, draw()), build_normalise(MEAN, STD, False)(images))
+    assert torch.equal(build(AugmentSettings())(images, moment()), build_normalise(MEAN, STD, False)(images))
 
 
-def test_all_pieces_together_give_normalised_images_of_the_wanted_size():
-    result = build(ALL, size=14, channels_last=True)(pictures(), draw())
+ALL = AugmentSettings(**{name: getattr(on(name, **numbers), name) for name, numbers in PIECES.items()})
+
+
+def test_all_pieces_together_keep_the_order_of_the_stages():
+    augment = build(ALL, size=14, channels_last=True)
+    assert [stage.name for stage in augment.stages] == ["geometry", "policy", "colour", "noise"]
+    assert [name for stage in augment.stages for name, _ in stage.pieces] == list(PIECES)
+    result = augment(pictures(), moment(size=14))
     assert result.shape == (64, 3, 14, 14)
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_a_trace_ends_with_what_the_network_gets():
+    augment = build(ALL)
+    steps = augment.trace(pictures(), moment())
+    assert [(name, len(pieces)) for name, pieces, _ in steps] == [
+        ("geometry", 5),
+        ("policy", 4),
+        ("colour", 9),
+        ("noise", 3),
+    ]
+    assert torch.equal(augment.normalise(steps[-1][2]), augment(pictures(), moment()))
+
+
+def test_the_consistency_loss_gets_three_versions_of_each_image_the_first_one_clean():
+    images = pictures(8)
+    result = build(on("augmix", jsd=12.0))(images, moment(count=8))
+    assert result.shape == (24, 3, 16, 16)
+    assert torch.equal(result[:8], build_normalise(MEAN, STD, False)(images))
+
+
+def test_growing_images_are_resized_to_the_size_of_the_epoch():
+    result = build(on("progressive"), size=8)(pictures(), moment(size=8))
+    assert torch.equal(result, build_normalise(MEAN, STD, False)(geometry.resize(pictures(), 8)))
+    both = AugmentSettings(progressive=ProgressiveSettings(), resized_crop=ResizedCropSettings())
+    assert build(both, size=8)(pictures(), moment(size=12)).shape[2:] == (12, 12)
+
+
 def test_crops_that_the_loader_has_cut_are_not_cut_again():
     images = pictures()
-    only_crop = PIECES["resized_crop"]
-    assert torch.equal(build(only_crop, cropped=True)(images, draw()), build_normalise(MEAN, STD, False)(images))
+    only_crop = on("resized_crop")
+    assert torch.equal(build(only_crop, cropped=True)(images, moment()), build_normalise(MEAN, STD, False)(images))
 
 
 def test_a_mirror_wider_than_the_image_is_a_config_error():
     settings = AugmentSettings(pad_crop=PadCropSettings(padding=16, mode="reflect"))
     with pytest.raises(ConfigError, match=r"^augment\.pad_crop\.padding: 16 .*16 pixels; choose"):
         build(settings, size=16)
-    assert math.isfinite(build(settings, size=17)(pictures(2, 3, 17, 17), draw()).sum())
+    assert math.isfinite(build(settings, size=17)(pictures(2, 3, 17, 17), moment(count=2)).sum())
+
+
+# ---- the user's own function ----
+
+
+def darker(images, generator, by=2):
+    return images // by
+
+
+def grows(images, generator):
+    return images.repeat(2, 1, 1, 1)
+
+
+def fails(images, generator):
+    raise ValueError("no such colour")
+
+
+def own(name: str, **args):
+    return build(AugmentSettings(own=OwnSettings(name=f"{__name__}:{name}", args=args)))
+
+
+def test_a_function_of_the_user_works_before_normalisation():
+    images = pictures()
+    assert torch.equal(own("darker", by=4)(images, moment()), build_normalise(MEAN, STD, False)(images // 4))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: own("lighter"), r"augment\.own\.name: .* has no 'lighter'"),
+        (lambda: own("darker", bye=3), r"augment\.own\.args\.bye: .*did you mean augment\.own\.args\.by\?"),
+        (lambda: own("grows")(pictures(), moment()), r"gave uint8 \(128, .*; return"),
+        (lambda: own("fails")(pictures(), moment()), r"fails on images \(64, .*no such colour\); correct it"),
+    ],
+)
+def test_a_function_that_cannot_work_is_a_config_error(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()

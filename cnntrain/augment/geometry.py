@@ -1,4 +1,4 @@
-"""Augmentations of a whole batch at once, with one independent draw per image.
+"""Crops and flips of a whole batch at once, with one independent draw per image.
 
 Every operation takes uint8 images (N, C, H, W) on any device, draws only from the generator it is given (which lives on
 that device), leaves its input untouched and never waits for the device.
@@ -6,9 +6,17 @@ that device), leaves its input untouched and never waits for the device.
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
+
+from cnntrain.augment.boxes import as_images, as_rows
+from cnntrain.augment.moment import Moment
+from cnntrain.device import mix_seed
+
+ALTERNATE = -7  # part of the seed that keeps these draws apart from all others
 
 
 def pad_crop(images: Tensor, padding: int, mode: str, generator: torch.Generator) -> Tensor:
@@ -23,15 +31,23 @@ def pad_crop(images: Tensor, padding: int, mode: str, generator: torch.Generator
         uint8 (N, C, H, W).
     """
     count, _, height, width = images.shape
-    if mode == "reflect":
-        images = images[:, :, _mirrored(height, padding, images.device)]
-        padded = images[:, :, :, _mirrored(width, padding, images.device)]
-    else:
-        padded = F.pad(images, (padding, padding, padding, padding))
     top, left = torch.randint(2 * padding + 1, (2, count), generator=generator, device=images.device)
-    # All possible crops as a view without a copy; the index then copies one window per image.
-    windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-    return windows[torch.arange(count, device=images.device), :, top, left]
+    rows = as_rows(images)
+    step = rows.shape[3] // width  # numbers of a pixel that lie side by side
+    if mode == "reflect":
+        rows = rows[:, :, _mirrored(height, padding, images.device)]
+        places = _mirrored(width, padding, images.device)[:, None] * step + torch.arange(step, device=images.device)
+        padded = rows[:, :, :, places.flatten()].contiguous()
+    else:
+        padded = F.pad(rows, (padding * step, padding * step, padding, padding))
+    # Each row of a crop lies in one piece somewhere in the padded rows: one copy for each, where it begins.
+    planes, tall, long = padded.shape[1:]
+    whole_rows = torch.arange(count * planes, device=images.device).view(count, planes, 1) * tall
+    whole_rows = whole_rows + top.view(-1, 1, 1) + torch.arange(height, device=images.device)
+    starts = whole_rows * long + left.view(-1, 1, 1) * step
+    pieces = padded.view(-1).unfold(0, width * step, 1)
+    crops = pieces.index_select(0, starts.flatten()).view(count, planes, height, width * step)
+    return as_images(crops, images)
 
 
 def _mirrored(size: int, padding: int, device: torch.device) -> Tensor:
@@ -39,13 +55,48 @@ def _mirrored(size: int, padding: int, device: torch.device) -> Tensor:
     return torch.where(places < size, places, 2 * (size - 1) - places)
 
 
+def alternating_flip(images: Tensor, p: float, moment: Moment) -> Tensor:
+    """Mirror each image in every other epoch; a share `p` of all images begins mirrored (arXiv 2404.00498).
+
+    An image and its mirror image are then met equally often, where chance would repeat one of them half of the time.
+
+    Args and result: uint8 (N, C, H, W).
+    """
+    first = _fractions(moment.indices.numpy(), mix_seed(moment.seed, ALTERNATE)) < p
+    return _flipped(images, moment.send(first ^ bool(moment.epoch % 2)), 3)
+
+
+def _fractions(indices: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """A number in 0..1 for each index that depends on it and the seed alone (the finisher of SplitMix64)."""
+    bits = indices.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((bits ^ (bits >> np.uint64(31))) >> np.uint64(11)) / 2.0**53
+
+
+def resize(images: Tensor, size: int) -> Tensor:
+    """Bilinear with antialias, uint8 (N, C, H, W) to uint8 (N, C, size, size)."""
+    if images.shape[2:] == (size, size):
+        return images
+    if images.device.type == "cpu":  # the one device with a kernel for uint8
+        return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return resized.round_().to(torch.uint8)
+
+
 def flip(images: Tensor, p: float, dimension: int, generator: torch.Generator) -> Tensor:
     """Mirror each image with probability `p`; dimension 3 swaps left and right, 2 top and bottom.
 
     Args and result: uint8 (N, C, H, W).
     """
-    chosen = torch.rand(len(images), generator=generator, device=images.device) < p
-    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(dimension), images)
+    return _flipped(images, torch.rand(len(images), generator=generator, device=images.device) < p, dimension)
+
+
+def _flipped(images: Tensor, chosen: Tensor, dimension: int) -> Tensor:
+    """The images of which those `chosen`, bool (N,), are mirrored."""
+    # With masks of bits: torch.where takes several times as long for bytes on a CPU.
+    bits = (chosen * 255).to(torch.uint8).view(-1, 1, 1, 1)
+    return images.flip(dimension).bitwise_xor_(images).bitwise_and_(bits).bitwise_xor_(images)
 
 
 def crop_boxes(
@@ -120,39 +171,3 @@ def _grid_line(first: Tensor, length: Tensor, size: int, pixels: int) -> Tensor:
     # Within the box only: a resize of the cut-out part knows nothing of the pixels around it.
     places = places.clamp_min(0).minimum(length.unsqueeze(1) - 1) + first.unsqueeze(1)
     return (2 * places + 1) / pixels - 1
-
-
-class Normalise:
-    """uint8 images to float32: divided by 255, minus the mean, by the standard deviation, per channel.
-
-    Args:
-        mean, std: per channel, on the 0..1 scale.
-        channels_last: memory layout of the result.
-    """
-
-    def __init__(self, mean: list[float], std: list[float], channels_last: bool) -> None:
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
-        centre, spread = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        self.factors = (1 / (255 * spread)).float(), (-centre / spread).float()
-        self._ready: tuple[torch.device, int, Tensor, Tensor] | None = None
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 (N, C, H, W) to float32 (N, C, H, W) on the same device."""
-        # One new tensor, filled and changed in place: large temporaries cost more here than the arithmetic.
-        result = torch.empty(images.shape, dtype=torch.float32, device=images.device, memory_format=self.layout)
-        scale, shift = self._on(images.device, images.shape[3])
-        result.copy_(images)
-        if self.layout is torch.channels_last:
-            # Whole rows of pixels, three times as fast on a CPU as a broadcast over three channels.
-            result.permute(0, 2, 3, 1).view(len(images), images.shape[2], -1).mul_(scale).add_(shift)
-        else:
-            result.mul_(scale).add_(shift)
-        return result
-
-    def _on(self, device: torch.device, width: int) -> tuple[Tensor, Tensor]:
-        """Scale and shift on the device: (C, 1, 1), or (W * C,) for channels_last."""
-        if self._ready is None or self._ready[:2] != (device, width):
-            rows = self.layout is torch.channels_last
-            scale, shift = (x.repeat(width) if rows else x.view(-1, 1, 1) for x in self.factors)
-            self._ready = device, width, scale.to(device), shift.to(device)
-        return self._ready[2:]

@@ -1,0 +1,137 @@
+"""Noise, and boxes wiped out: Gaussian noise, Cutout, random erasing.
+
+Every operation takes uint8 images (N, C, H, W) in either memory layout and gives the like; its input stays untouched.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnntrain.augment.boxes import as_images, as_rows, box_masks
+from cnntrain.augment.moment import Moment, Operation
+from cnntrain.settings.augment import AugmentSettings
+from cnntrain.settings.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
+
+TRIES = 10  # for a box that fits, as in torchvision
+
+
+def build_noise(settings: AugmentSettings, mean: list[float]) -> list[tuple[str, Operation]]:
+    """The chosen operations with their names, in the order of the stage: noise, cutout, random erasing.
+
+    Args:
+        mean: of each channel of the data, on the 0..1 scale: the colour of what is wiped out.
+    """
+    colour = np.rint(255 * np.array(mean)).astype(np.uint8)
+    operations: list[tuple[str, Operation]] = []
+    if (noise := settings.noise) is not None:
+        operations.append(("noise", lambda images, moment: add_noise(images, noise, moment)))
+    if (cutout := settings.cutout) is not None:
+        operations.append(("cutout", lambda images, moment: cut_out(images, cutout, colour, moment)))
+    if (erasing := settings.random_erasing) is not None:
+        operations.append(("random_erasing", lambda images, moment: erase(images, erasing, colour, moment)))
+    return operations
+
+
+def add_noise(images: Tensor, settings: NoiseSettings, moment: Moment) -> Tensor:
+    """Add Gaussian noise to every number of the chosen images, round, and clip at black and white."""
+
+    def change(rows: Tensor) -> Tensor:
+        noise = torch.empty(rows.shape, device=rows.device)
+        noise.normal_(0, 255 * settings.sigma, generator=moment.generator)
+        return noise.add_(rows).round_().clamp_(0, 255).to(torch.uint8)
+
+    return _change_rows(images, settings.p, moment, change)
+
+
+def cut_out(images: Tensor, settings: CutoutSettings, colour: NDArray[np.uint8], moment: Moment) -> Tensor:
+    """Wipe squares out of the chosen images (arXiv 1708.04552).
+
+    A centre is any pixel, so that a square may hang over the edge: the paper found that this matters.
+    """
+    height, width = images.shape[2:]
+    side = max(1, round(settings.size * min(height, width)))
+
+    def change(rows: Tensor) -> Tensor:
+        fill = _fill(rows, colour, moment)
+        for _ in range(settings.holes):
+            top = moment.host.integers(height, size=len(rows)) - side // 2
+            left = moment.host.integers(width, size=len(rows)) - side // 2
+            rows = _fill_boxes(rows, np.stack([top, top + side, left, left + side], axis=1), fill, width, moment)
+        return rows
+
+    return _change_rows(images, settings.p, moment, change)
+
+
+def erase(images: Tensor, settings: RandomErasingSettings, colour: NDArray[np.uint8], moment: Moment) -> Tensor:
+    """Wipe one box of random area and shape out of each chosen image (arXiv 1708.04896).
+
+    `random` fills it with a random byte for every pixel and channel, the paper's best; `zeros` is black.
+    """
+    height, width = images.shape[2:]
+
+    def change(rows: Tensor) -> Tensor:
+        if settings.value is Fill.random:
+            fill = torch.randint(256, rows.shape, dtype=torch.uint8, device=rows.device, generator=moment.generator)
+        else:
+            fill = _fill(rows, colour if settings.value is Fill.mean else np.zeros_like(colour), moment)
+        boxes = erasing_boxes(len(rows), height, width, settings.scale, settings.ratio, moment.host)
+        return _fill_boxes(rows, boxes, fill, width, moment)
+
+    return _change_rows(images, settings.p, moment, change)
+
+
+def erasing_boxes(
+    count: int, height: int, width: int, scale: list[float], ratio: list[float], host: np.random.Generator
+) -> NDArray[np.int64]:
+    """Random boxes smaller than (height, width): ten tries for area and shape, else an empty box.
+
+    The distribution is the one of torchvision's RandomErasing.
+
+    Args:
+        scale: smallest and largest part of the area; ratio: smallest and largest height / width.
+
+    Returns:
+        (count, 4): top, bottom, left, right in pixels, bottom and right excluded.
+    """
+    area, shape, top, left = host.random((4, count, TRIES))
+    area = height * width * (scale[0] + (scale[1] - scale[0]) * area)
+    shape = np.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * shape)
+    tall, wide = np.rint(np.sqrt(area * shape)), np.rint(np.sqrt(area / shape))
+    fits = (tall < height) & (wide < width)
+    top, left = np.floor(top * (height - tall + 1)), np.floor(left * (width - wide + 1))
+    boxes = np.stack([top, top + tall, left, left + wide], axis=2) * fits[:, :, None]
+    return boxes[np.arange(count), fits.argmax(axis=1)].astype(np.int64)
+
+
+def _change_rows(images: Tensor, p: float, moment: Moment, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The images with `change` made to the rows (`as_rows`) of those that are chosen with probability `p`."""
+    chosen = moment.chosen(len(images), p)
+    if len(chosen) == 0:
+        return images
+    rows = as_rows(images)
+    if len(chosen) == len(rows):
+        return as_images(change(rows), images)
+    changed = change(rows.index_select(0, moment.send(chosen)))
+    order = np.arange(len(rows))
+    order[chosen] = len(rows) + np.arange(len(chosen))
+    # Whole images are copied here; index_copy goes number by number and takes three times as long on a CPU.
+    return as_images(torch.cat([rows, changed]).index_select(0, moment.send(order)), images)
+
+
+def _fill(rows: Tensor, colour: NDArray[np.uint8], moment: Moment) -> Tensor:
+    """A colour (C,) in a form that spreads over the rows."""
+    if rows.shape[1] == len(colour):
+        return moment.send(colour).view(1, -1, 1, 1)
+    return moment.send(np.tile(colour, rows.shape[3] // len(colour)))
+
+
+def _fill_boxes(rows: Tensor, boxes: NDArray[np.int64], fill: Tensor, width: int, moment: Moment) -> Tensor:
+    """A copy of uint8 rows, those of images of `width` pixels, with the boxes (n, 4) filled."""
+    tall, wide = (moment.send(mask * np.uint8(255)) for mask in box_masks(boxes, rows, width))
+    # The bits in which a number differs from the fill, kept inside the box only, turn it into the fill. torch.where
+    # takes ten times as long on a CPU.
+    return (rows ^ fill).bitwise_and_(tall).bitwise_and_(wide).bitwise_xor_(rows)

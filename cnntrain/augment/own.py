@@ -1,0 +1,50 @@
+"""The user's own batch function, named `package.module:function`."""
+
+from torch import Tensor
+
+from cnntrain.augment.moment import Moment
+from cnntrain.errors import ConfigError
+from cnntrain.guard import brief
+from cnntrain.named import check_arguments, find
+from cnntrain.settings.pieces import OwnSettings
+
+SECTION = "augment.own"
+
+
+class Own:
+    """Calls `function(images, generator, **args)` on each micro-batch.
+
+    Raises:
+        ConfigError: no such function, or an argument that it does not take.
+    """
+
+    def __init__(self, settings: OwnSettings) -> None:
+        self.name, self.args = settings.name, settings.args
+        self.function = find(SECTION, self.name)
+        check_arguments(SECTION, self.name, self.function, self.args)
+
+    def __call__(self, images: Tensor, moment: Moment) -> Tensor:
+        """uint8 (N, C, H, W) to the same.
+
+        Raises:
+            ConfigError: it failed, or gave something else back.
+        """
+        try:
+            result = self.function(images, moment.generator, **self.args)
+        except Exception as error:  # a user's function can fail with anything
+            shape = tuple(images.shape)
+            raise ConfigError(
+                f"{SECTION}.name: {self.name} fails on images {shape} ({brief(error)}); correct it"
+            ) from error
+        wanted = _kind(images)
+        if (given := _kind(result)) != wanted:
+            raise ConfigError(
+                f"{SECTION}.name: {self.name} gave {given} back for {wanted}; return images of the same kind"
+            )
+        return result
+
+
+def _kind(images: object) -> str:
+    if not isinstance(images, Tensor):
+        return type(images).__name__
+    return f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)} on {images.device}"
