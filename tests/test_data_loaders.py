@@ -13,8 +13,9 @@ from PIL import Image
 from cnntrain.data import build_data, build_folder, common
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.settings.augment import AugmentSettings, ResizedCropSettings
+from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.data import DataSettings, LoaderKind, OnBadImage
+from cnntrain.settings.pieces import ResizedCropSettings
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
 
@@ -128,7 +129,7 @@ def test_labels_belong_to_their_images(root):
         for images, labels in data.val.batches()
         for image, label in zip(images, labels, strict=True)
     }
-    view = View.evaluation(16)
+    view = View(16)
     for label in range(3):
         for file in (root / "val" / f"class{label}").iterdir():
             pixels = torch.from_numpy(np.array(Image.open(file)))
@@ -234,7 +235,7 @@ def test_a_skipped_image_is_replaced_by_the_next_good_one_of_its_class(damaged, 
 
 
 def _in_file_order(root):
-    view = View.evaluation(16)
+    view = View(16)
     for file in sorted((root / "train").rglob("*.*")):
         yield view(torch.from_numpy(np.array(Image.open(file)))).permute(2, 0, 1).contiguous()
 
@@ -290,7 +291,7 @@ def test_random_views_are_spread_as_torchvisions():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (3, 7), (16, 16), (18, 18)])
 def test_every_shape_becomes_a_square(shape):
     pixels = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
-    assert View.evaluation(16)(pixels).shape == (16, 16, 3)
+    assert View(16)(pixels).shape == (16, 16, 3)
     assert RandomView(16, ResizedCropSettings())(pixels, random.Random(0)).shape == (16, 16, 3)
 
 

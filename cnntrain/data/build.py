@@ -9,14 +9,24 @@ from torch import Tensor
 
 from cnntrain.data import sets, statistics
 from cnntrain.data.build_folder import image_folder
-from cnntrain.data.common import Data, Request, Room, check_train, choose_statistics, positions, take_limit, take_val
+from cnntrain.data.common import (
+    Data,
+    Request,
+    Room,
+    check_train,
+    choose_statistics,
+    positions,
+    take_limit,
+    take_probe,
+    take_val,
+)
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.errors import ConfigError
 from cnntrain.paths import expanded
 from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.data import DataSettings, LoaderKind
 
-DIGITS_SIZE = 32  # the 8 x 8 digits are enlarged: every small network takes 32 pixels
+DIGITS_SIZE = 32  # the 8 x 8 digits are resized: every small network takes 32 pixels
 
 
 def build_data(
@@ -27,6 +37,7 @@ def build_data(
     device: torch.device,
     classes: list[str] | None = None,
     splits: Collection[str] = ("train", "val", "test"),
+    probe: int = 0,
     say: Callable[[str], object] = print,
 ) -> Data:
     """Load a data set and make its loaders.
@@ -38,13 +49,14 @@ def build_data(
         device: where the batches go.
         classes: the class names of a checkpoint; labels are aligned to them.
         splits: which loaders are wanted.
+        probe: at most so many training images make `Data.probe`, where train is wanted; 0: none.
         say: takes progress lines.
 
     Raises:
         DataError: missing, damaged or inconsistent data.
         ConfigError: settings that do not fit the data.
     """
-    request = Request(settings, augment, seed, device, classes, splits, say)
+    request = Request(settings, augment, seed, device, classes, splits, probe, say)
     if settings.name == "imagefolder":
         return image_folder(request)
     if settings.name in sets.NAMES:
@@ -62,37 +74,48 @@ def _tensor_set(request: Request) -> Data:
     native = whole.train[0].shape
     channels = settings.channels or native[1]
     size = settings.image_size or (DIGITS_SIZE if settings.name == "digits" else native[2])
+    eval_size = settings.eval_size or size
     moved = positions(whole.classes, request.classes)
 
-    def prepare(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return resize_batch(convert_channels(images, channels), size), labels if moved is None else moved[labels]
+    def prepare(images: Tensor, labels: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
+        return resize_batch(convert_channels(images, channels), pixels), labels if moved is None else moved[labels]
 
     images, labels = whole.train
     train_index, val_index = take_val(labels, request)
-    whole_train = functools.cache(lambda: prepare(images[train_index], labels[train_index]))  # resized once at most
+    # Resized once at most.
+    whole_train = functools.cache(lambda: prepare(images[train_index], labels[train_index], size))
     mean, std = choose_statistics(request, channels, lambda: _statistics(request, channels, lambda: whole_train()[0]))
     parts: dict[str, tuple[Tensor, Tensor]] = {}
     if "train" in request.splits:
         kept = train_index[take_limit(labels[train_index], request)]
-        parts["train"] = whole_train() if settings.limit is None else prepare(images[kept], labels[kept])
+        parts["train"] = whole_train() if settings.limit is None else prepare(images[kept], labels[kept], size)
     if "val" in request.splits:
-        parts["val"] = prepare(images[val_index], labels[val_index])
+        parts["val"] = prepare(images[val_index], labels[val_index], eval_size)
     if "test" in request.splits:
-        parts["test"] = prepare(*whole.test)
+        parts["test"] = prepare(*whole.test, eval_size)
     room = Room(request.device)
-    loaders = {name: _loader(images, labels, name, room, request) for name, (images, labels) in parts.items()}
+    loaders = {name: _loader(*part, name, room, request) for name, part in parts.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
+        if request.probe:
+            chosen = take_probe(loaders["train"].labels, request)
+            if eval_size == size:
+                loaders["probe"] = loaders["train"].part(chosen)
+            else:
+                resized = prepare(images[kept[chosen]], labels[kept[chosen]], eval_size)
+                loaders["probe"] = _loader(*resized, "probe", room, request)
     return Data(
         name=settings.name,
         classes=request.classes or whole.classes,
         channels=channels,
         image_size=size,
+        eval_size=eval_size,
         mean=mean,
         std=std,
         train=loaders.get("train"),
         val=loaders.get("val"),
         test=loaders.get("test"),
+        probe=loaders.get("probe"),
         fingerprint=whole.fingerprint(),
         notes=request.notes,
     )
@@ -106,6 +129,7 @@ def _loader(images: Tensor, labels: Tensor, split: str, room: Room, request: Req
         device=request.device,
         seed=request.seed,
         train=split == "train",
+        sampling=request.settings.sampling,
         resident=room.take(images.numel()) == "device" or request.device.type == "cpu",
     )
 

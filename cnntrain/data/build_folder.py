@@ -4,6 +4,7 @@ from collections import Counter
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from cnntrain.data import statistics
 from cnntrain.data.common import (
@@ -14,11 +15,12 @@ from cnntrain.data.common import (
     choose_statistics,
     gigabytes,
     take_limit,
+    take_probe,
     take_val,
 )
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import FolderSplit, align, find_splits, fingerprint, scan
-from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader
+from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.view import RandomView, View
 from cnntrain.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.errors import ConfigError, DataError
@@ -53,23 +55,28 @@ def image_folder(request: Request) -> Data:
     if "train" in request.splits:
         parts["train"] = parts["train"].take(take_limit(parts["train"].labels, request))
     room = Room(request.device)
-    loaders = {
-        name: _loader(name, parts[name], size, channels, room, request)
+    eval_size = settings.eval_size or size
+    loaders: dict[str, MemoryLoader | StreamLoader] = {
+        name: _loader(name, parts[name], View(size if name == "train" else eval_size), channels, room, request)
         for name in ("train", "val", "test")
         if name in parts and name in request.splits
     }
     if "train" in loaders:
         check_train(loaders["train"], request)
+        if request.probe:
+            loaders["probe"] = _probe(loaders["train"], View(eval_size), room, request)
     return Data(
         name=settings.name,
         classes=classes,
         channels=channels,
         image_size=size,
+        eval_size=eval_size,
         mean=mean,
         std=std,
         train=loaders.get("train"),
         val=loaders.get("val"),
         test=loaders.get("test"),
+        probe=loaders.get("probe"),
         fingerprint=mark,
         notes=request.notes,
     )
@@ -108,8 +115,9 @@ def _statistics(
     order = torch.randperm(len(train.labels), generator=generator(torch.device("cpu"), 0, SAMPLE))[:SAMPLE_IMAGES]
     request.say(f"computing mean and std on {len(order):,} training images")
     sample = train.take(order.sort().values)
-    decoder = _decoder(sample, View.evaluation(size), channels, request)
-    result = statistics.compute(decoder.all_images(_workers(request), "mean and std", request.say))
+    decoder = _decoder(sample, View(size), channels, request)
+    workers = decode_threads(request.settings.workers)
+    result = statistics.compute(decoder.all_images(workers, "mean and std", request.say))
     statistics.save(file, result)
     request.notes.append(f"mean and std: computed on {len(order):,} training images")
     return result
@@ -126,40 +134,63 @@ def _decoder(part: FolderSplit, view: View | RandomView, channels: int, request:
     )
 
 
-def _workers(request: Request) -> int:
-    wanted = request.settings.workers
+def decode_threads(wanted: int | None) -> int:
+    """`data.workers`, or by cores where it is null."""
     return min(MOST_WORKERS, available_cores()) if wanted is None else wanted
 
 
-def _loader(split: str, part: FolderSplit, size: int, channels: int, room: Room, request: Request) -> Loader:
-    train, workers = split == "train", _workers(request)
-    view = View.evaluation(size)
-    crop = request.augment.resized_crop if train else None
-    kept = view if crop is None else View(view.short, view.short)  # a crop on the device needs some room around
-    place = _place(split, len(part.labels) * channels * kept.size**2, crop is not None, room, request)
+def _loader(
+    split: str, part: FolderSplit, view: View, channels: int, room: Room, request: Request
+) -> MemoryLoader | StreamLoader:
+    crop = request.augment.resized_crop if split == "train" else None
+    decoder = _decoder(part, view, channels, request)
+    if crop is None:
+        return _placed(split, decoder, decoder, room, request)
+    roomy = View(view.short, share=1.0)  # a crop on the device needs some room around
+    return _placed(split, decoder.through(roomy), decoder.through(RandomView(view.size, crop)), room, request)
+
+
+def _probe(train: MemoryLoader | StreamLoader, view: View, room: Room, request: Request) -> MemoryLoader | StreamLoader:
+    """Some training images in the evaluation view: those that lie decoded in memory, else decoded for themselves."""
+    chosen = take_probe(train.labels, request)
+    assert train.decoder is not None
+    if isinstance(train, MemoryLoader) and train.decoder.view == view:
+        return train.part(chosen)
+    decoder = train.decoder.through(view)
+    return _placed("probe", decoder, decoder, room, request, rows=chosen)
+
+
+def _placed(
+    split: str, kept: Decoder, streamed: Decoder, room: Room, request: Request, rows: Tensor | None = None
+) -> MemoryLoader | StreamLoader:
+    """A loader of the decoder's images, or of some `rows` of them: kept in memory where they fit, else streamed."""
+    settings, workers = request.settings, decode_threads(request.settings.workers)
+    labels = kept.labels if rows is None else kept.labels[rows]
+    crops = isinstance(streamed.view, RandomView)
+    place = _place(split, len(labels) * kept.channels * kept.view.size**2, crops, room, request)
     if place is None:
-        decoder = _decoder(part, view if crop is None else RandomView(size, crop), channels, request)
         by = f"{workers} thread{'s' if workers > 1 else ''}" if workers else "the training thread"
-        request.notes.append(f"{split}: {len(part.labels):,} images streamed from files by {by}")
+        request.notes.append(f"{split}: {len(labels):,} images streamed from files by {by}")
         return StreamLoader(
-            decoder,
-            batch_size=request.settings.batch_size,
+            streamed,
+            batch_size=settings.batch_size,
             device=request.device,
             seed=request.seed,
-            train=train,
+            train=split == "train",
+            sampling=settings.sampling,
             workers=workers,
-            crops=crop is not None,
+            rows=rows,
         )
-    decoder = _decoder(part, kept, channels, request)
     return MemoryLoader(
-        lambda: decoder.all_images(workers, split, request.say),
-        part.labels,
-        batch_size=request.settings.batch_size,
+        lambda: kept.all_images(workers, split, request.say, rows),
+        labels,
+        batch_size=settings.batch_size,
         device=request.device,
         seed=request.seed,
-        train=train,
+        train=split == "train",
+        sampling=settings.sampling,
         resident=place == "device",
-        decoder=decoder,
+        decoder=kept,
     )
 
 

@@ -12,9 +12,10 @@ from cnntrain.data.statistics import Statistics
 from cnntrain.device import free_memory, shares_memory
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings
+from cnntrain.settings.data import DataSettings, Sampling
 
-VAL, LIMIT = -2, -3  # parts of seeds that keep these draws apart from all others
+VAL, LIMIT, PROBE = -2, -3, -8  # parts of seeds that keep these draws apart from all others
+LEAST_PROBE, PROBE_SHARE = 100, 10  # the probe holds a tenth of the training images at most, if that is 100 or more
 SHARE = 4  # decoded images may fill this part of the memory that is free: 1 / SHARE
 
 
@@ -24,18 +25,20 @@ class Data:
 
     `mean` and `std` are per channel on the 0..1 scale; `fingerprint` is a sha256 over names and sizes of the files, or
     over the pixels of a set in memory; `notes` are one-line facts for the header. A split that was not asked for, or is
-    not there, is None.
+    not there, is None. `probe` shows some of the training images as val and test show theirs.
     """
 
     name: str
     classes: list[str]
     channels: int
-    image_size: int
+    image_size: int  # pixels a side in training
+    eval_size: int  # in val, test and probe
     mean: list[float]
     std: list[float]
     train: Loader | None
     val: Loader | None
     test: Loader | None
+    probe: Loader | None
     fingerprint: str
     notes: list[str]
 
@@ -50,6 +53,7 @@ class Request:
     device: torch.device
     classes: list[str] | None
     splits: Collection[str]
+    probe: int
     say: Callable[[str], object]
     notes: list[str] = field(default_factory=list)
 
@@ -81,6 +85,14 @@ def take_limit(labels: Tensor, request: Request) -> Tensor:
     count = count_of("data.limit", request.settings.limit, len(labels))
     request.notes.append(f"train: limited to {count:,} of {len(labels):,} images, stratified, seed {request.seed}")
     return stratified(labels, count, request.seed, LIMIT)[0]
+
+
+def take_probe(labels: Tensor, request: Request) -> Tensor:
+    """Indices of the stratified seeded training images that are scored as the validation images are."""
+    share = max(LEAST_PROBE, len(labels) // PROBE_SHARE)  # of a small set, all would cost a third of an epoch
+    count = min(request.probe, share, len(labels))
+    request.notes.append(f"probe: {count:,} of the {len(labels):,} training images, without augmentation")
+    return stratified(labels, count, request.seed, PROBE)[0]
 
 
 def positions(found: list[str], classes: list[str] | None) -> Tensor | None:
@@ -137,7 +149,7 @@ class Room:
 
 
 def check_train(train: Loader, request: Request) -> None:
-    """Say what a train loader leaves out.
+    """Say what a train loader leaves out and what it repeats.
 
     Raises:
         DataError: no micro-batch is left.
@@ -147,6 +159,13 @@ def check_train(train: Loader, request: Request) -> None:
         raise DataError(f"data: the train split has {total} image; it takes 2 or more to train")
     if train.images < total:
         request.notes.append("train: 1 image is left out per epoch (batch norm fails on a last micro-batch of 1)")
+    if request.settings.sampling is Sampling.balanced:
+        sizes = train.labels.bincount()
+        sizes = sizes[sizes > 0]
+        low, more = divmod(total, len(sizes))
+        share = f"{low:,} or {low + 1:,}" if more else f"{low:,}"
+        found = f"{int(sizes.min()):,} to {int(sizes.max()):,} images per class"
+        request.notes.append(f"sampling: balanced, {found} become {share} each")
 
 
 def gigabytes(size: int) -> str:

@@ -1,5 +1,6 @@
 """Files of a split to uint8 batches, by threads; the result never depends on their number."""
 
+import copy
 import random
 import threading
 import time
@@ -49,6 +50,12 @@ class Decoder:
         self.most_bad = max(10, len(labels) // 100)
         self._bad: dict[int, str] = {}
         self._lock = threading.Lock()
+
+    def through(self, view: View | RandomView) -> "Decoder":
+        """The same files seen in another way; what one decoder knows of bad files, the other knows too."""
+        other = copy.copy(self)
+        other.view = view
+        return other
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
@@ -150,12 +157,19 @@ class Decoder:
                 return
             batch[place] = self.image(index, epoch)
 
-    def all_images(self, workers: int, what: str, say: Callable[[str], object]) -> Tensor:
-        """Decode all images into one tensor, uint8 (N, C, S, S), with a line every five seconds."""
+    def all_images(
+        self, workers: int, what: str, say: Callable[[str], object], indices: Tensor | None = None
+    ) -> Tensor:
+        """Decode all images, or those at `indices` (int64), into one tensor, with a line every five seconds.
+
+        Returns:
+            uint8 (N, C, S, S), contiguous.
+        """
         size = self.view.size
-        images = torch.empty(len(self.labels), self.channels, size, size, dtype=torch.uint8)
+        wanted = torch.arange(len(self.labels)) if indices is None else indices
+        images = torch.empty(len(wanted), self.channels, size, size, dtype=torch.uint8)
         done, told = 0, time.monotonic()
-        for batch in self.batches(list(torch.arange(len(images)).split(64)), 0, workers, False):
+        for batch in self.batches(list(wanted.split(64)), 0, workers, False):
             images[done : done + len(batch)] = batch
             done += len(batch)
             if time.monotonic() - told > 5 and done < len(images):

@@ -99,7 +99,7 @@ def scan(folder: Path, split: str) -> FolderSplit:
             ignored["file outside the class folders"] += 1
         else:
             before = len(relative)
-            for path, size in _images(entry.path, ignored):
+            for path, size in images_below(entry.path, ignored):
                 relative.append(os.fsencode(path[len(str(folder)) + 1 :]))
                 sizes.append(size)
             if len(relative) == before:
@@ -136,7 +136,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _images(folder: str, ignored: Counter[str]) -> Iterator[tuple[str, int]]:
+def images_below(folder: str, ignored: Counter[str]) -> Iterator[tuple[str, int]]:
     """Image files at any depth, sorted, with their sizes. A folder reached twice (a loop of links) counts once."""
     seen: set[tuple[int, int]] = set()
     waiting = [folder]

@@ -7,23 +7,25 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnntrain.augment.ops import central_box
-from cnntrain.settings.augment import ResizedCropSettings
+from cnntrain.augment.geometry import central_box
+from cnntrain.settings.pieces import ResizedCropSettings
 
 EVAL_SHARE = 0.875  # the central part of the resized picture that is kept, 224 of 256
 
 
 @dataclass(frozen=True)
 class View:
-    """The fixed view: resize the short side to `short`, then cut the central square of `size` pixels."""
+    """The fixed view: resize the short side to `short`, then cut the central square of `size` pixels.
+
+    With the usual `share` it is what validation and test use, and training where no random resized crop is on.
+    """
 
     size: int
-    short: int
+    share: float = EVAL_SHARE  # size / short
 
-    @classmethod
-    def evaluation(cls, size: int) -> "View":
-        """What validation and test use, and training where no random resized crop is on."""
-        return cls(size, round(size / EVAL_SHARE))
+    @property
+    def short(self) -> int:
+        return round(self.size / self.share)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (H, W, C) to uint8 (size, size, C)."""
@@ -33,9 +35,27 @@ class View:
             resized = resize(pixels, self.short, int(self.short * width / height))
         else:
             resized = resize(pixels, int(self.short * height / width), self.short)
-        top = round((resized.shape[0] - self.size) / 2)
-        left = round((resized.shape[1] - self.size) / 2)
+        top, left = self._first(resized.shape[0]), self._first(resized.shape[1])
         return resized[top : top + self.size, left : left + self.size]
+
+    def _first(self, length: int) -> int:
+        """Where the view begins on a side of `length` pixels."""
+        return round((length - self.size) / 2)
+
+    @property
+    def wide(self) -> "View":
+        """This view and what the resize leaves around it on the short side, the same on the long one."""
+        return _WideView(self.short, share=1.0, middle=self.size)
+
+
+@dataclass(frozen=True)
+class _WideView(View):
+    """The `middle` of it is, to the pixel, what `View(middle)` sees."""
+
+    middle: int = 0
+
+    def _first(self, length: int) -> int:
+        return round((length - self.middle) / 2) - round((self.size - self.middle) / 2)
 
 
 def _without_far_ends(pixels: Tensor) -> Tensor:
