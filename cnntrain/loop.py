@@ -1,7 +1,5 @@
 """The training loop: straight code, to be read from top to bottom."""
 
-import math
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,13 +11,19 @@ from torch.nn import functional
 
 from cnntrain import device as machine
 from cnntrain import optim
+from cnntrain.augment.moment import Moment
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import CnntrainError, Interrupted, NonFiniteError
+from cnntrain.losses import Loss
 from cnntrain.metrics import Window
 from cnntrain.models.drop import DropLayer, set_drop_factor
+from cnntrain.optim import Rates
+from cnntrain.plan import Plan
 from cnntrain.run import Progress, Run
 from cnntrain.settings.schedule import PlateauSettings, ScheduleSettings
 from cnntrain.settings.trainer import Precision, TrainerSettings
+from cnntrain.timing import Clock, Meter, Timed
+from cnntrain.tta import Views, averaged
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -50,25 +54,30 @@ class Task:
 
     train: Loader
     val: Loader
-    augment: Callable[[Tensor, torch.Generator], Tensor]
+    probe: Loader | None  # training images, scored as those of val are
+    plan: Plan
+    rates: Rates
+    augment: Callable[[Tensor, Moment], Tensor]
+    mix: Callable[[Tensor, Tensor, Moment], tuple[Tensor, Tensor]] | None
+    loss: Loss
     normalise: Callable[[Tensor], Tensor]
     trainer: TrainerSettings
     schedule: ScheduleSettings
-    label_smoothing: float
     aux_weight: float  # of each auxiliary classifier's loss
     drops: list[DropLayer]  # whose rates rise from 0 over the run; [] where they are constant
     save: Callable[[dict[str, Any], bool], None]  # state, whether it is the best so far
     report: Reporter
     stop: StopFlag
 
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.train) / self.trainer.accumulate)
-
     def total_steps(self, progress: Progress) -> int:
         """Steps of the whole run, to which the schedule is fitted."""
-        planned = self.steps_per_epoch * self.trainer.epochs + progress.step_offset
+        planned = self.plan.total + progress.step_offset
         return min(planned, self.trainer.max_steps or planned)
+
+    def loader(self, epoch: int) -> Loader:
+        """The training images as an epoch shows them."""
+        stage = self.plan.stage(epoch)
+        return self.train.at(stage.batch_size, stage.image_size)
 
 
 def train(run: Run, task: Task) -> str:
@@ -98,22 +107,23 @@ def train(run: Run, task: Task) -> str:
     return ended
 
 
-def train_epoch(run: Run, task: Task, clock: "Clock") -> None:
+def train_epoch(run: Run, task: Task, clock: Clock) -> None:
     """Train on the rest of the epoch in hand, or up to the run's limit of steps or time."""
     settings, progress, report = task.trainer, run.progress, task.report
+    loader = task.loader(progress.epoch)
     if progress.batch == 0:
         progress.epoch_started = clock.seconds
     run.model.train()
-    report.start_epoch(progress.epoch + 1, settings.epochs, len(task.train), progress.batch)
+    report.start_epoch(progress.epoch + 1, settings.epochs, len(loader), progress.batch)
     total = task.total_steps(progress)
 
-    with closing(task.train.batches(progress.epoch, progress.batch)) as batches:
+    with closing(loader.batches(progress.epoch, progress.batch)) as batches:
         source = Timed(batches)
         meter = Meter(source)
         for micro_batches in in_groups(source, settings.accumulate):
             if progress.step >= total:
                 break
-            train_step(run, task, micro_batches)
+            train_step(run, task, loader, micro_batches)
             meter.images += sum(len(labels) for _, labels in micro_batches)
 
             if progress.step % settings.log_every == 0 or progress.step == total:
@@ -128,27 +138,29 @@ def train_epoch(run: Run, task: Task, clock: "Clock") -> None:
                 break
 
 
-def train_step(run: Run, task: Task, micro_batches: list[tuple[Tensor, Tensor]]) -> None:
+def train_step(run: Run, task: Task, loader: Loader, micro_batches: list[tuple[Tensor, Tensor]]) -> None:
     """One optimizer step: the mean gradient over all images of its micro-batches, however they are cut."""
     progress, settings = run.progress, task.trainer
     total, offset = task.total_steps(progress), progress.step_offset
-    factor = optim.factor(task.schedule, progress.step - offset, total - offset, task.steps_per_epoch, run.plateau)
-    optim.set_rate(run.optimizer, run.lr * factor)
+    optim.set_rate(run.optimizer, task.rates.at(progress.step - offset, total - offset, run.plateau))
     set_drop_factor(task.drops, progress.step / total)
     images_in_step = sum(len(labels) for _, labels in micro_batches)
 
     for images, labels in micro_batches:
-        generator = machine.generator(run.device, run.seed, progress.epoch, progress.batch)
-        inputs = task.augment(images, generator)
+        moment = moment_of(run, task, loader)
+        inputs, targets = task.augment(images, moment), labels
+        if task.mix:
+            inputs, targets = task.mix(inputs, labels, moment)
         with machine.autocast(run.precision, run.device):
             output = run.forward(inputs)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-        loss = loss_sum(logits, labels, task.label_smoothing)
+        loss = task.loss(logits, targets)
         objective = loss
         for aux_logits in auxiliary:
-            objective = objective + task.aux_weight * loss_sum(aux_logits, labels, task.label_smoothing)
+            objective = objective + task.aux_weight * task.loss(aux_logits, targets)
         run.scaler.scale(objective / images_in_step).backward()
-        run.log_window.add(loss.detach(), logits.detach(), labels)
+        # Of several versions of each image, the first is the clean one.
+        run.log_window.add(loss.detach(), logits.detach()[: len(labels)], targets)
         progress.batch += 1
         task.report.advance(len(labels))
 
@@ -164,35 +176,35 @@ def train_step(run: Run, task: Task, micro_batches: list[tuple[Tensor, Tensor]])
     progress.step += 1
 
 
-def loss_sum(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """Cross-entropy, summed in float32: a short last micro-batch then weighs what its images weigh."""
-    return functional.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing, reduction="sum")
+def moment_of(run: Run, task: Task, loader: Loader) -> Moment:
+    """What the random numbers of the next micro-batch depend on."""
+    epoch, batch = run.progress.epoch, run.progress.batch
+    return Moment(
+        run.device,
+        run.seed,
+        epoch,
+        batch,
+        image_size=task.plan.stage(epoch).image_size,
+        indices=loader.indices(epoch, batch),
+    )
 
 
-def log_row(run: Run, meter: "Meter") -> dict[str, Any]:
+def log_row(run: Run, meter: Meter) -> dict[str, Any]:
     """The measures since the last log row; the only place in an epoch where the host waits for the device."""
     row = {"step": run.progress.step, "epoch": run.progress.epoch + 1, **run.read_log_window()}
     run.fold_log_window()
     return row | {"lr": run.optimizer.param_groups[0]["lr"], "grad_norm": float(run.grad_norm), **meter.read()}
 
 
-def finish_epoch(run: Run, task: Task, clock: "Clock") -> str:
+def finish_epoch(run: Run, task: Task, clock: Clock) -> str:
     """Validate, keep the best, save; answer why the run ends here, or ""."""
     progress = run.progress
     run.check_finite()
     trained = run.epoch_scores()
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
-    task.report.validating(len(task.val))
-    val = evaluate(
-        run.eval_model,
-        task.val,
-        task.normalise,
-        run.device,
-        run.precision,
-        stop=task.stop,
-        advance=task.report.advance,
-    )
+    val = validate(run, task, task.val)
+    probe = validate(run, task, task.probe) if task.probe else {}
 
     progress.validated_step = progress.step
     best = progress.is_best(val["top1"], val["loss"])
@@ -200,7 +212,7 @@ def finish_epoch(run: Run, task: Task, clock: "Clock") -> str:
         progress.best_epoch, progress.best_loss = epoch, val["loss"]
         progress.best_top1, progress.best_top5 = val["top1"], val["top5"]
     progress.epoch_train_seconds = train_seconds
-    if progress.batch >= len(task.train):
+    if progress.batch >= task.plan.batches(progress.epoch):
         progress.images += int(trained["images"])
         progress.train_seconds += train_seconds
         progress.epoch_train_seconds = 0.0
@@ -217,11 +229,20 @@ def finish_epoch(run: Run, task: Task, clock: "Clock") -> str:
         | {"images_per_second": trained["images"] / max(train_seconds, 1e-9)}
         | {"train_loss": trained["loss"], "train_top1": trained["top1"]}
         | {f"val_{key}": value for key, value in val.items()}
+        | {f"probe_{key}": value for key, value in probe.items()}
     )
     return end_reason(run, task, clock)
 
 
-def end_reason(run: Run, task: Task, clock: "Clock") -> str:
+def validate(run: Run, task: Task, loader: Loader) -> dict[str, float]:
+    """The scores of the run's network on all images of a loader."""
+    task.report.validating(len(loader))
+    return evaluate(
+        run.eval_model, loader, task.normalise, run.device, run.precision, stop=task.stop, advance=task.report.advance
+    )
+
+
+def end_reason(run: Run, task: Task, clock: Clock) -> str:
     """Why no further epoch follows, or ""."""
     progress, settings = run.progress, task.trainer
     if progress.epoch >= settings.epochs:
@@ -246,18 +267,30 @@ def evaluate(
     stop: StopFlag | None = None,
     advance: Callable[[int], None] | None = None,
     collect: Callable[[Tensor, Tensor], None] | None = None,
+    views: Views | None = None,
 ) -> dict[str, float]:
     """Score a model on all images of a split: `loss`, `top1` and `top5`, the plain cross-entropy and fractions.
 
-    `collect` is given the float32 logits (N, C) and labels (N,) of each micro-batch.
+    Args:
+        collect: is given the float32 logits (N, C) and labels (N,) of each micro-batch.
+        views: the probabilities are those of several views, averaged; `plain_loss`, `plain_top1` and `plain_top5` then
+            tell of the first of them alone.
     """
     model.eval()
-    window = Window(device, top5=True)
+    window, plain = Window(device, top5=True), Window(device, top5=True)
+
+    def forward(images: Tensor) -> Tensor:
+        with machine.autocast(precision, device):
+            logits: Tensor = model(normalise(images))
+        return logits.float()
+
     with closing(loader.batches()) as batches:
         for images, labels in batches:
-            with machine.autocast(precision, device):
-                logits = model(normalise(images))
-            logits = logits.float()
+            if views:
+                first, logits = averaged(forward, views(images))
+                plain.add(functional.cross_entropy(first, labels, reduction="sum"), first, labels)
+            else:
+                logits = forward(images)
             window.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
             if collect:
                 collect(logits, labels)
@@ -265,7 +298,7 @@ def evaluate(
                 advance(len(labels))
             if stop and stop.requested:
                 raise interrupted(stop)
-    return window.read()
+    return window.read() | ({f"plain_{key}": value for key, value in plain.read().items()} if views else {})
 
 
 def interrupted(stop: StopFlag) -> Interrupted:
@@ -283,54 +316,3 @@ def in_groups(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor
             group = []
     if group:
         yield group
-
-
-class Timed:
-    """An iterator that adds up the seconds its consumer waits for it."""
-
-    def __init__(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        self.batches = batches
-        self.waited = 0.0
-
-    def __iter__(self) -> "Timed":
-        return self
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        start = time.perf_counter()
-        try:
-            return next(self.batches)
-        finally:
-            self.waited += time.perf_counter() - start
-
-
-class Meter:
-    """Throughput and the share of time spent waiting for data since the last reading."""
-
-    def __init__(self, source: Timed) -> None:
-        self.source = source
-        self._start()
-
-    def _start(self) -> None:
-        self.images, self.since, self.source.waited = 0, time.perf_counter(), 0.0
-
-    def read(self) -> dict[str, float]:
-        """`images_per_second` and `data_wait` (0..1); starts anew."""
-        seconds = max(time.perf_counter() - self.since, 1e-9)
-        row = {"images_per_second": self.images / seconds, "data_wait": min(self.source.waited / seconds, 1.0)}
-        self._start()
-        return row
-
-
-class Clock:
-    """Seconds of training, counted on over resumes, and the limit on those of this process."""
-
-    def __init__(self, before: float, limit: float | None) -> None:
-        self.before, self.limit, self.start = before, limit, time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.start
-
-    @property
-    def is_over(self) -> bool:
-        return self.limit is not None and time.perf_counter() - self.start >= self.limit

@@ -18,17 +18,25 @@ class Window:
         self.top5 = top5
 
     @torch.no_grad()
-    def add(self, loss_sum: Tensor, logits: Tensor, labels: Tensor) -> None:
-        """Add a micro-batch: the summed loss (), logits (N, C) and labels (N,)."""
-        hits = logits.argmax(1).eq(labels).sum()
-        if self.top5:
-            # With fewer than five classes every label is among the best five.
-            best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-            hits5 = best.eq(labels[:, None]).sum()
-        else:
-            hits5 = hits
-        self.sums += torch.stack([loss_sum.to(self.sums.dtype), hits.to(self.sums.dtype), hits5.to(self.sums.dtype)])
-        self.images += len(labels)
+    def add(self, loss_sum: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add a micro-batch.
+
+        Args:
+            loss_sum: (), over its images.
+            logits: (N, K).
+            targets: labels, int64 (N,), or probabilities, float32 (N, K), of mixed images: a prediction then earns the
+                share that its class has in the image.
+        """
+        top1 = self._hits(logits.argmax(1, keepdim=True), targets)
+        # With fewer than five classes every label is among the best five.
+        top5 = self._hits(logits.topk(min(5, logits.shape[1])).indices, targets) if self.top5 else top1
+        self.sums += torch.stack([loss_sum.to(self.sums.dtype), top1, top5])
+        self.images += len(targets)
+
+    def _hits(self, guesses: Tensor, targets: Tensor) -> Tensor:
+        """How much of the targets the guesses, int64 (N, k), hit: a number of images, ()."""
+        earned = guesses.eq(targets.unsqueeze(1)) if targets.ndim == 1 else targets.gather(1, guesses)
+        return earned.sum(dtype=self.sums.dtype)
 
     def read(self) -> dict[str, float]:
         """Means over the window: `loss`, `top1` and (when counted) `top5`, accuracies as fractions."""

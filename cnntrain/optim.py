@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnntrain.device import supports_fused
+from cnntrain.plan import Plan
 from cnntrain.settings.optimizer import AdamSettings, AdamWSettings, OptimizerSettings, RmspropSettings, SgdSettings
 from cnntrain.settings.schedule import (
     ConstantSettings,
@@ -22,21 +23,38 @@ from cnntrain.settings.schedule import (
 )
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weights with decay; biases and the parameters of norms, which have one dimension, without (arXiv 1812.01187)."""
-    parameters = list(model.parameters())  # names a weight that two layers share once
-    decay = [parameter for parameter in parameters if parameter.ndim > 1]
-    plain = [parameter for parameter in parameters if parameter.ndim <= 1]
-    groups: list[dict[str, object]] = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, object]]:
+    """Weights, the parameters of norms, and biases, each with a weight decay of its own.
+
+    Norms and biases share a group where their decay is the same, as it is by default: none (arXiv 1812.01187). Scales
+    of single channels, which have one dimension too, go with the norms.
+    """
+    of_norms = {id(p) for module in model.modules() if _is_norm(module) for p in module.parameters(recurse=False)}
+    found: dict[str, list[Tensor]] = {"weights": [], "plain": [], "biases": []}
+    apart = settings.norm_weight_decay != settings.bias_weight_decay
+    for name, parameter in model.named_parameters():  # names a weight that two layers share once
+        if parameter.ndim > 1 and id(parameter) not in of_norms:
+            found["weights"].append(parameter)
+        elif apart and name.rpartition(".")[2] == "bias" and id(parameter) not in of_norms:
+            found["biases"].append(parameter)
+        else:
+            found["plain"].append(parameter)
+    decays = {
+        "weights": settings.weight_decay,
+        "plain": settings.norm_weight_decay,
+        "biases": settings.bias_weight_decay,
+    }
+    return [{"params": found[kind], "weight_decay": decay} for kind, decay in decays.items() if found[kind]]
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether the name says so: libraries bring norms of their own beside torch's."""
+    return "Norm" in type(module).__name__
 
 
 def build_optimizer(settings: OptimizerSettings, model: nn.Module, lr: float, device: torch.device) -> Optimizer:
     """The torch optimizer that the settings name, with `lr` as its first rate."""
-    groups = parameter_groups(model, settings.weight_decay)
+    groups = parameter_groups(model, settings)
     fused = supports_fused(device)
     match settings:
         case SgdSettings():
@@ -66,10 +84,16 @@ def scaled_rate(settings: OptimizerSettings, batch: int) -> tuple[float, str]:
     base = settings.lr_base_batch
     if base is None or base == batch:
         return settings.lr, f"{settings.lr:g}"
-    ratio = batch / base
-    rule, factor = ("square root of", math.sqrt(ratio)) if isinstance(settings, AdamSettings) else ("", ratio)
-    lr = settings.lr * factor
-    return lr, f"{lr:.4g} ({settings.lr:g} x {rule + ' ' if rule else ''}{batch}/{base})"
+    lr = settings.lr * batch_factor(settings, batch / base)
+    rule = "square root of " if isinstance(settings, AdamSettings) else ""
+    return lr, f"{lr:.4g} ({settings.lr:g} x {rule}{batch}/{base})"
+
+
+def batch_factor(settings: OptimizerSettings, ratio: float) -> float:
+    """What the rate is multiplied with for `ratio` times as many images per step; 1 where it is not to be scaled."""
+    if settings.lr_base_batch is None:
+        return 1.0
+    return math.sqrt(ratio) if isinstance(settings, AdamSettings) else ratio
 
 
 @dataclass
@@ -90,7 +114,25 @@ class Plateau:
             self.factor, self.waited = max(self.factor * settings.factor, settings.end), 0
 
 
-def factor(settings: ScheduleSettings, step: int, total: int, steps_per_epoch: float, plateau: Plateau) -> float:
+@dataclass
+class Rates:
+    """The learning rate of every step of a run."""
+
+    lr: float  # with a factor of 1, at the full batch size
+    optimizer: OptimizerSettings
+    schedule: ScheduleSettings
+    plan: Plan
+
+    def at(self, step: int, steps: int, plateau: Plateau) -> float:
+        """The rate of `step`, counted from 0, in a run of so many steps."""
+        plan = self.plan
+        full_steps = plan.steps(plan.epochs)  # of an epoch
+        shape = factor(self.schedule, plan.at_full_size(step), plan.at_full_size(steps), full_steps, plateau)
+        batch_size = plan.stage(int(plan.position(step) + 1e-9)).batch_size
+        return self.lr * batch_factor(self.optimizer, batch_size / plan.batch_size) * shape
+
+
+def factor(settings: ScheduleSettings, step: float, total: float, steps_per_epoch: float, plateau: Plateau) -> float:
     """What `optimizer.lr` is multiplied with at `step` (0-based) of `total`.
 
     A pure function: nothing but the plateau's own state is remembered between steps.
@@ -121,7 +163,7 @@ def factor(settings: ScheduleSettings, step: int, total: int, steps_per_epoch: f
     raise TypeError(f"no schedule for {type(settings).__name__}")
 
 
-def _onecycle(settings: OneCycleSettings, step: int, total: int) -> float:
+def _onecycle(settings: OneCycleSettings, step: float, total: float) -> float:
     peak, last = max(settings.peak * total - 1, 0), max(total - 1, 1)
     if step < peak:
         low, high, part = settings.start, 1.0, step / peak

@@ -51,7 +51,6 @@ class Run:
     scaler: torch.amp.GradScaler
     device: torch.device
     precision: Precision
-    lr: float  # the rate that the schedule's factor multiplies
     seed: int
     ema: "Ema | None" = None
     compiled: bool = False

@@ -11,15 +11,21 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from cnntrain import device as machine
-from cnntrain import loop, optim
+from cnntrain import loop, optim, timing
+from cnntrain.augment.mix import Mix
 from cnntrain.errors import Interrupted, NonFiniteError
+from cnntrain.losses import Loss
 from cnntrain.models.drop import drop_layers
+from cnntrain.plan import Plan
 from cnntrain.run import Ema, Run
+from cnntrain.settings.augment import AugmentSettings, MixMode, MixSettings, ProgressiveSettings
 from cnntrain.settings.optimizer import AdamWSettings, SgdSettings
+from cnntrain.settings.pieces import CutmixSettings, MixupSettings
 from cnntrain.settings.schedule import CosineSettings, PlateauSettings
 from cnntrain.settings.trainer import Precision, TrainerSettings
 
 CPU = torch.device("cpu")
+SGD = SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)
 
 
 class Digits:
@@ -35,6 +41,15 @@ class Digits:
 
     def __len__(self):
         return math.ceil(self.images / self.batch_size)
+
+    def at(self, batch_size, image_size):
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        return other
+
+    def indices(self, epoch, batch):
+        order = torch.randperm(self.images, generator=machine.generator(CPU, 1, epoch))
+        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
     def batches(self, epoch=0, start=0):
         order = torch.randperm(self.images, generator=machine.generator(CPU, 1, epoch))
@@ -53,8 +68,8 @@ class Silent:
         return lambda *args: None
 
 
-def augment(images, generator):
-    shift = torch.rand(len(images), 1, 1, 1, generator=generator)
+def augment(images, moment):
+    shift = torch.rand(len(images), 1, 1, 1, generator=moment.generator)
     return images.float() / 255 + shift * 0.1
 
 
@@ -63,29 +78,43 @@ def make_run(seed=0, ema=0.9, optimizer=None, precision=Precision.fp32):
     model = nn.Sequential(
         nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(36, 10)
     )
-    settings = optimizer or SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)
+    settings = optimizer or SGD
     return Run(
         model=model,
         optimizer=optim.build_optimizer(settings, model, settings.lr, CPU),
         scaler=machine.grad_scaler(precision, CPU),
         device=CPU,
         precision=precision,
-        lr=settings.lr,
         seed=3,
         ema=Ema(model, ema) if ema else None,
     )
 
 
-def make_task(saved=None, schedule=None, stop=None, images=30, **trainer):
-    trainer = {"epochs": 2, "log_every": 2, "save_every": 1} | trainer
+def make_task(
+    saved=None, schedule=None, stop=None, images=30, mix=None, progressive=None, batch_size=7, lr=0.1, **trainer
+):
+    trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1} | trainer))
+    schedule = schedule or CosineSettings()
+    plan = Plan(
+        images,
+        batch_size=batch_size,
+        image_size=8,
+        epochs=trainer.epochs,
+        accumulate=trainer.accumulate,
+        progressive=progressive,
+    )
     return loop.Task(
         train=Digits(images),
         val=Digits(20),
+        probe=None,
+        plan=plan,
+        rates=optim.Rates(lr, SGD, schedule, plan),
         augment=augment,
+        mix=mix,
+        loss=Loss(label_smoothing=0.1),
         normalise=lambda images: images.float() / 255,
-        trainer=TrainerSettings(**trainer),
-        schedule=schedule or CosineSettings(),
-        label_smoothing=0.1,
+        trainer=trainer,
+        schedule=schedule,
         aux_weight=0.0,
         drops=[],
         save=lambda state, best: saved.append(copy.deepcopy(state)) if saved is not None else None,
@@ -104,6 +133,10 @@ def same(left, right, skip=("seconds", "train_seconds", "epoch_started")):
     return left == right
 
 
+def mix_of(**settings):
+    return Mix(AugmentSettings(mixup=MixupSettings(), cutmix=CutmixSettings(), mix=MixSettings(**settings)), 10)
+
+
 VARIANTS = {
     "plain": {},
     "accumulate": {"trainer": {"accumulate": 2}},
@@ -112,7 +145,11 @@ VARIANTS = {
     "bf16": {"run": {"precision": Precision.bf16}},
     "plateau": {"schedule": PlateauSettings(patience=0)},
     "drop schedule": {"drops": True},
+    "mixup and cutmix": {"task": {"mix": mix_of(mode=MixMode.element)}},
+    "mixing ends early": {"task": {"mix": mix_of(off_epoch=1)}},
+    "growing images": {"task": {"progressive": ProgressiveSettings(start=0.5, until=1.0)}},
     "adamw": {
+        "task": {"lr": 0.01},
         "run": {"optimizer": AdamWSettings(lr=0.01, lr_base_batch=None, beta1=0.9, beta2=0.99, eps=1e-8)},
     },
 }
@@ -122,7 +159,8 @@ VARIANTS = {
 def test_resume_at_any_step_gives_the_same_bits(variant):
     def task(run, saved):
         drops = drop_layers(run.model) if variant.get("drops") else []
-        return replace(make_task(saved, schedule=variant.get("schedule"), **variant.get("trainer", {})), drops=drops)
+        made = make_task(saved, variant.get("schedule"), **variant.get("task", {}), **variant.get("trainer", {}))
+        return replace(made, drops=drops)
 
     saved = []
     whole = make_run(**variant.get("run", {}))
@@ -160,9 +198,8 @@ def test_gradients_of_micro_batches_equal_those_of_one_batch():
     def trained(accumulate, batch_size):
         run = make_run(ema=None)
         run.model[1], run.model[4] = nn.Identity(), nn.Identity()
-        task = make_task(epochs=1, accumulate=accumulate)
-        task.augment = lambda images, generator: images.float() / 255
-        task.train.batch_size = batch_size
+        task = make_task(epochs=1, accumulate=accumulate, batch_size=batch_size)
+        task.augment = lambda images, moment: images.float() / 255
         loop.train(run, task)
         assert run.progress.step == 1
         return torch.cat([p.detach().flatten() for p in run.model.parameters()])
@@ -218,8 +255,7 @@ def test_the_network_learns():
 
 def test_a_non_finite_loss_ends_the_run_and_is_never_saved():
     saved = []
-    run, task = make_run(), make_task(saved, epochs=10, save_every=2)
-    run.lr = 1e30
+    run, task = make_run(), make_task(saved, epochs=10, save_every=2, lr=1e30)
     with pytest.raises(NonFiniteError, match=r"step \d+: .*; try a lower optimizer.lr"):
         loop.train(run, task)
     assert all(torch.isfinite(value).all() for state in saved for value in state["model"].values())
@@ -270,9 +306,18 @@ def test_scores_equal_a_plain_loop():
     assert scores["top5"] == pytest.approx((ranks < 5).float().mean().item())
 
 
+def test_a_probe_is_scored_as_validation_is_and_told_beside_it():
+    run, task = make_run(ema=None), make_task()
+    rows = []
+    task = replace(task, probe=task.val)
+    task.report.epoch = rows.append
+    loop.train(run, task)
+    assert [(row["probe_top1"], row["probe_loss"]) for row in rows] == [(r["val_top1"], r["val_loss"]) for r in rows]
+
+
 def test_throughput_counts_the_whole_epoch_however_often_it_was_saved(monkeypatch):
     now = iter(range(10_000))
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(now)))
     rates = []
     for save_every in (1, 1000):
         task = make_task([], epochs=1, save_every=save_every, log_every=1000)

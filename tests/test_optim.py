@@ -8,6 +8,8 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from cnntrain import optim
+from cnntrain.plan import Plan
+from cnntrain.settings.augment import ProgressiveSettings
 from cnntrain.settings.optimizer import AdamSettings, AdamWSettings, RmspropSettings, SgdSettings
 from cnntrain.settings.schedule import (
     ConstantSettings,
@@ -93,16 +95,55 @@ def test_plateau_drops_after_patience_and_never_below_its_end():
 
 def test_norms_and_biases_are_not_decayed():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
-    decay, plain = optim.parameter_groups(model, 0.1)
+    decay, plain = optim.parameter_groups(model, SgdSettings(**SGD, weight_decay=0.1))
     assert {id(p) for p in decay["params"]} == {id(model[0].weight), id(model[3].weight)}
     assert len(plain["params"]) == 6
     assert (decay["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
 
 
+def test_norms_and_biases_have_decays_of_their_own_where_asked():
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
+    settings = SgdSettings(**SGD, weight_decay=0.1, norm_weight_decay=0.02, bias_weight_decay=0.003)
+    groups = {
+        group["weight_decay"]: {id(p) for p in group["params"]} for group in optim.parameter_groups(model, settings)
+    }
+    assert groups == {
+        0.1: {id(model[0].weight), id(model[3].weight)},
+        0.02: {id(p) for layer in (model[1], model[4]) for p in layer.parameters()},
+        0.003: {id(model[0].bias), id(model[3].bias)},
+    }
+
+
+def rates(schedule, *, lr=0.1, epochs=10, progressive=None, base=128):
+    plan = Plan(1280, batch_size=128, image_size=32, epochs=epochs, progressive=progressive)
+    made = optim.Rates(lr, SgdSettings(**SGD | {"lr_base_batch": base}), schedule, plan)
+    return [made.at(step, plan.total, optim.Plateau()) for step in range(plan.total)], plan
+
+
+@pytest.mark.parametrize("schedule", [CosineSettings(warmup=1.5), OneCycleSettings(), StepSettings(every=3)])
+def test_without_growing_images_the_rate_is_the_schedules_factor_bit_by_bit(schedule):
+    found, plan = rates(schedule)
+    wanted = [0.1 * optim.factor(schedule, step, 100, 10, optim.Plateau()) for step in range(100)]
+    assert plan.total == 100
+    assert found == wanted
+
+
+def test_growing_images_keep_the_schedule_at_its_place_of_the_run_and_scale_the_rate_with_the_batch():
+    growing = ProgressiveSettings(start=0.5, until=0.5, multiple=16)
+    found, plan = rates(CosineSettings(), progressive=growing)
+    assert plan.stage(0).batch_size == 4 * 128
+    for step, rate in enumerate(found):
+        share = optim.factor(CosineSettings(), plan.position(step), 10, 1, optim.Plateau())
+        larger = plan.stage(int(plan.position(step) + 1e-9)).batch_size / 128
+        assert rate == pytest.approx(0.1 * share * larger)
+    as_given, _ = rates(ConstantSettings(), progressive=growing, base=None)
+    assert set(as_given) == {0.1}
+
+
 def test_a_weight_that_two_layers_share_is_stepped_once():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
-    assert [len(group["params"]) for group in optim.parameter_groups(model, 0.1)] == [1, 2]
+    assert [len(group["params"]) for group in optim.parameter_groups(model, SgdSettings(**SGD))] == [1, 2]
 
 
 def test_a_first_step_that_the_scaler_skips_leaves_the_momentum_at_zero():

@@ -159,7 +159,7 @@ def test_terminal_shows_at_most_80_columns_but_for_commands_to_copy(tmp_path):
 
 def test_table_rows_line_up_within_80_columns():
     for epochs in (1, 20, 200, 5000):
-        lines = [table_head(epochs)]
+        lines = [table_head(epoch_row(1, 4, True), epochs)]
         for epoch in {1, epochs}:
             lines += [table_row(epoch_row(epoch, 4, best), epochs) for best in (True, False)]
             lines.append(
@@ -169,6 +169,14 @@ def test_table_rows_line_up_within_80_columns():
         assert len({len(line) for line in lines}) == 1, lines
         assert len(lines[0]) + 2 <= 80
         assert lines[0].index("val loss") + len("val loss") == lines[1].index("1.5000") + len("1.5000")
+
+
+def test_a_probe_takes_the_place_of_top5_in_the_table():
+    row = epoch_row(3, 4, True) | {"probe_top1": 0.8125}
+    head, line = table_head(row, 9), table_row(row, 9)
+    assert "top-5" not in head
+    assert line[: head.index("probe") + 5].endswith("81.25%")
+    assert len(head) == len(table_head(epoch_row(3, 4, True), 9))
 
 
 @pytest.mark.parametrize("width", [80, 40])

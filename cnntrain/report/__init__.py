@@ -20,6 +20,8 @@ EPOCH_TAGS = {
     "val/loss": "val_loss",
     "val/top1": "val_top1",
     "val/top5": "val_top5",
+    "probe/loss": "probe_loss",
+    "probe/top1": "probe_top1",
     "epoch/train_loss": "train_loss",
     "epoch/train_top1": "train_top1",
     "epoch/seconds": "seconds",
@@ -89,6 +91,10 @@ class Report:
         self._screen.bar.start_phase(phase, batches)
         self._screen.start_bar()
 
+    def end_phase(self) -> None:
+        """Take the bar away, until the next phase."""
+        self._screen.stop_bar()
+
     def step(self, row: dict[str, Any]) -> None:
         """A log row: step, epoch, loss, top1, lr, images_per_second, data_wait (0..1), grad_norm."""
         self._step = row["step"]
@@ -99,7 +105,7 @@ class Report:
 
     def epoch(self, row: dict[str, Any]) -> None:
         """The end of an epoch: epoch, step, train_loss, train_top1, val_loss, val_top1, val_top5, lr, seconds,
-        images_per_second, best (a flag)."""
+        images_per_second, best (a flag); with a probe, probe_loss and probe_top1 too."""
         self._step = row["step"]
         self._screen.epoch(row, self._epochs)
         training = {"loss": row["train_loss"], "top1": row["train_top1"]}
@@ -126,9 +132,13 @@ class Report:
         """The table of an evaluation: for each split its scores, and those of its classes."""
         self._screen.stop_bar()
         splits = {name: results[key] for name, key in (("validation", "val"), ("test", "test")) if results.get(key)}
-        self._screen.frame(
-            short_path(results["checkpoint"]), [(name, _scores(found)) for name, found in splits.items()]
-        )
+        rows = []
+        for name, found in splits.items():
+            plain = {key: found[f"plain_{key}"] for key in ("top1", "top5", "loss") if f"plain_{key}" in found}
+            rows += [(name, _scores(found)), *([("  one view", _scores(plain))] if plain else [])]
+        if "tta" in results:
+            rows.append(("tta", f"{', '.join(results['tta'])}: {results['views']} views"))
+        self._screen.frame(short_path(results["checkpoint"]), rows)
         for name, found in splits.items():
             for line in _class_table(name, found.get("classes", {})):
                 self._screen.line(line)

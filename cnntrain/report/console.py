@@ -55,7 +55,7 @@ class Screen:
         """A row of the table of epochs."""
         if self.is_live and not self._has_head:
             self._has_head = True
-            self.console.print(Text(table_head(epochs), "bold"), soft_wrap=True)
+            self.console.print(Text(table_head(row, epochs), "bold"), soft_wrap=True)
         if self.is_live:
             self.console.print(Text(table_row(row, epochs), "green" if row["best"] else ""), soft_wrap=True)
         self._plain(epoch_line(row, epochs))

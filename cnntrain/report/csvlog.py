@@ -1,7 +1,8 @@
 """metrics.csv: one header, a row per log step and per epoch, written out row by row.
 
 `pandas.read_csv` reads it at once; `kind` (step or epoch) tells the rows apart. In a step row, loss and top1 are those
-of the training images since the row before; in an epoch row, those of the whole epoch, beside the validation scores.
+of the training images since the row before, as augmented and mixed; in an epoch row, those of the whole epoch, beside
+the validation scores and those of some training images without augmentation (probe).
 Accuracies and data_wait are fractions of 1, seconds are wall time; a column that a kind of row does not know is empty.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = (
-    "kind", "epoch", "step", "loss", "top1", "val_loss", "val_top1", "val_top5",
+    "kind", "epoch", "step", "loss", "top1", "val_loss", "val_top1", "val_top5", "probe_loss", "probe_top1",
     "lr", "grad_norm", "images_per_second", "data_wait", "seconds", "best",
 )  # fmt: skip
 

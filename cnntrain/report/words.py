@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-_COLUMNS = (
-    ("loss", 6),
-    ("top-1", 6),
-    ("val loss", 8),
-    ("top-1", 6),
-    ("top-5", 6),
-    ("lr", 8),
-    ("images/s", 8),
-    ("time", 7),
-)
+_COLUMNS = {
+    "train_loss": ("loss", 6),
+    "train_top1": ("top-1", 6),
+    "probe_top1": ("probe", 6),
+    "val_loss": ("val loss", 8),
+    "val_top1": ("top-1", 6),
+    "val_top5": ("top-5", 6),
+    "lr": ("lr", 8),
+    "images_per_second": ("images/s", 8),
+    "seconds": ("time", 7),
+}
 _LONGEST_EPOCH = 7  # characters; with it a row has 80
 
 
@@ -69,29 +70,42 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def table_head(epochs: int) -> str:
-    """The head of the table of epochs."""
-    return "  ".join([f"{'epoch':>{_epoch_width(epochs)}}", *(f"{name:>{width}}" for name, width in _COLUMNS)])
+def table_head(row: dict[str, Any], epochs: int) -> str:
+    """The head of the table of epochs that begins with `row`."""
+    heads = (f"{name:>{width}}" for name, width in _columns(row).values())
+    return "  ".join([f"{'epoch':>{_epoch_width(epochs)}}", *heads])
 
 
 def table_row(row: dict[str, Any], epochs: int) -> str:
     """An epoch in 80 columns at most; the star marks the best so far."""
-    cells = [
-        number(row["train_loss"]), percent(row["train_top1"]),
-        number(row["val_loss"]), percent(row["val_top1"]), percent(row.get("val_top5")),
-        f"{row['lr']:.3g}", rate(row["images_per_second"]), clock(row["seconds"]),
-    ]  # fmt: skip
     epoch = f"{row['epoch']}/{epochs}"
     first = epoch if len(epoch) <= _LONGEST_EPOCH else str(row["epoch"])
-    padded = (f"{cell:>{width}}" for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
-    return "  ".join([f"{first:>{_epoch_width(epochs)}}", *padded]) + (" *" if row["best"] else "")
+    cells = (f"{_cell(key, row.get(key)):>{width}}" for key, (_, width) in _columns(row).items())
+    return "  ".join([f"{first:>{_epoch_width(epochs)}}", *cells]) + (" *" if row["best"] else "")
+
+
+def _columns(row: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """The probe takes the place of top-5 where there is one: a row has 80 columns."""
+    left_out = "val_top5" if "probe_top1" in row else "probe_top1"
+    return {key: column for key, column in _COLUMNS.items() if key != left_out}
+
+
+def _cell(key: str, value: float | None) -> str:
+    if "top" in key:
+        return percent(value)
+    if "loss" in key:
+        return number(value)
+    if key == "lr":
+        return f"{value:.3g}"
+    return clock(value) if key == "seconds" else rate(value)
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """An epoch in words, for a log."""
+    probe = f" probe {percent(row['probe_top1'])}" if "probe_top1" in row else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  step {row['step']}"
-        f"  train loss {number(row['train_loss'])} top-1 {percent(row['train_top1'])}"
+        f"  train loss {number(row['train_loss'])} top-1 {percent(row['train_top1'])}{probe}"
         f"  val loss {number(row['val_loss'])} top-1 {percent(row['val_top1'])} top-5 {percent(row.get('val_top5'))}"
         f"  lr {row['lr']:.3g}  {rate(row['images_per_second'])} images/s  {clock(row['seconds'])}"
         + ("  best" if row["best"] else "")
