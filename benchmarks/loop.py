@@ -31,7 +31,7 @@ from cnntrain.run import Run
 def bare_steps(job: Job, run: Run, steps: int) -> float:
     """Seconds for `steps` steps on one fixed batch."""
     images, labels = next(iter(job.data.train.batches()))
-    inputs = job.augment(images, machine.generator(job.device, 0))
+    inputs = job.augment(images, job.moment(0, 0))
     run.model.train()
 
     def step() -> None:
@@ -61,7 +61,7 @@ def real_steps(run: Run, task: loop.Task, steps: int) -> tuple[float, int]:
         before = progress.batch
         loop.train_epoch(run, limited, loop.Clock(0.0, None))
         images += min(progress.batch * task.train.batch_size, task.train.images) - before * task.train.batch_size
-        if progress.batch >= len(task.train):
+        if progress.batch >= limited.plan.batches(progress.epoch):
             progress.epoch, progress.batch = progress.epoch + 1, 0
     machine.synchronize(run.device)
     return time.perf_counter() - start, images
@@ -73,18 +73,17 @@ def main() -> None:
     overrides = [word for word in sys.argv[1:] if not word.startswith(("rounds=", "steps="))]
     settings = config.compose([*overrides, "trainer.epochs=100000"])
     job = build_job(settings, lambda line: None, splits=("train", "val"))
-    run, _ = build_run(job)
+    run = build_run(job)
     bare_run = Run(
         model=copy.deepcopy(run.model),
         optimizer=run.optimizer,
         scaler=machine.grad_scaler(run.precision, run.device),
         device=run.device,
         precision=run.precision,
-        lr=run.lr,
         seed=0,
         compiled=run.compiled,
     )
-    bare_run.optimizer = optim.build_optimizer(settings.optimizer, bare_run.model, run.lr, run.device)
+    bare_run.optimizer = optim.build_optimizer(settings.optimizer, bare_run.model, job.rates.lr, run.device)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         with redirect_stdout(StringIO()):

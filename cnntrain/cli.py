@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 TERMINATED = 143
-# Words of a command itself, beside the overrides of the run's config.
-OWN_KEYS = {"eval": ("out",), "summary": ("formulas", "out")}
-SAVED_RUN = {"resume": "resume", "eval": "evaluate", "explain": "explain"}  # command -> module of commands/
+# Words of a command itself, beside the overrides of the config.
+OWN_KEYS = {"summary": ("formulas", "out"), "preview": ("images", "out")}
+# command -> module of commands/
+SAVED_RUN = {"resume": "resume", "eval": "evaluate", "predict": "predict", "explain": "explain"}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,6 +52,8 @@ def _run(words: list[str]) -> int:
         return _saved_run(command, words)
     if command == "summary":
         return _summary(words)
+    if command == "preview":
+        return _preview(words)
     if "--help" in words or "-h" in words:
         print(_help())
         return 0
@@ -83,7 +86,7 @@ def _load(command: str) -> Any:
     return getattr(importlib.import_module(f"cnntrain.commands.{command}"), command)
 
 
-# --- resume, eval and explain ----------------------------------------------------------------------------------------
+# --- resume, eval, predict and explain -------------------------------------------------------------------------------
 
 
 def _saved_run(command: str, words: list[str]) -> int:
@@ -93,24 +96,29 @@ def _saved_run(command: str, words: list[str]) -> int:
     if flags:
         raise ConfigError(f"{' '.join(flags)}: no flag of {command}; see cnntrain {command} --help")
     target, overrides = Path(words[0]), words[1:]
-    _check_overrides(target, _part(command, overrides)[1])
+    _check_overrides(command, target, _overrides(command, overrides))
     function = _load(SAVED_RUN[command])
     return guard(
         lambda: function(target, overrides), lambda: target if command == "resume" and target.is_dir() else None
     )
 
 
+def _overrides(command: str, words: list[str]) -> list[str]:
+    """The overrides among the words; faults of the command's own words are found on the way."""
+    from cnntrain.commands.words import read_eval, read_predict
+    from cnntrain.explain.words import read_words
+
+    readers = {"eval": read_eval, "predict": read_predict, "explain": read_words}
+    return readers[command](words)[1] if command in readers else words
+
+
 def _part(command: str, words: list[str]) -> tuple[dict[str, str], list[str]]:
     """The command's own KEY=VALUE words, and the overrides."""
-    if command == "explain":
-        from cnntrain.explain.words import read_words
-
-        return {}, read_words(words)[1]
     own = [word for word in words if "=" in word and word.partition("=")[0] in OWN_KEYS.get(command, ())]
     return dict(word.split("=", 1) for word in own), [word for word in words if word not in own]
 
 
-def _check_overrides(target: Path, overrides: list[str]) -> None:
+def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
     """Find faults before torch is imported, where the run's config can be read; else the command itself will."""
     from cnntrain import config, runfolder
 
@@ -120,26 +128,45 @@ def _check_overrides(target: Path, overrides: list[str]) -> None:
     except (CnntrainError, OSError):
         return
     settings = config.from_plain(plain, overrides, source=str(target / "config.yaml"))
-    if settings.data.name == "imagefolder":
+    if settings.data.name == "imagefolder" and command != "predict":  # which needs no data
         need_image_folder(Path(settings.data.root))
 
 
-# --- summary ---------------------------------------------------------------------------------------------------------
+# --- summary and preview ---------------------------------------------------------------------------------------------
 
 
 def _summary(words: list[str]) -> int:
     """Nothing is read from disk but the config: the data set only says how its images look."""
     from cnntrain import config
-    from cnntrain.overrides import open_mappings, read_flags
 
     own, words = _part("summary", words)
-    flags, overrides, asked = read_flags(words)
-    if extra := [word for word in flags if word != asked.config_dir and not word.startswith(("--config-dir", "-cd"))]:
-        raise ConfigError(f"{' '.join(extra)}: no flag of summary; see cnntrain summary --help")
-    tree = config.inspect([*open_mappings(overrides), "data.root=."], config_dir=asked.config_dir)
+    tree, overrides = _inspect("summary", words, "data.root=.")
     named = any(word.lstrip("+").startswith(("data=", "experiment=")) for word in overrides)
     _load("summary")(config.settle(tree), own, data_named=named, option=tree.hydra.runtime.choices.model)
     return 0
+
+
+def _preview(words: list[str]) -> int:
+    """The images are those of the config; no run folder is made."""
+    from cnntrain import config
+
+    own, words = _part("preview", words)
+    tree, _ = _inspect("preview", words)
+    if tree.data.name == "imagefolder":
+        need_image_folder(expanded(tree.data.root))
+    _load("preview")(config.settle(tree), own, words)
+    return 0
+
+
+def _inspect(command: str, words: list[str], *more: str) -> tuple["DictConfig", list[str]]:
+    """The config that the words compose, and those of them that are no flags."""
+    from cnntrain import config
+    from cnntrain.overrides import open_mappings, read_flags
+
+    flags, overrides, asked = read_flags(words)
+    if extra := [word for word in flags if word != asked.config_dir and not word.startswith(("--config-dir", "-cd"))]:
+        raise ConfigError(f"{' '.join(extra)}: no flag of {command}; see cnntrain {command} --help")
+    return config.inspect([*open_mappings(overrides), *more], config_dir=asked.config_dir), overrides
 
 
 # --- train and check -------------------------------------------------------------------------------------------------
@@ -257,7 +284,7 @@ def _complete(words: list[str]) -> int:
         pass  # the shell wants the script
     elif len(typed) < 2 or (len(typed) == 2 and not line.endswith(" ")):
         print(" ".join(command for command in COMMANDS if command.startswith(first)))
-    elif first in ("train", "check", "summary"):
+    elif first in ("train", "check", "summary", "preview"):
         os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)\S+\s*", r"\1", line)
     elif first in COMMANDS:
         return 0  # the shell completes file names by itself

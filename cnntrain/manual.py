@@ -1,6 +1,6 @@
 """The commands, and what `cnntrain COMMAND --help` prints. (`cnntrain --help` itself lies in conf/hydra/help.)"""
 
-COMMANDS = ("train", "resume", "eval", "explain", "check", "summary", "models", "filter")
+COMMANDS = ("train", "resume", "eval", "predict", "explain", "preview", "check", "summary", "models", "filter")
 HELP = {
     "resume": """\
 usage: cnntrain resume RUN_DIR [KEY=VALUE ...]
@@ -12,14 +12,51 @@ config is used; values can be changed, groups (model=, data=, ...) cannot.
   cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00 trainer.epochs=50
 """,
     "eval": """\
-usage: cnntrain eval RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...] [out=FILE.json]
+usage: cnntrain eval RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...] [tta=VIEWS]
+                     [out=FILE.json]
 
 Score a trained network on its validation and test images. The checkpoint knows
 its classes, its preprocessing and its config; values can be changed, groups
 (model=, data=, ...) cannot. Of a run folder the best epoch is taken.
 
+  tta   several views of each image, their probabilities averaged: hflip,
+        vflip, shift (moved by a sixteenth in four directions), crops (corners
+        and centre of a picture a seventh larger; small sets: mirrored border)
+
   cnntrain eval outputs/digits/lenet5/2026-01-31_12-00-00
   cnntrain eval RUN_DIR/checkpoints/last data.root=/data/photos out=scores.json
+  cnntrain eval RUN_DIR 'tta=[hflip,crops]'
+""",
+    "predict": """\
+usage: cnntrain predict RUN_DIR_OR_CHECKPOINT images=PATH [top=5] [tta=VIEWS]
+                        [out=FILE.csv] [KEY=VALUE ...]
+
+The classes of pictures that nobody has labelled. The checkpoint is all that is
+needed; of a run folder the best epoch is taken.
+
+  images   a file, several, a folder (searched at any depth), or a pattern;
+           data.on_bad_image=skip leaves bad ones out
+  top      classes of each image in the file, the most probable first
+  tta      several views of each image, as in cnntrain eval
+  out      FILE.csv or FILE.json: every image with its classes
+
+  cnntrain predict RUN_DIR images=cat.jpg
+  cnntrain predict RUN_DIR 'images=[a.jpg,b.png]' tta=hflip
+  cnntrain predict RUN_DIR 'images=photos/*.jpg' out=classes.csv
+""",
+    "preview": """\
+usage: cnntrain preview [GROUP=OPTION ...] [KEY=VALUE ...] [images=8] [out=DIR]
+
+What a config does to the images and to its run, before any training: a sheet
+with the originals, the images after each stage, as the network gets them and
+mixed with their label weights; the course of learning rate, drop rates and
+image size over all steps; both for TensorBoard too.
+
+  images   how many images the sheet shows, 1 to 12
+  out      where to write; a new folder in outputs/preview
+
+  cnntrain preview data=cifar10 'augment=[flip_crop,randaugment,cutmix]'
+  cnntrain preview data=imagefolder data.root=/data/photos augment=mixup
 """,
     "explain": """\
 usage: cnntrain explain RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...]

@@ -28,7 +28,7 @@ from typing import Any
 
 import cnntrain
 from cnntrain.errors import CheckpointError, ConfigError, RunFolderError
-from cnntrain.files import file_system_error, write_atomic
+from cnntrain.files import RUN_DIR, file_system_error, write_atomic
 
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
@@ -38,8 +38,11 @@ _DEPENDENCIES = """
 """
 
 
-def reserve(path: Path) -> Path:
+def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
     """Make a new folder that no other process has: `path`, or `path-2`, `path-3` … where it is taken.
+
+    Args:
+        word: what the user can write to choose another place.
 
     Raises:
         FileSystemError: it cannot be made.
@@ -49,13 +52,14 @@ def reserve(path: Path) -> Path:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise file_system_error(folder.parent, error, what="the folder of the runs cannot be made") from error
+            what = "the folder of the runs cannot be made"
+            raise file_system_error(folder.parent, error, what=what, word=word) from error
         try:
             os.mkdir(folder)
         except FileExistsError:
             continue
         except OSError as error:
-            raise file_system_error(folder, error, what="the run folder cannot be made") from error
+            raise file_system_error(folder, error, what="the run folder cannot be made", word=word) from error
         return folder
     raise AssertionError("unreachable")
 

@@ -147,7 +147,11 @@ def test_faults_answer_2_and_leave_no_folder(calls: Calls, tmp_path: Path, capsy
     ("line", "fault"),
     [
         ("evall x", "unknown command 'evall'; did you mean 'eval'?"),
-        ("xyzzy", "unknown command 'xyzzy'; commands: train, resume, eval, explain, check, summary, models, filter"),
+        (
+            "xyzzy",
+            "unknown command 'xyzzy'; commands: train, resume, eval, predict, explain, preview, check, summary, "
+            "models, filter",
+        ),
         ("seed=1 train", "train: neither KEY=VALUE nor a flag"),
         ("--multirum", "--multirum: no such flag; did you mean --multirun?"),
         ("--config-path /tmp", "--config-path: not offered"),

@@ -14,11 +14,11 @@ from torch import nn
 from cnntrain import checkpoint, cli
 from cnntrain.commands import explain as command
 from cnntrain.errors import ConfigError, DataError, FileSystemError
-from cnntrain.explain.draw import Row, Sheet, Tile
 from cnntrain.explain.gallery import Gallery
 from cnntrain.explain.subject import at_rest, read_files, spread
 from cnntrain.explain.words import PARTS, Wishes, read_words
 from cnntrain.report.letters import fit, readable, wrap
+from cnntrain.report.sheet import Row, Sheet, Tile
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 

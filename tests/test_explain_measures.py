@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from cnntrain.errors import ConfigError
 from cnntrain.explain import excite, features, filters, gradcam, maps, shift
-from cnntrain.explain.draw import HEAT, colour
 from cnntrain.explain.subject import Subject, Unsuited
+from cnntrain.report.sheet import HEAT, colour
 
 
 def small_net(channels: int = 3) -> nn.Sequential:

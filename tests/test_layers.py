@@ -11,7 +11,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "__version__", "take_seconds"},
     {"settings", "guard", "files", "paths", "manual"},
-    {"faults", "overrides", "composer", "config", "device", "metrics", "signals"},
+    {"faults", "overrides", "composer", "config", "device", "losses", "metrics", "named", "plan", "signals", "timing"},
     {
         "models",
         "anatomy",
@@ -25,6 +25,7 @@ FLOORS = [
         "report",
         "explain",
         "filters",
+        "tta",
     },
     {"run"},
     {"loop"},
@@ -48,6 +49,7 @@ WITHOUT_TORCH = (
     "commands/models",
     "explain/words",
     "commands/filter",
+    "commands/words",
 )
 
 

@@ -73,15 +73,15 @@ def test_a_run_leaves_what_the_readme_names(here):
 
 
 def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_stopped(here, monkeypatch):
-    words = [*QUICK, "trainer.save_every=3", "trainer.ema=0.9", "augment=pad_crop"]
+    words = [*QUICK, "trainer.save_every=3", "trainer.ema=0.9", "augment=[pad_crop,randaugment,noise,mixup,cutmix]"]
     assert run(*words, "hydra.run.dir=whole") == 0
 
     step = loop.train_step
 
-    def dies(run, task, micro_batches):
+    def dies(run, task, *rest):
         if run.progress.step == 7:
             raise Killed
-        step(run, task, micro_batches)
+        step(run, task, *rest)
 
     monkeypatch.setattr(loop, "train_step", dies)
     with pytest.raises(Killed):
@@ -261,6 +261,40 @@ def test_a_used_folder_is_refused(here, capsys):
     assert "cnntrain resume" in capsys.readouterr().err
 
 
+def test_growing_images_resume_with_the_same_bits_and_need_a_network_for_any_size(here, monkeypatch, capsys):
+    words = [*QUICK, "model=resnet20", "data.image_size=16", "data.limit=150", "trainer.epochs=3"]
+    words += ["augment=[alternating_flip,progressive]", "trainer.save_every=1"]
+    assert run(*words, "hydra.run.dir=whole") == 0
+    assert [row["epoch"] for row in rows("whole") if row["kind"] == "epoch"] == ["1", "2", "3"]
+    step = loop.train_step
+
+    def dies(run, task, *rest):
+        if run.progress.epoch == 1:
+            raise Killed
+        step(run, task, *rest)
+
+    monkeypatch.setattr(loop, "train_step", dies)
+    with pytest.raises(Killed):
+        run(*words, "hydra.run.dir=killed")
+    monkeypatch.setattr(loop, "train_step", step)
+    assert run("resume", "killed") == 0
+    assert results("killed")["weights_sha256"] == results("whole")["weights_sha256"]
+    capsys.readouterr()
+    assert run(*QUICK, "augment=progressive") == 2
+    assert "augment.progressive: lenet5 does not take images of 16 pixels" in capsys.readouterr().err
+
+
+def test_a_function_of_ones_own_augments_but_is_not_followed_out_of_a_run(here, capsys):
+    Path("my_augment_of_test.py").write_text("def darker(images, generator):\n    return images // 2\n")
+    name = "augment.own.name=my_augment_of_test:darker"
+    assert run(*QUICK, "augment=own", name, "data.limit=100", "hydra.run.dir=run") == 0
+    capsys.readouterr()
+    assert run("eval", "run") == 0  # which augments nothing
+    assert run("resume", "run", "trainer.epochs=3") == 8
+    assert f"repeat {name}" in capsys.readouterr().err
+    assert run("resume", "run", "trainer.epochs=3", name) == 0
+
+
 def test_a_diverging_run_ends_with_5_and_advice(here, capsys):
     assert run(*QUICK, "optimizer.lr=1e20", "hydra.run.dir=run") == 5
     assert "try a lower optimizer.lr" in capsys.readouterr().err
@@ -286,8 +320,8 @@ def test_a_network_of_ones_own_trains_but_is_not_followed_out_of_a_run(here, cap
 def test_a_signal_saves_and_tells_how_to_go_on(here, signum, capsys, monkeypatch):
     step = loop.train_step
 
-    def signalled(run, task, micro_batches):
-        step(run, task, micro_batches)
+    def signalled(run, task, *rest):
+        step(run, task, *rest)
         if run.progress.step == 4:
             signal.raise_signal(signum)
 

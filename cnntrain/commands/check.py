@@ -21,19 +21,22 @@ def check(settings: Settings) -> None:
     """Build model and data, train a few steps on throw-away weights, and report parameters, memory and time."""
     report = Report(None, tensorboard=False)
     job = build_job(settings, report.say)
-    run, lr_words = build_run(job)
+    run = build_run(job)
     data = job.data
     assert data.train is not None
     assert data.val is not None
     task = make_task(job, lambda state, best: None, report, signals.Stop())
-    with closing(data.train.batches()) as batches:
+    if settings.augment.progressive:
+        run.progress.epoch = settings.trainer.epochs - 1  # the largest images tell what fits into memory
+    loader = task.loader(run.progress.epoch)
+    with closing(loader.batches(run.progress.epoch)) as batches:
         group = list(itertools.islice(batches, settings.trainer.accumulate))
 
     run.model.train()
     seconds = []
     for _ in range(TIMED_STEPS + 1):  # the first one warms up
         start = time.perf_counter()
-        loop.train_step(run, task, group)
+        loop.train_step(run, task, loader, group)
         machine.synchronize(job.device)
         seconds.append(time.perf_counter() - start)
     run.check_finite()
@@ -44,7 +47,8 @@ def check(settings: Settings) -> None:
         functional.cross_entropy(run.eval_model.eval()(job.normalise(group[0][0])).float(), group[0][1])
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
-    epoch = step * task.steps_per_epoch + forward * len(data.val)
+    steps = task.plan.steps(run.progress.epoch)
+    epoch = step * steps + forward * len(data.val)
     total = task.total_steps(run.progress)
     mebibyte = 2**20
     report.header(
@@ -52,12 +56,12 @@ def check(settings: Settings) -> None:
         [
             ("model", f"{job.parameters:,} parameters, {job.parameters * 4 / mebibyte:.1f} MiB"),
             ("data", f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}"),
-            ("learning rate", lr_words),
+            ("learning rate", job.rate_words),
             ("device", f"{machine.describe_device(job.device)}, {job.precision.value}"),
             ("memory", f"{machine.peak_memory(job.device) / mebibyte:,.0f} MiB at the peak of a step"),
             ("step", f"{step * 1000:.1f} ms for {settings.data.batch_size * settings.trainer.accumulate} images"),
             ("epoch", f"about {duration(epoch)}, without waiting for data"),
-            ("run", f"about {duration(epoch * total / task.steps_per_epoch)} for {total:,} steps"),
+            ("run", f"about {duration(epoch * total / steps)} for {total:,} steps"),
         ],
     )
     for line in job.notes:

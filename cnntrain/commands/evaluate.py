@@ -5,48 +5,75 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cnntrain import loop
-from cnntrain.commands.setup import load_job
+from cnntrain.commands.setup import Job, load_job
+from cnntrain.commands.words import read_eval
+from cnntrain.data import Loader
+from cnntrain.data.files import widened
 from cnntrain.files import write_atomic
-from cnntrain.paths import out_file
 from cnntrain.report import Report
+from cnntrain.tta import Views
 
 
-def evaluate(target: Path, overrides: list[str]) -> dict[str, Any]:
+def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
     """Score a checkpoint; it knows its classes, preprocessing and config, and `data.root=...` points to other images.
 
-    `out=FILE.json` among the overrides stores the scores; nothing else is written.
+    Args:
+        target: a run folder, a checkpoint folder or its state.pt.
+        words: tta=, out= (commands/words.py), and overrides of the run's config.
+
+    Returns:
+        "checkpoint"; "tta" (names) and "views" (how many) where views are averaged; of each split its scores, of the
+        plain view alone too (`plain_top1` and so on), and those of its "classes".
     """
-    out = [out_file(word.removeprefix("out="), "FILE.json") for word in overrides if word.startswith("out=")]
-    overrides = [word for word in overrides if not word.startswith("out=")]
-
+    wishes, overrides = read_eval(words)
     report = Report(None, tensorboard=False)
-    folder, _, job = load_job(target, overrides, report)
-    results: dict[str, Any] = {"checkpoint": str(folder)}
-    for split, loader in (("val", job.data.val), ("test", job.data.test)):
-        if loader is None:
-            continue
-        logits: list[torch.Tensor] = []
-        labels: list[torch.Tensor] = []
-
-        def collect(some: torch.Tensor, known: torch.Tensor, logits: Any = logits, labels: Any = labels) -> None:
-            logits.append(some)
-            labels.append(known)
-
-        report.validating(len(loader), phase="testing" if split == "test" else "validating")
-        scores = loop.evaluate(
-            job.model, loader, job.normalise, job.device, job.precision, advance=report.advance, collect=collect
-        )
-        results[split] = scores | {"classes": per_class(torch.cat(logits), torch.cat(labels), job.data.classes)}
-    report.scores(results)
-    report.close()
-    for file in out:
-        write_atomic(file, json.dumps(results, indent=2) + "\n", word="out=FILE.json")
+    try:
+        folder, _, job = load_job(target, overrides, report)
+        views = Views(wishes.tta, job.data.eval_size) if wishes.tta else None
+        results: dict[str, Any] = {"checkpoint": str(folder)}
+        if views:
+            results |= {"tta": list(views.names), "views": len(views)}
+        for split, loader in (("val", job.data.val), ("test", job.data.test)):
+            if loader is None:
+                continue
+            if views and views.reach:
+                loader = widened(loader, job.settings.data, job.device)
+            results[split] = _score(job, loader, views, report, "testing" if split == "test" else "validating")
+        report.scores(results)
+    finally:
+        report.close()
+    if wishes.out:
+        write_atomic(wishes.out, json.dumps(results, indent=2) + "\n", word="out=FILE.json")
     return results
 
 
-def per_class(logits: torch.Tensor, labels: torch.Tensor, names: list[str]) -> dict[str, dict[str, float]]:
+def _score(job: Job, loader: Loader, views: Views | None, report: Report, phase: str) -> dict[str, Any]:
+    """The scores of a split and of its classes."""
+    logits: list[Tensor] = []
+    labels: list[Tensor] = []
+
+    def collect(some: Tensor, known: Tensor) -> None:
+        logits.append(some)
+        labels.append(known)
+
+    report.validating(len(loader), phase=phase)
+    scores = loop.evaluate(
+        job.model,
+        loader,
+        job.normalise,
+        job.device,
+        job.precision,
+        advance=report.advance,
+        collect=collect,
+        views=views,
+    )
+    return scores | {"classes": per_class(torch.cat(logits), torch.cat(labels), job.data.classes)}
+
+
+def per_class(logits: Tensor, labels: Tensor, names: list[str]) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and image count of each class."""
     from torchmetrics.functional.classification import (  # seconds to import, so only where it is used
         multiclass_f1_score,

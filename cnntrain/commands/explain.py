@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from cnntrain.commands.setup import Job, load_job
 from cnntrain.data import Loader
 from cnntrain.explain import excite, features, filters, gradcam, maps, shift
-from cnntrain.explain.draw import Rgb
 from cnntrain.explain.gallery import WORD, Gallery
 from cnntrain.explain.subject import Subject, Unsuited, at_rest, read_files, spread
 from cnntrain.explain.words import Wishes, read_words
 from cnntrain.files import write_atomic
 from cnntrain.report import Report
+from cnntrain.report.sheet import Rgb
 from cnntrain.report.words import aligned, short_path
 
 MOST_SHIFTED = {True: 10_000, False: 2_000}  # images, small ones and large ones: each is run seventeen times

@@ -18,7 +18,7 @@ def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
     plain = runfolder.read_config(folder)
     before = config.from_plain(plain, source=str(folder / "config.yaml"))
     settings = config.from_plain(plain, overrides, source=str(folder / "config.yaml"))
-    refuse_foreign_code(settings, overrides)
+    refuse_foreign_code(settings, overrides, training=True)
     differences = config.differences(before, settings)
     refuse_other_split(differences)
     with runfolder.lock(folder):

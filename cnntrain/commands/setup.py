@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,16 @@ from torch import Tensor, nn
 
 from cnntrain import checkpoint, config, optim
 from cnntrain import device as machine
-from cnntrain.augment import build_augment, build_normalise
+from cnntrain.augment import Augment, Moment, build_augment, build_normalise
+from cnntrain.augment.mix import Mix
 from cnntrain.data import Data, build_data
+from cnntrain.data.files import data_without_images
 from cnntrain.errors import ConfigError, UnsafeError
+from cnntrain.losses import Loss, class_weights
 from cnntrain.models import build_model
+from cnntrain.models.sizes import check_size
+from cnntrain.optim import Rates
+from cnntrain.plan import Plan
 from cnntrain.report import Report
 from cnntrain.run import Ema, Run, load_weights
 from cnntrain.settings import Settings
@@ -35,19 +42,76 @@ class Job:
     notes: list[str]
     warnings: list[str]
 
+    @cached_property
+    def plan(self) -> Plan:
+        """The epochs of the run."""
+        trainer = self.settings.trainer
+        assert self.data.train is not None
+        return Plan(
+            len(self.data.train.labels),
+            batch_size=self.settings.data.batch_size,
+            image_size=self.data.image_size,
+            epochs=trainer.epochs,
+            accumulate=trainer.accumulate,
+            progressive=self.settings.augment.progressive,
+            max_steps=trainer.max_steps,
+        )
+
+    @cached_property
+    def rates(self) -> Rates:
+        """The learning rate of every step."""
+        settings = self.settings
+        return Rates(self._scaled_rate[0], settings.optimizer, settings.schedule, self.plan)
+
     @property
-    def augment(self) -> Callable[[Tensor, torch.Generator], Tensor]:
+    def rate_words(self) -> str:
+        """The learning rate, and how it came about."""
+        return self._scaled_rate[1]
+
+    @property
+    def _scaled_rate(self) -> tuple[float, str]:
+        settings = self.settings
+        return optim.scaled_rate(settings.optimizer, settings.data.batch_size * settings.trainer.accumulate)
+
+    @cached_property
+    def augment(self) -> Augment:
         """The training transform of a uint8 micro-batch."""
         data = self.data
         assert data.train is not None
         return build_augment(
             self.settings.augment,
-            image_size=data.image_size,
+            channels=data.channels,
+            image_size=self.plan.stage(0).image_size,
             mean=data.mean,
             std=data.std,
             channels_last=self.channels_last,
             cropped=data.train.crops,
         )
+
+    @cached_property
+    def mix(self) -> Mix | None:
+        """Mixes augmented images and their labels; None where neither mixup nor cutmix is on."""
+        augment = self.settings.augment
+        return Mix(augment, len(self.data.classes)) if augment.mixes else None
+
+    @cached_property
+    def loss(self) -> Loss:
+        """Of the training images."""
+        settings, train = self.settings, self.data.train
+        assert train is not None
+        weights = class_weights(settings.loss, train.labels, self.data.classes)
+        return Loss(
+            settings.loss.label_smoothing,
+            None if weights is None else weights.to(self.device),
+            settings.augment.augmix.jsd if settings.augment.augmix else 0.0,
+        )
+
+    def moment(self, epoch: int, batch: int) -> Moment:
+        """What decides how a training micro-batch is augmented, counted from 0."""
+        stage, train = self.plan.stage(epoch), self.data.train
+        assert train is not None
+        indices = train.at(stage.batch_size, stage.image_size).indices(epoch, batch)
+        return Moment(self.device, self.settings.seed, epoch, batch, image_size=stage.image_size, indices=indices)
 
     @property
     def normalise(self) -> Callable[[Tensor], Tensor]:
@@ -66,6 +130,7 @@ class Job:
             "classes": list(data.classes),
             "channels": data.channels,
             "image_size": data.image_size,
+            "eval_size": data.eval_size,
             "mean": list(data.mean),
             "std": list(data.std),
             "data_fingerprint": data.fingerprint,
@@ -78,8 +143,9 @@ def build_job(
     *,
     splits: Sequence[str] = ("train", "val", "test"),
     classes: list[str] | None = None,
+    data: Data | None = None,
 ) -> Job:
-    """Choose the device, load the data, build the model: everything up to the optimizer.
+    """Choose the device, load the data (where none are given), build the model: everything up to the optimizer.
 
     The initial weights depend on `seed` and the model alone, not on the data that was loaded before.
     """
@@ -89,8 +155,15 @@ def build_job(
     device = machine.choose_device(trainer.device)
     precision, warnings = machine.choose_precision(trainer.precision, device)
     machine.set_matmul_precision(precision)
-    data = build_data(
-        settings.data, settings.augment, seed=settings.seed, device=device, classes=classes, splits=splits, say=say
+    data = data or build_data(
+        settings.data,
+        settings.augment,
+        seed=settings.seed,
+        device=device,
+        classes=classes,
+        splits=splits,
+        probe=trainer.probe if settings.augment.pieces else 0,
+        say=say,
     )
     machine.seed_everything(settings.seed, deterministic=trainer.deterministic)
     model, notes = build_model(
@@ -101,34 +174,50 @@ def build_job(
         channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    return Job(settings, data, model, device, precision, channels_last, notes + data.notes, warnings)
+    job = Job(settings, data, model, device, precision, channels_last, notes + data.notes, warnings)
+    check_sizes(job)
+    return job
 
 
-def build_run(job: Job) -> tuple[Run, str]:
-    """The run in its first state, and its learning rate in words."""
+def check_sizes(job: Job) -> None:
+    """Try the image sizes that the network meets beside the one that it was built for.
+
+    Raises:
+        ConfigError: it does not take them.
+    """
+    data, name = job.data, job.settings.model.name
+    if data.eval_size != data.image_size:
+        check_size(job.model, data.channels, data.eval_size, name=name, key="data.eval_size")
+    if job.settings.augment.progressive and data.train:
+        smallest = job.plan.stage(0).image_size
+        check_size(job.model, data.channels, smallest, name=name, key="augment.progressive")
+
+
+def build_run(job: Job) -> Run:
+    """The run in its first state."""
     settings, trainer = job.settings, job.settings.trainer
-    lr, lr_words = optim.scaled_rate(settings.optimizer, settings.data.batch_size * trainer.accumulate)
-    run = Run(
+    return Run(
         model=job.model,
-        optimizer=optim.build_optimizer(settings.optimizer, job.model, lr, job.device),
+        optimizer=optim.build_optimizer(settings.optimizer, job.model, job.rates.lr, job.device),
         scaler=machine.grad_scaler(job.precision, job.device),
         device=job.device,
         precision=job.precision,
-        lr=lr,
         seed=settings.seed,
         ema=Ema(job.model, trainer.ema) if trainer.ema else None,
         compiled=trainer.compile,
     )
-    return run, lr_words
 
 
-def load_job(target: Path, overrides: list[str], report: Report) -> tuple[Path, dict[str, Any], Job]:
+def load_job(
+    target: Path, overrides: list[str], report: Report, *, images: bool = True
+) -> tuple[Path, dict[str, Any], Job]:
     """A trained network with its weights, and the images that it is scored on (val and test).
 
     Args:
         target: a run folder, a checkpoint folder or its state.pt.
         overrides: of the run's config.
         report: takes progress and warnings.
+        images: off, no split is there, and the images of the run need not be either.
 
     Returns:
         The checkpoint's folder, its state, and the job.
@@ -138,11 +227,12 @@ def load_job(target: Path, overrides: list[str], report: Report) -> tuple[Path, 
     about = state["about"]
     before = config.from_plain(about["config"], source=str(folder))
     settings = config.from_plain(about["config"], overrides, source=str(folder))
-    refuse_foreign_code(settings, overrides)
+    refuse_foreign_code(settings, overrides, training=False)
     differences = config.differences(before, settings)
     refuse_other_split(differences)
     settings = with_preprocessing(settings, about, differences)
-    job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"])
+    data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
+    job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"], data=data)
     if about["data_fingerprint"] != job.data.fingerprint:
         report.warn("these images are not those of the run: its validation part may now hold images trained on")
     load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
@@ -175,15 +265,19 @@ def with_preprocessing(settings: Settings, about: dict[str, Any], differences: S
     return replace(settings, data=replace(settings.data, **known))
 
 
-def refuse_foreign_code(settings: Settings, overrides: Sequence[str]) -> None:
+def refuse_foreign_code(settings: Settings, overrides: Sequence[str], *, training: bool) -> None:
     """A `package.module:function` of a saved config is followed only if the user repeats it.
+
+    Args:
+        training: images will be augmented, by a function of the user too.
 
     Raises:
         UnsafeError: it was not repeated.
     """
-    name = settings.model.name
-    if ":" in name and f"model.name={name}" not in overrides:
-        raise UnsafeError(
-            f"model.name: {name} comes out of a saved run and would run code; "
-            f"if you trust it, repeat model.name={name} on the command line"
-        )
+    own = settings.augment.own if training else None
+    for key, name in (("model.name", settings.model.name), ("augment.own.name", own.name if own else "")):
+        if ":" in name and f"{key}={name}" not in overrides:
+            raise UnsafeError(
+                f"{key}: {name} comes out of a saved run and would run code; "
+                f"if you trust it, repeat {key}={name} on the command line"
+            )

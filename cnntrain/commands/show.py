@@ -13,20 +13,19 @@ from cnntrain.report import Report
 from cnntrain.settings import Settings
 
 
-def show_header(job: Job, steps: int, lr_words: str, folder: Path, report: Report) -> None:
+def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
     """What will be trained, on what, and how."""
     settings, data, trainer = job.settings, job.data, job.settings.trainer
     splits = {"train": data.train, "val": data.val, "test": data.test}
     sizes = ", ".join(f"{name} {loader.images:,}" for name, loader in splits.items() if loader)
-    augment = [name for name, piece in vars(settings.augment).items() if piece is not None]
     batch = f"{settings.data.batch_size} x {trainer.accumulate}" if trainer.accumulate > 1 else settings.data.batch_size
     layout = "channels_last" if job.channels_last else "contiguous"
     decay = f"weight decay {settings.optimizer.weight_decay:g}"
     rows = {
         "model": f"{settings.model.name}, {job.parameters:,} parameters",
         "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}; {sizes}",
-        "augment": ", ".join(augment) or "none",
-        "optimizer": f"{settings.optimizer.name}, learning rate {lr_words}, {decay}",
+        "augment": ", ".join(settings.augment.pieces) or "none",
+        "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
         "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
         "folder": str(folder),
@@ -42,10 +41,11 @@ def show_samples(job: Job, report: Report) -> None:
     """Augmented training images and the graph of the model, for TensorBoard."""
     data = job.data
     assert data.train is not None
-    with closing(data.train.batches()) as batches:
+    stage = job.plan.stage(0)
+    with closing(data.train.at(stage.batch_size, stage.image_size).batches()) as batches:
         images, labels = next(batches)
     job.model.eval()  # tracing must move neither batch statistics nor random streams
-    inputs = job.augment(images[:32], machine.generator(job.device, job.settings.seed, 0, 0))
+    inputs = job.augment(images, job.moment(0, 0))[:32]
     mean, std = (torch.tensor(values, device=job.device).view(-1, 1, 1) for values in (data.mean, data.std))
     pictures = ((inputs * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
     report.pictures("train/images", pictures, [data.classes[label] for label in labels[:32].tolist()])

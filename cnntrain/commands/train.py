@@ -22,7 +22,8 @@ from cnntrain.settings import Settings
 from cnntrain.settings.model import DropSchedule
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
-STEP_BORDERS = ("data.batch_size:", "data.limit:", "trainer.accumulate:")
+STEP_BORDERS = ("data.batch_size:", "data.limit:", "data.sampling:", "trainer.accumulate:", "augment.progressive")
+GROWTH = ("trainer.epochs:", "trainer.max_steps:", "data.image_size:")  # beside these, where the images grow
 
 
 @dataclass
@@ -83,7 +84,7 @@ def _work(
     settings: Settings, folder: Path, overrides: list[str], start: Start | None, report: Report, stop: signals.Stop
 ) -> dict[str, Any]:
     job = build_job(settings, report.say)
-    run, lr_words = build_run(job)
+    run = build_run(job)
     about = job.about() | {"run_id": runfolder.run_id(folder)}
 
     def save(state: dict[str, Any], best: bool) -> None:
@@ -91,7 +92,7 @@ def _work(
         checkpoint.save(folder, state | {"about": about}, best=best)
 
     task = make_task(job, save, report, stop)
-    show_header(job, task.total_steps(run.progress), lr_words, folder, report)
+    show_header(job, task.total_steps(run.progress), folder, report)
     if start:
         go_on(job, run, task, start, report)
         describe(folder, settings, overrides)  # not before the checkpoint is known to fit the changed settings
@@ -137,11 +138,15 @@ def make_task(job: Job, save: Any, report: Any, stop: Any) -> loop.Task:
     return loop.Task(
         train=job.data.train,
         val=job.data.val,
+        probe=job.data.probe,
+        plan=job.plan,
+        rates=job.rates,
         augment=job.augment,
+        mix=job.mix,
+        loss=job.loss,
         normalise=job.normalise,
         trainer=job.settings.trainer,
         schedule=job.settings.schedule,
-        label_smoothing=job.settings.loss.label_smoothing,
         aux_weight=job.settings.model.aux_weight,
         drops=scheduled_drops(job),
         save=save,
@@ -190,13 +195,18 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
         )
     run.restore(start.state)
     progress = run.progress
-    if any(line.startswith(STEP_BORDERS) for line in start.differences):
+    if any(line.startswith(step_borders(job)) for line in start.differences):
         if progress.batch:
             report.warn(f"epoch {progress.epoch + 1} starts anew, as the images of its steps have changed")
-        progress.batch, progress.step_offset = 0, progress.step - progress.epoch * task.steps_per_epoch
+        progress.batch, progress.step_offset = 0, progress.step - task.plan.first_step(progress.epoch)
         run.epoch_window.reset()
         run.log_window.reset()
     report.say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}, batch {progress.batch}")
+
+
+def step_borders(job: Job) -> tuple[str, ...]:
+    """The beginnings of the differences after which steps hold other images than before."""
+    return STEP_BORDERS + GROWTH if job.settings.augment.progressive else STEP_BORDERS
 
 
 def shorten(names: list[str]) -> str:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from cnntrain.anatomy.receptive import WHOLE, Field
 from cnntrain.anatomy.tracing import Tracer
-from cnntrain.explain.draw import Rgb, Row, Sheet, Tile, rgb
 from cnntrain.explain.maps import Layer, listening
 from cnntrain.explain.subject import Subject
+from cnntrain.report.sheet import Rgb, Row, Sheet, Tile, rgb
 
 BEST, SIDE = 9, 80  # images of each filter, pixels of a tile
 FRAME = (255, 90, 0)

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from PIL import Image
 from torch import Tensor
 
-from cnntrain.explain.draw import HEAT, SIGNED, Legend, Rgb, Row, Sheet, Tile, colour, rgb
 from cnntrain.explain.maps import Layer
 from cnntrain.explain.subject import Subject
+from cnntrain.report.sheet import HEAT, SIGNED, Legend, Rgb, Row, Sheet, Tile, colour, rgb
 
 MOST, SIDE = 16, 80
 

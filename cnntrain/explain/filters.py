@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from cnntrain.explain.draw import Legend, Rgb, Row, Sheet, Tile
 from cnntrain.explain.maps import listening
 from cnntrain.explain.subject import Subject, Unsuited
+from cnntrain.report.sheet import Legend, Rgb, Row, Sheet, Tile
 
 MOST, COLUMNS = 64, 16
 SIDE, LARGE_SIDE = 72, 120  # pixels of a tile, where there are many and where there are few

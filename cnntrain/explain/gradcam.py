@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cnntrain.explain.draw import HEAT, Legend, Rgb, Row, Sheet, Tile, colour, rgb
 from cnntrain.explain.maps import Layer, listening
 from cnntrain.explain.subject import Subject, Unsuited
 from cnntrain.report.letters import RIGHT, WRONG
+from cnntrain.report.sheet import HEAT, Legend, Rgb, Row, Sheet, Tile, colour, rgb
 
 SIDE, COLUMNS = 128, 2  # images beside each other
 STRONGEST = 0.65  # share of the heat in the colour of a pixel, where the heat is greatest

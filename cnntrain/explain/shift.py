@@ -11,8 +11,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cnntrain.explain.draw import GAP, MARGIN, SMALL, TEXT, TITLE
 from cnntrain.report.letters import BACKGROUND, FAINT_INK, INK, RIGHT, wrap, write
+from cnntrain.report.sheet import GAP, MARGIN, SMALL, TEXT, TITLE
 
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 SMALL_IMAGE, SHORT, LONG = 64, (1, 2, 3, 4), (1, 2, 4, 8)  # pixels

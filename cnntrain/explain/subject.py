@@ -87,7 +87,7 @@ def read_files(files: tuple[Path, ...], *, channels: int, image_size: int, photo
     Raises:
         DataError: a file that cannot be decoded.
     """
-    view = View.evaluation(image_size) if photos else View(image_size, image_size)
+    view = View(image_size) if photos else View(image_size, share=1.0)
     images = []
     for file in files:
         try:

@@ -44,7 +44,7 @@ def read_words(words: Sequence[str]) -> tuple[Wishes, list[str]]:
     return wishes, overrides
 
 
-def _items(value: str) -> list[str]:
+def listed(value: str) -> list[str]:
     """`[a,b]` or `a,b` as a list; an item may stand in quotes."""
     value = value.strip()
     if value.startswith("[") and value.endswith("]"):
@@ -56,7 +56,7 @@ def _items(value: str) -> list[str]:
 
 
 def _parts(value: str, faults: list[str]) -> tuple[str, ...]:
-    items = _items(value)
+    items = listed(value)
     wrong = [item for item in items if item not in PARTS]
     faults += [f"what: must be among {', '.join(PARTS)} (given {item})" + hint(nearest(item, PARTS)) for item in wrong]
     if not items:
@@ -65,7 +65,7 @@ def _parts(value: str, faults: list[str]) -> tuple[str, ...]:
 
 
 def _layers(value: str, faults: list[str]) -> tuple[str, ...]:
-    items = tuple(_items(value))
+    items = tuple(listed(value))
     if not items:
         faults.append("layers: must not be empty; give names, patterns such as 'layer*.0', or first, last or stages")
     return items
@@ -82,7 +82,7 @@ def _images(value: str, faults: list[str]) -> int | tuple[Path, ...]:
     if value.lstrip("-").isdecimal():
         return _count("images", value, MOST_IMAGES, faults)
     whole = expanded(value)
-    files = [whole] if value and whole.is_file() else [expanded(item) for item in _items(value)]
+    files = [whole] if value and whole.is_file() else [expanded(item) for item in listed(value)]
     advice = "give a count such as images=8, or files as 'images=[cat.jpg,dog.jpg]'"
     faults += [f"images: {file} is no file; {advice}" for file in files if not file.is_file()]
     if not files or len(files) > MOST_IMAGES:

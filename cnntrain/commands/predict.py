@@ -1,0 +1,176 @@
+"""`cnntrain predict RUN_DIR_or_CHECKPOINT images=...`: what a trained network says of pictures that nobody labelled."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cnntrain import device as machine
+from cnntrain.commands.setup import Job, load_job
+from cnntrain.commands.words import PredictWishes, read_predict
+from cnntrain.data.files import FileDecoder, find_files, stream
+from cnntrain.data.view import View
+from cnntrain.errors import DataError
+from cnntrain.files import write_atomic
+from cnntrain.report import Report
+from cnntrain.report.predictions import Prediction, as_csv, as_json, summary, table
+from cnntrain.report.words import short_path
+from cnntrain.tta import Views, averaged
+
+MOST_LINES, FIRST_LINES = 40, 20  # more images than the one are told as the other and a summary
+MOST_SKIPPED = 10  # bad files that are listed
+NAMED = 4  # classes of an image on the terminal, at most
+
+
+def predict(target: Path, words: list[str]) -> dict[str, Any]:
+    """Tell the classes of image files; the checkpoint is all that is needed.
+
+    Args:
+        target: a run folder, a checkpoint folder or its state.pt.
+        words: images=, tta=, top=, out= (commands/words.py), and overrides of the run's config.
+
+    Returns:
+        "checkpoint", "tta" (names), "views" (how many), "images" (how many), "classes" (name -> images), and "skipped"
+        ("file" and "reason" of each bad one).
+
+    Raises:
+        DataError: no images, or a bad one that may not be skipped.
+    """
+    wishes, overrides = read_predict(words)
+    report = Report(None, tensorboard=False)
+    try:
+        folder, _, job = load_job(target, overrides, report, images=False)
+        work = _Work(wishes, job, report)
+        work.announce(folder)
+        work.run()
+        work.tell()
+        results = work.results(folder)
+        work.store(results)
+        return results
+    finally:
+        report.close()
+
+
+class _Work:
+    """One call: the files, and what the network says of them."""
+
+    def __init__(self, wishes: PredictWishes, job: Job, report: Report) -> None:
+        self.wishes, self.job, self.report = wishes, job, report
+        self.ignored: Counter[str] = Counter()
+        self.paths = find_files(wishes.images, self.ignored)
+        size = job.data.eval_size
+        self.views = Views(wishes.tta, size)
+        view = View(size) if job.data.name == "imagefolder" else View(size, share=1.0)
+        settings = job.settings.data
+        self.decoder = FileDecoder(
+            self.paths, view.wide if self.views.reach else view, job.data.channels, settings.on_bad_image
+        )
+        self.loader = stream(self.decoder, settings, job.device)
+
+    @torch.no_grad()  # not inference_mode: the decode threads write into tensors that are made here
+    def run(self) -> None:
+        """Ask the network."""
+        forward = self._forward()
+        kept = min(max(self.wishes.top, NAMED), len(self.job.data.classes))
+        found: list[tuple[Tensor, Tensor]] = []
+        self.report.validating(len(self.loader), phase="predicting")
+        with closing(self.loader.batches()) as batches:
+            for images, numbers in batches:
+                _, logits = averaged(forward, self.views(images))
+                best = logits.softmax(1).topk(kept, dim=1)
+                found.append((best.values.cpu(), best.indices.cpu()))
+                self.report.advance(len(numbers))
+        self.report.end_phase()
+        self.values, self.labels = (torch.cat(part) for part in zip(*found, strict=True))
+        good = [index for index in range(len(self.paths)) if index not in self.decoder.bad]
+        if not good:
+            file, reason = self.decoder.skipped[0]
+            raise DataError(
+                f"images: none of {len(self.paths)} can be decoded, the first {file}: {reason}; give others"
+            )
+        self.good = good
+
+    def _forward(self) -> Callable[[Tensor], Tensor]:
+        job = self.job
+        model, normalise = job.model.eval(), job.normalise
+
+        def forward(images: Tensor) -> Tensor:
+            with machine.autocast(job.precision, job.device):
+                logits: Tensor = model(normalise(images))
+            return logits.float()
+
+        return forward
+
+    def predictions(self, most: int) -> Iterator[Prediction]:
+        """Of each good image, its `most` probable classes."""
+        names = self.job.data.classes
+        for index in self.good:
+            labels, values = self.labels[index, :most].tolist(), self.values[index, :most].tolist()
+            best = [(names[label], value) for label, value in zip(labels, values, strict=True)]
+            yield Prediction(str(self.paths[index]), best)
+
+    def counts(self) -> list[tuple[str, int, float]]:
+        """Of each class its name, how many images are of it, and the mean of their probabilities."""
+        names, good = self.job.data.classes, torch.tensor(self.good)
+        labels, values = self.labels[good, 0], self.values[good, 0].double()
+        images = labels.bincount(minlength=len(names))
+        sums = torch.zeros(len(names), dtype=torch.float64).index_add_(0, labels, values)
+        return list(zip(names, images.tolist(), (sums / images.clamp_min(1)).tolist(), strict=True))
+
+    def announce(self, folder: Path) -> None:
+        """What is asked, and of what."""
+        settings, data = self.job.settings, self.job.data
+        rows = [
+            ("network", f"{settings.model.name}, {len(data.classes):,} classes"),
+            ("images", f"{len(self.paths):,}, seen as {data.eval_size} x {data.eval_size} pixels"),
+        ]
+        rows += [("ignored", ", ".join(f"{count} x {kind}" for kind, count in sorted(self.ignored.items())))]
+        rows += [("tta", str(self.views))]
+        self.report.header(short_path(folder), [(name, value) for name, value in rows if value])
+
+    def tell(self) -> None:
+        """Print what was found, and what was not."""
+        many = len(self.good) > MOST_LINES
+        first = list(islice(self.predictions(NAMED), FIRST_LINES if many else MOST_LINES))
+        lines = table(first)
+        if many:
+            advice = "" if self.wishes.out else "; out=FILE.csv stores all"
+            lines += [f"and {len(self.good) - len(first):,} more images{advice}", "", *summary(self.counts())]
+        for line in lines:
+            self.report.say(line)
+        skipped = self.decoder.skipped
+        if skipped:
+            self.report.warn(f"left out, {len(skipped):,} of {len(self.paths):,} images cannot be decoded:")
+        for file, reason in skipped[:MOST_SKIPPED]:
+            self.report.say(f"  {file}: {reason}")
+        if len(skipped) > MOST_SKIPPED:
+            self.report.say(f"  and {len(skipped) - MOST_SKIPPED:,} more")
+
+    def store(self, results: dict[str, Any]) -> None:
+        """Write the file that `out` names, if it names one."""
+        out, most = self.wishes.out, min(self.wishes.top, len(self.job.data.classes))
+        if out is None:
+            return
+        if out.suffix.lower() == ".csv":
+            content = as_csv(self.predictions(most), most)
+        else:
+            content = json.dumps(results | {"predictions": as_json(self.predictions(most))}, indent=2) + "\n"
+        write_atomic(out, content, word="out=FILE.csv")
+        self.report.say(f"written: {short_path(out)}", copied=True)
+
+    def results(self, folder: Path) -> dict[str, Any]:
+        """See predict."""
+        return {
+            "checkpoint": str(folder),
+            "tta": list(self.wishes.tta),
+            "views": len(self.views),
+            "images": len(self.good),
+            "classes": {name: images for name, images, _ in self.counts()},
+            "skipped": [{"file": file, "reason": reason} for file, reason in self.decoder.skipped],
+        }

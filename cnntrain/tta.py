@@ -1,0 +1,106 @@
+"""Test-time augmentation: several views of each image, and the mean of the probabilities that they are given."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from cnntrain.data.view import View
+
+SHIFT = 1 / 16  # of the image size: two pixels of 32
+LEFT_RIGHT, UP_DOWN = 3, 2  # dimensions that a flip turns over
+
+
+class Views:
+    """What `tta=` asks for, from uint8 batches: places first, each of them in all its flips.
+
+    `hflip` and `vflip` add the mirror images of each place, both together all four. `shift` adds the image moved by a
+    sixteenth of its side (one pixel at least) in the four directions (after arXiv 2404.00498, which takes two diagonal
+    ones), `crops` the four corners of a picture 1 / 0.875 as large; with `hflip` these are AlexNet's ten crops. Shift
+    and crops both name places, so that together they are nine of them and no product. The first view is always the
+    image as it is seen without any augmentation.
+
+    Args:
+        names: among hflip, vflip, shift, crops.
+        image_size: pixels a side of what the network sees, S.
+    """
+
+    def __init__(self, names: Sequence[str], image_size: int) -> None:
+        self.names, self.size = tuple(names), image_size
+        self.wide = View(image_size).short
+        before, after = _around(image_size, self.wide)
+        step = max(1, round(image_size * SHIFT))
+        places = [(0, 0)]
+        if "shift" in names:
+            places += [(-step, 0), (step, 0), (0, -step), (0, step)]
+        if "crops" in names:
+            places += [(-before, -before), (-before, after), (after, -before), (after, after)]
+        self.places = tuple(dict.fromkeys(places))  # of tiny images, two of them may be one
+        self.flips: tuple[tuple[int, ...], ...] = ((),)
+        for name, dimension in (("hflip", LEFT_RIGHT), ("vflip", UP_DOWN)):
+            if name in names:
+                self.flips += tuple((*flip, dimension) for flip in self.flips)
+        self.reach = max(max(map(abs, place)) for place in self.places)
+
+    def __len__(self) -> int:
+        return len(self.places) * len(self.flips)
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.names)}: {len(self)} views" if self.names else ""
+
+    def __call__(self, images: Tensor) -> Iterator[Tensor]:
+        """One view after the other; no more than one is ever in memory.
+
+        Args:
+            images: uint8 (N, C, S, S), whose border is mirrored where a view reaches beyond it; or, where there is more
+                to be seen, (N, C, S', S') with the image in the middle.
+
+        Yields:
+            uint8 (N, C, S, S).
+        """
+        before, after = _around(self.size, images.shape[2])
+        top = max(before, self.reach)
+        images = _mirrored(images, top - before, max(0, self.reach - after))
+        for down, right in self.places:
+            place = images[:, :, top + down :, top + right :][:, :, : self.size, : self.size]
+            for flip in self.flips:
+                yield place.flip(flip) if flip else place
+
+
+def _around(size: int, wide: int) -> tuple[int, int]:
+    """How much of a picture lies before and after the `size` pixels in its middle."""
+    before = round((wide - size) / 2)
+    return before, wide - size - before
+
+
+def _mirrored(images: Tensor, before: int, after: int) -> Tensor:
+    """More pixels on each side, as if the border were a mirror through the middle of the outermost ones."""
+    if before == after == 0:
+        return images
+    size = images.shape[2]
+    places = torch.arange(-before, size + after, device=images.device).abs()
+    places = torch.minimum(places, 2 * (size - 1) - places)
+    return images.index_select(2, places).index_select(3, places)
+
+
+def averaged(forward: Callable[[Tensor], Tensor], views: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """The answer to several views of the same images.
+
+    Args:
+        forward: gives float32 logits (N, K) of a view.
+
+    Returns:
+        The logits (N, K) of the first view, and the logarithm (N, K) of the mean probabilities over all of them, which
+        stand for logits wherever these are asked for.
+    """
+    count, first, total = 0, None, None
+    for view in views:
+        logits = forward(view)
+        first = logits if first is None else first
+        found = logits.log_softmax(1)
+        total = found if total is None else total.logaddexp(found)  # of tiny probabilities no sum gives 0
+        count += 1
+    assert first is not None
+    assert total is not None
+    return first, total - math.log(count)

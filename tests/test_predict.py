@@ -1,0 +1,277 @@
+"""`cnntrain predict`, and `eval` with test-time augmentation: whole calls on small runs, and the lines printed."""
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.cells import cell_len
+
+from cnntrain import checkpoint, cli
+from cnntrain.commands.evaluate import evaluate
+from cnntrain.commands.predict import predict
+from cnntrain.commands.setup import load_job
+from cnntrain.commands.words import PredictWishes, read_predict
+from cnntrain.data.files import data_without_images
+from cnntrain.errors import ConfigError, DataError
+from cnntrain.report import Report
+from cnntrain.report.predictions import Prediction, shorten, summary, table
+from cnntrain.settings.data import DataSettings
+
+CLASSES = ("blue", "green", "red")
+
+
+def make_photos(root):
+    """Three classes of flat colour in noise; 12 images each in train/, 4 in test/, of odd shapes and many kinds."""
+    draw = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for index, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = draw.integers(0, 200, (40 + number, 50 - number, 3))
+                pixels[..., 2 - index] += 30
+                kind = ("png", "bmp", "gif", "webp")[number % 4]
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.{kind}")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on photos, its weights averaged, and one on digits; the folder of each photo's class is known."""
+    home = tmp_path_factory.mktemp("trained")
+    make_photos(home / "photos")
+    common = ["trainer.threads=1", "trainer.epochs=2", "trainer.tensorboard=false", "trainer.probe=0"]
+    photos = [f"data.root={home / 'photos'}", "data.image_size=32", "model=cnn", "data.batch_size=10"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+        words = [*photos, *common, "trainer.ema=0.5", f"hydra.run.dir={home / 'run'}"]
+        assert cli.main(["data=imagefolder", *words]) == 0
+        assert cli.main([*common, "data.limit=200", "model=lenet5", f"hydra.run.dir={home / 'digits'}"]) == 0
+    return home
+
+
+@pytest.fixture
+def here(trained, tmp_path, monkeypatch):
+    """A current folder with copies of the runs and the test photos, far from the data that they were trained on."""
+    for name in ("run", "digits"):
+        shutil.copytree(trained / name, tmp_path / name)
+    shutil.copytree(trained / "photos/test", tmp_path / "new")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words):
+    return cli.main([*map(str, words)])
+
+
+def answers(job, loader):
+    """Probabilities (N, K) of a split as `eval` sees it."""
+    with torch.no_grad():
+        model = job.model.eval()
+        return torch.cat([model(job.normalise(images)).softmax(1) for images, _ in loader.batches()])
+
+
+def stored(file):
+    """File -> [(class, probability), ...] of a CSV."""
+    rows = list(csv.reader(Path(file).read_text().splitlines()))[1:]
+    return {row[0]: list(zip(row[1::2], map(float, row[2::2]), strict=True)) for row in rows}
+
+
+# ---- whole calls ----
+
+
+def test_photos_are_seen_as_eval_sees_them(here):
+    predict(Path("run"), ["images=new", "out=new.csv"])
+    _, _, job = load_job(Path("run"), [], Report(None, tensorboard=False))
+    expected = answers(job, job.data.test)
+    found = stored("new.csv")
+    assert [Path(file).parts[:2] for file in found] == [("new", name) for name in CLASSES for _ in range(4)]
+    for best, row in zip(found.values(), expected, strict=True):
+        assert dict(best) == pytest.approx(dict(zip(CLASSES, row.tolist(), strict=True)), abs=2e-6)
+        assert best == sorted(best, key=lambda pair: -pair[1])
+
+
+def test_images_of_a_small_set_are_seen_whole(here):
+    _, _, job = load_job(Path("digits"), [], Report(None, tensorboard=False))
+    Path("digit").mkdir()
+    (images, _), *_ = job.data.test.batches()
+    for number, image in enumerate(images[:9]):
+        Image.fromarray(image[0].numpy()).save(f"digit/{number}.png")
+    predict(Path("digits"), ["images=digit", "top=10", "out=digits.csv"])
+    for best, row in zip(stored("digits.csv").values(), answers(job, job.data.test), strict=False):
+        assert dict(best) == pytest.approx({str(label): value for label, value in enumerate(row.tolist())}, abs=2e-6)
+
+
+def test_a_run_whose_data_are_gone_still_predicts(here, trained, capsys):
+    (trained / "photos").rename(trained / "elsewhere")
+    try:
+        assert run("eval", "run") == 3
+        assert run("predict", "run", "images=new/red/0.png") == 0
+        assert run("predict", "run/checkpoints/last", "images=new/red/0.png", "tta=crops") == 0
+    finally:
+        (trained / "elsewhere").rename(trained / "photos")
+    out = capsys.readouterr().out
+    assert out.count("new/red/0.png") == 2
+    assert "tta      crops: 5 views" in out
+
+
+def test_eval_tells_of_the_plain_view_beside_the_average(here, capsys):
+    assert run("eval", "run", "out=plain.json") == 0
+    assert run("eval", "run", "tta=[crops,hflip]", "out=tta.json") == 0
+    assert "  tta         hflip, crops: 10 views\n" in capsys.readouterr().out
+    plain, found = (json.loads(Path(name).read_text()) for name in ("plain.json", "tta.json"))
+    assert (found["tta"], found["views"]) == (["hflip", "crops"], 10)
+    assert found["test"]["loss"] != plain["test"]["loss"]
+    for split in ("val", "test"):
+        for key in ("loss", "top1", "top5"):
+            assert found[split][f"plain_{key}"] == pytest.approx(plain[split][key], rel=1e-6)
+
+
+def test_predict_averages_as_eval_does(here):
+    words = ["tta=[hflip,shift,crops]"]
+    assert predict(Path("run"), ["images=new", "out=new.csv", *words])["views"] == 18
+    scores = evaluate(Path("run"), words)["test"]
+    losses = [-np.log(dict(best)[Path(file).parts[1]]) for file, best in stored("new.csv").items()]
+    assert np.mean(losses) == pytest.approx(scores["loss"], abs=1e-5)
+
+
+def test_the_file_holds_the_best_classes_of_each_image(here, capsys):
+    assert run("predict", "run", "images=['new/red/0.png','new/blue/1.bmp']", "top=2", "out=a.csv") == 0
+    head, first, second = Path("a.csv").read_text().splitlines()
+    assert head == "file,class,probability,class_2,probability_2"
+    assert first.startswith("new/red/0.png,")
+    assert second.startswith("new/blue/1.bmp,")
+    assert "written: a.csv" in capsys.readouterr().out
+    assert run("predict", "run", "images=new/*/0.*", "tta=hflip", "out=a.json", "top=1") == 0
+    found = json.loads(Path("a.json").read_text())
+    assert (found["tta"], found["views"], found["images"], sum(found["classes"].values())) == (["hflip"], 2, 3, 3)
+    assert [row["file"] for row in found["predictions"]] == [f"new/{name}/0.png" for name in CLASSES]
+    assert {len(row["classes"]) for row in found["predictions"]} == {1}
+
+
+def test_a_bad_image_ends_the_call_with_its_name_or_is_left_out_and_listed(here, capsys):
+    Path("new/red/0.png").write_bytes(b"")
+    assert run("predict", "run", "images=new") == 3
+    assert "new/red/0.png: the file is empty" in capsys.readouterr().err
+    results = predict(Path("run"), ["images=new", "data.on_bad_image=skip", "out=new.csv"])
+    assert results["images"] == len(stored("new.csv")) == 11
+    assert results["skipped"] == [{"file": "new/red/0.png", "reason": "the file is empty"}]
+    assert "left out, 1 of 12 images cannot be decoded:\n  new/red/0.png" in capsys.readouterr().out
+    assert run("predict", "run", "images=new/red/0.png", "data.on_bad_image=skip") == 3
+    assert "images: none of 1 can be decoded" in capsys.readouterr().err
+
+
+def test_of_many_images_the_first_are_told_and_the_classes_counted(here, capsys):
+    for number in range(45):
+        shutil.copy("new/red/0.png", f"new/{number}.png")
+    Path("new/notes.txt").touch()
+    assert run("predict", "run", "images=[new,new/red/0.png]") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert max(map(cell_len, out)) <= 80
+    assert "  images   57, seen as 32 x 32 pixels" in out
+    assert "  ignored  1 x file that is no image" in out
+    assert sum(line.startswith("new/") for line in out) == 20
+    assert "and 37 more images; out=FILE.csv stores all" in out
+    counted = [line.split()[1] for line in out[out.index("") + 2 :]]
+    assert sum(map(int, counted)) == 57
+
+
+def test_foreign_code_is_not_followed_out_of_a_run(here, capsys):
+    state = checkpoint.load(Path("digits/checkpoints/best"))
+    state["about"]["config"]["model"]["name"] = "theirs.nets:build"
+    Path("theirs").mkdir()
+    checkpoint.save(Path("theirs"), state)
+    assert run("predict", "theirs", "images=new") == 8
+    assert "repeat model.name=theirs.nets:build" in capsys.readouterr().err
+
+
+def test_what_only_the_images_of_the_run_could_tell_is_refused():
+    settings = DataSettings(name="imagefolder", root="gone", image_size=32, channels=3, mean=[0.5], std=[0.2, 0.3, 0.4])
+    data = data_without_images(settings, ["a", "b"], "")
+    assert (data.mean, data.std, data.eval_size) == ([0.5] * 3, [0.2, 0.3, 0.4], 32)
+    for wrong in ({"mean": None}, {"image_size": None}, {"channels": 1}):
+        with pytest.raises(ConfigError, match=r"^data\.\w+: "):
+            data_without_images(replace(settings, **wrong), ["a", "b"], "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ([], 2, "images: missing; give a file, a folder, or a pattern"),
+        (["images="], 2, "images: missing"),
+        (["new/red/0.png"], 2, "new/red/0.png: not KEY=VALUE; did you mean images=new/red/0.png?"),
+        (["images=none.jpg"], 3, "images: none.jpg is not there; give a file"),
+        (["images=[new,none.jpg]"], 3, "images: none.jpg is not there"),
+        (["images=new/*.jpg"], 3, "images: new/*.jpg matches nothing"),
+        (["images=run/checkpoints"], 3, "images: run/checkpoints: no images there (.jpg"),
+        (["images=new", "tta=mirror"], 2, "tta: must be among hflip, vflip, shift, crops (given mirror)"),
+        (["images=new", "top=0"], 2, "top: must be a whole number >= 1 (given 0)"),
+        (["images=new", "out=a.txt"], 2, "out: must end in .csv or .json (given a.txt); write out=FILE.csv"),
+        (["images=new", "out=no/a.csv"], 6, "out: no is no folder"),
+        (["images=new", "data.image_sise=3"], 2, "did you mean data.image_size?"),
+        (["images=new", "model=resnet18"], 2, "model: cannot be chosen again"),
+        (["images=new", "--gpu"], 2, "--gpu: no flag of predict"),
+    ],
+)
+def test_each_mistake_is_one_line_with_what_to_do(here, capsys, words, code, told):
+    assert run("predict", "run", *words) == code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert told in line
+
+
+def test_all_faults_are_told_at_once(here):
+    with pytest.raises(ConfigError) as found:
+        read_predict(["images=none.jpg", "top=x", "tta=", "out="])
+    keys = [line.partition(":")[0] for line in str(found.value).splitlines()]
+    assert keys == ["tta", "top", "images"]
+    with pytest.raises(DataError):
+        read_predict(["images=none.jpg"])
+
+
+def test_files_may_have_any_name_and_count_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a[1].jpg", "b,c.jpg", "d e.jpg"):
+        Path(name).touch()
+    wishes, rest = read_predict(["images=a[1].jpg", "trainer.device=cpu", "top=3"])
+    assert rest == ["trainer.device=cpu"]
+    assert wishes == PredictWishes((Path("a[1].jpg"),), top=3)
+    assert read_predict(["images=b,c.jpg"])[0].images == (Path("b,c.jpg"),)
+    assert read_predict(["images=['d e.jpg',*.jpg]"])[0].images == (Path("d e.jpg"), Path("a[1].jpg"), Path("b,c.jpg"))
+
+
+# ---- lines ----
+
+
+def test_a_table_fits_80_columns_whatever_the_names():
+    long = "a class with a name that is far too long for a table"
+    names = ["c.jpg", "photos/" + "deep/" * 30 + "猫猫猫.jpg", "new\nline.jpg", "\udcff.jpg"]
+    for classes in ([("cat", 0.5), ("dog", 0.3), ("cow", 0.00004)], [(long, 0.9), (long, 0.1)], [("猫" * 30, 1.0)]):
+        lines = table([Prediction(name, classes) for name in names])
+        assert len(lines) == 5
+        assert max(map(cell_len, lines)) <= 80
+    assert table([Prediction("c.jpg", [("cat", 0.5), ("dog", 0.3), ("cow", 0.00004)])]) == [
+        "file   class   prob.  runners-up",
+        "c.jpg  cat    50.00%  dog 30.00%",
+    ]
+
+
+def test_what_is_too_long_loses_its_middle():
+    assert shorten("photos/cat.jpg", 14) == "photos/cat.jpg"
+    assert shorten("photos/cat.jpg", 12) == "pho…/cat.jpg"
+    assert cell_len(shorten("猫" * 20, 13)) <= 13
+
+
+def test_a_summary_counts_the_most_frequent_classes():
+    assert summary([("cat", 1, 0.5), ("cow", 0, 0.0), ("dog", 3, 0.75)]) == [
+        "class  images   share  mean prob.",
+        "dog         3  75.00%      75.00%",
+        "cat         1  25.00%      50.00%",
+    ]
+    lines = summary([(str(number), number, 0.5) for number in range(30)])
+    assert len(lines) == 22
+    assert lines[-1] == "and 9 classes more"
