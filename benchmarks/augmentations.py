@@ -33,7 +33,7 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for augment in lists.split(";"):
         results, last = train([f"augment={augment}", *overrides])
-        cells = [results["test"]["top1"], float(last["val_top1"]), float(last["top1"])]
+        cells = [results["test"] and results["test"]["top1"], float(last["val_top1"]), float(last["top1"])]
         cells.append(float(last["probe_top1"]) if last["probe_top1"] else None)
         shown = " | ".join("-" if cell is None else f"{cell:.1%}" for cell in cells)
         print(f"| {augment} | {shown} | {results['seconds']:.0f} |", flush=True)

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 TERMINATED = 143
-# Words of a command itself, beside the overrides of the config.
-OWN_KEYS = {"summary": ("formulas", "out"), "preview": ("images", "out")}
 # command -> module of commands/
 SAVED_RUN = {"resume": "resume", "eval": "evaluate", "predict": "predict", "explain": "explain"}
 
@@ -105,17 +103,10 @@ def _saved_run(command: str, words: list[str]) -> int:
 
 def _overrides(command: str, words: list[str]) -> list[str]:
     """The overrides among the words; faults of the command's own words are found on the way."""
-    from cnntrain.commands.words import read_eval, read_predict
-    from cnntrain.explain.words import read_words
+    from cnntrain.wishes import read_eval, read_explain, read_predict
 
-    readers = {"eval": read_eval, "predict": read_predict, "explain": read_words}
+    readers = {"eval": read_eval, "predict": read_predict, "explain": read_explain}
     return readers[command](words)[1] if command in readers else words
-
-
-def _part(command: str, words: list[str]) -> tuple[dict[str, str], list[str]]:
-    """The command's own KEY=VALUE words, and the overrides."""
-    own = [word for word in words if "=" in word and word.partition("=")[0] in OWN_KEYS.get(command, ())]
-    return dict(word.split("=", 1) for word in own), [word for word in words if word not in own]
 
 
 def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
@@ -138,23 +129,25 @@ def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
 def _summary(words: list[str]) -> int:
     """Nothing is read from disk but the config: the data set only says how its images look."""
     from cnntrain import config
+    from cnntrain.wishes import read_summary
 
-    own, words = _part("summary", words)
+    wishes, words = read_summary(words)
     tree, overrides = _inspect("summary", words, "data.root=.")
     named = any(word.lstrip("+").startswith(("data=", "experiment=")) for word in overrides)
-    _load("summary")(config.settle(tree), own, data_named=named, option=tree.hydra.runtime.choices.model)
+    _load("summary")(config.settle(tree), wishes, data_named=named, option=tree.hydra.runtime.choices.model)
     return 0
 
 
 def _preview(words: list[str]) -> int:
     """The images are those of the config; no run folder is made."""
     from cnntrain import config
+    from cnntrain.wishes import read_preview
 
-    own, words = _part("preview", words)
+    wishes, words = read_preview(words)
     tree, _ = _inspect("preview", words)
     if tree.data.name == "imagefolder":
         need_image_folder(expanded(tree.data.root))
-    _load("preview")(config.settle(tree), own, words)
+    _load("preview")(config.settle(tree), wishes, words)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 import copy
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from cnntrain.faults import VARIANTS
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
 LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
 NEEDED = ("model", "data", "optimizer", "finetune", "trainer")  # groups that cannot be left out
-OPEN = ("hydra.", "model.args.")  # keys that no settings class lists
+OPEN = ("hydra.", *(f"{mapping}." for mapping in overrides.OPEN_MAPPINGS))  # keys that no settings class lists
 
 
 class Composer:
@@ -208,6 +208,7 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
     if (
         isinstance(override.value(), dict)
         and key.startswith("augment.")
+        and not key.startswith(overrides.OPEN_MAPPINGS)
         and not saved
         and OmegaConf.select(tree, key) is None
     ):
@@ -245,22 +246,24 @@ def set_value(tree: DictConfig, key: str, value: Any, text: str, *, saved: bool 
         return [line for part in value for line in set_value(tree, f"{key}.{part}", value[part], str(value[part]))]
     if section in VARIANTS and name == "name" and value != variants[section]:
         return [f"{key}: the numbers belong to the name (given {text}); choose with {section}={text}"]
-    if not key.startswith(OPEN):
-        if key not in known and not (parent in known and key.rpartition(".")[2].isdigit()):
-            return [faults.unknown_key(key, text, known, variants)]
-        if parent in known and OmegaConf.select(tree, parent) is None:
-            return [
-                _is_off(key, parent, text, saved)
-                if known[parent].classes()
-                else faults.wrong_value(parent, text, known[parent])
-            ]
+    if not key.startswith(OPEN) and key not in known and not (parent in known and key.rpartition(".")[2].isdigit()):
+        return [faults.unknown_key(key, text, known, variants)]
+    if null := _null_above(tree, key, known):
+        is_piece = known[null].classes()
+        return [_is_off(key, null, text, saved) if is_piece else faults.wrong_value(null, text, known[null])]
     try:
-        OmegaConf.update(tree, key, value, force_add=key.startswith("model.args"))
+        OmegaConf.update(tree, key, value, force_add=key.startswith(overrides.OPEN_MAPPINGS))
     except (OmegaConfBaseException, AttributeError, AssertionError, ValueError, TypeError) as error:
         if key.startswith("hydra.") and "not in" in str(error):
             return [faults.unknown_key(key, text, _names(tree.hydra, "hydra."), {})]
         return [faults.wrong_value(key, text, kind)]
     return []
+
+
+def _null_above(tree: DictConfig, key: str, known: Mapping[str, faults.Key]) -> str | None:
+    parts = key.split(".")
+    above = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return next((name for name in above if name in known and OmegaConf.select(tree, name) is None), None)
 
 
 def _names(node: DictConfig, prefix: str) -> Iterator[str]:

@@ -2,8 +2,9 @@
 
 import difflib
 import enum
+import functools
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -20,6 +21,7 @@ VARIANTS: dict[str, dict[str, type]] = {
 }  # sections whose keys depend on their name
 MISSING = {
     "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class",
+    "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
     "model.name": "give a network, such as model.name=mobilenet_v3_small; `cnntrain models` lists them",
 }
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
@@ -78,21 +80,26 @@ def _words(hint: Any) -> str:
     return _WORDS.get(hint, "keys and values, such as {key:value}")
 
 
-def keys_of(variants: dict[str, str], kind: type = Settings, prefix: str = "") -> dict[str, Key]:
+def keys_of(variants: Mapping[str, str]) -> Mapping[str, Key]:
     """Every key that a settings tree knows, by its dotted name.
 
     Args:
         variants: the chosen name of each section in VARIANTS; sections without one show their common keys.
     """
+    return _keys_below(Settings, "", tuple(variants.items()))
+
+
+@functools.cache  # asked for each value of a saved run, which took half of the time of reading one
+def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) -> Mapping[str, Key]:
     found: dict[str, Key] = {}
     hints = get_type_hints(kind)
     for item in fields(kind):
         name, hint = prefix + item.name, hints[item.name]
         found[name] = Key(hint, item.metadata.get("limits", {}))
         for option in found[name].classes():
-            chosen = VARIANTS.get(name, {}).get(variants.get(name, ""), option)
-            found |= keys_of(variants, chosen, name + ".")
-    return found
+            chosen = VARIANTS.get(name, {}).get(dict(variants).get(name, ""), option)
+            found |= _keys_below(chosen, name + ".", variants)
+    return types.MappingProxyType(found)
 
 
 def nearest(word: str, right: Iterable[str], cutoff: float = 0.6) -> str | None:

@@ -128,8 +128,7 @@ class Rates:
         plan = self.plan
         full_steps = plan.steps(plan.epochs)  # of an epoch
         shape = factor(self.schedule, plan.at_full_size(step), plan.at_full_size(steps), full_steps, plateau)
-        batch_size = plan.stage(int(plan.position(step) + 1e-9)).batch_size
-        return self.lr * batch_factor(self.optimizer, batch_size / plan.batch_size) * shape
+        return self.lr * batch_factor(self.optimizer, plan.stage_at(step).batch_size / plan.batch_size) * shape
 
 
 def factor(settings: ScheduleSettings, step: float, total: float, steps_per_epoch: float, plateau: Plateau) -> float:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cnntrain.faults import ConfigErrors, hint, nearest
 
+OPEN_MAPPINGS = ("model.args", "augment.own.args")  # arguments of a network or function, which no class of ours lists
 SWEEP_CHECKS = 32  # jobs of a sweep that are checked before the first one starts; each costs some 50 ms
 
 
@@ -94,7 +95,8 @@ def given(override: Override) -> str:
 
 def open_mappings(words: list[str]) -> list[str]:
     """Let model.args.x=1 set a new argument: Hydra itself would ask for +model.args.x=1."""
-    return ["++" + word if word.startswith(("model.args.", "model.args=")) else word for word in words]
+    starts = tuple(mapping + sign for mapping in OPEN_MAPPINGS for sign in ".=")
+    return ["++" + word if word.startswith(starts) else word for word in words]
 
 
 def sweeper_params(tree: DictConfig) -> list[str]:

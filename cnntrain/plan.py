@@ -70,6 +70,10 @@ class Plan:
         """Image size and batch size of an epoch."""
         return self._at(epoch).stage
 
+    def stage_at(self, step: int) -> Stage:
+        """Those of the epoch that a step belongs to."""
+        return self._during(step).stage
+
     def batches(self, epoch: int) -> int:
         """Micro-batches of an epoch."""
         return self._at(epoch).batches

@@ -52,14 +52,13 @@ def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            what = "the folder of the runs cannot be made"
-            raise file_system_error(folder.parent, error, what=what, word=word) from error
+            raise file_system_error(folder.parent, error, what="the folder cannot be made", word=word) from error
         try:
             os.mkdir(folder)
         except FileExistsError:
             continue
         except OSError as error:
-            raise file_system_error(folder, error, what="the run folder cannot be made", word=word) from error
+            raise file_system_error(folder, error, what="the folder cannot be made", word=word) from error
         return folder
     raise AssertionError("unreachable")
 
@@ -75,7 +74,7 @@ def claim(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise file_system_error(folder, error, what="the run folder cannot be made") from error
+        raise file_system_error(folder, error, what="the folder cannot be made") from error
     return folder
 
 

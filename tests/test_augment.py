@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cnntrain.augment import Moment, build_augment, build_normalise, geometry
 from cnntrain.errors import ConfigError
 from cnntrain.settings.augment import AugmentSettings, ProgressiveSettings
 from cnntrain.settings.pieces import OwnSettings, PadCropSettings, ResizedCropSettings
 
+GROWING = ProgressiveSettings()
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
 
 
@@ -53,12 +55,13 @@ def test_normalise_is_right_for_one_channel_and_for_a_channels_last_batch():
     assert torch.equal(normalise(images), normalise(images.contiguous()))
 
 
+@pytest.mark.parametrize("padding", [1, 4, 11])
 @pytest.mark.parametrize(("mode", "called"), [("zeros", "constant"), ("reflect", "reflect")])
-def test_pad_crop_is_torchvisions_pad_and_crop_of_each_image(mode, called):
+def test_pad_crop_is_torchvisions_pad_and_crop_of_each_image(mode, called, padding):
     images = pictures(height=12, width=20)
-    result = geometry.pad_crop(images, 4, mode, draw())
-    top, left = torch.randint(9, (2, 64), generator=draw())
-    padded = reference.pad(images, [4, 4, 4, 4], padding_mode=called)
+    result = geometry.pad_crop(images, padding, mode, draw())
+    top, left = torch.randint(2 * padding + 1, (2, 64), generator=draw())
+    padded = reference.pad(images, [padding] * 4, padding_mode=called)
     for index in range(64):
         expected = reference.crop(padded[index], int(top[index]), int(left[index]), 12, 20)
         assert torch.equal(result[index], expected)
@@ -231,6 +234,16 @@ def test_all_pieces_together_keep_the_order_of_the_stages():
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_nothing_waits_for_the_device():
+    """Fake tensors have no values: whatever asks for one fails."""
+    for settings in (ALL, AugmentSettings(pad_crop=PadCropSettings(), progressive=GROWING)):
+        build(settings, size=8)(pictures(8), moment(count=8, size=8))  # works out the magnitudes for this size
+        when = moment(count=8, size=8)
+        with FakeTensorMode():
+            images = torch.empty(8, 3, 16, 16, dtype=torch.uint8)
+            assert build(settings, size=8)(images, when).shape == (8, 3, 8, 8)
+
+
 def test_a_trace_ends_with_what_the_network_gets():
     augment = build(ALL)
     steps = augment.trace(pictures(), moment())
@@ -253,7 +266,7 @@ def test_the_consistency_loss_gets_three_versions_of_each_image_the_first_one_cl
 def test_growing_images_are_resized_to_the_size_of_the_epoch():
     result = build(on("progressive"), size=8)(pictures(), moment(size=8))
     assert torch.equal(result, build_normalise(MEAN, STD, False)(geometry.resize(pictures(), 8)))
-    both = AugmentSettings(progressive=ProgressiveSettings(), resized_crop=ResizedCropSettings())
+    both = AugmentSettings(progressive=GROWING, resized_crop=ResizedCropSettings())
     assert build(both, size=8)(pictures(), moment(size=12)).shape[2:] == (12, 12)
 
 
@@ -277,6 +290,10 @@ def darker(images, generator, by=2):
     return images // by
 
 
+def blackens(images, generator):
+    return images.zero_()
+
+
 def grows(images, generator):
     return images.repeat(2, 1, 1, 1)
 
@@ -292,6 +309,13 @@ def own(name: str, **args):
 def test_a_function_of_the_user_works_before_normalisation():
     images = pictures()
     assert torch.equal(own("darker", by=4)(images, moment()), build_normalise(MEAN, STD, False)(images // 4))
+
+
+def test_a_function_of_the_user_may_write_into_its_images():
+    images = pictures()
+    (_, _, black), before = own("blackens").trace(images, moment())[0], pictures()
+    assert not black.any()
+    assert torch.equal(images, before)
 
 
 @pytest.mark.parametrize(

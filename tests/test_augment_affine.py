@@ -63,7 +63,7 @@ def torchvisions(images, move, interpolation, fill):
     return torch.stack(moved)
 
 
-@pytest.mark.parametrize("fill", [None, 0.0, 127.5, 255.0])
+@pytest.mark.parametrize("fill", [0.0, 127.5, 255.0])
 @pytest.mark.parametrize("interpolation", Interpolation)
 @pytest.mark.parametrize("name", MOVES)
 def test_each_image_is_moved_as_torchvision_moves_it(name, interpolation, fill):

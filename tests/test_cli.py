@@ -211,6 +211,12 @@ def test_new_arguments_of_a_network_need_no_plus(calls: Calls) -> None:
     assert calls[0][1][0].model.args == {"groups": 2, "width_per_group": 32}
 
 
+def test_arguments_of_ones_own_augmentation_need_no_plus(calls: Calls) -> None:
+    words = ["augment=own", "augment.own.name=my_aug:noise", "augment.own.args.sigma=2", "augment.own.args={mean:1}"]
+    assert cli.main(words) == 0
+    assert calls[0][1][0].augment.own.args == {"sigma": 2, "mean": 1}
+
+
 def test_a_sweep_runs_each_job_in_its_folder(calls: Calls, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["-m", "seed=0,1", "optimizer=sgd,adamw"]) == 0
     assert [(given[0].seed, given[0].optimizer.name) for _, given in calls] == [

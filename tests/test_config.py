@@ -96,6 +96,8 @@ def test_augment_on_the_command_line_replaces_the_recipes_list() -> None:
     assert pieces(compose("data=cifar10 augment=none")) == set()
     assert pieces(compose("data=cifar10 augment=[vflip,pad_crop]")) == {"vflip", "pad_crop"}
     assert pieces(compose("augment=flip_crop")) == {"pad_crop", "hflip"}
+    for order in ("flip_crop,alternating_flip", "alternating_flip,flip_crop"):
+        assert compose(f"augment=[{order}]").augment.hflip.alternate
     assert compose("data=cifar10 augment=[pad_crop]").augment.pad_crop == compose("augment=pad_crop").augment.pad_crop
 
 

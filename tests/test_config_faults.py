@@ -58,6 +58,8 @@ def write(folder: Path, path: str, text: str) -> None:
             "model.args.hiddn: no such argument of lenet5 (given [3]); lenet5 takes activation, pooling",
         ),
         ("model.args.pooling=min", "model.args.pooling: must be one of max, avg (given min)"),
+        ("augment.own.args.k=2", "augment.own.args.k: own is off (given 2); switch it on first"),
+        ("augment.own.args={k:2}", "augment.own.args: own is off (given {k:2}); switch it on first"),
         # wrong type
         ("optimizer.lr=fast", "optimizer.lr: must be a number > 0 (given fast)"),
         ("trainer.epochs=1.5", "trainer.epochs: must be a whole number >= 1 (given 1.5)"),
@@ -142,6 +144,36 @@ def test_each_kind_of_fault_is_told_in_one_line(composer: Composer, line: str, f
     _, found = config.examine(composer, line.split(), multirun=False, complete=True)
     assert found
     assert "\n" not in "".join(found)
+    assert found[0].startswith(fault)
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("augment=resized_crop augment.resized_crop.scale=[1,0.1]", "augment.resized_crop.scale: must be two numbers"),
+        ("augment=resized_crop augment.resized_crop.ratio=[1]", "augment.resized_crop.ratio: must be two numbers"),
+        ("augment=pad_crop augment.pad_crop.mode=edge", "augment.pad_crop.mode: must be zeros or reflect"),
+        ("augment=rotation augment.affine.degrees=0", "augment.affine.degrees: must be above 0, where translate,"),
+        ("augment=hue augment.color_jitter.hue=0", "augment.color_jitter.brightness: must be above 0, where contrast,"),
+        ("augment=posterize augment.posterize.bits=8", "augment.posterize.bits: must be a whole number >= 0 and <= 7"),
+        ("augment=sharpness augment.sharpness.factor=1", "augment.sharpness.factor: must be below 1 to blur"),
+        ("augment=blur augment.blur.kernel_size=4", "augment.blur.kernel_size: must be an odd number"),
+        ("augment=blur augment.blur.sigma=[2,1]", "augment.blur.sigma: must be two numbers"),
+        ("augment=random_erasing augment.random_erasing.ratio=[1,2,3]", "augment.random_erasing.ratio: must be two"),
+        ("augment=own", "augment.own.name: missing; name your function"),
+        ("augment=own augment.own.name=noise", "augment.own.name: must be package.module:function"),
+        ("augment=[augmix,cutmix] augment.augmix.jsd=12", "augment.augmix.jsd: must be 0 with mixup or cutmix"),
+        ("augment=mixup augment.mix.off_epoch=0", "augment.mix.off_epoch: must be a whole number >= 1, or null"),
+        ("augment=progressive augment.progressive.start=1", "augment.progressive.start: must be a number > 0 and < 1"),
+        ("loss.class_weights=even", "loss.class_weights: must be null, balanced, effective, or a list"),
+        ("loss.class_weights=[1,-1]", "loss.class_weights: must be null, balanced, effective, or a list"),
+        ("loss.class_weights=balanced data.sampling=balanced", "loss.class_weights: must be null with data.sampling="),
+        ("data.eval_size=3", "data.eval_size: must be a whole number >= 4, or null"),
+    ],
+)
+def test_augmentation_and_loss_keep_their_rules(composer: Composer, line: str, fault: str) -> None:
+    _, found = config.examine(composer, line.split(), multirun=False, complete=True)
+    assert len(found) == 1
     assert found[0].startswith(fault)
 
 

@@ -16,9 +16,9 @@ from cnntrain.commands import explain as command
 from cnntrain.errors import ConfigError, DataError, FileSystemError
 from cnntrain.explain.gallery import Gallery
 from cnntrain.explain.subject import at_rest, read_files, spread
-from cnntrain.explain.words import PARTS, Wishes, read_words
 from cnntrain.report.letters import fit, readable, wrap
 from cnntrain.report.sheet import Row, Sheet, Tile
+from cnntrain.wishes import PARTS, ExplainWishes, read_explain
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -27,26 +27,26 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.
 
 
 def test_words_of_explain_are_parted_from_the_overrides(tmp_path):
-    wishes, rest = read_words(
+    wishes, rest = read_explain(
         ["data.root=x", "what=gradcam,filters", "layers=[layer1.*,last]", "images=3", "filters=5"]
     )
     assert rest == ["data.root=x"]
-    assert wishes == Wishes(("filters", "gradcam"), ("layer1.*", "last"), 3, 5)
-    assert read_words([]) == (Wishes(), [])
-    assert Wishes().what == PARTS
+    assert wishes == ExplainWishes(("filters", "gradcam"), ("layer1.*", "last"), 3, 5)
+    assert read_explain([]) == (ExplainWishes(), [])
+    assert ExplainWishes().what == PARTS
 
 
 def test_image_files_may_have_any_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.jpg", "b,c.jpg", "7"):
         Path(name).touch()
-    assert read_words(["images=b,c.jpg"])[0].images == (Path("b,c.jpg"),)
-    assert read_words(["images=['a.jpg', \"7\"]"])[0].images == (Path("a.jpg"), Path("7"))
+    assert read_explain(["images=b,c.jpg"])[0].images == (Path("b,c.jpg"),)
+    assert read_explain(["images=['a.jpg', \"7\"]"])[0].images == (Path("a.jpg"), Path("7"))
 
 
 def test_all_faults_of_the_words_are_told_at_once():
     with pytest.raises(ConfigError) as found:
-        read_words(["what=gradcm", "layers=", "images=no.jpg", "filters=0"])
+        read_explain(["what=gradcm", "layers=", "images=no.jpg", "filters=0"])
     lines = str(found.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["what", "layers", "images", "filters"]
     assert "did you mean gradcam?" in lines[0]
@@ -61,7 +61,7 @@ def test_all_faults_of_the_words_are_told_at_once():
         "out=",
     ):
         with pytest.raises(ConfigError, match=word.partition("=")[0]):
-            read_words([word])
+            read_explain([word])
 
 
 # ---- images, rest, drawing ----

@@ -11,7 +11,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "__version__", "take_seconds"},
     {"settings", "guard", "files", "paths", "manual"},
-    {"faults", "overrides", "composer", "config", "device", "losses", "metrics", "named", "plan", "signals", "timing"},
+    {
+        "faults",
+        "overrides",
+        "composer",
+        "config",
+        "device",
+        "losses",
+        "metrics",
+        "named",
+        "plan",
+        "signals",
+        "timing",
+        "wishes",
+    },
     {
         "models",
         "anatomy",
@@ -47,9 +60,10 @@ WITHOUT_TORCH = (
     "settings",
     "runfolder",
     "commands/models",
-    "explain/words",
     "commands/filter",
-    "commands/words",
+    "wishes",
+    "commands/preview",
+    "commands/summary",
 )
 
 

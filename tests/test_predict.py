@@ -16,12 +16,12 @@ from cnntrain import checkpoint, cli
 from cnntrain.commands.evaluate import evaluate
 from cnntrain.commands.predict import predict
 from cnntrain.commands.setup import load_job
-from cnntrain.commands.words import PredictWishes, read_predict
 from cnntrain.data.files import data_without_images
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.report import Report
 from cnntrain.report.predictions import Prediction, shorten, summary, table
 from cnntrain.settings.data import DataSettings
+from cnntrain.wishes import PredictWishes, read_predict
 
 CLASSES = ("blue", "green", "red")
 
@@ -45,7 +45,7 @@ def trained(tmp_path_factory):
     """A run on photos, its weights averaged, and one on digits; the folder of each photo's class is known."""
     home = tmp_path_factory.mktemp("trained")
     make_photos(home / "photos")
-    common = ["trainer.threads=1", "trainer.epochs=2", "trainer.tensorboard=false", "trainer.probe=0"]
+    common = ["trainer.threads=1", "trainer.epochs=1", "trainer.tensorboard=false", "trainer.probe=0"]
     photos = [f"data.root={home / 'photos'}", "data.image_size=32", "model=cnn", "data.batch_size=10"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
@@ -146,7 +146,7 @@ def test_the_file_holds_the_best_classes_of_each_image(here, capsys):
     assert head == "file,class,probability,class_2,probability_2"
     assert first.startswith("new/red/0.png,")
     assert second.startswith("new/blue/1.bmp,")
-    assert "written: a.csv" in capsys.readouterr().out
+    assert "wrote a.csv" in capsys.readouterr().out
     assert run("predict", "run", "images=new/*/0.*", "tta=hflip", "out=a.json", "top=1") == 0
     found = json.loads(Path("a.json").read_text())
     assert (found["tta"], found["views"], found["images"], sum(found["classes"].values())) == (["hflip"], 2, 3, 3)
@@ -188,6 +188,29 @@ def test_foreign_code_is_not_followed_out_of_a_run(here, capsys):
     checkpoint.save(Path("theirs"), state)
     assert run("predict", "theirs", "images=new") == 8
     assert "repeat model.name=theirs.nets:build" in capsys.readouterr().err
+
+
+def test_a_run_saved_before_the_menu_of_augmentation_is_still_understood(here):
+    state = checkpoint.load(Path("digits/checkpoints/best"))
+    plain = state["about"]["config"]
+    plain["augment"] = {key: plain["augment"][key] for key in ("pad_crop", "resized_crop", "hflip", "vflip")}
+    for section, keys in {
+        "data": ("eval_size", "sampling"),
+        "loss": ("class_weights", "beta"),
+        "optimizer": ("norm_weight_decay", "bias_weight_decay"),
+        "trainer": ("probe",),
+    }.items():
+        for key in keys:
+            del plain[section][key]
+    del state["about"]["eval_size"]
+    Path("older").mkdir()
+    checkpoint.save(Path("older"), state, best=True)
+    scores = [evaluate(Path(name), [])["test"] for name in ("digits", "older")]
+    assert scores[0] == scores[1]
+    assert run("predict", "older", "images=new") == 0
+    shutil.copy("digits/environment.json", "older")
+    (Path("older") / "config.yaml").write_text(json.dumps(plain))  # which is YAML too
+    assert run("resume", "older", "trainer.epochs=2") == 0
 
 
 def test_what_only_the_images_of_the_run_could_tell_is_refused():

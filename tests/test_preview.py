@@ -1,7 +1,9 @@
 """`cnntrain preview`: the sheet of images stage by stage, the schedule, and their files."""
 
+import functools
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,18 +12,23 @@ from PIL import Image
 
 from cnntrain import config, optim
 from cnntrain.commands.course import Course
-from cnntrain.commands.preview import preview, read
+from cnntrain.commands.preview import _facts, preview
 from cnntrain.commands.setup import Job, build_job
-from cnntrain.commands.strips import Sample, Strip, describe, sheet
+from cnntrain.commands.show import show_samples
+from cnntrain.commands.strips import Sample, Strip, sheet
 from cnntrain.errors import ConfigError
 from cnntrain.models.drop import drop_layers, set_drop_factor
+from cnntrain.report.augmented import describe, described, shares
 from cnntrain.report.curves import Panel
 from cnntrain.settings.augment import AugmentSettings
+from cnntrain.settings.pieces import AugMixSettings
+from cnntrain.wishes import PreviewWishes, read_preview
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 ALL = "augment=[flip_crop,randaugment,blur,cutout,mixup,cutmix]"
 
 
+@functools.cache
 def job_of(*words: str) -> Job:
     settings = config.compose(["model=lenet5", "trainer.device=cpu", "trainer.threads=1", "trainer.probe=0", *words])
     return build_job(settings, lambda line: None, splits=("train",))
@@ -51,7 +58,7 @@ def test_mixed_rows_come_with_mixing_and_nothing_is_drawn_twice_without_augmenta
     mixed = names(job_of("augment=[hflip,cutmix]"))
     assert mixed == ["original", "geometry", "network input", "mixed", "epoch 2", "epoch 3", "one image"]
     assert names(job_of("augment=none")) == ["original", "network input"]
-    assert "epoch 2" not in names(job_of("augment=hflip", "trainer.epochs=1"))
+    assert names(job_of("augment=hflip", "trainer.epochs=1")) == ["original", "geometry", "network input"]
 
 
 def test_consistency_loss_shows_all_three_versions() -> None:
@@ -76,7 +83,7 @@ def test_rows_are_what_training_does_to_these_images() -> None:
     low, high = job.data.mean[0], job.data.std[0]
     shown = torch.stack(strips["mixed"].images).float() / 255
     assert (shown - (inputs * high + low).clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
-    assert list(strips["mixed"].captions) == sample.shares(targets)
+    assert list(strips["mixed"].captions) == shares(targets, job.data.classes)
     assert torch.equal(strips["one image"].images[0], strips["network input"].images[0])
 
 
@@ -152,6 +159,41 @@ def test_pieces_are_told_with_the_numbers_that_do_something() -> None:
     assert describe(settings, "affine") == "affine degrees=15"
     assert describe(settings, "randaugment") == "randaugment n=2 m=9"
     assert describe(settings, "mix") == "mix mode=batch off_epoch=9"
+    assert described(settings).endswith("randaugment n=2 m=9, cutmix alpha=1, mix mode=batch off_epoch=9")
+    assert described(AugmentSettings()) == "none"
+    assert described(AugmentSettings(augmix=AugMixSettings())) == "augmix severity=3 width=3 alpha=1"
+
+
+# --- the samples of a run in TensorBoard -----------------------------------------------------------------------------
+
+
+class Told:
+    """Keeps what show_samples hands to a report."""
+
+    def pictures(self, tag: str, images: torch.Tensor, captions: list[str]) -> None:
+        self.images, self.captions = images, captions
+
+    def graph(self, model: torch.nn.Module, inputs: torch.Tensor) -> None:
+        self.inputs = inputs
+
+
+def test_samples_of_a_run_are_its_first_micro_batch_as_the_network_gets_it() -> None:
+    job, told = job_of(ALL, "augment.mixup.alpha=9", "augment.mix.switch_p=0"), Told()
+    show_samples(job, told)
+    images, labels = next(job.data.train.batches())
+    moment = job.moment(0, 0)
+    inputs, targets = job.mix(job.augment(images, moment), labels, moment)
+    assert torch.equal(told.images, job.as_images(inputs)[:32])
+    assert told.captions == ["\n".join(lines) for lines in shares(targets[:32], job.data.classes)]
+    assert sum("+" in caption for caption in told.captions) > 16
+
+
+def test_samples_show_all_versions_of_a_few_images_however_small_the_micro_batch() -> None:
+    job, told = job_of("augment=augmix", "augment.augmix.jsd=12", "data.batch_size=6"), Told()
+    show_samples(job, told)
+    images, labels = next(job.data.train.batches())
+    assert torch.equal(told.images, job.as_images(job.augment(images, job.moment(0, 0))))
+    assert told.captions == [job.data.classes[label] for label in labels.tolist()] * 3
 
 
 # --- the curves ------------------------------------------------------------------------------------------------------
@@ -214,15 +256,15 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(words: list[str], own: dict[str, str] | None = None) -> Path:
+def run(words: list[str], **wishes: Any) -> Path:
     words = ["model=lenet5", "trainer.device=cpu", *words]
-    return preview(config.compose(words), own or {}, words)
+    return preview(config.compose(words), PreviewWishes(**wishes), words)
 
 
 def test_preview_of_digits_writes_pictures_and_a_page_and_says_how_to_go_on(here: Path, capsys) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    folder = run([ALL], {"out": "look", "images": "5"})
+    folder = run([ALL], out=Path("look"), images=5)
     assert folder == Path("look")
     for name in ("sheet.png", "schedule.png"):
         with Image.open(folder / name) as picture:
@@ -255,6 +297,17 @@ def test_preview_of_digits_writes_pictures_and_a_page_and_says_how_to_go_on(here
     assert sorted(path.name for path in here.iterdir()) == ["look"]
 
 
+def test_what_is_told_fits_what_was_composed() -> None:
+    def told(job: Job) -> dict[str, str]:
+        return _facts(job, Course(job))
+
+    assert told(job_of("augment=none"))["augment"].startswith("none")
+    mixed = told(job_of("augment=[hflip,cutmix]"))
+    assert (mixed["geometry"], mixed["mix"]) == ("hflip p=0.5", "cutmix alpha=1, mix mode=batch")
+    assert "augment" not in told(job_of("augment=mixup", "augment.mix.off_epoch=1"))
+    assert told(job_of("augment=none"))["schedule"] == "onecycle, learning rate 0.025 (0.05 x 32/64)"
+
+
 def test_previews_never_overwrite_each_other_or_anything_else(here: Path) -> None:
     first, second = run(["augment=none"]), run(["augment=none"])
     assert first != second
@@ -262,23 +315,23 @@ def test_previews_never_overwrite_each_other_or_anything_else(here: Path) -> Non
     assert first.name.startswith("digits_")
     before = {path: path.read_bytes() for path in first.iterdir()}
     with pytest.raises(ConfigError, match="is not empty"):
-        run(["augment=none"], {"out": str(first)})
+        read_preview([f"out={first}"])
     assert {path: path.read_bytes() for path in first.iterdir()} == before
 
 
 def test_words_of_preview_are_checked_all_at_once(here: Path) -> None:
-    assert read({}) == (8, None)
+    assert read_preview(["seed=1"]) == (PreviewWishes(8, None), ["seed=1"])
     Path("empty").mkdir()
-    assert read({"images": "12", "out": "empty"}) == (12, Path("empty"))
+    assert read_preview(["images=12", "out=empty"])[0] == PreviewWishes(12, Path("empty"))
     Path("file").touch()
-    for own in ({"images": "0"}, {"images": "13"}, {"images": "x"}, {"images": ""}, {"out": ""}, {"out": "file"}):
-        with pytest.raises(ConfigError, match=next(iter(own))):
-            read(own)
+    for word in ("images=0", "images=13", "images=x", "images=", "out=", "out=file"):
+        with pytest.raises(ConfigError, match=word.partition("=")[0]):
+            read_preview([word])
     with pytest.raises(ConfigError, match=r"images: .*\nout: "):
-        read({"images": "-1", "out": " "})
+        read_preview(["images=-1", "out= "])
 
 
 def test_nothing_is_left_behind_where_the_config_does_not_fit(here: Path) -> None:
     with pytest.raises(ConfigError, match=r"pad_crop\.padding"):
-        run(["augment=pad_crop", "augment.pad_crop.padding=40", "augment.pad_crop.mode=reflect"], {"out": "look"})
+        run(["augment=pad_crop", "augment.pad_crop.padding=40", "augment.pad_crop.mode=reflect"], out=Path("look"))
     assert list(here.iterdir()) == []

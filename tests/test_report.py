@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import sys
 import time
 from pathlib import Path
 
@@ -10,11 +11,12 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from cnntrain.guard import READER_GONE, guard
 from cnntrain.report import Report
 from cnntrain.report.bar import Bar
 from cnntrain.report.console import Screen
 from cnntrain.report.csvlog import COLUMNS, CsvLog
-from cnntrain.report.words import aligned, clock, number, percent, rate, short_path, table_head, table_row
+from cnntrain.report.words import aligned, clock, number, percent, rate, short_path, table_head, table_row, wrapped
 
 ESCAPE = "\x1b"
 
@@ -54,6 +56,25 @@ def play(report: Report, first_step: int = 1, epochs: int = 2) -> None:
         if 2 * epoch >= first_step:
             report.epoch(epoch_row(epoch, 2 * epoch))
     report.finish(RESULTS, ["cnntrain eval " + "x" * 90, "tensorboard --logdir outputs"])
+
+
+class Gone(io.StringIO):
+    """A pipe that nobody reads any more."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def test_a_pipe_whose_reader_is_gone_ends_the_command_as_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Gone())
+    assert guard(lambda: Report(None, tensorboard=False).say("line")) == READER_GONE
+
+
+def test_long_facts_fill_several_lines_of_the_screen() -> None:
+    rows = wrapped({"augment": ", ".join(["pad_crop padding=4 mode=reflect"] * 5), "optimizer": "sgd"})
+    assert [name for name, _ in rows] == ["augment", "", "", "optimizer"]
+    assert max(len(value) for _, value in rows) <= 80 - len("optimizer") - 6
+    assert " ".join(value for _, value in rows[:3]) == ", ".join(["pad_crop padding=4 mode=reflect"] * 5)
 
 
 def terminal(width: int = 80) -> tuple[Console, io.StringIO]:

@@ -186,14 +186,15 @@ def test_confusion_of_any_number_of_classes_has_a_readable_size(classes):
     assert picture.dtype == np.uint8
 
 
+@pytest.mark.parametrize("lines", [1, 2])
 @pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 32), (3, 224)])
-def test_grid_shows_the_pixels_of_each_image(channels, size):
+def test_grid_shows_the_pixels_of_each_image(channels, size, lines):
     images = np.random.default_rng(0).integers(0, 256, (10, channels, size, size), dtype=np.uint8)
-    picture = grid(images, [f"a rather long caption {index}" for index in range(10)])
+    picture = grid(images, ["\n".join([f"a rather long caption {index}"] * lines) for index in range(10)])
     scale = max(1, -(-96 // size))
     for index in (0, 7, 9):
         left = 8 + index % 8 * (size * scale + 8)
-        top = 8 + index // 8 * (size * scale + 24)
+        top = 8 + index // 8 * (size * scale + 8 + 16 * lines)
         tile = picture[top : top + size * scale : scale, left : left + size * scale : scale]
         assert (tile == np.broadcast_to(images[index], (3, size, size)).transpose(1, 2, 0)).all()
 

@@ -288,7 +288,7 @@ def test_a_function_of_ones_own_augments_but_is_not_followed_out_of_a_run(here, 
     Path("my_augment_of_test.py").write_text("def darker(images, generator):\n    return images // 2\n")
     name = "augment.own.name=my_augment_of_test:darker"
     assert run(*QUICK, "augment=own", name, "data.limit=100", "hydra.run.dir=run") == 0
-    capsys.readouterr()
+    assert f"cnntrain resume run trainer.epochs=4 {name}" in capsys.readouterr().out
     assert run("eval", "run") == 0  # which augments nothing
     assert run("resume", "run", "trainer.epochs=3") == 8
     assert f"repeat {name}" in capsys.readouterr().err

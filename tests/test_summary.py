@@ -20,6 +20,7 @@ from cnntrain.report.layers import LONGEST_FULL, table
 from cnntrain.settings import Settings
 from cnntrain.settings.data import DataSettings
 from cnntrain.settings.model import ModelSettings
+from cnntrain.wishes import SummaryWishes, read_summary
 
 
 def settings_of(name: str, data: str = "digits", **data_keys: int) -> Settings:
@@ -64,7 +65,7 @@ def test_the_chosen_option_says_more_than_the_name() -> None:
 
 
 def test_alexnet_is_told_exactly(capsys: pytest.CaptureFixture[str]) -> None:
-    summary(settings_of("alexnet"), {}, data_named=False)
+    summary(settings_of("alexnet"), SummaryWishes(), data_named=False)
     out = capsys.readouterr().out
     assert out.startswith("alexnet: 1,000 classes, 3x224x224 images\n")
     assert re.search(r"^features.0 Conv +11 4 2 +64x55x55 +23,296 +70.3M +11 +4 +774k$", out, re.MULTILINE)
@@ -105,7 +106,7 @@ def test_wide_terminals_show_the_sums_too() -> None:
 
 
 def test_formulas_are_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    summary(settings_of("lenet5"), {"formulas": "true"}, data_named=False)
+    summary(settings_of("lenet5"), SummaryWishes(formulas=True), data_named=False)
     out = capsys.readouterr().out
     assert "H' = ⌊(14 + 2·0 - 1·(5-1) - 1)/1⌋ + 1 = 10\n" in out
     assert "(5·5·6+1)·16 = 2,416 parameters\n" in out
@@ -115,7 +116,7 @@ def test_formulas_are_shown_on_request(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_terminal_without_the_signs_gets_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    summary(settings_of("lenet5"), {"formulas": "true"}, data_named=False)
+    summary(settings_of("lenet5"), SummaryWishes(formulas=True), data_named=False)
     sys.stdout.flush()
     out = sys.stdout.buffer.getvalue().decode("ascii")
     assert "H' = floor((14 + 2*0 - 1*(5-1) - 1)/1) + 1 = 10" in out
@@ -123,7 +124,7 @@ def test_a_terminal_without_the_signs_gets_plain_ones(monkeypatch: pytest.Monkey
 
 def test_the_file_holds_every_layer_exactly(tmp_path: Path) -> None:
     file = tmp_path / "layers.csv"
-    summary(settings_of("resnet18"), {"out": str(file)}, data_named=False)
+    summary(settings_of("resnet18"), SummaryWishes(out=file), data_named=False)
     with file.open(newline="") as opened:
         records = list(csv.DictReader(opened))
     _, rows = taken_apart("resnet18")
@@ -162,7 +163,7 @@ def test_what_was_changed_for_the_images_is_said(capsys: pytest.CaptureFixture[s
     settings = settings_of("resnet18", "cifar10")
     _, notes = build_model(settings.model, classes=10, channels=3, image_size=32)
     assert notes
-    summary(settings, {}, data_named=True)
+    summary(settings, SummaryWishes(), data_named=True)
     head, _, _ = capsys.readouterr().out.partition("\n\n")
     assert " ".join(head.split()[5:]) == " ".join(notes)
     assert max(map(len, head.splitlines())) <= 80
@@ -170,13 +171,13 @@ def test_what_was_changed_for_the_images_is_said(capsys: pytest.CaptureFixture[s
 
 def test_wrong_words_are_faults(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"formulas: must be true or false \(given yes\)"):
-        summary(settings_of("lenet5"), {"formulas": "yes"}, data_named=False)
+        read_summary(["formulas=yes"])
     with pytest.raises(FileSystemError, match="no folder"):
-        summary(settings_of("lenet5"), {"out": str(tmp_path / "no" / "a.csv")}, data_named=False)
+        read_summary([f"out={tmp_path}/no/a.csv"])
     with pytest.raises(ConfigError, match="out: must be the name of a file"):
-        summary(settings_of("lenet5"), {"out": ""}, data_named=False)
+        read_summary(["out="])
     with pytest.raises(FileSystemError, match="is a folder"):
-        summary(settings_of("lenet5"), {"out": str(tmp_path)}, data_named=False)
+        read_summary([f"out={tmp_path}"])
 
 
 @pytest.mark.parametrize("word", ["out", "formulas"])

@@ -6,11 +6,11 @@ from torch import nn
 from torch.nn import functional
 
 from cnntrain import loop
-from cnntrain.commands.words import VIEWS, EvalWishes, read_eval
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, FileSystemError
 from cnntrain.settings.trainer import Precision
 from cnntrain.tta import Views, averaged
+from cnntrain.wishes import VIEWS, EvalWishes, read_eval
 
 
 def places(size, count=1):

@@ -42,26 +42,23 @@ def inverse_matrices(
 
 
 @in_parts
-def affine(images: Tensor, matrices: Tensor, /, *, interpolation: Interpolation, fill: float | None) -> Tensor:
+def affine(images: Tensor, matrices: Tensor, /, *, interpolation: Interpolation, fill: float) -> Tensor:
     """Each image moved by its matrix.
 
     Args:
         images: uint8 (N, C, H, W).
         matrices: float (N, 2, 3), of `inverse_matrices`, on the device of the images.
-        fill: level of what comes from outside, 0 to 255. Bilinear, it is also blended into the pixels at the edge of
-            the image; None leaves these as a blend with black.
+        fill: level of what comes from outside, 0 to 255; bilinear, it is also blended into the pixels at the edge.
 
     Returns:
         uint8 (N, C, H, W) in the same memory layout.
     """
     places = _places(matrices, *images.shape[2:])
     if interpolation is Interpolation.nearest:
-        return _nearest(images, places, round(fill or 0))
+        return _nearest(images, places, round(fill))
     values = _sample(floats(images), places, interpolation)
-    if fill is not None:
-        inside = _sample(values.new_ones(1, 1, 1, 1).expand(len(images), 1, *images.shape[2:]), places, interpolation)
-        values.sub_(fill).mul_(inside).add_(fill)
-    return laid_out_like(images, levels(values.round_()))
+    inside = _sample(values.new_ones(1, 1, 1, 1).expand(len(images), 1, *images.shape[2:]), places, interpolation)
+    return laid_out_like(images, levels(values.sub_(fill).mul_(inside).add_(fill).round_()))
 
 
 def _places(matrices: Tensor, height: int, width: int) -> Tensor:

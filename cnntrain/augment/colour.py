@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnntrain.augment.planes import column, floats, in_parts, laid_out_like, levels
+from cnntrain.augment.rows import as_images, as_rows
 
 
 @in_parts
@@ -82,13 +83,14 @@ def _colours(sixths: Tensor, purity: Tensor, value: Tensor) -> Tensor:
 @in_parts
 def sharpness(images: Tensor, factors: Tensor, /) -> Tensor:
     """Away from a 3 x 3 blur by `factors`, float (N,) from 0: 0 is blurred, 1 the image; the border stays."""
-    channels, height, width = images.shape[1:]
+    height, width = images.shape[2:]
     if min(height, width) <= 2:
         return images
     # The whole batch as one line of bytes, whatever its layout: neighbours lie `right` and `down` apart, and what wraps
     # around ends up in the border, which is restored.
-    right, down = (1, width) if images.is_contiguous() else (channels, width * channels)
-    line = _in_memory_order(images).to(torch.int16)
+    rows = as_rows(images)
+    right, down = rows.shape[3] // width, rows.shape[3]
+    line = rows.view(-1).to(torch.int16)
     across = (line[: -2 * right] + line[right:-right]).add_(line[2 * right :])
     boxes = torch.empty_like(line)
     inner = slice(right + down, -right - down)
@@ -97,16 +99,10 @@ def sharpness(images: Tensor, factors: Tensor, /) -> Tensor:
     values = line.to(torch.float32).view(len(images), -1)
     blurred = boxes.to(torch.float32).mul_(1 / 13).round_().view_as(values)  # no thirteenth is a tie
     values.addcmul_(blurred.sub_(values), (1 - factors).float().view(-1, 1)).clamp_(0, 255)
-    sharpened = torch.empty_like(images)
-    _in_memory_order(sharpened).view_as(values).copy_(levels(values))
+    sharpened = as_images(levels(values).view_as(rows), images)
     sharpened[:, :, :: height - 1] = images[:, :, :: height - 1]
     sharpened[:, :, :, :: width - 1] = images[:, :, :, :: width - 1]
     return sharpened
-
-
-def _in_memory_order(images: Tensor) -> Tensor:
-    """All bytes of the batch, (N * C * H * W,)."""
-    return (images if images.is_contiguous() else images.permute(0, 2, 3, 1)).view(-1)
 
 
 def posterize(images: Tensor, bits: Tensor, /) -> Tensor:

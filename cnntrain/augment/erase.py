@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.boxes import as_images, as_rows, box_masks
 from cnntrain.augment.moment import Moment, Operation
+from cnntrain.augment.rows import as_images, as_rows, box_masks
 from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
 

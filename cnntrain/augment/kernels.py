@@ -6,7 +6,7 @@ from typing import TypeAlias
 from torch import Tensor
 
 from cnntrain.augment.affine import affine
-from cnntrain.augment.shift import shift
+from cnntrain.augment.geometry import shift
 from cnntrain.settings.pieces import Interpolation
 
 # uint8 images (n, C, H, W) and numbers, float (n, P), to new uint8 images of the same shape and memory layout.

@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.boxes import as_images, as_rows, box_masks
 from cnntrain.augment.moment import Moment
+from cnntrain.augment.rows import as_images, as_rows, box_masks
 from cnntrain.settings.augment import AugmentSettings, MixMode
 
 

@@ -30,7 +30,7 @@ class Own:
             ConfigError: it failed, or gave something else back.
         """
         try:
-            result = self.function(images, moment.generator, **self.args)
+            result = self.function(images.clone(), moment.generator, **self.args)  # which it may write into
         except Exception as error:  # a user's function can fail with anything
             shape = tuple(images.shape)
             raise ConfigError(

@@ -122,12 +122,14 @@ def _blur(settings: BlurSettings, image_size: int) -> Operation:
 
 
 def _color_jitter(settings: ColorJitterSettings, channels: int) -> Operation:
-    for name, value in (("saturation", settings.saturation), ("hue", settings.hue)):
-        if channels == 1 and value:
-            raise ConfigError(
-                f"augment.color_jitter.{name}: {value:g} does nothing to images of 1 channel; "
-                f"use augment.color_jitter.{name}=0"
-            )
+    idle = [name for name in ("saturation", "hue") if channels == 1 and getattr(settings, name)]
+    if idle:
+        grey = bool(settings.brightness or settings.contrast)
+        advice = " ".join(f"augment.color_jitter.{name}=0" for name in idle) if grey else "augment.color_jitter=null"
+        raise ConfigError(
+            f"augment.color_jitter: {' and '.join(idle)} {'does' if len(idle) == 1 else 'do'} nothing to images of "
+            f"1 channel; set {advice}"
+        )
     functions = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
     kernels = [None, *(valued(function) for function in functions)]
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnntrain.augment.kernels import Kernel
 from cnntrain.augment.moment import Moment
+from cnntrain.augment.rows import as_images, as_rows
 from cnntrain.device import send
 
 Integers: TypeAlias = NDArray[np.int64]
@@ -65,9 +66,7 @@ def _one_round(images: Tensor, kernels: Sequence[Kernel | None], choices: Intege
 
 def _take(images: Tensor, rows: Tensor) -> Tensor:
     """images[rows], each image in one piece: 13 times as fast on a CPU as index_select of channels_last images."""
-    if images.is_contiguous():
-        return images.index_select(0, rows)
-    return images.permute(0, 2, 3, 1).index_select(0, rows).permute(0, 3, 1, 2)
+    return as_images(as_rows(images).index_select(0, rows), images)
 
 
 def _send(numbers: Floats, device: torch.device) -> Tensor:

@@ -9,12 +9,14 @@ from torch import Tensor
 
 from cnntrain import loop
 from cnntrain.commands.setup import Job, load_job
-from cnntrain.commands.words import read_eval
 from cnntrain.data import Loader
 from cnntrain.data.files import widened
 from cnntrain.files import write_atomic
+from cnntrain.paths import shown
 from cnntrain.report import Report
+from cnntrain.report.words import short_path
 from cnntrain.tta import Views
+from cnntrain.wishes import read_eval
 
 
 def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
@@ -22,7 +24,7 @@ def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
 
     Args:
         target: a run folder, a checkpoint folder or its state.pt.
-        words: tta=, out= (commands/words.py), and overrides of the run's config.
+        words: tta=, out= (wishes.py), and overrides of the run's config.
 
     Returns:
         "checkpoint"; "tta" (names) and "views" (how many) where views are averaged; of each split its scores, of the
@@ -43,11 +45,12 @@ def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
                 loader = widened(loader, job.settings.data, job.device)
             results[split] = _score(job, loader, views, report, "testing" if split == "test" else "validating")
         report.scores(results)
+        if wishes.out:
+            write_atomic(wishes.out, json.dumps(results, indent=2) + "\n", word="out=FILE.json")
+            report.say(f"wrote {shown(short_path(wishes.out))}", copied=True)
+        return results
     finally:
         report.close()
-    if wishes.out:
-        write_atomic(wishes.out, json.dumps(results, indent=2) + "\n", word="out=FILE.json")
-    return results
 
 
 def _score(job: Job, loader: Loader, views: Views | None, report: Report, phase: str) -> dict[str, Any]:

@@ -13,11 +13,11 @@ from cnntrain.data import Loader
 from cnntrain.explain import excite, features, filters, gradcam, maps, shift
 from cnntrain.explain.gallery import WORD, Gallery
 from cnntrain.explain.subject import Subject, Unsuited, at_rest, read_files, spread
-from cnntrain.explain.words import Wishes, read_words
 from cnntrain.files import write_atomic
 from cnntrain.report import Report
 from cnntrain.report.sheet import Rgb
 from cnntrain.report.words import aligned, short_path
+from cnntrain.wishes import ExplainWishes, read_explain
 
 MOST_SHIFTED = {True: 10_000, False: 2_000}  # images, small ones and large ones: each is run seventeen times
 
@@ -28,7 +28,7 @@ def explain(target: Path, overrides: list[str]) -> dict[str, Any]:
     Returns:
         "checkpoint", "split", "pictures" (paths), "left_out" (part -> reason) and "shift" (a dict for each length).
     """
-    wishes, overrides = read_words(overrides)
+    wishes, overrides = read_explain(overrides)
     report = Report(None, tensorboard=False)
     try:
         folder, state, job = load_job(target, overrides, report)
@@ -49,7 +49,7 @@ def explain(target: Path, overrides: list[str]) -> dict[str, Any]:
 class _Work:
     """One call: the network, its images, and what was made of them so far."""
 
-    def __init__(self, wishes: Wishes, job: Job, step: int, report: Report) -> None:
+    def __init__(self, wishes: ExplainWishes, job: Job, step: int, report: Report) -> None:
         self.wishes, self.job, self.report = wishes, job, report
         self.split = "test" if job.data.test else "validation"
         loader = job.data.test or job.data.val
@@ -176,7 +176,7 @@ class _Work:
         self.results["shift"] = [vars(row) for row in rows]
 
 
-def _subject(wishes: Wishes, job: Job, loader: Loader, step: int) -> Subject:
+def _subject(wishes: ExplainWishes, job: Job, loader: Loader, step: int) -> Subject:
     """The network with the images that were asked for."""
     data = job.data
     classes = [f"class {name}" if name.isdecimal() else name for name in data.classes]  # a bare 7 could mean anything

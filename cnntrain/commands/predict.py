@@ -13,15 +13,16 @@ from torch import Tensor
 
 from cnntrain import device as machine
 from cnntrain.commands.setup import Job, load_job
-from cnntrain.commands.words import PredictWishes, read_predict
 from cnntrain.data.files import FileDecoder, find_files, stream
 from cnntrain.data.view import View
 from cnntrain.errors import DataError
 from cnntrain.files import write_atomic
+from cnntrain.paths import shown
 from cnntrain.report import Report
 from cnntrain.report.predictions import Prediction, as_csv, as_json, summary, table
 from cnntrain.report.words import short_path
 from cnntrain.tta import Views, averaged
+from cnntrain.wishes import PredictWishes, read_predict
 
 MOST_LINES, FIRST_LINES = 40, 20  # more images than the one are told as the other and a summary
 MOST_SKIPPED = 10  # bad files that are listed
@@ -33,7 +34,7 @@ def predict(target: Path, words: list[str]) -> dict[str, Any]:
 
     Args:
         target: a run folder, a checkpoint folder or its state.pt.
-        words: images=, tta=, top=, out= (commands/words.py), and overrides of the run's config.
+        words: images=, tta=, top=, out= (wishes.py), and overrides of the run's config.
 
     Returns:
         "checkpoint", "tta" (names), "views" (how many), "images" (how many), "classes" (name -> images), and "skipped"
@@ -88,13 +89,13 @@ class _Work:
                 self.report.advance(len(numbers))
         self.report.end_phase()
         self.values, self.labels = (torch.cat(part) for part in zip(*found, strict=True))
-        good = [index for index in range(len(self.paths)) if index not in self.decoder.bad]
-        if not good:
+        bad = self.decoder.bad
+        self.good = [index for index in range(len(self.paths)) if index not in bad]
+        if not self.good:
             file, reason = self.decoder.skipped[0]
             raise DataError(
                 f"images: none of {len(self.paths)} can be decoded, the first {file}: {reason}; give others"
             )
-        self.good = good
 
     def _forward(self) -> Callable[[Tensor], Tensor]:
         job = self.job
@@ -130,8 +131,8 @@ class _Work:
             ("network", f"{settings.model.name}, {len(data.classes):,} classes"),
             ("images", f"{len(self.paths):,}, seen as {data.eval_size} x {data.eval_size} pixels"),
         ]
-        rows += [("ignored", ", ".join(f"{count} x {kind}" for kind, count in sorted(self.ignored.items())))]
-        rows += [("tta", str(self.views))]
+        rows.append(("ignored", ", ".join(f"{count} x {kind}" for kind, count in sorted(self.ignored.items()))))
+        rows.append(("tta", str(self.views)))
         self.report.header(short_path(folder), [(name, value) for name, value in rows if value])
 
     def tell(self) -> None:
@@ -162,7 +163,7 @@ class _Work:
         else:
             content = json.dumps(results | {"predictions": as_json(self.predictions(most))}, indent=2) + "\n"
         write_atomic(out, content, word="out=FILE.csv")
-        self.report.say(f"written: {short_path(out)}", copied=True)
+        self.report.say(f"wrote {shown(short_path(out))}", copied=True)
 
     def results(self, folder: Path) -> dict[str, Any]:
         """See predict."""

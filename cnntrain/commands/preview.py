@@ -3,7 +3,6 @@
 import io
 import re
 import shlex
-import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -11,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnntrain import runfolder
-from cnntrain.faults import ConfigErrors
 from cnntrain.files import file_system_error, write_atomic
-from cnntrain.paths import expanded, shown
+from cnntrain.paths import shown
 from cnntrain.settings import Settings
 from cnntrain.settings.data import Sampling
+from cnntrain.wishes import PreviewWishes
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,51 +23,49 @@ if TYPE_CHECKING:
     from cnntrain.commands.setup import Job
     from cnntrain.commands.strips import Strip
 
-IMAGES, MOST_IMAGES = 8, 12
 HOME, WORD = Path("outputs/preview"), "out=DIR"
-SCREEN = 80  # columns
 MOST_SCALARS = 300  # steps that TensorBoard gets
 
 
-def preview(settings: Settings, own: dict[str, str], words: Sequence[str]) -> Path:
+def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> Path:
     """Draw the sheet and the schedule, write them with a TensorBoard page, and say what was composed.
 
     Args:
-        own: the command's own words: `images` (how many) and `out` (the folder to write).
-        words: the other ones, as the user gave them to train with.
+        wishes: how many images, and the folder to write.
+        words: the other ones of the command line, to train with.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigErrors: words with wrong values, or an `out` that holds something already.
         ConfigError: settings that do not fit the data.
         FileSystemError: the folder cannot be written.
     """
-    count, out = read(own)
     from cnntrain.commands.course import Course
     from cnntrain.commands.setup import build_job
     from cnntrain.commands.strips import Sample, sheet
     from cnntrain.report import Report
-    from cnntrain.report.words import short_path
+    from cnntrain.report.words import short_path, wrapped
 
     report = Report(None, tensorboard=False)
     unscored = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
     job = build_job(unscored, report.say, splits=("train",))
-    strips, course = list(Sample(job, count).strips()), Course(job)
+    strips, course = list(Sample(job, wishes.images).strips()), Course(job)
     source = _source(settings)
     typed = shlex.join(["cnntrain", "preview", *words])
     picture = sheet(strips, f"What the network sees of {source}", _notes(job), typed).draw()
     curves = course.curves(f"Schedule: {settings.model.name} on {source}").draw()
 
-    folder = _make(out, source)
+    folder = _make(wishes.out, source)
     files = {"sheet.png": picture, "schedule.png": curves}
     for name, image in files.items():
         write_atomic(folder / name, _png(image), word=WORD)
     _write_events(folder, strips, course, curves)
-    report.header(f"preview: {settings.model.name} on {source}", _wrapped(_facts(job, course)))
-    for line in (*job.notes, *job.warnings):
-        report.say("\n".join(textwrap.wrap(line, SCREEN, subsequent_indent="  ", break_on_hyphens=False)))
+    report.header(f"preview: {settings.model.name} on {source}", wrapped(_facts(job, course)))
+    for note in job.notes:
+        report.say(note)
+    for warning in job.warnings:
+        report.warn(warning)
     for name in files:
         report.say(f"wrote {shown(short_path(folder / name))}", copied=True)
     report.say("next  " + shlex.join(["cnntrain", "train", *words]), copied=True)
@@ -77,30 +74,7 @@ def preview(settings: Settings, own: dict[str, str], words: Sequence[str]) -> Pa
     return folder
 
 
-# --- the words -------------------------------------------------------------------------------------------------------
-
-
-def read(own: dict[str, str]) -> tuple[int, Path | None]:
-    """How many images, and the folder to write, None for a new one of its own.
-
-    Raises:
-        ConfigErrors: with all faults of the words.
-    """
-    text, name = own.get("images", str(IMAGES)), own.get("out")
-    found = []
-    count = int(text) if text.isdecimal() else 0
-    if not 1 <= count <= MOST_IMAGES:
-        found.append(f"images: must be a whole number from 1 to {MOST_IMAGES} (given {text or 'nothing'})")
-    out = None if name is None else expanded(name)
-    if name is not None and not name.strip():
-        found.append(f"out: must be the name of a folder (given nothing); write {WORD}")
-    elif out and out.exists() and not out.is_dir():
-        found.append(f"out: {shown(out)} is a file; give the name of a new folder, {WORD}")
-    elif out and out.is_dir() and any(out.iterdir()):
-        found.append(f"out: {shown(out)} is not empty; give the name of a new folder, {WORD}")
-    if found:
-        raise ConfigErrors(found)
-    return count, out
+# --- the folder ------------------------------------------------------------------------------------------------------
 
 
 def _make(out: Path | None, source: str) -> Path:
@@ -125,8 +99,7 @@ def _source(settings: Settings) -> str:
 
 def _facts(job: "Job", course: "Course") -> dict[str, str]:
     """What was composed, in the order in which the images meet it."""
-    from cnntrain import optim
-    from cnntrain.commands.strips import describe, mixing
+    from cnntrain.report.augmented import describe, mixing
 
     settings, data = job.settings, job.data
     assert data.train is not None
@@ -137,31 +110,20 @@ def _facts(job: "Job", course: "Course") -> dict[str, str]:
     }
     for stage in job.augment.stages:
         facts[stage.name] = ", ".join(describe(settings.augment, name) for name, _ in stage.pieces)
-    if not job.augment.stages:
+    if not job.augment.stages and not job.mix:
         facts["augment"] = "none: the images go to the network as they are"
     mean, std = (" ".join(f"{value:.3g}" for value in values) for values in (data.mean, data.std))
     facts["normalise"] = f"mean {mean}, std {std}"
-    if settings.augment.mixes:
+    if job.mix:
         facts["mix"] = ", ".join(describe(settings.augment, name) for name in mixing(settings.augment))
     if settings.loss.label_smoothing:
         facts["labels"] = f"smoothed by {settings.loss.label_smoothing:g}, on top of what the sheet shows"
-    _, rate = optim.scaled_rate(settings.optimizer, settings.data.batch_size * settings.trainer.accumulate)
-    facts["schedule"] = f"{settings.schedule.name}, learning rate {rate}"
+    facts["schedule"] = f"{settings.schedule.name}, learning rate {job.rate_words}"
     facts["run"] = course.words
     if course.drops:
         highest = f"rates up to {course.drops[-1]:g}" if len(course.drops) > 1 else f"rate {course.drops[-1]:g}"
         facts["drop"] = f"{highest}, {'rising from 0' if course.drops_rise else 'constant'}"
     return facts
-
-
-def _wrapped(facts: dict[str, str]) -> list[tuple[str, str]]:
-    """The facts in lines that fit the screen, frame and all."""
-    room = SCREEN - max(map(len, facts)) - 6
-    rows = []
-    for name, fact in facts.items():
-        first, *others = textwrap.wrap(fact, room, break_on_hyphens=False)
-        rows += [(name, first), *(("", line) for line in others)]
-    return rows
 
 
 def _notes(job: "Job") -> list[str]:
@@ -195,7 +157,7 @@ def _write_events(folder: Path, strips: "Sequence[Strip]", course: "Course", cur
         name = re.sub(r"\W+", "_", strip.tag)
         log.picture(f"preview/{number:02}_{name}", np.asarray(sheet([strip], strip.tag, (), "").draw()), 0)
     log.picture("schedule/curves", np.asarray(curves), 0)
-    every = max(1, len(course.points) // MOST_SCALARS)
+    every = -(-len(course.points) // MOST_SCALARS)
     for step in sorted({*course.points[::every], course.points[-1]}):
         log.scalars(course.scalars(step), step)
     log.close()

@@ -118,6 +118,11 @@ class Job:
         """The evaluation transform of a uint8 micro-batch."""
         return build_normalise(self.data.mean, self.data.std, channels_last=self.channels_last)
 
+    def as_images(self, inputs: Tensor) -> Tensor:
+        """Normalised inputs (N, C, S, S) as uint8 images again, on the host."""
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))
+        return ((inputs.cpu() * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
+
     @property
     def parameters(self) -> int:
         return sum(parameter.numel() for parameter in self.model.parameters())
@@ -130,7 +135,6 @@ class Job:
             "classes": list(data.classes),
             "channels": data.channels,
             "image_size": data.image_size,
-            "eval_size": data.eval_size,
             "mean": list(data.mean),
             "std": list(data.std),
             "data_fingerprint": data.fingerprint,

@@ -5,11 +5,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cnntrain import device as machine
 from cnntrain.commands.setup import Job
 from cnntrain.report import Report
+from cnntrain.report.augmented import described, shares
+from cnntrain.report.words import wrapped
 from cnntrain.settings import Settings
 
 
@@ -18,37 +18,45 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
     settings, data, trainer = job.settings, job.data, job.settings.trainer
     splits = {"train": data.train, "val": data.val, "test": data.test}
     sizes = ", ".join(f"{name} {loader.images:,}" for name, loader in splits.items() if loader)
-    batch = f"{settings.data.batch_size} x {trainer.accumulate}" if trainer.accumulate > 1 else settings.data.batch_size
+    first, full = job.plan.stage(0).batch_size, settings.data.batch_size
+    batch = str(full) if first == full else f"{first} to {full}"  # of images that grow
+    batch += f" x {trainer.accumulate}" if trainer.accumulate > 1 else ""
     layout = "channels_last" if job.channels_last else "contiguous"
     decay = f"weight decay {settings.optimizer.weight_decay:g}"
     rows = {
         "model": f"{settings.model.name}, {job.parameters:,} parameters",
         "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}; {sizes}",
-        "augment": ", ".join(settings.augment.pieces) or "none",
+        "augment": described(settings.augment),
         "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
         "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
-        "folder": str(folder),
     }
-    report.header(f"{settings.model.name} on {data.name}", list(rows.items()))
+    report.header(f"{settings.model.name} on {data.name}", [*wrapped(rows), ("folder", str(folder))])
     for note in job.notes:
         report.say(note)
+    if (weights := job.loss.class_weights) is not None:
+        report.say(f"class weights: {weights.min():.3g} to {weights.max():.3g}, 1 on average over the training images")
     for warning in job.warnings:
         report.warn(warning)
 
 
 def show_samples(job: Job, report: Report) -> None:
-    """Augmented training images and the graph of the model, for TensorBoard."""
+    """Training images as the network gets them, and the graph of the model, for TensorBoard."""
     data = job.data
     assert data.train is not None
     stage = job.plan.stage(0)
     with closing(data.train.at(stage.batch_size, stage.image_size).batches()) as batches:
         images, labels = next(batches)
     job.model.eval()  # tracing must move neither batch statistics nor random streams
-    inputs = job.augment(images, job.moment(0, 0))[:32]
-    mean, std = (torch.tensor(values, device=job.device).view(-1, 1, 1) for values in (data.mean, data.std))
-    pictures = ((inputs * std + mean).clamp(0, 1) * 255).round().to(torch.uint8).cpu()
-    report.pictures("train/images", pictures, [data.classes[label] for label in labels[:32].tolist()])
+    views, moment = job.settings.augment.views, job.moment(0, 0)
+    many = min(len(labels), 32 if views == 1 else 8)  # the grid has 8 columns: one row of each view
+    inputs = job.augment(images, moment)
+    captions = [data.classes[label] for label in labels[:many].tolist()] * views
+    if job.mix:
+        inputs, targets = job.mix(inputs, labels, moment)
+        captions = ["\n".join(lines) for lines in shares(targets[:many], data.classes)]
+    inputs = inputs.unflatten(0, (views, -1))[:, :many].flatten(0, 1)
+    report.pictures("train/images", job.as_images(inputs), captions)
     report.graph(job.model, inputs[:1])
 
 
@@ -68,8 +76,9 @@ def next_commands(settings: Settings, folder: Path) -> list[str]:
     logs = folder.parents[2] if len(folder.parents) > 2 and folder.parents[2].name == "outputs" else folder
     name = shlex.quote(str(folder))
     code = f" model.name={settings.model.name}" if ":" in settings.model.name else ""
+    own = f" augment.own.name={settings.augment.own.name}" if settings.augment.own else ""
     return [
         f"cnntrain eval {name}{code}",
-        f"cnntrain resume {name} trainer.epochs={settings.trainer.epochs * 2}{code}",
+        f"cnntrain resume {name} trainer.epochs={settings.trainer.epochs * 2}{code}{own}",
         f"tensorboard --logdir {shlex.quote(str(logs))}",
     ]

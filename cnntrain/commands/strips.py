@@ -1,22 +1,18 @@
 """Some training images on their way through the composed augmentation: the sheet of a preview."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
-from enum import Enum
-from typing import Any
+from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cnntrain.augment import Moment
 from cnntrain.commands.setup import Job
 from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader
 from cnntrain.data.view import View
 from cnntrain.explain.subject import spread
+from cnntrain.report.augmented import class_name, describe, mixing, shares
 from cnntrain.report.letters import wrap
 from cnntrain.report.sheet import GAP, LINE, LONGEST_LABEL, MARGIN, SMALL, Row, Sheet, Tile, at_side, rgb
-from cnntrain.settings.augment import AugmentSettings
 
 DRAWS = 8  # epochs that one image is shown in, at least
 OTHER_EPOCHS = 2  # in which mixed images are shown again
@@ -62,7 +58,7 @@ class Sample:
         least = 2 if job.mix else 1  # one image alone is not mixed
         self.indices = _in_turns(train.labels, spread(train.labels, min(max(count, least), train.images)))
         self.labels = train.labels[self.indices].to(job.device)
-        self.names = [(self._name(label),) for label in self.labels.tolist()]
+        self.names = [(class_name(job.data.classes[label]),) for label in self.labels.tolist()]
 
     def strips(self) -> Iterator[Strip]:
         """The images as they are, after each stage, as the network gets them, mixed, and once more in other epochs."""
@@ -95,14 +91,16 @@ class Sample:
         inputs, _ = self._input(0, mixed=False)
         ranges = [(f"{image.min():.2f} to {image.max():.2f}",) for image in inputs]
         yield from self._versions(
-            "network input", ["normalised, and shown as an image again"], self._shown(inputs), ranges
+            "network input", ["normalised, and shown as an image again"], self.job.as_images(inputs), ranges
         )
 
     def chain(self, epoch: int, name: str, words: list[str]) -> Iterator[Strip]:
         """What the network gets in an epoch (from 0), mixed where the config mixes, with the labels."""
         inputs, targets = self._input(epoch, mixed=True)
-        captions = self.shares(targets) if self.job.mix else self.names * (len(inputs) // len(self.names))
-        for number, strip in enumerate(self._versions(name, words, self._shown(inputs), captions)):
+        captions = (
+            shares(targets, self.job.data.classes) if self.job.mix else self.names * (len(inputs) // len(self.names))
+        )
+        for number, strip in enumerate(self._versions(name, words, self.job.as_images(inputs), captions)):
             yield replace(strip, apart=epoch == 1 and number == 0)
 
     def one_image(self) -> Strip:
@@ -111,7 +109,7 @@ class Sample:
         count = min(epochs, max(DRAWS, len(self.indices)))
         grows = job.settings.augment.progressive is not None
         chosen = [round(number * (epochs - 1) / (count - 1)) for number in range(count)] if grows else range(count)
-        images = [self._shown(self._input(epoch, mixed=False)[0])[-len(self.indices)] for epoch in chosen]
+        images = [self.job.as_images(self._input(epoch, mixed=False)[0])[-len(self.indices)] for epoch in chosen]
         sizes = [(f"{image.shape[-1]} pixels",) if grows else () for image in images]
         captions = [(f"epoch {epoch + 1}", *size) for epoch, size in zip(chosen, sizes, strict=True)]
         words = [f"the first, in {count} epochs" + (", before mixing" if job.mix else "")]
@@ -123,20 +121,6 @@ class Sample:
         size = job.plan.stage(epoch).image_size
         return Moment(job.device, job.settings.seed, epoch, 0, image_size=size, indices=self.indices)
 
-    def shares(self, targets: Tensor) -> list[tuple[str, ...]]:
-        """The classes of each target, float (N, K) or int64 (N,), by falling weight: `0.62 cat`, `+ 0.38 dog`.
-
-        Weights that would be written as 0.00 are left out.
-        """
-        classes = len(self.job.data.classes)
-        weights = targets if targets.ndim == 2 else functional.one_hot(targets, classes)
-        found = []
-        for row in weights.tolist():
-            labels = sorted((label for label in range(classes) if row[label] >= 0.005), key=lambda label: -row[label])
-            first, *others = (f"{row[label]:.2f} {self._name(label)}" for label in labels)
-            found.append((first, *(f"+ {words}" for words in others)))
-        return found
-
     def _versions(
         self, name: str, words: list[str], images: Tensor, captions: Sequence[tuple[str, ...]] = ()
     ) -> Iterator[Strip]:
@@ -146,10 +130,6 @@ class Sample:
             version = VERSIONS[first // count] if len(images) > count else ""
             own = captions[first : first + count] or [()] * count
             yield Strip(name, words, list(images[first : first + count]), own, version)
-
-    def _name(self, label: int) -> str:
-        name = self.job.data.classes[label]
-        return f"class {name}" if name.isdecimal() else name  # a bare 7 could mean anything
 
     def _seen(self, epoch: int) -> Tensor:
         """What the loader gives in an epoch, uint8 (N, C, S, S): of a folder, random crops may be cut already."""
@@ -163,11 +143,6 @@ class Sample:
         if mixed and self.job.mix:
             inputs, targets = self.job.mix(inputs, targets, moment)
         return inputs.cpu(), targets.cpu()
-
-    def _shown(self, inputs: Tensor) -> Tensor:
-        """Normalised inputs as uint8 images again."""
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.job.data.mean, self.job.data.std))
-        return ((inputs * std + mean).clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def _in_turns(labels: Tensor, indices: Tensor) -> Tensor:
@@ -195,7 +170,7 @@ def sheet(strips: Sequence[Strip], title: str, notes: Sequence[str], footer: str
     side = size * max(room // size, -(-SMALLEST_SIDE // size)) if size <= room else room
     rows = [
         Row(
-            _wrapped([strip.name, strip.version, *strip.words])[: side // LINE],
+            _beside(strip, side // LINE),
             [
                 Tile(at_side(rgb(image), side), captions)
                 for image, captions in zip(strip.images, strip.captions, strict=True)
@@ -207,36 +182,14 @@ def sheet(strips: Sequence[Strip], title: str, notes: Sequence[str], footer: str
     return Sheet(title, notes, footer, rows, side)
 
 
+def _beside(strip: Strip, most: int) -> list[str]:
+    """The words beside a row, in at most so many lines: where they are too many, pieces go without their numbers."""
+    lines = _wrapped([strip.name, strip.version, *strip.words])
+    if len(lines) > most:
+        lines = _wrapped([strip.name, strip.version, ", ".join(word.partition(" ")[0] for word in strip.words)])
+    return lines[:most]
+
+
 def _wrapped(words: Sequence[str]) -> list[str]:
-    """The words beside a row, in lines."""
+    """Words in lines of the width that is left beside a row."""
     return [line for text in words if text for line in wrap(text, LONGEST_LABEL - GAP, SMALL)]
-
-
-def mixing(settings: AugmentSettings) -> list[str]:
-    """The pieces that mix images, and what they share."""
-    return [name for name in ("mixup", "cutmix", "mix") if getattr(settings, name) is not None]
-
-
-def describe(settings: AugmentSettings, piece: str) -> str:
-    """A piece with those of its numbers that do something: `pad_crop padding=4 mode=reflect`."""
-    chosen = getattr(settings, piece)
-    values = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name != "interpolation"}
-    if piece == "mix" and (settings.mixup is None or settings.cutmix is None):
-        del values["switch_p"]
-    words = [f"{key}={_value(value)}" for key, value in values.items() if _acts(key, value)]
-    return " ".join([piece, *words])
-
-
-def _acts(key: str, value: Any) -> bool:
-    idle = {"p": 1.0, "scale": [1.0, 1.0], "depth": -1, "all_ops": True, "off_epoch": None}
-    return value not in (0, {}) and value != idle.get(key, ())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ",".join(_value(item) for item in value) + "]"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Enum):
-        return value.name
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -4,15 +4,14 @@ import csv
 import io
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnntrain.errors import ConfigError
 from cnntrain.files import write_atomic
 from cnntrain.models.catalogue import catalogue
-from cnntrain.paths import out_file, shown
+from cnntrain.paths import shown
 from cnntrain.settings import Settings
 from cnntrain.settings.nets import NATIVE
+from cnntrain.wishes import SummaryWishes
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -37,27 +36,20 @@ COLUMNS = (
 _PLAIN = {"·": "*", "⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "…": "."}
 
 
-def summary(settings: Settings, own: dict[str, str], *, data_named: bool, option: str | None = None) -> None:
+def summary(settings: Settings, wishes: SummaryWishes, *, data_named: bool, option: str | None = None) -> None:
     """Print the layers and totals of a network.
 
     Args:
         settings: of which the model and the looks of the images count.
-        own: the command's own words: `formulas` (true or false) and `out` (a CSV file to write).
+        wishes: whether formulas are shown, and a CSV file to write.
         data_named: the user named a data set; else the images are those that the network was made for.
         option: the file of conf/model/ that was chosen, where that is known.
 
     Raises:
-        ConfigError: a word with a wrong value, or a network that cannot be built.
+        ConfigError: a network that cannot be built.
         FileSystemError: `out` cannot be written.
     """
-    formulas = own.get("formulas", "false").lower()
-    if formulas not in ("true", "false"):
-        raise ConfigError(f"formulas: must be true or false (given {own['formulas']})")
-    file = out_file(own["out"], "FILE.csv") if "out" in own else None
-    classes, channels, image_size = native_input(settings, data_named, option)
-    take_apart(
-        settings, out=file, formulas=formulas == "true", classes=classes, channels=channels, image_size=image_size
-    )
+    take_apart(settings, wishes, native_input(settings, data_named, option))
 
 
 def native_input(settings: Settings, data_named: bool, option: str | None = None) -> Sizes:
@@ -75,9 +67,7 @@ def native_input(settings: Settings, data_named: bool, option: str | None = None
     return classes, data.channels or channels, data.image_size or image_size
 
 
-def take_apart(
-    settings: Settings, *, out: Path | None, formulas: bool, classes: int, channels: int, image_size: int
-) -> None:
+def take_apart(settings: Settings, wishes: SummaryWishes, sizes: Sizes) -> None:
     """Build the network without memory for its weights, follow one image through it, and print what was seen."""
     import torch
     from rich.console import Console
@@ -87,6 +77,7 @@ def take_apart(
     from cnntrain.models import build_model
     from cnntrain.report.layers import LEGEND, table
 
+    classes, channels, image_size = sizes
     # A user's code may compute with its weights, which the meta device cannot.
     with torch.device("cpu" if ":" in settings.model.name else "meta"):
         model, notes = build_model(settings.model, classes=classes, channels=channels, image_size=image_size)
@@ -103,7 +94,7 @@ def take_apart(
         for line in textwrap.wrap(note, width, subsequent_indent="  ", break_on_hyphens=False):
             say(line)
     say("")
-    for line in table(model, rows, width, formulas=formulas):
+    for line in table(model, rows, width, formulas=wishes.formulas):
         say(line)
     say("")
     for line in [*totals(rows), "", *LEGEND]:
@@ -112,9 +103,9 @@ def take_apart(
         why = f"? the receptive field is not known from {lost.path} on: {lost.lost} moves pixels in ways of its own"
         for line in textwrap.wrap(why, width, break_on_hyphens=False):
             say(line, "dim")
-    if out:
-        write_atomic(out, as_csv(rows), word="out=FILE.csv")
-        say(f"wrote {shown(out)}")
+    if wishes.out:
+        write_atomic(wishes.out, as_csv(rows), word="out=FILE.csv")
+        say(f"wrote {shown(wishes.out)}")
 
 
 def totals(rows: Sequence["Row"]) -> list[str]:

@@ -4,9 +4,9 @@ import functools
 from collections.abc import Callable, Collection
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from cnntrain.augment.geometry import resize
 from cnntrain.data import sets, statistics
 from cnntrain.data.build_folder import image_folder
 from cnntrain.data.common import (
@@ -162,5 +162,5 @@ def resize_batch(images: Tensor, size: int) -> Tensor:
         return images
     resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
     for source, target in zip(images.split(1000), resized.split(1000), strict=True):
-        target.copy_(F.interpolate(source, (size, size), mode="bilinear", antialias=True, align_corners=False))
+        target.copy_(resize(source, size))
     return resized

@@ -16,6 +16,12 @@ REFRESHES_PER_SECOND = 5  # each takes about a millisecond, on rich's own thread
 WIDEST_FRAME = 100  # columns
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line, which knows an exit code for it; rich would exit with 1."""
+        raise BrokenPipeError
+
+
 class Screen:
     """The terminal, or plain lines where the output is none; every line also goes to `log` as plain text.
 
@@ -25,7 +31,7 @@ class Screen:
     """
 
     def __init__(self, log: TextIO | None = None, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or _Console(highlight=False)
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.bar = Bar()
         self.log = log

@@ -15,20 +15,26 @@ SMALLEST_MARGIN = 72  # pixels, for the words in the corner
 
 
 def grid(images: NDArray[np.uint8], captions: Sequence[str]) -> NDArray[np.uint8]:
-    """An RGB picture (H, W, 3) of images (N, C, S, S), uint8, C 1 or 3, each above its caption; small ones enlarged."""
+    """An RGB picture (H, W, 3) of images (N, C, S, S), uint8, C 1 or 3, each above its caption; small ones enlarged.
+
+    A caption may have several lines.
+    """
     count, _, height, width = images.shape
+    lines = [caption.split("\n") for caption in captions]
     scale = max(1, -(-SMALLEST_TILE // min(height, width)))
-    tile_width, tile_height = width * scale + TILE_GAP, height * scale + TILE_GAP + CAPTION
+    tile_width, tile_height = width * scale + TILE_GAP, height * scale + TILE_GAP + CAPTION * max(map(len, lines))
     columns = min(count, 8)
     picture = Image.new(
         "RGB", (columns * tile_width + TILE_GAP, -(-count // columns) * tile_height + TILE_GAP), BACKGROUND
     )
-    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for index, (image, caption) in enumerate(zip(images, lines, strict=True)):
         left, top = TILE_GAP + index % columns * tile_width, TILE_GAP + index // columns * tile_height
         rgb = np.broadcast_to(image, (3, height, width)).transpose(1, 2, 0)
         tile = Image.fromarray(np.ascontiguousarray(rgb))
         picture.paste(tile.resize((width * scale, height * scale), Image.Resampling.NEAREST), (left, top))
-        write(picture, (left, top + height * scale + 1), fit(caption, width * scale, SMALL), SMALL)
+        for number, line in enumerate(caption):
+            place = (left, top + height * scale + 1 + number * CAPTION)
+            write(picture, place, fit(line, width * scale, SMALL), SMALL)
     return np.asarray(picture)
 
 

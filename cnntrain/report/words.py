@@ -2,6 +2,7 @@
 
 import math
 import os
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         )
         for row in rows
     ]
+
+
+def wrapped(facts: dict[str, str], width: int = 80) -> list[tuple[str, str]]:
+    """Named facts, those too long for one line in several, so that they fit the screen, frame and all."""
+    room = width - max(map(len, facts)) - 6
+    rows = []
+    for name, fact in facts.items():
+        first, *others = textwrap.wrap(fact, room, break_on_hyphens=False)
+        rows += [(name, first), *(("", line) for line in others)]
+    return rows
 
 
 def table_head(row: dict[str, Any], epochs: int) -> str:

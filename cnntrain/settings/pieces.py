@@ -164,7 +164,7 @@ class InvertSettings:
 
 @dataclass
 class PosterizeSettings:
-    bits: int = number(4, ge=0, le=8)  # kept of the 8 of each channel
+    bits: int = number(4, ge=0, le=7)  # kept of the 8 of each channel
     p: float = number(0.5, ge=0, le=1)
 
 
@@ -188,6 +188,10 @@ class AutocontrastSettings:
 class SharpnessSettings:
     factor: float = number(2.0, ge=0)  # 0 blurs, 1 changes nothing
     p: float = number(0.5, ge=0, le=1)
+
+    def faults(self) -> list[Fault]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        return [("factor", self.factor, "below 1 to blur or above 1 to sharpen")] if self.factor == 1 else []
 
 
 @dataclass

@@ -31,7 +31,7 @@ class TrainerSettings:
     deterministic: bool = False  # only algorithms that repeat their bits, slower on a GPU
     accumulate: int = number(1, ge=1)  # micro-batches per step
     clip_norm: Optional[float] = number(None, gt=0)  # largest norm of the gradient
-    probe: int = number(1000, ge=0)  # training images, a tenth at most, scored without augmentation after each epoch
+    probe: int = number(1000, ge=0)  # training images (a tenth, or 100, at most) scored unaugmented after each epoch
     ema: Optional[float] = number(None, gt=0, lt=1)  # decay per step of the averaged weights; null: none
     early_stop: Optional[int] = number(None, ge=1)  # epochs without a better validation score before the end
     save_every: int = number(500, ge=1)  # steps between two saves of checkpoints/last, beside one per epoch
