@@ -202,7 +202,6 @@ def test_a_run_saved_before_the_menu_of_augmentation_is_still_understood(here):
     }.items():
         for key in keys:
             del plain[section][key]
-    del state["about"]["eval_size"]
     Path("older").mkdir()
     checkpoint.save(Path("older"), state, best=True)
     scores = [evaluate(Path(name), [])["test"] for name in ("digits", "older")]

@@ -21,11 +21,12 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
     first, full = job.plan.stage(0).batch_size, settings.data.batch_size
     batch = str(full) if first == full else f"{first} to {full}"  # of images that grow
     batch += f" x {trainer.accumulate}" if trainer.accumulate > 1 else ""
+    scored = f", scored at {data.eval_size}" if data.eval_size != data.image_size else ""
     layout = "channels_last" if job.channels_last else "contiguous"
     decay = f"weight decay {settings.optimizer.weight_decay:g}"
     rows = {
         "model": f"{settings.model.name}, {job.parameters:,} parameters",
-        "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}; {sizes}",
+        "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
         "augment": described(settings.augment),
         "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
         "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images",
