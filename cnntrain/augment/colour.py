@@ -125,27 +125,40 @@ def invert(images: Tensor, /) -> Tensor:
 @in_parts
 def equalize(images: Tensor, /) -> Tensor:
     """Spread the levels of each channel so that all are about equally frequent."""
-    index = images.to(torch.int64, memory_format=torch.contiguous_format).flatten(2)
-    pixels = index.shape[2]
-    counts = torch.zeros(*index.shape[:2], 256, dtype=torch.int32, device=images.device)
-    counts.scatter_add_(2, index, counts.new_ones(1).expand_as(index))
-    below = counts.cumsum(2, dtype=torch.int32) - counts
-    step = (below * (below < pixels)).amax(2, keepdim=True) // 255  # the highest level that occurs does not count
+    count, channels, height, width = images.shape
+    rows, pixels = as_rows(images), height * width
+    # Each channel of each image has a table of its own, all in one line; this is where the levels stand in it.
+    tables = torch.arange(0, count * channels * 256, 256, dtype=torch.int32, device=images.device)
+    index = (rows.to(torch.int32) + _along_rows(tables, rows, width)).flatten()
+    counts = torch.zeros(len(tables) * 256, dtype=torch.int32, device=images.device)
+    counts = counts.index_add_(0, index, counts.new_ones(1).expand_as(index)).view(-1, 256)
+    below = counts.cumsum(1, dtype=torch.int32) - counts
+    step = (below * (below < pixels)).amax(1, keepdim=True) // 255  # the highest level that occurs does not count
     # Floats divide 20 times as fast as integers on a CPU, and exactly up to 2**24 pixels.
     table = (below + step // 2).div(step.clamp_min(1)).clamp_max_(255).to(torch.int16)
     same = torch.arange(256, dtype=torch.int16, device=images.device)
     table = torch.where(step > 0, table, same).to(torch.uint8)
-    return laid_out_like(images, table.gather(2, index).view(images.shape))
+    return as_images(table.flatten().index_select(0, index).view(rows.shape), images)
 
 
 @in_parts
 def autocontrast(images: Tensor, /) -> Tensor:
     """Stretch the levels of each channel to 0..255."""
-    values = floats(images)
-    low, high = values.amin((2, 3), keepdim=True), values.amax((2, 3), keepdim=True)
+    width = images.shape[3]
+    rows = as_rows(images)
+    values = rows.to(torch.float32)
+    # Down the columns first, which is as fast in either layout; then along what is left of each channel.
+    low, high = values.amin(2).unflatten(2, (width, -1)).amin(2), values.amax(2).unflatten(2, (width, -1)).amax(2)
     flat = low == high
     scale = torch.where(flat, 1, (high - low).mul_(1 / 255))
-    return laid_out_like(images, levels(values.sub_(torch.where(flat, 0, low)).div_(scale)))
+    low, scale = (_along_rows(each, rows, width) for each in (torch.where(flat, 0, low), scale))
+    return as_images(levels(values.sub_(low).div_(scale)), images)
+
+
+def _along_rows(values: Tensor, rows: Tensor, width: int) -> Tensor:
+    """One value for each channel of each image, in their order, to be broadcast over what `as_rows` gave."""
+    count, planes, _, length = rows.shape
+    return values.view(count, planes, 1, 1, length // width).expand(-1, -1, -1, width, -1).flatten(3)
 
 
 @in_parts
