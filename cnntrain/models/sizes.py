@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from cnntrain.errors import ConfigError
-from cnntrain.guard import brief
 
 
 def check_size(model: nn.Module, channels: int, size: int, *, name: str, key: str) -> None:
@@ -26,6 +25,6 @@ def check_size(model: nn.Module, channels: int, size: int, *, name: str, key: st
             shapes(torch.zeros((2, channels, size, size), device="meta"))
     except Exception as error:  # a network can fail with anything
         raise ConfigError(
-            f"{key}: {name} does not take images of {size} pixels beside those of data.image_size ({brief(error)}); "
+            f"{key}: {name} does not take images of {size} pixels beside those of data.image_size; "
             f"leave it out, or choose a network that ends in a global pool, such as resnet18"
         ) from error
