@@ -203,8 +203,9 @@ def from_plain(plain: dict[str, Any], words: list[str] | tuple[str, ...] = (), s
         if override.is_sweep_override():
             found.append(f"{key}: takes one value here (given {overrides.given(override)})")
         elif (key in GROUPS and not isinstance(override.value(), dict)) or key.startswith("hydra"):
+            advice = "switch pieces off with augment.PIECE=null, or " if key == "augment" else ""
             found.append(
-                f"{key}: cannot be chosen again for a run that exists; start a new one with `cnntrain {key}=...`"
+                f"{key}: cannot be chosen again for a run that exists; {advice}start a new one with `cnntrain {key}=...`"
             )
         else:
             found += apply(tree, override, saved=True)

@@ -231,7 +231,10 @@ def test_overrides_of_a_saved_run_are_told_as_differences(tmp_path: Path, monkey
     ("words", "fault"),
     [
         (["model=resnet18"], "model: cannot be chosen again"),
-        (["augment=none"], "augment: cannot be chosen again"),
+        (
+            ["augment=none"],
+            "augment: cannot be chosen again for a run that exists; switch pieces off with augment.PIECE=null,",
+        ),
         (["hydra.run.dir=x"], "hydra.run.dir: cannot be chosen again"),
         (["trainer.epoch=3"], "did you mean trainer.epochs?"),
         (["trainer.epochs=0"], "trainer.epochs: must be a whole number >= 1 (given 0)"),
