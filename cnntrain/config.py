@@ -204,9 +204,8 @@ def from_plain(plain: dict[str, Any], words: list[str] | tuple[str, ...] = (), s
             found.append(f"{key}: takes one value here (given {overrides.given(override)})")
         elif (key in GROUPS and not isinstance(override.value(), dict)) or key.startswith("hydra"):
             advice = "switch pieces off with augment.PIECE=null, or " if key == "augment" else ""
-            found.append(
-                f"{key}: cannot be chosen again for a run that exists; {advice}start a new one with `cnntrain {key}=...`"
-            )
+            advice += f"start a new one with `cnntrain {key}=...`"
+            found.append(f"{key}: cannot be chosen again for a run that exists; {advice}")
         else:
             found += apply(tree, override, saved=True)
     if found:
