@@ -72,21 +72,26 @@ def test_a_run_leaves_what_the_readme_names(here):
     assert set(os.listdir("run/checkpoints")) >= {"last", "best"}
 
 
-def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_stopped(here, monkeypatch):
-    words = [*QUICK, "trainer.save_every=3", "trainer.ema=0.9", "augment=[pad_crop,randaugment,noise,mixup,cutmix]"]
-    assert run(*words, "hydra.run.dir=whole") == 0
-
+def run_killed(monkeypatch, when, *words):
+    """Run a command line that dies before the first step of which `when(progress)` is true."""
     step = loop.train_step
 
     def dies(run, task, *rest):
-        if run.progress.step == 7:
+        if when(run.progress):
             raise Killed
         step(run, task, *rest)
 
     monkeypatch.setattr(loop, "train_step", dies)
     with pytest.raises(Killed):
-        run(*words, "hydra.run.dir=killed")
+        run(*words)
     monkeypatch.setattr(loop, "train_step", step)
+
+
+def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_stopped(here, monkeypatch):
+    words = [*QUICK, "trainer.save_every=3", "trainer.ema=0.9", "augment=[pad_crop,randaugment,noise,mixup,cutmix]"]
+    assert run(*words, "hydra.run.dir=whole") == 0
+
+    run_killed(monkeypatch, lambda progress: progress.step == 7, *words, "hydra.run.dir=killed")
     assert checkpoint.load(here / "killed/checkpoints/last")["progress"]["step"] == 6
     assert run("resume", "killed") == 0
     assert results("killed")["weights_sha256"] == results("whole")["weights_sha256"]
@@ -266,17 +271,7 @@ def test_growing_images_resume_with_the_same_bits_and_need_a_network_for_any_siz
     words += ["augment=[alternating_flip,progressive]", "trainer.save_every=1"]
     assert run(*words, "hydra.run.dir=whole") == 0
     assert [row["epoch"] for row in rows("whole") if row["kind"] == "epoch"] == ["1", "2", "3"]
-    step = loop.train_step
-
-    def dies(run, task, *rest):
-        if run.progress.epoch == 1:
-            raise Killed
-        step(run, task, *rest)
-
-    monkeypatch.setattr(loop, "train_step", dies)
-    with pytest.raises(Killed):
-        run(*words, "hydra.run.dir=killed")
-    monkeypatch.setattr(loop, "train_step", step)
+    run_killed(monkeypatch, lambda progress: progress.epoch == 1, *words, "hydra.run.dir=killed")
     assert run("resume", "killed") == 0
     assert results("killed")["weights_sha256"] == results("whole")["weights_sha256"]
     capsys.readouterr()

@@ -53,7 +53,7 @@ class Course:
         if self.drops:
             values["schedule/drop_rate"] = self.drops[-1] * self.drop_factor(step)
         if self.job.settings.augment.progressive:
-            stage = self.job.plan.stage(self.epoch(step))
+            stage = self.job.plan.stage_at(step)
             values |= {"schedule/image_size": stage.image_size, "schedule/batch_size": stage.batch_size}
         return values
 
@@ -64,10 +64,6 @@ class Course:
         notes += [f"trainer.max_time={limit} may end the run earlier."] if limit else []
         firsts = [plan.first_step(epoch) for epoch in range(self.epochs + 1)]
         return Curves(title, notes, self.panels(), self.steps, firsts)
-
-    def epoch(self, step: int) -> int:
-        """The epoch, from 0, that a step belongs to."""
-        return int(self.job.plan.position(step) + 1e-9)
 
     def rate(self, step: int) -> float:
         """The learning rate of a step; with schedule=plateau as long as the loss falls."""

@@ -13,7 +13,7 @@ from cnntrain import checkpoint, config, optim
 from cnntrain import device as machine
 from cnntrain.augment import Augment, Moment, build_augment, build_normalise
 from cnntrain.augment.mix import Mix
-from cnntrain.data import Data, build_data
+from cnntrain.data import Data, Loader, build_data
 from cnntrain.data.files import data_without_images
 from cnntrain.errors import ConfigError, UnsafeError
 from cnntrain.losses import Loss, class_weights
@@ -106,12 +106,18 @@ class Job:
             settings.augment.augmix.jsd if settings.augment.augmix else 0.0,
         )
 
-    def moment(self, epoch: int, batch: int) -> Moment:
-        """What decides how a training micro-batch is augmented, counted from 0."""
-        stage, train = self.plan.stage(epoch), self.data.train
-        assert train is not None
-        indices = train.at(stage.batch_size, stage.image_size).indices(epoch, batch)
-        return Moment(self.device, self.settings.seed, epoch, batch, image_size=stage.image_size, indices=indices)
+    def loader(self, epoch: int) -> Loader:
+        """The training images as an epoch, counted from 0, shows them."""
+        stage = self.plan.stage(epoch)
+        assert self.data.train is not None
+        return self.data.train.at(stage.batch_size, stage.image_size)
+
+    def moment(self, epoch: int, batch: int, indices: Tensor | None = None) -> Moment:
+        """What decides how a training micro-batch, counted from 0, is augmented, or one of the images of `indices`."""
+        size = self.plan.stage(epoch).image_size
+        if indices is None:
+            indices = self.loader(epoch).indices(epoch, batch)
+        return Moment(self.device, self.settings.seed, epoch, batch, image_size=size, indices=indices)
 
     @property
     def normalise(self) -> Callable[[Tensor], Tensor]:

@@ -44,9 +44,7 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
 def show_samples(job: Job, report: Report) -> None:
     """Training images as the network gets them, and the graph of the model, for TensorBoard."""
     data = job.data
-    assert data.train is not None
-    stage = job.plan.stage(0)
-    with closing(data.train.at(stage.batch_size, stage.image_size).batches()) as batches:
+    with closing(job.loader(0).batches()) as batches:
         images, labels = next(batches)
     job.model.eval()  # tracing must move neither batch statistics nor random streams
     views, moment = job.settings.augment.views, job.moment(0, 0)

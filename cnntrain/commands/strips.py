@@ -117,9 +117,7 @@ class Sample:
 
     def moment(self, epoch: int) -> Moment:
         """What decides how the images are augmented in an epoch."""
-        job = self.job
-        size = job.plan.stage(epoch).image_size
-        return Moment(job.device, job.settings.seed, epoch, 0, image_size=size, indices=self.indices)
+        return self.job.moment(epoch, 0, self.indices)
 
     def _versions(
         self, name: str, words: list[str], images: Tensor, captions: Sequence[tuple[str, ...]] = ()
@@ -133,8 +131,7 @@ class Sample:
 
     def _seen(self, epoch: int) -> Tensor:
         """What the loader gives in an epoch, uint8 (N, C, S, S): of a folder, random crops may be cut already."""
-        stage = self.job.plan.stage(epoch)
-        return _picked(self.train.at(stage.batch_size, stage.image_size), self.indices, epoch)
+        return _picked(self.job.loader(epoch), self.indices, epoch)
 
     def _input(self, epoch: int, *, mixed: bool) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the network, on the host."""
