@@ -18,6 +18,11 @@ class Sampling(enum.Enum):
     balanced = "balanced"  # every class equally often
 
 
+class Interpolation(enum.Enum):
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
 class OnBadImage(enum.Enum):
     error = "error"
     skip = "skip"
@@ -28,18 +33,24 @@ class DataSettings:
     name: str = "???"  # digits | mnist | cifar10 | cifar100 | imagefolder
     root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
     download: bool = False
-    batch_size: int = number(64, ge=1)  # images of one micro-batch
-    image_size: Optional[int] = number(None, ge=4)  # pixels a side; null: the data set's own
+    batch_size: Optional[int] = number(64, ge=1)  # images of one micro-batch; null: by the number of training images
+    # Pixels a side; null: of files what the pretrained weights know, else 128; of other data sets their own.
+    image_size: Optional[int] = number(None, ge=4)
     # Pixels a side in validation and test; null: image_size. Larger than in training pays (arXiv 1906.06423).
     eval_size: Optional[int] = number(None, ge=4)
-    channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: the data set's own
+    channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: that of the pretrained weights, else the data set's
+    interpolation: Optional[Interpolation] = None  # of the resize; null: that of the pretrained weights, else bilinear
+    crop: Optional[float] = number(None, gt=0, le=1)  # of files, part of the short side seen in validation; null: the same, 0.875
     workers: Optional[int] = number(None, ge=0)  # decode threads of the stream loader; null: by cores
     loader: LoaderKind = LoaderKind.auto
     limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
+    per_class: Optional[int] = number(None, ge=1)  # train on so many images of each class at most
     sampling: Sampling = Sampling.natural  # how often an epoch shows each class
     val: Union[int, float] = number(0.1, gt=0)  # taken out of train where the data set has no val split
+    folds: Optional[int] = number(None, ge=2)  # val is one of so many stratified parts of train
+    fold: int = number(0, ge=0)  # which of them, from 0
     on_bad_image: OnBadImage = OnBadImage.error
-    mean: Optional[list[float]] = None  # per channel, in 0..1; null: the data set's statistics
+    mean: Optional[list[float]] = None  # per channel, in 0..1; null: those of the weights, else the data set's
     std: Optional[list[float]] = None
 
     def faults(self) -> list[tuple[str, Any, str]]:
@@ -53,6 +64,12 @@ class DataSettings:
             )
         if isinstance(self.val, float) and self.val >= 1:
             found.append(("val", self.val, "a fraction below 1.0, or a whole number of images (5000)"))
+        if self.limit is not None and self.per_class is not None:
+            found.append(("per_class", self.per_class, f"null with data.limit ({self.limit}); give one of the two"))
+        if self.folds is None and self.fold:
+            found.append(("fold", self.fold, "0 without data.folds, which says how many there are"))
+        if self.folds is not None and self.fold >= self.folds:
+            found.append(("fold", self.fold, f"below data.folds, from 0 to {self.folds - 1}"))
         if self.channels not in (None, 1, 3):
             found.append(("channels", self.channels, "1 or 3, or null for the data set's own"))
         for key in ("mean", "std"):

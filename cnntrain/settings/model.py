@@ -34,6 +34,34 @@ class DropSchedule(enum.Enum):
     linear = "linear"  # from 0 at the first step to the full rate at the end
 
 
+class Pool(enum.Enum):
+    avg = "avg"
+    max = "max"
+    avgmax = "avgmax"  # the mean of both
+
+
+class HeadInit(enum.Enum):
+    default = "default"  # torch's
+    zero = "zero"  # all classes equally likely at first; the encoder gets no gradient in the first step
+
+
+@dataclass
+class HeadSettings:
+    """What stands in place of the network's last layer; with the defaults, a layer like it."""
+
+    hidden: list[int] = field(default_factory=list)  # widths of layers before the last one
+    activation: str = "relu"  # after each of them: any of model=cnn
+    dropout: float = number(0.0, ge=0, lt=1)  # before each layer of the head
+    pool: Optional[Pool] = None  # how the last map becomes a vector; null: as published
+    init: HeadInit = HeadInit.default
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        if any(width < 1 for width in self.hidden):
+            return [("hidden", self.hidden, "a list of widths from 1 up, such as [256]")]
+        return []
+
+
 @dataclass
 class ModelSettings:
     name: str = "???"  # a name of `cnntrain models`, or my_pkg.nets:build
@@ -46,6 +74,11 @@ class ModelSettings:
     drop_block: Optional[float] = number(None, ge=0, lt=1)  # arXiv 1810.12890
     drop_schedule: DropSchedule = DropSchedule.constant  # of all drop rates, over the steps of the run
     aux_weight: float = number(0.0, ge=0)  # weight of each auxiliary classifier's loss; 0: built without them
+    pretrained: bool = False  # start from the library's own weights, where `weights` names no others
+    weights: Optional[str] = None  # .safetensors, .pt, .pth, a checkpoint or a run folder to start from
+    new_head: Optional[bool] = None  # null: unless the weights are those of a run on the same classes
+    allow_missing: list[str] = field(default_factory=list)  # patterns of tensors that the weights may lack
+    head: HeadSettings = field(default_factory=HeadSettings)
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
