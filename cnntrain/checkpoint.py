@@ -16,7 +16,7 @@ import pickle
 import shlex
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +124,20 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]
         f"{checkpoints}: no usable checkpoint, {len(found)} found, {len(faults)} damaged ({'; '.join(faults)}); "
         "restore one of these folders from a copy, or start a new run"
     )
+
+
+def read_tensors(path: Path, harmless: Sequence[Any] = ()) -> dict[str, Any]:
+    """What torch.save wrote to a file of any origin: containers and tensors, on the CPU.
+
+    Args:
+        harmless: classes and functions that may be called to rebuild other values.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds no dict.
+        UnsafeError: it holds other objects, such as a whole network.
+    """
+    with torch.serialization.safe_globals(list(harmless)):
+        return _unpickled(path, "cpu", "weights", "give the state dict of a network, or a .safetensors file")
 
 
 def find(target: Path) -> Path:
@@ -239,11 +253,14 @@ def _tidy(folder: Path) -> None:
 
 
 def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    path = folder / STATE
+    return _unpickled(folder / STATE, map_location, "training state", elsewhere(folder))
+
+
+def _unpickled(path: Path, map_location: str | torch.device, what: str, advice: str) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():  # on pickle protocols that we never write; the refusal below says enough
             warnings.simplefilter("ignore")
-            state = torch.load(path, map_location=map_location, weights_only=True)
+            content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeError(
             f"{path}: refused, it holds more than tensors and plain values and could run a stranger's code; "
@@ -251,10 +268,10 @@ def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, A
         ) from error
     except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
-        raise CheckpointError(f"{path}: no readable state ({reason}); {elsewhere(folder)}") from error
-    if not isinstance(state, dict):
-        raise CheckpointError(f"{path}: holds no training state but a {type(state).__name__}; {elsewhere(folder)}")
-    return state
+        raise CheckpointError(f"{path}: no readable {what} ({reason}); {advice}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds no {what} but a {type(content).__name__}; {advice}")
+    return content
 
 
 def _plain(value: Any, place: str) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import importlib
 import io
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnntrain import __version__
+from cnntrain.distributed import World, tells
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.guard import INTERRUPTED, guard
 from cnntrain.manual import COMMANDS, HELP
@@ -24,13 +26,16 @@ if TYPE_CHECKING:
 TERMINATED = 143
 # command -> module of commands/
 SAVED_RUN = {"resume": "resume", "eval": "evaluate", "predict": "predict", "explain": "explain"}
+SHARED = ("train", "resume")  # what several processes can do together
+
+guarded = functools.partial(guard, tells=tells)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; answers the exit code (errors.py lists them)."""
     words = list(sys.argv[1:] if argv is None else argv)
     answer: list[int] = []
-    return guard(lambda: answer.append(_run(words))) or answer[0]
+    return guarded(lambda: answer.append(_run(words))) or answer[0]
 
 
 def _run(words: list[str]) -> int:
@@ -43,15 +48,15 @@ def _run(words: list[str]) -> int:
     if command in HELP and ("--help" in words or "-h" in words):
         print(HELP[command], end="")
         return 0
+    if command not in SHARED and World.here().size > 1:
+        raise ConfigError(f"{command}: one process does this alone; start it without torchrun")
     if command in ("models", "filter"):
         _load(command)(words)
         return 0
     if command in SAVED_RUN:
         return _saved_run(command, words)
-    if command == "summary":
-        return _summary(words)
-    if command == "preview":
-        return _preview(words)
+    if command in (composed := {"summary": _summary, "preview": _preview, "compare": _compare}):
+        return composed[command](words)
     if "--help" in words or "-h" in words:
         print(_help())
         return 0
@@ -96,8 +101,9 @@ def _saved_run(command: str, words: list[str]) -> int:
     target, overrides = Path(words[0]), words[1:]
     _check_overrides(command, target, _overrides(command, overrides))
     function = _load(SAVED_RUN[command])
-    return guard(
-        lambda: function(target, overrides), lambda: target if command == "resume" and target.is_dir() else None
+    return guarded(
+        lambda: function(target, overrides),
+        lambda: target if command == "resume" and World.here().is_first and target.is_dir() else None,
     )
 
 
@@ -123,7 +129,7 @@ def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
         need_image_folder(Path(settings.data.root))
 
 
-# --- summary and preview ---------------------------------------------------------------------------------------------
+# --- summary, preview and compare ------------------------------------------------------------------------------------
 
 
 def _summary(words: list[str]) -> int:
@@ -151,15 +157,28 @@ def _preview(words: list[str]) -> int:
     return 0
 
 
+def _compare(words: list[str]) -> int:
+    """All runs are planned, and their faults found, before the first one starts."""
+    from cnntrain import comparison
+    from cnntrain.overrides import part_config_dir
+    from cnntrain.wishes import read_compare
+
+    wishes, overrides = read_compare(words)
+    overrides, config_dir = part_config_dir("compare", overrides)
+    runs = comparison.plan(overrides, config_dir)
+    for root in dict.fromkeys(run.settings.data.root for run in runs if run.settings.data.name == "imagefolder"):
+        need_image_folder(Path(root))
+    flags = ["--config-dir", config_dir] if config_dir else []
+    return int(_load("compare")(runs, wishes, words, flags))
+
+
 def _inspect(command: str, words: list[str], *more: str) -> tuple["DictConfig", list[str]]:
     """The config that the words compose, and those of them that are no flags."""
     from cnntrain import config
-    from cnntrain.overrides import open_mappings, read_flags
+    from cnntrain.overrides import part_config_dir
 
-    flags, overrides, asked = read_flags(words)
-    if extra := [word for word in flags if word != asked.config_dir and not word.startswith(("--config-dir", "-cd"))]:
-        raise ConfigError(f"{' '.join(extra)}: no flag of {command}; see cnntrain {command} --help")
-    return config.inspect([*open_mappings(overrides), *more], config_dir=asked.config_dir), overrides
+    overrides, config_dir = part_config_dir(command, words)
+    return config.inspect([*overrides, *more], config_dir=config_dir), overrides
 
 
 # --- train and check -------------------------------------------------------------------------------------------------
@@ -193,10 +212,12 @@ def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]
     if shows:
         return _call_hydra(flags, overrides, work)
     many = asked.multirun or config.is_multirun(tree)
+    if many and World.here().size > 1:
+        raise ConfigError("hydra.mode: several processes train one network (given MULTIRUN); start one run at a time")
     if tree.data.name == "imagefolder" and not many:  # the jobs of a sweep may each have a root of their own
         need_image_folder(expanded(tree.data.root))
     with contextlib.ExitStack() as stack:
-        if work is _check:
+        if work is _check or not World.here().is_first:  # neither leaves anything behind
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
         else:
             folder = _make_folder(tree, overrides, many)
@@ -258,7 +279,10 @@ def _job(tree: "DictConfig", work: Callable[[Any, Path, list[str]], Any]) -> tup
     if hydra_config.mode == RunMode.MULTIRUN:
         print(f"job {hydra_config.job.num}: {' '.join(overrides)}", flush=True)
     cwd = hydra_config.runtime.cwd  # of the user; hydra.job.chdir may have changed ours
-    code = guard(lambda: results.append(work(config.settle(tree, cwd), folder, overrides)), lambda: folder)
+    code = guarded(
+        lambda: results.append(work(config.settle(tree, cwd), folder, overrides)),
+        lambda: folder if World.here().is_first else None,
+    )
     with contextlib.suppress(OSError):
         folder.rmdir()  # only an empty one, of a job that failed before its first file
     validation = results[0].get("val") if results and isinstance(results[0], dict) else None
@@ -277,7 +301,7 @@ def _complete(words: list[str]) -> int:
         pass  # the shell wants the script
     elif len(typed) < 2 or (len(typed) == 2 and not line.endswith(" ")):
         print(" ".join(command for command in COMMANDS if command.startswith(first)))
-    elif first in ("train", "check", "summary", "preview"):
+    elif first in ("train", "check", "summary", "preview", "compare"):
         os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)\S+\s*", r"\1", line)
     elif first in COMMANDS:
         return 0  # the shell completes file names by itself

@@ -12,16 +12,22 @@ from typing import Any
 
 import torch
 
+from cnntrain.distributed import ALONE, World
 from cnntrain.errors import ConfigError
 from cnntrain.settings.trainer import Precision
 
 CGROUPS = Path("/sys/fs/cgroup")
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is cuda, else mps, else cpu; a named device that is not there is a ConfigError."""
+def choose_device(name: str, world: World = ALONE) -> torch.device:
+    """`auto` is cuda, else mps, else cpu; a named device that is not there is a ConfigError.
+
+    Of several processes, each takes the CUDA device of its own that its place on the machine gives it.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if world.size > 1:
+        name = _own_device(name, world)
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         there = f"{torch.cuda.device_count()} CUDA device(s) found" if torch.cuda.is_available() else "no CUDA found"
@@ -31,6 +37,27 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
     return device
+
+
+def _own_device(name: str, world: World) -> str:
+    """The device of one of several processes."""
+    device = torch.device(name)
+    if device.index is not None or device.type == "mps":
+        raise ConfigError(
+            f"trainer.device: {name} is a single device, and {world.size} processes were started; "
+            "use trainer.device=auto or cpu, or start one process"
+        )
+    if device.type == "cuda" and torch.cuda.is_available() and world.local_size > torch.cuda.device_count():
+        raise ConfigError(
+            f"trainer.device: {world.local_size} processes on this machine, and {torch.cuda.device_count()} CUDA "
+            "device(s); start as many processes as there are devices, or use trainer.device=cpu"
+        )
+    return f"{name}:{world.local_rank}" if device.type == "cuda" else name
+
+
+def exchange_backend() -> str:
+    """What carries the tensors of each kind of device between processes, as torch.distributed names it."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and torch.distributed.is_nccl_available() else "gloo"
 
 
 def describe_device(device: torch.device) -> str:
@@ -48,10 +75,13 @@ def set_threads(threads: int | None) -> None:
 
 
 def available_cores() -> int:
-    """Cores that this process may use: those it is bound to, but no more than its container has time for."""
+    """Cores that this process may use: those it is bound to, but no more than its container has time for.
+
+    Processes that train together on this machine share them evenly.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _cpu_quota()
-    return cores if quota is None else max(1, min(cores, math.ceil(quota)))
+    return max(1, (cores if quota is None else min(cores, math.ceil(quota))) // World.here().local_size)
 
 
 def _cpu_quota() -> float | None:
@@ -102,6 +132,12 @@ def seed_everything(seed: int, *, deterministic: bool) -> None:
     torch.use_deterministic_algorithms(deterministic)
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
+def seed_streams(*parts: int) -> None:
+    """Seed the global generators alone, from whole numbers."""
+    random.seed(mix_seed(*parts))
+    torch.manual_seed(mix_seed(*parts))
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:
@@ -185,14 +221,17 @@ def synchronize(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on the device; half of all memory where the system does not tell (macOS)."""
+    """Bytes that can still be had on the device; half of all memory where the system does not tell (macOS).
+
+    Processes that train together on this machine share those of the host evenly.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():
         for line in meminfo.read_text().splitlines():
             if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
+                return int(line.split()[1]) * 1024 // World.here().local_size
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 

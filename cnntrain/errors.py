@@ -34,6 +34,12 @@ class NonFiniteError(CnntrainError):
     exit_code = 5
 
 
+class FrozenError(CnntrainError):
+    """A weight or statistic that must not learn has moved."""
+
+    exit_code = 5
+
+
 class FileSystemError(CnntrainError):
     """A folder that cannot be written, or a full disk."""
 

@@ -85,6 +85,15 @@ def write_atomic(path: Path, content: str | bytes, *, word: str = RUN_DIR) -> No
         raise file_system_error(path, error, needed=len(data), word=word) from error
 
 
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal; OSError is the caller's to tell."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 class HashingFile:
     """A binary file for torch.save that hashes what is written, so that it is not read again for it.
 

@@ -15,22 +15,31 @@ READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
 MEMORY = "out of memory; make data.batch_size smaller, and trainer.accumulate larger by the same factor"
 
 
-def guard(work: Callable[[], Any], folder: Callable[[], Path | None] = lambda: None) -> int:
+def guard(
+    work: Callable[[], Any],
+    folder: Callable[[], Path | None] = lambda: None,
+    tells: Callable[[BaseException], bool] = lambda error: True,
+) -> int:
     """Do the work and answer its exit code; whatever goes wrong is told on stderr.
 
     Args:
         folder: where the traceback of a bug is to lie; None for the system's temporary folder.
+        tells: whether this process is the one that tells of an error, where several have met it.
     """
     try:
         work()
-    except KeyboardInterrupt:
-        say("interrupted at once; nothing more was saved")
+    except KeyboardInterrupt as error:
+        if tells(error):
+            say("interrupted at once; nothing more was saved")
         return INTERRUPTED
     except BrokenPipeError:
         sys.stdout = None  # the last flush would fail again
         return READER_GONE
     except Exception as error:
-        return _tell(error, folder())
+        fault = error if isinstance(error, CnntrainError) else _as_fault(error)
+        if tells(error):
+            _tell(error, fault, folder())
+        return fault.exit_code if fault else OUR_BUG
     return 0
 
 
@@ -39,15 +48,13 @@ def say(line: str) -> None:
     print(f"cnntrain: {line}", file=sys.stderr)
 
 
-def _tell(error: Exception, folder: Path | None) -> int:
-    fault = error if isinstance(error, CnntrainError) else _as_fault(error)
+def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) -> None:
     if fault is None:
         report = _save_traceback(folder)
         say(f"error: this is a bug of cnntrain ({brief(error)}); please report it with {report}")
-        return OUR_BUG
+        return
     for line in str(fault).splitlines():
         say(line if isinstance(fault, Interrupted) else f"error: {line}")
-    return fault.exit_code
 
 
 def _as_fault(error: Exception) -> CnntrainError | None:

@@ -13,7 +13,8 @@ from cnntrain import device as machine
 from cnntrain import optim
 from cnntrain.augment.moment import Moment
 from cnntrain.data.loaders import Loader
-from cnntrain.errors import CnntrainError, Interrupted, NonFiniteError
+from cnntrain.distributed import ALONE, World
+from cnntrain.errors import CnntrainError, FrozenError, Interrupted, NonFiniteError
 from cnntrain.losses import Loss
 from cnntrain.metrics import Window
 from cnntrain.models.drop import DropLayer, set_drop_factor
@@ -68,6 +69,7 @@ class Task:
     save: Callable[[dict[str, Any], bool], None]  # state, whether it is the best so far
     report: Reporter
     stop: StopFlag
+    recalibrate: Callable[[], None] | None = None  # measures the statistics of batch norms before each validation
 
     def total_steps(self, progress: Progress) -> int:
         """Steps of the whole run, to which the schedule is fitted."""
@@ -84,10 +86,13 @@ def train(run: Run, task: Task) -> str:
     """Train from the run's progress to its end, and answer why it ended.
 
     "epochs", "max_steps", "max_time" or "early_stop". `last` is saved every `save_every` steps and after each epoch,
-    and before an error or a signal ends the run; a non-finite loss leaves the last good checkpoint alone.
+    and before an error or a signal ends the run; a non-finite loss or a moved frozen weight leaves the last good
+    checkpoint alone.
 
     Raises:
         NonFiniteError: the loss or a weight became NaN or infinite.
+        FrozenError: a weight or statistic that must not learn has moved.
+        ConfigError: a layer group that learns received no gradient.
         Interrupted: a signal asked for the end.
     """
     clock = Clock(run.progress.seconds, task.trainer.max_seconds())
@@ -97,12 +102,15 @@ def train(run: Run, task: Task) -> str:
         while not ended:
             train_epoch(run, task, clock)
             ended = finish_epoch(run, task, clock)
-    except NonFiniteError:
+    except (NonFiniteError, FrozenError):
         raise
-    except CnntrainError:
-        run.progress.seconds = clock.seconds
-        run.check_finite()
-        task.save(run.state(), False)
+    except CnntrainError as error:
+        # A fault of one of several processes is its own: the others know nothing of it and cannot save with it.
+        if run.world.size == 1 or isinstance(error, Interrupted):
+            run.progress.seconds = clock.seconds
+            run.check_finite()
+            task.save(run.state(), False)
+            run.world.wait()
         raise
     return ended
 
@@ -113,7 +121,8 @@ def train_epoch(run: Run, task: Task, clock: Clock) -> None:
     loader = task.loader(progress.epoch)
     if progress.batch == 0:
         progress.epoch_started = clock.seconds
-    run.model.train()
+    for line in run.start_epoch():
+        report.say(line)
     report.start_epoch(progress.epoch + 1, settings.epochs, len(loader), progress.batch)
     total = task.total_steps(progress)
 
@@ -123,8 +132,9 @@ def train_epoch(run: Run, task: Task, clock: Clock) -> None:
         for micro_batches in in_groups(source, settings.accumulate):
             if progress.step >= total:
                 break
+            first = progress.batch
             train_step(run, task, loader, micro_batches)
-            meter.images += sum(len(labels) for _, labels in micro_batches)
+            meter.images += task.plan.images_in(progress.epoch, first, len(micro_batches))
 
             if progress.step % settings.log_every == 0 or progress.step == total:
                 report.step(log_row(run, meter))
@@ -132,9 +142,10 @@ def train_epoch(run: Run, task: Task, clock: Clock) -> None:
                 progress.seconds = clock.seconds
                 run.check_finite()
                 task.save(run.state(), False)
-            if task.stop.requested:
-                raise interrupted(task.stop)
-            if clock.is_over:
+            signum, is_over = run.world.most(asked_for(task.stop), clock.is_over)
+            if signum:
+                raise interrupted(signum)
+            if is_over:
                 break
 
 
@@ -144,7 +155,7 @@ def train_step(run: Run, task: Task, loader: Loader, micro_batches: list[tuple[T
     total, offset = task.total_steps(progress), progress.step_offset
     optim.set_rate(run.optimizer, task.rates.at(progress.step - offset, total - offset, run.plateau))
     set_drop_factor(task.drops, progress.step / total)
-    images_in_step = sum(len(labels) for _, labels in micro_batches)
+    images_in_step = task.plan.images_in(progress.epoch, progress.batch, len(micro_batches))
 
     for images, labels in micro_batches:
         moment = moment_of(run, task, loader)
@@ -164,6 +175,9 @@ def train_step(run: Run, task: Task, loader: Loader, micro_batches: list[tuple[T
         progress.batch += 1
         task.report.advance(len(labels))
 
+    run.exchange()
+    if run.tuning:
+        run.tuning.watch()
     log_due = (progress.step + 1) % settings.log_every == 0 or progress.step + 1 == total
     if settings.clip_norm or log_due:
         run.scaler.unscale_(run.optimizer)
@@ -186,6 +200,7 @@ def moment_of(run: Run, task: Task, loader: Loader) -> Moment:
         batch,
         image_size=task.plan.stage(epoch).image_size,
         indices=loader.indices(epoch, batch),
+        rank=run.world.rank,
     )
 
 
@@ -200,6 +215,10 @@ def finish_epoch(run: Run, task: Task, clock: Clock) -> str:
     """Validate, keep the best, save; answer why the run ends here, or ""."""
     progress = run.progress
     run.check_finite()
+    if run.tuning:
+        run.tuning.check()
+    if task.recalibrate:
+        task.recalibrate()
     trained = run.epoch_scores()
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
@@ -238,18 +257,26 @@ def validate(run: Run, task: Task, loader: Loader) -> dict[str, float]:
     """The scores of the run's network on all images of a loader."""
     task.report.validating(len(loader))
     return evaluate(
-        run.eval_model, loader, task.normalise, run.device, run.precision, stop=task.stop, advance=task.report.advance
+        run.eval_part,
+        loader,
+        task.normalise,
+        run.device,
+        run.precision,
+        stop=task.stop,
+        advance=task.report.advance,
+        world=run.world,
     )
 
 
 def end_reason(run: Run, task: Task, clock: Clock) -> str:
     """Why no further epoch follows, or ""."""
     progress, settings = run.progress, task.trainer
+    (is_over,) = run.world.most(clock.is_over)
     if progress.epoch >= settings.epochs:
         return "epochs"
     if progress.step >= task.total_steps(progress):
         return "max_steps"
-    if clock.is_over:
+    if is_over:
         return "max_time"
     if settings.early_stop and progress.waited >= settings.early_stop:
         return "early_stop"
@@ -268,6 +295,7 @@ def evaluate(
     advance: Callable[[int], None] | None = None,
     collect: Callable[[Tensor, Tensor], None] | None = None,
     views: Views | None = None,
+    world: World = ALONE,
 ) -> dict[str, float]:
     """Score a model on all images of a split: `loss`, `top1` and `top5`, the plain cross-entropy and fractions.
 
@@ -275,35 +303,46 @@ def evaluate(
         collect: is given the float32 logits (N, C) and labels (N,) of each micro-batch.
         views: the probabilities are those of several views, averaged; `plain_loss`, `plain_top1` and `plain_top5` then
             tell of the first of them alone.
+        world: the processes among which the loader shares the images; the scores are those of all of them.
     """
     model.eval()
-    window, plain = Window(device, top5=True), Window(device, top5=True)
+    window, plain = (Window(device, top5=True, world=world) for _ in range(2))
 
     def forward(images: Tensor) -> Tensor:
         with machine.autocast(precision, device):
             logits: Tensor = model(normalise(images))
         return logits.float()
 
+    def score(images: Tensor, labels: Tensor) -> None:
+        if views:
+            first, logits = averaged(forward, views(images))
+            plain.add(functional.cross_entropy(first, labels, reduction="sum"), first, labels)
+        else:
+            logits = forward(images)
+        window.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+        if collect:
+            collect(logits, labels)
+
     with closing(loader.batches()) as batches:
         for images, labels in batches:
-            if views:
-                first, logits = averaged(forward, views(images))
-                plain.add(functional.cross_entropy(first, labels, reduction="sum"), first, labels)
-            else:
-                logits = forward(images)
-            window.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-            if collect:
-                collect(logits, labels)
+            if len(labels):  # of a short last micro-batch, some processes may have no images
+                score(images, labels)
             if advance:
                 advance(len(labels))
-            if stop and stop.requested:
-                raise interrupted(stop)
+            (signum,) = world.most(asked_for(stop)) if stop else (0,)
+            if signum:
+                raise interrupted(signum)
     return window.read() | ({f"plain_{key}": value for key, value in plain.read().items()} if views else {})
 
 
-def interrupted(stop: StopFlag) -> Interrupted:
+def asked_for(stop: StopFlag) -> int:
+    """The signal that asked for the end; 0: none did."""
+    return (stop.signum or 2) if stop.requested else 0
+
+
+def interrupted(signum: int) -> Interrupted:
     """The error that ends a run on a signal; `train` saves before it leaves."""
-    return Interrupted(stop.signum or 2, "stopped and saved")
+    return Interrupted(signum, "stopped and saved")
 
 
 def in_groups(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:

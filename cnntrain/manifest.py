@@ -8,7 +8,7 @@ from typing import Any
 
 import cnntrain
 from cnntrain.errors import CheckpointError
-from cnntrain.files import write_synced
+from cnntrain.files import sha256_of, write_synced
 
 FORMAT = 1
 STATE, MANIFEST = "state.pt", "manifest.json"
@@ -49,7 +49,7 @@ def verify(folder: Path, run_id: str | None = None, *, trusted: Collection[str] 
         size = path.stat().st_size
         if size != manifest["size"]:
             raise CheckpointError(f"{path}: damaged, {size} bytes instead of {manifest['size']}; {elsewhere(folder)}")
-        if manifest["sha256"] not in trusted and _sha256(path) != manifest["sha256"]:
+        if manifest["sha256"] not in trusted and sha256_of(path) != manifest["sha256"]:
             raise CheckpointError(f"{path}: damaged, its sha256 differs from the manifest's; {elsewhere(folder)}")
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -100,14 +100,6 @@ def _render(manifest: dict[str, Any]) -> str:
     """
     check = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
     return json.dumps({**manifest, "check": check}, indent=2, sort_keys=True) + "\n"
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:

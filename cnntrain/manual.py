@@ -1,6 +1,9 @@
 """The commands, and what `cnntrain COMMAND --help` prints. (`cnntrain --help` itself lies in conf/hydra/help.)"""
 
-COMMANDS = ("train", "resume", "eval", "predict", "explain", "preview", "check", "summary", "models", "filter")
+COMMANDS = (
+    *("train", "resume", "compare", "eval", "predict", "explain"),
+    *("preview", "check", "summary", "models", "filter"),
+)
 HELP = {
     "resume": """\
 usage: cnntrain resume RUN_DIR [KEY=VALUE ...]
@@ -10,6 +13,36 @@ config is used; values can be changed, groups (model=, data=, ...) cannot.
 
   cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00
   cnntrain resume outputs/digits/lenet5/2026-01-31_12-00-00 trainer.epochs=50
+""",
+    "compare": """\
+usage: cnntrain compare [GROUP=OPTION,OPTION,...] [KEY=VALUE,VALUE,...]
+                        [out=DIR]
+
+Trains every combination of the values that are listed, one run after the other,
+and puts them into one table: accuracy, seconds, peak memory, parameters that
+learn, and the epoch of the best score. The words are those of cnntrain train.
+
+Lists of seed and data.fold repeat a row of the table, which then has mean and
+standard deviation (of the sample); data.folds=5 alone runs all five folds. The
+accuracy is that of the test images where each run has some, else that of the
+validation images in the best epoch. Time is that of training and validation.
+
+Runs of the same seed and fold have the same split, the same order of images
+and the same augmentation. Another seed also draws another validation split,
+where that comes out of train; give data a val folder to hold it still.
+
+Runs that are finished are not run again, and those that were stopped go on:
+give the same command again, with more values if you like. A run belongs to its
+whole config: another value of any key makes new runs beside the old ones.
+
+  out      the folder of the runs, with compare.csv, compare.json, compare.png
+           and pages for TensorBoard; outputs/compare/DATA_MODEL
+
+  cnntrain compare finetune=A,B,C model=resnet18 data=imagefolder \\
+           data.root=photos seed=0,1,2
+  cnntrain compare finetune=none,A,B,C ...     from scratch beside them
+  cnntrain compare 'augment=[flip_crop,cutmix],none' optimizer.lr=0.1,0.03
+  cnntrain compare data.folds=5 data=imagefolder data.root=photos
 """,
     "eval": """\
 usage: cnntrain eval RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...] [tta=VIEWS]

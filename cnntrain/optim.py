@@ -1,7 +1,9 @@
 """Optimizers, parameter groups, and the learning rate as a pure function of the step."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,28 +25,51 @@ from cnntrain.settings.schedule import (
 )
 
 
-def parameter_groups(model: nn.Module, settings: OptimizerSettings) -> list[dict[str, object]]:
-    """Weights, the parameters of norms, and biases, each with a weight decay of its own.
+@dataclass
+class Learner:
+    """A part of the network that learns at a pace of its own."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    lr_factor: float = 1.0  # of the learning rate
+    wd_factor: float = 1.0  # of each weight decay
+
+
+def parameter_groups(
+    model: nn.Module, settings: OptimizerSettings, learners: Sequence[Learner] | None = None
+) -> list[dict[str, Any]]:
+    """Weights, the parameters of norms, and biases of each learner, each with a weight decay of its own.
 
     Norms and biases share a group where their decay is the same, as it is by default: none (arXiv 1812.01187). Scales
     of single channels, which have one dimension too, go with the norms.
+
+    Args:
+        learners: parts of the network with factors of rate and decay; None: the whole network, at factors of 1.
     """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
     of_norms = {id(p) for module in model.modules() if _is_norm(module) for p in module.parameters(recurse=False)}
-    found: dict[str, list[Tensor]] = {"weights": [], "plain": [], "biases": []}
     apart = settings.norm_weight_decay != settings.bias_weight_decay
-    for name, parameter in model.named_parameters():  # names a weight that two layers share once
-        if parameter.ndim > 1 and id(parameter) not in of_norms:
-            found["weights"].append(parameter)
-        elif apart and name.rpartition(".")[2] == "bias" and id(parameter) not in of_norms:
-            found["biases"].append(parameter)
-        else:
-            found["plain"].append(parameter)
     decays = {
         "weights": settings.weight_decay,
         "plain": settings.norm_weight_decay,
         "biases": settings.bias_weight_decay,
     }
-    return [{"params": found[kind], "weight_decay": decay} for kind, decay in decays.items() if found[kind]]
+    groups: list[dict[str, Any]] = []
+    for learner in learners or [Learner("model", list(model.parameters()))]:
+        found: dict[str, list[Tensor]] = {kind: [] for kind in decays}
+        for parameter in learner.parameters:
+            if parameter.ndim > 1 and id(parameter) not in of_norms:
+                found["weights"].append(parameter)
+            elif apart and names[id(parameter)].rpartition(".")[2] == "bias" and id(parameter) not in of_norms:
+                found["biases"].append(parameter)
+            else:
+                found["plain"].append(parameter)
+        groups += [
+            {"params": found[kind], "weight_decay": decay * learner.wd_factor, "lr_factor": learner.lr_factor}
+            for kind, decay in decays.items()
+            if found[kind]
+        ]
+    return groups
 
 
 def _is_norm(module: nn.Module) -> bool:
@@ -52,9 +77,15 @@ def _is_norm(module: nn.Module) -> bool:
     return "Norm" in type(module).__name__
 
 
-def build_optimizer(settings: OptimizerSettings, model: nn.Module, lr: float, device: torch.device) -> Optimizer:
-    """The torch optimizer that the settings name, with `lr` as its first rate."""
-    groups = parameter_groups(model, settings)
+def build_optimizer(
+    settings: OptimizerSettings,
+    model: nn.Module,
+    lr: float,
+    device: torch.device,
+    learners: Sequence[Learner] | None = None,
+) -> Optimizer:
+    """The torch optimizer that the settings name, with `lr` as its first rate, for what learns (None: everything)."""
+    groups = parameter_groups(model, settings, learners)
     fused = supports_fused(device)
     match settings:
         case SgdSettings():
@@ -63,7 +94,7 @@ def build_optimizer(settings: OptimizerSettings, model: nn.Module, lr: float, de
             if settings.momentum:
                 # The fused step leaves a new buffer unfilled when the loss scaler skips the first step, and then reads
                 # it. From zeros the first step is the same.
-                for parameter in model.parameters():
+                for parameter in (parameter for group in groups for parameter in group["params"]):
                     sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
             return sgd
         case AdamSettings():
@@ -174,6 +205,6 @@ def _onecycle(settings: OneCycleSettings, step: float, total: float) -> float:
 
 
 def set_rate(optimizer: Optimizer, lr: float) -> None:
-    """Give every parameter group the rate `lr`."""
+    """Give every parameter group the rate `lr`, or its part of it."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["lr_factor"]

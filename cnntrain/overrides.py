@@ -45,6 +45,18 @@ def read_flags(words: list[str]) -> tuple[list[str], list[str], argparse.Namespa
     return flags, asked.overrides, asked
 
 
+def part_config_dir(command: str, words: list[str]) -> tuple[list[str], str | None]:
+    """Part the line of a command that takes no flag but --config-dir: the overrides, and what that one says.
+
+    Raises:
+        ConfigErrors: another flag.
+    """
+    flags, overrides, asked = read_flags(words)
+    if extra := [word for word in flags if word != asked.config_dir and not word.startswith(("--config-dir", "-cd"))]:
+        raise ConfigErrors([f"{' '.join(extra)}: no flag of {command}; see cnntrain {command} --help"])
+    return open_mappings(overrides), asked.config_dir
+
+
 def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[str]]:
     """The words that can be read, and a fault for each of the others."""
     parser = OverridesParser.create(config_loader=loader)
@@ -107,7 +119,7 @@ def sweeper_params(tree: DictConfig) -> list[str]:
 
 def jobs(overrides: list[Override]) -> list[list[str]]:
     """The command line of each job of a sweep, or of an even choice of them where they are many."""
-    axes = [_values(override) for override in overrides]
+    axes = [words_of(override) for override in overrides]
     if math.prod(len(axis) for axis in axes) <= SWEEP_CHECKS:
         return [list(job) for job in itertools.product(*axes)]
     longest = max(len(axis) for axis in axes)
@@ -115,7 +127,8 @@ def jobs(overrides: list[Override]) -> list[list[str]]:
     return [[axis[index % len(axis)] for axis in axes] for index in range(0, longest, step)]
 
 
-def _values(override: Override) -> list[str]:
+def words_of(override: Override) -> list[str]:
+    """The word that a job gets of this one: one for each value of a list, the two ends of an interval."""
     if not override.is_sweep_override():
         return [override.input_line or ""]
     key = override.get_key_element()

@@ -8,9 +8,19 @@ from functools import partial
 from cnntrain.settings.augment import ProgressiveSettings
 
 
-def images_in_epoch(images: int, batch_size: int) -> int:
-    """Of how many training images an epoch consists: a last micro-batch of one fails in batch norm and is left out."""
-    return images - (batch_size > 1 and images % batch_size == 1)
+def images_in_epoch(images: int, batch_size: int, processes: int = 1) -> int:
+    """Of how many training images an epoch consists.
+
+    A last micro-batch that holds but one image for a process fails in batch norm and is left out, as is one that holds
+    none for some of them.
+
+    Args:
+        images: of the train split.
+        batch_size: images of a micro-batch over all processes, among which each is cut evenly.
+    """
+    least = 2 * processes if batch_size > processes else processes
+    rest = images % batch_size
+    return images - rest if rest < least else images
 
 
 @dataclass(frozen=True)
@@ -37,12 +47,13 @@ class Plan:
 
     Args:
         images: of the train split.
-        batch_size: images of a micro-batch at the full size.
+        batch_size: images of a micro-batch at the full size, over all processes.
         image_size: the full size, in pixels.
         epochs: of the whole run.
         accumulate: micro-batches of an optimizer step.
         progressive: how the size grows over the epochs; None: every epoch has the full size.
         max_steps: steps after which the run ends anyway: the size grows within the epochs that they fill.
+        processes: that share each micro-batch.
     """
 
     def __init__(
@@ -55,12 +66,13 @@ class Plan:
         accumulate: int = 1,
         progressive: ProgressiveSettings | None = None,
         max_steps: int | None = None,
+        processes: int = 1,
     ) -> None:
         self.images, self.batch_size, self.image_size, self.accumulate = images, batch_size, image_size, accumulate
-        self.epochs, self.progressive, self._filled = epochs, progressive, epochs
+        self.epochs, self.progressive, self.processes, self._filled = epochs, progressive, processes, epochs
         if progressive and max_steps is not None:
             sizes = {"batch_size": batch_size, "image_size": image_size, "accumulate": accumulate}
-            shorter = partial(Plan, images, **sizes, progressive=progressive)
+            shorter = partial(Plan, images, **sizes, processes=processes, progressive=progressive)
             self._filled = 1 + bisect_left(range(1, epochs), max_steps, key=lambda count: shorter(epochs=count).total)
         self._stretches = list(self._grow())
         self._epochs = [stretch.epoch for stretch in self._stretches]
@@ -77,6 +89,11 @@ class Plan:
     def batches(self, epoch: int) -> int:
         """Micro-batches of an epoch."""
         return self._at(epoch).batches
+
+    def images_in(self, epoch: int, batch: int, count: int) -> int:
+        """Images of `count` micro-batches of an epoch, from `batch` on, over all processes."""
+        size = self.stage(epoch).batch_size
+        return min((batch + count) * size, images_in_epoch(self.images, size, self.processes)) - batch * size
 
     def steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch; its last one may hold fewer micro-batches."""
@@ -114,7 +131,7 @@ class Plan:
         while size < self.image_size:
             size = self._size(epoch)
             stage = Stage(size, self._batch_size(size))
-            batches = -(-images_in_epoch(self.images, stage.batch_size) // stage.batch_size)
+            batches = -(-images_in_epoch(self.images, stage.batch_size, self.processes) // stage.batch_size)
             stretch = _Stretch(epoch, step, stage, batches, steps=-(-batches // self.accumulate))
             yield stretch
             epoch = bisect_right(range(self._filled), size, lo=epoch, key=self._size)

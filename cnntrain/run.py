@@ -10,7 +10,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnntrain import device as machine
+from cnntrain.distributed import ALONE, World
 from cnntrain.errors import CheckpointError, NonFiniteError
+from cnntrain.finetune.norms import keeps_statistics
+from cnntrain.finetune.tuning import Tuning
 from cnntrain.metrics import Window
 from cnntrain.optim import Plateau
 from cnntrain.settings.trainer import Precision
@@ -44,7 +47,10 @@ class Progress:
 
 @dataclass
 class Run:
-    """A model in training: everything that a checkpoint must hold for an exact resume."""
+    """A model in training: everything that a checkpoint must hold for an exact resume.
+
+    Of several processes each has one. After every step all of them hold the same bits but for their random numbers.
+    """
 
     model: nn.Module
     optimizer: Optimizer
@@ -53,24 +59,54 @@ class Run:
     precision: Precision
     seed: int
     ema: "Ema | None" = None
+    tuning: Tuning | None = None  # what of a pretrained network learns when; None: everything, always
     compiled: bool = False
+    world: World = ALONE
     progress: Progress = field(default_factory=Progress)
     plateau: Plateau = field(default_factory=Plateau)
 
     def __post_init__(self) -> None:
-        # `forward` is what the loop calls; `model` stays the plain module, so that names carry no prefix.
-        self.forward: Any = torch.compile(self.model) if self.compiled else self.model
-        self.epoch_window = Window(self.device)  # over the epoch in hand
-        self.log_window = Window(self.device)  # since the last log row
+        self.call("")
+        self.epoch_window = Window(self.device, world=self.world)  # over the epoch in hand
+        self.log_window = Window(self.device, world=self.world)  # since the last log row
         self.grad_norm = torch.zeros(())  # as last measured
+
+    def call(self, part: str) -> None:
+        """Train and score a module of the network by itself; "": the whole network."""
+        self.part = part
+        module = self.model.get_submodule(part)
+        # `forward` is what the loop calls; `model` stays the plain module, so that names carry no prefix.
+        self.forward: Any = torch.compile(module) if self.compiled else module
 
     @property
     def eval_model(self) -> nn.Module:
         """The network that is scored and used: the averaged one where there is one."""
         return self.ema.model if self.ema else self.model
 
+    @property
+    def eval_part(self) -> nn.Module:
+        """What of it the loop scores."""
+        return self.eval_model.get_submodule(self.part)
+
+    def start_epoch(self) -> list[str]:
+        """Put the network into training mode, as far as it learns in the epoch in hand; lines to say on a change."""
+        self.model.train()
+        return self.tuning.enter(self.progress.epoch) if self.tuning else []
+
+    def exchange(self) -> None:
+        """Sum the gradients over all processes, and take the mean of what their batch norms have seen."""
+        if self.world.size == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norms = [module for module in self.model.modules() if module.training and keeps_statistics(module)]
+        statistics = [part for norm in norms for part in (norm.running_mean, norm.running_var)]
+        self.world.sum_(gradients + statistics)  # as one: small messages cost nearly what large ones do
+        for statistic in statistics:
+            statistic.div_(self.world.size)
+
     def state(self) -> dict[str, Any]:
-        """All of it as plain containers and tensors."""
+        """All of it as plain containers and tensors: the same in all processes, which must ask for it together."""
+        streams = self.world.gather(machine.rng_state(self.device))
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.state() if self.ema else None,
@@ -78,12 +114,18 @@ class Run:
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
             "plateau": asdict(self.plateau),
+            "tuning": self.tuning.state() if self.tuning else None,
             "windows": {"epoch": self.epoch_window.state(), "log": self.log_window.state()},
-            "rng": machine.rng_state(self.device),
+            "rng": streams[0],
+            "rng_others": streams[1:],  # of processes of higher rank
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state` was taken."""
+    def restore(self, state: dict[str, Any], *, retuned: bool = False) -> None:
+        """Go on exactly where `state` was taken.
+
+        Args:
+            retuned: the user has changed what learns when.
+        """
         load_weights(self.model, state["model"])
         if self.ema:
             if state["ema"] is None:
@@ -104,9 +146,15 @@ class Run:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         self.plateau = Plateau(**state["plateau"])
+        if self.tuning and state.get("tuning"):
+            self.tuning.restore(state["tuning"], changed=retuned)
         self.epoch_window.restore(state["windows"]["epoch"])
         self.log_window.restore(state["windows"]["log"])
-        machine.restore_rng_state(state["rng"], self.device)
+        streams = [state["rng"], *state.get("rng_others", [])]
+        if self.world.rank < len(streams):
+            machine.restore_rng_state(streams[self.world.rank], self.device)
+        else:
+            machine.seed_streams(self.seed, self.world.rank, self.progress.step)
 
     def measure_gradient(self, clip_norm: float | None) -> None:
         """Measure the norm of the whole gradient, and clip it where a limit is given."""
@@ -123,13 +171,14 @@ class Run:
     def epoch_scores(self) -> dict[str, float]:
         """Mean loss and accuracy over the epoch in hand, and its images so far."""
         self.fold_log_window()
-        return self.epoch_window.read() | {"images": self.epoch_window.images}
+        return self.epoch_window.read() | {"images": self.epoch_window.totals()[1]}
 
     def images_per_second(self) -> float:
         """Of training, over all epochs of the run and without validation."""
         progress = self.progress
+        images = progress.images + self.epoch_window.totals()[1]
         seconds = progress.train_seconds + progress.epoch_train_seconds
-        return (progress.images + self.epoch_window.images) / seconds if seconds else 0.0
+        return images / seconds if seconds else 0.0
 
     def read_log_window(self) -> dict[str, float]:
         """Loss and accuracy since the last log row; NonFiniteError if that loss is NaN or infinite."""
@@ -204,4 +253,6 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     if wrong:
         shown = "; ".join(sorted(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
         raise CheckpointError(f"model: the checkpoint does not fit ({shown}); keep the run's model settings")
-    model.load_state_dict(weights)
+    with torch.no_grad():  # load_state_dict asks some networks for versions that plain tensors do not have
+        for name, value in own.items():
+            value.copy_(weights[name])

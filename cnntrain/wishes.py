@@ -64,6 +64,13 @@ class PreviewWishes:
     out: Path | None = None  # a folder, not there or empty; None: a new one
 
 
+@dataclass(frozen=True)
+class CompareWishes:
+    """What `compare` is asked for beside the configs."""
+
+    out: Path | None = None  # the folder of the runs; None: one that is named after them
+
+
 def read_eval(words: Sequence[str]) -> tuple[EvalWishes, list[str]]:
     """The words of `cnntrain eval`."""
     own, overrides = _part(words, ("tta", "out"))
@@ -128,6 +135,18 @@ def read_preview(words: Sequence[str]) -> tuple[PreviewWishes, list[str]]:
         faults += [f"out: {shown(out)} {full}; give the name of a new folder, out=DIR"] if full else []
     _raise(faults)
     return PreviewWishes(images, out), overrides
+
+
+def read_compare(words: Sequence[str]) -> tuple[CompareWishes, list[str]]:
+    """The words of `cnntrain compare`."""
+    own, overrides = _part(words, ("out",))
+    faults: list[str] = []
+    out = _folder(own["out"], faults) if "out" in own else None
+    if out and not faults:
+        wrong = "is a file" if out.is_file() else "holds a run of its own" if (out / "config.yaml").exists() else ""
+        faults += [f"out: {shown(out)} {wrong}; give a folder for all runs, out=DIR"] if wrong else []
+    _raise(faults)
+    return CompareWishes(out), overrides
 
 
 # --- the values ------------------------------------------------------------------------------------------------------

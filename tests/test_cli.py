@@ -149,8 +149,8 @@ def test_faults_answer_2_and_leave_no_folder(calls: Calls, tmp_path: Path, capsy
         ("evall x", "unknown command 'evall'; did you mean 'eval'?"),
         (
             "xyzzy",
-            "unknown command 'xyzzy'; commands: train, resume, eval, predict, explain, preview, check, summary, "
-            "models, filter",
+            "unknown command 'xyzzy'; commands: train, resume, compare, eval, predict, explain, preview, check, "
+            "summary, models, filter",
         ),
         ("seed=1 train", "train: neither KEY=VALUE nor a flag"),
         ("--multirum", "--multirum: no such flag; did you mean --multirun?"),
@@ -364,7 +364,7 @@ def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixtu
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", ["resume", "eval", "explain", "models", "filter", "summary", "check", "train"])
+@pytest.mark.parametrize("command", cli.COMMANDS)
 def test_each_command_has_help(calls: Calls, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -399,6 +399,7 @@ def test_models_lists_each_option_with_a_line(capsys: pytest.CaptureFixture[str]
         ("cnntrain train optimizer=ada", ["optimizer=adam", "optimizer=adamw"], ["train"]),
         ("cnntrain check trainer.ep", ["trainer.epochs="], []),
         ("cnntrain summary model=resn", ["model=resnet18"], ["train"]),
+        ("cnntrain compare model=resn", ["model=resnet18"], ["train"]),
         ("cnntrain resume ", [], ["model="]),
         ("cnntrain hydra.c", [], ["hydra/cnntrain"]),
         ("cnntrain --mul", [], []),

@@ -165,9 +165,6 @@ def test_every_option_of_every_group_composes(group: str) -> None:
         extra = {
             "torchvision": " model.name=resnet101",
             "timm": " model.name=resnet50d",
-            "A": " finetune.mode=none",
-            "B": " finetune.mode=none",
-            "C": " finetune.mode=none",
             "own": " augment.own.name=pkg.mod:function",
         }
         key = "recipe@optimizer" if group == "recipe" and "_" in file.stem else group

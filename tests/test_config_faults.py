@@ -80,9 +80,15 @@ def write(folder: Path, path: str, text: str) -> None:
         ("optimizer.lr=inf", "optimizer.lr: must be a number > 0 (given inf)"),
         ("seed=-1", "seed: must be a whole number >= 0 and < 9223372036854775808 (given -1)"),
         ("data.limit=1.5", "data.limit: must be a fraction up to 1.0"),
+        ("data.crop=1.1", "data.crop: must be a number >= 0.1 and <= 1, or null (given 1.1)"),
+        ("data.interpolation=cubic", "data.interpolation: must be one of bilinear, bicubic, or null (given cubic)"),
+        ("data.limit=100 data.per_class=5", "data.per_class: must be null with data.limit (100); give one of the two"),
+        ("data.folds=1", "data.folds: must be a whole number >= 2, or null (given 1)"),
+        ("data.folds=5 data.fold=5", "data.fold: must be below data.folds, from 0 to 4 (given 5)"),
+        ("data.fold=1", "data.fold: must be 0 without data.folds, which says how many there are (given 1)"),
         ("trainer.max_time=soon", "trainer.max_time: must be a time such as 90s"),
         ("trainer.device=cdua", "trainer.device: must be auto, cpu, cuda"),
-        ("finetune=A", "finetune.mode: must be none"),
+        ("finetune.mode=A", "finetune.mode: must be none where no weights are loaded"),
         ("data.root=", "data.root: must not be empty"),
         # of another option
         (
@@ -224,7 +230,7 @@ def test_sound_lines_have_no_faults(composer: Composer, line: str) -> None:
         (
             "data/mine.yaml",
             "name: imagefolder\nroot: /x\nbatch_size: many\n",
-            "data.batch_size: must be a whole number >= 1 (given many)",
+            "data.batch_size: must be a whole number >= 1, or null (given many)",
         ),
         ("data/mine.yaml", "name: [\n", ":2: not valid YAML"),
         ("experiment/mine.yaml", "# @package _global_\ntrianer: {epochs: 3}\n", "trianer: no such key"),

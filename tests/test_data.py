@@ -16,7 +16,7 @@ from cnntrain.data.build import convert_channels, resize_batch
 from cnntrain.data.split import count_of, stratified
 from cnntrain.errors import ConfigError, DataError, FileSystemError
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, LoaderKind
+from cnntrain.settings.data import DataSettings, Interpolation, LoaderKind
 
 CPU = torch.device("cpu")
 
@@ -161,7 +161,7 @@ def test_digits_keep_their_sixteen_levels_and_grow_to_32_pixels(digits):
     assert content(digits.val)[0].max() == 255
     data = build()
     assert (data.image_size, content(data.val)[0].shape[1:]) == (32, (1, 32, 32))
-    assert torch.equal(content(data.val)[0], resize_batch(content(digits.val)[0], 32))
+    assert torch.equal(content(data.val)[0], resize_batch(content(digits.val)[0], 32, Interpolation.bilinear))
 
 
 def test_channels_convert_by_repetition_and_by_luma():
@@ -193,7 +193,7 @@ def test_each_image_is_resized_once(tmp_path, monkeypatch, name, sizes):
     if name == "mnist":
         fake_mnist(tmp_path)
     resized = []
-    monkeypatch.setattr(build_module, "resize_batch", lambda images, size: resized.append(len(images)) or images)
+    monkeypatch.setattr(build_module, "resize_batch", lambda images, *_: resized.append(len(images)) or images)
     build(name=name, root=str(tmp_path), val=sizes[0])
     assert sorted(resized) == sizes
 

@@ -12,7 +12,7 @@ from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.order import balanced
 from cnntrain.data.view import View
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, LoaderKind, OnBadImage, Sampling
+from cnntrain.settings.data import DataSettings, Interpolation, LoaderKind, OnBadImage, Sampling
 from cnntrain.settings.pieces import ResizedCropSettings
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
@@ -286,7 +286,9 @@ def test_evaluation_images_are_those_of_a_run_at_their_size(root):
         assert torch.equal(content(data.val)[0], content(ready.val)[0])
         assert torch.equal(content(data.probe)[0], content(ready.probe)[0])
     digits = build(None, image_size=8, eval_size=32)
-    assert torch.equal(content(digits.test)[0], resize_batch(content(build(None, image_size=8).test)[0], 32))
+    assert torch.equal(
+        content(digits.test)[0], resize_batch(content(build(None, image_size=8).test)[0], 32, Interpolation.bilinear)
+    )
 
 
 def test_statistics_stay_those_of_the_training_size(root, monkeypatch, tmp_path):

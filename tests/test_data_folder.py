@@ -11,7 +11,7 @@ from cnntrain.data import build_data
 from cnntrain.data.folder import Paths, find_splits, scan
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings
+from cnntrain.settings.data import DataSettings, Interpolation
 
 
 @pytest.fixture(autouse=True)
@@ -233,6 +233,24 @@ def test_statistics_come_from_train_are_said_and_kept(tmp_path, monkeypatch):
     assert len(said) == 2
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "train" / "a" / "0.png"))  # no folder can be made there
     assert build(tmp_path, said).mean == first.mean
+
+
+def test_statistics_of_one_view_or_one_part_are_never_those_of_another(tmp_path):
+    root = tmp_path / "images"
+    draw = np.random.default_rng(0)
+    for name in ("a", "b"):
+        (root / name).mkdir(parents=True)
+        for index in range(6):
+            Image.fromarray(draw.integers(0, 256, (20, 30, 3), np.uint8)).save(root / name / f"{index}.png")
+    said = []
+    others = ({}, {"crop": 1.0}, {"interpolation": Interpolation.bicubic}, {"image_size": 9}, {"folds": 3}, {"val": 4})
+    found = [build(root, said, **other) for other in others]
+    assert len({tuple(data.mean + data.std) for data in found}) == len(said) == len(others)
+    assert [build(root, said, **other).std for other in others] == [data.std for data in found]
+    build(root, said, folds=3, fold=1)
+    assert len(said) == len(others) + 1
+    build(root, said, eval_size=12)
+    assert len(said) == len(others) + 1
 
 
 def test_a_damaged_cache_is_computed_anew(tmp_path):

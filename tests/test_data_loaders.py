@@ -14,7 +14,7 @@ from cnntrain.data import build_data, build_folder, common
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, LoaderKind, OnBadImage
+from cnntrain.settings.data import DataSettings, LoaderKind, OnBadImage, Sampling
 from cnntrain.settings.pieces import ResizedCropSettings
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
@@ -144,6 +144,22 @@ def test_the_loader_says_whether_it_cuts_the_crops(root):
     assert not kept.train.crops
     assert content(kept.train)[0][0].shape[2:] == (18, 18)  # 16 / 0.875: room for crops on the device
     assert content(kept.val)[0][0].shape[2:] == (16, 16)
+
+
+@pytest.mark.parametrize("loader", [LoaderKind.stream, LoaderKind.memory])
+@pytest.mark.parametrize("sampling", list(Sampling))
+def test_in_order_shows_each_training_image_once_as_its_label_stands(root, loader, sampling):
+    train = build(root, loader=loader, sampling=sampling, batch_size=7, workers=0, limit=29).train
+    assert train.images == 28  # a micro-batch of one image is left out
+    before = content(train, 1)
+    ordered = train.in_order()
+    batches = content(ordered, 3)
+    assert (ordered.images, len(ordered), ordered.batch_size) == (29, 5, 7)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), train.labels)
+    assert torch.equal(torch.cat([images for images, _ in batches]), train.pick(torch.arange(29)))
+    groups = torch.arange(29).split(10)[1:]
+    assert same(content(train.in_order(10), 0, 1), [(train.pick(rows), train.labels[rows]) for rows in groups])
+    assert same(content(train, 1), before)
 
 
 # ---- which road ----

@@ -13,6 +13,7 @@ from torch import nn
 
 from cnntrain import checkpoint, cli
 from cnntrain.commands import explain as command
+from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, DataError, FileSystemError
 from cnntrain.explain.gallery import Gallery
 from cnntrain.explain.subject import at_rest, read_files, spread
@@ -78,13 +79,13 @@ def test_images_are_spread_over_the_classes():
 def test_files_are_prepared_as_the_data_are(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "a.png")
-    photo = read_files((tmp_path / "a.png",), channels=3, image_size=35, photos=True)
+    photo = read_files((tmp_path / "a.png",), 3, View(35))
     assert (photo[0].permute(1, 2, 0).numpy() == image[2:37, 12:47]).all()
-    digit = read_files((tmp_path / "a.png",), channels=1, image_size=40, photos=False)
+    digit = read_files((tmp_path / "a.png",), 1, View(40, share=1.0))
     assert digit.shape == (1, 1, 40, 40)
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bad\.png: not an image"):
-        read_files((tmp_path / "bad.png",), channels=1, image_size=40, photos=False)
+        read_files((tmp_path / "bad.png",), 1, View(40))
 
 
 def test_at_rest_everything_is_as_before_though_the_block_fails():

@@ -12,15 +12,17 @@ import torch
 from PIL import Image
 from rich.cells import cell_len
 
-from cnntrain import checkpoint, cli
+from cnntrain import checkpoint, cli, config
 from cnntrain.commands.evaluate import evaluate
 from cnntrain.commands.predict import predict
-from cnntrain.commands.setup import load_job
+from cnntrain.commands.setup import load_job, with_preprocessing
+from cnntrain.data.decode import read_image
 from cnntrain.data.files import data_without_images
+from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.report import Report
 from cnntrain.report.predictions import Prediction, shorten, summary, table
-from cnntrain.settings.data import DataSettings
+from cnntrain.settings.data import DataSettings, Interpolation
 from cnntrain.wishes import PredictWishes, read_predict
 
 CLASSES = ("blue", "green", "red")
@@ -42,7 +44,7 @@ def make_photos(root):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run on photos, its weights averaged, and one on digits; the folder of each photo's class is known."""
+    """Two runs on photos, one with averaged weights, one of another preprocessing, and one on digits."""
     home = tmp_path_factory.mktemp("trained")
     make_photos(home / "photos")
     common = ["trainer.threads=1", "trainer.epochs=1", "trainer.tensorboard=false", "trainer.probe=0"]
@@ -51,6 +53,8 @@ def trained(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         words = [*photos, *common, "trainer.ema=0.5", f"hydra.run.dir={home / 'run'}"]
         assert cli.main(["data=imagefolder", *words]) == 0
+        looks = ["data.interpolation=bicubic", "data.crop=1.0", "data.folds=3", "data.batch_size=null"]
+        assert cli.main(["data=imagefolder", *photos, *common, *looks, f"hydra.run.dir={home / 'sharp'}"]) == 0
         assert cli.main([*common, "data.limit=200", "model=lenet5", f"hydra.run.dir={home / 'digits'}"]) == 0
     return home
 
@@ -58,7 +62,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def here(trained, tmp_path, monkeypatch):
     """A current folder with copies of the runs and the test photos, far from the data that they were trained on."""
-    for name in ("run", "digits"):
+    for name in ("run", "sharp", "digits"):
         shutil.copytree(trained / name, tmp_path / name)
     shutil.copytree(trained / "photos/test", tmp_path / "new")
     monkeypatch.chdir(tmp_path)
@@ -94,6 +98,37 @@ def test_photos_are_seen_as_eval_sees_them(here):
     for best, row in zip(found.values(), expected, strict=True):
         assert dict(best) == pytest.approx(dict(zip(CLASSES, row.tolist(), strict=True)), abs=2e-6)
         assert best == sorted(best, key=lambda pair: -pair[1])
+
+
+def test_eval_and_predict_see_photos_in_the_interpolation_and_crop_of_the_training(here, capsys):
+    whole = View(32, 1.0, Interpolation.bicubic)
+    files = [
+        Path(f"new/{name}") for name in sorted(f"{file.parent.name}/{file.name}" for file in Path("new").rglob("*.*"))
+    ]
+    expected = torch.stack([whole(read_image(file, 3)).permute(2, 0, 1) for file in files])
+    _, state, job = load_job(Path("sharp"), [], Report(None, tensorboard=False))
+    (images, _), *_ = job.data.test.batches()
+    assert torch.equal(images, expected)
+    assert job.data.batch_size == 64  # of training, 4
+    assert (state["about"]["interpolation"], state["about"]["crop"]) == ("bicubic", 1.0)
+
+    for tta in ("", "crops"):
+        predict(Path("sharp"), ["images=new", "out=new.csv", *([f"tta={tta}"] if tta else [])])
+        plain = dict(zip(map(str, files), answers(job, job.data.test).tolist(), strict=True))
+        for file, best in stored("new.csv").items():
+            same = dict(best) == pytest.approx(dict(zip(CLASSES, plain[file], strict=True)), abs=2e-6)
+            assert same != bool(tta)  # of the border, which no crop leaves, its mirror image is seen
+    _, _, job = load_job(Path("sharp"), ["data.crop=0.875"], Report(None, tensorboard=False))
+    assert (job.data.crop, job.data.interpolation) == (0.875, Interpolation.bicubic)
+    assert run("eval", "sharp", "data.fold=1") == run("resume", "sharp", "data.folds=4") == 2
+    assert "data.folds: 3 -> 4: would validate on images that were trained on" in capsys.readouterr().err
+
+
+def test_checkpoints_that_do_not_tell_interpolation_and_crop_are_bilinear_and_seven_eighths(here):
+    _, state, _ = load_job(Path("sharp"), [], Report(None, tensorboard=False))
+    older = {key: value for key, value in state["about"].items() if key not in ("interpolation", "crop")}
+    data = with_preprocessing(config.from_plain(older["config"]), older, []).data
+    assert (data.interpolation, data.crop) == (Interpolation.bilinear, 0.875)
 
 
 def test_images_of_a_small_set_are_seen_whole(here):

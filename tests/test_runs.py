@@ -190,7 +190,7 @@ def test_a_new_image_is_refused_on_resume_and_told_at_eval(photos, here, capsys)
     assert "these images are not those of the run" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("word", ["seed=7", "data.val=0.5"])
+@pytest.mark.parametrize("word", ["seed=7", "data.val=0.5", "data.folds=5"])
 def test_the_split_of_a_run_cannot_be_changed(here, capsys, word):
     assert run(*QUICK, "trainer.epochs=1", "hydra.run.dir=run") == 0
     for command in ("resume", "eval"):

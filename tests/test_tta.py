@@ -8,6 +8,7 @@ from torch.nn import functional
 from cnntrain import loop
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, FileSystemError
+from cnntrain.settings.data import Interpolation
 from cnntrain.settings.trainer import Precision
 from cnntrain.tta import Views, averaged
 from cnntrain.wishes import VIEWS, EvalWishes, read_eval
@@ -101,12 +102,15 @@ def test_a_shift_is_torchs_roll_inside_the_border(size, step):
 
 @pytest.mark.parametrize("size", [17, 32, 48, 64])
 @pytest.mark.parametrize("shape", [(40, 50), (300, 303), (256, 421), (421, 256), (37, 37), (512, 515)])
-def test_a_wide_view_has_the_view_in_its_middle_to_the_pixel(size, shape):
+@pytest.mark.parametrize("looks", [(), (0.965, Interpolation.bicubic), (1.0, Interpolation.bicubic), (0.5,)])
+def test_a_wide_view_has_the_view_in_its_middle_to_the_pixel(size, shape, looks):
     picture = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
-    view = View(size)
+    view = View(size, *looks)
     wide, first = view.wide(picture), round((view.short - size) / 2)
     assert wide.shape == (view.short, view.short, 3) == (view.wide.size, view.wide.size, 3)
     assert torch.equal(wide[first : first + size, first : first + size], view(picture))
+    first_of_many = next(Views(VIEWS, size)(wide.permute(2, 0, 1)[None]))
+    assert torch.equal(first_of_many[0], view(picture).permute(2, 0, 1))
 
 
 # ---- averages ----

@@ -10,7 +10,10 @@ from torch.nn import functional
 from cnntrain import device as machine
 from cnntrain import loop, signals
 from cnntrain.commands.setup import build_job, build_run
+from cnntrain.commands.show import show_audit
 from cnntrain.commands.train import make_task
+from cnntrain.commands.transfer import start_from_weights
+from cnntrain.models.weights import read_weights
 from cnntrain.report import Report
 from cnntrain.settings import Settings
 
@@ -21,20 +24,22 @@ def check(settings: Settings) -> None:
     """Build model and data, train a few steps on throw-away weights, and report parameters, memory and time."""
     report = Report(None, tensorboard=False)
     job = build_job(settings, report.say)
+    start_from_weights(job, read_weights(settings.model, report.say))
     run = build_run(job)
     data = job.data
     assert data.train is not None
     assert data.val is not None
-    task = make_task(job, lambda state, best: None, report, signals.Stop())
+    task = make_task(job, run, lambda state, best: None, report, signals.Stop())
     if settings.augment.progressive:
         run.progress.epoch = settings.trainer.epochs - 1  # the largest images tell what fits into memory
     loader = task.loader(run.progress.epoch)
     with closing(loader.batches(run.progress.epoch)) as batches:
         group = list(itertools.islice(batches, settings.trainer.accumulate))
 
-    run.model.train()
+    run.start_epoch()
     seconds = []
     for _ in range(TIMED_STEPS + 1):  # the first one warms up
+        run.progress.batch = 0
         start = time.perf_counter()
         loop.train_step(run, task, loader, group)
         machine.synchronize(job.device)
@@ -59,7 +64,7 @@ def check(settings: Settings) -> None:
             ("learning rate", job.rate_words),
             ("device", f"{machine.describe_device(job.device)}, {job.precision.value}"),
             ("memory", f"{machine.peak_memory(job.device) / mebibyte:,.0f} MiB at the peak of a step"),
-            ("step", f"{step * 1000:.1f} ms for {settings.data.batch_size * settings.trainer.accumulate} images"),
+            ("step", f"{step * 1000:.1f} ms for {data.batch_size * settings.trainer.accumulate} images"),
             ("epoch", f"about {duration(epoch)}, without waiting for data"),
             ("run", f"about {duration(epoch * total / steps)} for {total:,} steps"),
         ],
@@ -68,6 +73,7 @@ def check(settings: Settings) -> None:
         report.say(line)
     for line in job.warnings:
         report.warn(line)
+    show_audit(job, report)
     report.say("check passed; nothing was written")
     report.close()
 

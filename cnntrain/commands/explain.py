@@ -187,9 +187,7 @@ def _subject(wishes: ExplainWishes, job: Job, loader: Loader, step: int) -> Subj
         labels = list(loader.labels[indices].tolist())
         names = [classes[label] for label in loader.labels[indices].tolist()]
     else:
-        photos = data.name == "imagefolder"
-        images = read_files(wishes.images, channels=data.channels, image_size=data.image_size, photos=photos)
-        images = images.to(job.device)
+        images = read_files(wishes.images, data.channels, data.view(data.image_size)).to(job.device)
         labels, names = [None] * len(images), [file.name for file in wishes.images]
     source = Path(job.settings.data.root).name if data.name == "imagefolder" else data.name
     about = f"{job.settings.model.name} trained on {source} for {step:,} step{'s' if step > 1 else ''}"

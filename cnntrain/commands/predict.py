@@ -14,7 +14,6 @@ from torch import Tensor
 from cnntrain import device as machine
 from cnntrain.commands.setup import Job, load_job
 from cnntrain.data.files import FileDecoder, find_files, stream
-from cnntrain.data.view import View
 from cnntrain.errors import DataError
 from cnntrain.files import write_atomic
 from cnntrain.paths import shown
@@ -65,14 +64,13 @@ class _Work:
         self.wishes, self.job, self.report = wishes, job, report
         self.ignored: Counter[str] = Counter()
         self.paths = find_files(wishes.images, self.ignored)
-        size = job.data.eval_size
-        self.views = Views(wishes.tta, size)
-        view = View(size) if job.data.name == "imagefolder" else View(size, share=1.0)
+        self.views = Views(wishes.tta, job.data.eval_size)
+        view = job.data.view(job.data.eval_size)
         settings = job.settings.data
         self.decoder = FileDecoder(
             self.paths, view.wide if self.views.reach else view, job.data.channels, settings.on_bad_image
         )
-        self.loader = stream(self.decoder, settings, job.device)
+        self.loader = stream(self.decoder, job.data.batch_size, settings, job.device)
 
     @torch.no_grad()  # not inference_mode: the decode threads write into tensors that are made here
     def run(self) -> None:

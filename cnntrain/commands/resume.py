@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from cnntrain import checkpoint, config, runfolder
+from cnntrain import checkpoint, config, distributed, runfolder
+from cnntrain import device as machine
 from cnntrain.commands.setup import refuse_foreign_code, refuse_other_split
-from cnntrain.commands.train import Start, work
+from cnntrain.commands.train import Order, Start, work
+from cnntrain.distributed import World
 
 
 def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -15,6 +17,12 @@ def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
         ConfigError: no run there, or an override that does not fit.
         CheckpointError: all checkpoints are damaged, or the changed model or data do not fit.
     """
+    with distributed.joined(machine.exchange_backend()) as world:
+        return go_on(folder, overrides, world) if world.is_first else work(None, world)
+
+
+def go_on(folder: Path, overrides: list[str], world: World) -> dict[str, Any]:
+    """The part of `resume` that the first process does."""
     plain = runfolder.read_config(folder)
     before = config.from_plain(plain, source=str(folder / "config.yaml"))
     settings = config.from_plain(plain, overrides, source=str(folder / "config.yaml"))
@@ -24,4 +32,7 @@ def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
     with runfolder.lock(folder):
         warnings: list[str] = []
         found = checkpoint.newest(folder, warnings.append)
-        return work(settings, folder, overrides, Start(found[1] if found else None, warnings, differences))
+        if found and (before_size := found[1]["about"].get("processes", 1)) != world.size:
+            differences.append(f"processes: {before_size} -> {world.size}")
+        start = Start(found[1] if found else None, warnings, differences)
+        return work(Order(settings, folder, overrides, start), world)

@@ -13,9 +13,13 @@ from cnntrain import checkpoint, config, optim
 from cnntrain import device as machine
 from cnntrain.augment import Augment, Moment, build_augment, build_normalise
 from cnntrain.augment.mix import Mix
+from cnntrain.commands.transfer import build_tuning, follow_weights
 from cnntrain.data import Data, Loader, build_data
 from cnntrain.data.files import data_without_images
+from cnntrain.data.view import EVAL_SHARE
+from cnntrain.distributed import ALONE, World
 from cnntrain.errors import ConfigError, UnsafeError
+from cnntrain.finetune.tuning import Tuning
 from cnntrain.losses import Loss, class_weights
 from cnntrain.models import build_model
 from cnntrain.models.sizes import check_size
@@ -24,6 +28,7 @@ from cnntrain.plan import Plan
 from cnntrain.report import Report
 from cnntrain.run import Ema, Run, load_weights
 from cnntrain.settings import Settings
+from cnntrain.settings.data import Interpolation
 from cnntrain.settings.trainer import Precision
 
 Say = Callable[[str], None]
@@ -41,6 +46,7 @@ class Job:
     channels_last: bool
     notes: list[str]
     warnings: list[str]
+    world: World = ALONE
 
     @cached_property
     def plan(self) -> Plan:
@@ -49,12 +55,13 @@ class Job:
         assert self.data.train is not None
         return Plan(
             len(self.data.train.labels),
-            batch_size=self.settings.data.batch_size,
+            batch_size=self.data.batch_size * self.world.size,
             image_size=self.data.image_size,
             epochs=trainer.epochs,
             accumulate=trainer.accumulate,
             progressive=self.settings.augment.progressive,
             max_steps=trainer.max_steps,
+            processes=self.world.size,
         )
 
     @cached_property
@@ -71,7 +78,8 @@ class Job:
     @property
     def _scaled_rate(self) -> tuple[float, str]:
         settings = self.settings
-        return optim.scaled_rate(settings.optimizer, settings.data.batch_size * settings.trainer.accumulate)
+        batch = self.data.batch_size * self.world.size * settings.trainer.accumulate
+        return optim.scaled_rate(settings.optimizer, batch)
 
     @cached_property
     def augment(self) -> Augment:
@@ -119,6 +127,11 @@ class Job:
             indices = self.loader(epoch).indices(epoch, batch)
         return Moment(self.device, self.settings.seed, epoch, batch, image_size=size, indices=indices)
 
+    @cached_property
+    def tuning(self) -> Tuning | None:
+        """What of a pretrained network learns when; None: everything, always."""
+        return build_tuning(self)
+
     @property
     def normalise(self) -> Callable[[Tensor], Tensor]:
         """The evaluation transform of a uint8 micro-batch."""
@@ -143,6 +156,8 @@ class Job:
             "image_size": data.image_size,
             "mean": list(data.mean),
             "std": list(data.std),
+            "interpolation": data.interpolation.value,
+            "crop": data.crop,
             "data_fingerprint": data.fingerprint,
         }
 
@@ -154,27 +169,33 @@ def build_job(
     splits: Sequence[str] = ("train", "val", "test"),
     classes: list[str] | None = None,
     data: Data | None = None,
+    world: World = ALONE,
 ) -> Job:
     """Choose the device, load the data (where none are given), build the model: everything up to the optimizer.
+
+    Images are prepared as the weights to start from know them; the weights themselves are not loaded.
 
     The initial weights depend on `seed` and the model alone, not on the data that was loaded before.
     """
     trainer = settings.trainer
     machine.set_threads(trainer.threads)
     machine.tune_malloc()
-    device = machine.choose_device(trainer.device)
+    device = machine.choose_device(trainer.device, world)
     precision, warnings = machine.choose_precision(trainer.precision, device)
     machine.set_matmul_precision(precision)
-    data = data or build_data(
-        settings.data,
-        settings.augment,
-        seed=settings.seed,
-        device=device,
-        classes=classes,
-        splits=splits,
-        probe=trainer.probe if settings.augment.pieces else 0,
-        say=say,
-    )
+    settings, followed = follow_weights(settings)
+    with world.in_turn():  # a data set is fetched, and its statistics are computed, by one process
+        data = data or build_data(
+            settings.data,
+            settings.augment,
+            seed=settings.seed,
+            device=device,
+            classes=classes,
+            splits=splits,
+            probe=trainer.probe if settings.augment.pieces else 0,
+            say=say,
+            world=world,
+        )
     machine.seed_everything(settings.seed, deterministic=trainer.deterministic)
     model, notes = build_model(
         settings.model, classes=len(data.classes), channels=data.channels, image_size=data.image_size
@@ -184,7 +205,7 @@ def build_job(
         channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    job = Job(settings, data, model, device, precision, channels_last, notes + data.notes, warnings)
+    job = Job(settings, data, model, device, precision, channels_last, notes + data.notes + followed, warnings, world)
     check_sizes(job)
     return job
 
@@ -206,15 +227,20 @@ def check_sizes(job: Job) -> None:
 def build_run(job: Job) -> Run:
     """The run in its first state."""
     settings, trainer = job.settings, job.settings.trainer
+    learners = job.tuning.learners() if job.tuning else None
+    if not job.world.is_first:
+        machine.seed_streams(settings.seed, job.world.rank)  # the networks are the same, their dropout is not
     return Run(
         model=job.model,
-        optimizer=optim.build_optimizer(settings.optimizer, job.model, job.rates.lr, job.device),
+        optimizer=optim.build_optimizer(settings.optimizer, job.model, job.rates.lr, job.device, learners),
         scaler=machine.grad_scaler(job.precision, job.device),
         device=job.device,
         precision=job.precision,
         seed=settings.seed,
         ema=Ema(job.model, trainer.ema) if trainer.ema else None,
+        tuning=job.tuning,
         compiled=trainer.compile,
+        world=job.world,
     )
 
 
@@ -250,7 +276,7 @@ def load_job(
 
 
 # What the validation images depend on, where they come out of the training images.
-SPLIT_KEYS = ("seed", "data.val", "data.name")
+SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name")
 
 
 def refuse_other_split(differences: Sequence[str]) -> None:
@@ -271,8 +297,11 @@ def refuse_other_split(differences: Sequence[str]) -> None:
 def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:
     """Settings whose images are prepared as the checkpoint's network knows them, but for what the user has changed."""
     changed = {line.partition(":")[0] for line in differences}
-    known = {key: about[key] for key in ("channels", "image_size", "mean", "std") if f"data.{key}" not in changed}
-    return replace(settings, data=replace(settings.data, **known))
+    known: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")}
+    known["interpolation"] = Interpolation(about.get("interpolation", "bilinear"))  # all that older checkpoints knew
+    known["crop"] = about.get("crop", EVAL_SHARE)
+    kept = {key: value for key, value in known.items() if f"data.{key}" not in changed}
+    return replace(settings, data=replace(settings.data, **kept))
 
 
 def refuse_foreign_code(settings: Settings, overrides: Sequence[str], *, training: bool) -> None:

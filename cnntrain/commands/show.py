@@ -7,6 +7,7 @@ from typing import Any
 
 from cnntrain import device as machine
 from cnntrain.commands.setup import Job
+from cnntrain.finetune.audit import audit
 from cnntrain.report import Report
 from cnntrain.report.augmented import described, shares
 from cnntrain.report.words import wrapped
@@ -18,9 +19,11 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
     settings, data, trainer = job.settings, job.data, job.settings.trainer
     splits = {"train": data.train, "val": data.val, "test": data.test}
     sizes = ", ".join(f"{name} {loader.images:,}" for name, loader in splits.items() if loader)
-    first, full = job.plan.stage(0).batch_size, settings.data.batch_size
+    processes = job.world.size
+    first, full = job.plan.stage(0).batch_size // processes, data.batch_size
     batch = str(full) if first == full else f"{first} to {full}"  # of images that grow
     batch += f" x {trainer.accumulate}" if trainer.accumulate > 1 else ""
+    shared = f" x {processes} processes" if processes > 1 else ""
     scored = f", scored at {data.eval_size}" if data.eval_size != data.image_size else ""
     layout = "channels_last" if job.channels_last else "contiguous"
     decay = f"weight decay {settings.optimizer.weight_decay:g}"
@@ -28,8 +31,9 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
         "model": f"{settings.model.name}, {job.parameters:,} parameters",
         "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
         "augment": described(settings.augment),
+        **({"finetune": _tuned(job)} if job.tuning else {}),
         "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
-        "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images",
+        "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images{shared}",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
     }
     report.header(f"{settings.model.name} on {data.name}", [*wrapped(rows), ("folder", str(folder))])
@@ -39,6 +43,23 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
         report.say(f"class weights: {weights.min():.3g} to {weights.max():.3g}, 1 on average over the training images")
     for warning in job.warnings:
         report.warn(warning)
+
+
+def _tuned(job: Job) -> str:
+    """`mode C, 9 layer groups, lr_decay 0.7, batch norms train`."""
+    settings, tuning = job.settings.finetune, job.tuning
+    assert tuning is not None
+    pace = {key: getattr(settings, key) for key in ("lr_decay", "lr_factors", "wd_decay", "wd_factors", "unfreeze")}
+    words = [f"mode {settings.mode.name}", f"{len(tuning.groups)} layer groups"]
+    words += [f"{key} {value}" for key, value in pace.items() if value is not None]
+    words += [f"head alone for {settings.head_epochs} epochs"] if settings.head_epochs else []
+    return ", ".join([*words, f"batch norms {tuning.norm.name}"])
+
+
+def show_audit(job: Job, report: Report) -> None:
+    """What of the network learns, when and how fast, as a tree; for TensorBoard too."""
+    if job.tuning:
+        report.audit(audit(job.tuning, lr=job.rates.lr, weight_decay=job.settings.optimizer.weight_decay))
 
 
 def show_samples(job: Job, report: Report) -> None:

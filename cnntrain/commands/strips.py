@@ -78,7 +78,7 @@ class Sample:
 
     def originals(self) -> Tensor:
         """The images as validation would see them, uint8 (N, C, S, S)."""
-        return _picked(self.train, self.indices, 0, View(self.job.data.image_size))
+        return _picked(self.train, self.indices, 0, self.job.data.view(self.job.data.image_size))
 
     def stages(self) -> Iterator[Strip]:
         """The images of the first epoch after each stage of the augmentation."""

@@ -24,6 +24,7 @@ DATA: dict[str, Sizes] = {  # as training gets them, if not told otherwise
     "mnist": (10, 1, 28),
     "cifar10": (10, 3, 32),
     "cifar100": (100, 3, 32),
+    "imagefolder": (1000, 3, 128),
 }
 PHOTOS = (1000, 3, 224)
 COLUMNS = (

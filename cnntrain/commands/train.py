@@ -8,21 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 
-from cnntrain import checkpoint, config, loop, runfolder, signals, take_seconds
+from cnntrain import checkpoint, config, distributed, loop, runfolder, signals, take_seconds
 from cnntrain import device as machine
-from cnntrain.commands.setup import Job, build_job, build_run
-from cnntrain.commands.show import flat_scores, next_commands, show_header, show_samples
-from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted
+from cnntrain.commands.setup import Job, build_job, build_run, with_preprocessing
+from cnntrain.commands.show import flat_scores, next_commands, show_audit, show_header, show_samples
+from cnntrain.commands.transfer import recalibration, start_from_weights, use_features
+from cnntrain.distributed import World
+from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted, UnsafeError
 from cnntrain.files import write_atomic
 from cnntrain.models.drop import DropLayer, drop_layers
+from cnntrain.models.weights import read_weights
 from cnntrain.report import Report
 from cnntrain.run import Run, load_weights
 from cnntrain.settings import Settings
 from cnntrain.settings.model import DropSchedule
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
-STEP_BORDERS = ("data.batch_size:", "data.limit:", "data.sampling:", "trainer.accumulate:", "augment.progressive")
+STEP_BORDERS = (
+    *("data.batch_size:", "data.limit:", "data.per_class:", "data.sampling:"),
+    *("trainer.accumulate:", "augment.progressive", "processes:"),
+)
+LEARNING = ("finetune.", "trainer.epochs:")  # changing these may change which layer groups learn in an epoch
 GROWTH = ("trainer.epochs:", "trainer.max_steps:", "data.image_size:")  # beside these, where the images grow
 
 
@@ -35,33 +43,63 @@ class Start:
     differences: list[str]  # "trainer.epochs: 10 -> 50"
 
 
+@dataclass
+class Order:
+    """What is to be done."""
+
+    settings: Settings
+    folder: Path
+    overrides: list[str]
+    start: Start | None = None  # None: from scratch
+
+
 def train(settings: Settings, folder: Path, overrides: list[str]) -> dict[str, Any]:
     """Train from scratch in a new run folder; answers what results.json holds."""
+    with distributed.joined(machine.exchange_backend()) as world:
+        return begin(Order(settings, folder, overrides), world) if world.is_first else work(None, world)
+
+
+def begin(order: Order, world: World) -> dict[str, Any]:
+    """The part of `train` that the first process does."""
+    folder = order.folder
     with runfolder.lock(folder):
         runfolder.refuse_used(folder)
         # Before anything that takes time: a run killed before its first save starts again from this.
-        describe(folder, settings, overrides)
+        describe(order)
         try:
-            return work(settings, folder, overrides)
-        except (ConfigError, DataError):
+            return work(order, world)
+        except (ConfigError, DataError, CheckpointError, UnsafeError):
             if not (folder / "checkpoints").exists():
                 runfolder.remove_unstarted(folder)
             raise
 
 
-def describe(folder: Path, settings: Settings, overrides: list[str]) -> None:
+def describe(order: Order) -> None:
     """Write down how this run is made."""
     command = shlex.join(["cnntrain", *sys.argv[1:]])
-    runfolder.describe(folder, config_yaml=config.to_yaml(settings), overrides=overrides, command=command)
+    config_yaml = config.to_yaml(order.settings)
+    runfolder.describe(order.folder, config_yaml=config_yaml, overrides=order.overrides, command=command)
 
 
-def work(settings: Settings, folder: Path, overrides: list[str], start: Start | None = None) -> dict[str, Any]:
-    """Train in a locked run folder; test the best epoch once at the end."""
+def work(given: Order | None, world: World) -> dict[str, Any]:
+    """Train in a locked run folder; test the best epoch once at the end.
+
+    Args:
+        given: None in all processes but the first: it is the one that reads and writes the run folder and speaks.
+    """
+    order = world.share(given)
+    assert order is not None
+    folder, start = order.folder, order.start
+    if not world.is_first:
+        report = Report(None, tensorboard=False, console=Console(quiet=True))
+        with signals.handle_signals(lambda text: True) as stop:
+            return _work(order, world, report, stop)
+
     resume_step = start.state["progress"]["step"] if start and start.state else None
-    report = Report(folder, tensorboard=settings.trainer.tensorboard, resume_step=resume_step)
+    report = Report(folder, tensorboard=order.settings.trainer.tensorboard, resume_step=resume_step)
     try:
         with signals.handle_signals(report.note) as stop:
-            return _work(settings, folder, overrides, start, report, stop)
+            return _work(order, world, report, stop)
     except Interrupted as error:
         note_end(folder, "interrupted", error)
         raise Interrupted(error.signum, f"{error}; go on with cnntrain resume {shlex.quote(str(folder))}") from None
@@ -80,58 +118,90 @@ def note_end(folder: Path, status: str, error: CnntrainError) -> None:
         runfolder.write_results(folder, {"status": status, "error": str(error), "seconds": take_seconds()})
 
 
-def _work(
-    settings: Settings, folder: Path, overrides: list[str], start: Start | None, report: Report, stop: signals.Stop
-) -> dict[str, Any]:
-    job = build_job(settings, report.say)
+def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dict[str, Any]:
+    settings, folder, start = order.settings, order.folder, order.start
+    state = start.state if start else None
+    followed = settings
+    if start and state and (settings.model.pretrained or settings.model.weights):
+        followed = with_preprocessing(settings, state["about"], start.differences)  # the weights may be gone by now
+    with world.in_turn():  # weights are fetched by one process, and before the images are read
+        weights = None if state else read_weights(settings.model, report.say)
+    job = build_job(followed, report.say, world=world)
+    same_images(job)
+    start_from_weights(job, weights)
     run = build_run(job)
-    about = job.about() | {"run_id": runfolder.run_id(folder)}
+    run_id = world.share(runfolder.run_id(folder) if world.is_first else "")
+    about = job.about() | {"run_id": run_id, "processes": world.size}
 
     def save(state: dict[str, Any], best: bool) -> None:
-        report.flush()  # after a kill, TensorBoard then reaches as far as the checkpoint
-        checkpoint.save(folder, state | {"about": about}, best=best)
+        if world.is_first:
+            report.flush()  # after a kill, TensorBoard then reaches as far as the checkpoint
+            checkpoint.save(folder, state | {"about": about}, best=best)
 
-    task = make_task(job, save, report, stop)
+    task = make_task(job, run, save, report, stop)
     show_header(job, task.total_steps(run.progress), folder, report)
+    show_audit(job, report)
     if start:
         go_on(job, run, task, start, report)
-        describe(folder, settings, overrides)  # not before the checkpoint is known to fit the changed settings
-    if settings.trainer.tensorboard and not (start and start.state):
-        show_samples(job, report)
-    runfolder.complete(
-        folder,
-        classes=job.data.classes,
-        data_fingerprint=job.data.fingerprint,
-        device=machine.describe_device(job.device),
-    )
+    if world.is_first:
+        note_start(order, job, report)
     if stop.requested:
         raise Interrupted(stop.signum or 2, "stopped before the first step")
 
-    runfolder.discard_results(folder)  # from here on, those of an earlier end are out of date
+    use_features(job, run, task, report, stop)
+    if world.is_first:
+        runfolder.discard_results(folder)  # from here on, those of an earlier end are out of date
     ended = loop.train(run, task)
     results = score(job, run, task, folder, report) | {
         "ended": ended,
         "bad_images": list_bad_images(job, folder, report),
     }
     results["seconds"] = round(take_seconds(), 2)
-    runfolder.write_results(folder, results)
+    if world.is_first:
+        runfolder.write_results(folder, results)
     report.hparams(config.to_plain(settings), flat_scores(results))
     report.finish(results | {"folder": str(folder)}, next_commands(settings, folder))
     return results
 
 
+def note_start(order: Order, job: Job, report: Report) -> None:
+    """Write down what is known before the first step."""
+    state = order.start.state if order.start else None
+    if order.start:
+        describe(order)  # not before the checkpoint is known to fit the changed settings
+    if order.settings.trainer.tensorboard and state is None:
+        show_samples(job, report)
+    runfolder.complete(
+        order.folder,
+        classes=job.data.classes,
+        data_fingerprint=job.data.fingerprint,
+        device=machine.describe_device(job.device),
+        processes=job.world.size,
+    )
+
+
+def same_images(job: Job) -> None:
+    """Raises DataError where this process was given other images than the first one."""
+    if job.data.fingerprint != job.world.share(job.data.fingerprint):
+        raise DataError(
+            f"data.root: process {job.world.rank}, on this machine, has found other images than the first one; "
+            "give all machines the same images"
+        )
+
+
 def list_bad_images(job: Job, folder: Path, report: Report) -> int:
     """How many images were skipped (data.on_bad_image=skip); bad_images.tsv names them with the reason."""
     loaders = [loader for loader in (job.data.train, job.data.val, job.data.test) if loader]
-    skipped = sorted({entry for loader in loaders for entry in loader.skipped})
-    if skipped:
+    found = job.world.gather([entry for loader in loaders for entry in loader.skipped])
+    skipped = sorted({entry for entries in found for entry in entries})
+    if skipped and job.world.is_first:
         path = folder / "bad_images.tsv"
         write_atomic(path, "".join(f"{name}\t{reason}\n" for name, reason in skipped))
         report.warn(f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them")
     return len(skipped)
 
 
-def make_task(job: Job, save: Any, report: Any, stop: Any) -> loop.Task:
+def make_task(job: Job, run: Run, save: Any, report: Any, stop: Any) -> loop.Task:
     """What the loop needs, from a built job."""
     assert job.data.train is not None
     assert job.data.val is not None
@@ -152,6 +222,7 @@ def make_task(job: Job, save: Any, report: Any, stop: Any) -> loop.Task:
         save=save,
         report=report,
         stop=stop,
+        recalibrate=recalibration(job, run),
     )
 
 
@@ -193,7 +264,7 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
             "data.root: the images are not those that the run was started on, and validation would meet images that "
             "were trained on; restore them, or start a new run"
         )
-    run.restore(start.state)
+    run.restore(start.state, retuned=any(line.startswith(LEARNING) for line in start.differences))
     progress = run.progress
     if any(line.startswith(step_borders(job)) for line in start.differences):
         if progress.batch:
@@ -218,9 +289,8 @@ def score(job: Job, run: Run, task: loop.Task, folder: Path, report: Report) -> 
     """Scores of the best epoch: validation as measured then, the test split once, now."""
     progress, data = run.progress, job.data
     weights = checkpoint.fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
-    best = checkpoint.load(folder / "checkpoints" / "best")
     model = run.eval_model
-    load_weights(model, best["ema"]["model"] if best["ema"] else best["model"])
+    load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
     counts = ConfusionCounts(len(data.classes), job.device)
 
     split, loader = ("test", data.test) if data.test else ("val", data.val)
@@ -229,13 +299,15 @@ def score(job: Job, run: Run, task: loop.Task, folder: Path, report: Report) -> 
     scores = loop.evaluate(
         model,
         loader,
-        task.normalise,
+        job.normalise,
         run.device,
         run.precision,
         stop=task.stop,
         advance=report.advance,
         collect=counts.add,
+        world=run.world,
     )
+    run.world.sum_([counts.matrix])
     report.confusion(f"{split}/confusion", counts.matrix.cpu(), data.classes)
     return {
         "status": "done",
@@ -243,11 +315,20 @@ def score(job: Job, run: Run, task: loop.Task, folder: Path, report: Report) -> 
         "val": {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss},
         "test": scores if data.test else None,
         "images_per_second": round(run.images_per_second(), 1),
+        "train_seconds": round(progress.seconds, 2),  # training and validation, without the start and the test
         "parameters": job.parameters,
+        "trainable_parameters": job.tuning.parameters if job.tuning else job.parameters,
         "peak_memory_bytes": machine.peak_memory(job.device),
         "checkpoint": str(folder / "checkpoints" / "best"),
         "weights_sha256": weights,
     }
+
+
+def best_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Those of the run's best epoch, averaged where the run averages them."""
+    best = checkpoint.load(folder / "checkpoints" / "best")
+    weights: dict[str, torch.Tensor] = best["ema"]["model"] if best["ema"] else best["model"]
+    return weights
 
 
 class ConfusionCounts:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from cnntrain.augment.geometry import resize
 from cnntrain.data import sets, statistics
 from cnntrain.data.build_folder import image_folder
 from cnntrain.data.common import (
@@ -21,10 +20,12 @@ from cnntrain.data.common import (
     take_val,
 )
 from cnntrain.data.loaders import MemoryLoader
+from cnntrain.data.view import resize_planes
+from cnntrain.distributed import ALONE, World
 from cnntrain.errors import ConfigError
 from cnntrain.paths import expanded
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, LoaderKind
+from cnntrain.settings.data import DataSettings, Interpolation, LoaderKind
 
 DIGITS_SIZE = 32  # the 8 x 8 digits are resized: every small network takes 32 pixels
 
@@ -39,6 +40,7 @@ def build_data(
     splits: Collection[str] = ("train", "val", "test"),
     probe: int = 0,
     say: Callable[[str], object] = print,
+    world: World = ALONE,
 ) -> Data:
     """Load a data set and make its loaders.
 
@@ -51,12 +53,13 @@ def build_data(
         splits: which loaders are wanted.
         probe: at most so many training images make `Data.probe`, where train is wanted; 0: none.
         say: takes progress lines.
+        world: the processes that share each micro-batch.
 
     Raises:
         DataError: missing, damaged or inconsistent data.
         ConfigError: settings that do not fit the data.
     """
-    request = Request(settings, augment, seed, device, classes, splits, probe, say)
+    request = Request(settings, augment, seed, device, classes, splits, probe, say, world)
     if settings.name == "imagefolder":
         return image_folder(request)
     if settings.name in sets.NAMES:
@@ -78,7 +81,8 @@ def _tensor_set(request: Request) -> Data:
     moved = positions(whole.classes, request.classes)
 
     def prepare(images: Tensor, labels: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
-        return resize_batch(convert_channels(images, channels), pixels), labels if moved is None else moved[labels]
+        resized = resize_batch(convert_channels(images, channels), pixels, request.interpolation)
+        return resized, labels if moved is None else moved[labels]
 
     images, labels = whole.train
     train_index, val_index = take_val(labels, request)
@@ -88,7 +92,9 @@ def _tensor_set(request: Request) -> Data:
     parts: dict[str, tuple[Tensor, Tensor]] = {}
     if "train" in request.splits:
         kept = train_index[take_limit(labels[train_index], request)]
-        parts["train"] = whole_train() if settings.limit is None else prepare(images[kept], labels[kept], size)
+        every = len(kept) == len(train_index)
+        parts["train"] = whole_train() if every else prepare(images[kept], labels[kept], size)
+        request = request.fitted(len(kept))
     if "val" in request.splits:
         parts["val"] = prepare(images[val_index], labels[val_index], eval_size)
     if "test" in request.splits:
@@ -110,6 +116,9 @@ def _tensor_set(request: Request) -> Data:
         channels=channels,
         image_size=size,
         eval_size=eval_size,
+        interpolation=request.interpolation,
+        crop=1.0,
+        batch_size=request.batch_size,
         mean=mean,
         std=std,
         train=loaders.get("train"),
@@ -125,11 +134,12 @@ def _loader(images: Tensor, labels: Tensor, split: str, room: Room, request: Req
     return MemoryLoader(
         images,
         labels,
-        batch_size=request.settings.batch_size,
+        batch_size=request.batch_size,
         device=request.device,
         seed=request.seed,
         train=split == "train",
         sampling=request.settings.sampling,
+        world=request.world,
         resident=room.take(images.numel()) == "device" or request.device.type == "cpu",
     )
 
@@ -156,11 +166,11 @@ def convert_channels(images: Tensor, channels: int) -> Tensor:
     return torch.cat(parts)
 
 
-def resize_batch(images: Tensor, size: int) -> Tensor:
-    """uint8 (N, C, H, W) to uint8 (N, C, size, size), bilinear with antialias."""
+def resize_batch(images: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+    """uint8 (N, C, H, W) to uint8 (N, C, size, size), with antialias."""
     if images.shape[2:] == (size, size):
         return images
     resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
     for source, target in zip(images.split(1000), resized.split(1000), strict=True):
-        target.copy_(resize(source, size))
+        target.copy_(resize_planes(source, size, size, interpolation))
     return resized

@@ -1,6 +1,7 @@
 """A folder of pictures to the three splits."""
 
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -21,13 +22,13 @@ from cnntrain.data.common import (
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import FolderSplit, align, find_splits, fingerprint, scan
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
-from cnntrain.data.view import RandomView, View
+from cnntrain.data.view import EVAL_SHARE, RandomView, View
 from cnntrain.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.paths import expanded, shown
 from cnntrain.settings.data import LoaderKind
 
-IMAGE_SIZE = 224
+IMAGE_SIZE = 128
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
 MOST_WORKERS = 16  # above, the interpreter's own work per image is the limit
 
@@ -50,27 +51,32 @@ def image_folder(request: Request) -> Data:
     mark = fingerprint(scanned)
     parts = _three_parts(aligned, request)
     size, channels = settings.image_size or IMAGE_SIZE, settings.channels or 3
-    own = partial(_statistics, parts.get("train"), size, channels, mark, "val" in aligned, request)
+    view = View(size, settings.crop or EVAL_SHARE, request.interpolation)
+    own = partial(_statistics, parts.get("train"), view, channels, mark, request)
     mean, std = choose_statistics(request, channels, own)
     if "train" in request.splits:
         parts["train"] = parts["train"].take(take_limit(parts["train"].labels, request))
+        request = request.fitted(len(parts["train"].labels))
     room = Room(request.device)
-    eval_size = settings.eval_size or size
+    eval_view = replace(view, size=settings.eval_size or size)
     loaders: dict[str, MemoryLoader | StreamLoader] = {
-        name: _loader(name, parts[name], View(size if name == "train" else eval_size), channels, room, request)
+        name: _loader(name, parts[name], view if name == "train" else eval_view, channels, room, request)
         for name in ("train", "val", "test")
         if name in parts and name in request.splits
     }
     if "train" in loaders:
         check_train(loaders["train"], request)
         if request.probe:
-            loaders["probe"] = _probe(loaders["train"], View(eval_size), room, request)
+            loaders["probe"] = _probe(loaders["train"], eval_view, room, request)
     return Data(
         name=settings.name,
         classes=classes,
         channels=channels,
         image_size=size,
-        eval_size=eval_size,
+        eval_size=eval_view.size,
+        interpolation=view.interpolation,
+        crop=view.share,
+        batch_size=request.batch_size,
         mean=mean,
         std=std,
         train=loaders.get("train"),
@@ -89,8 +95,14 @@ def _note_ignored(ignored: Counter[str], request: Request) -> None:
 
 
 def _three_parts(aligned: dict[str, FolderSplit], request: Request) -> dict[str, FolderSplit]:
-    """The folder's own splits; val comes out of train where it has none."""
+    """The folder's own splits; val comes out of train where it has none, and wherever there are folds."""
     parts = dict(aligned)
+    if request.settings.folds is not None and {"train", "val"} <= parts.keys():
+        own = parts.pop("val")
+        use = "test" if parts.setdefault("test", own) is own else "not used"
+        request.notes.append(
+            f"{own.paths.root.name}/: {use}, {len(own.labels):,} images, as data.folds takes val from train/"
+        )
     if "val" in parts:
         request.notes.append(f"val: {len(parts['val'].labels):,} images of {parts['val'].paths.root.name}/")
     elif "train" in parts:
@@ -102,20 +114,20 @@ def _three_parts(aligned: dict[str, FolderSplit], request: Request) -> dict[str,
 
 
 def _statistics(
-    train: FolderSplit | None, size: int, channels: int, mark: str, own_val: bool, request: Request
+    train: FolderSplit | None, view: View, channels: int, mark: str, request: Request
 ) -> statistics.Statistics:
     """Of a sample of the train split in the evaluation view, or those that an earlier run has cached."""
     if train is None:
         raise ConfigError("data.mean: cannot be computed without a train/ folder; give data.mean and data.std")
-    drawn = None if own_val else (request.seed, request.settings.val)  # what decides which images are in train
-    file = statistics.cache_file(mark, size, channels, drawn)
+    looks = (view.size, view.share, view.interpolation.value, channels)
+    file = statistics.cache_file(mark, train.paths.chosen(), *looks)
     if (cached := statistics.load(file, channels)) is not None:
         request.notes.append(f"mean and std: computed on train earlier, kept in {shown(file)}")
         return cached
     order = torch.randperm(len(train.labels), generator=generator(torch.device("cpu"), 0, SAMPLE))[:SAMPLE_IMAGES]
     request.say(f"computing mean and std on {len(order):,} training images")
     sample = train.take(order.sort().values)
-    decoder = _decoder(sample, View(size), channels, request)
+    decoder = _decoder(sample, view, channels, request)
     workers = decode_threads(request.settings.workers)
     result = statistics.compute(decoder.all_images(workers, "mean and std", request.say))
     statistics.save(file, result)
@@ -146,8 +158,10 @@ def _loader(
     decoder = _decoder(part, view, channels, request)
     if crop is None:
         return _placed(split, decoder, decoder, room, request)
-    roomy = View(view.short, share=1.0)  # a crop on the device needs some room around
-    return _placed(split, decoder.through(roomy), decoder.through(RandomView(view.size, crop)), room, request)
+    # A crop on the device needs some room around, however little of it validation sees.
+    roomy = View(View(view.size).short, 1.0, view.interpolation)
+    cropped = RandomView(view.size, crop, view.interpolation)
+    return _placed(split, decoder.through(roomy), decoder.through(cropped), room, request)
 
 
 def _probe(train: MemoryLoader | StreamLoader, view: View, room: Room, request: Request) -> MemoryLoader | StreamLoader:
@@ -173,22 +187,24 @@ def _placed(
         request.notes.append(f"{split}: {len(labels):,} images streamed from files by {by}")
         return StreamLoader(
             streamed,
-            batch_size=settings.batch_size,
+            batch_size=request.batch_size,
             device=request.device,
             seed=request.seed,
             train=split == "train",
             sampling=settings.sampling,
+            world=request.world,
             workers=workers,
             rows=rows,
         )
     return MemoryLoader(
         lambda: kept.all_images(workers, split, request.say, rows),
         labels,
-        batch_size=settings.batch_size,
+        batch_size=request.batch_size,
         device=request.device,
         seed=request.seed,
         train=split == "train",
         sampling=settings.sampling,
+        world=request.world,
         resident=place == "device",
         decoder=kept,
     )

@@ -1,21 +1,25 @@
 """What both kinds of source share: the result, the request, splitting train, statistics, room in memory."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from cnntrain.data.loaders import Loader
-from cnntrain.data.split import count_of, stratified
+from cnntrain.data.split import count_of, few, fold_numbers, stratified
 from cnntrain.data.statistics import Statistics
+from cnntrain.data.view import View
 from cnntrain.device import free_memory, shares_memory
+from cnntrain.distributed import ALONE, World
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, Sampling
+from cnntrain.settings.data import DataSettings, Interpolation, Sampling
 
 VAL, LIMIT, PROBE = -2, -3, -8  # parts of seeds that keep these draws apart from all others
 LEAST_PROBE, PROBE_SHARE = 100, 10  # the probe holds a tenth of the training images at most, if that is 100 or more
+BATCH_SIZES = (4, 8, 16, 32, 64)  # that data.batch_size=null chooses from
+STEPS = 16  # of an epoch, which it aims at
 SHARE = 4  # decoded images may fill this part of the memory that is free: 1 / SHARE
 
 
@@ -33,6 +37,9 @@ class Data:
     channels: int
     image_size: int  # pixels a side in training
     eval_size: int  # in val, test and probe
+    interpolation: Interpolation
+    crop: float  # part of the short side of a file that is seen; of images in memory 1
+    batch_size: int  # images of a micro-batch
     mean: list[float]
     std: list[float]
     train: Loader | None
@@ -41,6 +48,10 @@ class Data:
     probe: Loader | None
     fingerprint: str
     notes: list[str]
+
+    def view(self, size: int) -> View:
+        """What validation sees of a picture, in `size` pixels a side."""
+        return View(size, self.crop, self.interpolation)
 
 
 @dataclass(frozen=True)
@@ -55,15 +66,37 @@ class Request:
     splits: Collection[str]
     probe: int
     say: Callable[[str], object]
+    world: World = ALONE
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def interpolation(self) -> Interpolation:
+        """data.interpolation, or bilinear."""
+        return self.settings.interpolation or Interpolation.bilinear
+
+    @property
+    def batch_size(self) -> int:
+        """data.batch_size; where it is null, that of scoring."""
+        return self.settings.batch_size or BATCH_SIZES[-1]
+
+    def fitted(self, images: int) -> "Request":
+        """This request with the batch size for so many training images, where data.batch_size is null."""
+        if self.settings.batch_size is not None:
+            return self
+        share = images / self.world.size
+        fitted = min(BATCH_SIZES, key=lambda size: abs(size - share / STEPS))
+        self.notes.append(f"batch size: {fitted}, fitted to {images:,} training images")
+        return replace(self, settings=replace(self.settings, batch_size=fitted))
 
 
 def take_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
-    """Indices of train and val: a stratified seeded part of the training images becomes val.
+    """Indices of train and val: a stratified seeded part of the training images becomes val, or one of its folds.
 
     Raises:
         DataError: nothing would be left to train on, or nothing to validate on.
     """
+    if request.settings.folds is not None:
+        return _take_fold(labels, request.settings.folds, request)
     count = count_of("data.val", request.settings.val, len(labels))
     val, train = stratified(labels, count, request.seed, VAL, leave=True)
     if not len(val):
@@ -74,17 +107,44 @@ def take_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
     return train, val
 
 
+def _take_fold(labels: Tensor, folds: int, request: Request) -> tuple[Tensor, Tensor]:
+    fold, seed = request.settings.fold, request.seed
+    numbers = fold_numbers(labels, folds, seed, VAL)
+    if (dealt := int((numbers >= 0).sum())) < folds:
+        raise DataError(
+            f"data.folds: {folds} folds of {dealt} images (in classes of two or more) leave one empty; "
+            "choose fewer folds, or add images"
+        )
+    train, val = (chosen.nonzero().squeeze(1) for chosen in (numbers != fold, numbers == fold))
+    which = f"fold {fold} of 0 to {folds - 1}"
+    request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, {which}, stratified, seed {seed}")
+    return train, val
+
+
 def take_limit(labels: Tensor, request: Request) -> Tensor:
-    """Indices of the stratified seeded part of train that `data.limit` asks for.
+    """Indices of the stratified seeded part of train that `data.limit` or `data.per_class` asks for.
 
     Raises:
-        DataError: it asks for more than there is.
+        DataError: data.limit asks for more than there is.
     """
+    if request.settings.per_class is not None:
+        return _take_few(labels, request.settings.per_class, request)
     if request.settings.limit is None:
         return torch.arange(len(labels))
     count = count_of("data.limit", request.settings.limit, len(labels))
     request.notes.append(f"train: limited to {count:,} of {len(labels):,} images, stratified, seed {request.seed}")
     return stratified(labels, count, request.seed, LIMIT)[0]
+
+
+def _take_few(labels: Tensor, most: int, request: Request) -> Tensor:
+    chosen = few(labels, most, request.seed, LIMIT)
+    sizes = labels.bincount()
+    fewer = int(((sizes > 0) & (sizes < most)).sum())
+    more = f"; {fewer:,} class{'es have' if fewer > 1 else ' has'} fewer" if fewer else ""
+    request.notes.append(
+        f"train: {most:,} of each class, {len(chosen):,} of {len(labels):,} images, seed {request.seed}{more}"
+    )
+    return chosen
 
 
 def take_probe(labels: Tensor, request: Request) -> Tensor:
@@ -155,10 +215,15 @@ def check_train(train: Loader, request: Request) -> None:
         DataError: no micro-batch is left.
     """
     total = len(train.labels)
+    left_out, processes = total - train.images, request.world.size
     if train.images == 0:
-        raise DataError(f"data: the train split has {total} image; it takes 2 or more to train")
-    if train.images < total:
-        request.notes.append("train: 1 image is left out per epoch (batch norm fails on a last micro-batch of 1)")
+        given = f"{total} image" if total == 1 else f"{total} images"
+        for_each = f" for each of {processes} processes" if processes > 1 else ""
+        raise DataError(f"data: the train split has {given}; it takes 2 or more{for_each} to train")
+    if left_out:
+        one = "1 image is" if left_out == 1 else f"{left_out} images are"
+        why = "too few for all processes" if processes > 1 else "batch norm fails on a last micro-batch of 1"
+        request.notes.append(f"train: {one} left out per epoch ({why})")
     if request.settings.sampling is Sampling.balanced:
         sizes = train.labels.bincount()
         sizes = sizes[sizes > 0]

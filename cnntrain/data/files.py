@@ -14,7 +14,7 @@ from cnntrain.data.decode import BadImage
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import SUFFIXES, Paths, images_below
 from cnntrain.data.loaders import Loader, StreamLoader
-from cnntrain.data.view import View
+from cnntrain.data.view import EVAL_SHARE, View
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.paths import shown
 from cnntrain.settings.augment import AugmentSettings
@@ -28,6 +28,7 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
         ConfigError: a value that only the images could tell.
     """
     size, channels = settings.image_size, settings.channels
+    crop = (settings.crop or EVAL_SHARE) if settings.name == "imagefolder" else 1.0
     for key in ("image_size", "channels", "mean", "std"):
         if getattr(settings, key) is None:
             raise ConfigError(f"data.{key}: null takes the images of the run, which are not read here; leave it out")
@@ -41,6 +42,9 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
         channels=channels,
         image_size=size,
         eval_size=settings.eval_size or size,
+        interpolation=request.interpolation,
+        crop=crop,
+        batch_size=request.batch_size,
         mean=mean,
         std=std,
         train=None,
@@ -95,10 +99,10 @@ class FileDecoder(Decoder):
             return torch.zeros(self.view.size, self.view.size, self.channels, dtype=torch.uint8)
 
 
-def stream(decoder: Decoder, settings: DataSettings, device: torch.device) -> StreamLoader:
+def stream(decoder: Decoder, batch_size: int, settings: DataSettings, device: torch.device) -> StreamLoader:
     """The decoder's images in the order of its files."""
     workers = decode_threads(settings.workers)
-    return StreamLoader(decoder, batch_size=settings.batch_size, device=device, seed=0, train=False, workers=workers)
+    return StreamLoader(decoder, batch_size=batch_size, device=device, seed=0, train=False, workers=workers)
 
 
 def widened(loader: Loader, settings: DataSettings, device: torch.device) -> Loader:
@@ -107,4 +111,4 @@ def widened(loader: Loader, settings: DataSettings, device: torch.device) -> Loa
     if decoder is None:
         return loader
     assert isinstance(decoder.view, View)
-    return stream(decoder.through(decoder.view.wide), settings, device)
+    return stream(decoder.through(decoder.view.wide), loader.batch_size, settings, device)

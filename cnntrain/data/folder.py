@@ -46,6 +46,10 @@ class Paths:
         """sha256 of a whole list (not of a taken part)."""
         return hashlib.sha256(self._ends.tobytes() + self._block).digest()
 
+    def chosen(self) -> bytes:
+        """sha256 of which paths of a whole list these are."""
+        return hashlib.sha256(self._begins.tobytes()).digest()
+
 
 @dataclass
 class FolderSplit:

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,16 +12,21 @@ from cnntrain.data.decoder import Decoder
 from cnntrain.data.order import balanced, shuffled
 from cnntrain.data.view import RandomView
 from cnntrain.device import can_pin, generator
+from cnntrain.distributed import ALONE, World
 from cnntrain.plan import images_in_epoch
 from cnntrain.settings.data import Sampling
 
 ORDER = -1  # part of the seed that keeps the order of an epoch apart from all other draws
 
 Batch = tuple[Tensor, Tensor]
+Ordered = TypeVar("Ordered", bound="_Order")
 
 
 class Loader(Protocol):
-    """Micro-batches of one split; `labels` holds the classes of all its images, int64 (N,), on the host."""
+    """Micro-batches of one split; `labels` holds the classes of all its images, int64 (N,), on the host.
+
+    Of several processes, each is given its part of every micro-batch. All numbers here count the images of all parts.
+    """
 
     labels: Tensor
     batch_size: int
@@ -29,7 +34,7 @@ class Loader(Protocol):
 
     @property
     def images(self) -> int:
-        """How many images an epoch shows: a train loader leaves out a remainder of one, on which batch norm fails."""
+        """How many images an epoch shows: a train loader leaves out a remainder that is too small for a micro-batch."""
 
     @property
     def decoder(self) -> Decoder | None:
@@ -48,13 +53,20 @@ class Loader(Protocol):
         Files are decoded to `image_size`, from the same random boxes; what lies in memory keeps the size it has there.
         """
 
+    def in_order(self, batch_size: int | None = None) -> "Loader":
+        """All images in the order of `labels`, each once, as an evaluation split in the same storage.
+
+        What augments them while they are decoded (`crops`) does so still. Several processes are given all of them each.
+        """
+
     def indices(self, epoch: int, batch: int) -> Tensor:
-        """Which images a micro-batch of an epoch holds, int64 (N,) on the host, in the order of `labels`."""
+        """Which images this process's part of a micro-batch holds, int64 (N,) on the host, in the order of `labels`."""
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """Yield uint8 images (N, C, S, S), channels_last, and int64 labels (N,) on the device, from `start` on.
 
-        The order of a train split is a pure function of (seed, epoch), that of the others is the order of the files.
+        In evaluation a process may get no images of the last micro-batch: N is then 0. The order of a train split is a
+        pure function of (seed, epoch), that of the others is the order of the files.
         """
 
     def pick(self, indices: Tensor) -> Tensor:
@@ -62,7 +74,11 @@ class Loader(Protocol):
 
 
 class _Order:
-    """The part that both loaders share: how many images, in which order."""
+    """The part that both loaders share: how many images, in which order, and which of them are this process's.
+
+    Args:
+        batch_size: images of a micro-batch in each process.
+    """
 
     def __init__(
         self,
@@ -73,15 +89,16 @@ class _Order:
         seed: int,
         train: bool,
         sampling: Sampling = Sampling.natural,
+        world: World = ALONE,
     ) -> None:
-        self.labels, self.batch_size, self.device, self.seed = labels, batch_size, device, seed
-        self.train, self.sampling = train, sampling
+        self.labels, self.batch_size, self.device, self.seed = labels, batch_size * world.size, device, seed
+        self.train, self.sampling, self.world = train, sampling, world
         self._drawn: tuple[int, Tensor] | None = None  # an epoch and its order: drawn once, not for every batch
 
     @property
     def images(self) -> int:
         """See Loader."""
-        return images_in_epoch(len(self.labels), self.batch_size) if self.train else len(self.labels)
+        return images_in_epoch(len(self.labels), self.batch_size, self.world.size) if self.train else len(self.labels)
 
     def __len__(self) -> int:
         return -(-self.images // self.batch_size)
@@ -98,9 +115,30 @@ class _Order:
         draw = generator(torch.device("cpu"), self.seed, epoch, ORDER)
         return (balanced if self.sampling is Sampling.balanced else shuffled)(self.labels, draw)
 
+    def in_order(self: Ordered, batch_size: int | None = None) -> Ordered:
+        """See Loader."""
+        other = copy.copy(self)
+        other.batch_size, other.world = batch_size or self.batch_size // self.world.size, ALONE
+        other.train, other.sampling, other._drawn = False, Sampling.natural, None
+        return other
+
     def indices(self, epoch: int, batch: int) -> Tensor:
         """See Loader."""
-        return self.order(epoch)[batch * self.batch_size : (batch + 1) * self.batch_size]
+        return self.order(epoch)[slice(*self.bounds(batch))]
+
+    def bounds(self, batch: int) -> tuple[int, int]:
+        """Where this process's part of a micro-batch begins and ends in the order of an epoch."""
+        before = batch * self.batch_size
+        first, last = self.world.part(min(self.batch_size, self.images - before))
+        return before + first, before + last
+
+
+def gather(source: Tensor, index: Tensor, device: torch.device) -> Tensor:
+    """Rows of a tensor that lies on the device or on the host, by int64 (n,) beside it; on the device."""
+    if not (source.is_cpu and can_pin(device)):
+        return source.index_select(0, index).to(device, non_blocking=True)
+    staged = torch.empty((len(index), *source.shape[1:]), dtype=source.dtype, pin_memory=True)
+    return torch.index_select(source, 0, index, out=staged).to(device, non_blocking=True)
 
 
 class _Store:
@@ -143,10 +181,13 @@ class MemoryLoader(_Order):
         seed: int,
         train: bool,
         sampling: Sampling = Sampling.natural,
+        world: World = ALONE,
         resident: bool = True,
         decoder: Decoder | None = None,
     ) -> None:
-        super().__init__(labels, batch_size=batch_size, device=device, seed=seed, train=train, sampling=sampling)
+        super().__init__(
+            labels, batch_size=batch_size, device=device, seed=seed, train=train, sampling=sampling, world=world
+        )
         self._store = _Store(images, labels, device if resident else torch.device("cpu"))
         self._rows: Tensor | None = None  # where the images of a part lie in the store, at home; None: all, in order
         self.decoder = decoder
@@ -164,37 +205,31 @@ class MemoryLoader(_Order):
 
     def part(self, indices: Tensor) -> "MemoryLoader":
         """Some of the images, int64 (n,), as an evaluation split in the same storage, in this order."""
-        other = copy.copy(self)
+        other = self.in_order(self.batch_size)
+        other.world = self.world
         other.labels, other._rows = self.labels[indices], self._places(indices)
-        other.train, other._drawn = False, None
         return other
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """See Loader."""
         images, labels = self._store.content()
         places = self._places(self.order(epoch)) if self.train else self._rows
-        for first in range(start * self.batch_size, self.images, self.batch_size):
-            last = min(first + self.batch_size, self.images)
+        for first, last in map(self.bounds, range(start, len(self))):
             if places is None:
                 pixels, classes = self._send(images[first:last]), self._send(labels[first:last])
             else:
-                pixels, classes = self._gather(images, places[first:last]), self._gather(labels, places[first:last])
+                chosen = places[first:last]
+                pixels, classes = gather(images, chosen, self.device), gather(labels, chosen, self.device)
             yield pixels.permute(0, 3, 1, 2), classes
 
     def pick(self, indices: Tensor) -> Tensor:
         """See Loader."""
-        return self._gather(self._store.content()[0], self._places(indices)).permute(0, 3, 1, 2)
+        return gather(self._store.content()[0], self._places(indices), self.device).permute(0, 3, 1, 2)
 
     def _places(self, indices: Tensor) -> Tensor:
         """Where images of the split lie in the store, int64 (n,) at home."""
         indices = indices.to(self._store.home)
         return indices if self._rows is None else self._rows[indices]
-
-    def _gather(self, source: Tensor, index: Tensor) -> Tensor:
-        if self._store.home == self.device or not can_pin(self.device):
-            return self._send(source.index_select(0, index))
-        staged = torch.empty((len(index), *source.shape[1:]), dtype=source.dtype, pin_memory=True)
-        return self._send(torch.index_select(source, 0, index, out=staged))
 
     def _send(self, part: Tensor) -> Tensor:
         return part.to(self.device, non_blocking=True)
@@ -218,11 +253,19 @@ class StreamLoader(_Order):
         seed: int,
         train: bool,
         sampling: Sampling = Sampling.natural,
+        world: World = ALONE,
         workers: int,
         rows: Tensor | None = None,
     ) -> None:
-        labels = decoder.labels if rows is None else decoder.labels[rows]
-        super().__init__(labels, batch_size=batch_size, device=device, seed=seed, train=train, sampling=sampling)
+        super().__init__(
+            decoder.labels if rows is None else decoder.labels[rows],
+            batch_size=batch_size,
+            device=device,
+            seed=seed,
+            train=train,
+            sampling=sampling,
+            world=world,
+        )
         self.decoder, self.workers, self._rows = decoder, workers, rows
         self.crops = isinstance(decoder.view, RandomView)
 
@@ -240,13 +283,13 @@ class StreamLoader(_Order):
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """See Loader. Closing the iterator ends the threads."""
         order = self.order(epoch)
-        groups = list(self._files(order).split(self.batch_size))[start:]
+        parts = [slice(*self.bounds(batch)) for batch in range(start, len(self))]
         labels = self.labels[order].to(self.device)
-        decoded = self.decoder.batches(groups, epoch, self.workers, can_pin(self.device))
+        files = self._files(order)
+        decoded = self.decoder.batches([files[part] for part in parts], epoch, self.workers, can_pin(self.device))
         try:
-            for number, images in enumerate(decoded, start):
-                chosen = labels[number * self.batch_size : (number + 1) * self.batch_size]
-                yield images.to(self.device, non_blocking=True), chosen
+            for part, images in zip(parts, decoded, strict=True):
+                yield images.to(self.device, non_blocking=True), labels[part]
         finally:
             decoded.close()
 

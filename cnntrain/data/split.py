@@ -1,4 +1,4 @@
-"""Seeded stratified choices: the validation part, and a limited training part."""
+"""Seeded stratified choices: the validation part, folds, and a limited training part."""
 
 import numpy as np
 import torch
@@ -25,12 +25,45 @@ def stratified(labels: Tensor, count: int, *parts: int, leave: bool = False) -> 
     high = np.maximum(sizes - leave, 0)
     low = np.minimum(high, 1 if leave or count >= (sizes > 0).sum() else 0)
     shares = _shares(sizes * (count / sizes.sum()), count, low, high)
-    order = torch.randperm(len(labels), generator=generator(torch.device("cpu"), *parts))
-    order = order[labels[order].argsort(stable=True)]
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for members, share in zip(order.split(sizes.tolist()), shares.tolist(), strict=True):
+    for members, share in zip(_by_class(labels, *parts), shares.tolist(), strict=True):
         chosen[members[:share]] = True
     return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
+
+
+def few(labels: Tensor, most: int, *parts: int) -> Tensor:
+    """Indices of `most` images of each class, or of all where it has no more; int64, in rising order.
+
+    With the same seed, those of fewer images are among those of more.
+    """
+    return torch.cat([members[:most] for members in _by_class(labels, *parts)]).sort().values
+
+
+def fold_numbers(labels: Tensor, folds: int, *parts: int) -> Tensor:
+    """Deal the images out, class by class: the folds are of equal size, and so is what each has of a class.
+
+    Args:
+        labels: int64 (N,).
+        folds: how many, from 2 up.
+        parts: whole numbers that seed the shuffling.
+
+    Returns:
+        The fold of each image, 0 to folds - 1, int64 (N,); sizes differ by one at most, of each class and in all. The
+        only image of its class is in none (-1): it is always trained on.
+    """
+    numbers = torch.full_like(labels, -1)
+    dealt = 0  # the next class goes on where the last one ended, or the first folds would get all the odd images
+    for members in _by_class(labels, *parts):
+        if len(members) > 1:
+            numbers[members] = torch.arange(dealt, dealt + len(members)) % folds
+            dealt += len(members)
+    return numbers
+
+
+def _by_class(labels: Tensor, *parts: int) -> tuple[Tensor, ...]:
+    """The indices of each class 0, 1, ... in an order that `parts` seed."""
+    order = torch.randperm(len(labels), generator=generator(torch.device("cpu"), *parts))
+    return order[labels[order].argsort(stable=True)].split(labels.bincount().tolist())
 
 
 def _shares(exact: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:

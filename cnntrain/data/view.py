@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cnntrain.augment.geometry import central_box
+from cnntrain.settings.data import Interpolation
 from cnntrain.settings.pieces import ResizedCropSettings
 
 EVAL_SHARE = 0.875  # the central part of the resized picture that is kept, 224 of 256
@@ -17,11 +18,12 @@ EVAL_SHARE = 0.875  # the central part of the resized picture that is kept, 224 
 class View:
     """The fixed view: resize the short side to `short`, then cut the central square of `size` pixels.
 
-    With the usual `share` it is what validation and test use, and training where no random resized crop is on.
+    With the `share` of the settings, it is what validation and test use, and training without a random resized crop.
     """
 
     size: int
     share: float = EVAL_SHARE  # size / short
+    interpolation: Interpolation = Interpolation.bilinear
 
     @property
     def short(self) -> int:
@@ -32,9 +34,9 @@ class View:
         pixels = _without_far_ends(pixels)
         height, width, _ = pixels.shape
         if height <= width:
-            resized = resize(pixels, self.short, int(self.short * width / height))
+            resized = resize(pixels, self.short, int(self.short * width / height), self.interpolation)
         else:
-            resized = resize(pixels, int(self.short * height / width), self.short)
+            resized = resize(pixels, int(self.short * height / width), self.short, self.interpolation)
         top, left = self._first(resized.shape[0]), self._first(resized.shape[1])
         return resized[top : top + self.size, left : left + self.size]
 
@@ -45,7 +47,7 @@ class View:
     @property
     def wide(self) -> "View":
         """This view and what the resize leaves around it on the short side, the same on the long one."""
-        return _WideView(self.short, share=1.0, middle=self.size)
+        return _WideView(self.short, 1.0, self.interpolation, middle=self.size)
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,12 @@ class RandomView:
 
     size: int
     settings: ResizedCropSettings
+    interpolation: Interpolation = Interpolation.bilinear
 
     def __call__(self, pixels: Tensor, draw: random.Random) -> Tensor:
         """uint8 (H, W, C) to uint8 (size, size, C); `draw` alone decides the box."""
         top, left, height, width = self.box(pixels.shape[0], pixels.shape[1], draw)
-        return resize(pixels[top : top + height, left : left + width], self.size, self.size)
+        return resize(pixels[top : top + height, left : left + width], self.size, self.size, self.interpolation)
 
     def box(self, height: int, width: int, draw: random.Random) -> tuple[int, int, int, int]:
         """Top, left, height and width of the box; the distribution of torchvision's RandomResizedCrop."""
@@ -90,10 +93,14 @@ class RandomView:
         return central_box(height, width, self.settings.ratio)
 
 
-def resize(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear with antialias, uint8 (H, W, C) to uint8 (height, width, C)."""
+def resize(pixels: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
+    """uint8 (H, W, C) to uint8 (height, width, C); see resize_planes."""
     if tuple(pixels.shape[:2]) == (height, width):
         return pixels
     planes = pixels.permute(2, 0, 1).unsqueeze(0)  # a channels_last view, for which torch has its fastest kernel
-    planes = F.interpolate(planes, (height, width), mode="bilinear", antialias=True, align_corners=False)
-    return planes.squeeze(0).permute(1, 2, 0)
+    return resize_planes(planes, height, width, interpolation).squeeze(0).permute(1, 2, 0)
+
+
+def resize_planes(images: Tensor, height: int, width: int, interpolation: Interpolation) -> Tensor:
+    """uint8 (N, C, H, W) on the host to uint8 (N, C, height, width), with antialias: Pillow's, within two levels."""
+    return F.interpolate(images, (height, width), mode=interpolation.value, antialias=True, align_corners=False)

@@ -78,16 +78,12 @@ def spread(labels: Tensor, count: int) -> Tensor:
     return torch.stack([members[place][turn] for place, turn in sorted(chosen)])
 
 
-def read_files(files: tuple[Path, ...], *, channels: int, image_size: int, photos: bool) -> Tensor:
+def read_files(files: tuple[Path, ...], channels: int, view: View) -> Tensor:
     """Decode image files as the network knows its images, uint8 (N, C, S, S).
-
-    Args:
-        photos: the run's data are photo files, of which evaluation sees the central part; else the whole short side.
 
     Raises:
         DataError: a file that cannot be decoded.
     """
-    view = View(image_size) if photos else View(image_size, share=1.0)
     images = []
     for file in files:
         try:

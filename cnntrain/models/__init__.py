@@ -45,6 +45,15 @@ def build_model(
     Raises:
         ConfigError: an unknown name or argument, a setting that the network has no place for, or images too small.
     """
+    model, notes = _build(settings, classes=classes, channels=channels, image_size=image_size)
+    from cnntrain.models.head import replace_head
+
+    replace_head(model, settings.head, classes)
+    return model, notes
+
+
+def _build(settings: ModelSettings, *, classes: int, channels: int, image_size: int) -> tuple["nn.Module", list[str]]:
+    """The network with the head of its authors."""
     sizes = {"classes": classes, "channels": channels}
     if ":" in settings.name:
         from cnntrain.models.foreign import build_foreign

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
+    from cnntrain.finetune.audit import Row
+
 MOST_CLASSES = 20  # in the table of scores by class
 
 STEP_TAGS = ("loss", "top1", "lr", "images_per_second", "data_wait", "grad_norm")
@@ -79,6 +81,15 @@ class Report:
     def header(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
         """What will be done, as named facts in a frame."""
         self._screen.frame(title, rows)
+
+    def audit(self, rows: Sequence["Row"]) -> None:
+        """What of each layer group learns, as a tree, and for TensorBoard."""
+        from cnntrain.report import audit
+
+        for line, style in audit.tree(rows, self._screen.width):
+            self._screen.line(line, style, copied=True)
+        if self._tensorboard:
+            self._tensorboard.text("finetune/audit", audit.markdown(rows), self._step)
 
     def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
         """The bar of an epoch (from 1) of `batches` micro-batches, `done` of them trained before."""

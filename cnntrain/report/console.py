@@ -38,6 +38,11 @@ class Screen:
         self._live: Live | None = None
         self._has_head = False
 
+    @property
+    def width(self) -> int:
+        """Columns for tables: those of the terminal, of a wide one no more than a frame has; 80 in a file."""
+        return min(self.console.width, WIDEST_FRAME) if self.is_live else 80
+
     def line(self, text: str, style: str = "", *, copied: bool = False) -> None:
         """A line of text, above the bar while that is there; `copied`: never broken, so that it can be copied."""
         if self.is_live:

@@ -26,7 +26,9 @@ class CsvLog:
     """
 
     def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
-        kept = list(_rows_up_to(path, resume_step)) if resume_step is not None and path.exists() else []
+        kept = []
+        if resume_step is not None and path.exists():
+            kept = [row for row in rows_of(path, "step", "epoch") if int(row["step"]) <= resume_step]
         self._last = {row["kind"]: int(row["step"]) for row in kept}
         aside = path.with_suffix(".csv.new")
         self._file = aside.open("w", encoding="utf-8", newline="")
@@ -49,15 +51,11 @@ class CsvLog:
         self._file.close()
 
 
-def _rows_up_to(path: Path, step: int) -> Iterator[dict[str, Any]]:
-    """The whole rows up to a step; a row that was cut off in the middle of writing is none."""
+def rows_of(path: Path, *kinds: str) -> Iterator[dict[str, Any]]:
+    """The whole rows of some kinds; a row that was cut off in the middle of writing is none."""
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(line for line in file if line.endswith("\n")):
-            if (
-                row.get("kind") in ("step", "epoch")
-                and (row.get("step") or "").isdecimal()
-                and int(row["step"]) <= step
-            ):
+            if row.get("kind") in kinds and (row.get("step") or "").isdecimal():
                 yield row
 
 

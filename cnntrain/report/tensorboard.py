@@ -42,6 +42,10 @@ class TensorBoardLog:
         """An RGB picture (H, W, 3)."""
         self._writer.add_image(tag, image, step, dataformats="HWC")
 
+    def text(self, tag: str, markdown: str, step: int) -> None:
+        """A text for the TEXT page."""
+        self._writer.add_text(tag, markdown, step)
+
     def graph(self, model: nn.Module, images: torch.Tensor) -> str:
         """Trace the model on images (N, C, S, S); answers why that failed, or "".
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.data import DataSettings, Sampling
-from cnntrain.settings.finetune import FinetuneSettings
+from cnntrain.settings.finetune import FinetuneSettings, Mode
 from cnntrain.settings.limits import number
 from cnntrain.settings.model import DropSchedule, ModelSettings
 from cnntrain.settings.optimizer import OptimizerSettings
@@ -51,6 +51,15 @@ class Settings:
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules between two sections, as (key, value, rule)."""
         found: list[tuple[str, Any, str]] = []
+        if self.finetune.mode is not Mode.none and not (self.model.pretrained or self.model.weights):
+            rule = "none where no weights are loaded: set model.pretrained=true or model.weights=FILE"
+            found.append(("finetune.mode", self.finetune.mode.name, rule))
+        if self.finetune.mode is Mode.A and self.model.aux_weight > 0:
+            rule = "0 with finetune.mode=A, whose encoder does not run its auxiliary classifiers"
+            found.append(("model.aux_weight", self.model.aux_weight, rule))
+        if self.finetune.head_epochs >= max(1, self.trainer.epochs):
+            rule = f"below trainer.epochs ({self.trainer.epochs}), or nothing but the head learns"
+            found.append(("finetune.head_epochs", self.finetune.head_epochs, rule))
         if self.trainer.compile and self.model.drop_schedule is DropSchedule.linear:
             rule = "false with model.drop_schedule=linear, each rate being compiled anew"
             found.append(("trainer.compile", True, rule))

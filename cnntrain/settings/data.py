@@ -33,21 +33,23 @@ class DataSettings:
     name: str = "???"  # digits | mnist | cifar10 | cifar100 | imagefolder
     root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
     download: bool = False
-    batch_size: Optional[int] = number(64, ge=1)  # images of one micro-batch; null: by the number of training images
-    # Pixels a side; null: of files what the pretrained weights know, else 128; of other data sets their own.
+    # Images of one micro-batch; null: 4 to 64, so that an epoch has about 16 of them.
+    batch_size: Optional[int] = number(64, ge=1)
+    # Pixels a side; null: of files as the pretrained weights know them, else 128; of other data sets their own.
     image_size: Optional[int] = number(None, ge=4)
     # Pixels a side in validation and test; null: image_size. Larger than in training pays (arXiv 1906.06423).
     eval_size: Optional[int] = number(None, ge=4)
     channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: that of the pretrained weights, else the data set's
-    interpolation: Optional[Interpolation] = None  # of the resize; null: that of the pretrained weights, else bilinear
-    crop: Optional[float] = number(None, gt=0, le=1)  # of files, part of the short side seen in validation; null: the same, 0.875
+    interpolation: Optional[Interpolation] = None  # null: that of the pretrained weights, else bilinear
+    # Of files, the part of the short side that validation sees; null: as the pretrained weights know it, else 0.875.
+    crop: Optional[float] = number(None, ge=0.1, le=1)
     workers: Optional[int] = number(None, ge=0)  # decode threads of the stream loader; null: by cores
     loader: LoaderKind = LoaderKind.auto
     limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
     per_class: Optional[int] = number(None, ge=1)  # train on so many images of each class at most
     sampling: Sampling = Sampling.natural  # how often an epoch shows each class
     val: Union[int, float] = number(0.1, gt=0)  # taken out of train where the data set has no val split
-    folds: Optional[int] = number(None, ge=2)  # val is one of so many stratified parts of train
+    folds: Optional[int] = number(None, ge=2)  # val is one of so many stratified parts of train, whatever `val` says
     fold: int = number(0, ge=0)  # which of them, from 0
     on_bad_image: OnBadImage = OnBadImage.error
     mean: Optional[list[float]] = None  # per channel, in 0..1; null: those of the weights, else the data set's

@@ -49,9 +49,7 @@ class FinetuneSettings:
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         found: list[tuple[str, Any, str]] = []
-        if self.cache_features not in ("auto", True, False) or isinstance(self.cache_features, (int, float)) > isinstance(
-            self.cache_features, bool
-        ):
+        if self.cache_features != "auto" and not isinstance(self.cache_features, bool):
             found.append(("cache_features", self.cache_features, "auto, true or false"))
         return found + self._factor_faults() + self._time_faults() + self._group_faults()
 

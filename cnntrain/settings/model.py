@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
+from cnntrain.settings.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
 from cnntrain.settings.limits import number
 from cnntrain.settings.nets import AUXILIARY_NETS, FIXED_NETS, OWN_NETS, argument_faults
 
@@ -57,9 +58,13 @@ class HeadSettings:
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        found: list[tuple[str, Any, str]] = []
         if any(width < 1 for width in self.hidden):
-            return [("hidden", self.hidden, "a list of widths from 1 up, such as [256]")]
-        return []
+            found.append(("hidden", self.hidden, "a list of widths from 1 up, such as [256]"))
+        if self.activation not in (*ACTIVATIONS, *TORCH_ACTIVATIONS):
+            rule = f"one of {', '.join(ACTIVATIONS)}, or an activation class of torch.nn such as Hardswish"
+            found.append(("activation", self.activation, rule))
+        return found
 
 
 @dataclass

@@ -1,0 +1,255 @@
+"""`cnntrain compare [lists] [out=DIR]`: each combination of listed values as a run, and one table of all."""
+
+import csv
+import io
+import json
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+from cnntrain import comparison, runfolder
+from cnntrain.commands.relay import Relay, relay
+from cnntrain.comparison import MEASURES, REPEATS, Combination, Outcome, Row
+from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
+from cnntrain.files import file_system_error, write_atomic
+from cnntrain.overrides import quote
+from cnntrain.paths import shown
+from cnntrain.wishes import CompareWishes
+
+HOME, WORD = Path("outputs/compare"), "out=DIR"
+# After these the next run would fail as well, or meet another process in its folder.
+ENDING = (ConfigError.exit_code, DataError.exit_code, RunFolderError.exit_code)
+EVENTS = ".compare"  # the end of the name of our event file
+TABLE, RECORD, CHART = "compare.csv", "compare.json", "compare.png"
+
+
+def compare(
+    runs: Sequence[Combination],
+    wishes: CompareWishes,
+    words: Sequence[str],
+    flags: Sequence[str] = (),
+    starter: Callable[[], AbstractContextManager[Relay]] = relay,
+) -> int:
+    """Run what is not finished, each run in a process of its own, and show all of them beside each other.
+
+    Args:
+        runs: as `comparison.plan` orders them.
+        words: the command line, to go on with.
+        flags: Hydra's, for each run.
+
+    Returns:
+        0, or the exit code of the first run that failed.
+
+    Raises:
+        Interrupted: a signal ended the run in hand, which has saved.
+        FileSystemError: the folder cannot be written.
+    """
+    home = wishes.out or HOME / comparison.folder_name(runs)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_system_error(home, error, what="the folder cannot be made", word=WORD) from error
+    folders = [_folder(home, run) for run in runs]
+    finished = sum(bool(_done(folder)) for folder in folders)
+    _say(f"compare: {len(runs)} runs in {home}" + (f", {finished} of them finished already" if finished else ""))
+    with starter() as passing:
+        codes = _run_all(runs, folders, flags, passing)
+    outcomes = [_outcome(run, folder, codes.get(folder)) for run, folder in zip(runs, folders, strict=True)]
+    _show(home, outcomes, words)
+    done = sum(outcome.done for outcome in outcomes)
+    if passing.signum and done < len(runs):
+        again = shlex.join(["cnntrain", "compare", *words])
+        raise Interrupted(passing.signum, f"stopped with {done} of {len(runs)} runs finished; go on with {again}")
+    return next((code for code in codes.values() if code), 0)
+
+
+# --- the runs --------------------------------------------------------------------------------------------------------
+
+
+def _run_all(
+    runs: Sequence[Combination], folders: Sequence[Path], flags: Sequence[str], passing: Relay
+) -> dict[Path, int]:
+    """Run what is not finished, one after the other; the exit codes, by folder."""
+    codes: dict[Path, int] = {}
+    for number, (run, folder) in enumerate(zip(runs, folders, strict=True), 1):
+        if _done(folder):
+            continue
+        begun = (folder / runfolder.CONFIG).exists()
+        _say(f"run {number} of {len(runs)}: {run.label}" + (", which goes on" if begun else ""))
+        codes[folder] = passing.run(_resume(run, folder) if begun else _train(run, folder, flags))
+        if passing.signum:
+            break
+        if codes[folder] in ENDING:
+            _say(f"run {number} of {len(runs)} cannot be made (exit code {codes[folder]}); none is started after it")
+            break
+    return codes
+
+
+def _train(run: Combination, folder: Path, flags: Sequence[str]) -> list[str]:
+    return [*_cnntrain("train"), *run.words, *flags, f"hydra.run.dir={quote(str(folder))}"]
+
+
+def _resume(run: Combination, folder: Path) -> list[str]:
+    own = run.settings.augment.own
+    code = [f"augment.own.name={own.name}"] if own else []
+    return [*_cnntrain("resume"), str(folder), *_code(run), *code]
+
+
+def _cnntrain(command: str) -> list[str]:
+    return [sys.executable, "-m", "cnntrain", command]
+
+
+def _code(run: Combination) -> list[str]:
+    """The network's name where it is the user's own function: a saved run must be told that it is trusted."""
+    name = run.settings.model.name
+    return [f"model.name={name}"] if ":" in name else []
+
+
+def _folder(home: Path, run: Combination) -> Path:
+    """Where this config has run, or is to run: the lists may have been others then, which the name tells of."""
+    for folder in sorted(home.glob(f"*_{run.digest}*")):
+        if (folder / runfolder.CONFIG).exists() and runfolder.read_config(folder) == run.plain:
+            return folder
+    number, folder = 1, home / run.name
+    while (folder / runfolder.CONFIG).exists():  # resumed with other values since
+        number += 1
+        folder = home / f"{run.name}-{number}"
+    return folder
+
+
+def _results(folder: Path) -> dict[str, Any]:
+    """The content of results.json; empty where there is none that can be read."""
+    with suppress(OSError, ValueError):
+        content = json.loads((folder / runfolder.RESULTS).read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _done(folder: Path) -> dict[str, Any]:
+    """The results of a finished run; empty of any other."""
+    results = _results(folder)
+    return results if results.get("status") == "done" else {}
+
+
+def _outcome(run: Combination, folder: Path, code: int | None) -> Outcome:
+    """What came of a run.
+
+    Args:
+        code: its exit code; None: it was not started.
+    """
+    if results := _done(folder):
+        return Outcome(run, folder, "done", comparison.measures(results))
+    results = _results(folder)
+    status = str(results.get("status", "failed" if code else "waiting"))
+    note = f"exit code {code}" if code else ""
+    return Outcome(run, folder, status, note=": ".join(filter(None, [note, str(results.get("error", ""))])))
+
+
+# --- what is told ----------------------------------------------------------------------------------------------------
+
+
+def _say(line: str) -> None:
+    print(shown(line), flush=True)  # before a run that writes to the same terminal
+
+
+def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None:
+    """The table on the terminal and in files; of runs that failed, why."""
+    rows, measure = comparison.rows(outcomes), comparison.judged_by(outcomes)
+    best = comparison.best(rows, measure)
+    if best:
+        from cnntrain.report.compared import table
+
+        _say("")
+        for line in table(rows, measure, best):
+            _say(line)
+    for outcome in outcomes:
+        if outcome.status == "failed":
+            _say(f"failed: {outcome.run.label} ({outcome.note})")
+    if best is None:
+        with suppress(OSError):
+            home.rmdir()  # only where no run has left anything
+        return
+    _write_numbers(home, rows, measure, best, words)
+    _write_pictures(home, rows, measure, best)
+    first = max(best.done, key=lambda outcome: outcome.measures[measure])
+    _say("wrote " + ", ".join([str(home / TABLE), *(name for name in (RECORD, CHART) if (home / name).exists())]))
+    _say("next  " + shlex.join(["cnntrain", "eval", str(first.folder), *_code(first.run)]))
+    if _logged(rows):
+        _say("      " + shlex.join(["tensorboard", "--logdir", str(home)]))
+
+
+def _logged(rows: Sequence[Row]) -> bool:
+    return any(outcome.run.settings.trainer.tensorboard for row in rows for outcome in row.done)
+
+
+def _write_numbers(home: Path, rows: Sequence[Row], measure: str, best: Row, words: Sequence[str]) -> None:
+    """compare.json and compare.csv: every row and every run."""
+    numbers = [_row_numbers(row) | {"best": row is best} for row in rows]
+    runs = [_run_numbers(outcome) for row in rows for outcome in row.outcomes]
+    record = {"command": shlex.join(["cnntrain", "compare", *words]), "judged_by": measure, "rows": numbers}
+    text = json.dumps(record | {"runs": runs}, indent=2, ensure_ascii=False)
+    write_atomic(home / RECORD, text + "\n", word=WORD)
+
+    keys = [*rows[0].values, *REPEATS]
+    spreads = [column for name in MEASURES for column in (name, f"{name}_std")]
+    file = io.StringIO()
+    writer = csv.DictWriter(
+        file, ["kind", *keys, "status", "runs", "best", *spreads, "folder"], restval="", lineterminator="\n"
+    )
+    writer.writeheader()
+    for line in numbers:
+        pairs = {name: pair for name in MEASURES if (pair := line[name])}
+        means = {name: pair["mean"] for name, pair in pairs.items()}
+        stds = {f"{name}_std": pair["std"] for name, pair in pairs.items()}
+        status = "done" if line["done"] == line["runs"] else f"{line['done']} done"
+        given = {"status": status, "runs": line["runs"], "best": int(line["best"])}
+        writer.writerow({"kind": "row"} | line["values"] | given | means | stds)
+    for line in runs:
+        known = {name: line[name] for name in (*MEASURES, "status", "folder")}
+        writer.writerow({"kind": "run"} | line["values"] | known)
+    write_atomic(home / TABLE, file.getvalue(), word=WORD)
+
+
+def _row_numbers(row: Row) -> dict[str, Any]:
+    spreads = {name: row.spread(name) for name in MEASURES}
+    pairs = {name: spread and {"mean": spread.mean, "std": spread.std} for name, spread in spreads.items()}
+    return {"values": row.values, "runs": len(row.outcomes), "done": len(row.done)} | pairs
+
+
+def _run_numbers(outcome: Outcome) -> dict[str, Any]:
+    run = outcome.run
+    known = {name: outcome.measures.get(name) for name in MEASURES}
+    return {
+        "values": run.values | run.repeat,
+        "status": outcome.status,
+        "note": outcome.note,
+        "folder": str(outcome.folder),
+    } | known
+
+
+def _write_pictures(home: Path, rows: Sequence[Row], measure: str, best: Row) -> None:
+    """compare.png, and a page of TensorBoard beside those of the runs."""
+    from cnntrain.report.compared import chart, curves_of, markdown, points
+
+    epochs = [[points(outcome.folder / "metrics.csv") for outcome in row.done] for row in rows]
+    curves = curves_of(rows, measure, epochs)
+    if not curves:  # somebody has tidied up
+        return
+    picture = chart(curves, f"{home.name}: {len(rows)} configs, {sum(len(row.done) for row in rows)} runs")
+    content = io.BytesIO()
+    picture.save(content, "PNG")
+    write_atomic(home / CHART, content.getvalue(), word=WORD)
+    for old in home.glob(f"events.out.tfevents.*{EVENTS}"):
+        old.unlink()
+    if _logged(rows):
+        import numpy as np
+
+        from cnntrain.report.tensorboard import TensorBoardLog
+
+        log = TensorBoardLog(home, suffix=EVENTS)
+        log.text("compare/table", markdown(rows, measure, best), 0)
+        log.picture("compare/curves", np.asarray(picture), 0)
+        log.close()

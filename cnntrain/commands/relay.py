@@ -1,0 +1,68 @@
+"""Commands started one after the other in this terminal, each of which gets the signals that we get."""
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from types import FrameType
+
+OF_SIGNAL = 128  # what a shell adds to a signal's number
+
+
+class Relay:
+    """Starts commands and passes signals on to the one in hand, which decides how it ends.
+
+    Attributes:
+        signum: the signal that asked for the end (SIGUSR1, batch systems' early warning, counts as SIGTERM), or None.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def run(self, command: Sequence[str]) -> int:
+        """Run one to its end; answers its exit code, that of a shell where a signal killed it."""
+        self._child = subprocess.Popen(command)
+        if self.signum:  # it came in the moment of the start
+            self._child.send_signal(self.signum)
+        code = self._child.wait()
+        self._child = None
+        code = OF_SIGNAL - code if code < 0 else code
+        if code - OF_SIGNAL in (signal.SIGINT, signal.SIGTERM):
+            self.signum = self.signum or code - OF_SIGNAL  # it alone was asked
+        return code
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = int(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+        # A terminal sends its Ctrl-C to the child as well, and there a second one means: at once.
+        if self._child and not (signum == signal.SIGINT and _in_foreground()):
+            self._child.send_signal(signum)
+
+
+@contextlib.contextmanager
+def relay() -> Iterator[Relay]:
+    """Catch SIGINT, SIGTERM and SIGUSR1 inside the `with` block; one that the parent ignores (nohup) stays ignored."""
+    passing, before = Relay(), {}
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                before[signum] = signal.signal(signum, passing._handle)
+        yield passing
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+def _in_foreground() -> bool:
+    """Whether the keys of a terminal reach us and our children."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

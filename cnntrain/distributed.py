@@ -1,0 +1,192 @@
+"""Several processes that train one network: who is who, and what they exchange. Started by torchrun, one per device.
+
+Each process holds the whole network and works on its part of every micro-batch; the gradients are summed before each
+step, so that all of them take the same one. torch's DistributedDataParallel would send the gradients of the last layers
+while those of the first are still computed. That is given up here: its buckets want the same parameters to learn from
+the first step to the last, which layer groups that open one by one do not. Nothing here imports torch before `joined`.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cnntrain.errors import ConfigError, Interrupted, NonFiniteError, ResourceError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # all of them: a launcher's work
+FAULTS = "cnntrain/faults"  # in the store: how many processes have met one
+
+T = TypeVar("T")
+
+_store: Any = None  # of key-value pairs that all processes share, while they are joined
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, and which of them this one is; one alone by default, which exchanges nothing.
+
+    All methods from `sum_` on are collective: each process must call them, in the same order.
+
+    Raises:
+        ResourceError: another process has ended before it answered.
+    """
+
+    rank: int = 0  # of this process, from 0
+    size: int = 1  # how many there are
+    local_rank: int = 0  # the same on this machine
+    local_size: int = 1
+
+    @classmethod
+    def here(cls) -> "World":
+        """What torchrun has written into the environment; one alone where it did not start this process.
+
+        Raises:
+            ConfigError: what stands there is no number.
+        """
+        if any(name not in os.environ for name in VARIABLES):
+            return ALONE
+        size = _number("WORLD_SIZE")
+        return cls(_number("RANK"), size, _number("LOCAL_RANK"), _number("LOCAL_WORLD_SIZE")) if size > 1 else ALONE
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def part(self, count: int) -> tuple[int, int]:
+        """Which of `count` images are this process's: first and last + 1; lower ranks take what does not divide."""
+        least, more = divmod(count, self.size)
+        return self.rank * least + min(self.rank, more), (self.rank + 1) * least + min(self.rank + 1, more)
+
+    def sum_(self, tensors: Sequence["Tensor"]) -> None:
+        """Add up each tensor over all processes, in place and with the same bits everywhere; one call per dtype."""
+        if self.size == 1:
+            return
+        import torch
+        import torch.distributed as dist
+
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            of_type = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in of_type])
+            with _answered():
+                dist.all_reduce(flat)
+            parts = flat.split([tensor.numel() for tensor in of_type])
+            torch._foreach_copy_(of_type, [part.view_as(tensor) for part, tensor in zip(parts, of_type, strict=True)])
+
+    def mean_(self, tensors: Sequence["Tensor"]) -> None:
+        """The same, divided by the number of processes."""
+        self.sum_(tensors)
+        for tensor in tensors if self.size > 1 else ():
+            tensor.detach().div_(self.size)
+
+    def most(self, *numbers: int) -> list[int]:
+        """Of each number, 0 to 255, the largest that a process gives. On the host: none waits for its device here."""
+        if self.size == 1:
+            return list(numbers)
+        import torch
+        import torch.distributed as dist
+
+        found = torch.tensor(numbers, dtype=torch.uint8)
+        with _answered():
+            dist.all_reduce(found, dist.ReduceOp.MAX)
+        return [int(number) for number in found.tolist()]
+
+    def wait(self) -> None:
+        """Until all are here."""
+        self.most(0)
+
+    def share(self, value: T) -> T:
+        """The first process's value; the others' is not looked at."""
+        if self.size == 1:
+            return value
+        import torch.distributed as dist
+
+        values = [value if self.is_first else None]
+        with _answered():
+            dist.broadcast_object_list(values, src=0)
+        return values[0]  # type: ignore[return-value]
+
+    def gather(self, value: T) -> list[T]:
+        """The values of all processes, by rank."""
+        if self.size == 1:
+            return [value]
+        import torch.distributed as dist
+
+        values: list[Any] = [None] * self.size
+        with _answered():
+            dist.all_gather_object(values, value)
+        return values
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """The first process of each machine does the work inside alone, then the others do: for what leaves files."""
+        if self.local_rank > 0:
+            self.wait()
+        yield
+        if self.local_rank == 0:
+            self.wait()
+
+
+ALONE = World()
+
+
+def _number(name: str) -> int:
+    text = os.environ.get(name, "1")
+    if not text.isdecimal():
+        raise ConfigError(f"{name}: {text!r} in the environment is no whole number; start the processes with torchrun")
+    return int(text)
+
+
+@contextmanager
+def joined(backend: str) -> Iterator[World]:
+    """The processes of the run, able to exchange inside the `with` block, which all of them leave together.
+
+    Where one of them leaves it with an error, the others meet a ResourceError at their next exchange.
+
+    Args:
+        backend: what carries the tensors of each kind of device, as `device.exchange_backend` names it.
+    """
+    found = World.here()
+    if found.size == 1:
+        yield found
+        return
+    import torch.distributed as dist
+
+    global _store
+    with _answered():
+        _store, _, _ = next(iter(dist.rendezvous("env://")))
+        dist.init_process_group(backend, store=_store, rank=found.rank, world_size=found.size)
+    yield found
+    found.wait()
+    _store = None
+    dist.destroy_process_group()
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # whatever the backend, its faults are of this class
+        reason = str(error).strip().splitlines()[0].partition(". ")[0]
+        raise ResourceError(
+            f"another process of this run has ended or cannot be reached ({reason}); its own message says why"
+        ) from error
+
+
+def tells(error: BaseException) -> bool:
+    """Whether this process is the one that tells the user of an error: one that all have met is told once."""
+    found = World.here()
+    if found.size == 1:
+        return True
+    if isinstance(error, (Interrupted, NonFiniteError, KeyboardInterrupt)):  # all processes meet these together
+        return found.is_first
+    if _store is None:  # the command line is the same for all: one process of each machine tells of its faults
+        return found.local_rank == 0
+    try:
+        return bool(_store.add(FAULTS, 1) == 1)
+    except RuntimeError:  # the process that kept the store was the first to fail
+        return False

@@ -1,0 +1,76 @@
+"""Two proofs about a network in training: what is frozen keeps each bit, and what learns receives gradients."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+def digest(tensor: Tensor) -> str:
+    """32 hexadecimal digits over the bytes of a tensor, the same on each device and in each memory layout.
+
+    A digest takes no memory, a copy of the weights would take as much as the weights.
+    """
+    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(raw.data, digest_size=16).hexdigest()
+
+
+def fixed_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """What must not change now: parameters that take no gradient, and the buffers of modules in evaluation mode.
+
+    Only what a checkpoint holds: buffers outside it are scratch space.
+    """
+    kept = model.state_dict(keep_vars=True)
+    found = {name: tensor for name, tensor in model.named_parameters() if not tensor.requires_grad}
+    for path, module in model.named_modules():
+        if not module.training:
+            found |= {
+                f"{path}.{name}" if path else name: buffer for name, buffer in module.named_buffers(recurse=False)
+            }
+    return {name: tensor for name, tensor in found.items() if name in kept}
+
+
+def moved(model: nn.Module, digests: Mapping[str, str]) -> list[str]:
+    """The tensors whose bits are no longer those that were digested, or that are gone."""
+    tensors = model.state_dict()
+    return [name for name, known in digests.items() if name not in tensors or digest(tensors[name]) != known]
+
+
+class GradientWatch:
+    """Whether each of several groups of parameters has received a gradient other than zero, in any step so far.
+
+    NaN and infinite gradients count: they are received, and reported elsewhere.
+    """
+
+    def __init__(self, groups: Mapping[str, Sequence[nn.Parameter]]) -> None:
+        self.steps = 0  # looked at
+        self._owners = [name for name, parameters in groups.items() for _ in parameters]
+        self._parameters = [parameter for parameters in groups.values() for parameter in parameters]
+        self._seen: Tensor | None = None  # (parameters,) bool on the device
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Take in the gradients of a step, without waiting for the device; for nothing once all groups have one."""
+        if not self._parameters:
+            return
+        self.steps += 1
+        gradients = [parameter.grad for parameter in self._parameters]
+        present = [gradient for gradient in gradients if gradient is not None]
+        if not present:
+            return
+        largest = iter(torch._foreach_norm(present, torch.inf))  # the square of a small gradient would be zero
+        zero = present[0].new_zeros(())
+        seen = torch.stack([zero if gradient is None else next(largest) for gradient in gradients]) != 0
+        self._seen = seen if self._seen is None else self._seen | seen
+        if seen.is_cpu:  # nothing to wait for
+            self.missing()
+
+    def missing(self) -> list[str]:
+        """Groups that have received none; waits for the device."""
+        seen = [False] * len(self._parameters) if self._seen is None else self._seen.tolist()
+        have = {name for name, one in zip(self._owners, seen, strict=True) if one}
+        missing = [name for name in dict.fromkeys(self._owners) if name not in have]
+        if not missing:
+            self._parameters, self._owners, self._seen = [], [], None
+        return missing

@@ -1,0 +1,52 @@
+"""Networks that several tests look at, without weights: they lie on the meta device."""
+
+from pathlib import Path
+
+import torch
+import yaml
+from torch import nn
+
+from cnntrain.models import build_model
+from cnntrain.settings.model import ModelSettings
+from cnntrain.settings.nets import NATIVE
+
+CONF = Path(__file__).parents[1] / "conf" / "model"
+NAMED = sorted(file.stem for file in CONF.glob("*.yaml") if not file.stem.startswith(("for_", "timm", "torchvision")))
+CLASSES = 7
+
+
+def conf(name, **changes):
+    """The settings of a file in conf/model."""
+    return ModelSettings(**(yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")) | changes))
+
+
+def on_meta(settings, image_size=None):
+    _, channels, native = NATIVE.get(settings.name, (0, 3, 224))
+    with torch.device("meta"):
+        model, _ = build_model(settings, classes=CLASSES, channels=channels, image_size=image_size or native)
+    return model, torch.empty(2, channels, image_size or native, image_size or native, device="meta")
+
+
+def timm_net(name):
+    import timm
+
+    with torch.device("meta"):
+        model = timm.create_model(name, num_classes=CLASSES)
+    side = model.default_cfg["input_size"][-1]
+    return model, torch.empty(2, 3, side, side, device="meta")
+
+
+def timm_families():
+    """The name of one network of each file of timm, by that file."""
+    import timm
+
+    return {timm.models._registry._model_to_module[name]: name for name in reversed(timm.list_models())}
+
+
+class Own(nn.Module):
+    """A network as users write it, its layers in the order given."""
+
+    def __init__(self, **layers):
+        super().__init__()
+        for name, layer in layers.items():
+            self.add_module(name, layer)

@@ -1,0 +1,579 @@
+"""`cnntrain compare`: what it plans, what it runs again and what not, its table, files and exit codes."""
+
+import csv
+import functools
+import json
+import os
+import re
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from cnntrain import cli, comparison, config, overrides
+from cnntrain.commands.compare import compare
+from cnntrain.commands.relay import relay
+from cnntrain.comparison import Combination, Outcome, Spread, plan
+from cnntrain.errors import ConfigError, Interrupted
+from cnntrain.report.compared import Curve, Point, _inks, _ticks, chart, markdown, points, table
+from cnntrain.report.csvlog import COLUMNS
+from cnntrain.wishes import CompareWishes, read_compare
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
+# TensorBoard's files cost seconds; a root of digits makes no difference, but that in each test it is the same.
+QUIET = ["model=lenet5", "trainer.tensorboard=false", "data.root=/data"]
+LISTS = [*QUIET, "optimizer=sgd,adamw", "seed=0,1"]
+HOME = Path("outputs/compare/digits_lenet5")
+
+
+class Trainer:
+    """Stands in for the processes: writes what a run leaves behind.
+
+    Attributes:
+        runs: what was planned.
+        commands: what was to be started, without the interpreter.
+        ends: exit codes of the next runs; a run that is not named ends well.
+        signum: as of a Relay.
+    """
+
+    def __init__(self, runs: Sequence[Combination], *ends: int) -> None:
+        self.runs = runs
+        self.commands: list[list[str]] = []
+        self.ends = list(ends)
+        self.signum: int | None = None
+
+    def run(self, command: Sequence[str]) -> int:
+        assert list(command[:3]) == [sys.executable, "-m", "cnntrain"]
+        words = list(command[3:])
+        self.commands.append(words)
+        code = self.ends.pop(0) if self.ends else 0
+        self.signum = code - 128 if code > 128 else None
+        if words[0] == "train":
+            folder = Path(overrides.parse(words[-1:])[0][0].value())
+            digest = re.search(r"_([0-9a-f]{8})(-\d+)?$", folder.name)[1]
+            leave(folder, next(run.plain for run in self.runs if run.digest == digest), code)
+        else:
+            folder = Path(words[1])
+            leave(folder, yaml.safe_load((folder / "config.yaml").read_text()), code)
+        return code
+
+    @property
+    def folders(self) -> list[str]:
+        found = (word for command in self.commands for word in command if word.startswith(("hydra.run.dir", "outputs")))
+        return [Path(word.strip("'").removeprefix("hydra.run.dir='")).name for word in found]
+
+
+def leave(folder: Path, plain: dict[str, Any], code: int) -> None:
+    """The files of a run; its scores depend on the optimizer and the seed alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if code in (2, 3, 9):
+        return
+    (folder / "config.yaml").write_text(yaml.safe_dump(plain))
+    if code > 128:
+        return
+    top1 = (0.9 if plain["optimizer"]["name"] == "adamw" else 0.8) + 0.01 * plain["seed"]
+    results = {
+        "status": "failed" if code else "done",
+        "error": "step 3: the loss is nan",
+        "val": {"top1": top1, "top5": 1.0, "loss": 0.1},
+        "test": {"top1": top1 - 0.1, "top5": 1.0, "loss": 0.1},
+        "best_epoch": 2 + plain["seed"],
+        "train_seconds": 30.0,
+        "seconds": 35.0,
+        "peak_memory_bytes": 5 * 10**8,
+        "parameters": 61706,
+        "trainable_parameters": 850,
+    }
+    (folder / "results.json").write_text(json.dumps(results))
+    rows = [f"epoch,{epoch},{epoch * 7},,,0.1,{top1 - 0.1 / epoch},,,,,,,,15.0,1" for epoch in (1, 2)]
+    (folder / "metrics.csv").write_text("\n".join([",".join(COLUMNS), *rows, ""]))
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@functools.cache
+def planned(*words: str) -> list[Combination]:
+    return plan(words)
+
+
+def run(words: Sequence[str], *ends: int) -> tuple[int, Trainer]:
+    """The exit code of a comparison with stand-ins, and these."""
+    trainer = Trainer(planned(*words), *ends)
+    return compare(trainer.runs, CompareWishes(), words, starter=lambda: nullcontext(trainer)), trainer
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+def test_every_combination_is_planned_and_first_repeats_come_first() -> None:
+    found = plan(["seed=0,1", "optimizer=sgd,adamw", "optimizer.lr=0.1,0.2"])
+    labels = [run.label for run in found]
+    assert labels[:5] == [
+        "optimizer=sgd optimizer.lr=0.1 seed=0",
+        "optimizer=sgd optimizer.lr=0.2 seed=0",
+        "optimizer=adamw optimizer.lr=0.1 seed=0",
+        "optimizer=adamw optimizer.lr=0.2 seed=0",
+        "optimizer=sgd optimizer.lr=0.1 seed=1",
+    ]
+    assert len(set(labels)) == 8
+
+
+def test_words_compose_what_was_planned_and_names_need_no_quotes() -> None:
+    words = [
+        "augment=[hflip,rotation],none",
+        "data.root='my photos'",
+        "data=imagefolder",
+        "model.args.hidden=[20,10],[3]",
+    ]
+    runs = plan(overrides.open_mappings([*words, "model=mlp", "optimizer.lr=choice(1e-5)"]))
+    for run in runs:
+        assert config.compose(list(run.words)) == run.settings
+        assert overrides.parse([f"hydra.run.dir={run.name}"])[1] == []
+    assert len({run.name for run in runs}) == len({run.digest for run in runs}) == 4
+    assert runs[0].settings.data.root.endswith("/my photos")
+    assert runs[0].name.startswith("augment-hflip-rotation_hidden-20-10_lr-1e-05_seed-0_")
+
+
+def test_a_saved_config_is_read_as_it_was_written() -> None:
+    words = ["optimizer.lr=1e-5", "data.limit=0.5", "model=mlp", "augment=[cutmix,affine]", "trainer.max_time=2h"]
+    plain = config.to_plain(config.compose(words))
+    assert yaml.safe_load(config.to_yaml(config.compose(words))) == plain
+
+
+def test_folds_are_repeats_and_all_of_them_run_unless_some_are_chosen() -> None:
+    assert [run.label for run in plan(["data.folds=3"])] == [f"seed=0 data.fold={fold}" for fold in range(3)]
+    assert [run.settings.data.fold for run in plan(["data.folds=3", "data.fold=0,2"])] == [0, 2]
+    runs = plan(["data.folds=2", "optimizer.lr=0.1,0.2"])
+    found = [(run.values["optimizer.lr"], run.settings.data.fold) for run in runs]
+    assert found == [("0.1", 0), ("0.2", 0), ("0.1", 1), ("0.2", 1)]
+    assert config.compose(list(runs[2].words)) == runs[2].settings
+
+
+def test_values_that_are_listed_twice_run_once() -> None:
+    assert [run.label for run in plan(["seed=0,1,0"])] == ["seed=0", "seed=1"]
+
+
+def test_lists_of_a_preset_count(tmp_path: Path) -> None:
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    preset = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 3,4\n"
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(preset)
+    runs = plan(["experiment=mine"], str(tmp_path / "own"))
+    assert [run.label for run in runs] == ["seed=3", "seed=4"]
+    assert "hydra.mode=RUN" in runs[0].words
+
+
+@pytest.mark.parametrize("words", [[], ["seed=0"], ["optimizer=choice(adamw)"], ["seed=1,1"]])
+def test_nothing_to_compare_is_a_fault_with_an_example(words: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"nothing to compare; .* such as finetune=A,B,C or seed=0,1,2"):
+        plan(words)
+
+
+def test_a_fault_of_any_combination_is_found_before_the_first_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "compare optimizer=admw,sgd optimizer.lr=0.1,-1 trainer.epoch=3 seed=0,1,2,3,4,5,6,7,8,9,-1"
+    assert cli.main(line.split()) == 2
+    faults = capsys.readouterr().err
+    assert all(word in faults for word in ("option admw", "(given -1.0)", "trainer.epochs?", "seed: must be"))
+    assert faults.count("trainer.epochs?") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "fault"),
+    [
+        ("optimizer.lr=interval(0.1,1)", 2, "optimizer.lr: an interval has no end of values"),
+        ("seed=0,1 hydra.run.dir=here", 2, "hydra.run.dir: not offered by compare"),
+        ("seed=0,1 -m", 2, "-m: no flag of compare"),
+        ("seed=0,1 out=", 2, "out: must be the name of a folder"),
+        ("seed=0,1 out=file", 2, "out: file is a file"),
+        ("seed=0,1 out=run", 2, "out: run holds a run of its own"),
+        ("seed=0,1 data=imagefolder data.root=nowhere", 3, "data.root: "),
+    ],
+)
+def test_faulty_lines_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, code: int, fault: str
+) -> None:
+    (tmp_path / "run").mkdir()
+    for name in ("file", "run/config.yaml"):
+        (tmp_path / name).write_text("")
+    assert cli.main(["compare", *line.split()]) == code
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"cnntrain: error: {fault}")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["seed=0,1"], "digits_lenet5"),
+        (["model=resnet18,lenet5"], "digits_model"),
+        (["data=digits,mnist", "model=lenet5"], "data_lenet5"),
+        (["data=imagefolder", "data.root=pets/ants + bees", "seed=0,1", "model=resnet18"], "ants-+-bees_resnet18"),
+    ],
+)
+def test_the_folder_is_named_after_data_and_model(words: list[str], name: str) -> None:
+    words = [word.replace("pets/ants + bees", "'pets/ants + bees'") for word in words]
+    assert comparison.folder_name(plan(words)) == name
+
+
+# --- runs ------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_finished_is_not_run_again(capsys: pytest.CaptureFixture[str]) -> None:
+    code, first = run(LISTS)
+    assert (code, len(first.commands)) == (0, 4)
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == [f"compare: 4 runs in {HOME}", "run 1 of 4: optimizer=sgd seed=0"]
+    assert "run 2 of 4: optimizer=adamw seed=0" in out
+    shown = out[out.index("") :]
+    code, again = run(LISTS)
+    assert (code, again.commands) == (0, [])
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].endswith("4 of them finished already")
+    assert out[1:] == shown
+
+
+def test_only_new_values_run_and_another_config_gets_other_folders() -> None:
+    _, first = run(LISTS)
+    _, more = run([*QUIET, "optimizer=sgd,adamw", "seed=0,1,3"])
+    assert ["seed=3" in command for command in more.commands] == [True, True]
+    _, longer = run([*LISTS, "trainer.epochs=5"])
+    assert len(longer.commands) == 4
+    folders = [*first.folders, *more.folders, *longer.folders]
+    assert len(set(folders)) == 10
+    assert {path.name for path in HOME.iterdir() if path.is_dir()} == set(folders)
+    assert run([*QUIET, "optimizer=adamw", "seed=0,1,3"])[1].commands == []  # other lists, the same runs
+
+
+def test_a_run_that_was_resumed_with_other_values_is_another_one() -> None:
+    _, first = run(LISTS)
+    changed = HOME / first.folders[0] / "config.yaml"
+    settings = config.from_plain(yaml.safe_load(changed.read_text()), ["trainer.epochs=99"])
+    changed.write_text(config.to_yaml(settings))
+    _, again = run(LISTS)
+    assert again.folders == [f"{first.folders[0]}-2"]
+    assert run(LISTS)[1].commands == []
+
+
+def test_runs_that_were_stopped_go_on_and_those_without_a_config_start() -> None:
+    with pytest.raises(Interrupted):
+        run(LISTS, 0, 130)
+    leave(HOME / planned(*LISTS)[2].name, {}, 3)
+    _, again = run(LISTS)
+    assert [command[0] for command in again.commands] == ["resume", "train", "train"]
+    assert again.commands[0] == ["resume", str(HOME / planned(*LISTS)[1].name)]
+
+
+def test_code_of_ones_own_is_named_again_when_its_run_goes_on() -> None:
+    words = [*QUIET, "model.name=my_pkg:net", "augment=own", "augment.own.name=my_aug:noise", "seed=0,1"]
+    runs = plan(words)
+    trainer = Trainer(runs, 143)
+    with pytest.raises(Interrupted):
+        compare(runs, CompareWishes(Path("outputs/mine")), words, starter=lambda: nullcontext(trainer))
+    compare(runs, CompareWishes(Path("outputs/mine")), words, starter=lambda: nullcontext(trainer))
+    assert trainer.commands[1][2:] == ["model.name=my_pkg:net", "augment.own.name=my_aug:noise"]
+
+
+@pytest.mark.parametrize("code", [1, 4, 5, 7, 137])
+def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFixture[str], code: int) -> None:
+    trainer = Trainer(planned(*LISTS), code, 0, 6)
+    found = compare(trainer.runs, CompareWishes(), LISTS, starter=lambda: nullcontext(NoSignal(trainer)))
+    assert (found, len(trainer.commands)) == (code, 4)
+    out = capsys.readouterr().out
+    assert re.search(rf"^failed: optimizer=sgd seed=0 \(exit code {code}.*\)$", out, re.MULTILINE)
+    assert re.search(r"^sgd +0/2 +- +- +- +- +-$", out, re.MULTILINE)
+    assert re.search(r"^adamw +2 +80.50 ± 0.71 .* \*$", out, re.MULTILINE)
+
+
+class NoSignal:
+    """A trainer whose exit codes above 128 come from no signal that we were sent."""
+
+    signum = None
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.run = trainer.run
+
+
+@pytest.mark.parametrize("code", [2, 3, 9])
+def test_faults_of_config_data_and_folder_stop_everything(capsys: pytest.CaptureFixture[str], code: int) -> None:
+    found, trainer = run(LISTS, 0, code)
+    assert (found, len(trainer.commands)) == (code, 2)
+    out = capsys.readouterr().out
+    assert f"run 2 of 4 cannot be made (exit code {code}); none is started after it" in out
+    assert re.search(r"^sgd +1/2 ", out, re.MULTILINE)
+
+
+def test_without_any_finished_run_nothing_is_left(tmp_path: Path) -> None:
+    assert run(LISTS, 5, 5, 5, 5)[0] == 5
+    assert {path.name for path in HOME.iterdir()} == {combination.name for combination in planned(*LISTS)}
+    trainer = NoSignal(Trainer(planned(*LISTS)))
+    trainer.run = lambda command: 3  # whose folder is gone
+    assert compare(planned(*LISTS), CompareWishes(Path("new")), LISTS, starter=lambda: nullcontext(trainer)) == 3
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_interrupt_shows_what_is_finished_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    words = [*LISTS, "model.args={}", "data.root='a b'"]
+    with pytest.raises(Interrupted) as stopped:
+        run(words, 0, 0, 0, 143)
+    assert stopped.value.exit_code == 143
+    assert str(stopped.value).endswith(f"go on with {shlex.join(['cnntrain', 'compare', *words])}")
+    assert "3 of 4 runs" in str(stopped.value)
+    out = capsys.readouterr().out
+    assert re.search(r"^sgd +2 ", out, re.MULTILINE)
+    assert re.search(r"^adamw +1/2 ", out, re.MULTILINE)
+
+
+def test_flags_reach_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(cli, "_load", lambda command: lambda *args: given.extend(args) or 0)
+    assert cli.main(["compare", "--config-dir", str(tmp_path), "out=here", *LISTS]) == 0
+    runs, wishes, words, flags = given
+    assert (len(runs), wishes, flags) == (4, CompareWishes(Path("here")), ["--config-dir", str(tmp_path)])
+    assert words == ["--config-dir", str(tmp_path), "out=here", *LISTS]
+    trainer = Trainer(runs, 2)
+    compare(runs, wishes, words, flags, starter=lambda: nullcontext(trainer))
+    assert trainer.commands[0][-3:-1] == flags
+
+
+def test_out_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read_compare(["out=~/here", "seed=0,1"]) == (CompareWishes(tmp_path / "here"), ["seed=0,1"])
+
+
+# --- signals ---------------------------------------------------------------------------------------------------------
+
+WAITS = """
+import signal, sys, time
+signal.signal(signal.{name}, lambda *_: sys.exit({code}))
+print("ready", flush=True)
+time.sleep(20)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "signum"), [("SIGTERM", 143, 15), ("SIGUSR1", 143, 15), ("SIGINT", 130, 2), ("SIGTERM", 0, 15)]
+)
+def test_signals_reach_the_run_in_hand(
+    name: str, code: int, signum: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnntrain.commands.relay._in_foreground", lambda: False)
+
+    def when_ready() -> None:
+        while "ready" not in capfd.readouterr().out:
+            pass
+        os.kill(os.getpid(), getattr(signal, name))
+
+    before = signal.getsignal(signal.SIGTERM)
+    with relay() as passing:
+        threading.Thread(target=when_ready).start()
+        assert passing.run([sys.executable, "-c", WAITS.format(name=name, code=code)]) == code
+        assert passing.signum == signum
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_run_that_was_killed_has_the_exit_code_of_a_shell() -> None:
+    with relay() as passing:
+        assert passing.run(["sh", "-c", "kill -9 $$"]) == 137
+        assert passing.signum is None
+        assert passing.run(["sh", "-c", "kill -15 $$"]) == 143
+        assert passing.signum == signal.SIGTERM
+
+
+# --- numbers and table -----------------------------------------------------------------------------------------------
+
+
+def outcomes(values: dict[str, str], *top1: float, test: bool = True, **more: float) -> list[Outcome]:
+    settings = planned(*LISTS)[0].settings
+    found = []
+    for seed, value in enumerate(top1):
+        known = {"val_top1": value, "best_epoch": 3, "train_seconds": 61.5, "peak_memory_bytes": 1.5e9}
+        known |= {"trainable_parameters": 11_200_000} | ({"test_top1": value} if test else {}) | more
+        combination = Combination((), values, replace(settings, seed=seed))
+        found.append(Outcome(combination, Path(f"r{seed}"), "done", known))
+    return found
+
+
+def test_mean_and_deviation_are_those_of_a_sample() -> None:
+    values = [0.91, 0.87, 0.935, 0.9]
+    spread = Spread.of(values)
+    assert spread is not None
+    assert (spread.mean, spread.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
+    assert Spread.of([0.5]) == Spread(0.5, None)
+    assert Spread.of([]) is None
+
+
+def test_accuracy_is_that_of_the_test_images_where_each_run_has_some() -> None:
+    with_test, without = outcomes({"data": "a"}, 0.9), outcomes({"data": "b"}, 0.8, test=False)
+    for found, measure, head in (
+        (with_test, "test_top1", "test top-1"),
+        (with_test + without, "val_top1", "val top-1"),
+    ):
+        assert comparison.judged_by(found) == measure
+        assert head in table(comparison.rows(found), measure, None)[0]
+
+
+def test_the_best_row_is_the_one_of_the_highest_mean() -> None:
+    rows = comparison.rows(outcomes({"x": "a"}, 0.9, 0.7) + outcomes({"x": "b"}, 0.85, 0.84) + outcomes({"x": "c"}))
+    assert comparison.best(rows, "val_top1") is rows[1]
+    lines = table(rows, "val_top1", rows[1])
+    assert [line.endswith(" *") for line in lines] == [False, False, False, True]
+    assert "**84.50 ± 0.71**" in markdown(rows, "val_top1", rows[1])
+    assert comparison.best([], "val_top1") is None
+
+
+def test_the_table_shows_each_quantity_in_a_unit_that_suits_it() -> None:
+    rows = comparison.rows(
+        outcomes({"optimizer.lr": "0.1"}, 0.95, 0.96, 0.97)
+        + outcomes({"optimizer.lr": "0.2"}, 0.5, train_seconds=8000, peak_memory_bytes=7e8, trainable_parameters=850)
+    )
+    assert table(rows, "test_top1", rows[0]) == [
+        "lr   runs    test top-1         time     peak   trainable       best",
+        "                      %            h   memory  parameters      epoch",
+        "0.1     3  96.00 ± 1.00  0.02 ± 0.00  1.50 GB      11.2 M  3.0 ± 0.0 *",
+        "0.2     1         50.00         2.22   700 MB         850          3",
+    ]
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"augment": "[flip_crop,randaugment,cutmix,random_erasing]"},
+        {"augment": "[flip_crop,randaugment,cutmix]", "data.root": "/home/someone/photos/of/animals"},
+        {"finetune": "lpft", "model": "efficientnet_b0", "lr": "0.001"},
+    ],
+)
+def test_the_table_fits_80_columns(values: dict[str, str], repeats: int) -> None:
+    rows = comparison.rows(outcomes(values, *[1.0, 0.5, 0.25][:repeats], train_seconds=599.9, best_epoch=199))
+    lines = table(rows, "test_top1", rows[0])
+    assert max(map(len, lines)) <= 80
+    assert ("±" in lines[2]) == (repeats > 1)
+
+
+def test_keys_that_end_alike_are_shown_whole() -> None:
+    row = comparison.rows(outcomes({"data.name": "a", "model.name": "b", "optimizer.lr": "1"}, 0.5))
+    assert table(row, "test_top1", None)[0].split()[:3] == ["data.name", "model.name", "lr"]
+
+
+def test_files_hold_every_row_and_every_run() -> None:
+    run(LISTS)
+    with (HOME / "compare.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["kind"] for line in lines] == ["row"] * 2 + ["run"] * 4
+    best = next(line for line in lines if line["best"] == "1")
+    assert (best["optimizer"], best["runs"]) == ("adamw", "2")
+    assert float(best["test_top1"]) == pytest.approx(0.805)
+    assert float(best["test_top1_std"]) == pytest.approx(np.std([0.8, 0.81], ddof=1))
+    assert float(best["seconds"]) == 35
+    record = json.loads((HOME / "compare.json").read_text())
+    assert record["judged_by"] == "test_top1"
+    assert [entry["best"] for entry in record["rows"]] == [False, True]
+    assert [entry["values"]["seed"] for entry in record["runs"]] == ["0", "1", "0", "1"]
+    assert all((Path(entry["folder"]) / "results.json").exists() for entry in record["runs"])
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_one_event_file_holds_the_table_and_the_curves(capsys: pytest.CaptureFixture[str]) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for _ in range(2):
+        run([*LISTS, "trainer.tensorboard=true"])
+    out = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"next  cnntrain eval {HOME}/optimizer-adamw_seed-1_\w+", out[-2])
+    assert out[-1] == f"      tensorboard --logdir {HOME}"
+    (events,) = HOME.glob("events.out.tfevents.*")
+    log = EventAccumulator(str(events))
+    log.Reload()
+    assert log.Tags()["images"] == ["compare/curves"]
+    (tag,) = log.Tags()["tensors"]
+    assert b"| adamw" in log.Tensors(tag)[0].tensor_proto.string_val[0].replace(b"**", b"")
+    with Image.open(HOME / "compare.png") as picture:
+        assert picture.size == (log.Images("compare/curves")[0].width, log.Images("compare/curves")[0].height)
+
+
+def test_runs_without_tensorboard_get_no_page_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    run(LISTS)
+    assert not list(HOME.glob("events*"))
+    assert "tensorboard" not in capsys.readouterr().out
+    assert (HOME / "compare.png").exists()
+
+
+def test_points_are_the_epochs_of_a_run_and_seconds_add_up() -> None:
+    leave(Path("a"), planned(*LISTS)[0].plain, 0)
+    assert points(Path("a/metrics.csv")) == [Point(1, 15.0, pytest.approx(0.7)), Point(2, 30.0, pytest.approx(0.75))]
+    assert points(Path("b/metrics.csv")) == []
+
+
+def test_runs_whose_metrics_are_gone_are_in_the_table_and_not_in_the_picture(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(LISTS)
+    for file in [*HOME.glob("*/metrics.csv"), HOME / "compare.png"]:
+        file.unlink()
+    assert run(LISTS)[0] == 0
+    assert not (HOME / "compare.png").exists()
+    assert capsys.readouterr().out.splitlines()[-2].endswith("compare.csv, compare.json")
+
+
+@pytest.mark.parametrize("rows", [1, 3, 9])
+@pytest.mark.parametrize("epochs", [1, 30])
+def test_curves_have_a_colour_for_each_row(rows: int, epochs: int) -> None:
+    curves = [
+        Curve(f"x={row}", "", [[Point(e + 1, e + 1.5, (row + e / 40) / 10) for e in range(epochs)]] * 2)
+        for row in range(rows)
+    ]
+    pixels = np.asarray(chart(curves, "title")).reshape(-1, 3)
+    inks = _inks(rows)
+    assert len(set(inks)) == rows
+    assert all((pixels == ink).all(axis=1).any() for ink in inks)
+
+
+def test_the_mean_is_that_of_the_epochs_that_all_runs_have() -> None:
+    longer, shorter = [Point(1, 2, 0.5), Point(2, 4, 0.7)], [Point(1, 4, 0.7)]
+    assert Curve("a", "", [longer, shorter]).mean == [Point(1, 3, 0.6)]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.1, 0.9), (0.951, 0.953), (0.5, 0.5), (0.97, 1.0), (0.0, 1.0), (1.0, 1.0)])
+def test_ticks_enclose_the_values_and_stay_few(low: float, high: float) -> None:
+    ticks = _ticks(low, high)
+    assert ticks[0] <= low + 1e-9
+    assert ticks[-1] >= high - 1e-9
+    assert 2 <= len(ticks) <= 8
+
+
+# --- the real thing --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_real_runs_are_made_once(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["compare", *LISTS[:4], "data.limit=100", "trainer.epochs=1", "trainer.device=cpu", "trainer.threads=1"]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    assert cli.main(words) == 0
+    first = capfd.readouterr().out
+    assert "epoch 1/1" in first
+    assert re.search(r"^adamw +1 ", first, re.MULTILINE)
+    results = {path: path.read_text() for path in HOME.glob("*/results.json")}
+    assert len(results) == 2
+    assert cli.main(words) == 0
+    second = capfd.readouterr().out
+    assert "2 of them finished already" in second
+    assert second.splitlines()[1:] == first.splitlines()[-len(second.splitlines()) + 1 :]
+    assert {path: path.read_text() for path in HOME.glob("*/results.json")} == results
