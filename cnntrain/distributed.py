@@ -7,7 +7,8 @@ the first step to the last, which layer groups that open one by one do not. Noth
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -64,24 +65,25 @@ class World:
 
     def sum_(self, tensors: Sequence["Tensor"]) -> None:
         """Add up each tensor over all processes, in place and with the same bits everywhere; one call per dtype."""
-        if self.size == 1:
-            return
-        import torch
-        import torch.distributed as dist
+        if self.size > 1:
+            import torch.distributed as dist
 
-        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-            of_type = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
-            flat = torch.cat([tensor.reshape(-1) for tensor in of_type])
-            with _answered():
-                dist.all_reduce(flat)
-            parts = flat.split([tensor.numel() for tensor in of_type])
-            torch._foreach_copy_(of_type, [part.view_as(tensor) for part, tensor in zip(parts, of_type, strict=True)])
+            _as_one(tensors, dist.all_reduce)
 
     def mean_(self, tensors: Sequence["Tensor"]) -> None:
         """The same, divided by the number of processes."""
         self.sum_(tensors)
         for tensor in tensors if self.size > 1 else ():
             tensor.detach().div_(self.size)
+
+    def copy_(self, tensors: Sequence["Tensor"]) -> None:
+        """Give all processes the first one's tensors, in place."""
+        if self.size > 1:
+            import torch
+            import torch.distributed as dist
+
+            # As bytes: not every backend knows every dtype.
+            _as_one(tensors, lambda flat: dist.broadcast(flat.view(torch.uint8), src=0))
 
     def most(self, *numbers: int) -> list[int]:
         """Of each number, 0 to 255, the largest that a process gives. On the host: none waits for its device here."""
@@ -134,6 +136,19 @@ class World:
 ALONE = World()
 
 
+def _as_one(tensors: Sequence["Tensor"], exchange: Callable[["Tensor"], object]) -> None:
+    """Exchange all tensors of a dtype in one call: small messages cost nearly what large ones do."""
+    import torch
+
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        of_type = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
+        flat = torch.cat([tensor.reshape(-1) for tensor in of_type])
+        with _answered():
+            exchange(flat)
+        parts = flat.split([tensor.numel() for tensor in of_type])
+        torch._foreach_copy_(of_type, [part.view_as(tensor) for part, tensor in zip(parts, of_type, strict=True)])
+
+
 def _number(name: str) -> int:
     text = os.environ.get(name, "1")
     if not text.isdecimal():
@@ -171,7 +186,7 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # whatever the backend, its faults are of this class
-        reason = str(error).strip().splitlines()[0].partition(". ")[0]
+        reason = re.sub(r"^\[.*?\] *", "", str(error)).strip().partition("\n")[0].partition(". ")[0]  # not where in C++
         raise ResourceError(
             f"another process of this run has ended or cannot be reached ({reason}); its own message says why"
         ) from error

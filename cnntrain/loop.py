@@ -5,26 +5,23 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from cnntrain import device as machine
 from cnntrain import optim
 from cnntrain.augment.moment import Moment
 from cnntrain.data.loaders import Loader
-from cnntrain.distributed import ALONE, World
 from cnntrain.errors import CnntrainError, FrozenError, Interrupted, NonFiniteError
+from cnntrain.evaluation import evaluate
 from cnntrain.losses import Loss
-from cnntrain.metrics import Window
 from cnntrain.models.drop import DropLayer, set_drop_factor
 from cnntrain.optim import Rates
 from cnntrain.plan import Plan
 from cnntrain.run import Progress, Run
 from cnntrain.settings.schedule import PlateauSettings, ScheduleSettings
-from cnntrain.settings.trainer import Precision, TrainerSettings
+from cnntrain.settings.trainer import TrainerSettings
+from cnntrain.signals import StopFlag, asked_for, interrupted
 from cnntrain.timing import Clock, Meter, Timed
-from cnntrain.tta import Views, averaged
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -38,15 +35,6 @@ class Reporter(Protocol):
     def validating(self, batches: int) -> None: ...
     def epoch(self, row: dict[str, Any]) -> None: ...
     def say(self, line: str) -> None: ...
-
-
-class StopFlag(Protocol):
-    """Set by a signal, read between steps."""
-
-    signum: int | None
-
-    @property
-    def requested(self) -> bool: ...
 
 
 @dataclass
@@ -281,68 +269,6 @@ def end_reason(run: Run, task: Task, clock: Clock) -> str:
     if settings.early_stop and progress.waited >= settings.early_stop:
         return "early_stop"
     return ""
-
-
-@torch.no_grad()  # not inference_mode: a loader may decode its images at first use and keep them
-def evaluate(
-    model: torch.nn.Module,
-    loader: Loader,
-    normalise: Callable[[Tensor], Tensor],
-    device: torch.device,
-    precision: Precision,
-    *,
-    stop: StopFlag | None = None,
-    advance: Callable[[int], None] | None = None,
-    collect: Callable[[Tensor, Tensor], None] | None = None,
-    views: Views | None = None,
-    world: World = ALONE,
-) -> dict[str, float]:
-    """Score a model on all images of a split: `loss`, `top1` and `top5`, the plain cross-entropy and fractions.
-
-    Args:
-        collect: is given the float32 logits (N, C) and labels (N,) of each micro-batch.
-        views: the probabilities are those of several views, averaged; `plain_loss`, `plain_top1` and `plain_top5` then
-            tell of the first of them alone.
-        world: the processes among which the loader shares the images; the scores are those of all of them.
-    """
-    model.eval()
-    window, plain = (Window(device, top5=True, world=world) for _ in range(2))
-
-    def forward(images: Tensor) -> Tensor:
-        with machine.autocast(precision, device):
-            logits: Tensor = model(normalise(images))
-        return logits.float()
-
-    def score(images: Tensor, labels: Tensor) -> None:
-        if views:
-            first, logits = averaged(forward, views(images))
-            plain.add(functional.cross_entropy(first, labels, reduction="sum"), first, labels)
-        else:
-            logits = forward(images)
-        window.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-        if collect:
-            collect(logits, labels)
-
-    with closing(loader.batches()) as batches:
-        for images, labels in batches:
-            if len(labels):  # of a short last micro-batch, some processes may have no images
-                score(images, labels)
-            if advance:
-                advance(len(labels))
-            (signum,) = world.most(asked_for(stop)) if stop else (0,)
-            if signum:
-                raise interrupted(signum)
-    return window.read() | ({f"plain_{key}": value for key, value in plain.read().items()} if views else {})
-
-
-def asked_for(stop: StopFlag) -> int:
-    """The signal that asked for the end; 0: none did."""
-    return (stop.signum or 2) if stop.requested else 0
-
-
-def interrupted(signum: int) -> Interrupted:
-    """The error that ends a run on a signal; `train` saves before it leaves."""
-    return Interrupted(signum, "stopped and saved")
 
 
 def in_groups(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:

@@ -100,7 +100,7 @@ class Run:
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norms = [module for module in self.model.modules() if module.training and keeps_statistics(module)]
         statistics = [part for norm in norms for part in (norm.running_mean, norm.running_var)]
-        self.world.sum_(gradients + statistics)  # as one: small messages cost nearly what large ones do
+        self.world.sum_(gradients + statistics)
         for statistic in statistics:
             statistic.div_(self.world.size)
 

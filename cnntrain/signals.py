@@ -8,10 +8,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Protocol
+
+from cnntrain.errors import Interrupted
 
 # Wrappers such as `make` pass a Ctrl-C on that the terminal has sent to us as well: two in a moment are one.
 _SAME_PRESS_SECONDS = 0.25
 STOPPING = "stopping after this step; press Ctrl-C again to quit at once"
+
+
+class StopFlag(Protocol):
+    """Set by a signal, read between steps."""
+
+    signum: int | None
+
+    @property
+    def requested(self) -> bool: ...
 
 
 class Stop:
@@ -63,3 +75,13 @@ def handle_signals(note: Callable[[str], bool] | None = None) -> Iterator[Stop]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+def asked_for(stop: StopFlag) -> int:
+    """The signal that asked for the end; 0: none did."""
+    return (stop.signum or 2) if stop.requested else 0
+
+
+def interrupted(signum: int) -> Interrupted:
+    """The error that ends a run on a signal; `train` saves before it leaves."""
+    return Interrupted(signum, "stopped and saved")

@@ -1,48 +1,23 @@
 """Several processes take the steps of one: same batches, same gradients, the same bits in all of them."""
 
-import copy
-import json
-import os
 import socket
-import subprocess
-import sys
-import time
-import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
-from torch import nn
+from PIL import Image
+from processes import CPU, PROCESSES, digits, environment, make_run, make_task, one_of_several
 
-from cnntrain import checkpoint, cli, loop, optim
+from cnntrain import cli, evaluation, loop
 from cnntrain import device as machine
-from cnntrain.augment.mix import Mix
 from cnntrain.augment.moment import Moment
-from cnntrain.data.loaders import MemoryLoader
-from cnntrain.distributed import ALONE, World, joined, tells
-from cnntrain.errors import ConfigError, DataError, Interrupted, NonFiniteError, ResourceError
-from cnntrain.losses import Loss
+from cnntrain.data import build_data
+from cnntrain.distributed import ALONE, World
+from cnntrain.errors import ConfigError, DataError
 from cnntrain.plan import Plan, images_in_epoch
-from cnntrain.run import Ema, Run
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.optimizer import SgdSettings
-from cnntrain.settings.pieces import MixupSettings
-from cnntrain.settings.schedule import CosineSettings
-from cnntrain.settings.trainer import Precision, TrainerSettings
-
-CPU = torch.device("cpu")
-PROCESSES = 2
-SGD = SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)
-
-
-def environment(rank: int, size: int, port: int = 29500) -> dict[str, str]:
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
-    return {name: str(value) for name, value in places.items()} | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-    }
+from cnntrain.settings.data import DataSettings, LoaderKind
+from cnntrain.settings.trainer import Precision
 
 
 def free_port() -> int:
@@ -62,183 +37,6 @@ def started(monkeypatch):
     return start
 
 
-# ---- runs of a tiny network, in one process or in several -----------------------------------------------------------
-
-
-def digits(images, batch_size, world, train=True):
-    found = load_digits()
-    pixels = torch.tensor(found.images[:images, None] * 15, dtype=torch.uint8)
-    labels = torch.tensor(found.target[:images])
-    return MemoryLoader(pixels, labels, batch_size=batch_size, device=CPU, seed=1, train=train, world=world)
-
-
-def make_run(world, *, random, seed=0):
-    torch.manual_seed(seed)
-    layers = [nn.BatchNorm2d(4), nn.Dropout(0.2)] if random else []
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), *layers, nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
-    machine.seed_streams(7, world.rank)
-    return Run(
-        model=model,
-        optimizer=optim.build_optimizer(SGD, model, SGD.lr, CPU),
-        scaler=machine.grad_scaler(Precision.fp32, CPU),
-        device=CPU,
-        precision=Precision.fp32,
-        seed=3,
-        ema=Ema(model, 0.9),
-        world=world,
-    )
-
-
-def make_task(world, batch_size, *, random, images=45, saved=None, stop=None, **trainer):
-    trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1, "accumulate": 2} | trainer))
-    sizes = {"batch_size": batch_size * world.size, "image_size": 8, "epochs": trainer.epochs}
-    plan = Plan(images, **sizes, accumulate=trainer.accumulate, processes=world.size)
-
-    def augment(given, moment):
-        shift = torch.rand(len(given), 1, 1, 1, generator=moment.generator) if random else 0.0
-        return given.float() / 255 + shift * 0.1
-
-    def none(*given):
-        pass
-
-    report = types.SimpleNamespace(start_epoch=none, advance=none, step=none, validating=none, epoch=none, say=none)
-    return loop.Task(
-        train=digits(images, batch_size, world),
-        val=digits(21, batch_size, world, train=False),
-        probe=None,
-        plan=plan,
-        rates=optim.Rates(0.1, SGD, CosineSettings(), plan),
-        augment=augment,
-        mix=Mix(AugmentSettings(mixup=MixupSettings()), 10) if random else None,
-        loss=Loss(label_smoothing=0.1),
-        normalise=lambda given: given.float() / 255,
-        trainer=trainer,
-        schedule=CosineSettings(),
-        aux_weight=0.0,
-        drops=[],
-        save=lambda state, best: saved.append(copy.deepcopy(state)) if saved is not None else None,
-        report=report,
-        stop=stop or types.SimpleNamespace(requested=False, signum=None),
-    )
-
-
-def prints(run):
-    return checkpoint.fingerprint({"model": run.model.state_dict(), "ema": run.ema.state()})
-
-
-def check_sums(world):
-    tensors = [torch.full((2, 3), 1.0 + world.rank), torch.arange(3) * world.rank, torch.tensor(0.5)]
-    world.sum_(tensors)
-    means = [torch.tensor([float(world.rank)]), torch.tensor(2.0)]
-    world.mean_(means)
-    with world.in_turn():
-        turn = time.monotonic()
-    return {
-        "sums": [tensor.tolist() for tensor in tensors],
-        "means": [mean.tolist() for mean in means],
-        "most": world.most(world.rank, 1 - world.rank, 0),
-        "share": world.share({"rank": world.rank}),
-        "gather": world.gather(world.rank),
-        "turn": turn,
-    }
-
-
-def check_training(world, random, **trainer):
-    saved = []
-    run, task = make_run(world, random=random), make_task(world, 4, random=random, saved=saved, **trainer)
-    ended = loop.train(run, task)
-    weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
-    return {"ended": ended, "print": prints(run), "weights": weights, "progress": run.state()["progress"]}, saved
-
-
-def check_resume(world, saved):
-    """The prints of runs that go on from the state after each step; of two at its end, so that all the way counts."""
-    found = []
-    for state in saved[1:-1:3]:
-        run = make_run(world, random=True, seed=99)
-        run.restore(world.share(state))
-        loop.train(run, make_task(world, 4, random=True))
-        found.append(prints(run))
-    return found
-
-
-def check_stop(world):
-    """Only the second process hears of the signal, while it works on the third step."""
-    stop = types.SimpleNamespace(requested=False, signum=15)
-    saved = []
-    run, task = make_run(world, random=True), make_task(world, 4, random=True, saved=saved, stop=stop, save_every=99)
-
-    def advance(images):
-        stop.requested = world.rank == 1 and run.progress.step == 2
-
-    task.report.advance = advance
-    try:
-        loop.train(run, task)
-    except Interrupted as error:
-        return {"signum": error.signum, "step": saved[-1]["progress"]["step"], "saves": len(saved)}
-    return {}
-
-
-def check_time(world):
-    """Only the second process's clock is over."""
-    limit = {"max_time": "0.0001s"} if world.rank == 1 else {}
-    return check_training(world, False, **limit)[0]["progress"]["step"]
-
-
-def check_nan(world):
-    """Only the second process's images are broken."""
-    run, task = make_run(world, random=False), make_task(world, 4, random=False)
-    if world.rank == 1:
-        task.augment = lambda given, moment: given.float() * float("nan")
-    try:
-        loop.train(run, task)
-    except NonFiniteError as error:
-        return str(error).partition(":")[0]
-
-
-def check_fault(world):
-    """One process fails for itself: last, as the others are left behind."""
-    run, task = make_run(world, random=False), make_task(world, 4, random=False)
-    if world.rank == 1:
-
-        def augment(given, moment):
-            raise DataError("one file is bad")
-
-        task.augment = augment
-    try:
-        loop.train(run, task)
-    except (DataError, ResourceError) as error:
-        told = tells(error)
-        if world.rank == 1:
-            os._exit(0)  # as a process ends, without a word to the others
-        return {"error": str(error), "told": told}
-
-
-def one_of_several(rank: int, port: int, folder: str) -> None:
-    """What each of the processes does, and leaves in a file."""
-    os.environ |= environment(rank, PROCESSES, port)
-    torch.set_num_threads(1)
-    with joined("gloo") as world:
-        plain, _ = check_training(world, False)
-        mixed, saved = check_training(world, True)
-        task = make_task(world, 4, random=False)
-        model = make_run(world, random=False).model
-        results = {
-            "sums": check_sums(world),
-            "plain": plain,
-            "mixed": mixed,
-            "scores": loop.evaluate(model, task.val, task.normalise, CPU, Precision.fp32, world=world),
-            "resumed": check_resume(world, saved),
-            "stop": check_stop(world),
-            "time": check_time(world),
-            "nan": check_nan(world),
-        }
-        torch.save(results, Path(folder) / f"{rank}.pt")
-        if fault := check_fault(world):
-            torch.save(fault, Path(folder) / "fault.pt")
-        os._exit(0)
-
-
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """What each process has found, by rank."""
@@ -253,6 +51,7 @@ def results(tmp_path_factory):
 def test_processes_exchange_tensors_numbers_and_objects(results):
     for rank, found in enumerate(result["sums"] for result in results[:2]):
         assert found["sums"] == [[[3.0] * 3] * 2, [0, 1, 2], 1.0]
+        assert found["copies"] == [[0.5], [True, False], 3]
         assert found["means"] == [[0.5], 2.0]
         assert found["most"] == [1, 1, 0]
         assert found["share"] == {"rank": 0}
@@ -281,7 +80,7 @@ def test_all_processes_hold_the_same_bits(results, kind):
 
 def test_scores_of_shared_images_are_those_of_all(results):
     run, task = make_run(ALONE, random=False), make_task(ALONE, 8, random=False)
-    alone = loop.evaluate(run.model, task.val, task.normalise, CPU, Precision.fp32)
+    alone = evaluation.evaluate(run.model, task.val, task.normalise, CPU, Precision.fp32)
     assert results[0]["scores"] == results[1]["scores"] == pytest.approx(alone, abs=1e-12)
 
 
@@ -336,6 +135,31 @@ def test_every_image_of_a_micro_batch_goes_to_one_process(size, train):
             assert rows.equal(whole.indices(epoch, number))
             assert not train or min(len(some) for _, some in given) > 1
     assert sum(len(labels) for part in parts for _, labels in part.batches()) == parts[0].images
+
+
+@pytest.mark.parametrize("kind", [LoaderKind.stream, LoaderKind.memory])
+def test_files_are_shared_out_as_images_in_memory_are(tmp_path, kind):
+    """Each process decodes its own part; a batch size that is left to us fits the part too."""
+    for index in range(18):
+        folder = tmp_path / ("ab"[index % 2])
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(np.full((8, 8, 3), 10 * index, np.uint8)).save(folder / f"{index:02}.png")
+
+    def data(world, **settings):
+        settings = {"batch_size": 3, "val": 4, "image_size": 8, "workers": 1, "loader": kind} | settings
+        chosen = DataSettings(name="imagefolder", root=str(tmp_path), mean=[0.5], std=[0.5], **settings)
+        return build_data(chosen, AugmentSettings(), seed=0, device=CPU, say=list, world=world)
+
+    whole, parts = data(ALONE, batch_size=6).train, [data(World(rank, 2)) for rank in range(2)]
+    for given, (images, _) in zip(
+        zip(*(part.train.batches(1) for part in parts), strict=True), whole.batches(1), strict=False
+    ):
+        assert torch.cat([one for one, _ in given]).equal(images)
+    assert parts[0].train.images == 12
+    assert "train: 2 images are left out per epoch (too few for all processes)" in parts[0].notes
+    assert [data(World(0, size), batch_size=None, limit=14).batch_size for size in (1, 2)] == [4, 4]
+    with pytest.raises(DataError, match=r"2 images; it takes 2 or more for each of 2 processes to train"):
+        data(World(0, 2), limit=2)
 
 
 def test_a_part_of_the_images_is_shared_too_and_what_is_in_order_is_not():
@@ -427,26 +251,3 @@ def test_a_fault_of_the_command_line_is_told_once_on_each_machine(started, capsy
         started(rank, 2)
         assert cli.main(["data.batch_sze=3"]) == 2
         assert capsys.readouterr().err.count("did you mean data.batch_size?") == lines
-
-
-# ---- whole runs -----------------------------------------------------------------------------------------------------
-
-QUICK = ["data.limit=300", "data.batch_size=16", "trainer.epochs=3", "trainer.device=cpu", "trainer.tensorboard=false"]
-
-
-def launch(here, *words, size=PROCESSES):
-    """Start processes as a user does; in a session of their own, so that all can be ended."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
-    command += ["-m", "cnntrain", *map(str, words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, cwd=here, **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"})
-
-
-def finish(process):
-    """Its exit code, and what our processes have said on stdout and stderr; torchrun's own words are left out."""
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out, [line for line in err.splitlines() if line.startswith("cnntrain: ")]
-
-
-def outcome(folder):
-    return json.loads((folder / "results.json").read_text())

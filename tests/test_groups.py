@@ -246,9 +246,8 @@ def test_patterns_make_the_groups_and_the_first_that_matches_wins():
     model, _ = on_meta(conf("resnet18"))
     groups = layer_groups(model, settings(groups=["conv1|bn1|layer1", "layer4.1", "*"]))
     assert [group.name for group in groups] == ["conv1|bn1|layer1", "layer4.1", "*", "head"]
-    assert groups[1].leaves == tuple(f"layer4.1.{name}" for name in ("conv1", "bn1", "relu", "conv2", "bn2")) + (
-        "avgpool",
-    )
+    block = ("conv1", "bn1", "relu", "conv2", "bn2")
+    assert groups[1].leaves == (*(f"layer4.1.{name}" for name in block), "avgpool")
     assert set(groups[1].buffers) == {name for name, _ in model.named_buffers() if name.startswith("layer4.1.")}
     assert groups[-1].parameters == ("fc.weight", "fc.bias")
     assert home_of(groups, "parameters").keys() == {name for name, _ in model.named_parameters()}

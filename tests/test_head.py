@@ -9,7 +9,7 @@ from torch import nn
 
 from cnntrain.errors import ConfigError
 from cnntrain.models import build_model
-from cnntrain.models.head import Head, find_head, fresh_head, head_paths, replace_head
+from cnntrain.models.head import Head, find_head, head_paths, replace_head
 from cnntrain.settings.model import HeadInit, HeadSettings, Pool
 
 HEADS = {
@@ -55,7 +55,8 @@ def last_layer(model, images):
 def assert_head_makes_the_logits(model, images):
     path, shape = last_layer(model, images)
     assert path in head_paths(model)
-    assert shape[:2] == (2, CLASSES)
+    assert shape[0] == 2
+    assert CLASSES in shape[1:]
     return path
 
 
@@ -80,8 +81,8 @@ def test_the_head_of_every_family_of_timm_makes_the_logits_and_can_be_replaced()
         model, images = timm_net(name)
         assert_head_makes_the_logits(model, images)
         replace_head(model, HeadSettings(hidden=[5], dropout=0.1), CLASSES)
-        path, _ = last_layer(model, images)
-        assert path.rpartition(".")[0] in head_paths(model), name
+        path, _ = last_layer(model, images)  # VOLO's auxiliary head runs last, and stays
+        assert {path, path.rpartition(".")[0]} & set(head_paths(model)), name
 
 
 @pytest.mark.parametrize("name", ["squeezenet1_1", "mnasnet0_5", "shufflenet_v2_x0_5", "swin_t"])
@@ -283,16 +284,6 @@ def test_pools_of_squeeze_and_excitation_are_not_those_before_the_head():
         type(layer) for layer in model.modules() if isinstance(layer, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d))
     ]
     assert kinds == [nn.AdaptiveAvgPool2d] * 8 + [nn.AdaptiveMaxPool2d]
-
-
-def test_fresh_heads_are_drawn_anew_and_the_rest_stays():
-    model = resnet20(hidden=[16])
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    fresh_head(model, head_paths(model), HeadInit.default)
-    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {f"head.fc{number}.{kind}" for number in (1, 2) for kind in ("weight", "bias")}
-    fresh_head(model, head_paths(model), HeadInit.zero)
-    assert [bool(layer.weight.any()) for layer in (model.head.fc1, model.head.fc2)] == [True, False]
 
 
 def test_an_activation_must_be_one_that_our_networks_take():

@@ -43,7 +43,7 @@ FLOORS = [
         "filters",
         "tta",
     },
-    {"run"},
+    {"run", "evaluation"},
     {"loop"},
     {"commands"},
     {"cli"},

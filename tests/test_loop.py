@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from cnntrain import device as machine
-from cnntrain import loop, optim, timing
+from cnntrain import evaluation, loop, optim, timing
 from cnntrain.augment.mix import Mix
 from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.losses import Loss
@@ -296,7 +296,7 @@ def test_early_stop_counts_epochs_without_gain():
 
 def test_scores_equal_a_plain_loop():
     run, task = make_run(), make_task()
-    scores = loop.evaluate(run.model, task.val, task.normalise, run.device, run.precision)
+    scores = evaluation.evaluate(run.model, task.val, task.normalise, run.device, run.precision)
     with torch.no_grad():
         logits = run.model(task.val.pixels.float() / 255)
     loss = nn.functional.cross_entropy(logits, task.val.labels).item()

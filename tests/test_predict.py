@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from cnntrain import checkpoint, cli, config
 from cnntrain.commands.evaluate import evaluate
 from cnntrain.commands.predict import predict
-from cnntrain.commands.setup import load_job, with_preprocessing
+from cnntrain.commands.saved import load_job, with_preprocessing
 from cnntrain.data.decode import read_image
 from cnntrain.data.files import data_without_images
 from cnntrain.data.view import View

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnntrain import loop
+from cnntrain import evaluation
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, FileSystemError
 from cnntrain.settings.data import Interpolation
@@ -142,7 +142,7 @@ class Split:
 
 
 def scores(model, images, labels, views=None):
-    return loop.evaluate(
+    return evaluation.evaluate(
         model, Split(images, labels), lambda x: x.float() / 255, torch.device("cpu"), Precision.fp32, views=views
     )
 

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnntrain import loop
-from cnntrain.commands.setup import Job, load_job
+from cnntrain import evaluation
+from cnntrain.commands.saved import load_job
+from cnntrain.commands.setup import Job
 from cnntrain.data import Loader
 from cnntrain.data.files import widened
 from cnntrain.files import write_atomic
@@ -63,7 +64,7 @@ def _score(job: Job, loader: Loader, views: Views | None, report: Report, phase:
         labels.append(known)
 
     report.validating(len(loader), phase=phase)
-    scores = loop.evaluate(
+    scores = evaluation.evaluate(
         job.model,
         loader,
         job.normalise,

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cnntrain.commands.setup import Job, load_job
+from cnntrain.commands.saved import load_job
+from cnntrain.commands.setup import Job
 from cnntrain.data import Loader
 from cnntrain.explain import excite, features, filters, gradcam, maps, shift
 from cnntrain.explain.gallery import WORD, Gallery

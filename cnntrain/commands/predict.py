@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from cnntrain import device as machine
-from cnntrain.commands.setup import Job, load_job
+from cnntrain.commands.saved import load_job
+from cnntrain.commands.setup import Job
 from cnntrain.data.files import FileDecoder, find_files, stream
 from cnntrain.errors import DataError
 from cnntrain.files import write_atomic

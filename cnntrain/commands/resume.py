@@ -5,7 +5,7 @@ from typing import Any
 
 from cnntrain import checkpoint, config, distributed, runfolder
 from cnntrain import device as machine
-from cnntrain.commands.setup import refuse_foreign_code, refuse_other_split
+from cnntrain.commands.saved import refuse_foreign_code, refuse_other_split
 from cnntrain.commands.train import Order, Start, work
 from cnntrain.distributed import World
 

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
 from cnntrain import checkpoint, config, distributed, loop, runfolder, signals, take_seconds
 from cnntrain import device as machine
-from cnntrain.commands.setup import Job, build_job, build_run, with_preprocessing
+from cnntrain.commands.saved import with_preprocessing
+from cnntrain.commands.score import list_bad_images, score
+from cnntrain.commands.setup import Job, build_job, build_run
 from cnntrain.commands.show import flat_scores, next_commands, show_audit, show_header, show_samples
 from cnntrain.commands.transfer import recalibration, start_from_weights, use_features
 from cnntrain.distributed import World
 from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted, UnsafeError
-from cnntrain.files import write_atomic
 from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.models.weights import read_weights
 from cnntrain.report import Report
-from cnntrain.run import Run, load_weights
+from cnntrain.run import Run
 from cnntrain.settings import Settings
 from cnntrain.settings.model import DropSchedule
 
@@ -152,7 +152,7 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
     if world.is_first:
         runfolder.discard_results(folder)  # from here on, those of an earlier end are out of date
     ended = loop.train(run, task)
-    results = score(job, run, task, folder, report) | {
+    results = score(job, run, stop, folder, report) | {
         "ended": ended,
         "bad_images": list_bad_images(job, folder, report),
     }
@@ -187,18 +187,6 @@ def same_images(job: Job) -> None:
             f"data.root: process {job.world.rank}, on this machine, has found other images than the first one; "
             "give all machines the same images"
         )
-
-
-def list_bad_images(job: Job, folder: Path, report: Report) -> int:
-    """How many images were skipped (data.on_bad_image=skip); bad_images.tsv names them with the reason."""
-    loaders = [loader for loader in (job.data.train, job.data.val, job.data.test) if loader]
-    found = job.world.gather([entry for loader in loaders for entry in loader.skipped])
-    skipped = sorted({entry for entries in found for entry in entries})
-    if skipped and job.world.is_first:
-        path = folder / "bad_images.tsv"
-        write_atomic(path, "".join(f"{name}\t{reason}\n" for name, reason in skipped))
-        report.warn(f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them")
-    return len(skipped)
 
 
 def make_task(job: Job, run: Run, save: Any, report: Any, stop: Any) -> loop.Task:
@@ -283,62 +271,3 @@ def step_borders(job: Job) -> tuple[str, ...]:
 def shorten(names: list[str]) -> str:
     """The first few of many names."""
     return ", ".join(names[:4]) + (f" ... ({len(names)} in all)" if len(names) > 4 else "")
-
-
-def score(job: Job, run: Run, task: loop.Task, folder: Path, report: Report) -> dict[str, Any]:
-    """Scores of the best epoch: validation as measured then, the test split once, now."""
-    progress, data = run.progress, job.data
-    weights = checkpoint.fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
-    model = run.eval_model
-    load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
-    counts = ConfusionCounts(len(data.classes), job.device)
-
-    split, loader = ("test", data.test) if data.test else ("val", data.val)
-    assert loader is not None
-    report.validating(len(loader), phase="testing" if data.test else "validating")
-    scores = loop.evaluate(
-        model,
-        loader,
-        job.normalise,
-        run.device,
-        run.precision,
-        stop=task.stop,
-        advance=report.advance,
-        collect=counts.add,
-        world=run.world,
-    )
-    run.world.sum_([counts.matrix])
-    report.confusion(f"{split}/confusion", counts.matrix.cpu(), data.classes)
-    return {
-        "status": "done",
-        "best_epoch": progress.best_epoch,
-        "val": {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss},
-        "test": scores if data.test else None,
-        "images_per_second": round(run.images_per_second(), 1),
-        "train_seconds": round(progress.seconds, 2),  # training and validation, without the start and the test
-        "parameters": job.parameters,
-        "trainable_parameters": job.tuning.parameters if job.tuning else job.parameters,
-        "peak_memory_bytes": machine.peak_memory(job.device),
-        "checkpoint": str(folder / "checkpoints" / "best"),
-        "weights_sha256": weights,
-    }
-
-
-def best_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Those of the run's best epoch, averaged where the run averages them."""
-    best = checkpoint.load(folder / "checkpoints" / "best")
-    weights: dict[str, torch.Tensor] = best["ema"]["model"] if best["ema"] else best["model"]
-    return weights
-
-
-class ConfusionCounts:
-    """Counts of (true class, predicted class), kept on the device."""
-
-    def __init__(self, classes: int, device: torch.device) -> None:
-        self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-
-    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Count one micro-batch: logits (N, C), labels (N,)."""
-        classes = len(self.matrix)
-        cells = labels * classes + logits.argmax(1)
-        self.matrix += torch.bincount(cells, minlength=classes * classes).view(classes, classes)

@@ -13,7 +13,7 @@ from torch import nn
 from cnntrain.models.head import unwrapped
 from cnntrain.models.visits import largest
 
-MOST_STAGES = 10  # timm's coarse groups of networks in whose names it sees no stages are blocks, and more than these
+MOST_STAGES = 10  # where timm's table knows no stages, its coarse groups are blocks, and more than these
 FEWEST_STAGES = 3
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)

@@ -1,6 +1,5 @@
 """The head of a network, the module that makes the logits: where it is, and what can stand in its place."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -93,17 +92,6 @@ def replace_head(model: nn.Module, settings: HeadSettings, classes: int) -> None
     if settings.init is HeadInit.zero:
         for path in paths:
             _zero(model.get_submodule(path))
-
-
-def fresh_head(model: nn.Module, paths: Sequence[str], init: HeadInit) -> None:
-    """Draw the layers of some heads anew, as torch does by default; with zero, the last layer of each is all zeros."""
-    for path in paths:
-        head = model.get_submodule(path)
-        for layer in head.modules():
-            if hasattr(layer, "reset_parameters"):
-                layer.reset_parameters()
-        if init is HeadInit.zero:
-            _zero(head)
 
 
 # --- where it is -----------------------------------------------------------------------------------------------------

@@ -86,8 +86,9 @@ class FinetuneSettings:
         groups = self.groups
         if self.mode is Mode.none and self.freeze:
             return [("freeze", self.freeze, "empty with finetune.mode=none")]
-        if groups is None or (isinstance(groups, int) and not isinstance(groups, bool) and groups > 0):
+        if groups is None or (isinstance(groups, int) and not isinstance(groups, bool) and groups > 1):
             return []
         if isinstance(groups, list) and groups and all(isinstance(item, str) and item for item in groups):
             return []
-        return [("groups", groups, "null, a number of groups from 1 up, or a list of patterns, the lowest group first")]
+        rule = "null, a number of groups from 2 up, the head among them, or a list of patterns, the lowest group first"
+        return [("groups", groups, rule)]

@@ -1,0 +1,94 @@
+"""Trained networks: how a checkpoint becomes a job again, and what of a saved run is not to be changed or believed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cnntrain import checkpoint, config
+from cnntrain.commands.setup import Job, build_job
+from cnntrain.data.files import data_without_images
+from cnntrain.data.view import EVAL_SHARE
+from cnntrain.errors import ConfigError, UnsafeError
+from cnntrain.report import Report
+from cnntrain.run import load_weights
+from cnntrain.settings import Settings
+from cnntrain.settings.data import Interpolation
+
+
+def load_job(
+    target: Path, overrides: list[str], report: Report, *, images: bool = True
+) -> tuple[Path, dict[str, Any], Job]:
+    """A trained network with its weights, and the images that it is scored on (val and test).
+
+    Args:
+        target: a run folder, a checkpoint folder or its state.pt.
+        overrides: of the run's config.
+        report: takes progress and warnings.
+        images: off, no split is there, and the images of the run need not be either.
+
+    Returns:
+        The checkpoint's folder, its state, and the job.
+    """
+    folder = checkpoint.find(target)
+    state = checkpoint.load(folder)
+    about = state["about"]
+    before = config.from_plain(about["config"], source=str(folder))
+    settings = config.from_plain(about["config"], overrides, source=str(folder))
+    refuse_foreign_code(settings, overrides, training=False)
+    differences = config.differences(before, settings)
+    refuse_other_split(differences)
+    settings = with_preprocessing(settings, about, differences)
+    data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
+    job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"], data=data)
+    if about["data_fingerprint"] != job.data.fingerprint:
+        report.warn("these images are not those of the run: its validation part may now hold images trained on")
+    load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
+    return folder, state, job
+
+
+# What the validation images depend on, where they come out of the training images.
+SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name")
+
+
+def refuse_other_split(differences: Sequence[str]) -> None:
+    """Whoever changed the split of a saved run would validate on images that were trained on.
+
+    Args:
+        differences: "data.val: 0.1 -> 0.2", as `config.differences` tells them.
+
+    Raises:
+        ConfigError: one of the keys that the split depends on was changed.
+    """
+    for line in differences:
+        key = line.partition(":")[0]
+        if key in SPLIT_KEYS:
+            raise ConfigError(f"{line}: would validate on images that were trained on; leave {key} out, or train anew")
+
+
+def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:
+    """Settings whose images are prepared as the checkpoint's network knows them, but for what the user has changed."""
+    changed = {line.partition(":")[0] for line in differences}
+    known: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")}
+    known["interpolation"] = Interpolation(about.get("interpolation", "bilinear"))  # all that older checkpoints knew
+    known["crop"] = about.get("crop", EVAL_SHARE)
+    kept = {key: value for key, value in known.items() if f"data.{key}" not in changed}
+    return replace(settings, data=replace(settings.data, **kept))
+
+
+def refuse_foreign_code(settings: Settings, overrides: Sequence[str], *, training: bool) -> None:
+    """A `package.module:function` of a saved config is followed only if the user repeats it.
+
+    Args:
+        training: images will be augmented, by a function of the user too.
+
+    Raises:
+        UnsafeError: it was not repeated.
+    """
+    own = settings.augment.own if training else None
+    for key, name in (("model.name", settings.model.name), ("augment.own.name", own.name if own else "")):
+        if ":" in name and f"{key}={name}" not in overrides:
+            raise UnsafeError(
+                f"{key}: {name} comes out of a saved run and would run code; "
+                f"if you trust it, repeat {key}={name} on the command line"
+            )

@@ -1,0 +1,215 @@
+"""What each of several processes does in test_distributed.py: short runs of a tiny network on digits."""
+
+import copy
+import os
+import time
+import types
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from cnntrain import checkpoint, evaluation, loop, optim
+from cnntrain import device as machine
+from cnntrain.augment.mix import Mix
+from cnntrain.data.loaders import MemoryLoader
+from cnntrain.distributed import joined, tells
+from cnntrain.errors import DataError, Interrupted, NonFiniteError, ResourceError
+from cnntrain.losses import Loss
+from cnntrain.plan import Plan
+from cnntrain.run import Ema, Run
+from cnntrain.settings.augment import AugmentSettings
+from cnntrain.settings.optimizer import SgdSettings
+from cnntrain.settings.pieces import MixupSettings
+from cnntrain.settings.schedule import CosineSettings
+from cnntrain.settings.trainer import Precision, TrainerSettings
+
+CPU = torch.device("cpu")
+PROCESSES = 2
+SGD = SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)
+
+
+def environment(rank: int, size: int, port: int = 29500) -> dict[str, str]:
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+    return {name: str(value) for name, value in places.items()} | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def digits(images, batch_size, world, train=True):
+    found = load_digits()
+    pixels = torch.tensor(found.images[:images, None] * 15, dtype=torch.uint8)
+    labels = torch.tensor(found.target[:images])
+    return MemoryLoader(pixels, labels, batch_size=batch_size, device=CPU, seed=1, train=train, world=world)
+
+
+def make_run(world, *, random, seed=0):
+    torch.manual_seed(seed)
+    layers = [nn.BatchNorm2d(4), nn.Dropout(0.2)] if random else []
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), *layers, nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
+    machine.seed_streams(7, world.rank)
+    return Run(
+        model=model,
+        optimizer=optim.build_optimizer(SGD, model, SGD.lr, CPU),
+        scaler=machine.grad_scaler(Precision.fp32, CPU),
+        device=CPU,
+        precision=Precision.fp32,
+        seed=3,
+        ema=Ema(model, 0.9),
+        world=world,
+    )
+
+
+def make_task(world, batch_size, *, random, images=45, saved=None, stop=None, **trainer):
+    trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1, "accumulate": 2} | trainer))
+    sizes = {"batch_size": batch_size * world.size, "image_size": 8, "epochs": trainer.epochs}
+    plan = Plan(images, **sizes, accumulate=trainer.accumulate, processes=world.size)
+
+    def augment(given, moment):
+        shift = torch.rand(len(given), 1, 1, 1, generator=moment.generator) if random else 0.0
+        return given.float() / 255 + shift * 0.1
+
+    def none(*given):
+        pass
+
+    report = types.SimpleNamespace(start_epoch=none, advance=none, step=none, validating=none, epoch=none, say=none)
+    return loop.Task(
+        train=digits(images, batch_size, world),
+        val=digits(21, batch_size, world, train=False),
+        probe=None,
+        plan=plan,
+        rates=optim.Rates(0.1, SGD, CosineSettings(), plan),
+        augment=augment,
+        mix=Mix(AugmentSettings(mixup=MixupSettings()), 10) if random else None,
+        loss=Loss(label_smoothing=0.1),
+        normalise=lambda given: given.float() / 255,
+        trainer=trainer,
+        schedule=CosineSettings(),
+        aux_weight=0.0,
+        drops=[],
+        save=lambda state, best: saved.append(copy.deepcopy(state)) if saved is not None else None,
+        report=report,
+        stop=stop or types.SimpleNamespace(requested=False, signum=None),
+    )
+
+
+def prints(run):
+    return checkpoint.fingerprint({"model": run.model.state_dict(), "ema": run.ema.state()})
+
+
+def check_sums(world):
+    tensors = [torch.full((2, 3), 1.0 + world.rank), torch.arange(3) * world.rank, torch.tensor(0.5)]
+    world.sum_(tensors)
+    copies = [torch.tensor([0.5 + world.rank]), torch.tensor([world.rank == 0, False]), torch.tensor(3 - world.rank)]
+    world.copy_(copies)
+    means = [torch.tensor([float(world.rank)]), torch.tensor(2.0)]
+    world.mean_(means)
+    with world.in_turn():
+        turn = time.monotonic()
+    return {
+        "sums": [tensor.tolist() for tensor in tensors],
+        "copies": [tensor.tolist() for tensor in copies],
+        "means": [mean.tolist() for mean in means],
+        "most": world.most(world.rank, 1 - world.rank, 0),
+        "share": world.share({"rank": world.rank}),
+        "gather": world.gather(world.rank),
+        "turn": turn,
+    }
+
+
+def check_training(world, random, **trainer):
+    saved = []
+    run, task = make_run(world, random=random), make_task(world, 4, random=random, saved=saved, **trainer)
+    ended = loop.train(run, task)
+    weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
+    return {"ended": ended, "print": prints(run), "weights": weights, "progress": run.state()["progress"]}, saved
+
+
+def check_resume(world, saved):
+    """The prints of runs that go on from the state after each step; of two at its end, so that all the way counts."""
+    found = []
+    for state in saved[1:-1:3]:
+        run = make_run(world, random=True, seed=99)
+        run.restore(world.share(state))
+        loop.train(run, make_task(world, 4, random=True))
+        found.append(prints(run))
+    return found
+
+
+def check_stop(world):
+    """Only the second process hears of the signal, while it works on the third step."""
+    stop = types.SimpleNamespace(requested=False, signum=15)
+    saved = []
+    run, task = make_run(world, random=True), make_task(world, 4, random=True, saved=saved, stop=stop, save_every=99)
+
+    def advance(images):
+        stop.requested = world.rank == 1 and run.progress.step == 2
+
+    task.report.advance = advance
+    try:
+        loop.train(run, task)
+    except Interrupted as error:
+        return {"signum": error.signum, "step": saved[-1]["progress"]["step"], "saves": len(saved)}
+    return {}
+
+
+def check_time(world):
+    """Only the second process's clock is over."""
+    limit = {"max_time": "0.0001s"} if world.rank == 1 else {}
+    return check_training(world, False, **limit)[0]["progress"]["step"]
+
+
+def check_nan(world):
+    """Only the second process's images are broken."""
+    run, task = make_run(world, random=False), make_task(world, 4, random=False)
+    if world.rank == 1:
+        task.augment = lambda given, moment: given.float() * float("nan")
+    try:
+        loop.train(run, task)
+    except NonFiniteError as error:
+        return str(error).partition(":")[0]
+
+
+def check_fault(world):
+    """One process fails for itself: last, as the others are left behind."""
+    run, task = make_run(world, random=False), make_task(world, 4, random=False)
+    if world.rank == 1:
+
+        def augment(given, moment):
+            raise DataError("one file is bad")
+
+        task.augment = augment
+    try:
+        loop.train(run, task)
+    except (DataError, ResourceError) as error:
+        told = tells(error)
+        if world.rank == 1:
+            os._exit(0)  # as a process ends, without a word to the others
+        return {"error": str(error), "told": told}
+
+
+def one_of_several(rank: int, port: int, folder: str) -> None:
+    """What each of the processes does, and leaves in a file."""
+    os.environ |= environment(rank, PROCESSES, port)
+    torch.set_num_threads(1)
+    with joined("gloo") as world:
+        plain, _ = check_training(world, False)
+        mixed, saved = check_training(world, True)
+        task = make_task(world, 4, random=False)
+        model = make_run(world, random=False).model
+        results = {
+            "sums": check_sums(world),
+            "plain": plain,
+            "mixed": mixed,
+            "scores": evaluation.evaluate(model, task.val, task.normalise, CPU, Precision.fp32, world=world),
+            "resumed": check_resume(world, saved),
+            "stop": check_stop(world),
+            "time": check_time(world),
+            "nan": check_nan(world),
+        }
+        torch.save(results, Path(folder) / f"{rank}.pt")
+        if fault := check_fault(world):
+            torch.save(fault, Path(folder) / "fault.pt")
+        os._exit(0)

@@ -1,0 +1,145 @@
+"""Whole runs of two processes, started by torchrun as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cnntrain import cli
+
+pytestmark = pytest.mark.slow
+
+QUICK = ["model=resnet20", "data.limit=300", "data.batch_size=16", "trainer.epochs=3", "trainer.device=cpu"]
+QUICK += ["trainer.tensorboard=false", "trainer.log_every=2", "trainer.ema=0.9", "trainer.accumulate=2"]
+RANDOM = ["model.drop_path=0.2", "augment=[flip_crop,mixup]"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def start(*words):
+    script = [str(Path(__file__).with_name("trained_apart.py")), "."]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([*torchrun, *script, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+
+
+def finish(process):
+    """What it said on stdout, and our own lines on stderr: torchrun's fill a screen."""
+    out, err = process.communicate(timeout=300)
+    return out.splitlines(), [line for line in err.splitlines() if line.startswith("cnntrain: ")]
+
+
+def run(*words):
+    """A run that ends well; what the first process said."""
+    process = start(*words)
+    out, told = finish(process)
+    assert (process.returncode, told) == (0, [])
+    ranks = [Path(f"rank{rank}").read_text() for rank in range(2)]
+    assert ranks[0] == ranks[1]  # the same bits in both processes
+    return out
+
+
+def outcome(folder):
+    return json.loads((Path(folder) / "results.json").read_text())
+
+
+def started(process, line):
+    """Wait until a line that begins so is there."""
+    for said in process.stdout:
+        if said.startswith(line):
+            return
+
+
+def test_two_processes_are_stopped_killed_and_resumed_with_the_bits_of_a_run_that_was_not(here):
+    assert any(
+        "15 steps of 16 x 2 images x 2 processes" in line for line in run(*QUICK, *RANDOM, "hydra.run.dir=whole")
+    )
+
+    stopped = start(*QUICK, *RANDOM, "hydra.run.dir=stopped")
+    started(stopped, "epoch 1/3")
+    stopped.send_signal(signal.SIGTERM)
+    _, told = finish(stopped)
+    assert told == ["cnntrain: stopped and saved; go on with cnntrain resume stopped"]
+    assert outcome("stopped")["status"] == "interrupted"
+
+    resumed = start("resume", "stopped")
+    started(resumed, "resumed at step")
+    children = Path(f"/proc/{resumed.pid}/task/{resumed.pid}/children").read_text().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    _, told = finish(resumed)
+    assert len(told) <= 1  # of the process that is left, where torchrun lets it speak
+    assert all(line.startswith("cnntrain: error: another process of this run has ended") for line in told)
+
+    out = run("resume", "stopped")
+    assert not any("processes:" in line for line in out)
+    assert outcome("stopped")["weights_sha256"] == outcome("whole")["weights_sha256"]
+    environment = json.loads(Path("stopped/environment.json").read_text())
+    assert environment["processes"] == 2
+
+
+def test_a_run_goes_on_with_another_number_of_processes(here, capsys):
+    run(*QUICK, "trainer.max_steps=7", "hydra.run.dir=run")
+    assert cli.main(["resume", "run", "trainer.max_steps=9"]) == 0
+    said = capsys.readouterr().out
+    assert "changed: processes: 2 -> 1" in said
+    assert "epoch 2 starts anew, as the images of its steps have changed" in said
+    assert outcome("run")["ended"] == "max_steps"
+
+
+@pytest.fixture
+def pretrained(here):
+    words = ["trainer.epochs=1", "trainer.threads=1", "hydra.run.dir=pre"]
+    assert cli.main([*QUICK, *words]) == 0
+    return ["model.weights=pre", "model.new_head=true"]
+
+
+MODES = {
+    "A, features cached": ["finetune=A", "trainer.ema=null"],
+    "A, images": ["finetune=A", "augment=flip_crop"],
+    "B, recalibrated": ["finetune=B", "finetune.norm=recalibrate", "trainer.epochs=1"],
+    "C, unfreezing": ["finetune=C", "finetune.unfreeze=[2,3]", "augment=[flip_crop,mixup]"],
+}
+
+
+def test_every_mode_of_fine_tuning_works_with_two_processes(pretrained):
+    for number, words in enumerate(MODES.values()):
+        out = run(*QUICK, *pretrained, *words, f"hydra.run.dir=run{number}")
+        assert any(line.startswith("trainable ") for line in out)
+    assert any("stages.1 learns from now on" in line for line in out)
+
+
+def test_gradual_unfreezing_resumes_with_the_same_bits(pretrained):
+    words = [*QUICK, *pretrained, *MODES["C, unfreezing"]]
+    run(*words, "hydra.run.dir=whole")
+    stopped = start(*words, "hydra.run.dir=stopped")
+    started(stopped, "epoch 2/3")
+    stopped.send_signal(signal.SIGTERM)
+    finish(stopped)
+    run("resume", "stopped")
+    assert outcome("stopped")["weights_sha256"] == outcome("whole")["weights_sha256"]
+
+
+def test_faults_are_told_in_one_line_and_end_all_processes(here):
+    begin = time.monotonic()
+    for words, line in (
+        (["data.batch_sze=3"], "cnntrain: error: data.batch_sze: no such key (given 3); did you mean data.batch_size?"),
+        (["model=no_such_net"], "cnntrain: error: model"),
+        (["trainer.max_steps=3", "optimizer.lr=1e30"], "cnntrain: error: step "),
+        (["eval", "run"], "cnntrain: error: eval: one process does this alone; start it without torchrun"),
+    ):
+        process = start(*([*QUICK, *words] if words[0] != "eval" else words))
+        _, told = finish(process)
+        assert process.returncode != 0
+        assert len(told) == 1, told
+        assert told[0].startswith(line)
+    assert time.monotonic() - begin < 120
