@@ -88,7 +88,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         with redirect_stdout(StringIO()):
             report = Report(Path(folder), tensorboard=settings.trainer.tensorboard)
-        task = make_task(job, lambda state, best: None, report, signals.Stop())
+        task = make_task(job, run, lambda state, best: None, report, signals.Stop())
         with redirect_stdout(StringIO()):
             real_steps(run, task, 3)
         for turn in range(rounds):
@@ -97,7 +97,7 @@ def main() -> None:
             for kind in order:
                 with redirect_stdout(StringIO()):
                     if kind == "bare":
-                        batch = min(settings.data.batch_size, job.data.train.images)
+                        batch = min(job.data.batch_size, job.data.train.images)
                         rates[kind] = steps * batch / bare_steps(job, bare_run, steps)
                     else:
                         seconds, images = real_steps(run, task, steps)
@@ -107,7 +107,7 @@ def main() -> None:
         report.close()
     shares = [row["real"] / row["bare"] for row in rows]
     print(
-        f"{settings.model.name} on {settings.data.name}, {job.data.image_size} px, batch {settings.data.batch_size}, "
+        f"{settings.model.name} on {settings.data.name}, {job.data.image_size} px, batch {job.data.batch_size}, "
         f"{machine.describe_device(job.device)}, {run.precision.value}, torch {torch.__version__}"
     )
     for kind in ("bare", "real"):

@@ -267,7 +267,7 @@ def _unpickled(path: Path, map_location: str | torch.device, what: str, advice: 
             "use a checkpoint from a source that you trust"
         ) from error
     except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0][:120]
         raise CheckpointError(f"{path}: no readable {what} ({reason}); {advice}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no {what} but a {type(content).__name__}; {advice}")

@@ -166,8 +166,6 @@ def _compare(words: list[str]) -> int:
     wishes, overrides = read_compare(words)
     overrides, config_dir = part_config_dir("compare", overrides)
     runs = comparison.plan(overrides, config_dir)
-    for root in dict.fromkeys(run.settings.data.root for run in runs if run.settings.data.name == "imagefolder"):
-        need_image_folder(Path(root))
     flags = ["--config-dir", config_dir] if config_dir else []
     return int(_load("compare")(runs, wishes, words, flags))
 

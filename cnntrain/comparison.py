@@ -126,7 +126,8 @@ def _misfit(override: Override) -> str | None:
     if override.is_sweep_override() and override.is_interval_sweep():
         return f"{key}: an interval has no end of values (given {text}); list some, such as {key}=0.1,0.03,0.01"
     if override.is_hydra_override() and key != "hydra.searchpath":
-        return f"{key}: not offered by compare (given {text}); choose its folder with out=DIR"
+        advice = "choose the folder with out=DIR" if key.endswith(".dir") else "leave it out"
+        return f"{key}: not offered by compare (given {text}); {advice}"
     return None
 
 
@@ -165,7 +166,7 @@ def _repeats_last(runs: Iterable[Combination]) -> list[Combination]:
     return [run for _, run in sorted(order, key=lambda item: item[0])]
 
 
-def folder_name(runs: Iterable[Combination]) -> str:
+def folder_name(runs: Sequence[Combination]) -> str:
     """Of the whole comparison: `photos_resnet18`, or the group's name in place of several."""
     data, model = ({kind(run.settings) for run in runs} for kind in (_source, lambda settings: settings.model.name))
     return "_".join(

@@ -147,7 +147,7 @@ def stray_sweep(override: Override) -> str:
     key, text = override.key_or_group, overrides.given(override)
     if key in LISTS:
         return f"{key}: several options stand in brackets; write '{key}=[{text}]', or add -m for one run each"
-    return f"{key}: takes one value (given {text}); add -m for one run each"
+    return f"{key}: takes one value (given {text}); add -m for one run each, or type cnntrain compare"
 
 
 def _choice_fault(override: Override, options: list[str]) -> str | None:

@@ -170,6 +170,7 @@ def joined(backend: str) -> Iterator[World]:
         yield found
         return
     import torch.distributed as dist
+    import torch.distributed.nn  # noqa: F401  # first: imported later, its default arguments would keep the group beyond its end
 
     global _store
     with _answered():

@@ -25,6 +25,7 @@ MISSING = {
     "model.name": "give a network, such as model.name=mobilenet_v3_small; `cnntrain models` lists them",
 }
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
+_LISTS = {int: "[3,6]", float: "[0.5,1.0]"}
 
 
 class ConfigErrors(ConfigError):
@@ -74,7 +75,8 @@ def _words(hint: Any) -> str:
     if _is_enum(hint):
         return "one of " + ", ".join(item.name for item in hint)
     if get_origin(hint) is list:
-        return "a list, such as [0.5,1.0], each item " + _words(get_args(hint)[0])
+        item = get_args(hint)[0]
+        return f"a list, such as {_LISTS.get(item, '[a,b]')}, each item {_words(item)}"
     if get_origin(hint) is dict:
         return "keys and values, such as {a:1,b:2}"
     return _WORDS.get(hint, "keys and values, such as {key:value}")

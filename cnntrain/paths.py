@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from cnntrain.errors import ConfigError, DataError, FileSystemError
+from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
+
+WEIGHTS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one"  # what model.weights takes
 
 
 def conf_dir() -> Path:
@@ -55,3 +57,13 @@ def need_image_folder(root: Path) -> None:
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "is not there"
         raise DataError(f"data.root: {shown(root)} {what}; give the folder that holds train/, or one of class folders")
+
+
+def need_weights(path: Path) -> None:
+    """Refuse a `model.weights` that is not there.
+
+    Raises:
+        CheckpointError: so it is.
+    """
+    if not os.path.exists(path):
+        raise CheckpointError(f"model.weights: {shown(path)} is not there; give {WEIGHTS}")

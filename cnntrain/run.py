@@ -127,6 +127,8 @@ class Run:
             retuned: the user has changed what learns when.
         """
         load_weights(self.model, state["model"])
+        if self.tuning and state.get("tuning"):
+            self.tuning.restore(state["tuning"], changed=retuned)
         if self.ema:
             if state["ema"] is None:
                 raise CheckpointError(
@@ -146,8 +148,6 @@ class Run:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         self.plateau = Plateau(**state["plateau"])
-        if self.tuning and state.get("tuning"):
-            self.tuning.restore(state["tuning"], changed=retuned)
         self.epoch_window.restore(state["windows"]["epoch"])
         self.log_window.restore(state["windows"]["log"])
         streams = [state["rng"], *state.get("rng_others", [])]

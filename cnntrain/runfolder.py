@@ -219,7 +219,7 @@ def remove_unstarted(folder: Path) -> None:
         if path.name in ours or path.name.startswith("events.out.tfevents"):
             path.unlink()
     names = [parent.name for parent in folder.parents]
-    above = folder.parents[: names.index("outputs")] if "outputs" in names else ()  # other parents are the user's
+    above = folder.parents[: names.index("outputs") + 1] if "outputs" in names else ()  # other parents are the user's
     with contextlib.suppress(OSError):  # something else is in there
         for empty in (folder, *above):
             empty.rmdir()

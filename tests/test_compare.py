@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -24,7 +25,7 @@ from cnntrain import cli, comparison, config, overrides
 from cnntrain.commands.compare import compare
 from cnntrain.commands.relay import relay
 from cnntrain.comparison import Combination, Outcome, Spread, plan
-from cnntrain.errors import ConfigError, Interrupted
+from cnntrain.errors import CheckpointError, ConfigError, Interrupted
 from cnntrain.report.compared import Curve, Point, _inks, _ticks, chart, markdown, points, table
 from cnntrain.report.csvlog import COLUMNS
 from cnntrain.wishes import CompareWishes, read_compare
@@ -196,7 +197,8 @@ def test_a_fault_of_any_combination_is_found_before_the_first_run(
     ("line", "code", "fault"),
     [
         ("optimizer.lr=interval(0.1,1)", 2, "optimizer.lr: an interval has no end of values"),
-        ("seed=0,1 hydra.run.dir=here", 2, "hydra.run.dir: not offered by compare"),
+        ("seed=0,1 hydra.run.dir=here", 2, "hydra.run.dir: not offered by compare (given here); choose the folder"),
+        ("seed=0,1 hydra.verbose=true", 2, "hydra.verbose: not offered by compare (given true); leave it out"),
         ("seed=0,1 -m", 2, "-m: no flag of compare"),
         ("seed=0,1 out=", 2, "out: must be the name of a folder"),
         ("seed=0,1 out=file", 2, "out: file is a file"),
@@ -326,6 +328,30 @@ def test_without_any_finished_run_nothing_is_left(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
+def test_a_run_that_cannot_go_on_has_failed_whatever_its_earlier_end_was(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(Interrupted):
+        run(LISTS, 0, 143)
+    folder = HOME / planned(*LISTS)[1].name
+    (folder / "results.json").write_text('{"status": "interrupted", "error": "stopped and saved"}')
+    assert "failed" not in capsys.readouterr().out
+    trainer = NoSignal(Trainer(planned(*LISTS)))
+    trainer.run = lambda command: 4  # its checkpoints are damaged
+    compare(planned(*LISTS), CompareWishes(), LISTS, starter=lambda: nullcontext(trainer))
+    assert "failed: optimizer=adamw seed=0 (exit code 4)" in capsys.readouterr().out.splitlines()
+
+
+def test_what_is_missing_is_told_before_the_first_run_and_finished_runs_need_nothing(tmp_path: Path) -> None:
+    (tmp_path / "here.pt").write_text("")
+    words = [*QUIET, "model.weights=here.pt,gone.pt"]
+    with pytest.raises(CheckpointError, match=r"^model.weights: gone.pt is not there; give a"):
+        run(words)
+    assert [path.name for path in tmp_path.iterdir()] == ["here.pt"]
+    (tmp_path / "gone.pt").write_text("")
+    assert run(words)[0] == 0
+    (tmp_path / "gone.pt").unlink()
+    assert run(words)[1].commands == []
+
+
 def test_an_interrupt_shows_what_is_finished_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     words = [*LISTS, "model.args={}", "data.root='a b'"]
     with pytest.raises(Interrupted) as stopped:
@@ -375,12 +401,12 @@ def test_signals_reach_the_run_in_hand(
 
     def when_ready() -> None:
         while "ready" not in capfd.readouterr().out:
-            pass
+            time.sleep(0.01)
         os.kill(os.getpid(), getattr(signal, name))
 
     before = signal.getsignal(signal.SIGTERM)
     with relay() as passing:
-        threading.Thread(target=when_ready).start()
+        threading.Thread(target=when_ready, daemon=True).start()
         assert passing.run([sys.executable, "-c", WAITS.format(name=name, code=code)]) == code
         assert passing.signum == signum
     assert signal.getsignal(signal.SIGTERM) is before
@@ -519,6 +545,7 @@ def test_runs_without_tensorboard_get_no_page_of_it(capsys: pytest.CaptureFixtur
 def test_points_are_the_epochs_of_a_run_and_seconds_add_up() -> None:
     leave(Path("a"), planned(*LISTS)[0].plain, 0)
     assert points(Path("a/metrics.csv")) == [Point(1, 15.0, pytest.approx(0.7)), Point(2, 30.0, pytest.approx(0.75))]
+    assert [point.seconds for point in points(Path("a/metrics.csv"), 34.0)] == [19.0, 34.0]  # 4 of encoding came first
     assert points(Path("b/metrics.csv")) == []
 
 

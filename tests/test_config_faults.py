@@ -122,8 +122,14 @@ def write(folder: Path, path: str, text: str) -> None:
         ("model=null", "model: no option null; "),
         ("experiment=null", "experiment: null is no option; leave the group out with ~experiment"),
         ("optimizer=[sgd,adamw]", "optimizer: takes one option (given [sgd,adamw])"),
-        ("optimizer=sgd,adamw", "optimizer: takes one value (given sgd,adamw); add -m for one run each"),
-        ("trainer.epochs=1,2", "trainer.epochs: takes one value (given 1,2); add -m for one run each"),
+        (
+            "optimizer=sgd,adamw",
+            "optimizer: takes one value (given sgd,adamw); add -m for one run each, or type cnntrain compare",
+        ),
+        (
+            "trainer.epochs=1,2",
+            "trainer.epochs: takes one value (given 1,2); add -m for one run each, or type cnntrain compare",
+        ),
         ("augment=hflip,vflip", "augment: several options stand in brackets; write 'augment=[hflip,vflip]', or add -m"),
         ("model@other=cnn", "model@other=cnn: Could not override 'model@other'."),
         ("trainer={epochz:3}", "trainer.epochz: no such key (given 3); did you mean trainer.epochs?"),

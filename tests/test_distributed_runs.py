@@ -36,6 +36,7 @@ def start(*words):
 def finish(process):
     """What it said on stdout, and our own lines on stderr: torchrun's fill a screen."""
     out, err = process.communicate(timeout=300)
+    print(err)  # for a test that fails
     return out.splitlines(), [line for line in err.splitlines() if line.startswith("cnntrain: ")]
 
 
@@ -77,8 +78,9 @@ def test_two_processes_are_stopped_killed_and_resumed_with_the_bits_of_a_run_tha
     children = Path(f"/proc/{resumed.pid}/task/{resumed.pid}/children").read_text().split()
     os.kill(int(children[-1]), signal.SIGKILL)
     _, told = finish(resumed)
-    assert len(told) <= 1  # of the process that is left, where torchrun lets it speak
-    assert all(line.startswith("cnntrain: error: another process of this run has ended") for line in told)
+    # The process that is left misses the other one, or torchrun ends it first, at whatever it is doing.
+    assert len(told) <= 1
+    assert all(line.startswith(("cnntrain: error: another process of this run", "cnntrain: stopped")) for line in told)
 
     out = run("resume", "stopped")
     assert not any("processes:" in line for line in out)

@@ -297,8 +297,8 @@ def test_only_a_frozen_encoder_is_cached():
     loaders, model, report = splits(digits()), network(), Report()
     for mode in (Mode.none, Mode.B, Mode.C):
         assert cached(loaders, model, settings("auto", mode), report=report) is None
-        with pytest.raises(ConfigError, match=rf"learns with finetune\.mode={mode.name}; set finetune\.mode=A"):
-            cached(loaders, model, settings(True, mode))
+        (fault,) = settings(True, mode).finetune.faults()
+        assert fault == ("cache_features", True, f"auto or false with finetune.mode={mode.name}, whose encoder learns")
     assert cached(loaders, model, settings(False), report=report) is None
     assert report.lines == []  # nobody asked for it
 

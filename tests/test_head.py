@@ -246,10 +246,25 @@ def test_heads_side_by_side_are_replaced_alike():
 
 
 def test_a_head_that_does_not_give_the_classes_is_not_replaced():
-    with pytest.raises(ConfigError, match=r"model.head: fc, by the rule the head of Own, gives 3 values and not the 7"):
+    with pytest.raises(ConfigError, match=r"model.head: fc, taken for the head of Own, gives 3 values and not the 7"):
         replace_head(Own(conv=nn.Conv2d(1, 4, 1), fc=nn.Linear(4, 3)), HeadSettings(hidden=[16]), CLASSES)
-    with pytest.raises(ConfigError, match=r"model.head: conv, by the rule the head of Own, is a convolution above 1x1"):
+    with pytest.raises(ConfigError, match=r"model.head: conv, taken for the head of Own, is a convolution above 1x1"):
         replace_head(Own(conv=nn.Conv2d(1, CLASSES, 3)), HeadSettings(dropout=0.5), CLASSES)
+
+
+def test_the_head_that_the_user_names_is_the_one_replaced():
+    for pattern in ("scores", "scores.1"):
+        model = Own(scores=nn.Sequential(nn.Linear(5, 4), nn.Linear(4, CLASSES)), side=nn.Linear(6, 2))
+        replace_head(model, HeadSettings(hidden=[8], init=HeadInit.zero), CLASSES, pattern)
+        assert isinstance(model.scores[1], Head)
+        assert not model.scores[1].fc2.weight.any()
+        assert type(model.side) is nn.Linear
+        assert find_head(model, pattern) == pattern
+    model = Own(fc=nn.Linear(1, 2), odd=nn.PReLU())
+    with pytest.raises(
+        ConfigError, match=r"^model.head: odd, the head by finetune.head, has no linear layer .*default$"
+    ):
+        replace_head(model, HeadSettings(init=HeadInit.zero), CLASSES, "odd")
 
 
 @pytest.mark.parametrize("pool", Pool)

@@ -127,7 +127,8 @@ def test_eval_and_predict_see_photos_in_the_interpolation_and_crop_of_the_traini
 def test_checkpoints_that_do_not_tell_interpolation_and_crop_are_bilinear_and_seven_eighths(here):
     _, state, _ = load_job(Path("sharp"), [], Report(None, tensorboard=False))
     older = {key: value for key, value in state["about"].items() if key not in ("interpolation", "crop")}
-    data = with_preprocessing(config.from_plain(older["config"]), older, []).data
+    settings = config.from_plain(older["config"], ["data.interpolation=null", "data.crop=null"])
+    data = with_preprocessing(settings, older, []).data
     assert (data.interpolation, data.crop) == (Interpolation.bilinear, 0.875)
 
 

@@ -9,9 +9,9 @@ from torch.nn import functional
 from tuned import CLASSES, groups_of, images, make_net, make_tuning
 
 from cnntrain.errors import CheckpointError, ConfigError, FrozenError
-from cnntrain.finetune.tuning import LEAST_STEPS
+from cnntrain.finetune.tuning import LEAST_STEPS, Tuning
 from cnntrain.optim import build_optimizer
-from cnntrain.settings.finetune import Mode, NormPolicy
+from cnntrain.settings.finetune import FinetuneSettings, Mode, NormPolicy
 from cnntrain.settings.optimizer import SgdSettings
 
 CPU = torch.device("cpu")
@@ -127,7 +127,6 @@ def test_a_change_is_said_with_its_epoch_and_what_never_learns_is_said_once():
         ({"mode": Mode.C, "lr_factors": [1, 1, 1, 0]}, "finetune.lr_factors: 0 for the head"),
         ({"mode": Mode.B, "unfreeze": [2, 3, 4, 5]}, "finetune.unfreeze: 4 epochs, and 3 groups below the head"),
         ({"mode": Mode.B, "unfreeze": [2, 9]}, "finetune.unfreeze: epoch 9 never comes with trainer.epochs=8"),
-        ({"mode": Mode.C, "head_epochs": 8}, r"finetune.head_epochs: must be below trainer.epochs \(8\)"),
         ({"mode": Mode.B, "freeze": ["layer9"]}, "finetune.freeze: 'layer9' matches no parameter"),
         ({"mode": Mode.B, "freeze": ["classifier"]}, r"finetune.freeze: \['classifier'\] freezes the whole head"),
         ({"mode": Mode.A, "freeze": ["*"]}, "finetune.freeze"),
@@ -376,8 +375,21 @@ def test_a_resume_under_settings_that_freeze_otherwise_is_refused_unless_they_we
 
 
 def test_a_state_from_before_the_first_epoch_says_nothing():
-    state = make_tuning(make_net(), mode=Mode.A).state()
+    state = make_tuning(make_net(), mode=Mode.B, unfreeze=[2, 3, 4]).state()
     make_tuning(make_net(seed=1), mode=Mode.B).restore(state)
+
+
+@pytest.mark.parametrize("change", [{"freeze": ["conv1"]}, {"unfreeze": [2, 3]}, {"swapped": True}])
+def test_the_state_of_an_optimizer_is_not_given_to_other_parameters(change):
+    """Of blocks in each other's place all sizes agree, and torch would take the momentum of the one for the other's."""
+    tuning = make_tuning(make_net(), mode=Mode.B)
+    state = tuning.state()
+    groups = groups_of(make_net())
+    if change.pop("swapped", False):
+        groups[1:3] = groups[2:0:-1]
+    other = Tuning(make_net(), groups, FinetuneSettings(mode=Mode.B, **change), epochs=8)
+    with pytest.raises(CheckpointError, match=r"^finetune: by the settings other parameters learn than in the check"):
+        other.restore(state, changed=True)
 
 
 def test_digests_do_not_depend_on_the_layout_of_memory():

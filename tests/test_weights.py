@@ -337,10 +337,29 @@ def test_anything_else_that_is_missing_is_an_error_and_changes_nothing() -> None
     assert holds(model, before)
 
 
+def test_a_kernel_of_another_size_leads_to_the_published_stem() -> None:
+    given = tensors(1)
+    given["conv.weight"] = torch.ones(*given["conv.weight"].shape[:2], 7, 7)
+    with pytest.raises(
+        CheckpointError, match=r"or data.image_size, keep the published stem by model.stem=imagenet, or"
+    ):
+        fill(network(0), given)
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    given = tensors(1)
+    given["norm.running_var"][2] = torch.nan
+    with pytest.raises(CheckpointError, match=r"in 1 of 9 tensors \(norm.running_var is NaN or infinite in places\)"):
+        fill(network(0), given)
+
+
 def test_what_may_be_missing_is_said() -> None:
     model = network(0)
     lines = fill(model, tensors(1, classes=5), allow_missing=["fc"])
     assert lines == ["loaded 7/9 tensors of f.pt", "as initialised, by model.allow_missing: fc.weight, fc.bias"]
+    assert fill(network(0), tensors(1, classes=5), allow_missing=["fc"], frozen=["fc.weight"])[2:] == [
+        "warning: fc.weight stays as initialised and never learns; let it learn, or give weights that have it"
+    ]
 
 
 def test_pattern_that_matches_no_tensor_is_an_error() -> None:

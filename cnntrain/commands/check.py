@@ -16,6 +16,7 @@ from cnntrain.commands.transfer import start_from_weights
 from cnntrain.models.weights import read_weights
 from cnntrain.report import Report
 from cnntrain.settings import Settings
+from cnntrain.settings.finetune import Mode
 
 TIMED_STEPS = 3
 
@@ -56,6 +57,9 @@ def check(settings: Settings) -> None:
     epoch = step * steps + forward * len(data.val)
     total = task.total_steps(run.progress)
     mebibyte = 2**20
+    tuned = settings.finetune
+    cached = tuned.mode is Mode.A and tuned.cache_features is not False and not settings.augment.pieces
+    shorter = "; with cached features, a small part of it" if cached else ""
     report.header(
         f"check: {settings.model.name} on {data.name}",
         [
@@ -66,7 +70,7 @@ def check(settings: Settings) -> None:
             ("memory", f"{machine.peak_memory(job.device) / mebibyte:,.0f} MiB at the peak of a step"),
             ("step", f"{step * 1000:.1f} ms for {data.batch_size * settings.trainer.accumulate} images"),
             ("epoch", f"about {duration(epoch)}, without waiting for data"),
-            ("run", f"about {duration(epoch * total / steps)} for {total:,} steps"),
+            ("run", f"about {duration(epoch * total / steps)} for {total:,} steps{shorter}"),
         ],
     )
     for line in job.notes:

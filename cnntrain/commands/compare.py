@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain import comparison, runfolder
-from cnntrain.commands.relay import Relay, relay
+from cnntrain.commands.relay import STOPPED, Relay, relay
 from cnntrain.comparison import MEASURES, REPEATS, Combination, Outcome, Row
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
 from cnntrain.files import file_system_error, write_atomic
 from cnntrain.overrides import quote
-from cnntrain.paths import shown
+from cnntrain.paths import expanded, need_image_folder, need_weights, shown
 from cnntrain.wishes import CompareWishes
 
 HOME, WORD = Path("outputs/compare"), "out=DIR"
@@ -46,13 +46,15 @@ def compare(
     Raises:
         Interrupted: a signal ended the run in hand, which has saved.
         FileSystemError: the folder cannot be written.
+        DataError, CheckpointError: images or weights of a run that is not finished are not there.
     """
     home = wishes.out or HOME / comparison.folder_name(runs)
+    folders = [_folder(home, run) for run in runs]
+    _need_files(runs, folders)
     try:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise file_system_error(home, error, what="the folder cannot be made", word=WORD) from error
-    folders = [_folder(home, run) for run in runs]
     finished = sum(bool(_done(folder)) for folder in folders)
     _say(f"compare: {len(runs)} runs in {home}" + (f", {finished} of them finished already" if finished else ""))
     with starter() as passing:
@@ -66,6 +68,18 @@ def compare(
     return next((code for code in codes.values() if code), 0)
 
 
+def _need_files(runs: Sequence[Combination], folders: Sequence[Path]) -> None:
+    """Find what is missing before the first run starts; those that are finished need nothing any more."""
+    for run, folder in zip(runs, folders, strict=True):
+        data, weights = run.settings.data, run.settings.model.weights
+        if _done(folder):
+            continue
+        if data.name == "imagefolder":
+            need_image_folder(Path(data.root))
+        if weights and not _begun(folder):
+            need_weights(expanded(weights))
+
+
 # --- the runs --------------------------------------------------------------------------------------------------------
 
 
@@ -77,7 +91,7 @@ def _run_all(
     for number, (run, folder) in enumerate(zip(runs, folders, strict=True), 1):
         if _done(folder):
             continue
-        begun = (folder / runfolder.CONFIG).exists()
+        begun = _begun(folder)
         _say(f"run {number} of {len(runs)}: {run.label}" + (", which goes on" if begun else ""))
         codes[folder] = passing.run(_resume(run, folder) if begun else _train(run, folder, flags))
         if passing.signum:
@@ -111,13 +125,18 @@ def _code(run: Combination) -> list[str]:
 def _folder(home: Path, run: Combination) -> Path:
     """Where this config has run, or is to run: the lists may have been others then, which the name tells of."""
     for folder in sorted(home.glob(f"*_{run.digest}*")):
-        if (folder / runfolder.CONFIG).exists() and runfolder.read_config(folder) == run.plain:
+        if _begun(folder) and runfolder.read_config(folder) == run.plain:
             return folder
     number, folder = 1, home / run.name
-    while (folder / runfolder.CONFIG).exists():  # resumed with other values since
+    while _begun(folder):  # resumed with other values since
         number += 1
         folder = home / f"{run.name}-{number}"
     return folder
+
+
+def _begun(folder: Path) -> bool:
+    """Whether a run has started there."""
+    return (folder / runfolder.CONFIG).exists()
 
 
 def _results(folder: Path) -> dict[str, Any]:
@@ -140,12 +159,13 @@ def _outcome(run: Combination, folder: Path, code: int | None) -> Outcome:
     Args:
         code: its exit code; None: it was not started.
     """
-    if results := _done(folder):
-        return Outcome(run, folder, "done", comparison.measures(results))
     results = _results(folder)
-    status = str(results.get("status", "failed" if code else "waiting"))
-    note = f"exit code {code}" if code else ""
-    return Outcome(run, folder, status, note=": ".join(filter(None, [note, str(results.get("error", ""))])))
+    known = str(results.get("status", "waiting"))
+    if known == "done":
+        return Outcome(run, folder, known, comparison.measures(results))
+    status = ("interrupted" if code in STOPPED else "failed") if code else known
+    said = str(results.get("error", "")) if status == known else ""  # else it is that of an earlier end
+    return Outcome(run, folder, status, note=": ".join(filter(None, [f"exit code {code}" if code else "", said])))
 
 
 # --- what is told ----------------------------------------------------------------------------------------------------
@@ -232,9 +252,12 @@ def _run_numbers(outcome: Outcome) -> dict[str, Any]:
 
 def _write_pictures(home: Path, rows: Sequence[Row], measure: str, best: Row) -> None:
     """compare.png, and a page of TensorBoard beside those of the runs."""
-    from cnntrain.report.compared import chart, curves_of, markdown, points
+    from cnntrain.report.compared import Point, chart, curves_of, markdown, points
 
-    epochs = [[points(outcome.folder / "metrics.csv") for outcome in row.done] for row in rows]
+    def known(outcome: Outcome) -> list[Point]:
+        return points(outcome.folder / "metrics.csv", outcome.measures.get("train_seconds", 0.0))
+
+    epochs = [[known(outcome) for outcome in row.done] for row in rows]
     curves = curves_of(rows, measure, epochs)
     if not curves:  # somebody has tidied up
         return

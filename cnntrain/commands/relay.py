@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 OF_SIGNAL = 128  # what a shell adds to a signal's number
+STOPPED = (OF_SIGNAL + signal.SIGINT, OF_SIGNAL + signal.SIGTERM)  # exit codes of a command that was asked to end
 
 
 class Relay:
@@ -29,7 +30,7 @@ class Relay:
         code = self._child.wait()
         self._child = None
         code = OF_SIGNAL - code if code < 0 else code
-        if code - OF_SIGNAL in (signal.SIGINT, signal.SIGTERM):
+        if code in STOPPED:
             self.signum = self.signum or code - OF_SIGNAL  # it alone was asked
         return code
 

@@ -67,12 +67,13 @@ def refuse_other_split(differences: Sequence[str]) -> None:
 
 
 def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:
-    """Settings whose images are prepared as the checkpoint's network knows them, but for what the user has changed."""
+    """Settings whose images are prepared as the checkpoint's network knows them, where the user says nothing."""
     changed = {line.partition(":")[0] for line in differences}
     known: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")}
     known["interpolation"] = Interpolation(about.get("interpolation", "bilinear"))  # all that older checkpoints knew
     known["crop"] = about.get("crop", EVAL_SHARE)
-    kept = {key: value for key, value in known.items() if f"data.{key}" not in changed}
+    given = {key for key in known if getattr(settings.data, key) is not None or f"data.{key}" in changed}
+    kept = {key: value for key, value in known.items() if key not in given}
     return replace(settings, data=replace(settings.data, **kept))
 
 

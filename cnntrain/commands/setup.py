@@ -192,7 +192,11 @@ def build_job(
         )
     machine.seed_everything(settings.seed, deterministic=trainer.deterministic)
     model, notes = build_model(
-        settings.model, classes=len(data.classes), channels=data.channels, image_size=data.image_size
+        settings.model,
+        classes=len(data.classes),
+        channels=data.channels,
+        image_size=data.image_size,
+        head=settings.finetune.head,
     )
     channels_last = trainer.channels_last
     if channels_last is None:

@@ -97,8 +97,9 @@ def next_commands(settings: Settings, folder: Path) -> list[str]:
     name = shlex.quote(str(folder))
     code = f" model.name={settings.model.name}" if ":" in settings.model.name else ""
     own = f" augment.own.name={settings.augment.own.name}" if settings.augment.own else ""
+    board = [f"tensorboard --logdir {shlex.quote(str(logs))}"] if settings.trainer.tensorboard else []
     return [
         f"cnntrain eval {name}{code}",
         f"cnntrain resume {name} trainer.epochs={settings.trainer.epochs * 2}{code}{own}",
-        f"tensorboard --logdir {shlex.quote(str(logs))}",
+        *board,
     ]

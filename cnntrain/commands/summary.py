@@ -81,7 +81,8 @@ def take_apart(settings: Settings, wishes: SummaryWishes, sizes: Sizes) -> None:
     classes, channels, image_size = sizes
     # A user's code may compute with its weights, which the meta device cannot.
     with torch.device("cpu" if ":" in settings.model.name else "meta"):
-        model, notes = build_model(settings.model, classes=classes, channels=channels, image_size=image_size)
+        given = {"classes": classes, "channels": channels, "image_size": image_size}
+        model, notes = build_model(settings.model, **given, head=settings.finetune.head)
     rows = inspect(model, channels, image_size)
     console = Console(highlight=False)
     width = console.width if console.is_terminal else 80

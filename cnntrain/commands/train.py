@@ -30,7 +30,7 @@ STEP_BORDERS = (
     *("data.batch_size:", "data.limit:", "data.per_class:", "data.sampling:"),
     *("trainer.accumulate:", "augment.progressive", "processes:"),
 )
-LEARNING = ("finetune.", "trainer.epochs:")  # changing these may change which layer groups learn in an epoch
+LEARNING = "finetune."  # changing these may change which layer groups learn in an epoch
 GROWTH = ("trainer.epochs:", "trainer.max_steps:", "data.image_size:")  # beside these, where the images grow
 
 
@@ -246,8 +246,7 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
             f"data.root: the run knows the classes {shorten(about['classes'])}, the data has "
             f"{shorten(job.data.classes)}; resume with the data that the run was started on"
         )
-    limited = any(line.startswith("data.limit:") for line in start.differences)
-    if about["data_fingerprint"] != job.data.fingerprint and not limited:
+    if about["data_fingerprint"] != job.data.fingerprint:
         raise CheckpointError(
             "data.root: the images are not those that the run was started on, and validation would meet images that "
             "were trained on; restore them, or start a new run"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cnntrain import device as machine
@@ -40,17 +41,20 @@ def follow_weights(settings: Settings) -> tuple[Settings, list[str]]:
         return settings, ["the weights do not say how their images were prepared: as the data set's own are"]
     notes = []
     filled = {key: getattr(known, key) for key in missing}
-    if "image_size" in filled and data.name != "imagefolder":
-        notes.append(f"images keep their own size; the weights know {known.image_size} pixels (data.image_size)")
-        del filled["image_size"]
+    if data.name != "imagefolder":
+        if filled.pop("image_size", None):
+            notes.append(f"images keep their own size; the weights know {known.image_size} pixels (data.image_size)")
+        filled.pop("crop", None)  # they are seen whole
+    if data.channels == 1:
+        filled |= {key: [fmean(filled[key])] for key in ("mean", "std") if key in filled}
     words = {
         "image_size": f"{known.image_size} pixels",
         "interpolation": known.interpolation.name,
         "crop": f"crop {known.crop:.3g}",
         "mean": "mean and std",
     }
-    told = ", ".join(words[key] for key in words if key in filled)
-    notes.insert(0, f"images as {known.source} knows them: {told}")
+    if told := ", ".join(words[key] for key in words if key in filled):
+        notes.insert(0, f"images as {known.source} knows them: {told}")
     return replace(settings, data=replace(data, **filled)), notes
 
 
@@ -64,7 +68,8 @@ def start_from_weights(job: "Job", weights: Weights | None) -> None:
     settings = job.settings.model
     new_head = weights.classes != job.data.classes if settings.new_head is None else settings.new_head
     new = head_paths(job.model, job.settings.finetune.head) if new_head else []
-    job.notes += load_weights_into(job.model, weights, new=new, allow_missing=settings.allow_missing)
+    frozen = set(dict(job.model.named_parameters())) - set(_learning(job)) if job.tuning else ()
+    job.notes += load_weights_into(job.model, weights, new=new, allow_missing=settings.allow_missing, frozen=frozen)
 
 
 def build_tuning(job: "Job") -> Tuning | None:
@@ -75,12 +80,18 @@ def build_tuning(job: "Job") -> Tuning | None:
     return Tuning(job.model, layer_groups(job.model, settings), settings, job.settings.trainer.epochs)
 
 
+def _learning(job: "Job") -> list[str]:
+    """Names of the parameters that ever learn."""
+    assert job.tuning is not None
+    learning = {id(parameter) for learner in job.tuning.learners() for parameter in learner.parameters}
+    return [name for name, parameter in job.model.named_parameters() if id(parameter) in learning]
+
+
 def use_features(job: "Job", run: "Run", task: "Task", report: "Report", stop: "Stop") -> None:
     """Let the head train on cached features, where the settings allow it and nothing but the head changes."""
     if job.tuning is None:
         return
     start = time.perf_counter()
-    learning = {id(parameter) for learner in job.tuning.learners() for parameter in learner.parameters}
     head = find_head(job.model, job.settings.finetune.head)
     splits = {"train": task.train, "val": task.val} | ({"probe": task.probe} if task.probe else {})
     features = cache(
@@ -88,7 +99,7 @@ def use_features(job: "Job", run: "Run", task: "Task", report: "Report", stop: "
         job.model,
         head,
         splits,
-        learning=[name for name, parameter in job.model.named_parameters() if id(parameter) in learning],
+        learning=_learning(job),
         normalise=job.normalise,
         device=job.device,
         precision=job.precision,

@@ -92,14 +92,11 @@ def reason_not_to_cache(settings: Settings, train: Loader, head: str, learning: 
     """Why what enters the head changes from epoch to epoch, and what to switch off; None: it does not.
 
     Args:
-        settings: of the run.
+        settings: of the run, in mode A.
         train: the loader of the training images.
         head: the path of the head in the network.
         learning: names of all parameters that ever learn.
     """
-    mode = settings.finetune.mode
-    if mode is not Mode.A:
-        return f"the encoder learns with finetune.mode={mode.name}; set finetune.mode=A"
     if pieces := settings.augment.pieces or ["resized_crop"] * train.crops:
         names = " and ".join(f"augment.{piece}" for piece in pieces)
         change = "changes" if len(pieces) == 1 else "change"
@@ -124,7 +121,7 @@ def cache(
 ) -> dict[str, FeatureLoader] | None:
     """Encode the images of all splits once; None where the images themselves must go through the network.
 
-    `finetune.cache_features=auto` then says why, if the mode is A.
+    `finetune.cache_features=auto` then says why, in mode A.
 
     Args:
         settings: of the run.
@@ -141,8 +138,8 @@ def cache(
         ConfigError: `finetune.cache_features=true`, and it cannot be.
         Interrupted: a signal asked for the end.
     """
-    wish, mode = settings.finetune.cache_features, settings.finetune.mode
-    if wish is False or (wish == "auto" and mode is not Mode.A):
+    wish = settings.finetune.cache_features
+    if wish is False or settings.finetune.mode is not Mode.A:
         return None
     try:
         if reason := reason_not_to_cache(settings, loaders["train"], head, learning):

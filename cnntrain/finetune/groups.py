@@ -18,19 +18,17 @@ HEAD = "head"
 
 @dataclass(frozen=True)
 class LayerGroup:
-    """Layers that learn together. Each parameter, buffer and leaf of a network is in exactly one group.
+    """Layers that learn together. Each parameter and each leaf of a network is in exactly one group.
 
     Attributes:
         name: what it holds, in short: `layer3`, `features.4-6`, `conv1 bn1`.
         parameters: names, in the order of the network.
         leaves: paths of modules without children, in that order.
-        buffers: names, in that order.
     """
 
     name: str
     parameters: tuple[str, ...]
     leaves: tuple[str, ...]
-    buffers: tuple[str, ...] = ()
 
 
 def layer_groups(model: nn.Module, settings: FinetuneSettings) -> list[LayerGroup]:
@@ -77,7 +75,19 @@ def _by_patterns(names: Sequence[str], patterns: Sequence[str]) -> dict[str, int
         raise ConfigError(
             f"finetune.groups: no pattern matches {shown}; name them too, or end the list with '*' for all the rest"
         )
+    places = [[place for place, name in enumerate(names) if homes[name] == index] for index in range(len(patterns))]
+    _refuse_reversed(places, patterns)
     return homes
+
+
+def _refuse_reversed(places: Sequence[Sequence[int]], patterns: Sequence[str]) -> None:
+    """Raise ConfigError where a group lies wholly above the next one: rates and openings would run backwards."""
+    for (lower, upper), (low, high) in zip(pairwise(patterns), pairwise(places), strict=True):
+        if upper != "*" and min(low) > max(high):
+            raise ConfigError(
+                f"finetune.groups: {lower!r} lies above {upper!r} in the network, and groups go from the images up to "
+                "the head; put it behind"
+            )
 
 
 def _counted(parts: list[Part], settings: FinetuneSettings, most: int) -> list[Part]:
@@ -98,10 +108,8 @@ def _assembled(
 ) -> list[LayerGroup]:
     """Groups out of the indices of the encoder's parameters; all else follows the layer before it."""
     parameters: list[list[str]] = [[] for _ in names]
-    buffers: list[list[str]] = [[] for _ in names]
     leaves: list[list[str]] = [[] for _ in names]
     own, last, before = owners(model), len(names) - 1, 0
-    buffered = dict(model.named_buffers())
     for path, module in model.named_modules():
         home = before
         if is_below(path, head):
@@ -112,13 +120,9 @@ def _assembled(
             before = home
         for name in own.get(path, []):
             parameters[homes.get(name, last)].append(name)
-        buffers[home] += [name for key in module._buffers if (name := f"{path}.{key}".lstrip(".")) in buffered]
         if next(module.children(), None) is None:
             leaves[home].append(path)
-    return [
-        LayerGroup(*parts)
-        for parts in zip(names, map(tuple, parameters), map(tuple, leaves), map(tuple, buffers), strict=True)
-    ]
+    return [LayerGroup(*parts) for parts in zip(names, map(tuple, parameters), map(tuple, leaves), strict=True)]
 
 
 # --- names -----------------------------------------------------------------------------------------------------------

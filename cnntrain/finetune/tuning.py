@@ -156,8 +156,9 @@ class Tuning:
         return [path for path, module in self.model.named_modules() if module.training and keeps_statistics(module)]
 
     def state(self) -> dict[str, Any]:
-        """The epoch entered last, what learned in it, and the digest of each tensor that did not; plain values."""
-        return {"epoch": self._epoch, "learning": self._names(self._learning), "digests": dict(self._digests)}
+        """The epoch entered last, what learned in it, the digest of each tensor that did not; what ever learns."""
+        learning = self._names(self._learning)
+        return {"epoch": self._epoch, "learning": learning, "digests": dict(self._digests), "learners": self._held()}
 
     def restore(self, state: dict[str, Any], *, changed: bool = False) -> None:
         """Compare a saved state with what the settings say, and with the weights, which must be loaded by now.
@@ -165,12 +166,18 @@ class Tuning:
         Nothing of it is taken over: `enter` derives everything from the epoch.
 
         Args:
-            changed: these are other settings than those of the save, so that other groups may learn.
+            changed: these are other settings than those of the save, so that other groups may learn in an epoch.
 
         Raises:
-            CheckpointError: by the settings, other groups learned in the epoch of the save.
+            CheckpointError: by the settings, other groups learned in the epoch of the save, or other parameters ever
+                learn, for which the saved state of the optimizer is none.
             FrozenError: a tensor that was frozen has other bits than it had then.
         """
+        if state["learners"] != self._held():
+            raise CheckpointError(
+                "finetune: by the settings other parameters learn than in the checkpoint, or in other groups; take the "
+                "change back, or start a new run from these weights, model.weights=RUN"
+            )
         epoch, names = state["epoch"], state["learning"]
         derived = self._names(self.learning(epoch))
         if names != derived and not changed:
@@ -183,6 +190,11 @@ class Tuning:
                 f"{self._described(wrong)} has other bits in the checkpoint than when it was frozen; "
                 "go on from an older checkpoint, or start a new run"
             )
+
+    def _held(self) -> list[list[str]]:
+        """The names of what the optimizer holds, in its order."""
+        names = {id(parameter): name for name, parameter in self._tensors.items()}
+        return [[names[id(parameter)] for parameter in learner.parameters] for learner in self.learners()]
 
     def _learnable(self, group: LayerGroup) -> list[str]:
         return [name for name in group.parameters if name not in self.frozen]
@@ -215,11 +227,6 @@ def _openings(settings: FinetuneSettings, groups: Sequence[LayerGroup], epochs: 
     below = len(groups) - 1  # the head
     if settings.mode is Mode.A:
         return [*[None] * below, 0]
-    if settings.head_epochs >= epochs:
-        raise ConfigError(
-            f"finetune.head_epochs: must be below trainer.epochs ({epochs}), so that the rest learns too (given "
-            f"{settings.head_epochs}); raise trainer.epochs, or set finetune=A to train the head alone"
-        )
     if settings.unfreeze is None:
         return [*[settings.head_epochs] * below, 0]
     if len(settings.unfreeze) > below:

@@ -36,11 +36,14 @@ class Recipe:
 
 
 def build_model(
-    settings: ModelSettings, *, classes: int, channels: int, image_size: int
+    settings: ModelSettings, *, classes: int, channels: int, image_size: int, head: str | None = None
 ) -> tuple["nn.Module", list[str]]:
     """The network of `settings` for `classes` classes of square images, and a line on each thing changed for them.
 
     Weights are drawn from torch's global generator. Inside `with torch.device("meta")` only shapes are made.
+
+    Args:
+        head: a pattern of the module that makes the logits, which `settings.head` may replace; None: found by rule.
 
     Raises:
         ConfigError: an unknown name or argument, a setting that the network has no place for, or images too small.
@@ -48,7 +51,7 @@ def build_model(
     model, notes = _build(settings, classes=classes, channels=channels, image_size=image_size)
     from cnntrain.models.head import replace_head
 
-    replace_head(model, settings.head, classes)
+    replace_head(model, settings.head, classes, head)
     return model, notes
 
 

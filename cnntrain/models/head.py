@@ -72,18 +72,26 @@ def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
         path, model = _joined(path, inner[0][0]), inner[0][1]
 
 
-def replace_head(model: nn.Module, settings: HeadSettings, classes: int) -> None:
+def replace_head(model: nn.Module, settings: HeadSettings, classes: int, pattern: str | None = None) -> None:
     """Put the head that the settings describe in the place of the network's own, in place; by default nothing changes.
 
     Its layers are named `fc1`, `fc2`, ... below the path of the old head. Heads side by side are replaced alike;
     auxiliary classifiers stay.
 
+    Args:
+        pattern: as for find_head; of several layers that it takes in, the last one is replaced.
+
     Raises:
-        ConfigError: the network has no layer, or no pooling layer, that the rule could replace.
+        ConfigError: the network has no layer, or no pooling layer, that could be replaced.
     """
     if settings == HeadSettings():
         return
-    paths = _heads(model)
+    paths = _heads(model) if pattern is None else _layers(model, _chosen(model, pattern))[-1:]
+    if not paths:
+        raise ConfigError(
+            f"model.head: {pattern}, the head by finetune.head, has no linear layer and no convolution that could be "
+            "replaced or filled with zeros; leave out model.head, and set model.head.init=default"
+        )
     if settings.hidden or settings.dropout:
         for path in paths:
             _set(model, path, _made(model, path, settings, classes))
@@ -172,8 +180,8 @@ def _made(model: nn.Module, path: str, settings: HeadSettings, classes: int) -> 
     if leaving != classes or not plain:
         what = f"gives {leaving} values and not the {classes} classes" if plain else "is a convolution above 1x1"
         raise ConfigError(
-            f"model.head: {path}, by the rule the head of {type(unwrapped(model)[1]).__name__}, {what}; leave out "
-            "model.head, and build such a head in the network's own code"
+            f"model.head: {path}, taken for the head of {type(unwrapped(model)[1]).__name__}, {what}; name the head by "
+            "finetune.head, or leave out model.head and build such a head in the network's own code"
         )
     widths = [entering, *settings.hidden, classes]
     head = Head()

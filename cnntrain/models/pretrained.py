@@ -13,8 +13,8 @@ from cnntrain.errors import CheckpointError, ConfigError, UnsafeError
 from cnntrain.faults import nearest
 from cnntrain.models.download import damaged, file_of_address, file_of_hub, quiet
 from cnntrain.models.library import ALIASES, LibraryNetwork
-from cnntrain.models.weight_files import content_of, is_run, need
-from cnntrain.paths import expanded, shown
+from cnntrain.models.weight_files import content_of, is_run
+from cnntrain.paths import expanded, need_weights, shown
 from cnntrain.settings.data import Interpolation
 from cnntrain.settings.model import Library, ModelSettings
 from cnntrain.settings.nets import OWN_NETS
@@ -57,7 +57,7 @@ def preprocessing(settings: ModelSettings) -> Preprocessing | None:
     """
     if settings.weights is not None:
         path = expanded(settings.weights)
-        need(path)
+        need_weights(path)
         content = {} if path.suffix == ".safetensors" else content_of(path)
         if is_run(content):
             return _of_run(content["about"], shown(settings.weights))

@@ -1,7 +1,6 @@
 """Files that hold weights: of safetensors, of torch, and the checkpoints of runs."""
 
 import argparse
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -13,10 +12,9 @@ from cnntrain import checkpoint
 from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.guard import brief
 from cnntrain.manifest import MANIFEST, STATE
-from cnntrain.paths import shown
+from cnntrain.paths import WEIGHTS, need_weights, shown
 
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged|teacher)(?:[._]|$)", re.IGNORECASE)
-_KINDS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one"
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80")  # a zip archive, and the pickle of before torch 1.6
 _NOT_WEIGHTS = re.compile("optim|sched|scaler", re.IGNORECASE)
 
@@ -31,7 +29,7 @@ def content_of(path: Path) -> dict[str, Any]:
         CheckpointError: it is not there, damaged, or of another kind.
         UnsafeError: it holds code.
     """
-    need(path)
+    need_weights(path)
     try:
         if path.is_dir() or (path.name == STATE and (path.parent / MANIFEST).exists()):
             return checkpoint.load(checkpoint.find(path))
@@ -44,19 +42,11 @@ def content_of(path: Path) -> dict[str, Any]:
     except (CheckpointError, UnsafeError) as error:
         raise type(error)(f"model.weights: {error}") from error
     except OSError as error:
-        raise CheckpointError(f"model.weights: {shown(path)} cannot be read ({brief(error)}); give {_KINDS}") from error
+        raise CheckpointError(
+            f"model.weights: {shown(path)} cannot be read ({brief(error)}); give {WEIGHTS}"
+        ) from error
     what = "is no file of weights" if begin else "is empty"
-    raise CheckpointError(f"model.weights: {shown(path)} {what}; give {_KINDS}")
-
-
-def need(path: Path) -> None:
-    """Refuse a path where nothing is.
-
-    Raises:
-        CheckpointError: so it is.
-    """
-    if not os.path.exists(path):
-        raise CheckpointError(f"model.weights: {shown(path)} is not there; give {_KINDS}")
+    raise CheckpointError(f"model.weights: {shown(path)} {what}; give {WEIGHTS}")
 
 
 def is_run(content: Mapping[str, Any]) -> bool:
@@ -76,7 +66,7 @@ def state_dict_of(content: Mapping[str, Any], path: Path, say: Callable[[str], N
     """
     found = dict(_networks(content))
     if not found:
-        raise CheckpointError(f"model.weights: {shown(path)} holds no tensors; give {_KINDS}")
+        raise CheckpointError(f"model.weights: {shown(path)} holds no tensors; give {WEIGHTS}")
     sizes = {place: len(tensors) for place, tensors in found.items()}
     largest = max((size for place, size in sizes.items() if not AVERAGED.search(place)), default=0)
     # An average without the statistics of batch norms is smaller than its network, and of no use alone.

@@ -68,7 +68,12 @@ def read_weights(settings: ModelSettings, say: Say) -> Weights | None:
 
 
 def load_weights_into(
-    model: nn.Module, weights: Weights, *, new: Sequence[str], allow_missing: Sequence[str]
+    model: nn.Module,
+    weights: Weights,
+    *,
+    new: Sequence[str],
+    allow_missing: Sequence[str],
+    frozen: Collection[str] = (),
 ) -> list[str]:
     """Fill a network, in place, and answer what to say about it.
 
@@ -78,6 +83,7 @@ def load_weights_into(
     Args:
         new: paths of modules that stay as initialised.
         allow_missing: patterns of other tensors that may, where the weights lack them or have another shape.
+        frozen: parameters that never learn.
 
     Raises:
         CheckpointError: a tensor is missing or of another shape, or nothing fits; the network is as it was.
@@ -104,7 +110,9 @@ def load_weights_into(
         else:
             loaded[name] = value
     counted = [name for name in own if not name.endswith(_COUNTER) or name in loaded]
-    _refuse(weights, {name: fault for name, fault in faults.items() if name not in allowed}, loaded, len(counted))
+    wrong = {name: fault for name, fault in faults.items() if name not in allowed}
+    kernels = any(_other_kernel(own[name], weights.tensors[match.files[name]]) for name in wrong if name in match.files)
+    _refuse(weights, wrong, loaded, len(counted), kernels=kernels)
     with torch.no_grad():
         for name, value in loaded.items():
             own[name].copy_(value)
@@ -115,6 +123,10 @@ def load_weights_into(
     lines += [f"{name} summed over its input channels, for grey images" for name in summed]
     if faults:
         lines.append(f"as initialised, by model.allow_missing: {few(list(faults))}")
+    if stuck := [name for name in faults if name in frozen]:
+        lines.append(
+            f"warning: {few(stuck)} stays as initialised and never learns; let it learn, or give weights that have it"
+        )
     if unused := match.unused(weights.tensors, new):
         lines.append(f"unused: {few(unused)}")
     return lines
@@ -185,16 +197,22 @@ def _for_grey(own: Tensor, given: Tensor) -> bool:
     return given.dim() == 4 and given.shape[1] == 3 and own.shape == (len(given), 1, *given.shape[2:])
 
 
+def _other_kernel(own: Tensor, given: Tensor) -> bool:
+    return own.dim() == given.dim() == 4 and own.shape[2:] != given.shape[2:]
+
+
 def _unlike(own: Tensor, given: Tensor) -> str:
     """Why one tensor cannot take the values of another; empty where it can."""
     if own.shape != given.shape:
         return f"{tuple(given.shape)} in the file and {tuple(own.shape)} in the network"
     if own.is_floating_point() != given.is_floating_point():
         return f"{given.dtype} in the file and {own.dtype} in the network"
+    if given.is_floating_point() and not given.isfinite().all():
+        return "NaN or infinite in places"
     return ""
 
 
-def _refuse(weights: Weights, wrong: Mapping[str, str], loaded: Collection[str], count: int) -> None:
+def _refuse(weights: Weights, wrong: Mapping[str, str], loaded: Collection[str], count: int, *, kernels: bool) -> None:
     what = f"{weights.key}: {weights.source} does not fit the network"
     if all(name.endswith(_COUNTER) for name in loaded):
         names = few(list(weights.tensors))
@@ -203,8 +221,10 @@ def _refuse(weights: Weights, wrong: Mapping[str, str], loaded: Collection[str],
         )
     if wrong:
         modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in wrong))
+        # A stem relaxed for small images has smaller kernels than the published one.
+        stem = "keep the published stem by model.stem=imagenet, " if kernels else ""
         allow = ",".join(modules) if len(modules) < 4 else "PATTERN,..."
         raise CheckpointError(
             f"{what} in {len(wrong)} of {count} tensors ({few(list(wrong.values()))}); correct model.name, model.args "
-            f"or data.image_size, or let them start as initialised: 'model.allow_missing=[{allow}]'"
+            f"or data.image_size, {stem}or let them start as initialised: 'model.allow_missing=[{allow}]'"
         )

@@ -170,14 +170,18 @@ class Curve:
         ]
 
 
-def points(metrics: Path) -> list[Point]:
-    """The epochs of a run from its metrics.csv; empty where that is gone."""
+def points(metrics: Path, total: float = 0.0) -> list[Point]:
+    """The epochs of a run from its metrics.csv; empty where that is gone.
+
+    Args:
+        total: seconds of the whole run; those that no epoch took, such as of encoding features, come first.
+    """
+    rows = list(rows_of(metrics, "epoch")) if metrics.exists() else []
+    seconds = max(0.0, total - sum(float(row["seconds"]) for row in rows))
     found: list[Point] = []
-    seconds = 0.0
-    if metrics.exists():
-        for row in rows_of(metrics, "epoch"):
-            seconds += float(row["seconds"])
-            found.append(Point(int(row["epoch"]), seconds, float(row["val_top1"])))
+    for row in rows:
+        seconds += float(row["seconds"])
+        found.append(Point(int(row["epoch"]), seconds, float(row["val_top1"])))
     return found
 
 

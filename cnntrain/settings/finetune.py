@@ -51,6 +51,9 @@ class FinetuneSettings:
         found: list[tuple[str, Any, str]] = []
         if self.cache_features != "auto" and not isinstance(self.cache_features, bool):
             found.append(("cache_features", self.cache_features, "auto, true or false"))
+        elif self.cache_features is True and self.mode is not Mode.A:
+            rule = f"auto or false with finetune.mode={self.mode.name}, whose encoder learns"
+            found.append(("cache_features", True, rule))
         return found + self._factor_faults() + self._time_faults() + self._group_faults()
 
     def _factor_faults(self) -> list[tuple[str, Any, str]]:
