@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # all of them: a launcher's work
+TOGETHER = (Interrupted, NonFiniteError)  # errors that all processes meet at the same step
 FAULTS = "cnntrain/faults"  # in the store: how many processes have met one
 
 T = TypeVar("T")
@@ -170,16 +171,20 @@ def joined(backend: str) -> Iterator[World]:
         yield found
         return
     import torch.distributed as dist
-    import torch.distributed.nn  # noqa: F401  # first: imported later, its default arguments would keep the group beyond its end
+    import torch.distributed.nn  # noqa: F401  (imported later, its default arguments would hold the group for ever)
 
     global _store
     with _answered():
         _store, _, _ = next(iter(dist.rendezvous("env://")))
         dist.init_process_group(backend, store=_store, rank=found.rank, world_size=found.size)
-    yield found
-    found.wait()
-    _store = None
+    try:
+        yield found
+        found.wait()
+    except TOGETHER:
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
+    _store = None
 
 
 @contextmanager
@@ -198,7 +203,7 @@ def tells(error: BaseException) -> bool:
     found = World.here()
     if found.size == 1:
         return True
-    if isinstance(error, (Interrupted, NonFiniteError, KeyboardInterrupt)):  # all processes meet these together
+    if isinstance(error, (*TOGETHER, KeyboardInterrupt)):
         return found.is_first
     if _store is None:  # the command line is the same for all: one process of each machine tells of its faults
         return found.local_rank == 0
