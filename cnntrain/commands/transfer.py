@@ -83,8 +83,7 @@ def build_tuning(job: "Job") -> Tuning | None:
 def _learning(job: "Job") -> list[str]:
     """Names of the parameters that ever learn."""
     assert job.tuning is not None
-    learning = {id(parameter) for learner in job.tuning.learners() for parameter in learner.parameters}
-    return [name for name, parameter in job.model.named_parameters() if id(parameter) in learning]
+    return [name for names in job.tuning.held() for name in names]
 
 
 def use_features(job: "Job", run: "Run", task: "Task", report: "Report", stop: "Stop") -> None:

@@ -158,7 +158,7 @@ class Tuning:
     def state(self) -> dict[str, Any]:
         """The epoch entered last, what learned in it, the digest of each tensor that did not; what ever learns."""
         learning = self._names(self._learning)
-        return {"epoch": self._epoch, "learning": learning, "digests": dict(self._digests), "learners": self._held()}
+        return {"epoch": self._epoch, "learning": learning, "digests": dict(self._digests), "learners": self.held()}
 
     def restore(self, state: dict[str, Any], *, changed: bool = False) -> None:
         """Compare a saved state with what the settings say, and with the weights, which must be loaded by now.
@@ -173,7 +173,7 @@ class Tuning:
                 learn, for which the saved state of the optimizer is none.
             FrozenError: a tensor that was frozen has other bits than it had then.
         """
-        if state["learners"] != self._held():
+        if state["learners"] != self.held():
             raise CheckpointError(
                 "finetune: by the settings other parameters learn than in the checkpoint, or in other groups; take the "
                 "change back, or start a new run from these weights, model.weights=RUN"
@@ -191,8 +191,8 @@ class Tuning:
                 "go on from an older checkpoint, or start a new run"
             )
 
-    def _held(self) -> list[list[str]]:
-        """The names of what the optimizer holds, in its order."""
+    def held(self) -> list[list[str]]:
+        """The names of what the optimizer holds, learner by learner."""
         names = {id(parameter): name for name, parameter in self._tensors.items()}
         return [[names[id(parameter)] for parameter in learner.parameters] for learner in self.learners()]
 
