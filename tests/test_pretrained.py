@@ -311,7 +311,7 @@ def test_damaged_weights_of_timm_are_one_line(cache: Path) -> None:
             "lenet5",
             "lenet5 is one of our own networks, for which no library has weights; give a file, model.weights=FILE",
         ),
-        ("preact_resnet18", "such as model.name=resnet18$"),
+        ("preact_resnet18", "such as model=resnet18$"),
         ("my_pkg.nets:build", "is a function of yours"),
         ("botnet50ts_256", "timm has no weights for botnet50ts_256; give a file.* model.name=halo2botnet50ts_256$"),
     ],

@@ -82,10 +82,9 @@ def library_tensors(settings: ModelSettings, say: Say) -> tuple[dict[str, Tensor
     """
     if not _in_library(settings):
         whose = "a function of yours" if ":" in settings.name else "one of our own networks"
-        like = nearest(settings.name, _torchvision_names()) or "resnet18"
         raise ConfigError(
             f"model.pretrained: {settings.name} is {whose}, for which no library has weights; "
-            f"give a file, model.weights=FILE, or choose another network, such as model.name={like}"
+            "give a file, model.weights=FILE, or choose another network, such as model=resnet18"
         )
     library = LibraryNetwork(settings.name, settings.library).library
     found = _from_torchvision(settings, say) if library is Library.torchvision else _from_timm(settings, say)
