@@ -38,6 +38,11 @@ def require(key: str, patterns: Sequence[str], names: Sequence[str], what: str) 
     return found
 
 
+def is_below(name: str, modules: Sequence[str]) -> bool:
+    """Whether a dotted name is that of one of some modules, or of something in one; "" is the whole network."""
+    return any(module in ("", name) or name.startswith(f"{module}.") for module in modules)
+
+
 def _alternatives(pattern: str) -> list[str]:
     return [one.strip() for one in pattern.split("|")]
 

@@ -66,15 +66,22 @@ def handle_signals(note: Callable[[str], bool] | None = None) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
+    with caught(stop._handle):
+        yield stop
+
+
+@contextlib.contextmanager
+def caught(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handler` have SIGINT, SIGTERM and SIGUSR1 inside the `with` block; what is ignored (nohup) stays ignored."""
     before = {}
     try:
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             if signal.getsignal(signum) is not signal.SIG_IGN:
-                before[signum] = signal.signal(signum, stop._handle)
-        yield stop
+                before[signum] = signal.signal(signum, handler)
+        yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        for signum, earlier in before.items():
+            signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)
 
 
 def asked_for(stop: StopFlag) -> int:

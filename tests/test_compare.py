@@ -1,32 +1,23 @@
-"""`cnntrain compare`: what it plans, what it runs again and what not, its table, files and exit codes."""
+"""`cnntrain compare`: what it plans, what it runs again and what not, and its exit codes."""
 
-import csv
 import functools
 import json
 import os
 import re
 import shlex
-import signal
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from cnntrain import cli, comparison, config, overrides
 from cnntrain.commands.compare import compare
-from cnntrain.commands.relay import relay
-from cnntrain.comparison import Combination, Outcome, Spread, plan
+from cnntrain.comparison import Combination, plan
 from cnntrain.errors import CheckpointError, ConfigError, Interrupted
-from cnntrain.report.compared import Curve, Point, _inks, _ticks, chart, markdown, points, table
 from cnntrain.report.csvlog import COLUMNS
 from cnntrain.wishes import CompareWishes, read_compare
 
@@ -379,211 +370,6 @@ def test_flags_reach_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_out_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert read_compare(["out=~/here", "seed=0,1"]) == (CompareWishes(tmp_path / "here"), ["seed=0,1"])
-
-
-# --- signals ---------------------------------------------------------------------------------------------------------
-
-WAITS = """
-import signal, sys, time
-signal.signal(signal.{name}, lambda *_: sys.exit({code}))
-print("ready", flush=True)
-time.sleep(20)
-"""
-
-
-@pytest.mark.parametrize(
-    ("name", "code", "signum"), [("SIGTERM", 143, 15), ("SIGUSR1", 143, 15), ("SIGINT", 130, 2), ("SIGTERM", 0, 15)]
-)
-def test_signals_reach_the_run_in_hand(
-    name: str, code: int, signum: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("cnntrain.commands.relay._in_foreground", lambda: False)
-
-    def when_ready() -> None:
-        while "ready" not in capfd.readouterr().out:
-            time.sleep(0.01)
-        os.kill(os.getpid(), getattr(signal, name))
-
-    before = signal.getsignal(signal.SIGTERM)
-    with relay() as passing:
-        threading.Thread(target=when_ready, daemon=True).start()
-        assert passing.run([sys.executable, "-c", WAITS.format(name=name, code=code)]) == code
-        assert passing.signum == signum
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
-def test_a_run_that_was_killed_has_the_exit_code_of_a_shell() -> None:
-    with relay() as passing:
-        assert passing.run(["sh", "-c", "kill -9 $$"]) == 137
-        assert passing.signum is None
-        assert passing.run(["sh", "-c", "kill -15 $$"]) == 143
-        assert passing.signum == signal.SIGTERM
-
-
-# --- numbers and table -----------------------------------------------------------------------------------------------
-
-
-def outcomes(values: dict[str, str], *top1: float, test: bool = True, **more: float) -> list[Outcome]:
-    settings = planned(*LISTS)[0].settings
-    found = []
-    for seed, value in enumerate(top1):
-        known = {"val_top1": value, "best_epoch": 3, "train_seconds": 61.5, "peak_memory_bytes": 1.5e9}
-        known |= {"trainable_parameters": 11_200_000} | ({"test_top1": value} if test else {}) | more
-        combination = Combination((), values, replace(settings, seed=seed))
-        found.append(Outcome(combination, Path(f"r{seed}"), "done", known))
-    return found
-
-
-def test_mean_and_deviation_are_those_of_a_sample() -> None:
-    values = [0.91, 0.87, 0.935, 0.9]
-    spread = Spread.of(values)
-    assert spread is not None
-    assert (spread.mean, spread.std) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
-    assert Spread.of([0.5]) == Spread(0.5, None)
-    assert Spread.of([]) is None
-
-
-def test_accuracy_is_that_of_the_test_images_where_each_run_has_some() -> None:
-    with_test, without = outcomes({"data": "a"}, 0.9), outcomes({"data": "b"}, 0.8, test=False)
-    for found, measure, head in (
-        (with_test, "test_top1", "test top-1"),
-        (with_test + without, "val_top1", "val top-1"),
-    ):
-        assert comparison.judged_by(found) == measure
-        assert head in table(comparison.rows(found), measure, None)[0]
-
-
-def test_the_best_row_is_the_one_of_the_highest_mean() -> None:
-    rows = comparison.rows(outcomes({"x": "a"}, 0.9, 0.7) + outcomes({"x": "b"}, 0.85, 0.84) + outcomes({"x": "c"}))
-    assert comparison.best(rows, "val_top1") is rows[1]
-    lines = table(rows, "val_top1", rows[1])
-    assert [line.endswith(" *") for line in lines] == [False, False, False, True]
-    assert "**84.50 ± 0.71**" in markdown(rows, "val_top1", rows[1])
-    assert comparison.best([], "val_top1") is None
-
-
-def test_the_table_shows_each_quantity_in_a_unit_that_suits_it() -> None:
-    rows = comparison.rows(
-        outcomes({"optimizer.lr": "0.1"}, 0.95, 0.96, 0.97)
-        + outcomes({"optimizer.lr": "0.2"}, 0.5, train_seconds=8000, peak_memory_bytes=7e8, trainable_parameters=850)
-    )
-    assert table(rows, "test_top1", rows[0]) == [
-        "lr   runs    test top-1         time     peak   trainable       best",
-        "                      %            h   memory  parameters      epoch",
-        "0.1     3  96.00 ± 1.00  0.02 ± 0.00  1.50 GB      11.2 M  3.0 ± 0.0 *",
-        "0.2     1         50.00         2.22   700 MB         850          3",
-    ]
-
-
-@pytest.mark.parametrize("repeats", [1, 3])
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"augment": "[flip_crop,randaugment,cutmix,random_erasing]"},
-        {"augment": "[flip_crop,randaugment,cutmix]", "data.root": "/home/someone/photos/of/animals"},
-        {"finetune": "lpft", "model": "efficientnet_b0", "lr": "0.001"},
-    ],
-)
-def test_the_table_fits_80_columns(values: dict[str, str], repeats: int) -> None:
-    rows = comparison.rows(outcomes(values, *[1.0, 0.5, 0.25][:repeats], train_seconds=599.9, best_epoch=199))
-    lines = table(rows, "test_top1", rows[0])
-    assert max(map(len, lines)) <= 80
-    assert ("±" in lines[2]) == (repeats > 1)
-
-
-def test_keys_that_end_alike_are_shown_whole() -> None:
-    row = comparison.rows(outcomes({"data.name": "a", "model.name": "b", "optimizer.lr": "1"}, 0.5))
-    assert table(row, "test_top1", None)[0].split()[:3] == ["data.name", "model.name", "lr"]
-
-
-def test_files_hold_every_row_and_every_run() -> None:
-    run(LISTS)
-    with (HOME / "compare.csv").open() as file:
-        lines = list(csv.DictReader(file))
-    assert [line["kind"] for line in lines] == ["row"] * 2 + ["run"] * 4
-    best = next(line for line in lines if line["best"] == "1")
-    assert (best["optimizer"], best["runs"]) == ("adamw", "2")
-    assert float(best["test_top1"]) == pytest.approx(0.805)
-    assert float(best["test_top1_std"]) == pytest.approx(np.std([0.8, 0.81], ddof=1))
-    assert float(best["seconds"]) == 35
-    record = json.loads((HOME / "compare.json").read_text())
-    assert record["judged_by"] == "test_top1"
-    assert [entry["best"] for entry in record["rows"]] == [False, True]
-    assert [entry["values"]["seed"] for entry in record["runs"]] == ["0", "1", "0", "1"]
-    assert all((Path(entry["folder"]) / "results.json").exists() for entry in record["runs"])
-
-
-# --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def test_one_event_file_holds_the_table_and_the_curves(capsys: pytest.CaptureFixture[str]) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    for _ in range(2):
-        run([*LISTS, "trainer.tensorboard=true"])
-    out = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(rf"next  cnntrain eval {HOME}/optimizer-adamw_seed-1_\w+", out[-2])
-    assert out[-1] == f"      tensorboard --logdir {HOME}"
-    (events,) = HOME.glob("events.out.tfevents.*")
-    log = EventAccumulator(str(events))
-    log.Reload()
-    assert log.Tags()["images"] == ["compare/curves"]
-    (tag,) = log.Tags()["tensors"]
-    assert b"| adamw" in log.Tensors(tag)[0].tensor_proto.string_val[0].replace(b"**", b"")
-    with Image.open(HOME / "compare.png") as picture:
-        assert picture.size == (log.Images("compare/curves")[0].width, log.Images("compare/curves")[0].height)
-
-
-def test_runs_without_tensorboard_get_no_page_of_it(capsys: pytest.CaptureFixture[str]) -> None:
-    run(LISTS)
-    assert not list(HOME.glob("events*"))
-    assert "tensorboard" not in capsys.readouterr().out
-    assert (HOME / "compare.png").exists()
-
-
-def test_points_are_the_epochs_of_a_run_and_seconds_add_up() -> None:
-    leave(Path("a"), planned(*LISTS)[0].plain, 0)
-    assert points(Path("a/metrics.csv")) == [Point(1, 15.0, pytest.approx(0.7)), Point(2, 30.0, pytest.approx(0.75))]
-    assert [point.seconds for point in points(Path("a/metrics.csv"), 34.0)] == [19.0, 34.0]  # 4 of encoding came first
-    assert points(Path("b/metrics.csv")) == []
-
-
-def test_runs_whose_metrics_are_gone_are_in_the_table_and_not_in_the_picture(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    run(LISTS)
-    for file in [*HOME.glob("*/metrics.csv"), HOME / "compare.png"]:
-        file.unlink()
-    assert run(LISTS)[0] == 0
-    assert not (HOME / "compare.png").exists()
-    assert capsys.readouterr().out.splitlines()[-2].endswith("compare.csv, compare.json")
-
-
-@pytest.mark.parametrize("rows", [1, 3, 9])
-@pytest.mark.parametrize("epochs", [1, 30])
-def test_curves_have_a_colour_for_each_row(rows: int, epochs: int) -> None:
-    curves = [
-        Curve(f"x={row}", "", [[Point(e + 1, e + 1.5, (row + e / 40) / 10) for e in range(epochs)]] * 2)
-        for row in range(rows)
-    ]
-    pixels = np.asarray(chart(curves, "title")).reshape(-1, 3)
-    inks = _inks(rows)
-    assert len(set(inks)) == rows
-    assert all((pixels == ink).all(axis=1).any() for ink in inks)
-
-
-def test_the_mean_is_that_of_the_epochs_that_all_runs_have() -> None:
-    longer, shorter = [Point(1, 2, 0.5), Point(2, 4, 0.7)], [Point(1, 4, 0.7)]
-    assert Curve("a", "", [longer, shorter]).mean == [Point(1, 3, 0.6)]
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.1, 0.9), (0.951, 0.953), (0.5, 0.5), (0.97, 1.0), (0.0, 1.0), (1.0, 1.0)])
-def test_ticks_enclose_the_values_and_stay_few(low: float, high: float) -> None:
-    ticks = _ticks(low, high)
-    assert ticks[0] <= low + 1e-9
-    assert ticks[-1] >= high - 1e-9
-    assert 2 <= len(ticks) <= 8
 
 
 # --- the real thing --------------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ def train(model, loader, forward, steps):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            losses.append(loss.item())
+            losses.append(loss.item())  # on the CPU, where nothing waits
         epoch += 1
     return losses
 

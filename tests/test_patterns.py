@@ -3,7 +3,7 @@
 import pytest
 
 from cnntrain.errors import ConfigError
-from cnntrain.patterns import matching, require
+from cnntrain.patterns import is_below, matching, require
 
 NAMES = ["conv1.weight", "bn1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer10.0.weight", "fc.weight", "fc.bias"]
 
@@ -45,3 +45,10 @@ def test_a_pattern_or_an_alternative_that_matches_nothing_is_a_fault(pattern, sa
     with pytest.raises(ConfigError) as caught:
         require("k", ["fc", pattern], NAMES, "parameter")
     assert str(caught.value) == says
+
+
+def test_a_name_is_below_itself_and_each_module_around_it():
+    assert [is_below("layer1.0.conv1", [module]) for module in ("layer1.0.conv1", "layer1.0", "layer1", "")] == [
+        True
+    ] * 4
+    assert not is_below("layer10.conv1", ["layer1", "conv1"])

@@ -12,11 +12,10 @@ from cnntrain import loop, signals
 from cnntrain.commands.setup import build_job, build_run
 from cnntrain.commands.show import show_audit
 from cnntrain.commands.train import make_task
-from cnntrain.commands.transfer import start_from_weights
+from cnntrain.commands.transfer import may_cache, start_from_weights
 from cnntrain.models.weights import read_weights
 from cnntrain.report import Report
 from cnntrain.settings import Settings
-from cnntrain.settings.finetune import Mode
 
 TIMED_STEPS = 3
 
@@ -57,9 +56,7 @@ def check(settings: Settings) -> None:
     epoch = step * steps + forward * len(data.val)
     total = task.total_steps(run.progress)
     mebibyte = 2**20
-    tuned = settings.finetune
-    cached = tuned.mode is Mode.A and tuned.cache_features is not False and not settings.augment.pieces
-    shorter = "; with cached features, a small part of it" if cached else ""
+    shorter = "; with cached features, a small part of it" if may_cache(job) else ""
     report.header(
         f"check: {settings.model.name} on {data.name}",
         [

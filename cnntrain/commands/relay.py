@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from cnntrain.signals import caught
+
 OF_SIGNAL = 128  # what a shell adds to a signal's number
 STOPPED = (OF_SIGNAL + signal.SIGINT, OF_SIGNAL + signal.SIGTERM)  # exit codes of a command that was asked to end
 
@@ -44,15 +46,9 @@ class Relay:
 @contextlib.contextmanager
 def relay() -> Iterator[Relay]:
     """Catch SIGINT, SIGTERM and SIGUSR1 inside the `with` block; one that the parent ignores (nohup) stays ignored."""
-    passing, before = Relay(), {}
-    try:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-            if signal.getsignal(signum) is not signal.SIG_IGN:
-                before[signum] = signal.signal(signum, passing._handle)
+    passing = Relay()
+    with caught(passing._handle):
         yield passing
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
 
 
 def _in_foreground() -> bool:

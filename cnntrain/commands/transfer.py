@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from cnntrain import device as machine
-from cnntrain.finetune.features import cache
+from cnntrain.finetune.features import cache, reason_not_to_cache
 from cnntrain.finetune.groups import layer_groups
 from cnntrain.finetune.norms import recalibrate
 from cnntrain.finetune.tuning import Tuning
@@ -84,6 +84,16 @@ def _learning(job: "Job") -> list[str]:
     """Names of the parameters that ever learn."""
     assert job.tuning is not None
     return [name for names in job.tuning.held() for name in names]
+
+
+def may_cache(job: "Job") -> bool:
+    """Whether the head will train on cached features, as far as the settings can tell."""
+    settings, train = job.settings, job.data.train
+    assert train is not None
+    if settings.finetune.mode is not Mode.A or settings.finetune.cache_features is False:
+        return False
+    head = find_head(job.model, settings.finetune.head)
+    return reason_not_to_cache(settings, train, head, _learning(job)) is None
 
 
 def use_features(job: "Job", run: "Run", task: "Task", report: "Report", stop: "Stop") -> None:

@@ -15,6 +15,7 @@ from cnntrain.data.common import SHARE, Room, gigabytes
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.loaders import Batch, Loader, gather
 from cnntrain.errors import ConfigError, Interrupted
+from cnntrain.patterns import is_below
 from cnntrain.report import Report
 from cnntrain.settings import Settings
 from cnntrain.settings.finetune import Mode
@@ -101,7 +102,7 @@ def reason_not_to_cache(settings: Settings, train: Loader, head: str, learning: 
         names = " and ".join(f"augment.{piece}" for piece in pieces)
         change = "changes" if len(pieces) == 1 else "change"
         return f"{names} {change} the images in every epoch; set augment=none"
-    if outside := [name for name in learning if not name.startswith(f"{head}.")]:
+    if outside := [name for name in learning if not is_below(name, [head])]:
         return f"{outside[0]} outside the head {head} learns; name it in finetune.freeze, or set model.aux_weight=0"
     return None
 

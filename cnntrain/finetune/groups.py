@@ -8,9 +8,9 @@ from itertools import pairwise, takewhile
 from torch import nn
 
 from cnntrain.errors import ConfigError
-from cnntrain.finetune.parts import Part, encoder_blocks, encoder_stages, is_below, module_and_above, owners
+from cnntrain.finetune.parts import Part, encoder_blocks, encoder_stages, module_and_above, owners
 from cnntrain.models.head import auxiliary_paths, head_paths
-from cnntrain.patterns import matching, require
+from cnntrain.patterns import is_below, matching, require
 from cnntrain.settings.finetune import FinetuneSettings, Unit
 
 HEAD = "head"

@@ -12,6 +12,7 @@ from torch import nn
 
 from cnntrain.models.head import unwrapped
 from cnntrain.models.visits import largest
+from cnntrain.patterns import is_below
 
 MOST_STAGES = 10  # where timm's table knows no stages, its coarse groups are blocks, and more than these
 FEWEST_STAGES = 3
@@ -75,11 +76,6 @@ def owners(model: nn.Module) -> dict[str, list[str]]:
     return {path: found[path] for path, _ in model.named_modules() if path in found}
 
 
-def is_below(path: str, roots: Sequence[str]) -> bool:
-    """Whether a module is one of some modules, or in one of them."""
-    return any(path == root or path.startswith(f"{root}.") for root in roots)
-
-
 def module_and_above(path: str) -> Iterator[str]:
     """A path and those of all modules around it, up to the network itself."""
     yield path
@@ -100,7 +96,7 @@ def _timm_parts(model: nn.Module, head: Sequence[str], *, coarse: bool) -> list[
 
     try:
         table = core.group_matcher(coarse=coarse)
-    except (AssertionError, NotImplementedError):  # not for this network
+    except (AssertionError, NotImplementedError):  # timm's ways to say that it has no table of this network
         return []
     index = group_parameters(core, table, reverse=True)
     below = len(root) + 1 if root else 0

@@ -12,7 +12,7 @@ from cnntrain.errors import CheckpointError
 from cnntrain.models.pretrained import library_tensors
 from cnntrain.models.weight_files import AVERAGED, content_of, few, is_run, state_dict_of
 from cnntrain.paths import expanded, shown
-from cnntrain.patterns import require
+from cnntrain.patterns import is_below, require
 from cnntrain.settings.model import ModelSettings
 
 Say = Callable[[str], None]
@@ -92,7 +92,7 @@ def load_weights_into(
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
     match = _match(list(own), weights.tensors)
     allowed = require("model.allow_missing", allow_missing, list(own), "tensor of the network")
-    fresh = {name: None for name in own if _below(name, new)}
+    fresh = {name: None for name in own if is_below(name, new)}
     loaded: dict[str, Tensor] = {}
     faults: dict[str, str] = {}
     summed: list[str] = []
@@ -157,7 +157,7 @@ class _Match:
         """Names in the file that no tensor took, but for those of a head that is made new."""
         taken = set(self.files.values())
         bare = {name: self.inner + name.replace(_COMPILED, "").removeprefix(self.prefix) for name in names}
-        return [name for name in names if name not in taken and not _below(bare[name], new)]
+        return [name for name in names if name not in taken and not is_below(bare[name], new)]
 
 
 def _match(own: list[str], names: Collection[str]) -> _Match:
@@ -186,10 +186,6 @@ def _spellings(name: str) -> Iterator[str]:
         old = pattern.sub(was, old)
     yield old
     yield name
-
-
-def _below(name: str, paths: Sequence[str]) -> bool:
-    return any(path == "" or name == path or name.startswith(f"{path}.") for path in paths)
 
 
 def _for_grey(own: Tensor, given: Tensor) -> bool:
