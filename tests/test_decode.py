@@ -3,6 +3,7 @@
 import contextlib
 import io
 import struct
+import warnings
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from cnntrain.data import decode
-from cnntrain.data.decode import BadImage, decode_image, read_image
+from cnntrain.data.decode import BadImage, decode_image, hush_pillow, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).repeat(4).reshape(16, 64)  # grey 0..255 in 16 x 64 pixels
 COLOUR = np.stack([RAMP, RAMP[::-1], RAMP.T.reshape(16, 64)], axis=2)
@@ -210,3 +211,26 @@ def test_random_damage_never_ends_in_anything_but_pixels_or_a_bad_image():
                 content[place] = random.integers(0, 256)
             with contextlib.suppress(BadImage):
                 assert decode_image(bytes(content), 3).dtype == torch.uint8
+
+
+def tiff(**changed: int) -> bytes:
+    """A grey one of 8 x 8 pixels whose zlib data is broken."""
+    tags = {"width": 256, "height": 257, "bits": 258, "kind": 259, "white": 262, "strip": 273, "samples": 277}
+    tags |= {"rows": 278, "size": 279, "unit": 296}
+    values = {"width": 8, "height": 8, "bits": 8, "kind": 8, "white": 1, "strip": 200, "samples": 1}
+    values |= {"rows": 8, "size": 8, "unit": 2} | changed
+    entries = [
+        struct.pack("<HHII", tags[name], 4, 1 if value < 10**6 else value, value) for name, value in values.items()
+    ]
+    return (struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + b"".join(entries) + bytes(4)).ljust(200) + b"no zlib!"
+
+
+def test_pillow_and_libtiff_print_nothing(capfd, caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        hush_pillow()
+        for content in (tiff(), tiff(unit=10**9), tiff(samples=2000)):  # libtiff prints, Pillow warns, Pillow logs
+            with pytest.raises(BadImage):
+                decode_image(content, 3)
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []

@@ -1,6 +1,10 @@
 """From the bytes of one image file to uint8 pixels, the right way up, whatever the kind of file."""
 
+import contextlib
+import ctypes
 import io
+import logging
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,22 @@ MAX_PIXELS = 178_956_970
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 
 Image.MAX_IMAGE_PIXELS = None  # the limit above holds instead: Pillow's first warns, and does not name the file
+
+
+def hush_pillow() -> None:
+    """Keep what Pillow and its libtiff print beside their errors off the terminal: it names no file.
+
+    Once for the whole process: `warnings.catch_warnings` is not for threads.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
+    with contextlib.suppress(OSError, AttributeError):  # a Pillow without libtiff, or with one that hides its names
+        libtiff = ctypes.CDLL(Image.core.__file__)  # finds the names of libraries that it is linked to as well
+        libtiff.TIFFSetErrorHandler(None)
+        libtiff.TIFFSetWarningHandler(None)
+
+
+hush_pillow()
 
 
 class BadImage(Exception):
