@@ -15,6 +15,8 @@ from cnntrain.guard import brief
 def find(section: str, name: str) -> Callable[..., Any]:
     """What `package.module:function` names; the current folder is searched first, as `python -m` does.
 
+    Afterwards the folder is searched last: a `random.py` beside the user's function is not what torch imports by it.
+
     Args:
         section: of the config, whose `name` it is: `model`.
 
@@ -23,7 +25,7 @@ def find(section: str, name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     here = os.getcwd()
-    if here not in sys.path and "" not in sys.path:
+    if new := here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
@@ -33,6 +35,10 @@ def find(section: str, name: str) -> Callable[..., Any]:
             f"{section}.name: cannot import {module_name!r} of {name} ({brief(error)}); "
             f"it must lie in the current folder {here} or be installed"
         ) from error
+    finally:
+        if new and here in sys.path:
+            sys.path.remove(here)
+            sys.path.append(here)
     function: Callable[..., Any] | None = getattr(module, attribute, None)
     if function is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

@@ -16,6 +16,7 @@ import yaml
 
 from cnntrain import cli, comparison, config, overrides
 from cnntrain.commands.compare import compare
+from cnntrain.commands.relay import cnntrain_command
 from cnntrain.comparison import Combination, plan
 from cnntrain.errors import CheckpointError, ConfigError, Interrupted
 from cnntrain.report.csvlog import COLUMNS
@@ -45,8 +46,8 @@ class Trainer:
         self.signum: int | None = None
 
     def run(self, command: Sequence[str]) -> int:
-        assert list(command[:3]) == [sys.executable, "-m", "cnntrain"]
-        words = list(command[3:])
+        words = list(command[len(cnntrain_command()) :])
+        assert list(command) == cnntrain_command(*words)
         self.commands.append(words)
         code = self.ends.pop(0) if self.ends else 0
         self.signum = code - 128 if code > 128 else None

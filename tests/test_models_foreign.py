@@ -95,6 +95,14 @@ def test_class_of_the_current_folder_gets_what_it_accepts(build):
     assert model(torch.zeros(2, 1, 16, 16)).shape == (2, 5)
 
 
+def test_the_current_folder_is_searched_last_when_the_function_is_found(build, tmp_path):
+    assert str(tmp_path) not in sys.path
+    for name in ("own_nets:Tiny", "own_nets:Lazy"):
+        build(name)
+        assert sys.path.count(str(tmp_path)) == 1
+        assert sys.path[-1] == str(tmp_path)  # what torch imports later is not a random.py that lies there
+
+
 def test_function_gets_classes_channels_and_image_size(build):
     assert build("own_nets:linear", channels=2)[1].weight.shape == (5, 2 * 16 * 16)
 

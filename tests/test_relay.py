@@ -5,10 +5,12 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
-from cnntrain.commands.relay import relay
+import cnntrain
+from cnntrain.commands.relay import cnntrain_command, relay
 
 WAITS = """
 import signal, sys, time
@@ -45,3 +47,26 @@ def test_a_run_that_was_killed_has_the_exit_code_of_a_shell() -> None:
         assert passing.signum is None
         assert passing.run(["sh", "-c", "kill -15 $$"]) == 143
         assert passing.signum == signal.SIGTERM
+
+
+def test_a_run_imports_nothing_of_the_current_folder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("random.py", "yaml.py", "cnntrain.py", "torch.py"):
+        (tmp_path / name).write_text("raise SystemExit(99)\n")
+    monkeypatch.chdir(tmp_path)
+    for safe in ("", "1"):  # where Python itself leaves the folder out, too
+        monkeypatch.setenv("PYTHONSAFEPATH", safe)
+        with relay() as passing:
+            assert passing.run(cnntrain_command("train", "--cfg", "job", "seed=7")) == 0
+        assert capfd.readouterr().out.startswith("seed: 7\n")
+
+
+def test_a_run_is_of_the_package_that_started_it(capfd: pytest.CaptureFixture[str]) -> None:
+    command = cnntrain_command("--version")
+    command[2] = command[2].replace("from cnntrain.cli", "print(cnntrain.__file__, sys.path); from cnntrain.cli")
+    with relay() as passing:
+        assert passing.run(command) == 0
+    home, _, path = capfd.readouterr().out.partition(" ")
+    assert home == cnntrain.__file__
+    assert "''" not in path

@@ -4,14 +4,13 @@ import csv
 import io
 import json
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
 from cnntrain import comparison, runfolder
-from cnntrain.commands.relay import STOPPED, Relay, relay
+from cnntrain.commands.relay import STOPPED, Relay, cnntrain_command, relay
 from cnntrain.comparison import MEASURES, REPEATS, Combination, Outcome, Row
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
 from cnntrain.files import file_system_error, write_atomic
@@ -103,17 +102,13 @@ def _run_all(
 
 
 def _train(run: Combination, folder: Path, flags: Sequence[str]) -> list[str]:
-    return [*_cnntrain("train"), *run.words, *flags, f"hydra.run.dir={quote(str(folder))}"]
+    return cnntrain_command("train", *run.words, *flags, f"hydra.run.dir={quote(str(folder))}")
 
 
 def _resume(run: Combination, folder: Path) -> list[str]:
     own = run.settings.augment.own
     code = [f"augment.own.name={own.name}"] if own else []
-    return [*_cnntrain("resume"), str(folder), *_code(run), *code]
-
-
-def _cnntrain(command: str) -> list[str]:
-    return [sys.executable, "-m", "cnntrain", command]
+    return cnntrain_command("resume", str(folder), *_code(run), *code)
 
 
 def _code(run: Combination) -> list[str]:

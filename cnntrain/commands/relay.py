@@ -4,13 +4,33 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from types import FrameType
 
+import cnntrain
 from cnntrain.signals import caught
 
 OF_SIGNAL = 128  # what a shell adds to a signal's number
 STOPPED = (OF_SIGNAL + signal.SIGINT, OF_SIGNAL + signal.SIGTERM)  # exit codes of a command that was asked to end
+
+# What `python -P` of 3.11 does, on 3.10 too: a random.py or yaml.py of the current folder is none of ours. The package
+# is the one that runs here, whatever else is installed; the folder that it lies in comes first for it alone.
+START = """\
+import sys
+sys.path[:] = [{home!r}, *filter(None, sys.path)]
+import cnntrain
+del sys.path[0]
+from cnntrain.cli import main
+sys.exit(main())
+"""
+
+
+def cnntrain_command(*words: str) -> list[str]:
+    """The command that runs these words of ours in a process without the current folder on its path."""
+    home = str(Path(cnntrain.__file__).resolve().parent.parent)
+    return [sys.executable, "-c", START.format(home=home), *words]
 
 
 class Relay:
