@@ -34,6 +34,9 @@ guarded = functools.partial(guard, tells=tells)
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; answers the exit code (errors.py lists them)."""
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # letters that the locale does not have are no fault
     answer: list[int] = []
     return guarded(lambda: answer.append(_run(words))) or answer[0]
 

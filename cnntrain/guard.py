@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError
+from cnntrain.paths import shown
 
 OUR_BUG = 1
 INTERRUPTED = 130
@@ -45,7 +46,7 @@ def guard(
 
 def say(line: str) -> None:
     """A line on stderr, with our name before it."""
-    print(f"cnntrain: {line}", file=sys.stderr)
+    print(f"cnntrain: {shown(line)}", file=sys.stderr)
 
 
 def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) -> None:
@@ -53,7 +54,7 @@ def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) ->
         report = _save_traceback(folder)
         say(f"error: this is a bug of cnntrain ({brief(error)}); please report it with {report}")
         return
-    for line in str(fault).splitlines():
+    for line in str(fault).split("\n"):
         say(line if isinstance(fault, Interrupted) else f"error: {line}")
 
 
@@ -74,7 +75,7 @@ def _as_fault(error: Exception) -> CnntrainError | None:
         )
     if isinstance(error, OSError):
         what = error.strerror or str(error)
-        return FileSystemError(f"{error.filename}: {what}" if error.filename else what)
+        return FileSystemError(f"{shown(error.filename)}: {what}" if error.filename else what)
     return None
 
 

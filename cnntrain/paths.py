@@ -1,6 +1,7 @@
 """Where our own files lie, and what is said of the user's. Nothing here imports torch."""
 
 import os
+import re
 from pathlib import Path
 
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
@@ -17,10 +18,17 @@ def conf_dir() -> Path:
     raise FileNotFoundError(f"{package / 'conf'}: the configuration files are missing; install cnntrain again")
 
 
-def shown(path: Path | str) -> str:
-    """A path for a message: one line, whatever bytes its name holds."""
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+def shown(text: Path | str | bytes) -> str:
+    """A path, or any other text that is not ours, for people: one line that moves no cursor, whatever it holds.
+
+    The same whatever the locale: what Python could not decode, and keeps as surrogates, is read as UTF-8.
+    """
+    if isinstance(text, bytes):
+        data = text
+    else:
+        data = re.sub(r"[\ud800-\udc7f\udd00-\udfff]", "\ufffd", str(text)).encode("utf-8", "surrogateescape")
+    letters = data.decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in letters)
 
 
 def expanded(path: str) -> Path:

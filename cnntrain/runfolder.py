@@ -225,6 +225,19 @@ def remove_unstarted(folder: Path) -> None:
             empty.rmdir()
 
 
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of results.json; empty where there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError):
+        content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run has come to its end, and nobody has resumed it since."""
+    return read_results(folder).get("status") == "done"
+
+
 def discard_results(folder: Path) -> None:
     """Remove results.json, if there is one."""
     (folder / RESULTS).unlink(missing_ok=True)

@@ -77,6 +77,33 @@ def test_warmup_rises_in_a_line_and_the_schedule_fits_the_rest():
     assert found[12:] == pytest.approx([(1 + math.cos(math.pi * step / 48)) / 2 for step in range(48)])
 
 
+def test_warmup_joins_what_the_schedule_begins_with():
+    found = factors(OneCycleSettings(warmup=2.0, start=0.04))
+    assert found[:12] == pytest.approx([0.01 + 0.03 * step / 12 for step in range(12)])
+    assert found[12:] == factors(OneCycleSettings(start=0.04), TOTAL - 12)
+    assert factors(OneCycleSettings(warmup=1.0, start=0.0))[:7] == [0.0] * 7
+    rise = {"warmup": 2.5, "warmup_start": 0.0}
+    for settings in (StepSettings(every=1.0, **rise), MultistepSettings(milestones=[1.0, 2.0], **rise)):
+        found = factors(settings)  # two drops stand within the warm-up
+        assert found[14] < found[15] == pytest.approx(0.01)
+        assert max(found) == found[15]
+
+
+@pytest.mark.parametrize("settings", [CosineSettings, PolynomialSettings, ExponentialSettings, OneCycleSettings])
+def test_no_factor_is_above_1_where_the_warmup_ends_within_a_step(settings):
+    plateau = optim.Plateau()
+    found = [optim.factor(settings(warmup=0.35), step / 8, 10, 4, plateau) for step in range(80)]
+    assert max(found) <= 1.0
+
+
+def test_a_curve_reaches_its_end_one_step_after_the_last_so_that_with_an_end_of_0_every_step_learns():
+    for settings in (CosineSettings(end=0.1), PolynomialSettings(end=0.1, power=2.0)):
+        assert optim.factor(settings, TOTAL, TOTAL, PER_EPOCH, optim.Plateau()) == pytest.approx(0.1)
+        assert factors(settings)[-1] > 0.1
+    assert factors(CosineSettings(), 2)[-1] == pytest.approx(0.5)
+    assert factors(OneCycleSettings(end=0.1))[-1] == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("total", [1, 2, 3])
 def test_the_shortest_runs_have_finite_factors(total):
     for settings in (OneCycleSettings(), CosineSettings(warmup=5.0), PolynomialSettings()):

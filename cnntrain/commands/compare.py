@@ -134,17 +134,9 @@ def _begun(folder: Path) -> bool:
     return (folder / runfolder.CONFIG).exists()
 
 
-def _results(folder: Path) -> dict[str, Any]:
-    """The content of results.json; empty where there is none that can be read."""
-    with suppress(OSError, ValueError):
-        content = json.loads((folder / runfolder.RESULTS).read_text(encoding="utf-8"))
-        return content if isinstance(content, dict) else {}
-    return {}
-
-
 def _done(folder: Path) -> dict[str, Any]:
     """The results of a finished run; empty of any other."""
-    results = _results(folder)
+    results = runfolder.read_results(folder)
     return results if results.get("status") == "done" else {}
 
 
@@ -154,7 +146,7 @@ def _outcome(run: Combination, folder: Path, code: int | None) -> Outcome:
     Args:
         code: its exit code; None: it was not started.
     """
-    results = _results(folder)
+    results = runfolder.read_results(folder)
     known = str(results.get("status", "waiting"))
     if known == "done":
         return Outcome(run, folder, known, comparison.measures(results))

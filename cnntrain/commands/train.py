@@ -96,7 +96,8 @@ def work(given: Order | None, world: World) -> dict[str, Any]:
             return _work(order, world, report, stop)
 
     resume_step = start.state["progress"]["step"] if start and start.state else None
-    report = Report(folder, tensorboard=order.settings.trainer.tensorboard, resume_step=resume_step)
+    ended = start is not None and not start.differences and runfolder.is_done(folder)
+    report = Report(folder, tensorboard=order.settings.trainer.tensorboard, resume_step=resume_step, ended=ended)
     try:
         with signals.handle_signals(report.note) as stop:
             return _work(order, world, report, stop)
@@ -135,7 +136,6 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
 
     def save(state: dict[str, Any], best: bool) -> None:
         if world.is_first:
-            report.flush()  # after a kill, TensorBoard then reaches as far as the checkpoint
             checkpoint.save(folder, state | {"about": about}, best=best)
 
     task = make_task(job, run, save, report, stop)
@@ -157,9 +157,9 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
         "bad_images": list_bad_images(job, folder, report),
     }
     results["seconds"] = round(take_seconds(), 2)
+    report.hparams(config.to_plain(settings), flat_scores(results))
     if world.is_first:
         runfolder.write_results(folder, results)
-    report.hparams(config.to_plain(settings), flat_scores(results))
     report.finish(results | {"folder": str(folder)}, next_commands(settings, folder))
     return results
 

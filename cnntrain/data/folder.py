@@ -112,7 +112,7 @@ def scan(folder: Path, split: str) -> FolderSplit:
                     "fill it or remove it"
                 )
             labels += [len(classes)] * (len(relative) - before)
-            classes.append(shown(entry.name))
+            classes.append(shown(os.fsencode(entry.name)))
     if not classes:
         raise DataError(
             f"{shown(folder)}: the {split} split has no class folders; "

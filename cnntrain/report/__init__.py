@@ -1,9 +1,12 @@
 """What a run tells: to the terminal, metrics.csv, train.log and TensorBoard, behind one small class."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
+from cnntrain.guard import brief
+from cnntrain.paths import shown
 from cnntrain.report.console import Screen
 from cnntrain.report.csvlog import CsvLog
 from cnntrain.report.words import aligned, clock, number, percent, rate, short_path
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from cnntrain.finetune.audit import Row
+    from cnntrain.report.tensorboard import TensorBoardLog
 
 MOST_CLASSES = 20  # in the table of scores by class
 
@@ -38,6 +42,7 @@ class Report:
         folder: the run folder, or None to write no files (and no TensorBoard).
         tensorboard: write an event file too.
         resume_step: the run goes on after this step: rows and events of later steps go. None: the run is new.
+        ended: that step was its end, and TensorBoard has been told so.
         console: where to write; the standard output where None.
     """
 
@@ -47,21 +52,47 @@ class Report:
         *,
         tensorboard: bool,
         resume_step: int | None = None,
+        ended: bool = False,
         console: "Console | None" = None,
     ) -> None:
         self._folder = folder
         self._epochs = 0
         self._step = resume_step or 0
-        self._csv = self._tensorboard = self._log = None
+        self._told_step = resume_step if ended else None
+        self._failed: set[str] = set()
+        self._csv = self._log = None
         if folder:
             self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
             self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step)
-        if folder and tensorboard:
-            from cnntrain.report.tensorboard import TensorBoardLog
-
-            self._tensorboard = TensorBoardLog(folder, resume_step=resume_step)
         self._screen = Screen(self._log, console)
+        self._tensorboard: TensorBoardLog | None = None
+        if folder and tensorboard:
+            self._try("curves", lambda: self._open(folder, resume_step))
         self.advance = self._screen.bar.advance  # (images): once for each micro-batch, so without a call in between
+
+    def _open(self, folder: Path, resume_step: int | None) -> None:
+        from cnntrain.report.tensorboard import TensorBoardLog
+
+        self._tensorboard = TensorBoardLog(folder, resume_step=resume_step)
+
+    def _log_to(self, what: str, write: "Callable[[TensorBoardLog], object]") -> None:
+        """The only way to TensorBoard."""
+        if log := self._tensorboard:
+            self._try(what, lambda: write(log))
+
+    def _try(self, what: str, work: Callable[[], object]) -> None:
+        """Draw or log something. No fault of that ends a training: it is said, once of each thing."""
+        try:
+            work()
+        except OSError as error:
+            self._close(self._tensorboard)
+            self._tensorboard = None
+            place = f"{shown(error.filename)}: " if error.filename else ""
+            self.warn(f"nothing more for TensorBoard: {place}{error.strerror or error}; the training goes on")
+        except Exception as error:
+            if what not in self._failed:
+                self._failed.add(what)
+                self.warn(f"no {what} for TensorBoard: {brief(error)}; the training goes on")
 
     def say(self, line: str, *, copied: bool = False) -> None:
         """A line for the user; the bar stays below it. `copied`: never broken, so that it can be copied."""
@@ -88,8 +119,7 @@ class Report:
 
         for line, style in audit.tree(rows, self._screen.width):
             self._screen.line(line, style, copied=True)
-        if self._tensorboard:
-            self._tensorboard.text("finetune/audit", audit.markdown(rows), self._step)
+        self._log_to("layer groups", lambda log: log.text("finetune/audit", audit.markdown(rows), self._step))
 
     def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
         """The bar of an epoch (from 1) of `batches` micro-batches, `done` of them trained before."""
@@ -111,8 +141,9 @@ class Report:
         self._step = row["step"]
         self._screen.bar.row = row
         is_new = self._csv is None or self._csv.write("step", row)
-        if self._tensorboard and is_new:
-            self._tensorboard.scalars({f"train/{key}": row.get(key) for key in STEP_TAGS}, self._step)
+        if is_new:
+            values = {f"train/{key}": row.get(key) for key in STEP_TAGS}
+            self._log_to("curves", lambda log: log.scalars(values, self._step))
 
     def epoch(self, row: dict[str, Any]) -> None:
         """The end of an epoch: epoch, step, train_loss, train_top1, val_loss, val_top1, val_top5, lr, seconds,
@@ -121,9 +152,9 @@ class Report:
         self._screen.epoch(row, self._epochs)
         training = {"loss": row["train_loss"], "top1": row["train_top1"]}
         is_new = self._csv is None or self._csv.write("epoch", row | training)
-        if self._tensorboard and is_new:
-            self._tensorboard.scalars({tag: row.get(key) for tag, key in EPOCH_TAGS.items()}, self._step)
-            self._tensorboard.flush()
+        if is_new:
+            values = {tag: row.get(key) for tag, key in EPOCH_TAGS.items()}
+            self._log_to("curves", lambda log: log.scalars(values, self._step))
 
     def finish(self, results: dict[str, Any], next_commands: Sequence[str]) -> None:
         """The closing table, from what results.json holds, and what the user may want to type next."""
@@ -156,42 +187,46 @@ class Report:
 
     def pictures(self, tag: str, images: "torch.Tensor", captions: Sequence[str]) -> None:
         """Images (N, C, S, S), uint8, as one captioned grid in TensorBoard."""
-        if self._tensorboard:
+
+        def draw(log: "TensorBoardLog") -> None:
             from cnntrain.report.pictures import grid
 
-            self._tensorboard.picture(tag, grid(images.cpu().numpy(), captions), self._step)
+            log.picture(tag, grid(images.cpu().numpy(), captions), self._step)
+
+        self._log_to(f"picture {tag}", draw)
 
     def confusion(self, tag: str, matrix: "torch.Tensor", classes: Sequence[str]) -> None:
         """Counts (K, K) of true (rows) against predicted (columns) classes, as a heat map in TensorBoard."""
-        if self._tensorboard:
+
+        def draw(log: "TensorBoardLog") -> None:
             from cnntrain.report.pictures import confusion
 
-            self._tensorboard.picture(tag, confusion(matrix.cpu().numpy(), classes), self._step)
+            log.picture(tag, confusion(matrix.cpu().numpy(), classes), self._step)
+
+        if self._step != self._told_step:
+            self._log_to(f"picture {tag}", draw)
 
     def graph(self, model: "nn.Module", images: "torch.Tensor") -> None:
         """The graph of the model in TensorBoard; a model that cannot be traced costs a warning."""
-        if self._tensorboard:
-            fault = self._tensorboard.graph(model, images)
-            if fault:
-                self.warn(f"no graph of the model in TensorBoard: {fault}")
+        self._log_to("graph of the model", lambda log: log.graph(model, images))
 
     def hparams(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
         """The settings (nested, plain) and final scores, for TensorBoard's table of runs."""
-        if self._tensorboard:
-            self._tensorboard.hparams(settings, scores, self._step)
-
-    def flush(self) -> None:
-        """Hand over to the disk what TensorBoard still holds back; all else is there already."""
-        if self._tensorboard:
-            self._tensorboard.flush()
+        if self._step != self._told_step:
+            self._log_to("settings and final scores", lambda log: log.hparams(settings, scores, self._step))
 
     def close(self) -> None:
         """Give the terminal back and close the files; more than once is fine."""
         self._screen.stop_bar()
         for part in (self._csv, self._tensorboard, self._log):
-            if part:
-                part.close()
+            self._close(part)
         self._csv = self._tensorboard = self._log = self._screen.log = None
+
+    @staticmethod
+    def _close(part: "CsvLog | TensorBoardLog | TextIO | None") -> None:
+        if part:
+            with suppress(OSError):  # what could not be written has been told of
+                part.close()
 
 
 def _scores(found: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from cnntrain.paths import shown
 from cnntrain.report.bar import Bar
 from cnntrain.report.words import epoch_line, table_head, table_row
 
@@ -45,30 +46,32 @@ class Screen:
 
     def line(self, text: str, style: str = "", *, copied: bool = False) -> None:
         """A line of text, above the bar while that is there; `copied`: never broken, so that it can be copied."""
+        text = shown(text)
         if self.is_live:
-            self.console.print(Text(text, style), soft_wrap=copied)
+            self._print(Text(text, style), soft_wrap=copied)
         self._plain(text)
 
     def frame(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
         """Named facts below a title, in a frame."""
+        title, rows = shown(title), [(shown(name), shown(value)) for name, value in rows]
         width = max((len(name) for name, _ in rows), default=0)
         if self.is_live:
             grid = Table.grid(padding=(0, 2))
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(overflow="fold")
             for name, value in rows:
-                grid.add_row(name, Text(value))
+                grid.add_row(Text(name), Text(value))
             frame_width = min(self.console.width, WIDEST_FRAME)
-            self.console.print(Panel(grid, title=Text(title, "bold"), title_align="left", width=frame_width))
+            self._print(Panel(grid, title=Text(title, "bold"), title_align="left", width=frame_width))
         self._plain(title, *(f"  {name:<{width}}  {value}" for name, value in rows))
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         """A row of the table of epochs."""
         if self.is_live and not self._has_head:
             self._has_head = True
-            self.console.print(Text(table_head(row, epochs), "bold"), soft_wrap=True)
+            self._print(Text(table_head(row, epochs), "bold"), soft_wrap=True)
         if self.is_live:
-            self.console.print(Text(table_row(row, epochs), "green" if row["best"] else ""), soft_wrap=True)
+            self._print(Text(table_row(row, epochs), "green" if row["best"] else ""), soft_wrap=True)
         self._plain(epoch_line(row, epochs))
 
     def start_bar(self) -> None:
@@ -90,8 +93,22 @@ class Screen:
     def _plain(self, *lines: str) -> None:
         for line in lines:
             if not self.is_live:
-                self.console.print(Text(line), soft_wrap=True)
+                self._print(Text(line), soft_wrap=True)
             if self.log:
-                self.log.write(line + "\n")
-        if not self.is_live:
-            self.console.file.flush()  # a log that is followed shows the line at once
+                try:
+                    self.log.write(line + "\n")
+                except OSError as error:
+                    self.log = None
+                    self.line(f"warning: nothing more for train.log: {error.strerror}; the training goes on", "yellow")
+
+    def _print(self, what: Any, *, soft_wrap: bool = False) -> None:
+        """Print, and have a log that is followed show it at once; nothing where the output can take no more."""
+        try:
+            self.console.print(what, soft_wrap=soft_wrap)
+            if not self.is_live:
+                self.console.file.flush()
+        except BrokenPipeError:
+            raise
+        except OSError:  # a full disk, a terminal that was closed
+            self.stop_bar()
+            self.console.quiet = True

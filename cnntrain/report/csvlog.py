@@ -26,6 +26,7 @@ class CsvLog:
     """
 
     def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
+        self._path = path
         kept = []
         if resume_step is not None and path.exists():
             kept = [row for row in rows_of(path, "step", "epoch") if int(row["step"]) <= resume_step]
@@ -43,8 +44,11 @@ class CsvLog:
         if row["step"] <= self._last.get(kind, -1):
             return False
         self._last[kind] = row["step"]
-        self._writer.writerow({"kind": kind} | {key: _plain(value) for key, value in row.items()})
-        self._file.flush()
+        try:
+            self._writer.writerow({"kind": kind} | {key: _plain(value) for key, value in row.items()})
+            self._file.flush()
+        except OSError as error:
+            raise file_system_error(self._path, error) from error
         return True
 
     def close(self) -> None:

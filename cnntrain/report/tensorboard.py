@@ -11,11 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-FLUSH_SECONDS = 5  # what a killed run can lose
+from cnntrain.paths import shown
+from cnntrain.report.events import EventFile
 
 
 class TensorBoardLog:
     """Writes scalars, pictures, the graph and the hyperparameters of one run.
+
+    Every method may fail, in many ways; who asks decides what that is worth. After an OSError no more is written.
 
     Args:
         resume_step: hide what was written for later steps, as it will be trained again; None: hide all of it.
@@ -23,45 +26,50 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: Path, *, resume_step: int | None = None, suffix: str = "") -> None:
-        from torch.utils.tensorboard import SummaryWriter  # seconds to import
-
         used = any(folder.glob("events.out.tfevents.*"))
-        purge_step = resume_step + 1 if resume_step is not None else (0 if used else None)
-        self._writer = SummaryWriter(
-            str(folder), purge_step=purge_step, flush_secs=FLUSH_SECONDS, filename_suffix=suffix
-        )
+        self._events = EventFile(folder, suffix)
+        if resume_step is not None or used:
+            self._events.hide_from(0 if resume_step is None else resume_step + 1)
 
     def scalars(self, values: dict[str, float | None], step: int) -> None:
         """All values of a step in one event, which costs a seventh of an event for each; None is left out."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         known = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
-        self._event_file.add_summary(Summary(value=known), step)
+        self._events.add(summary=Summary(value=known), step=step)
 
     def picture(self, tag: str, image: NDArray[np.uint8], step: int) -> None:
         """An RGB picture (H, W, 3)."""
-        self._writer.add_image(tag, image, step, dataformats="HWC")
+        from torch.utils.tensorboard.summary import image as as_summary
+
+        self._events.add(summary=as_summary(tag, image, dataformats="HWC"), step=step)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         """A text for the TEXT page."""
-        self._writer.add_text(tag, markdown, step)
+        from torch.utils.tensorboard.summary import text as as_summary
 
-    def graph(self, model: nn.Module, images: torch.Tensor) -> str:
-        """Trace the model on images (N, C, S, S); answers why that failed, or "".
+        self._events.add(summary=as_summary(tag, markdown), step=step)
+
+    def graph(self, model: nn.Module, images: torch.Tensor) -> None:
+        """Trace the model on images (N, C, S, S).
 
         Traced in evaluation mode, so that neither batch statistics nor random streams move.
         """
+        from tensorboard.compat.proto.event_pb2 import TaggedRunMetadata
+        from torch.utils.tensorboard._pytorch_graph import graph
+
         modes = [(module, module.training) for module in model.modules()]
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
                 warnings.simplefilter("ignore")
-                self._writer.add_graph(model.eval(), images)
-        except Exception as error:  # the tracer fails in many ways, and a picture is not worth a run
-            return (str(error).strip().splitlines() or [type(error).__name__])[0]
+                nodes, statistics = graph(model.eval(), images)
         finally:
             for module, training in modes:
                 module.training = training
-        return ""
+        self._events.add(graph_def=nodes.SerializeToString())
+        self._events.add(
+            tagged_run_metadata=TaggedRunMetadata(tag="step1", run_metadata=statistics.SerializeToString())
+        )
 
     def hparams(self, settings: dict[str, Any], scores: dict[str, float], step: int) -> None:
         """Settings (nested) and final scores for the HPARAMS page, in this run and not in a run below it."""
@@ -69,19 +77,11 @@ class TensorBoardLog:
 
         finals = {f"final/{key}": value for key, value in scores.items()}
         for summary in hparams(flatten(settings), finals):
-            self._event_file.add_summary(summary)
+            self._events.add(summary=summary)
         self.scalars(dict(finals), step)
-        self.flush()
-
-    def flush(self) -> None:
-        self._writer.flush()
 
     def close(self) -> None:
-        self._writer.close()
-
-    @property
-    def _event_file(self) -> Any:
-        return self._writer.file_writer
+        self._events.close()
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, bool | int | float | str]:
@@ -91,5 +91,6 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, bool | int | fl
         if isinstance(value, dict) and value:
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = value if isinstance(value, (bool, int, float, str)) else str(value or "none")
+            text = value if isinstance(value, str) else str(value or "none")
+            flat[prefix + key] = value if isinstance(value, (bool, int, float)) else shown(text)
     return flat

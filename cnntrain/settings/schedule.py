@@ -9,7 +9,7 @@ from cnntrain.settings.limits import number
 @dataclass
 class ScheduleSettings:
     name: str = "???"  # says which child class holds the numbers; chosen by `schedule=NAME`
-    warmup: float = number(0.0, ge=0)  # epochs of linear rise before the schedule proper
+    warmup: float = number(0.0, ge=0)  # epochs of linear rise to the factor that the schedule proper begins with
     warmup_start: float = number(0.01, ge=0, le=1)  # the factor at the first step of the rise
 
 
@@ -23,7 +23,7 @@ class CosineSettings(ScheduleSettings):
     """Half a cosine from 1 to `end` (arXiv 1608.03983, without restarts)."""
 
     name: str = "cosine"
-    end: float = number(0.0, ge=0, le=1)
+    end: float = number(0.0, ge=0, le=1)  # factor that the run ends at, a step after its last one, as torch has it
 
 
 @dataclass
@@ -66,7 +66,7 @@ class ExponentialSettings(ScheduleSettings):
 class PolynomialSettings(ScheduleSettings):
     name: str = "polynomial"
     power: float = number(1.0, gt=0)  # 1: a straight line
-    end: float = number(0.0, ge=0, le=1)
+    end: float = number(0.0, ge=0, le=1)  # factor that the run ends at, a step after its last one, as torch has it
 
 
 @dataclass
