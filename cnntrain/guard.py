@@ -14,6 +14,10 @@ OUR_BUG = 1
 INTERRUPTED = 130
 READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
 MEMORY = "out of memory; make data.batch_size smaller, and trainer.accumulate larger by the same factor"
+FULL_CARD = (
+    "trainer.device: the GPU has no memory left even to start on; other processes hold it (nvidia-smi lists them): "
+    "end one of them, or choose another with trainer.device=cuda:1 or cpu"
+)
 
 
 def guard(
@@ -67,6 +71,8 @@ def _as_fault(error: Exception) -> CnntrainError | None:
         or "can't allocate memory" in str(error)
     ):
         return ResourceError(MEMORY)
+    if "CUDA error: out of memory" in str(error):  # of the driver; torch's own allocator raises OutOfMemoryError
+        return ResourceError(FULL_CARD)
     if "does not have a deterministic implementation" in str(error):
         what = brief(error).partition(" does not have")[0].removeprefix("RuntimeError: ")
         return ConfigError(

@@ -264,6 +264,7 @@ class OutOfMemoryError(RuntimeError):
         (MemoryError(), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
         (OutOfMemoryError("CUDA out of memory"), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "cnntrain: error: out of memory; "),
+        (RuntimeError("CUDA error: out of memory\nCompile with"), 7, "cnntrain: error: trainer.device: the GPU has no"),
         (
             RuntimeError(
                 "adaptive_max_pool2d_backward_cuda does not have a deterministic implementation, but you\nset"

@@ -1,0 +1,337 @@
+"""What can only be known on a GPU, stage by stage: gpu.py runs each in a process of its own."""
+
+import os
+import signal
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from gpu_tools import (
+    ANTS,
+    CIFAR,
+    DATA,
+    DEVICE,
+    LITE0,
+    LITTLE,
+    NET,
+    ON,
+    RUNS,
+    TINY,
+    WORDS,
+    built,
+    command,
+    each,
+    fresh,
+    outcome,
+    share,
+    wait,
+)
+
+
+def env():
+    """The card, its driver and the software."""
+    import torch
+
+    ask = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total,clocks.sm", "--format=csv,noheader"]
+    return {
+        "torch": torch.__version__,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "gpu": outcome(*ask).stdout.strip() if DEVICE != "cpu" else "",
+        "python": sys.version.split()[0],
+        "cores": os.cpu_count(),
+    }
+
+
+def smoke():
+    """Does a short run end with code 0 in each precision and with each part that touches the device?"""
+    net = f"{NET} {LITTLE} trainer.log_every=5"
+    short = f"{net} trainer.max_steps=30"
+    fp16 = f"{short} trainer.precision=fp16"
+    cases = {precision: f"{short} trainer.precision={precision}" for precision in ("bf16", "fp32", "tf32", "fp16")}
+    cases |= {
+        "fp16 clip ema accumulate": f"{fp16} trainer.clip_norm=1 trainer.ema=0.9 trainer.accumulate=2",
+        "fp16 adamw": f"{fp16} optimizer=adamw optimizer.lr=1e-3",
+        "fp16 rmsprop": f"{fp16} optimizer=rmsprop optimizer.lr=1e-4",
+        "airbench": f"model=airbench {LITTLE} trainer.max_steps=30",
+        "all augmentations": f"{short} augment=[flip_crop,randaugment,color_jitter,blur,random_erasing,mixup,cutmix]",
+        "jsd": f"{short} augment=[flip_crop,augmix] augment.augmix.jsd=12",
+        "progressive": f"model=resnet20 {LITTLE} augment=[resized_crop,hflip,progressive] trainer.epochs=3",
+        "tensorboard": f"{NET} {CIFAR} data.limit=512 trainer.max_steps=4",
+        "lenet5 digits": f"model=lenet5 data=digits {ON} trainer.max_steps=200",
+        "folder, decoded on the way": f"model=resnet18 {ANTS} trainer.max_steps=8",
+    }
+    if not TINY:
+        cases["finetune C"] = f"finetune=C {LITE0} {ANTS} trainer.epochs=2"
+        cases["finetune A, cached"] = f"finetune=A {LITE0} {ANTS} trainer.epochs=5"
+    return each("smoke", cases, command)
+
+
+def sync():
+    """Which lines of a training step make the host wait for the device? torch tells (set_sync_debug_mode)."""
+    import torch
+
+    from cnntrain import loop
+
+    found = {}
+    cases = {
+        "recipe": "",
+        "randaugment mix": "augment=[flip_crop,randaugment,mixup,cutmix]",
+        "element": "augment=[flip_crop,mixup,cutmix] augment.mix.mode=element",
+        "jitter blur erase": "augment=[resized_crop,alternating_flip,color_jitter,blur,random_erasing,cutout]",
+        "fp16 clip": "trainer.precision=fp16 trainer.clip_norm=1 trainer.ema=0.9",
+        "rmsprop fp16": "optimizer=rmsprop trainer.precision=fp16",
+    }
+    for name, words in cases.items():
+        _, run, task = built(f"{NET} {LITTLE} {words}")
+        loader = task.loader(0)
+        batches = loader.batches()
+        run.start_epoch()
+        for turn in range(4):
+            group = [next(batches)]
+            if turn == 2 and DEVICE != "cpu":
+                torch.cuda.synchronize()
+                torch.cuda.set_sync_debug_mode("warn")
+            with warnings.catch_warnings(record=True) as told:
+                warnings.simplefilter("always")
+                run.progress.step = 1
+                loop.train_step(run, task, loader, group)
+            if turn >= 2:
+                found.setdefault(name, set()).update(
+                    f"{Path(w.filename).name}:{w.lineno} {str(w.message)[:60]}" for w in told
+                )
+        if DEVICE != "cpu":
+            torch.cuda.set_sync_debug_mode("default")
+    return {name: sorted(lines) for name, lines in found.items()}
+
+
+def shares():
+    """What the loop keeps of the bare step, and what RandAugment costs."""
+    photos = f"model=resnet50 {CIFAR} data.image_size=224 data.limit=1500 model.stem=imagenet trainer.probe=0"
+    cases = {"resnet18 128": f"{NET} {LITTLE}"}
+    if not TINY:
+        cases |= {
+            "resnet18 512": f"{NET} {LITTLE} data.batch_size=512",
+            "resnet18 512 randaugment": f"{NET} {LITTLE} data.batch_size=512 augment=[flip_crop,randaugment]",
+            "airbench 1024": f"model=airbench {CIFAR} data.batch_size=1024",
+            "resnet20 128": f"model=resnet20 {LITTLE}",
+            "lenet5 digits": f"model=lenet5 data=digits {ON} trainer.tensorboard=false",
+            "resnet50 224 256": f"{photos} data.batch_size=256 augment=hflip",
+            "resnet50 224 256 randaugment": f"{photos} data.batch_size=256 augment=[hflip,randaugment]",
+        }
+    return each("shares", cases, share)
+
+
+def resume():
+    """Do a stopped and resumed run and an unbroken one end with the same bits? With and without deterministic."""
+    from cnntrain import loop
+
+    found = {}
+    for fixed in ("true", "false"):
+        line = f"{NET} {LITTLE} trainer.epochs=4 trainer.deterministic={fixed} seed=1"
+        whole = command(line, name=f"whole-{fixed}")
+        again = command(line, name=f"again-{fixed}")
+        asked_for, answers = loop.asked_for, iter([*[0] * 7, signal.SIGTERM])  # as if it came in the 8th step
+        loop.asked_for = lambda stop, answers=answers: next(answers)
+        cut = command(line, name=f"cut-{fixed}")
+        loop.asked_for = asked_for
+        on = command(f"resume {RUNS}/cut-{fixed}", name=f"cut-{fixed}")
+        found[f"deterministic={fixed}"] = {
+            "cut exit": cut["exit"],
+            "resumed exit": on["exit"],
+            "repeats": whole.get("weights_sha256") == again.get("weights_sha256") is not None,
+            "same bits": whole.get("weights_sha256") == on.get("weights_sha256") is not None,
+            "seconds": whole["seconds"],
+        }
+    return found
+
+
+def decode():
+    """Images/s by decode threads, what they cost the launching thread, and nvJPEG."""
+    import torch
+
+    from cnntrain.data.decoder import Decoder
+    from cnntrain.data.folder import scan
+    from cnntrain.data.view import RandomView
+    from cnntrain.settings.data import OnBadImage
+    from cnntrain.settings.pieces import ResizedCropSettings
+
+    part = scan(Path(DATA) / "imagenet-fullres" / "val", "val")
+    crop = RandomView(224, ResizedCropSettings(scale=[0.08, 1.0]))
+    decoder = Decoder(part.paths, part.labels, channels=3, view=crop, seed=0, on_bad_image=OnBadImage.error)
+    count, found = (128 if TINY else 2048), {}
+    small = torch.zeros(8, device=DEVICE)
+    for workers in (0, 1, 2, 4, 8, 12, 16, 24):
+        many = min(count, 256 * max(1, workers))
+        start, waits = time.perf_counter(), []
+        for _ in decoder.batches(list((torch.arange(many) % len(part.labels)).split(128)), 0, workers, DEVICE != "cpu"):
+            tick = time.perf_counter()
+            for _ in range(200):
+                small.add_(1)
+            waits.append((time.perf_counter() - tick) / 200 * 1e6)
+        found[f"threads {workers}"] = {
+            "images/s": round(many / (time.perf_counter() - start)),
+            "us per launch beside": round(statistics.median(waits), 1),
+        }
+    if DEVICE != "cpu":
+        import torchvision.io as tio
+
+        raw = [
+            torch.frombuffer(bytearray(part.paths[i].read_bytes()), dtype=torch.uint8) for i in range(len(part.labels))
+        ]
+        for size in (64, 256):
+            batch = (raw * (size // len(raw) + 1))[:size]
+            tio.decode_jpeg(batch, mode=tio.ImageReadMode.RGB, device=DEVICE)
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(4):
+                tio.decode_jpeg(batch, mode=tio.ImageReadMode.RGB, device=DEVICE)
+            torch.cuda.synchronize()
+            found[f"nvJPEG, batches of {size}"] = {"images/s": round(4 * size / (time.perf_counter() - start))}
+    return found
+
+
+def recipe():
+    """The headline: ResNet-18 on CIFAR-10 in as many seconds as are left for it."""
+    data, epochs = (LITTLE, 1) if TINY else (CIFAR, int(WORDS.get("epochs", 30)))
+    batch = 128 if TINY else 512
+    cases = {
+        f"{epochs} epochs of {batch}": f"{NET} {data} trainer.epochs={epochs} data.batch_size={batch}",
+        "airbench 1024 x 10": f"model=airbench {data} trainer.epochs={1 if TINY else 10} data.batch_size=1024",
+    }
+    return each("recipe", cases, command)
+
+
+def equal():
+    """Policies draw on the host: the same draws must give the same bytes on either device."""
+    import torch
+
+    from cnntrain import config
+    from cnntrain.augment.moment import Moment
+    from cnntrain.augment.pieces import build_colour
+    from cnntrain.augment.policies import build_policies
+
+    found = {}
+    images = torch.randint(
+        256, (256, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    ).permute(0, 3, 1, 2)
+    images = (
+        torch.nn.functional.avg_pool2d(images.float(), 3, 1, 1)
+        .round()
+        .to(torch.uint8)
+        .contiguous(memory_format=torch.channels_last)
+    )
+    for name in (
+        "randaugment",
+        "trivialaugment",
+        "autoaugment",
+        "augmix",
+        "color_jitter",
+        "equalize",
+        "autocontrast",
+        "sharpness",
+        "blur",
+        "posterize",
+        "solarize",
+    ):
+        settings = config.compose(["data=digits", f"augment={name}"]).augment
+        pieces = [*build_policies(settings), *build_colour(settings, 3, 32)]
+        ends = []
+        for device in ("cpu", DEVICE):
+            moment = Moment(torch.device(device), 0, 0, 0, image_size=32, indices=torch.arange(256))
+            result = images.to(device)
+            for _, operation in pieces:
+                result = operation(result, moment)
+            ends.append(result.cpu().int())
+        off = (ends[0] - ends[1]).abs()
+        found[name] = {"share of levels that differ": round((off > 0).float().mean().item(), 6), "most": int(off.max())}
+    return found
+
+
+def nccl():
+    """Our exchange over NCCL with one process: devices, dtypes, objects. (Two processes need two GPUs.)"""
+    import torch
+    import torch.distributed as dist
+
+    from cnntrain import device as machine
+    from cnntrain.distributed import World, _as_one
+
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        dist.init_process_group(machine.exchange_backend(), rank=0, world_size=1)
+        world = World(0, 2, 0, 1)  # says two, so that nothing is skipped: the sums are those of one
+        tensors = [
+            torch.randn(64, 3, 7, 7, device=DEVICE).to(memory_format=torch.channels_last),
+            torch.randn(10, device=DEVICE),
+            torch.ones(3, dtype=torch.int64, device=DEVICE),
+        ]
+        before = [t.clone() for t in tensors]
+        world.sum_(tensors)
+        world.copy_(tensors)
+        objects = world.share({"a": 1}), world.gather("x") if dist.get_world_size() == 2 else None
+        most = world.most(0, 3)
+        flags = []
+        for _ in range(200):
+            start = time.perf_counter()
+            world.most(0, 0)
+            flags.append(time.perf_counter() - start)
+        weights = [torch.randn(25_600_000 // 160, device=DEVICE) for _ in range(160)]
+        for _ in range(3):
+            _as_one(weights, lambda flat: None)
+        wait()
+        start = time.perf_counter()
+        for _ in range(20):
+            _as_one(weights, lambda flat: None)
+        wait()
+        pack = (time.perf_counter() - start) / 20
+        dist.destroy_process_group()
+    return {
+        "backend": machine.exchange_backend(),
+        "sums kept": all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True)),
+        "most": most,
+        "objects": str(objects),
+        "us per flag": round(statistics.median(flags) * 1e6),
+        "ms to pack and unpack 25.6 M gradients": round(pack * 1e3, 2),
+        "warned": [str(w.message)[:120] for w in told],
+    }
+
+
+def oom():
+    """A batch that cannot fit: exit 7, one line. A full card: what is said then?"""
+    large = "data.image_size=224 model.stem=imagenet data.limit=4000 data.batch_size=4000 trainer.max_steps=2"
+    found = {} if TINY else {"huge batch": command(f"model=resnet50 {CIFAR} {large}")}
+    if DEVICE != "cpu":
+        import torch
+
+        hold = torch.empty(int(torch.cuda.mem_get_info()[0] * 0.995), dtype=torch.uint8, device=DEVICE)
+        found["full card"] = fresh(f"model=lenet5 data=digits trainer.max_steps=2 {ON} hydra.run.dir={RUNS}/full")
+        del hold
+    return found
+
+
+def start():
+    """Seconds of the whole default command."""
+    devices = dict.fromkeys((DEVICE, "cpu"))
+    words = "trainer.max_steps=1 trainer.device"
+    return {device: fresh(f"{words}={device} hydra.run.dir={RUNS}/start-{device}") for device in devices}
+
+
+def compiled():
+    """trainer.compile: seconds until the first step, images/s before and behind the first short batch."""
+    line = f"{NET} {LITTLE} data.batch_size=512 trainer.compile=true"
+    return {"resnet18 512": share(line, rounds=2, steps=60)}
+
+
+def tests():
+    """The fast tests where torch sees a GPU."""
+    words = "-m pytest -q -n 14 -p no:cacheprovider -p no:benchmark"
+    ended = outcome(sys.executable, *words.split())
+    return {"exit": ended.returncode, "last": ended.stdout.splitlines()[-25:]}
+
+
+# In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
+STAGES = {env: 7, smoke: 170, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 8, oom: 27, nccl: 5}
+STAGES |= {start: 30, compiled: 64, tests: 240}  # the tests have not been seen to their end yet
