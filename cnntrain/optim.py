@@ -169,10 +169,13 @@ def factor(settings: ScheduleSettings, step: float, total: float, steps_per_epoc
     """
     warmup = min(settings.warmup * steps_per_epoch, total)
     if step < warmup:
-        return settings.warmup_start + (1 - settings.warmup_start) * step / warmup
-    # Drops stand at epochs of the run; curves run from the end of the warm-up to the end of the run.
+        high = factor(settings, math.ceil(warmup), total, steps_per_epoch, plateau)  # where the schedule takes over
+        low = min(settings.warmup_start, high)
+        return low + (high - low) * step / warmup
+    # Drops stand at epochs of the run; curves run from the end of the warm-up to the end of the run, where the step
+    # after the last one would stand: with an end of 0, as torch has it, the last step still learns.
     epoch = step / steps_per_epoch + 1e-9
-    step, total = step - math.ceil(warmup), max(total - math.ceil(warmup), 1)
+    step, total = max(step - math.ceil(warmup), 0), max(total - math.ceil(warmup), 1)
     match settings:
         case ConstantSettings():
             return 1.0
