@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from cnntrain.errors import ConfigError
+from cnntrain.faults import hint, nearest
 from cnntrain.settings import LossSettings
 
 
@@ -61,14 +62,26 @@ def class_weights(settings: LossSettings, labels: Tensor, classes: list[str]) ->
         classes: K names.
 
     Raises:
-        ConfigError: a list of weights that is not one per class.
+        ConfigError: weights that are not one per class.
     """
     wish = settings.class_weights
     if wish is None:
         return None
     counts = torch.bincount(labels.cpu(), minlength=len(classes)).double()
+    if isinstance(wish, dict):
+        wish = _in_order({str(name): weight for name, weight in wish.items()}, classes)
     weights = _given(wish, classes) if isinstance(wish, list) else _by_count(wish, settings.beta, counts)
     return (weights * counts.sum() / (weights * counts).sum()).float()
+
+
+def _in_order(wish: dict[str, float], classes: list[str]) -> list[float]:
+    """Weights by name in the order of the classes."""
+    if unknown := [name for name in wish if name not in classes]:
+        otherwise = hint(nearest(unknown[0], classes), f"there are {_names(classes)}")
+        raise ConfigError(f"loss.class_weights: no class {unknown[0]!r} (given {wish[unknown[0]]}){otherwise}")
+    if missing := [name for name in classes if name not in wish]:
+        raise ConfigError(f"loss.class_weights: no weight for {_names(missing)}; give one to every class, 1 for most")
+    return [wish[name] for name in classes]
 
 
 def _given(wish: list[Any], classes: list[str]) -> Tensor:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import stat
 from pathlib import Path
 
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
@@ -60,10 +61,15 @@ def need_image_folder(root: Path) -> None:
     """Refuse a `data.root` of an image folder that is not there.
 
     Raises:
-        DataError: it is absent, or a file.
+        DataError: it is absent, a file, or not to be seen.
     """
-    if not root.is_dir():
-        what = "is a file, not a folder" if root.exists() else "is not there"
+    try:
+        what = "" if stat.S_ISDIR(os.stat(root).st_mode) else "is a file, not a folder"
+    except PermissionError:
+        what = "cannot be reached, as a folder above it may not be entered"
+    except (OSError, ValueError):
+        what = "is not there"
+    if what:
         raise DataError(f"data.root: {shown(root)} {what}; give the folder that holds train/, or one of class folders")
 
 

@@ -179,6 +179,7 @@ def test_each_kind_of_fault_is_told_in_one_line(composer: Composer, line: str, f
         ("augment=progressive augment.progressive.start=1", "augment.progressive.start: must be a number > 0 and < 1"),
         ("loss.class_weights=even", "loss.class_weights: must be null, balanced, effective, or a list"),
         ("loss.class_weights=[1,-1]", "loss.class_weights: must be null, balanced, effective, or a list"),
+        ("loss.class_weights={a:0}", "loss.class_weights: must be null, balanced, effective, or a list"),
         ("loss.class_weights=balanced data.sampling=balanced", "loss.class_weights: must be null with data.sampling="),
         ("data.eval_size=3", "data.eval_size: must be a whole number >= 4, or null"),
     ],

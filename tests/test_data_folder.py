@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from cnntrain.data import build_data
-from cnntrain.data.folder import Paths, find_splits, scan
+from cnntrain.data.folder import Paths, scan
+from cnntrain.data.layout import find_splits
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.data import DataSettings, Interpolation
@@ -81,7 +82,7 @@ def test_two_val_folders_are_refused(tmp_path):
 
 
 def test_class_folders_that_happen_to_be_called_test_are_classes(tmp_path):
-    assert find_splits(paint(tmp_path, ("good", "test"))) == {"train": tmp_path}
+    assert find_splits(paint(tmp_path, ("good", "test"))).folders == {"train": tmp_path}
 
 
 def test_training_without_train_names_what_is_there(tmp_path):
@@ -162,9 +163,9 @@ def test_hidden_system_and_other_files_are_ignored_and_counted(tmp_path):
     data = build(tmp_path)
     assert data.classes == ["a", "b", "c"]
     assert data.train.images + data.val.images == 12
-    note = next(note for note in data.notes if note.startswith("ignored"))
+    note = next(note for note in data.warnings if note.startswith("ignored"))
     assert "6 x hidden or system entry" in note
-    assert "1 x file that is no image" in note
+    assert "1 x .md file that is no image" in note
     assert "1 x file outside the class folders" in note
 
 

@@ -140,6 +140,20 @@ def test_no_weights_are_none_and_a_wrong_count_is_a_config_error():
         class_weights(LossSettings(class_weights=[1.0, 2.0]), LABELS, [str(number) for number in range(100)])
 
 
+def test_weights_by_name_are_those_in_the_order_of_the_classes():
+    classes = ["1", "10", "2"]
+    labels = torch.tensor([0, 1, 1, 2])
+    named = class_weights(LossSettings(class_weights={2: 5, "1": 1, "10": 3}), labels, classes)
+    assert torch.equal(named, class_weights(LossSettings(class_weights=[1, 3, 5]), labels, classes))
+    for wish, told in (
+        ({"1": 1, "10": 1, "20": 4}, r"no class '20' \(given 4\); did you mean 2\?"),
+        ({"1": 1, "10": 1, "zebra": 4}, r"no class 'zebra' \(given 4\); there are 1, 10, 2"),
+        ({"1": 1}, r"no weight for 10, 2; give one to every class"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^loss\.class_weights: {told}"):
+            class_weights(LossSettings(class_weights=wish), labels, classes)
+
+
 def test_nothing_waits_for_the_device():
     """Fake tensors have no values: whatever asks for one fails."""
     with FakeTensorMode():

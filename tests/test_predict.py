@@ -210,7 +210,7 @@ def test_of_many_images_the_first_are_told_and_the_classes_counted(here, capsys)
     out = capsys.readouterr().out.splitlines()
     assert max(map(cell_len, out)) <= 80
     assert "  images   57, seen as 32 x 32 pixels" in out
-    assert "  ignored  1 x file that is no image" in out
+    assert "  ignored  1 x .txt file that is no image" in out
     assert sum(line.startswith("new/") for line in out) == 20
     assert "and 37 more images; out=FILE.csv stores all" in out
     counted = [line.split()[1] for line in out[out.index("") + 2 :]]
@@ -266,7 +266,11 @@ def test_what_only_the_images_of_the_run_could_tell_is_refused():
         (["images=none.jpg"], 3, "images: none.jpg is not there; give a file"),
         (["images=[new,none.jpg]"], 3, "images: none.jpg is not there"),
         (["images=new/*.jpg"], 3, "images: new/*.jpg matches nothing"),
-        (["images=run/checkpoints"], 3, "images: run/checkpoints: no images there (.jpg"),
+        (
+            ["images=run/checkpoints"],
+            3,
+            "images: run/checkpoints: no images there (2 x .json file that is no image, 2 x .pt",
+        ),
         (["images=new", "tta=mirror"], 2, "tta: must be among hflip, vflip, shift, crops (given mirror)"),
         (["images=new", "top=0"], 2, "top: must be a whole number >= 1 (given 0)"),
         (["images=new", "out=a.txt"], 2, "out: must end in .csv or .json (given a.txt); write out=FILE.csv"),

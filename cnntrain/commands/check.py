@@ -10,7 +10,7 @@ from torch.nn import functional
 from cnntrain import device as machine
 from cnntrain import loop, signals
 from cnntrain.commands.setup import build_job, build_run
-from cnntrain.commands.show import show_audit
+from cnntrain.commands.show import show_audit, show_notes
 from cnntrain.commands.train import make_task
 from cnntrain.commands.transfer import may_cache, start_from_weights
 from cnntrain.models.weights import read_weights
@@ -70,10 +70,7 @@ def check(settings: Settings) -> None:
             ("run", f"about {duration(epoch * total / steps)} for {total:,} steps{shorter}"),
         ],
     )
-    for line in job.notes:
-        report.say(line)
-    for line in job.warnings:
-        report.warn(line)
+    show_notes(job, report)
     show_audit(job, report)
     report.say("check passed; nothing was written")
     report.close()

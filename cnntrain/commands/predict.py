@@ -1,7 +1,6 @@
 """`cnntrain predict RUN_DIR_or_CHECKPOINT images=...`: what a trained network says of pictures that nobody labelled."""
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
@@ -15,6 +14,7 @@ from cnntrain import device as machine
 from cnntrain.commands.saved import load_job
 from cnntrain.commands.setup import Job
 from cnntrain.data.files import FileDecoder, find_files, stream
+from cnntrain.data.folder import kinds
 from cnntrain.errors import DataError
 from cnntrain.files import write_atomic
 from cnntrain.paths import shown
@@ -63,8 +63,7 @@ class _Work:
 
     def __init__(self, wishes: PredictWishes, job: Job, report: Report) -> None:
         self.wishes, self.job, self.report = wishes, job, report
-        self.ignored: Counter[str] = Counter()
-        self.paths = find_files(wishes.images, self.ignored)
+        self.paths, self.ignored = find_files(wishes.images)
         self.views = Views(wishes.tta, job.data.eval_size)
         view = job.data.view(job.data.eval_size)
         settings = job.settings.data
@@ -130,7 +129,7 @@ class _Work:
             ("network", f"{settings.model.name}, {len(data.classes):,} classes"),
             ("images", f"{len(self.paths):,}, seen as {data.eval_size} x {data.eval_size} pixels"),
         ]
-        rows.append(("ignored", ", ".join(f"{count} x {kind}" for kind, count in sorted(self.ignored.items()))))
+        rows.append(("ignored", kinds(self.ignored)))
         rows.append(("tta", str(self.views)))
         self.report.header(short_path(folder), [(name, value) for name, value in rows if value])
 

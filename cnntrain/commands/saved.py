@@ -48,7 +48,7 @@ def load_job(
 
 
 # What the validation images depend on, where they come out of the training images.
-SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name")
+SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name", "data.classes")
 
 
 def refuse_other_split(differences: Sequence[str]) -> None:

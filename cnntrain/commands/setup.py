@@ -203,7 +203,8 @@ def build_job(
         channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
     layout = torch.channels_last if channels_last else torch.contiguous_format
     model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    job = Job(settings, data, model, device, precision, channels_last, notes + data.notes + followed, warnings, world)
+    notes += data.notes + followed
+    job = Job(settings, data, model, device, precision, channels_last, notes, warnings + data.warnings, world)
     check_sizes(job)
     return job
 

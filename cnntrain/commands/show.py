@@ -1,6 +1,7 @@
 """What a run shows of itself before its first step and after its last."""
 
 import shlex
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from cnntrain.report import Report
 from cnntrain.report.augmented import described, shares
 from cnntrain.report.words import wrapped
 from cnntrain.settings import Settings
+
+MOST_WEIGHTS = 20  # of classes that are told
 
 
 def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
@@ -37,12 +40,29 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
     }
     report.header(f"{settings.model.name} on {data.name}", [*wrapped(rows), ("folder", str(folder))])
+    show_notes(job, report)
+
+
+def show_notes(job: Job, report: Report) -> None:
+    """What there is to say of data, network and loss."""
     for note in job.notes:
         report.say(note)
     if (weights := job.loss.class_weights) is not None:
-        report.say(f"class weights: {weights.min():.3g} to {weights.max():.3g}, 1 on average over the training images")
+        told = _weighted(job.data.classes, weights.tolist())
+        report.say(f"class weights, 1 on average over the training images: {told}")
     for warning in job.warnings:
         report.warn(warning)
+
+
+def _weighted(classes: Sequence[str], weights: Sequence[float]) -> str:
+    """`cat 0.5, dog 2`; of many classes those of the lowest and of the highest weights."""
+    pairs = list(zip(classes, weights, strict=True))
+    if len(pairs) <= MOST_WEIGHTS:
+        return ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
+    pairs.sort(key=lambda pair: pair[1])
+    ends = (pairs[: MOST_WEIGHTS // 2], pairs[-MOST_WEIGHTS // 2 :])
+    low, high = (", ".join(f"{name} {weight:.3g}" for name, weight in part) for part in ends)
+    return f"{low}, … ({len(pairs) - MOST_WEIGHTS:,} between) …, {high}"
 
 
 def _tuned(job: Job) -> str:

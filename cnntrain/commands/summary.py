@@ -65,6 +65,8 @@ def native_input(settings: Settings, data_named: bool, option: str | None = None
         found = next((known[name] for name in names if name in known), None)
         sizes = (*PHOTOS[:2], found.image_size if found else PHOTOS[2])
     classes, channels, image_size = sizes
+    if data_named and data.classes:
+        classes = len(data.classes)
     return classes, data.channels or channels, data.image_size or image_size
 
 

@@ -14,6 +14,7 @@ from cnntrain.data.common import (
     Room,
     check_train,
     choose_statistics,
+    chosen_classes,
     positions,
     take_limit,
     take_probe,
@@ -74,6 +75,8 @@ def _tensor_set(request: Request) -> Data:
             f"data.loader: stream reads files one by one, {settings.name} comes as one block; use auto or memory"
         )
     whole = sets.load_set(settings.name, expanded(settings.root), settings.download, request.say)
+    if (classes := chosen_classes(whole.classes, request)) != whole.classes:
+        whole = whole.only(classes)
     native = whole.train[0].shape
     channels = settings.channels or native[1]
     size = settings.image_size or (DIGITS_SIZE if settings.name == "digits" else native[2])
@@ -127,6 +130,7 @@ def _tensor_set(request: Request) -> Data:
         probe=loaders.get("probe"),
         fingerprint=whole.fingerprint(),
         notes=request.notes,
+        warnings=request.warnings,
     )
 
 

@@ -14,13 +14,15 @@ from cnntrain.data.common import (
     Room,
     check_train,
     choose_statistics,
+    chosen_classes,
     gigabytes,
     take_limit,
     take_probe,
     take_val,
 )
 from cnntrain.data.decoder import Decoder
-from cnntrain.data.folder import FolderSplit, align, find_splits, fingerprint, scan
+from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
+from cnntrain.data.layout import Layout, find_splits, listed
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, RandomView, View
 from cnntrain.device import available_cores, free_memory, generator, shares_memory
@@ -30,6 +32,7 @@ from cnntrain.settings.data import LoaderKind
 
 IMAGE_SIZE = 128
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
+MANY = 0.1  # of the files of a class, or of all: whoever loses so many is warned
 MOST_WORKERS = 16  # above, the interpreter's own work per image is the limit
 
 
@@ -37,16 +40,19 @@ def image_folder(request: Request) -> Data:
     """See build_data."""
     settings = request.settings
     root = expanded(settings.root)
-    found = find_splits(root)
+    layout = find_splits(root, settings.classes or request.classes)
+    found = layout.folders
     if "train" not in found and "train" in request.splits:
         names = " and ".join(f"{folder.name}/" for folder in found.values())
         raise DataError(f"data.root: {shown(root)} has {names} but no train/; add it, or name one of class folders")
-    scanned = {name: scan(folder, name) for name, folder in found.items()}
-    classes = request.classes or scanned.get("train", next(iter(scanned.values()))).classes
+    scanned = {name: scan(folder, name, settings.classes) for name, folder in found.items()}
+    first = scanned.get("train", next(iter(scanned.values())))
+    classes = request.classes or chosen_classes(sorted(first.classes + first.left_out), request)
     if len(classes) < 2:
         raise DataError(f"{shown(root)}: {classes[0]!r} is the only class folder; it takes two classes or more")
     aligned = {name: align(part, classes, name, partial=request.classes is not None) for name, part in scanned.items()}
-    _note_ignored(sum((part.ignored for part in scanned.values()), Counter()), request)
+    _note_layout(layout, request)
+    _note_ignored(scanned, request)
 
     mark = fingerprint(scanned)
     parts = _three_parts(aligned, request)
@@ -85,13 +91,38 @@ def image_folder(request: Request) -> Data:
         probe=loaders.get("probe"),
         fingerprint=mark,
         notes=request.notes,
+        warnings=request.warnings,
     )
 
 
-def _note_ignored(ignored: Counter[str], request: Request) -> None:
-    if ignored:
-        kinds = ", ".join(f"{count} x {kind}" for kind, count in sorted(ignored.items()))
-        request.notes.append(f"ignored below data.root: {kinds}")
+def _note_layout(layout: Layout, request: Request) -> None:
+    """Say which folder is which split, and which is none."""
+    root = expanded(request.settings.root)
+    if layout.folders.get("train") != root:
+        told = ", ".join(f"{folder.name}/ is {split}" for split, folder in layout.folders.items())
+        request.notes.append(f"splits: {shown(told)}")
+    if layout.unused:
+        unused = f"{listed(layout.unused)} {'is' if len(layout.unused) == 1 else 'are'}"
+        request.warnings.append(f"data.root: {unused} not used, beside the folders of the splits")
+
+
+def _note_ignored(scanned: dict[str, FolderSplit], request: Request) -> None:
+    """Say what was skipped and which class it costs most; loudly, where that is a tenth of a class or of all."""
+    ignored: Counter[str] = sum((part.ignored for part in scanned.values()), Counter())
+    lost: Counter[str] = sum((part.lost for part in scanned.values()), Counter())
+    there = Counter(lost)
+    for part in scanned.values():
+        counts = part.labels.bincount(minlength=len(part.classes))
+        there.update(dict(zip(part.classes, counts.tolist(), strict=True)))
+    if not ignored:
+        return
+    line = f"ignored below data.root: {kinds(ignored)}"
+    worst = max(there, key=lambda name: lost[name] / there[name])
+    if lost[worst]:
+        line += f"; class {worst!r} loses most, {lost[worst]:,} of {there[worst]:,} files"
+    outside = ignored["image outside the class folders"]
+    share = max(lost[worst] / there[worst], (lost.total() + outside) / (there.total() + outside))
+    (request.warnings if share >= MANY else request.notes).append(line)
 
 
 def _three_parts(aligned: dict[str, FolderSplit], request: Request) -> dict[str, FolderSplit]:

@@ -13,6 +13,7 @@ from cnntrain.data.view import View
 from cnntrain.device import free_memory, shares_memory
 from cnntrain.distributed import ALONE, World
 from cnntrain.errors import ConfigError, DataError
+from cnntrain.faults import hint, nearest
 from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.data import DataSettings, Interpolation, Sampling
 
@@ -48,6 +49,9 @@ class Data:
     probe: Loader | None
     fingerprint: str
     notes: list[str]
+    warnings: list[str] = field(default_factory=list)
+    # A sha256 for each split that is a folder of its own: `val` is among them where no training image validates.
+    marks: dict[str, str] = field(default_factory=dict)
 
     def view(self, size: int) -> View:
         """What validation sees of a picture, in `size` pixels a side."""
@@ -68,6 +72,7 @@ class Request:
     say: Callable[[str], object]
     world: World = ALONE
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def interpolation(self) -> Interpolation:
@@ -153,6 +158,23 @@ def take_probe(labels: Tensor, request: Request) -> Tensor:
     count = min(request.probe, share, len(labels))
     request.notes.append(f"probe: {count:,} of the {len(labels):,} training images, without augmentation")
     return stratified(labels, count, request.seed, PROBE)[0]
+
+
+def chosen_classes(found: list[str], request: Request) -> list[str]:
+    """The classes to learn, in their order: those of `data.classes`, else all that were found.
+
+    Raises:
+        ConfigError: data.classes names one that is not there.
+    """
+    wanted = request.settings.classes
+    if wanted is None:
+        return found
+    if unknown := [name for name in wanted if name not in found]:
+        there = ", ".join(found[:5]) + (f", … ({len(found):,} in all)" if len(found) > 5 else "")
+        otherwise = hint(nearest(unknown[0], found), f"there are {there}")
+        raise ConfigError(f"data.classes: no class {unknown[0]!r} in the data{otherwise}")
+    request.notes.append(f"classes: {len(wanted):,} of {len(found):,}, as data.classes says")
+    return wanted
 
 
 def positions(found: list[str], classes: list[str] | None) -> Tensor | None:

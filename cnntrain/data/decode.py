@@ -4,19 +4,24 @@ import contextlib
 import ctypes
 import io
 import logging
+import os
+import stat
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, features
 from torch import Tensor
 
 # Refused by the size in the header, before anything is decoded: a few kilobytes can claim gigabytes of pixels.
 MAX_PIXELS = 178_956_970
+# Refused before it is read: so many pixels of three colours and 16 bits take it all.
+MAX_BYTES = 2**30
 # What Pillow may try. Its other plugins start programs (EPS) or are far from photographs.
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
 
 Image.MAX_IMAGE_PIXELS = None  # the limit above holds instead: Pillow's first warns, and does not name the file
 
@@ -48,20 +53,42 @@ def read_image(path: Path, channels: int) -> Tensor:
     white, and of an animation the first frame is taken.
 
     Args:
-        path: a JPEG, PNG, BMP, WebP, GIF, TIFF or PPM file; its content counts, not its name.
+        path: a JPEG, PNG, BMP, WebP, GIF, TIFF, PPM or (where Pillow has it) AVIF file; its content counts, not its
+            name.
         channels: 1 (grey, by luma weights) or 3 (RGB).
 
     Returns:
         uint8 (H, W, channels), contiguous.
 
     Raises:
-        BadImage: unreadable, truncated, of another kind, or over 178,956,970 pixels.
+        BadImage: unreadable, no file, truncated, of another kind, over 1 GiB or 178,956,970 pixels.
     """
     try:
-        content = path.read_bytes()
+        with _open(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > MAX_BYTES:
+                raise BadImage(f"{size / 1e9:,.1f} GB are more than the limit of {MAX_BYTES / 1e9:.1f} GB for an image")
+            content = file.read()
     except OSError as error:
         raise BadImage(f"cannot be read ({error.strerror or error})") from None
     return decode_image(content, channels)
+
+
+def looks_like_image(path: Path) -> bool:
+    """Whether a file begins as an image that can be decoded; no more of it is read."""
+    try:
+        with _open(path) as file, Image.open(file, formats=FORMATS):
+            return True
+    except Exception:  # Pillow raises errors of a dozen classes on damaged files
+        return False
+
+
+def _open(path: Path) -> BinaryIO:
+    """A file to read, and nothing that a read could wait for: a pipe may have been put in its place."""
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise BadImage("cannot be read (a folder, pipe or device, not a file)")
+    return open(handle, "rb")
 
 
 def decode_image(content: bytes, channels: int) -> Tensor:

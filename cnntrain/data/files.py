@@ -12,7 +12,7 @@ from cnntrain.data.build_folder import decode_threads
 from cnntrain.data.common import Data, Request, choose_statistics
 from cnntrain.data.decode import BadImage
 from cnntrain.data.decoder import Decoder
-from cnntrain.data.folder import SUFFIXES, Paths, images_below
+from cnntrain.data.folder import Images, Paths, kinds
 from cnntrain.data.loaders import Loader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, View
 from cnntrain.errors import ConfigError, DataError
@@ -56,23 +56,25 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
     )
 
 
-def find_files(places: Sequence[Path], ignored: Counter[str]) -> Paths:
+def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:
     """The files among the places, and the images at any depth below the folders; each of them once.
 
-    Args:
-        ignored: gathers the kinds of what is skipped in the folders.
+    Returns:
+        The files, and the kinds of what is skipped in the folders.
 
     Raises:
         DataError: none is found, or a folder cannot be read.
     """
+    images = Images()
     found: dict[bytes, None] = {}
     for place in places:
-        names = (name for name, _ in images_below(str(place), ignored)) if place.is_dir() else (str(place),)
+        names = (name for name, _ in images.below(str(place))) if place.is_dir() else (str(place),)
         found |= dict.fromkeys(map(os.fsencode, names))
     if not found:
         where = ", ".join(map(shown, places[:3])) + (", …" if len(places) > 3 else "")
-        raise DataError(f"images: {where}: no images there ({', '.join(SUFFIXES)}); give another folder, or files")
-    return Paths.join(Path(), list(found))
+        there = f" ({kinds(images.ignored)})" if images.ignored else ""
+        raise DataError(f"images: {where}: no images there{there}; give another folder, or files")
+    return Paths.join(Path(), list(found)), images.ignored
 
 
 class FileDecoder(Decoder):

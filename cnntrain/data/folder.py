@@ -3,21 +3,21 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from cnntrain.data.decode import looks_like_image
+from cnntrain.data.layout import SUFFIXES, entries, is_clutter, is_dir, unreadable
 from cnntrain.errors import DataError
-from cnntrain.paths import need_image_folder, shown
+from cnntrain.paths import shown
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-CLUTTER = ("__MACOSX", "Thumbs.db", "desktop.ini")  # beside everything that begins with a dot
-VAL_NAMES = ("val", "valid", "validation")
-SPLIT_NAMES = ("train", *VAL_NAMES, "test")
+MOST_KINDS = 8  # of ignored entries that are told
+LOOKED_INTO = 1000  # files of each unknown suffix, before the others are taken to be what all of these are
 
 
 class Paths:
@@ -60,118 +60,137 @@ class FolderSplit:
     labels: Tensor  # int64 (N,), indices into `classes`
     sizes: Tensor  # int64 (N,), bytes of each file
     ignored: Counter[str] = field(default_factory=Counter)  # kinds of skipped entries
+    lost: Counter[str] = field(default_factory=Counter)  # files of each class that are skipped for what they are
+    left_out: list[str] = field(default_factory=list)  # classes that are there and not wanted
 
     def take(self, indices: Tensor) -> "FolderSplit":
         """A part of the images, int64 indices."""
         return FolderSplit(self.classes, self.paths.take(indices), self.labels[indices], self.sizes[indices])
 
 
-def find_splits(root: Path) -> dict[str, Path]:
-    """The folders of `train`, `val` and `test` below `root`; one folder of class folders is all `train`.
-
-    Raises:
-        DataError: no such folder.
-    """
-    need_image_folder(root)
-    names = {entry.name for entry in _entries(root) if _is_dir(entry) and not _is_clutter(entry.name)}
-    if not names & set(SPLIT_NAMES) or ("train" not in names and names - set(SPLIT_NAMES)):
-        return {"train": root}
-    found: dict[str, Path] = {name: root / name for name in ("train", "test") if name in names}
-    named_val = [name for name in VAL_NAMES if name in names]
-    if len(named_val) > 1:
-        raise DataError(f"data.root: {shown(root)} holds both {named_val[0]}/ and {named_val[1]}/; keep one of them")
-    if named_val:
-        found["val"] = root / named_val[0]
-    return found
-
-
-def scan(folder: Path, split: str) -> FolderSplit:
+def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> FolderSplit:
     """List the images of one split: a sub folder is a class, folders inside it are part of it.
+
+    Args:
+        wanted: names of classes, the others are passed over; None: all.
 
     Raises:
         DataError: no class folders, or one without images.
     """
-    ignored: Counter[str] = Counter()
+    images = Images()
+    ignored, lost = images.ignored, Counter[str]()
     classes: list[str] = []
+    left_out: list[str] = []
     relative: list[bytes] = []
     labels: list[int] = []
     sizes: list[int] = []
-    for entry in _entries(folder):
-        if _is_clutter(entry.name):
+    for entry in entries(folder):
+        name = shown(os.fsencode(entry.name))
+        if is_clutter(entry.name):
             ignored["hidden or system entry"] += 1
-        elif not _is_dir(entry):
-            ignored["file outside the class folders"] += 1
+        elif not is_dir(entry):
+            kind = "image" if _suffix(entry.name) in SUFFIXES else "file"
+            ignored[f"{kind} outside the class folders"] += 1
+        elif wanted is not None and name not in wanted:
+            left_out.append(name)
         else:
-            before = len(relative)
-            for path, size in images_below(entry.path, ignored):
+            before, dropped = len(relative), images.dropped
+            for path, size in images.below(entry.path):
                 relative.append(os.fsencode(path[len(str(folder)) + 1 :]))
                 sizes.append(size)
+            lost[name] = images.dropped - dropped
             if len(relative) == before:
+                there = f"{lost[name]:,} other files" if lost[name] else "it is empty"
                 raise DataError(
-                    f"{shown(entry.path)}: the class folder holds no images ({', '.join(SUFFIXES)}); "
-                    "fill it or remove it"
+                    f"{shown(entry.path)}: the class folder holds no images ({there}); fill it or remove it"
                 )
             labels += [len(classes)] * (len(relative) - before)
-            classes.append(shown(os.fsencode(entry.name)))
-    if not classes:
+            classes.append(name)
+    if not classes and not left_out:
         raise DataError(
             f"{shown(folder)}: the {split} split has no class folders; "
             "put the images of each class into a folder of its name"
         )
-    return FolderSplit(classes, Paths.join(folder, relative), torch.tensor(labels), torch.tensor(sizes), ignored)
+    paths = Paths.join(folder, relative)
+    found, lengths = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
+    return FolderSplit(classes, paths, found, lengths, ignored, lost, left_out)
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        raise DataError(f"{shown(folder)}: cannot be read ({error.strerror}); mend its permissions") from None
+class Images:
+    """Finds image files by their suffix, and by their content where the suffix says nothing.
 
+    Attributes:
+        ignored: kinds of what was skipped, and how often.
+        dropped: files that were skipped for what they are: no images, dead links.
+    """
 
-def _is_clutter(name: str) -> bool:
-    return name.startswith(".") or name in CLUTTER
+    def __init__(self) -> None:
+        self.ignored: Counter[str] = Counter()
+        self.dropped = 0
+        self._looks: dict[str, Counter[bool]] = {}  # by suffix, of the files that were looked into
 
+    def below(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Image files at any depth, sorted, with their sizes. A folder reached twice (a loop of links) counts once.
 
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
+        Raises:
+            DataError: a folder that cannot be entered.
+        """
+        seen: set[tuple[int, int]] = set()
+        waiting = [folder]
+        while waiting:
+            folder = waiting.pop()
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in seen:
+                self.ignored["folder reached twice by a link"] += 1
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            inner = []
+            for entry in entries(folder):
+                if is_clutter(entry.name):
+                    self.ignored["hidden or system entry"] += 1
+                elif is_dir(entry):
+                    inner.append(entry.path)
+                elif (size := self._size(entry, folder)) is not None:
+                    yield entry.path, size
+            waiting += reversed(inner)
 
-
-def images_below(folder: str, ignored: Counter[str]) -> Iterator[tuple[str, int]]:
-    """Image files at any depth, sorted, with their sizes. A folder reached twice (a loop of links) counts once."""
-    seen: set[tuple[int, int]] = set()
-    waiting = [folder]
-    while waiting:
-        folder = waiting.pop()
-        status = os.stat(folder)
-        if (status.st_dev, status.st_ino) in seen:
-            ignored["folder reached twice by a link"] += 1
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        inner = []
-        for entry in _entries(folder):
-            if _is_dir(entry) and not _is_clutter(entry.name):
-                inner.append(entry.path)
-            elif kind := _not_an_image(entry):
-                ignored[kind] += 1
+    def _size(self, entry: os.DirEntry[str], folder: str) -> int | None:
+        """The bytes of an image file; None for any other, which is counted."""
+        kind = ""
+        try:
+            if not entry.is_file():
+                kind = "dead link or special file"
+            elif (suffix := _suffix(entry.name)) not in SUFFIXES and not self._is_image(entry.path, suffix):
+                kind = f"{suffix} file that is no image" if suffix else "file without suffix that is no image"
             else:
-                yield entry.path, entry.stat().st_size
-        waiting += reversed(inner)
+                return entry.stat().st_size
+        except PermissionError as error:
+            raise unreadable(folder, error) from None
+        except OSError:  # a link to itself, or gone since it was listed
+            kind = "dead link or special file"
+        self.ignored[kind] += 1
+        self.dropped += 1
+        return None
+
+    def _is_image(self, path: str, suffix: str) -> bool:
+        looks = self._looks.setdefault(suffix, Counter())
+        if looks.total() >= LOOKED_INTO and len(looks) == 1:  # a million of annotations are not opened one by one
+            return looks[True] > 0
+        answer = looks_like_image(Path(path))
+        looks[answer] += 1
+        return answer
 
 
-def _not_an_image(entry: os.DirEntry[str]) -> str:
-    """Why an entry is skipped, or an empty string."""
-    if _is_clutter(entry.name):
-        return "hidden or system entry"
-    if not entry.name.lower().endswith(SUFFIXES):
-        return "file that is no image"
-    try:
-        return "" if entry.is_file() else "dead link or special file"
-    except OSError:
-        return "dead link or special file"
+def kinds(ignored: Counter[str]) -> str:
+    """`12 x .heic file that is no image, 3 x hidden or system entry`; of many kinds the most frequent ones."""
+    told = [f"{count:,} x {kind}" for kind, count in sorted(ignored.items(), key=lambda item: (-item[1], item[0]))]
+    return ", ".join([*told[:MOST_KINDS], *([f"{len(told) - MOST_KINDS} more kinds"] if told[MOST_KINDS:] else [])])
+
+
+def _suffix(name: str) -> str:
+    """`.jpg`, in small letters; empty where the last part of the name is none, such as in `image.0001`."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix if suffix[1:].isalnum() and not suffix[1:].isdecimal() and len(suffix) < 10 else ""
 
 
 def align(split: FolderSplit, classes: list[str], name: str, *, partial: bool) -> FolderSplit:
@@ -191,6 +210,8 @@ def align(split: FolderSplit, classes: list[str], name: str, *, partial: bool) -
     extra = sorted(set(split.classes) - set(classes))
     missing = sorted(set(classes) - set(split.classes))
     where = f"{shown(split.paths.root)}: the {name} split"
+    if not split.classes:
+        raise DataError(f"{where} has none of {_class_names(classes)}; add images of them")
     if extra:
         raise DataError(
             f"{where} has {_class_names(extra)}, not among the {len(classes)} classes of the training data; "
@@ -199,7 +220,7 @@ def align(split: FolderSplit, classes: list[str], name: str, *, partial: bool) -
     if missing and not partial:
         raise DataError(f"{where} lacks {_class_names(missing)}; add images of it, or remove it from the other splits")
     positions = torch.tensor([classes.index(name) for name in split.classes])
-    return FolderSplit(classes, split.paths, positions[split.labels], split.sizes, split.ignored)
+    return replace(split, classes=classes, labels=positions[split.labels])
 
 
 def _class_names(names: list[str]) -> str:

@@ -31,6 +31,17 @@ class TensorSet:
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
 
+    def only(self, classes: list[str]) -> "TensorSet":
+        """The images of some of the classes, whose labels count in `classes`."""
+        places = torch.full((len(self.classes),), -1)
+        places[[self.classes.index(name) for name in classes]] = torch.arange(len(classes))
+
+        def part(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            kept = places[labels] >= 0
+            return images[kept], places[labels[kept]]
+
+        return TensorSet(classes, part(*self.train), part(*self.test))
+
     def fingerprint(self) -> str:
         """sha256 over all pixels and labels."""
         digest = hashlib.sha256()

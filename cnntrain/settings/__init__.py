@@ -17,7 +17,8 @@ from cnntrain.settings.trainer import TrainerSettings
 @dataclass
 class LossSettings:
     label_smoothing: float = number(0.0, ge=0, lt=1)  # arXiv 1512.00567, section 7
-    class_weights: Any = None  # null | balanced | effective (arXiv 1901.05555) | one number per class
+    # null | balanced | effective (arXiv 1901.05555) | {name: weight} | numbers in the order of the classes
+    class_weights: Any = None
     beta: float = number(0.999, ge=0, lt=1)  # of class_weights=effective
 
     def faults(self) -> list[tuple[str, Any, str]]:
@@ -25,9 +26,11 @@ class LossSettings:
         weights = self.class_weights
         if weights in (None, "balanced", "effective"):
             return []
-        if isinstance(weights, list) and weights and all(_positive(weight) for weight in weights):
+        numbers = list(weights.values()) if isinstance(weights, dict) else weights
+        if isinstance(numbers, list) and numbers and all(_positive(weight) for weight in numbers):
             return []
-        return [("class_weights", weights, "null, balanced, effective, or a list of numbers above 0, one per class")]
+        rule = "null, balanced, effective, or a list of numbers above 0, one per class, or {name: number}"
+        return [("class_weights", weights, rule)]
 
 
 def _positive(value: Any) -> bool:

@@ -47,6 +47,7 @@ class DataSettings:
     loader: LoaderKind = LoaderKind.auto
     limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
     per_class: Optional[int] = number(None, ge=1)  # train on so many images of each class at most
+    classes: Optional[list[str]] = None  # those to learn, in this order; the others are left out; null: all, by name
     sampling: Sampling = Sampling.natural  # how often an epoch shows each class
     val: Union[int, float] = number(0.1, gt=0)  # taken out of train where the data set has no val split
     folds: Optional[int] = number(None, ge=2)  # val is one of so many stratified parts of train, whatever `val` says
@@ -72,6 +73,8 @@ class DataSettings:
             found.append(("fold", self.fold, "0 without data.folds, which says how many there are"))
         if self.folds is not None and self.fold >= self.folds:
             found.append(("fold", self.fold, f"below data.folds, from 0 to {self.folds - 1}"))
+        if self.classes is not None and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
+            found.append(("classes", self.classes, "two names or more, each of them once, or null for all"))
         if self.channels not in (None, 1, 3):
             found.append(("channels", self.channels, "1 or 3, or null for the data set's own"))
         for key in ("mean", "std"):
