@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cnntrain.files import file_system_error
+
 COLUMNS = (
     "kind", "epoch", "step", "loss", "top1", "val_loss", "val_top1", "val_top5", "probe_loss", "probe_top1",
     "lr", "grad_norm", "images_per_second", "data_wait", "seconds", "best",
