@@ -242,12 +242,18 @@ class Plateau:
 
 
 def factor(keys: Keys, step: int, steps: int, per_epoch: int, plateau: Plateau) -> float:
-    """What the rate is multiplied with at a step, from 0. Drops count epochs from the first one, curves those left."""
+    """What the rate is multiplied with at a step, from 0: a straight rise to what the schedule begins with, then it."""
     warmup = keys["schedule.warmup"] * per_epoch
-    if step < warmup:
-        return interpolated(keys["schedule.warmup_start"], 1.0, step / warmup)
+    if step >= warmup:
+        return proper(keys, step, steps, per_epoch, plateau, math.ceil(warmup))
+    top = proper(keys, math.ceil(warmup), steps, per_epoch, plateau, math.ceil(warmup))
+    return interpolated(min(keys["schedule.warmup_start"], top), top, step / warmup)
+
+
+def proper(keys: Keys, step: int, steps: int, per_epoch: int, plateau: Plateau, first: int) -> float:
+    """Drops count epochs from that of step 0; curves run from the first step after the warm-up to the end."""
     epoch = step / per_epoch
-    step, steps = step - math.ceil(warmup), steps - math.ceil(warmup)
+    step, steps = step - first, steps - first
     match keys["schedule"]:
         case "constant":
             return 1.0

@@ -104,7 +104,7 @@ CASES = {
         "trainer.ema": 0.5,
     },
 }
-WARM = ("constant", "polynomial", "exponential", "step", "multistep")
+WARM = ("constant", "polynomial", "exponential", "step", "multistep", "onecycle")
 CASES |= {f"{name} after a warm-up": CASES.get(name, {}) | {"schedule.warmup": 0.7} for name in WARM}
 CASES["straight onecycle"] = CASES["onecycle"] | {"schedule.linear": True}
 
