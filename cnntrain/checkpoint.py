@@ -126,10 +126,11 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]
     )
 
 
-def read_tensors(path: Path, harmless: Sequence[Any] = ()) -> dict[str, Any]:
+def read_tensors(path: Path, unsafe: str, harmless: Sequence[Any] = ()) -> dict[str, Any]:
     """What torch.save wrote to a file of any origin: containers and tensors, on the CPU.
 
     Args:
+        unsafe: what to do about a file that is refused.
         harmless: classes and functions that may be called to rebuild other values.
 
     Raises:
@@ -137,7 +138,7 @@ def read_tensors(path: Path, harmless: Sequence[Any] = ()) -> dict[str, Any]:
         UnsafeError: it holds other objects, such as a whole network.
     """
     with torch.serialization.safe_globals(list(harmless)):
-        return _unpickled(path, "cpu", "weights", "give the state dict of a network, or a .safetensors file")
+        return _unpickled(path, "cpu", "weights", "give the state dict of a network, or a .safetensors file", unsafe)
 
 
 def find(target: Path) -> Path:
@@ -253,18 +254,18 @@ def _tidy(folder: Path) -> None:
 
 
 def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-    return _unpickled(folder / STATE, map_location, "training state", elsewhere(folder))
+    unsafe = "use a checkpoint from a source that you trust"
+    return _unpickled(folder / STATE, map_location, "training state", elsewhere(folder), unsafe)
 
 
-def _unpickled(path: Path, map_location: str | torch.device, what: str, advice: str) -> dict[str, Any]:
+def _unpickled(path: Path, map_location: str | torch.device, what: str, advice: str, unsafe: str) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():  # on pickle protocols that we never write; the refusal below says enough
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UnsafeError(
-            f"{path}: refused, it holds more than tensors and plain values and could run a stranger's code; "
-            "use a checkpoint from a source that you trust"
+            f"{path}: refused, it holds more than tensors and plain values and could run a stranger's code; {unsafe}"
         ) from error
     except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0][:120]

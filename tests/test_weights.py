@@ -2,6 +2,7 @@
 
 import argparse
 import pickle
+import shlex
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -385,3 +386,75 @@ def test_unused_tensors_are_told_but_for_the_old_head() -> None:
     more = {f"aux.{i}.weight": torch.ones(1) for i in range(16)}
     lines = fill(network(0), tensors(classes=1000) | more, new=["fc"])
     assert lines[1:] == ["unused: aux.0.weight, aux.1.weight, aux.2.weight, aux.3.weight, and 12 more"]
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_weights_of_a_larger_network_are_refused(prefix: str) -> None:
+    model = models.resnet18(num_classes=5)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    given = {prefix + name: value for name, value in models.resnet34().state_dict().items()}
+    with pytest.raises(CheckpointError) as caught:
+        fill(model, given, new=["fc"])
+    assert holds(model, before)
+    assert str(caught.value) == (
+        "model.weights: f.pt is of another network, 48 of its 218 tensors have no place in this one "
+        f"({prefix}layer1.2.conv1.weight, {prefix}layer1.2.bn1.weight, {prefix}layer1.2.bn1.bias, "
+        f"{prefix}layer1.2.conv2.weight, and 44 more); correct model.name or model.args, or leave them out: "
+        "'model.allow_unused=[PATTERN,...]'"
+    )
+
+
+def test_layers_that_find_no_place_may_be_allowed_by_name() -> None:
+    given = tensors() | {"conv.0.weight": torch.ones(1), "conv.1.weight": torch.ones(1)}
+    with pytest.raises(CheckpointError, match=r"2 of its 11 tensors .* 'model.allow_unused=\[conv.0,conv.1\]'$"):
+        fill(network(0), given)
+    lines = fill(network(0), given, allow_unused=["conv.0", "conv.1"])
+    assert lines[1:] == ["unused: conv.0.weight, conv.1.weight"]
+    with pytest.raises(ConfigError, match=r"model.allow_unused: 'conf' matches no tensor of the file"):
+        fill(network(0), given, allow_unused=["conf"])
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {f"AuxLogits.conv{i}.weight": torch.ones(1) for i in range(9)},
+        {f"projection_head.{i}.weight": torch.ones(1) for i in range(9)},
+        {"mask_token": torch.ones(1), "queue": torch.ones(1), "queue_ptr": torch.ones(1, dtype=torch.int64)},
+        {f"norm.{name}": torch.ones(1) for name in ("total_ops", "total_params", "attn_mask")},
+        {f"conv.{i}.index": torch.ones(1, dtype=torch.int64) for i in range(9)},
+    ],
+)
+def test_heads_counters_and_a_few_tensors_may_find_no_place(beside: dict[str, Tensor]) -> None:
+    lines = fill(network(0), tensors() | beside)
+    assert lines[0] == "loaded 9/9 tensors of f.pt"
+    assert lines[1].startswith("unused: ")
+
+
+def test_the_other_part_of_a_model_in_two_may_find_no_place() -> None:
+    text = {f"text.layer{i}.weight": torch.ones(1) for i in range(9)}
+    assert fill(network(0), prefixed("visual.") | text)[2].startswith("unused: text.layer0.weight")
+
+
+def test_statistics_of_batch_norms_may_find_no_place_under_another_norm() -> None:
+    model = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3), norm=nn.GroupNorm(1, 4), fc=nn.Linear(4, 7)))
+    lines = fill(model, tensors())
+    assert lines[1] == "unused: norm.running_mean, norm.running_var, norm.num_batches_tracked"
+
+
+def test_many_tensors_in_parts_that_the_network_lacks_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="5 of its 14 tensors have no place"):
+        fill(network(0), tensors() | {f"conv{i}.weight": torch.ones(1) for i in range(5)})
+
+
+def test_the_advice_for_a_whole_pickled_network_gives_a_file_that_is_taken(tmp_path: Path) -> None:
+    saved = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 3), norm=nn.BatchNorm2d(4), fc=nn.Linear(4, 7)))
+    path = as_torch(tmp_path / "it's $HOME.pt", saved)
+    with pytest.raises(UnsafeError, match=r"if it is a whole network that you trust, .*: python -c ") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+    command = shlex.split(str(caught.value).rpartition("python -c ")[2])
+    assert len(command) == 1
+    exec(command[0], {})  # what the line says, without another Python
+    model = network(0)
+    assert load_weights_into(model, read(tmp_path / "tensors.pt"), new=[], allow_missing=[])[0].startswith("loaded 9/9")
+    assert holds(model, dict(saved.state_dict()))

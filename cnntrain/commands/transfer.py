@@ -69,7 +69,14 @@ def start_from_weights(job: "Job", weights: Weights | None) -> None:
     new_head = weights.classes != job.data.classes if settings.new_head is None else settings.new_head
     new = head_paths(job.model, job.settings.finetune.head) if new_head else []
     frozen = set(dict(job.model.named_parameters())) - set(_learning(job)) if job.tuning else ()
-    job.notes += load_weights_into(job.model, weights, new=new, allow_missing=settings.allow_missing, frozen=frozen)
+    job.notes += load_weights_into(
+        job.model,
+        weights,
+        new=new,
+        allow_missing=settings.allow_missing,
+        allow_unused=settings.allow_unused,
+        frozen=frozen,
+    )
 
 
 def build_tuning(job: "Job") -> Tuning | None:

@@ -122,7 +122,7 @@ def _from_torchvision(settings: ModelSettings, say: Say) -> tuple[dict[str, Tens
     if settings.name == "googlenet" and settings.aux_weight > 0:
         say("torchvision publishes googlenet with auxiliary classifiers that were never trained")
     try:
-        return read_tensors(path), f"torchvision's {weights.name}"
+        return read_tensors(path, "remove the file, and it is downloaded anew"), f"torchvision's {weights.name}"
     except UnsafeError as error:
         raise UnsafeError(f"model.pretrained: {error}") from error
     except CheckpointError as error:

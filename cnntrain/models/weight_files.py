@@ -1,7 +1,9 @@
 """Files that hold weights: of safetensors, of torch, and the checkpoints of runs."""
 
 import argparse
+import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ def content_of(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             begin = file.read(4)
         if begin.startswith(_TORCH_MAGIC):
-            return checkpoint.read_tensors(path, _harmless())
+            return checkpoint.read_tensors(path, _tensors_alone(path), _harmless())
     except (CheckpointError, UnsafeError) as error:
         raise type(error)(f"model.weights: {error}") from error
     except OSError as error:
@@ -93,6 +95,16 @@ def _networks(content: Mapping[Any, Any], place: str = "") -> Iterator[tuple[str
     for key, value in content.items():
         if isinstance(value, dict) and not _NOT_WEIGHTS.search(str(key)):
             yield from _networks(value, f"{place}.{key}" if place else str(key))
+
+
+def _tensors_alone(path: Path) -> str:
+    """What to do about a whole pickled network: only a program that runs its code can take the tensors out of it."""
+    source, target = (json.dumps(str(name), ensure_ascii=False) for name in (path, path.with_name("tensors.pt")))
+    program = f"import torch; torch.save(torch.load({source}, weights_only=False).state_dict(), {target})"
+    return (
+        "if it is a whole network that you trust, store its tensors where its code is at hand, and give that file: "
+        f"python -c {shlex.quote(program)}"
+    )
 
 
 def _safetensors(path: Path) -> dict[str, Any]:

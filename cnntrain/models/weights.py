@@ -25,6 +25,10 @@ _OLD_NAMES = (
 )
 ENLARGED = "net."  # before the names of a network whose images are enlarged, see models/fit.py
 _COMPILED = "_orig_mod."  # before the names of a module that torch.compile made
+FEW = 4  # tensors of no known kind that a file may hold beside a network
+_HEADS = re.compile(r"^(?:aux|.*(?:head|fc|classif|logits|proj|prototype|last_linear))", re.IGNORECASE)
+# What a network computes anew, and what a profiler leaves behind.
+_DERIVED = re.compile(r"(?:running_(?:mean|var)|attn_mask|total_ops|total_params)$")
 _COUNTER = "num_batches_tracked"  # of batch norms since torch 0.4.1, and of no use to a fixed momentum
 
 
@@ -73,6 +77,7 @@ def load_weights_into(
     *,
     new: Sequence[str],
     allow_missing: Sequence[str],
+    allow_unused: Sequence[str] = (),
     frozen: Collection[str] = (),
 ) -> list[str]:
     """Fill a network, in place, and answer what to say about it.
@@ -83,10 +88,12 @@ def load_weights_into(
     Args:
         new: paths of modules that stay as initialised.
         allow_missing: patterns of other tensors that may, where the weights lack them or have another shape.
+        allow_unused: patterns of tensors in the file that may find no place, see _refuse_other_network.
         frozen: parameters that never learn.
 
     Raises:
-        CheckpointError: a tensor is missing or of another shape, or nothing fits; the network is as it was.
+        CheckpointError: a tensor is missing or of another shape, the file is of a larger network, or nothing fits; the
+            network is as it was.
         ConfigError: a pattern that matches no tensor.
     """
     own = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
@@ -113,6 +120,9 @@ def load_weights_into(
     wrong = {name: fault for name, fault in faults.items() if name not in allowed}
     kernels = any(_other_kernel(own[name], weights.tensors[match.files[name]]) for name in wrong if name in match.files)
     _refuse(weights, wrong, loaded, len(counted), kernels=kernels)
+    unused = match.unused(weights.tensors, new)
+    permitted = require("model.allow_unused", allow_unused, list(weights.tensors), "tensor of the file")
+    _refuse_other_network(weights, [name for name in unused if name not in permitted], match, own)
     with torch.no_grad():
         for name, value in loaded.items():
             own[name].copy_(value)
@@ -127,7 +137,7 @@ def load_weights_into(
         lines.append(
             f"warning: {few(stuck)} stays as initialised and never learns; let it learn, or give weights that have it"
         )
-    if unused := match.unused(weights.tensors, new):
+    if unused:
         lines.append(f"unused: {few(unused)}")
     return lines
 
@@ -156,8 +166,11 @@ class _Match:
     def unused(self, names: Collection[str], new: Sequence[str]) -> list[str]:
         """Names in the file that no tensor took, but for those of a head that is made new."""
         taken = set(self.files.values())
-        bare = {name: self.inner + name.replace(_COMPILED, "").removeprefix(self.prefix) for name in names}
-        return [name for name in names if name not in taken and not is_below(bare[name], new)]
+        return [name for name in names if name not in taken and not is_below(self.bare(name), new)]
+
+    def bare(self, name: str) -> str:
+        """What the network would call a tensor of the file."""
+        return self.inner + name.replace(_COMPILED, "").removeprefix(self.prefix)
 
 
 def _match(own: list[str], names: Collection[str]) -> _Match:
@@ -224,3 +237,36 @@ def _refuse(weights: Weights, wrong: Mapping[str, str], loaded: Collection[str],
             f"{what} in {len(wrong)} of {count} tensors ({few(list(wrong.values()))}); correct model.name, model.args "
             f"or data.image_size, {stem}or let them start as initialised: 'model.allow_missing=[{allow}]'"
         )
+
+
+def _refuse_other_network(weights: Weights, unused: Sequence[str], match: _Match, own: Mapping[str, Tensor]) -> None:
+    """A file with more layers than the network is that of another one, whose first layers say little on their own.
+
+    Heads, auxiliary classifiers and a few tensors (a mask token) are no layers, nor is what lies beside the prefix: the
+    rest of a model in two parts. Statistics without a weight are no sign either: the norm may be another, model.norm.
+
+    Raises:
+        CheckpointError: a tensor lies in a part that the network has, or more than a few lie in others.
+    """
+    stray = {
+        name: part
+        for name in unused
+        if name.replace(_COMPILED, "").startswith(match.prefix)
+        and not _DERIVED.search(name)
+        and weights.tensors[name].is_floating_point()
+        and not _HEADS.search(part := _part(match.bare(name)))
+    }
+    if len(stray) <= FEW and not {*stray.values()} & {_part(name) for name in own}:
+        return
+    modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in stray))
+    allow = ",".join(modules) if len(modules) < 4 else "PATTERN,..."
+    raise CheckpointError(
+        f"{weights.key}: {weights.source} is of another network, {len(stray)} of its {len(weights.tensors)} tensors "
+        f"have no place in this one ({few(list(stray))}); correct model.name or model.args, or leave them out: "
+        f"'model.allow_unused=[{allow}]'"
+    )
+
+
+def _part(name: str) -> str:
+    """The outermost module that a tensor of the network lies in."""
+    return name.removeprefix(ENLARGED).partition(".")[0]

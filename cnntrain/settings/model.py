@@ -83,6 +83,7 @@ class ModelSettings:
     weights: Optional[str] = None  # .safetensors, .pt, .pth, a checkpoint or a run folder to start from
     new_head: Optional[bool] = None  # null: unless the weights are those of a run on the same classes
     allow_missing: list[str] = field(default_factory=list)  # patterns of tensors that the weights may lack
+    allow_unused: list[str] = field(default_factory=list)  # patterns of the file's tensors that may find no place
     head: HeadSettings = field(default_factory=HeadSettings)
 
     def faults(self) -> list[tuple[str, Any, str]]:
