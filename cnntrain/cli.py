@@ -1,7 +1,6 @@
 """The command line: the first word picks a command, the rest is Hydra's. Nothing here imports torch."""
 
 import contextlib
-import difflib
 import functools
 import importlib
 import io
@@ -72,8 +71,10 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
         return "train", words
     if words[0] in COMMANDS:
         return words[0], words[1:]
-    close = difflib.get_close_matches(words[0], COMMANDS, n=1)
-    advice = f"did you mean '{close[0]}'?" if close else f"commands: {', '.join(COMMANDS)}"
+    from cnntrain.faults import nearest
+
+    close = nearest(words[0], COMMANDS)
+    advice = f"did you mean '{close}'?" if close else f"commands: {', '.join(COMMANDS)}"
     raise ConfigError(f"unknown command '{words[0]}'; {advice}")
 
 
@@ -114,6 +115,8 @@ def _overrides(command: str, words: list[str]) -> list[str]:
     """The overrides among the words; faults of the command's own words are found on the way."""
     from cnntrain.wishes import read_eval, read_explain, read_predict
 
+    if command == "resume" and (out := [word for word in words if word.startswith("out=")]):
+        raise ConfigError(f"out: a run that goes on stays in its folder (given {out[0][4:]}); leave it out")
     readers = {"eval": read_eval, "predict": read_predict, "explain": read_explain}
     return readers[command](words)[1] if command in readers else words
 
@@ -196,12 +199,14 @@ def _check(settings: Any, folder: Path, overrides: list[str]) -> Any:
 def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]) -> int:
     """Find all faults of the line, make the run folder, then let Hydra run the job or the jobs."""
     from cnntrain import config
-    from cnntrain.overrides import open_mappings, quote, read_flags
+    from cnntrain.overrides import for_hydra, quote, read_flags
+    from cnntrain.wishes import read_train
 
     flags, overrides, asked = read_flags(words)
     if asked.hydra_help:
         return _call_hydra(flags, [], work)
-    overrides = open_mappings(overrides)
+    wishes, overrides = read_train(overrides, writes=work is not _check)
+    overrides = for_hydra(overrides)
     shows = bool(asked.cfg or asked.info)
     tree = config.inspect(
         overrides,
@@ -221,20 +226,24 @@ def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]
         if work is _check or not World.here().is_first:  # neither leaves anything behind
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
         else:
-            folder = _make_folder(tree, overrides, many)
+            folder = _make_folder(tree, overrides, many, wishes.out)
         place = f"hydra.{'sweep' if many else 'run'}.dir={quote(str(folder))}"
         return _call_hydra(flags, [*overrides, place], work)
 
 
-def _make_folder(tree: "DictConfig", overrides: list[str], many: bool) -> Path:
-    """The folder of the run or the sweep: exactly the one that the user names, else a new one."""
+def _make_folder(tree: "DictConfig", overrides: list[str], many: bool, out: Path | None) -> Path:
+    """The folder of the run or the sweep: exactly the one that the user names, else a new one.
+
+    Args:
+        out: the user's word for it; another is hydra.run.dir or hydra.sweep.dir.
+    """
     from cnntrain import config, runfolder
 
     kind = "sweep" if many else "run"
-    folder = config.output_folder(tree, kind)
-    if not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
+    folder = out or config.output_folder(tree, kind)
+    if not out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         return runfolder.reserve(folder)
-    return folder if many else runfolder.claim(folder)  # the jobs of a sweep look after their own folders
+    return runfolder.claim(folder)  # the jobs of a sweep look after their own folders as well
 
 
 def _call_hydra(flags: list[str], overrides: list[str], work: Callable[[Any, Path, list[str]], Any]) -> int:

@@ -8,13 +8,15 @@ from typing import Any
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain import faults, overrides
-from cnntrain.faults import VARIANTS
+from cnntrain.faults import VARIANTS, ConfigErrors
+from cnntrain.settings import Settings
 
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
 LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
@@ -104,8 +106,18 @@ class Composer:
             except Exception:  # the next choice may be the one to blame
                 continue
             return tree, self._explain(reason, tree, choices[index])
-        tree = self._compose([])
+        try:
+            tree = self._compose([])
+        except Exception as error:  # no choice is to blame: --config-name or a file that stands in for one of ours is
+            if isinstance(error, MissingConfigException) and error.missing_cfg_file == self.config_name:
+                raise ConfigErrors([self._no_config()]) from error
+            file = f"--config-name={self.config_name}"
+            raise ConfigErrors(self._explain(error, OmegaConf.structured(Settings), file)) from error
         return tree, self._explain(reason, tree, " ".join(choices))
+
+    def _no_config(self) -> str:
+        places = " or ".join(str(folder) for folder in self.folders)
+        return f"--config-name: no {self.config_name}.yaml in {places}; {overrides.OWN_OPTIONS}"
 
     def _explain(self, error: Exception, tree: DictConfig, choice: str) -> list[str]:
         """What Hydra's error means, told with the file and the key that it names."""
@@ -147,6 +159,10 @@ def stray_sweep(override: Override) -> str:
     key, text = override.key_or_group, overrides.given(override)
     if key in LISTS:
         return f"{key}: several options stand in brackets; write '{key}=[{text}]', or add -m for one run each"
+    if key in overrides.PATHS and isinstance(sweep := override.value(), ChoiceSweep):
+        text = ",".join(str(getattr(item, "text", item)) for item in sweep.list)
+        whole = overrides.for_shell(f"{key}={overrides.quote(text)}")
+        return f"{key}: a comma makes a list (given {text}); write {whole}"
     return f"{key}: takes one value (given {text}); add -m for one run each, or type cnntrain compare"
 
 

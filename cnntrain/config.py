@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cnntrain import faults, overrides
 from cnntrain.composer import GROUPS, Composer, apply, set_value, stray_sweep, variants_of
 from cnntrain.faults import VARIANTS, ConfigErrors
-from cnntrain.paths import conf_dir
+from cnntrain.paths import conf_dir, expanded
 from cnntrain.settings import Settings
 
 __all__ = [
@@ -98,17 +98,25 @@ def composer(config_dir: str | None = None, config_name: str = "train") -> Compo
 
 def examine(by: Composer, words: list[str], multirun: bool, complete: bool) -> tuple[DictConfig, list[str]]:
     """What `inspect` does, without raising: the tree and all faults."""
-    read, found = overrides.parse(words, by.loader)
+    read, unread = overrides.parse(words, by.loader)
     sweeps = [override for override in read if override.is_sweep_override()]
     tree, wrong = by.compose([override.input_line or "" for override in read if override not in sweeps])
     if not multirun and not is_multirun(tree):
-        found += wrong + [stray_sweep(override) for override in sweeps]
-        return tree, found + (_check(tree)[1] if complete else [])
+        wrong = unread + wrong + [stray_sweep(override) for override in sweeps]
+        return tree, _and_values(wrong, tree if complete else None)
+    found: list[str] = []
     read += overrides.parse(overrides.sweeper_params(tree), by.loader)[0]
     for job in overrides.jobs(read):
         job_tree, wrong = by.compose(job)
-        found += wrong + (_check(job_tree)[1] if complete else [])
-    return tree, found
+        found += _and_values(unread + wrong, job_tree if complete else None)
+    return tree, unread + found
+
+
+def _and_values(found: list[str], tree: DictConfig | None) -> list[str]:
+    """What was found, and the faults of a tree's values, but of keys that are known to be wrong: they are not set."""
+    known = {line.partition(":")[0] for line in found}
+    more = _check(tree)[1] if tree is not None else []
+    return found + [line for line in more if line.partition(":")[0] not in known]
 
 
 def is_multirun(tree: DictConfig) -> bool:
@@ -120,9 +128,14 @@ def output_folder(tree: DictConfig, kind: str) -> Path:
     """What hydra.run.dir or hydra.sweep.dir of a composed tree says, by kind: run | sweep."""
     HydraConfig.instance().set_config(tree)  # for the resolvers of Hydra
     try:
-        return Path(str(tree.hydra[kind].dir))
+        folder = tree.hydra[kind].dir
     except OmegaConfBaseException as error:
         raise ConfigErrors([f"hydra.{kind}.dir: {str(error).splitlines()[0]}"]) from error
+    if not folder or not str(folder).strip():
+        raise ConfigErrors(
+            [f"hydra.{kind}.dir: must be the name of a folder (given {folder or 'nothing'}); write out=DIR"]
+        )
+    return expanded(str(folder))
 
 
 def settle(tree: DictConfig, cwd: str | None = None) -> Settings:

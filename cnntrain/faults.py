@@ -24,6 +24,8 @@ MISSING = {
     "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
     "model.name": "give a network, such as model.name=mobilenet_v3_small; `cnntrain models` lists them",
 }
+# What other tools call it.
+FOLDER_WORDS = ("out", "run", "name", "dir", "output", "outdir", "output_dir", "run_dir", "save_dir", "log_dir")
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
 _LISTS = {int: "[3,6]", float: "[0.5,1.0]"}
 
@@ -104,9 +106,11 @@ def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) 
     return types.MappingProxyType(found)
 
 
-def nearest(word: str, right: Iterable[str], cutoff: float = 0.6) -> str | None:
-    """The most similar right spelling, or None when nothing is close."""
-    return next(iter(difflib.get_close_matches(word, list(right), n=1, cutoff=cutoff)), None)
+def nearest(word: str, right: Iterable[str], cutoff: float = 0.7) -> str | None:
+    """The most similar right spelling, or one that the word goes on from (evaluate: eval); None if none is close."""
+    known = list(right)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return next(iter(close or [name for name in known if len(name) > 3 and word.startswith(name)]), None)
 
 
 def hint(suggestion: str | None, otherwise: str = "") -> str:
@@ -118,6 +122,9 @@ def hint(suggestion: str | None, otherwise: str = "") -> str:
 
 def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, str]) -> str:
     """The fault of a key that does not exist, with the key that was probably meant."""
+    if key in FOLDER_WORDS:
+        network = ", the network with model=NAME" if key == "name" else ""
+        return f"{key}: no such key (given {given}); the folder of a new run is chosen with out=DIR{network}"
     section, _, name = key.partition(".")
     owners = [
         option for option, kind in VARIANTS.get(section, {}).items() if name in {item.name for item in fields(kind)}
@@ -136,7 +143,7 @@ def _right_key(key: str, known: list[str]) -> str | None:
     parent, _, name = key.rpartition(".")
     siblings = [other for other in known if other.rpartition(".")[0] == parent]
     slip = nearest(key, siblings) if parent else None
-    if slip and difflib.SequenceMatcher(None, name, slip.rpartition(".")[2]).ratio() >= 0.6:
+    if slip and nearest(name, [slip.rpartition(".")[2]]):
         return slip
     moved = [other for other in known if other.rpartition(".")[2] == name]
     if moved:

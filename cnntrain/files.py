@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from cnntrain.errors import FileSystemError
 
-RUN_DIR = "hydra.run.dir=DIR"  # the word that chooses another place, where the caller names none
+RUN_DIR = "out=DIR"  # the word that chooses another place, where the caller names none
 _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",

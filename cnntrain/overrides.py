@@ -3,18 +3,21 @@
 import argparse
 import itertools
 import math
+import re
 import shlex
 from typing import Any, NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from cnntrain.faults import ConfigErrors, hint, nearest
+from cnntrain.faults import ConfigErrors, hint, keys_of, nearest
 
 OPEN_MAPPINGS = ("model.args", "augment.own.args")  # arguments of a network or function, which no class of ours lists
+PATHS = ("data.root", "model.weights", "hydra.run.dir", "hydra.sweep.dir")  # keys whose values are paths
+OWN_OPTIONS = "put options of your own in a folder: --config-dir DIR experiment=NAME reads DIR/experiment/NAME.yaml"
 SWEEP_CHECKS = 32  # jobs of a sweep that are checked before the first one starts; each costs some 50 ms
 
 
@@ -27,22 +30,30 @@ def read_flags(words: list[str]) -> tuple[list[str], list[str], argparse.Namespa
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:
-        unknown = message.partition("unrecognized arguments: ")[2].split()
-        flags = [flag for action in parser._actions for flag in action.option_strings]
-        lines = [f"{word}: no such flag" + hint(nearest(word, flags), "see `cnntrain --help`") for word in unknown]
+        unknown = [word for word in message.partition("unrecognized arguments: ")[2].split() if word.startswith("-")]
+        unknown += re.findall(r"^ambiguous option: (\S+)", message)
+        known = [flag for action in parser._actions for flag in action.option_strings]
+        lines = [f"{flag}: no such flag" + _advice(flag, known) for flag in (word.split("=")[0] for word in unknown)]
         raise ConfigErrors(lines or [f"flags: {message}; see `cnntrain --help`"])
 
     parser.error = fail
     asked = parser.parse_intermixed_args(words)
     for name in ("config_path", "experimental_rerun"):
         if getattr(asked, name) is not None:
-            raise ConfigErrors(
-                [f"--{name.replace('_', '-')}: not offered; put your options in a folder and use --config-dir DIR"]
-            )
+            raise ConfigErrors([f"--{name.replace('_', '-')}: not offered; {OWN_OPTIONS}"])
     flags = list(words)
     for override in asked.overrides:
         flags.remove(override)
     return flags, asked.overrides, asked
+
+
+def _advice(flag: str, known: list[str]) -> str:
+    if flag.startswith("--config"):
+        return f"; {OWN_OPTIONS}"
+    name = flag.lstrip("-").replace("-", "_")
+    if key := next((key for key in keys_of({}) if key.rpartition(".")[2] == name), None):
+        return f"; write {key}=VALUE"
+    return hint(nearest(flag, [other for other in known if not other.startswith("--config")]), "see `cnntrain --help`")
 
 
 def part_config_dir(command: str, words: list[str]) -> tuple[list[str], str | None]:
@@ -54,7 +65,30 @@ def part_config_dir(command: str, words: list[str]) -> tuple[list[str], str | No
     flags, overrides, asked = read_flags(words)
     if extra := [word for word in flags if word != asked.config_dir and not word.startswith(("--config-dir", "-cd"))]:
         raise ConfigErrors([f"{' '.join(extra)}: no flag of {command}; see cnntrain {command} --help"])
-    return open_mappings(overrides), asked.config_dir
+    return for_hydra(overrides), asked.config_dir
+
+
+def plain_path(word: str, parser: OverridesParser) -> str:
+    """A word whose value is a path, in Hydra's grammar: quotes around what that would refuse or take for a number.
+
+    So a path is taken as it is typed (`~/a b=c`, `2024_01`); a comma makes a list of it, unless it stands in quotes.
+    """
+    key, sign, text = word.partition("=")
+    if not text or text.startswith("=") or key.lstrip("+") not in PATHS:
+        return word
+
+    def reads(value: str) -> Any:
+        try:
+            return parser.parse_overrides([f"key={value}"])[0].value()
+        except HydraException:
+            return 0
+
+    whole = reads(text)
+    items = whole.list if isinstance(whole, ChoiceSweep) and whole.simple_form else [whole]
+    if not any(isinstance(item, (int, float)) for item in items):
+        return word
+    parts = re.findall(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,])+""", text)
+    return key + sign + ",".join(part if isinstance(reads(part), str) else quote(part) for part in parts)
 
 
 def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[str]]:
@@ -62,6 +96,7 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
     parser = OverridesParser.create(config_loader=loader)
     read, faults = [], []
     for word in words:
+        word = plain_path(word, parser)
         try:
             override = parser.parse_overrides([word])[0]
         except HydraException:
@@ -105,10 +140,11 @@ def given(override: Override) -> str:
     return (override.input_line or "").partition("=")[2]
 
 
-def open_mappings(words: list[str]) -> list[str]:
-    """Let model.args.x=1 set a new argument: Hydra itself would ask for +model.args.x=1."""
+def for_hydra(words: list[str]) -> list[str]:
+    """Words as Hydra wants them: quotes around paths that need some; ++model.args.x=1 where that is a new argument."""
+    parser = OverridesParser.create()
     starts = tuple(mapping + sign for mapping in OPEN_MAPPINGS for sign in ".=")
-    return ["++" + word if word.startswith(starts) else word for word in words]
+    return ["++" + word if word.startswith(starts) else plain_path(word, parser) for word in words]
 
 
 def sweeper_params(tree: DictConfig) -> list[str]:

@@ -64,7 +64,7 @@ def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
 
 
 def claim(folder: Path) -> Path:
-    """Make exactly this folder, the one that `hydra.run.dir` names; an existing one is taken if it holds no run.
+    """Make exactly this folder, which `out` or `hydra.run.dir` names; an existing one is taken if it holds no run.
 
     Raises:
         RunFolderError: it holds a run.
@@ -82,7 +82,7 @@ def refuse_used(folder: Path) -> None:
     """Raises RunFolderError when the folder holds a run already."""
     if (folder / CONFIG).exists() or (folder / "checkpoints").exists():
         again = shlex.join(["cnntrain", "resume", str(folder)])
-        raise RunFolderError(f"{folder}: holds a run already; resume it by `{again}`, or choose another hydra.run.dir")
+        raise RunFolderError(f"{folder}: holds a run already; resume it by `{again}`, or choose another with out=DIR")
 
 
 def _to_stderr(line: str) -> None:
@@ -118,7 +118,7 @@ def _take(handle: int, path: Path, warn: Callable[[str], None]) -> None:
     except BlockingIOError as error:
         owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
         raise RunFolderError(
-            f"{path.parent}: in use by {owner}; wait for it, stop it, or choose another hydra.run.dir"
+            f"{path.parent}: in use by {owner}; wait for it, stop it, or choose another with out=DIR"
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):

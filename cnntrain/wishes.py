@@ -16,6 +16,7 @@ from cnntrain.paths import expanded, out_file, shown
 VIEWS = ("hflip", "vflip", "shift", "crops")  # what tta= knows, see tta.Views
 PARTS = ("filters", "features", "excite", "gradcam", "shift")  # what explain draws
 MOST_EXPLAINED, MOST_FILTERS, MOST_PREVIEWED = 32, 256, 12
+RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
 PICTURES = "give a file, a folder, or a pattern such as 'images=photos/*.jpg'"
 
 
@@ -62,6 +63,13 @@ class PreviewWishes:
 
     images: int = 8
     out: Path | None = None  # a folder, not there or empty; None: a new one
+
+
+@dataclass(frozen=True)
+class TrainWishes:
+    """What `train` is asked for beside the config."""
+
+    out: Path | None = None  # the folder of the run, or of all jobs of a sweep; None: a new one
 
 
 @dataclass(frozen=True)
@@ -135,6 +143,20 @@ def read_preview(words: Sequence[str]) -> tuple[PreviewWishes, list[str]]:
         faults += [f"out: {shown(out)} {full}; give the name of a new folder, out=DIR"] if full else []
     _raise(faults)
     return PreviewWishes(images, out), overrides
+
+
+def read_train(words: Sequence[str], *, writes: bool = True) -> tuple[TrainWishes, list[str]]:
+    """The words of `cnntrain train`, and of `cnntrain check`, which writes nothing."""
+    own, overrides = _part(words, ("out",))
+    faults: list[str] = []
+    out = _folder(own["out"], faults) if "out" in own else None
+    dirs = [key for word in overrides if (key := word.partition("=")[0].lstrip("+")) in RUN_DIRS]
+    if out and not writes:
+        faults.append(f"out: check keeps no folder (given {shown(own['out'])}); leave it out")
+    elif out and dirs:
+        faults.append(f"out: is {dirs[0]} in another word (given {shown(own['out'])}); give one of the two")
+    _raise(faults)
+    return TrainWishes(out), overrides
 
 
 def read_compare(words: Sequence[str]) -> tuple[CompareWishes, list[str]]:

@@ -121,6 +121,61 @@ def test_hydra_run_dir_is_taken_exactly_and_never_twice(
     assert "holds a run already" in capsys.readouterr().err
 
 
+def test_out_is_the_run_folder_exactly(calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cli.main(["out=~/a b=c", "seed=3"]) == 0
+    assert cli.main(["out=1_0"]) == cli.main(["hydra.run.dir=~/there"]) == 0
+    assert [given[1] for _, given in calls] == [Path("a b=c"), Path("1_0"), Path("there")]
+    assert calls[0][1][2] == ["seed=3"]
+    (tmp_path / "1_0").mkdir()
+    (tmp_path / "1_0" / "config.yaml").write_text("")
+    assert cli.main(["out=1_0"]) == 9
+
+
+def test_out_is_the_folder_of_all_jobs_of_a_sweep(calls: Calls) -> None:
+    assert cli.main(["-m", "seed=0,1", "out=many"]) == 0
+    assert [given[1] for _, given in calls] == [Path("many/0_digits_lenet5"), Path("many/1_digits_lenet5")]
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("out=x hydra.run.dir=y", "out: is hydra.run.dir in another word (given x); give one of the two"),
+        ("-m seed=0,1 out=x hydra.sweep.dir=y", "out: is hydra.sweep.dir in another word (given x)"),
+        ("out=", "out: must be the name of a folder (given nothing)"),
+        ("hydra.run.dir=", "hydra.run.dir: must be the name of a folder (given nothing)"),
+        ("check out=x", "out: check keeps no folder (given x); leave it out"),
+        ("resume run out=x", "out: a run that goes on stays in its folder (given x); leave it out"),
+        ("run=x", "run: no such key (given x); the folder of a new run is chosen with out=DIR"),
+        ("name=x", "name: no such key (given x); the folder of a new run is chosen with out=DIR, the network with "),
+        ("find-lr", "unknown command 'find-lr'; commands: train, "),
+        ("evaluate", "unknown command 'evaluate'; did you mean 'eval'?"),
+        ("--config-file=my.yaml", "--config-file: no such flag; put options of your own in a folder: --config-dir DIR"),
+        ("--config", "--config: no such flag; put options of your own in a folder: --config-dir DIR"),
+        ("--epochs=5", "--epochs: no such flag; write trainer.epochs=VALUE"),
+        ("--batch-size 5", "--batch-size: no such flag; write data.batch_size=VALUE"),
+        ("--config-name=mine", "--config-name: no mine.yaml in "),
+    ],
+)
+def test_words_of_other_tools_are_answered_by_ours(
+    calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, fault: str
+) -> None:
+    assert cli.main(line.split()) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"cnntrain: error: {fault}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "line", ["out=/dev/null/x", "-m seed=0,1 out=/dev/null/x", "-m seed=0,1 hydra.sweep.dir=/proc/x"]
+)
+def test_a_folder_that_cannot_be_made_answers_6(calls: Calls, capsys: pytest.CaptureFixture[str], line: str) -> None:
+    assert cli.main(line.split()) == 6
+    assert re.fullmatch(r"cnntrain: error: \S+: the folder cannot be made .* with out=DIR\n", capsys.readouterr().err)
+    assert calls == []
+
+
 def test_relative_paths_start_where_the_user_is(calls: Calls, tmp_path: Path) -> None:
     assert cli.main(["hydra.job.chdir=true", "data.root=images"]) == 0
     assert calls[0][1][0].data.root == str(tmp_path / "images")

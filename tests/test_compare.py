@@ -131,7 +131,7 @@ def test_words_compose_what_was_planned_and_names_need_no_quotes() -> None:
         "data=imagefolder",
         "model.args.hidden=[20,10],[3]",
     ]
-    runs = plan(overrides.open_mappings([*words, "model=mlp", "optimizer.lr=choice(1e-5)"]))
+    runs = plan(overrides.for_hydra([*words, "model=mlp", "optimizer.lr=choice(1e-5)"]))
     for run in runs:
         assert config.compose(list(run.words)) == run.settings
         assert overrides.parse([f"hydra.run.dir={run.name}"])[1] == []

@@ -1,12 +1,14 @@
 """Every kind of fault is one line that names the key, the rule and what to do, and all of them come together."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from cnntrain import config
+from cnntrain import comparison, config
 from cnntrain.composer import Composer
 from cnntrain.faults import ConfigErrors
+from cnntrain.overrides import quote
 
 
 def faults(*words: str, config_dir: Path | None = None, multirun: bool = False) -> list[str]:
@@ -142,8 +144,10 @@ def write(folder: Path, path: str, text: str) -> None:
         ("train", "train: neither KEY=VALUE nor a flag; a command "),
         ("=3", "=3: the key is missing; write KEY=VALUE"),
         ("trainer.epochs==3", "trainer.epochs: one = is enough (given ==3); write trainer.epochs=3"),
-        ("data.root=/a/b=c", "data.root: needs quotes (given /a/b=c); write \"data.root='/a/b=c'\""),
-        ("data.root=~/photos", "data.root: needs quotes (given ~/photos); write \"data.root='~/photos'\""),
+        ("model.name=~/nets", "model.name: needs quotes (given ~/nets); write \"model.name='~/nets'\""),
+        ("data.root==/a", "data.root: one = is enough (given ==/a); write data.root=/a"),
+        ("data.root=a,b", "data.root: a comma makes a list (given a,b); write \"data.root='a,b'\""),
+        ("hydra.run.dir=~/a,b", "hydra.run.dir: a comma makes a list (given ~/a,b); write \"hydra.run.dir='~/a,b'\""),
         (
             "augment=[hflip",
             "augment: brackets or commas do not fit (given [hflip); write a list as 'augment=[a,b]', in quotes",
@@ -190,10 +194,45 @@ def test_augmentation_and_loss_keep_their_rules(composer: Composer, line: str, f
     assert found[0].startswith(fault)
 
 
-def test_a_path_that_needs_quotes_is_shown_in_quotes_that_work() -> None:
-    assert faults("data.root=/a b/c=d") == ["data.root: needs quotes (given /a b/c=d); write \"data.root='/a b/c=d'\""]
-    assert config.compose(["data.root='/a b/c=d'"]).data.root == "/a b/c=d"
-    assert config.compose(["data.root=/a b"]).data.root == "/a b"
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/a b",
+        "/a b/c=d",
+        "~/photos",
+        "/it's",
+        "/a(1)",
+        "/a{b}",
+        "/[x]y",
+        "a=b",
+        "2024_01",
+        "007",
+        "1e5",
+        "true",
+        "/ä ö",
+    ],
+)
+def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
+    whole = os.path.abspath(os.path.expanduser(path))
+    assert config.compose([f"data.root={path}"]).data.root == whole
+    assert config.compose([f"data.root={quote(path)}"]).data.root == whole
+    assert config.compose([f"model.weights={path}"]).model.weights == path
+    saved = config.from_plain(config.to_plain(config.compose([])), [f"data.root={path}"])
+    assert saved.data.root == whole
+
+
+def test_a_list_of_paths_is_one_of_paths_as_typed() -> None:
+    runs = comparison.plan(["data.root=~/a b,007,'c,d'", "trainer.epochs=2"])
+    assert [run.settings.data.root for run in runs] == [
+        os.path.expanduser("~/a b"),
+        os.path.abspath("007"),
+        os.path.abspath("c,d"),
+    ]
+
+
+def test_a_word_that_cannot_be_read_is_one_fault() -> None:
+    assert len(faults("model=torchvision", "model.name=~x")) == 1
+    assert len(faults("data=imagefolder", "data.root=[a]")) == 1
 
 
 def test_faults_of_all_kinds_are_told_together() -> None:

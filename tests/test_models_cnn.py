@@ -102,7 +102,7 @@ def test_stride_belongs_to_the_first_convolution_of_a_block():
 
 def test_description_comes_through_the_command_line():
     words = ["data=digits", "model=cnn", "model.args.blocks=[{filters:32,repeat:2,kernel:[3,1]},64]"]
-    args = config.compose(overrides.open_mappings([*words, "model.args.kernel=5"])).model.args
+    args = config.compose(overrides.for_hydra([*words, "model.args.kernel=5"])).model.args
     assert [(block.filters, block.repeat, block.kernel) for block in CnnArgs(**args).layout()] == [
         (32, 2, [3, 1]),
         (64, 1, 5),

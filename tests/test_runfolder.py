@@ -81,7 +81,7 @@ def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_name_too_long_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FileSystemError, match=r"File name too long.*shorter name with hydra.run.dir=DIR"):
+    with pytest.raises(FileSystemError, match=r"File name too long.*shorter name with out=DIR"):
         runfolder.reserve(tmp_path / ("x" * 300))
 
 
