@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -14,6 +15,8 @@ from cnntrain.errors import Interrupted
 
 # Wrappers such as `make` pass a Ctrl-C on that the terminal has sent to us as well: two in a moment are one.
 _SAME_PRESS_SECONDS = 0.25
+# SIGUSR1 is batch systems' early warning, SIGHUP a terminal that was closed: both count as SIGTERM.
+CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 STOPPING = "stopping after this step; press Ctrl-C again to quit at once"
 
 
@@ -27,7 +30,7 @@ class StopFlag(Protocol):
 
 
 class Stop:
-    """Whether the end was asked for, and by which signal; SIGUSR1 (batch systems' early warning) counts as SIGTERM."""
+    """Whether the end was asked for, and by which signal: SIGINT, or SIGTERM for all others."""
 
     def __init__(self, note: Callable[[str], bool] | None = None) -> None:
         self.signum: int | None = None
@@ -56,7 +59,7 @@ def _say(line: str) -> None:
 
 @contextlib.contextmanager
 def handle_signals(note: Callable[[str], bool] | None = None) -> Iterator[Stop]:
-    """Catch SIGINT, SIGTERM and SIGUSR1 inside the `with` block; poll `requested` at each step and evaluation batch.
+    """Catch the signals that ask for an end inside the `with` block; poll `requested` at each step and each batch.
 
     `note` shows the line where a progress bar owns the terminal, and answers whether it did; else stderr has it.
     A second Ctrl-C raises KeyboardInterrupt at once. A signal that the parent had ignored (nohup) stays ignored.
@@ -72,16 +75,32 @@ def handle_signals(note: Callable[[str], bool] | None = None) -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def caught(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handler` have SIGINT, SIGTERM and SIGUSR1 inside the `with` block; what is ignored (nohup) stays ignored."""
+    """Let `handler` have the signals of CAUGHT inside the `with` block; one that is ignored (nohup) stays ignored."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGHUP:
+            _leave_terminal()
+        handler(signum, frame)
+
     before = {}
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for signum in CAUGHT:
             if signal.getsignal(signum) is not signal.SIG_IGN:
-                before[signum] = signal.signal(signum, handler)
+                before[signum] = signal.signal(signum, handle)
         yield
     finally:
         for signum, earlier in before.items():
             signal.signal(signum, signal.SIG_DFL if earlier is None else earlier)
+
+
+def _leave_terminal() -> None:
+    """Let what is still said go nowhere, where the terminal is gone: writing there would fail, and end the run."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for handle in (1, 2):
+        with contextlib.suppress(OSError):  # closed before
+            if stat.S_ISCHR(os.fstat(handle).st_mode) and not os.isatty(handle):
+                os.dup2(null, handle)
+    os.close(null)
 
 
 def asked_for(stop: StopFlag) -> int:

@@ -21,7 +21,8 @@ time.sleep(20)  # the signal ends it at once; without one the test fails by this
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "signum"), [("SIGTERM", 143, 15), ("SIGUSR1", 143, 15), ("SIGINT", 130, 2), ("SIGTERM", 0, 15)]
+    ("name", "code", "signum"),
+    [("SIGTERM", 143, 15), ("SIGUSR1", 143, 15), ("SIGHUP", 143, 15), ("SIGINT", 130, 2), ("SIGTERM", 0, 15)],
 )
 def test_signals_reach_the_run_in_hand(
     name: str, code: int, signum: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -311,8 +313,8 @@ def test_a_network_of_ones_own_trains_but_is_not_followed_out_of_a_run(here, cap
     assert run("eval", "run", name) == 0
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_tells_how_to_go_on(here, signum, capsys, monkeypatch):
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)])
+def test_a_signal_saves_and_tells_how_to_go_on(here, signum, code, capsys, monkeypatch):
     step = loop.train_step
 
     def signalled(run, task, *rest):
@@ -321,7 +323,7 @@ def test_a_signal_saves_and_tells_how_to_go_on(here, signum, capsys, monkeypatch
             signal.raise_signal(signum)
 
     monkeypatch.setattr(loop, "train_step", signalled)
-    assert run(*QUICK, "hydra.run.dir=run") == 128 + signum
+    assert run(*QUICK, "hydra.run.dir=run") == code
     assert "go on with cnntrain resume run" in capsys.readouterr().err
     assert results("run")["status"] == "interrupted"
     assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] == 4
@@ -334,6 +336,23 @@ def test_bf16_and_compiled_checkpoints_have_plain_names(here):
     state = checkpoint.load(here / "run/checkpoints/best")
     assert all(value.dtype == torch.float32 for value in state["model"].values())
     assert not any(name.startswith(("_orig_mod", "module")) for name in state["model"])
+
+
+@pytest.mark.slow
+def test_a_run_whose_terminal_is_closed_saves_and_ends_with_143(here):
+    child, terminal = pty.fork()
+    if child == 0:
+        words = [*QUICK, "trainer.epochs=1000", "trainer.save_every=100000", "hydra.run.dir=run"]
+        os.execv(sys.executable, [sys.executable, "-m", "cnntrain", *words])
+    rescue = threading.Timer(120, os.kill, (child, signal.SIGKILL))
+    rescue.start()
+    while not Path("run/checkpoints/previous").exists():
+        if select.select([terminal], [], [], 0.01)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 143
+    rescue.cancel()
+    assert results("run")["status"] == "interrupted"
 
 
 @pytest.mark.slow

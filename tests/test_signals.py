@@ -8,21 +8,19 @@ import pytest
 from cnntrain import signals
 from cnntrain.signals import handle_signals
 
-ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"), [("SIGINT", signal.SIGINT), ("SIGTERM", signal.SIGTERM), ("SIGUSR1", signal.SIGTERM)]
+    ("sent", "told"), [("SIGINT", "SIGINT"), ("SIGTERM", "SIGTERM"), ("SIGUSR1", "SIGTERM"), ("SIGHUP", "SIGTERM")]
 )
-def test_a_signal_raises_the_flag_and_prints_one_line(
-    sent: str, told: signal.Signals, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_signal_raises_the_flag_and_prints_one_line(sent: str, told: str, capfd: pytest.CaptureFixture[str]) -> None:
     with handle_signals() as stop:
         assert not stop.requested
         assert stop.signum is None
         signal.raise_signal(signal.Signals[sent])
         assert stop.requested
-        assert stop.signum == told
+        assert stop.signum == signal.Signals[told]
     out, err = capfd.readouterr()
     assert out == ""
     assert err == "stopping after this step; press Ctrl-C again to quit at once\n"
@@ -61,14 +59,15 @@ def test_the_old_handlers_come_back_also_after_an_error() -> None:
     assert [signal.getsignal(signum) for signum in ALL] == before
 
 
-def test_an_ignored_signal_stays_ignored() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+@pytest.mark.parametrize("ignored", [signal.SIGINT, signal.SIGHUP])
+def test_an_ignored_signal_stays_ignored(ignored: signal.Signals) -> None:
+    before = signal.signal(ignored, signal.SIG_IGN)
     try:
         with handle_signals() as stop:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(ignored)
             assert not stop.requested
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(ignored, before)
 
 
 def test_outside_the_main_thread_nothing_is_caught_and_nothing_breaks() -> None:

@@ -37,7 +37,7 @@ class Relay:
     """Starts commands and passes signals on to the one in hand, which decides how it ends.
 
     Attributes:
-        signum: the signal that asked for the end (SIGUSR1, batch systems' early warning, counts as SIGTERM), or None.
+        signum: the signal that asked for the end (SIGINT, or SIGTERM for all others), or None.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Relay:
 
 @contextlib.contextmanager
 def relay() -> Iterator[Relay]:
-    """Catch SIGINT, SIGTERM and SIGUSR1 inside the `with` block; one that the parent ignores (nohup) stays ignored."""
+    """Catch the signals that ask for an end inside the `with` block; one that is ignored (nohup) stays ignored."""
     passing = Relay()
     with caught(passing._handle):
         yield passing
