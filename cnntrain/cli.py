@@ -73,7 +73,7 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
         return words[0], words[1:]
     from cnntrain.faults import nearest
 
-    close = nearest(words[0], COMMANDS)
+    close = nearest(words[0], COMMANDS, cutoff=0.7)
     advice = f"did you mean '{close}'?" if close else f"commands: {', '.join(COMMANDS)}"
     raise ConfigError(f"unknown command '{words[0]}'; {advice}")
 

@@ -106,7 +106,7 @@ def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) 
     return types.MappingProxyType(found)
 
 
-def nearest(word: str, right: Iterable[str], cutoff: float = 0.7) -> str | None:
+def nearest(word: str, right: Iterable[str], cutoff: float = 0.65) -> str | None:
     """The most similar right spelling, or one that the word goes on from (evaluate: eval); None if none is close."""
     known = list(right)
     close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)

@@ -149,6 +149,7 @@ def test_out_is_the_folder_of_all_jobs_of_a_sweep(calls: Calls) -> None:
         ("run=x", "run: no such key (given x); the folder of a new run is chosen with out=DIR"),
         ("name=x", "name: no such key (given x); the folder of a new run is chosen with out=DIR, the network with "),
         ("find-lr", "unknown command 'find-lr'; commands: train, "),
+        ("fit", "unknown command 'fit'; commands: train, "),
         ("evaluate", "unknown command 'evaluate'; did you mean 'eval'?"),
         ("--config-file=my.yaml", "--config-file: no such flag; put options of your own in a folder: --config-dir DIR"),
         ("--config", "--config: no such flag; put options of your own in a folder: --config-dir DIR"),
