@@ -18,7 +18,6 @@ import os
 import platform
 import shlex
 import socket
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cnntrain
+from cnntrain import git
 from cnntrain.errors import CheckpointError, ConfigError, RunFolderError
 from cnntrain.files import RUN_DIR, file_system_error, write_atomic
 
@@ -288,20 +288,4 @@ def _environment() -> dict[str, Any]:
 def _git_state() -> dict[str, Any] | None:
     """Commit of the current folder's repository, else of the checkout that cnntrain runs from, else None."""
     checkout = Path(cnntrain.__file__).resolve().parent.parent
-    for folder in [Path.cwd(), *([checkout] if (checkout / ".git").exists() else [])]:
-        commit = _git(folder, "rev-parse", "HEAD")
-        if commit:
-            changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-            return {"folder": str(folder), "commit": commit, "dirty": None if changes is None else bool(changes)}
-    return None
-
-
-def _git(folder: Path, *words: str) -> str | None:
-    # No fsmonitor: a repository's own settings must not start programs because a run was started in it.
-    command = ["git", "-C", str(folder), "-c", "core.fsmonitor=false", *words]
-    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=5, env=environment, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return git.state(Path.cwd()) or (git.state(checkout) if (checkout / ".git").exists() else None)
