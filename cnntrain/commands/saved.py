@@ -7,9 +7,10 @@ from typing import Any
 
 from cnntrain import checkpoint, config
 from cnntrain.commands.setup import Job, build_job
+from cnntrain.data import Data
 from cnntrain.data.files import data_without_images
 from cnntrain.data.view import EVAL_SHARE
-from cnntrain.errors import ConfigError, UnsafeError
+from cnntrain.errors import CheckpointError, ConfigError, UnsafeError
 from cnntrain.report import Report
 from cnntrain.run import load_weights
 from cnntrain.settings import Settings
@@ -42,9 +43,42 @@ def load_job(
     data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
     job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"], data=data)
     if about["data_fingerprint"] != job.data.fingerprint:
-        report.warn("these images are not those of the run: its validation part may now hold images trained on")
+        _warn_of_other_images(about.get("marks", {}), job.data, report)
     load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
     return folder, state, job
+
+
+def _warn_of_other_images(known: dict[str, str], data: Data, report: Report) -> None:
+    """Say what scores on other images are worth; where only the training images have changed, they are what they were.
+
+    Args:
+        known: the marks of the run's own images.
+    """
+    if data.val and "val" not in data.marks:
+        report.warn("these images are not those of the run: its validation part may now hold images trained on")
+    elif not known or any(known.get(name) != data.marks.get(name) for name in ("val", "test")):
+        report.warn("these images are not those of the run")
+
+
+def changed_splits(about: dict[str, Any], data: Data) -> list[str]:
+    """Of a run that goes on, the splits whose images have changed since: at most train and test.
+
+    Raises:
+        CheckpointError: the images that choose the best epoch are not what they were, or have been trained on.
+    """
+    if about["data_fingerprint"] == data.fingerprint:
+        return []
+    known, now = about.get("marks", {}), data.marks
+    what = "data.root: the images are not those that the run was started on"
+    if data.val and "val" not in now:
+        reason = f"{what}, and validation would meet images that were trained on"
+    elif now and not known:
+        reason = f"{what}, and its checkpoint does not tell whether those of validation still are"
+    elif known.get("val") != now.get("val"):
+        reason = f"{what}, and the best epoch was chosen on other validation images"
+    else:
+        return [name for name in ("train", "test") if known.get(name) != now.get(name)] or ["train", "test"]
+    raise CheckpointError(f"{reason}; restore them, or start a new run")
 
 
 # What the validation images depend on, where they come out of the training images.
@@ -73,6 +107,8 @@ def with_preprocessing(settings: Settings, about: dict[str, Any], differences: S
     known["interpolation"] = Interpolation(about.get("interpolation", "bilinear"))  # all that older checkpoints knew
     known["crop"] = about.get("crop", EVAL_SHARE)
     given = {key for key in known if getattr(settings.data, key) is not None or f"data.{key}" in changed}
+    if "data.channels" in changed:
+        given |= {"mean", "std"}
     kept = {key: value for key, value in known.items() if key not in given}
     return replace(settings, data=replace(settings.data, **kept))
 

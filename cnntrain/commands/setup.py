@@ -153,6 +153,7 @@ class Job:
             "interpolation": data.interpolation.value,
             "crop": data.crop,
             "data_fingerprint": data.fingerprint,
+            "marks": dict(data.marks),
         }
 
 

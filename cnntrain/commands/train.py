@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cnntrain import checkpoint, config, distributed, loop, runfolder, signals, take_seconds
 from cnntrain import device as machine
-from cnntrain.commands.saved import with_preprocessing
+from cnntrain.commands.saved import changed_splits, with_preprocessing
 from cnntrain.commands.score import list_bad_images, score
 from cnntrain.commands.setup import Job, build_job, build_run
 from cnntrain.commands.show import flat_scores, next_commands, show_audit, show_header, show_samples
@@ -123,8 +123,8 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
     settings, folder, start = order.settings, order.folder, order.start
     state = start.state if start else None
     followed = settings
-    if start and state and (settings.model.pretrained or settings.model.weights):
-        followed = with_preprocessing(settings, state["about"], start.differences)  # the weights may be gone by now
+    if start and state:  # weights to start from may be gone by now, and the training images may be others
+        followed = with_preprocessing(settings, state["about"], start.differences)
     with world.in_turn():  # weights are fetched by one process, and before the images are read
         weights = None if state else read_weights(settings.model, report.say)
     job = build_job(followed, report.say, world=world)
@@ -246,14 +246,14 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
             f"data.root: the run knows the classes {shorten(about['classes'])}, the data has "
             f"{shorten(job.data.classes)}; resume with the data that the run was started on"
         )
-    if about["data_fingerprint"] != job.data.fingerprint:
-        raise CheckpointError(
-            "data.root: the images are not those that the run was started on, and validation would meet images that "
-            "were trained on; restore them, or start a new run"
+    if changed := changed_splits(about, job.data):
+        splits = " and ".join(changed)
+        report.warn(
+            f"data.root: the images of {splits} are not those that the run was started on; it goes on with them"
         )
     run.restore(start.state, retuned=any(line.startswith(LEARNING) for line in start.differences))
     progress = run.progress
-    if any(line.startswith(step_borders(job)) for line in start.differences):
+    if "train" in changed or any(line.startswith(step_borders(job)) for line in start.differences):
         if progress.batch:
             report.warn(f"epoch {progress.epoch + 1} starts anew, as the images of its steps have changed")
         progress.batch, progress.step_offset = 0, progress.step - task.plan.first_step(progress.epoch)

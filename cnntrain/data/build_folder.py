@@ -92,7 +92,14 @@ def image_folder(request: Request) -> Data:
         fingerprint=mark,
         notes=request.notes,
         warnings=request.warnings,
+        marks=_marks(scanned, settings.folds),
     )
+
+
+def _marks(scanned: dict[str, FolderSplit], folds: int | None) -> dict[str, str]:
+    """See Data.marks."""
+    from_train = folds is not None and "train" in scanned
+    return {name: fingerprint({name: part}) for name, part in scanned.items() if not (name == "val" and from_train)}
 
 
 def _note_layout(layout: Layout, request: Request) -> None:
