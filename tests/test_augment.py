@@ -11,6 +11,7 @@ import torchvision.transforms.v2.functional as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cnntrain.augment import Moment, build_augment, build_normalise, geometry
+from cnntrain.data.view import View
 from cnntrain.errors import ConfigError
 from cnntrain.settings.augment import AugmentSettings, ProgressiveSettings
 from cnntrain.settings.pieces import OwnSettings, PadCropSettings, ResizedCropSettings
@@ -93,6 +94,29 @@ def test_resized_boxes_equal_torchvisions_resized_crop_within_one_grey_level():
     for image, box, mine in zip(images, boxes.tolist(), result, strict=True):
         expected = reference.resized_crop(image.float(), *box, [16, 16], antialias=False)
         assert (mine - expected).abs().max() <= 0.51
+
+
+@pytest.mark.parametrize("shrink", [geometry.shrink_boxes, geometry.shrink_by_products])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_boxes_that_shrink_equal_torchvisions_resized_crop_with_antialias(shrink, layout):
+    images = pictures(32, 3, 40, 48).contiguous(memory_format=layout)
+    boxes = geometry.crop_boxes(32, 40, 48, [0.02, 1.0], [0.75, 4 / 3], draw())
+    result = shrink(images, boxes, 16)
+    assert result.dtype == torch.uint8
+    assert result.is_contiguous(memory_format=layout)
+    for image, box, mine in zip(images, boxes.tolist(), result, strict=True):
+        expected = reference.resized_crop(image.float().contiguous(), *box, [16, 16], antialias=True)
+        assert (mine - expected).abs().max() <= 1
+
+
+def test_crops_of_growing_images_shrink_with_antialias_and_those_of_the_full_size_stay_as_they_were():
+    images = pictures(64, 1, 32, 32)
+    scale, ratio = [0.2, 1.0], [0.75, 4 / 3]
+    for size, method in ((16, geometry.shrink_boxes), (28, geometry.resize_boxes), (32, geometry.resize_boxes)):
+        boxes = geometry.crop_boxes(64, 32, 32, scale, ratio, draw())
+        assert torch.equal(geometry.resized_crop(images, size, scale, ratio, draw()), method(images, boxes, size))
+    for size in range(4, 300):  # images that lie in memory with the room around them
+        assert geometry.ROOM * View(size).short <= size + 0.5
 
 
 def test_random_boxes_are_spread_as_torchvisions():
@@ -234,8 +258,11 @@ def test_all_pieces_together_keep_the_order_of_the_stages():
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_nothing_waits_for_the_device():
+def test_nothing_waits_for_the_device(monkeypatch):
     """Fake tensors have no values: whatever asks for one fails."""
+    monkeypatch.setattr(
+        geometry, "shrink_boxes", geometry.shrink_by_products
+    )  # as off the CPU, which waits for nothing
     for settings in (ALL, AugmentSettings(pad_crop=PadCropSettings(), progressive=GROWING)):
         build(settings, size=8)(pictures(8), moment(count=8, size=8))  # works out the magnitudes for this size
         when = moment(count=8, size=8)

@@ -102,3 +102,16 @@ def test_one_image_alone_and_in_parts_is_moved_as_in_its_batch(interpolation, mo
         monkeypatch.setattr(planes, "PART", 3 * 3 * 9 * 13)
         assert torch.equal(affine(batch, matrices, interpolation=interpolation, fill=0.0), expected)
         monkeypatch.undo()
+
+
+@pytest.mark.parametrize("interpolation", [Interpolation.nearest, Interpolation.bilinear])
+def test_torchvisions_default_fill_differs_from_0_at_the_edge_of_a_bilinear_turn_alone(interpolation):
+    mode = InterpolationMode(interpolation.value)
+    white = torch.full((1, 1, 64, 64), 255, dtype=torch.uint8)
+    default, zero = (reference.rotate(white, 17.0, mode, fill=fill).int() for fill in (None, 0))
+    differs = (default - zero).abs()
+    if interpolation is Interpolation.nearest:
+        assert not differs.any()
+    else:
+        assert 60 < differs.max() <= 64
+        assert differs.count_nonzero() < 0.04 * differs.numel()

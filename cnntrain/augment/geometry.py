@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnntrain.augment.moment import Moment
+from cnntrain.augment.planes import floats, laid_out_like
 from cnntrain.augment.rows import as_images, as_rows, windows
 from cnntrain.device import mix_seed
 
+ROOM = 0.875  # the part of images that validation sees, and that crops of the full size can count on
 ALTERNATE = -7  # part of the seed that keeps these draws apart from all others
 
 
@@ -154,8 +156,9 @@ def resized_crop(
 ) -> Tensor:
     """Cut a random box out of each image and resize it to (size, size), bilinear (arXiv 1409.4842, section 6).
 
-    There is no antialias filter: a box is at most 1 / 0.875 times as large as the result here, where it would change
-    next to nothing.
+    With antialias in the epochs of smaller images, where their size grows over time. Without it else: a box is then at
+    most 1 / 0.875 times as large as the result, and the filter would change photos by 0.1 levels on average, by 16 at
+    most (measured from 146 to 128 pixels and from 256 to 224).
 
     Args:
         images: uint8 (N, C, H, W).
@@ -166,7 +169,8 @@ def resized_crop(
         uint8 (N, C, size, size).
     """
     boxes = crop_boxes(len(images), images.shape[2], images.shape[3], scale, ratio, generator)
-    return resize_boxes(images, boxes, size)
+    shrinks = ROOM * max(images.shape[2:]) > size + 0.5
+    return (shrink_boxes if shrinks else resize_boxes)(images, boxes, size)
 
 
 def resize_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -177,6 +181,42 @@ def resize_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     grid = torch.stack([columns.unsqueeze(1).expand(-1, size, -1), rows.unsqueeze(2).expand(-1, -1, size)], dim=3)
     resized = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return resized.round_().to(torch.uint8)
+
+
+def shrink_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """`resize_boxes` with antialias, within one level of torchvision's resized_crop.
+
+    Measured on one core: 65 us an image from 256 to 112 pixels (resize_boxes: 530, the products 1,670), and 20 to 50 us
+    from 32 to 16 (resize_boxes: 3).
+    """
+    if images.device.type == "cpu":  # the one device with a kernel for uint8, and where reading the boxes costs nothing
+        layout = torch.contiguous_format if images.is_contiguous() else torch.channels_last
+        result = images.new_empty((*images.shape[:2], size, size)).contiguous(memory_format=layout)
+        for index, (top, left, tall, wide) in enumerate(boxes.tolist()):
+            part = images[index : index + 1, :, top : top + tall, left : left + wide]
+            result[index : index + 1] = resize(part, size)
+        return result
+    return shrink_by_products(images, boxes, size)
+
+
+def shrink_by_products(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """`shrink_boxes` without waiting for the device: two products of matrices for each image, for rows and columns."""
+    top, left, tall, wide = boxes.float().unbind(1)
+    rows = _shares(top, tall, size, images.shape[2])
+    columns = _shares(left, wide, size, images.shape[3])
+    half = floats(images).flatten(1, 2).bmm(columns.transpose(1, 2)).unflatten(1, images.shape[1:3])
+    return laid_out_like(images, (rows.unsqueeze(1) @ half).round_().to(torch.uint8))
+
+
+def _shares(first: Tensor, length: Tensor, size: int, pixels: int) -> Tensor:
+    """How much each pixel along one side gives to each of the result's, (N, size, pixels): a triangle."""
+    scale = (length / size).view(-1, 1, 1)
+    first, length = first.view(-1, 1, 1), length.view(-1, 1, 1)
+    places = torch.arange(pixels, device=first.device) + 0.5
+    centres = first + (torch.arange(size, device=first.device).unsqueeze(1) + 0.5) * scale
+    inside = (places > first) & (places < first + length)
+    shares = (1 - (places - centres).abs() / scale.clamp_min(1)).clamp_min(0) * inside
+    return shares / shares.sum(2, keepdim=True)
 
 
 def _grid_line(first: Tensor, length: Tensor, size: int, pixels: int) -> Tensor:

@@ -63,7 +63,11 @@ class HflipSettings(FlipSettings):
 
 @dataclass
 class AffineSettings:
-    """Rotation, translation, scale and shear in one gather, drawn as by torchvision's RandomAffine."""
+    """Rotation, translation, scale and shear in one gather, drawn as by torchvision's RandomAffine.
+
+    The pixels are torchvision's with the same number as `fill`. Its default, None, is black too, and equal with
+    interpolation=nearest; bilinear it blends the pixels at the edge with black once, and fill=0 does so twice.
+    """
 
     degrees: float = number(0.0, ge=0, le=180)  # rotation within -degrees..degrees
     translate: float = number(0.0, ge=0, le=1)  # shift of either axis within this part of the side
