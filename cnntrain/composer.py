@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain import faults, overrides
 from cnntrain.faults import VARIANTS, ConfigErrors
+from cnntrain.inherit import inherit_recipes
 from cnntrain.settings import Settings
 
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
@@ -81,6 +82,7 @@ class Composer:
             if override.key_or_group == "hydra.searchpath" and isinstance(value, list):
                 folders = [str(folder) for folder in value] + folders
         self.search = [f"hydra.searchpath=[{','.join(map(overrides.quote, folders))}]"] if folders else []
+        inherit_recipes(folders, self.options)
 
     def _compose(self, choices: list[str]) -> DictConfig:
         return self.loader.load_configuration(self.config_name, [*choices, *self.search], run_mode=RunMode.RUN)
@@ -130,7 +132,8 @@ class Composer:
         if lost := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
             if lost[2].startswith("for_"):
                 data = lost[2].removeprefix("for_")
-                return [f"{lost[1]}: data={data} brings none; choose one, such as model=resnet18"]
+                advice = "choose one, such as model=resnet18, or let its file begin with defaults: [imagefolder]"
+                return [f"{lost[1]}: data={data} brings none; {advice}"]
             source = "" if choice.partition("=")[2] == lost[2] else f"{choice}: "
             return [source + faults.unknown_option(lost[1], lost[2], self.options(lost[1]))]
         if file is None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import cnntrain
-from cnntrain import cli, config
+from cnntrain import cli, comparison, config
 from cnntrain.errors import DataError, Interrupted, NonFiniteError
 
 Calls = list[tuple[str, tuple[Any, ...]]]
@@ -257,6 +257,25 @@ def test_options_of_ones_own_are_found(calls: Calls, tmp_path: Path) -> None:
     assert cli.main(["--config-dir", "own", "experiment=mine"]) == 0
     assert cli.main(["experiment=mine", "hydra.searchpath=[file://own]"]) == 0
     assert [given[0].seed for _, given in calls] == [77, 77]
+
+
+def test_a_data_file_of_ones_own_inherits_its_recipe_in_every_command(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "own" / "data").mkdir(parents=True)
+    (tmp_path / "own" / "data" / "flowers.yaml").write_text("defaults: [imagefolder]\nroot: photos\n")
+    (tmp_path / "photos").mkdir()
+    for line in ("", "check ", "preview ", "-m "):
+        assert cli.main([*line.split(), "--config-dir", "own", "data=flowers"]) == 0
+    runs = comparison.plan(["data=flowers", "seed=0,1"], "own")
+    found = [given[0] for _, given in calls] + [run.settings for run in runs]
+    assert len(found) == 6
+    for settings in found:
+        assert (settings.model.name, settings.schedule.name, settings.trainer.epochs) == ("resnet18", "cosine", 20)
+        assert settings.augment.pieces == ["resized_crop", "hflip"]
+    capsys.readouterr()
+    assert cli.main(["--config-dir", "own", "data=flowers", "--cfg", "job"]) == 0
+    assert "name: cosine" in capsys.readouterr().out
 
 
 def test_new_arguments_of_a_network_need_no_plus(calls: Calls) -> None:

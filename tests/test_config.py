@@ -134,22 +134,50 @@ def test_an_experiment_may_choose_groups(tmp_path: Path) -> None:
     assert pieces(settings) == {"hflip", "vflip"}
 
 
-def test_a_data_set_of_ones_own_needs_no_recipe(tmp_path: Path) -> None:
-    write(tmp_path, "data/flowers.yaml", "name: imagefolder\nroot: /flowers\nbatch_size: 9\n")
-    with pytest.raises(ConfigErrors, match="model: data=flowers brings none; choose one, such as model=resnet18"):
-        compose("data=flowers", tmp_path)
-    settings = compose("data=flowers model=resnet18", tmp_path)
-    assert (settings.data.name, settings.data.root, settings.data.batch_size) == ("imagefolder", "/flowers", 9)
-    assert type(settings.schedule) is SCHEDULES["constant"]
-    assert pieces(settings) == set()
-    assert numbers(settings.optimizer) == written("optimizer/sgd.yaml")
+@pytest.mark.parametrize("text", ["defaults: [imagefolder]\n", "defaults: [/data/imagefolder@_here_, _self_]\n"])
+@pytest.mark.parametrize("line", ["", "optimizer=adamw", "finetune=C", "augment=mixup schedule=step", "~augment"])
+def test_a_data_file_inherits_the_recipes_of_what_it_derives_from(tmp_path: Path, text: str, line: str) -> None:
+    write(tmp_path, "data/flowers.yaml", text + "root: /photos\n")
+    assert compose(f"data=flowers {line}", tmp_path) == compose(f"data=imagefolder {line}")
+
+
+def test_a_data_file_says_by_its_name_too_what_it_derives_from(tmp_path: Path) -> None:
+    write(tmp_path, "data/flowers.yaml", "name: imagefolder\nroot: /photos\n")
+    assert compose("data=flowers", tmp_path) == compose("data=imagefolder")
+
+
+def test_a_data_file_may_derive_from_another_of_the_users(tmp_path: Path) -> None:
+    write(tmp_path, "data/flowers.yaml", "defaults: [imagefolder]\nroot: /photos\n")
+    write(tmp_path, "data/roses.yaml", "defaults: [flowers]\nroot: /photos/roses\n")
+    write(tmp_path, "model/for_flowers.yaml", "defaults: [mlp]\n")
+    roses = compose("data=roses", tmp_path)
+    assert (roses.data.root, roses.model.name) == ("/photos/roses", "mlp")
+    assert roses.schedule == compose("data=imagefolder").schedule
+
+
+def test_what_a_data_file_and_its_own_recipes_say_wins_over_what_is_inherited(tmp_path: Path) -> None:
+    write(tmp_path, "data/flowers.yaml", "defaults: [imagefolder]\nroot: /flowers\nbatch_size: 9\n")
+    for line in ("", "finetune=B"):
+        assert compose(f"data=flowers {line}", tmp_path).data.batch_size == 9
+    assert compose("data=flowers data.batch_size=8", tmp_path).data.batch_size == 8
     write(tmp_path, "recipe/flowers.yaml", "# @package _global_\ntrainer: {epochs: 3}\n")
     write(tmp_path, "augment/for_flowers.yaml", "defaults: [vflip]\n")
-    write(tmp_path, "model/for_flowers.yaml", "defaults: [mlp]\n")
+    write(tmp_path, "schedule/for_flowers.yaml", "defaults: [step]\n")
+    write(tmp_path, "recipe/sgd_flowers.yaml", "lr: 0.5\n")
     settings = compose("data=flowers", tmp_path)
-    assert settings.model.name == "mlp"
-    assert settings.trainer.epochs == 3
+    assert (settings.model.name, settings.trainer.epochs, settings.optimizer.lr) == ("resnet18", 3, 0.5)
     assert pieces(settings) == {"vflip"}
+    assert type(settings.schedule) is SCHEDULES["step"]
+
+
+def test_a_folder_of_options_inherits_nothing_from_the_one_before(tmp_path: Path) -> None:
+    write(tmp_path / "a", "data/flowers.yaml", "defaults: [imagefolder]\nroot: /flowers\n")
+    write(tmp_path / "b", "data/flowers.yaml", "name: roses\nroot: /flowers\n")
+    compose("data=flowers", tmp_path / "a")
+    with pytest.raises(ConfigErrors, match=r"data=flowers brings none; .* or let its file begin with defaults: \["):
+        compose("data=flowers", tmp_path / "b")
+    settings = compose(f"data=flowers hydra.searchpath=[{tmp_path}/a]")
+    assert settings.trainer.epochs == compose("data=imagefolder").trainer.epochs
 
 
 def test_trainer_files_hold_hardware_only() -> None:
