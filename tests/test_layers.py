@@ -10,9 +10,10 @@ PACKAGE = Path(__file__).parent.parent / "cnntrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "__version__", "take_seconds"},
-    {"settings", "guard", "files", "paths", "manual"},
+    {"settings", "files", "paths", "manual"},
     {
         "faults",
+        "guard",
         "overrides",
         "comparison",
         "composer",
