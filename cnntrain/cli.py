@@ -8,21 +8,20 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnntrain import __version__
 from cnntrain.distributed import World, tells
 from cnntrain.errors import CnntrainError, ConfigError
-from cnntrain.guard import INTERRUPTED, guard
+from cnntrain.guard import guard
+from cnntrain.launch import Work, call_hydra
 from cnntrain.manual import COMMANDS, HELP
 from cnntrain.paths import conf_dir, expanded, need_image_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-TERMINATED = 143
 # command -> module of commands/
 SAVED_RUN = {"resume": "resume", "eval": "evaluate", "predict": "predict", "explain": "explain"}
 SHARED = ("train", "resume")  # what several processes can do together
@@ -196,7 +195,7 @@ def _check(settings: Any, folder: Path, overrides: list[str]) -> Any:
     return _load("check")(settings)
 
 
-def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]) -> int:
+def _hydra_command(words: list[str], work: Work) -> int:
     """Find all faults of the line, make the run folder, then let Hydra run the job or the jobs."""
     from cnntrain import config
     from cnntrain.overrides import for_hydra, quote, read_flags
@@ -204,7 +203,7 @@ def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]
 
     flags, overrides, asked = read_flags(words)
     if asked.hydra_help:
-        return _call_hydra(flags, [], work)
+        return call_hydra(flags, [], work)
     wishes, overrides = read_train(overrides, writes=work is not _check)
     overrides = for_hydra(overrides)
     shows = bool(asked.cfg or asked.info)
@@ -216,7 +215,7 @@ def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]
         complete=not shows,
     )
     if shows:
-        return _call_hydra(flags, overrides, work)
+        return call_hydra(flags, overrides, work)
     many = asked.multirun or config.is_multirun(tree)
     if many and World.here().size > 1:
         raise ConfigError("hydra.mode: several processes train one network (given MULTIRUN); start one run at a time")
@@ -228,7 +227,8 @@ def _hydra_command(words: list[str], work: Callable[[Any, Path, list[str]], Any]
         else:
             folder = _make_folder(tree, overrides, many, wishes.out)
         place = f"hydra.{'sweep' if many else 'run'}.dir={quote(str(folder))}"
-        return _call_hydra(flags, [*overrides, place], work)
+        words = [*overrides, place]
+        return call_hydra(flags, words, work, sweep_folder=folder if many else None, keeps=work is not _check)
 
 
 def _make_folder(tree: "DictConfig", overrides: list[str], many: bool, out: Path | None) -> Path:
@@ -244,59 +244,6 @@ def _make_folder(tree: "DictConfig", overrides: list[str], many: bool, out: Path
     if not out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         return runfolder.reserve(folder)
     return runfolder.claim(folder)  # the jobs of a sweep look after their own folders as well
-
-
-def _call_hydra(flags: list[str], overrides: list[str], work: Callable[[Any, Path, list[str]], Any]) -> int:
-    import hydra
-
-    from cnntrain import config
-
-    typed, codes = sys.argv, []
-
-    def job(tree: "DictConfig") -> float | None:
-        sys.argv = typed  # Hydra has read its own line; commands note what the user typed
-        code, score = _job(tree, work)
-        codes.append(code)
-        if code in (INTERRUPTED, TERMINATED):
-            sys.exit(code)  # the user wants all of a sweep to end
-        return score
-
-    config.register()
-    entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)
-    sys.argv = ["cnntrain", *flags, *overrides]
-    try:
-        entry()
-    except SystemExit as end:
-        codes.append(end.code if isinstance(end.code, int) else 1)
-    finally:
-        sys.argv = typed
-    return next((code for code in codes if code), 0)
-
-
-def _job(tree: "DictConfig", work: Callable[[Any, Path, list[str]], Any]) -> tuple[int, float | None]:
-    """One job: its exit code, and the validation accuracy, which a sweeper may want to improve."""
-    from hydra.core.hydra_config import HydraConfig
-    from hydra.types import RunMode
-
-    from cnntrain import config
-
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    with contextlib.suppress(ValueError):
-        folder = folder.relative_to(Path.cwd())
-    results: list[Any] = []
-    overrides = list(hydra_config.overrides.task)
-    if hydra_config.mode == RunMode.MULTIRUN:
-        print(f"job {hydra_config.job.num}: {' '.join(overrides)}", flush=True)
-    cwd = hydra_config.runtime.cwd  # of the user; hydra.job.chdir may have changed ours
-    code = guarded(
-        lambda: results.append(work(config.settle(tree, cwd), folder, overrides)),
-        lambda: folder if World.here().is_first else None,
-    )
-    with contextlib.suppress(OSError):
-        folder.rmdir()  # only an empty one, of a job that failed before its first file
-    validation = results[0].get("val") if results and isinstance(results[0], dict) else None
-    return code, validation["top1"] if validation else None
 
 
 # --- completion ------------------------------------------------------------------------------------------------------
@@ -319,4 +266,4 @@ def _complete(words: list[str]) -> int:
 
     flags, overrides, _ = read_flags(words)
     with contextlib.redirect_stderr(io.StringIO()):  # argparse complains about words that are not finished
-        return _call_hydra(flags, overrides, _train)
+        return call_hydra(flags, overrides, _train)

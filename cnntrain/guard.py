@@ -12,6 +12,7 @@ from cnntrain.paths import shown
 
 OUR_BUG = 1
 INTERRUPTED = 130
+TERMINATED = 143
 READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
 MEMORY = "out of memory; make data.batch_size smaller, and trainer.accumulate larger by the same factor"
 FULL_CARD = (
@@ -62,6 +63,13 @@ def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) ->
         say(line if isinstance(fault, Interrupted) else f"error: {line}")
 
 
+def reason(error: BaseException) -> str:
+    """Why something failed, as `guard` tells it, in one line."""
+    if isinstance(error, Exception) and (fault := error if isinstance(error, CnntrainError) else _as_fault(error)):
+        return str(fault).partition("\n")[0]
+    return brief(error)
+
+
 def _as_fault(error: Exception) -> CnntrainError | None:
     """Faults of the machine and of torch on it, whoever raised them; None for anything else."""
     # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
@@ -85,7 +93,7 @@ def _as_fault(error: Exception) -> CnntrainError | None:
     return None
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """The kind and first line of an error."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

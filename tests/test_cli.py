@@ -314,7 +314,13 @@ def test_a_failing_job_of_a_sweep_is_told_and_the_others_go_on(
 ) -> None:
     failing(monkeypatch, None, NonFiniteError("loss: nan"), DataError("a.png: damaged"), None)
     assert cli.main(["-m", "seed=0,1,2,3"]) == 5
-    assert capfd.readouterr().err.splitlines() == ["cnntrain: error: loss: nan", "cnntrain: error: a.png: damaged"]
+    assert capfd.readouterr().err.splitlines() == [
+        "cnntrain: error: loss: nan",
+        "cnntrain: error: a.png: damaged",
+        "cnntrain: 2 of 4 jobs failed",
+        "cnntrain: job 1: exit code 5: seed=1: loss: nan",
+        "cnntrain: job 2: exit code 3: seed=2: a.png: damaged",
+    ]
 
 
 def test_an_interrupt_ends_the_whole_sweep(
@@ -387,6 +393,15 @@ def test_a_bug_outside_a_run_saves_its_traceback_elsewhere(
     saved = Path(re.findall(r"\S+\.txt", capsys.readouterr().err)[0])
     assert saved.parent == tmp_path
     assert "ZeroDivisionError" in saved.read_text()
+
+
+@pytest.mark.parametrize("line", ["check", "check -m seed=0,1"])
+def test_the_traceback_of_a_bug_in_check_is_kept(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], line: str
+) -> None:
+    failing(monkeypatch, ZeroDivisionError())
+    assert cli.main(line.split()) == 1
+    assert Path(re.findall(r"\S+\.txt", capfd.readouterr().err)[0]).is_file()
 
 
 @pytest.mark.parametrize("line", ["", "check", "resume run", "eval run"])

@@ -1,0 +1,69 @@
+"""What became of the jobs of a sweep, whatever process or machine of a launcher each of them ran in.
+
+Each job leaves a note in the folder of the sweep, which all of them share; the process that started them reads the
+notes at the end. Hydra's own way to answer, a job's return value, is the score that a sweeper may want to improve.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from cnntrain.errors import CnntrainError, ResourceError
+from cnntrain.files import write_atomic
+from cnntrain.guard import INTERRUPTED, TERMINATED, say
+from cnntrain.paths import shown
+
+NOTES = ".jobs"  # in the folder of the sweep, while it runs
+LOST = "its process ended without a word: it was killed, or memory was short"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job; as it is noted at its start, it counts as lost."""
+
+    number: int
+    overrides: Sequence[str]
+    code: int = ResourceError.exit_code
+    reason: str = LOST
+
+    @property
+    def failed(self) -> bool:
+        return self.code not in (0, INTERRUPTED, TERMINATED)
+
+
+def open_notes(folder: Path) -> Path:
+    """Where the jobs of a sweep in this folder leave their notes; those of an earlier sweep go."""
+    notes = (folder / NOTES).absolute()  # a job may run in a folder of its own
+    shutil.rmtree(notes, ignore_errors=True)
+    return notes
+
+
+def note(notes: Path, job: Job) -> None:
+    """Write down how a job stands; a disk that is full has told of itself in the job."""
+    with suppress(OSError, CnntrainError):
+        notes.mkdir(parents=True, exist_ok=True)
+        write_atomic(notes / f"{job.number}.json", json.dumps(asdict(job)))
+
+
+def read_notes(notes: Path) -> list[Job]:
+    """All jobs that have begun, by number; the notes are gone then."""
+    jobs = []
+    for file in notes.glob("*.json"):
+        with suppress(OSError, ValueError, TypeError):
+            jobs.append(Job(**json.loads(file.read_text(encoding="utf-8"))))
+    shutil.rmtree(notes, ignore_errors=True)
+    with suppress(OSError):
+        notes.parent.rmdir()  # only an empty one, whose jobs have all failed before their first file
+    return sorted(jobs, key=lambda job: job.number)
+
+
+def tell(jobs: Sequence[Job]) -> None:
+    """The jobs that failed, on stderr; nothing where none did."""
+    failed = [job for job in jobs if job.failed]
+    if failed:
+        say(f"{len(failed)} of {len(jobs)} jobs failed")
+    for job in failed:
+        say(f"job {job.number}: exit code {job.code}: {shown(' '.join(job.overrides))}: {job.reason}")

@@ -1,0 +1,132 @@
+"""A sweep answers for its jobs, in whatever process a launcher of Hydra runs them."""
+
+import os
+import signal
+import sys
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.plugins.launcher import Launcher
+from omegaconf import open_dict
+
+from cnntrain import cli, sweep
+from cnntrain.errors import DataError, NonFiniteError
+
+
+class Forking(Launcher):
+    """Each job in a process of its own, as joblib's launcher does it; answers nothing of what they answer."""
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.context, self.task, self.config = hydra_context, task_function, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        children = [
+            self._start(list(words), number) for number, words in enumerate(job_overrides, start=initial_job_idx)
+        ]
+        if any(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children):
+            raise RuntimeError("a worker process has ended")
+        return [JobReturn(status=JobStatus.COMPLETED, _return_value=None) for _ in children]
+
+    def _start(self, words: list[str], number: int) -> int:
+        if child := os.fork():
+            return child
+        try:
+            config = self.context.config_loader.load_sweep_config(self.config, words)
+            with open_dict(config):
+                config.hydra.job.id, config.hydra.job.num = str(number), number
+            HydraConfig.instance().set_config(config)
+            run_job(
+                hydra_context=self.context,
+                config=config,
+                task_function=self.task,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+            )
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(0)
+
+
+@pytest.fixture
+def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher above, and a command whose result depends on the seed."""
+    package = types.ModuleType("hydra_plugins")  # where Hydra looks for them
+    package.__path__ = []
+    package.forking = sys.modules[__name__]
+    monkeypatch.setitem(sys.modules, "hydra_plugins", package)
+    monkeypatch.setitem(sys.modules, "hydra_plugins.forking", package.forking)
+    monkeypatch.setattr(Forking, "__module__", "hydra_plugins.forking")
+    Plugins.instance().register(Forking)
+    target = {"_target_": "hydra_plugins.forking.Forking"}
+    ConfigStore.instance().store(group="hydra/launcher", name="forking", node=target)
+
+    def work(settings: Any, *rest: Any) -> None:
+        if settings.seed == 1:
+            raise NonFiniteError("loss: nan\nand more")
+        if settings.seed == 2:
+            raise DataError("a.png: damaged")
+        if settings.seed == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(cli, "_load", lambda command: work)
+    monkeypatch.chdir(tmp_path)
+
+
+LINE = ["-m", "hydra/launcher=forking"]
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "told"),
+    [
+        ("seed=0,4", 0, []),
+        (
+            "seed=0,2,1",
+            3,
+            [
+                "2 of 3 jobs failed",
+                "job 1: exit code 3: seed=2: a.png: damaged",
+                "job 2: exit code 5: seed=1: loss: nan",
+            ],
+        ),
+        ("seed=0,3", 7, ["1 of 2 jobs failed", f"job 1: exit code 7: seed=3: {sweep.LOST}"]),
+    ],
+)
+@pytest.mark.usefixtures("launched")
+def test_a_failed_job_in_another_process_is_told_and_has_its_exit_code(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, word: str, code: int, told: list[str]
+) -> None:
+    assert cli.main([*LINE, word, "out=many"]) == code
+    err = capfd.readouterr().err
+    assert [line for line in err.splitlines() if "error" not in line] == [f"cnntrain: {line}" for line in told]
+    assert "Traceback" not in err
+    assert not (tmp_path / "many" / sweep.NOTES).exists()
+
+
+@pytest.mark.usefixtures("launched")
+def test_notes_of_an_earlier_sweep_are_not_those_of_this_one(tmp_path: Path) -> None:
+    sweep.note(sweep.open_notes(tmp_path / "many"), sweep.Job(7, ["seed=7"], 5, "of yesterday"))
+    assert cli.main([*LINE, "seed=0,4", "out=many"]) == 0
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_sweep_of_check_answers_for_its_jobs_too(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["check", *LINE, "seed=0,2"]) == 3
+    assert "job 1: exit code 3: seed=2" in capfd.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_launcher_that_fails_by_itself_is_told_in_one_line(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["-m", "seed=0,1", "hydra.sweeper.max_batch_size=x"]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
