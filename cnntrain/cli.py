@@ -131,7 +131,7 @@ def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
         return
     settings = config.from_plain(plain, overrides, source=str(target / "config.yaml"))
     if settings.data.name == "imagefolder" and command != "predict":  # which needs no data
-        need_image_folder(Path(settings.data.root))
+        need_image_folder(expanded(settings.data.root))
 
 
 # --- summary, preview and compare ------------------------------------------------------------------------------------

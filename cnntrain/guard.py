@@ -1,5 +1,6 @@
 """What the process says and answers when something fails: one line, and an exit code from errors.py."""
 
+import contextlib
 import sys
 import tempfile
 import traceback
@@ -34,6 +35,8 @@ def guard(
     """
     try:
         work()
+        if sys.stdout:
+            sys.stdout.flush()
     except KeyboardInterrupt as error:
         if tells(error):
             say("interrupted at once; nothing more was saved")
@@ -51,7 +54,8 @@ def guard(
 
 def say(line: str) -> None:
     """A line on stderr, with our name before it."""
-    print(f"cnntrain: {shown(line)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # the terminal has gone
+        print(f"cnntrain: {shown(line)}", file=sys.stderr)
 
 
 def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) -> None:
@@ -88,8 +92,8 @@ def _as_fault(error: Exception) -> CnntrainError | None:
             "trainer.deterministic=false, or choose a network without it"
         )
     if isinstance(error, OSError):
-        what = error.strerror or str(error)
-        return FileSystemError(f"{shown(error.filename)}: {what}" if error.filename else what)
+        # Those that open files are told of with the file's name: what has none is what we print.
+        return FileSystemError(f"{shown(error.filename or 'standard output')}: {error.strerror or error}")
     return None
 
 

@@ -24,17 +24,25 @@ def shown(text: Path | str | bytes) -> str:
 
     The same whatever the locale: what Python could not decode, and keeps as surrogates, is read as UTF-8.
     """
-    if isinstance(text, bytes):
-        data = text
-    else:
-        data = re.sub(r"[\ud800-\udc7f\udd00-\udfff]", "\ufffd", str(text)).encode("utf-8", "surrogateescape")
-    letters = data.decode("utf-8", "backslashreplace")
+    letters = (text if isinstance(text, bytes) else _utf8(str(text))).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in letters)
 
 
 def expanded(path: str) -> Path:
-    """A path of the user's with its `~`; that of a user who is not known stays as it is."""
-    return Path(os.path.expanduser(path))
+    """A path of the user's with its `~`; that of a user who is not known stays as it is.
+
+    One that was saved under another locale leads to the same place.
+    """
+    path = os.path.expanduser(path)
+    try:
+        return Path(os.fsdecode(os.fsencode(path)))
+    except UnicodeEncodeError:
+        return Path(os.fsdecode(_utf8(path)))
+
+
+def _utf8(text: str) -> bytes:
+    """The surrogates by which Python keeps bytes become these again; others, which no file name has, a sign."""
+    return re.sub(r"[\ud800-\udc7f\udd00-\udfff]", "\ufffd", text).encode("utf-8", "surrogateescape")
 
 
 def out_file(name: str, example: str) -> Path:

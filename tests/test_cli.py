@@ -13,7 +13,7 @@ import pytest
 
 import cnntrain
 from cnntrain import cli, comparison, config
-from cnntrain.errors import DataError, Interrupted, NonFiniteError
+from cnntrain.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 
 Calls = list[tuple[str, tuple[Any, ...]]]
 
@@ -342,6 +342,9 @@ class OutOfMemoryError(RuntimeError):
         (Interrupted(15, "stopped and saved"), 143, "cnntrain: stopped and saved"),
         (KeyboardInterrupt(), 130, "cnntrain: interrupted at once; nothing more was saved"),
         (PermissionError(13, "Permission denied", "/root/x"), 6, "cnntrain: error: /root/x: Permission denied"),
+        (FileNotFoundError(2, "Not there", b"/root/\xc3\xa4"), 6, "cnntrain: error: /root/ä: Not there"),
+        (OSError(28, "No space left on device"), 6, "cnntrain: error: standard output: No space left on device"),
+        (CheckpointError("a class \x1b[31m\x85\u2028"), 4, r"cnntrain: error: a class \x1b[31m\x85\u2028"),
         (MemoryError(), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
         (OutOfMemoryError("CUDA out of memory"), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "cnntrain: error: out of memory; "),

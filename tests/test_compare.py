@@ -241,6 +241,15 @@ def test_what_is_finished_is_not_run_again(capsys: pytest.CaptureFixture[str]) -
     assert out[1:] == shown
 
 
+def test_a_picture_that_cannot_be_drawn_costs_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cnntrain.report.compared.curves_of", lambda *_: 1 / 0)
+    assert run(LISTS)[0] == 0
+    told = capsys.readouterr().out
+    assert "warning: not all of the pictures: ZeroDivisionError: division by zero\nwrote " in told
+
+
 def test_only_new_values_run_and_another_config_gets_other_folders() -> None:
     _, first = run(LISTS)
     _, more = run([*QUIET, "optimizer=sgd,adamw", "seed=0,1,3"])

@@ -1,6 +1,7 @@
 """What a run tells, on the terminal and in its files."""
 
 import csv
+import errno
 import io
 import re
 import sys
@@ -11,6 +12,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from cnntrain.errors import FileSystemError
 from cnntrain.guard import READER_GONE, guard
 from cnntrain.report import Report
 from cnntrain.report.bar import Bar
@@ -68,6 +70,48 @@ class Gone(io.StringIO):
 def test_a_pipe_whose_reader_is_gone_ends_the_command_as_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Gone())
     assert guard(lambda: Report(None, tensorboard=False).say("line")) == READER_GONE
+
+
+class Full(io.StringIO):
+    """An output on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_an_output_that_takes_no_more_ends_no_run_whose_log_has_the_lines(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Full())
+
+    def work() -> None:
+        report = Report(tmp_path, tensorboard=False)
+        play(report)
+        report.close()
+
+    assert guard(work) == 0
+    assert (tmp_path / "train.log").read_text().endswith("      tensorboard --logdir outputs\n")
+    assert capsys.readouterr().err == ""
+
+
+def test_an_output_that_takes_no_more_ends_what_has_no_log_and_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert guard(lambda: Report(None, tensorboard=False).say("line")) == 6
+    assert capsys.readouterr().err == "cnntrain: error: standard output: No space left on device\n"
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert guard(lambda: print("line")) == 6
+    assert capsys.readouterr().err == "cnntrain: error: standard output: No space left on device\n"
+
+
+def test_a_log_that_takes_no_more_is_said_once_and_numbers_that_cannot_be_kept_end_the_run(tmp_path):
+    console, screen = plain()
+    report = Report(tmp_path, tensorboard=False, console=console)
+    report._screen.log = Full()
+    play(report)
+    told = "warning: nothing more for train.log: No space left on device; the training goes on"
+    assert screen.getvalue().splitlines().count(told) == 1
+    report._csv._writer = csv.DictWriter(Full(), COLUMNS)
+    with pytest.raises(FileSystemError, match=r"metrics\.csv: cannot be written \(No space left on device\)"):
+        report.step(step_row(100))
+    report.close()
 
 
 def test_long_facts_fill_several_lines_of_the_screen() -> None:
@@ -304,6 +348,19 @@ def test_scores_of_many_classes_show_the_hardest():
     assert "test, the 20 hardest of 100 classes" in lines[2]
     assert lines[3].split() == ["class", "0", "10", "50.00%", "100%", "0.00%"]
     assert len(lines) == 3 + 20
+
+
+def test_texts_of_strangers_move_no_cursor_and_are_no_markup(tmp_path):
+    odd, plainly = "[bold]\x1b[31mred\x07", r"[bold]\x1b[31mred\x07"
+    for console, screen in (terminal(), plain()):
+        report = Report(tmp_path, tensorboard=False, console=console)
+        report.header(odd, [(odd, odd)])
+        report.say(odd)
+        report.warn(odd)
+        report.close()
+        assert "\x1b[31mred" not in screen.getvalue()
+        assert screen.getvalue().count(plainly) == 5
+    assert (tmp_path / "train.log").read_text().count(plainly) == 10
 
 
 def test_words_for_numbers():

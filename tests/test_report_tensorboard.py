@@ -1,6 +1,9 @@
 """TensorBoard's event files, read back."""
 
+import errno
 import io
+import os
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -11,19 +14,13 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from cnntrain.finetune.audit import Row
 from cnntrain.report import Report
+from cnntrain.report.events import EventFile
 from cnntrain.report.pictures import BACKGROUND, RIGHT, confusion, grid
-from cnntrain.report.tensorboard import flatten
+from cnntrain.report.tensorboard import TensorBoardLog, flatten
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
-
-
-@pytest.fixture(autouse=True)
-def count_event_files_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files of one second are read in the order of their names, which end in a counter: the tenth before the ninth."""
-    from tensorboard.summary.writer import event_file_writer
-
-    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def quiet() -> Console:
@@ -130,7 +127,8 @@ def test_model_that_cannot_be_traced_costs_one_warning(tmp_path, capfd):
     report = Report(tmp_path, tensorboard=True, console=console)
     report.graph(Untraceable(), torch.zeros(1, 1, 8, 8))
     report.close()
-    assert console.file.getvalue() == "warning: no graph of the model in TensorBoard: not for tracing\n"
+    told = "warning: no graph of the model for TensorBoard: RuntimeError: not for tracing; the training goes on\n"
+    assert console.file.getvalue() == told
     assert capfd.readouterr().out == ""
 
 
@@ -203,3 +201,96 @@ def test_names_in_pictures_are_told_apart_whatever_their_letters() -> None:
     images, matrix = np.zeros((1, 1, 8, 8), dtype=np.uint8), np.eye(2, dtype=np.int64)
     assert not np.array_equal(grid(images, ["ä"]), grid(images, ["ö"]))
     assert not np.array_equal(confusion(matrix, ["ä", "猫"]), confusion(matrix, ["ä", "犬"]))
+
+
+FACTS = {"model": {"name": "lenet5", "root": "Gr\udcc3\udcb6\udcc3\udc9fe \ud800"}}
+
+
+def tell_all(report: Report) -> None:
+    """Everything that TensorBoard is told of a run, twice."""
+    images, counts = torch.zeros(2, 1, 8, 8, dtype=torch.uint8), torch.eye(2, dtype=torch.int64)
+    for step in (1, 2):
+        report.step({"step": step, "epoch": 1, "loss": 1.0, "top1": 0.5, "lr": 0.1})
+        report.epoch(
+            {"epoch": step, "step": step, "train_loss": 1.0, "train_top1": 0.5, "val_loss": 1.0, "val_top1": 0.5}
+            | {"val_top5": None, "lr": 0.1, "seconds": 1.0, "images_per_second": 1.0, "best": True}
+        )
+        report.audit([Row("head", ("fc",), 10, 10, 1, 0.1, 0.0, "-")])
+        report.pictures("train/images", images, ["Schlüssel", "猫"])
+        report.confusion("test/confusion", counts, ["Schlüssel", "猫"])
+        report.graph(nn.Flatten(), torch.zeros(1, 1, 8, 8))
+        report.hparams(FACTS, {"test/top1": 0.97})
+    report.close()
+
+
+def warnings_of(console: Console) -> list[str]:
+    return [line for line in console.file.getvalue().splitlines() if line.startswith("warning: ")]
+
+
+def test_no_fault_of_drawing_or_logging_is_raised_and_each_is_said_once(tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise UnicodeEncodeError("ascii", "ü", 0, 1, "ordinal not in range(128)")
+
+    for name in ("scalars", "picture", "text", "graph", "hparams"):
+        monkeypatch.setattr(TensorBoardLog, name, fails)
+    console = Console(file=io.StringIO(), width=200)
+    tell_all(Report(tmp_path, tensorboard=True, console=console))
+    things = ["curves", "layer groups", "picture train/images", "picture test/confusion", "graph of the model"]
+    reason = "UnicodeEncodeError: 'ascii' codec can't encode character '\\xfc' in position 0: ordinal not in range(128)"
+    assert warnings_of(console) == [
+        f"warning: no {thing} for TensorBoard: {reason}; the training goes on"
+        for thing in (*things, "settings and final scores")
+    ]
+    assert (tmp_path / "metrics.csv").read_text().count("\n") == 5
+
+
+def test_a_full_disk_is_said_once_with_the_name_of_the_event_file_which_stays_whole(tmp_path, monkeypatch, capfd):
+    console, threads = Console(file=io.StringIO(), width=200), threading.active_count()
+    report = Report(tmp_path, tensorboard=True, console=console)
+    report.step({"step": 1, "epoch": 1, "loss": 1.0, "top1": 0.5, "lr": 0.1})
+    assert threading.active_count() == threads  # a thread of TensorBoard's would print its traceback
+    write = os.write
+
+    def full(handle, data):
+        if len(data) < 8:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(handle, data[: len(data) // 2])
+
+    monkeypatch.setattr(os, "write", full)
+    tell_all(report)
+    (path,) = tmp_path.glob("events.*")
+    told = f"warning: nothing more for TensorBoard: {path}: No space left on device; the training goes on"
+    assert warnings_of(console) == [told]
+    assert [event.step for event in read(tmp_path).Scalars("train/loss")] == [1]
+    assert capfd.readouterr().err == ""
+
+
+def test_an_event_file_that_cannot_be_made_is_said_once(tmp_path, monkeypatch):
+    def none(*args):
+        raise PermissionError(errno.EACCES, "Permission denied", b"somewhere/events")
+
+    monkeypatch.setattr(EventFile, "__init__", none)
+    console = Console(file=io.StringIO(), width=200)
+    tell_all(Report(tmp_path, tensorboard=True, console=console))
+    told = "warning: nothing more for TensorBoard: somewhere/events: Permission denied; the training goes on"
+    assert warnings_of(console) == [told]
+
+
+def test_settings_of_any_letters_reach_the_table_of_runs(tmp_path):
+    console = Console(file=io.StringIO(), width=200)
+    tell_all(Report(tmp_path, tensorboard=True, console=console))
+    assert warnings_of(console) == []
+    assert flatten(FACTS)["model.root"] == "Größe \ufffd"
+
+
+def test_the_end_of_a_run_is_told_again_only_if_it_went_on(tmp_path):
+    for last, ended in ((5, False), (5, True), (10, True)):
+        report = Report(tmp_path, tensorboard=True, resume_step=5 if ended else None, ended=ended, console=quiet())
+        if last > 5 or not ended:
+            report.step({"step": last, "epoch": 1, "loss": 1.0, "top1": 0.5, "lr": 0.1})
+        report.confusion("test/confusion", torch.eye(2, dtype=torch.int64), ["a", "b"])
+        report.hparams({"seed": 0}, {"test/top1": 0.5})
+        report.close()
+    events = read(tmp_path)
+    assert [event.step for event in events.Scalars("final/test/top1")] == [5, 10]
+    assert [event.step for event in events.Images("test/confusion")] == [5, 10]

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 
 from cnntrain import checkpoint, cli, loop
+from cnntrain.report import pictures
 
 QUICK = ["model=lenet5", "data.limit=300", "data.batch_size=64", "trainer.epochs=2", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false"]
@@ -329,6 +330,49 @@ def test_a_signal_saves_and_tells_how_to_go_on(here, signum, code, capsys, monke
     assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] == 4
     monkeypatch.setattr(loop, "train_step", step)
     assert run("resume", "run") == 0
+
+
+def test_no_fault_of_drawing_ends_a_training(here, monkeypatch, capsys):
+    def fails(*args):
+        raise UnicodeEncodeError("ascii", "ü", 0, 1, "ordinal not in range(128)")
+
+    for name in ("grid", "confusion"):
+        monkeypatch.setattr(pictures, name, fails)
+    assert run(*QUICK, "trainer.epochs=1", "trainer.tensorboard=true", "hydra.run.dir=run") == 0
+    out = capsys.readouterr().out
+    assert out.count("warning: no picture train/images for TensorBoard: UnicodeEncodeError") == 1
+    assert out.count("warning: no picture test/confusion for TensorBoard: UnicodeEncodeError") == 1
+    assert results("run")["status"] == "done"
+
+
+def test_a_finished_run_that_is_resumed_has_its_final_scores_once(here):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert run(*QUICK, "trainer.epochs=1", "trainer.tensorboard=true", "hydra.run.dir=run") == 0
+    assert run("resume", "run") == 0
+    assert run("resume", "run", "trainer.epochs=2") == 0
+    events = EventAccumulator("run")
+    events.Reload()
+    assert [event.step for event in events.Scalars("final/test/top1")] == [5, 10]
+    assert [event.step for event in events.Images("test/confusion")] == [5, 10]
+
+
+@pytest.mark.slow
+def test_names_of_any_letters_train_under_a_locale_that_is_ascii(photos):
+    for path in photos.glob("*/red"):
+        path.rename(path.with_name("Schlüssel 猫"))
+    photos.rename("Größe")
+    data = ["data=imagefolder", "data.root='Größe'", "model=lenet5", "data.image_size=32", "trainer.epochs=1"]
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for words in ([*data, "hydra.run.dir=run"], ["eval", "run"], ["predict", "run", "images=Größe/test"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "cnntrain", *words], capture_output=True, text=True, env=ascii_only
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "warning" not in done.stdout
+    assert "Schl\\xfcssel \\u732b" in done.stdout
+    assert json.loads(Path("run/environment.json").read_text())["classes"] == ["Schlüssel 猫", "blue", "green"]
+    assert run("eval", "run") == 0
 
 
 def test_bf16_and_compiled_checkpoints_have_plain_names(here):

@@ -14,6 +14,7 @@ from cnntrain.commands.relay import STOPPED, Relay, cnntrain_command, relay
 from cnntrain.comparison import MEASURES, REPEATS, Combination, Outcome, Row
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
 from cnntrain.files import file_system_error, write_atomic
+from cnntrain.guard import brief
 from cnntrain.overrides import quote
 from cnntrain.paths import expanded, need_image_folder, need_weights, shown
 from cnntrain.wishes import CompareWishes
@@ -74,7 +75,7 @@ def _need_files(runs: Sequence[Combination], folders: Sequence[Path]) -> None:
         if _done(folder):
             continue
         if data.name == "imagefolder":
-            need_image_folder(Path(data.root))
+            need_image_folder(expanded(data.root))
         if weights and not _begun(folder):
             need_weights(expanded(weights))
 
@@ -180,7 +181,10 @@ def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None
             home.rmdir()  # only where no run has left anything
         return
     _write_numbers(home, rows, measure, best, words)
-    _write_pictures(home, rows, measure, best)
+    try:
+        _write_pictures(home, rows, measure, best)
+    except Exception as error:  # no fault of drawing or logging ends the work of hours
+        _say(f"warning: not all of the pictures: {brief(error)}")
     first = max(best.done, key=lambda outcome: outcome.measures[measure])
     _say("wrote " + ", ".join([str(home / TABLE), *(name for name in (RECORD, CHART) if (home / name).exists())]))
     _say("next  " + shlex.join(["cnntrain", "eval", str(first.folder), *_code(first.run)]))

@@ -1,5 +1,6 @@
 """What the terminal shows: a header, a live bar, a table row per epoch, a closing table; plain lines elsewhere."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -18,9 +19,28 @@ WIDEST_FRAME = 100  # columns
 
 
 class _Console(Console):
+    """The standard output.
+
+    Args:
+        logged: every line stands in a log as well, so that an output that takes no more is no reason to end.
+    """
+
+    def __init__(self, logged: bool) -> None:
+        super().__init__(highlight=False)
+        self.logged = logged
+
     def on_broken_pipe(self) -> None:
         """Leave it to the command line, which knows an exit code for it; rich would exit with 1."""
         raise BrokenPipeError
+
+    def __exit__(self, *error: Any) -> None:
+        """The end of everything that writes, on the bar's own thread too."""
+        try:
+            super().__exit__(*error)
+        except OSError as fault:  # a full disk, a terminal that was closed
+            sys.stdout = None  # type: ignore[assignment]  # the last flush would fail again
+            if not self.logged or isinstance(fault, BrokenPipeError):
+                raise
 
 
 class Screen:
@@ -32,7 +52,7 @@ class Screen:
     """
 
     def __init__(self, log: TextIO | None = None, console: Console | None = None) -> None:
-        self.console = console or _Console(highlight=False)
+        self.console = console or _Console(logged=log is not None)
         self.is_live = self.console.is_terminal and not self.console.is_dumb_terminal
         self.bar = Bar()
         self.log = log
@@ -48,7 +68,7 @@ class Screen:
         """A line of text, above the bar while that is there; `copied`: never broken, so that it can be copied."""
         text = shown(text)
         if self.is_live:
-            self._print(Text(text, style), soft_wrap=copied)
+            self.console.print(Text(text, style), soft_wrap=copied)
         self._plain(text)
 
     def frame(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
@@ -62,16 +82,16 @@ class Screen:
             for name, value in rows:
                 grid.add_row(Text(name), Text(value))
             frame_width = min(self.console.width, WIDEST_FRAME)
-            self._print(Panel(grid, title=Text(title, "bold"), title_align="left", width=frame_width))
+            self.console.print(Panel(grid, title=Text(title, "bold"), title_align="left", width=frame_width))
         self._plain(title, *(f"  {name:<{width}}  {value}" for name, value in rows))
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         """A row of the table of epochs."""
         if self.is_live and not self._has_head:
             self._has_head = True
-            self._print(Text(table_head(row, epochs), "bold"), soft_wrap=True)
+            self.console.print(Text(table_head(row, epochs), "bold"), soft_wrap=True)
         if self.is_live:
-            self._print(Text(table_row(row, epochs), "green" if row["best"] else ""), soft_wrap=True)
+            self.console.print(Text(table_row(row, epochs), "green" if row["best"] else ""), soft_wrap=True)
         self._plain(epoch_line(row, epochs))
 
     def start_bar(self) -> None:
@@ -93,22 +113,10 @@ class Screen:
     def _plain(self, *lines: str) -> None:
         for line in lines:
             if not self.is_live:
-                self._print(Text(line), soft_wrap=True)
+                self.console.print(Text(line), soft_wrap=True)
             if self.log:
                 try:
                     self.log.write(line + "\n")
                 except OSError as error:
                     self.log = None
                     self.line(f"warning: nothing more for train.log: {error.strerror}; the training goes on", "yellow")
-
-    def _print(self, what: Any, *, soft_wrap: bool = False) -> None:
-        """Print, and have a log that is followed show it at once; nothing where the output can take no more."""
-        try:
-            self.console.print(what, soft_wrap=soft_wrap)
-            if not self.is_live:
-                self.console.file.flush()
-        except BrokenPipeError:
-            raise
-        except OSError:  # a full disk, a terminal that was closed
-            self.stop_bar()
-            self.console.quiet = True

@@ -1,0 +1,38 @@
+"""Names of the user's and of strangers: the same under every locale, and harmless on a terminal."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cnntrain.paths import expanded, shown
+
+UNDECODED = "Gr\udcc3\udcb6\udcc3\udc9fe"  # how Python reads "Größe" under a locale that is ASCII
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("chat noir é 猫", "chat noir é 猫"),
+        (UNDECODED, "Größe"),
+        (os.fsencode(UNDECODED), "Größe"),
+        (Path(UNDECODED) / "ü", "Größe/ü"),
+        ("\udcff", r"\xff"),
+        ("\ud800", "\ufffd"),
+        ("\x1b[31mred\x1b]0;title\x07", r"\x1b[31mred\x1b]0;title\x07"),
+        ("\x9b31m \udcc2\udc9b31m", r"\x9b31m \x9b31m"),
+        ("a\nb\tc\rd\u2028e", r"a\nb\tc\rd\u2028e"),
+        ("abc\u202egnp", r"abc\u202egnp"),
+    ],
+)
+def test_any_text_is_shown_in_one_line_that_moves_no_cursor(text: str | bytes | Path, line: str) -> None:
+    assert shown(text) == line
+    assert shown(line) == line
+
+
+def test_a_path_that_was_saved_under_another_locale_leads_to_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert expanded(UNDECODED) == Path("Größe")
+    assert expanded("\ud800") == Path("\ufffd")
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
+    monkeypatch.setattr(os, "fsdecode", lambda data: data.decode("ascii", "surrogateescape"))
+    assert str(expanded("Größe")) == str(expanded(UNDECODED)) == UNDECODED
