@@ -42,7 +42,7 @@ class Task:
     """What the loop trains on and how: all of it constant over the run."""
 
     train: Loader
-    val: Loader
+    val: Loader | None  # None: the last epoch counts as the best
     probe: Loader | None  # training images, scored as those of val are
     plan: Plan
     rates: Rates
@@ -210,21 +210,22 @@ def finish_epoch(run: Run, task: Task, clock: Clock) -> str:
     trained = run.epoch_scores()
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
-    val = validate(run, task, task.val)
+    val = validate(run, task, task.val) if task.val else None
     probe = validate(run, task, task.probe) if task.probe else {}
 
     progress.validated_step = progress.step
-    best = progress.is_best(val["top1"], val["loss"])
+    best = val is None or progress.is_best(val["top1"], val["loss"])
     if best:
-        progress.best_epoch, progress.best_loss = epoch, val["loss"]
-        progress.best_top1, progress.best_top5 = val["top1"], val["top5"]
+        progress.best_epoch = epoch
+    if best and val:
+        progress.best_loss, progress.best_top1, progress.best_top5 = val["loss"], val["top1"], val["top5"]
     progress.epoch_train_seconds = train_seconds
     if progress.batch >= task.plan.batches(progress.epoch):
         progress.images += int(trained["images"])
         progress.train_seconds += train_seconds
         progress.epoch_train_seconds = 0.0
         progress.waited = 0 if best else progress.waited + 1
-        if isinstance(task.schedule, PlateauSettings):
+        if isinstance(task.schedule, PlateauSettings) and val:
             run.plateau.update(task.schedule, val["loss"])
         progress.epoch, progress.batch = progress.epoch + 1, 0
         run.epoch_window.reset()
@@ -232,10 +233,10 @@ def finish_epoch(run: Run, task: Task, clock: Clock) -> str:
     seconds = progress.seconds - progress.epoch_started
     task.save(run.state(), best)
     task.report.epoch(
-        {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": best}
+        {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": best and val is not None}
         | {"images_per_second": trained["images"] / max(train_seconds, 1e-9)}
         | {"train_loss": trained["loss"], "train_top1": trained["top1"]}
-        | {f"val_{key}": value for key, value in val.items()}
+        | {f"val_{key}": value for key, value in (val or {}).items()}
         | {f"probe_{key}": value for key, value in probe.items()}
     )
     return end_reason(run, task, clock)

@@ -121,7 +121,9 @@ def test_eval_and_predict_see_photos_in_the_interpolation_and_crop_of_the_traini
     _, _, job = load_job(Path("sharp"), ["data.crop=0.875"], Report(None, tensorboard=False))
     assert (job.data.crop, job.data.interpolation) == (0.875, Interpolation.bicubic)
     assert run("eval", "sharp", "data.fold=1") == run("resume", "sharp", "data.folds=4") == 2
-    assert "data.folds: 3 -> 4: would validate on images that were trained on" in capsys.readouterr().err
+    assert (
+        "data.folds: 3 -> 4: would mix images that validate with those that were trained on" in capsys.readouterr().err
+    )
 
 
 def test_checkpoints_that_do_not_tell_interpolation_and_crop_are_bilinear_and_seven_eighths(here):

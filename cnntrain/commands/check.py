@@ -28,7 +28,6 @@ def check(settings: Settings) -> None:
     run = build_run(job)
     data = job.data
     assert data.train is not None
-    assert data.val is not None
     task = make_task(job, run, lambda state, best: None, report, signals.Stop())
     if settings.augment.progressive:
         run.progress.epoch = settings.trainer.epochs - 1  # the largest images tell what fits into memory
@@ -53,7 +52,7 @@ def check(settings: Settings) -> None:
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
     steps = task.plan.steps(run.progress.epoch)
-    epoch = step * steps + forward * len(data.val)
+    epoch = step * steps + forward * (len(data.val) if data.val else 0)
     total = task.total_steps(run.progress)
     mebibyte = 2**20
     shorter = "; with cached features, a small part of it" if may_cache(job) else ""

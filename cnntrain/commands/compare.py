@@ -17,6 +17,7 @@ from cnntrain.files import file_system_error, write_atomic
 from cnntrain.guard import brief
 from cnntrain.overrides import quote
 from cnntrain.paths import expanded, need_image_folder, need_weights, shown
+from cnntrain.settings.data import DataSettings
 from cnntrain.wishes import CompareWishes
 
 HOME, WORD = Path("outputs/compare"), "out=DIR"
@@ -76,8 +77,22 @@ def _need_files(runs: Sequence[Combination], folders: Sequence[Path]) -> None:
             continue
         if data.name == "imagefolder":
             need_image_folder(expanded(data.root))
+            _need_scores(data)
         if weights and not _begun(folder):
             need_weights(expanded(weights))
+
+
+def _need_scores(data: DataSettings) -> None:
+    """Raises ConfigError where no image would judge a run."""
+    if data.val or data.folds:
+        return
+    from cnntrain.data.layout import find_splits  # torch comes with it
+
+    if not {"val", "test"} & find_splits(expanded(data.root), data.classes).folders.keys():
+        raise ConfigError(
+            "data.val: must be above 0 to compare by, as the images have neither val/ nor test/ (given 0); "
+            "leave data.val=0 out"
+        )
 
 
 # --- the runs --------------------------------------------------------------------------------------------------------

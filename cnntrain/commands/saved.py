@@ -10,7 +10,7 @@ from cnntrain.commands.setup import Job, build_job
 from cnntrain.data import Data
 from cnntrain.data.files import data_without_images
 from cnntrain.data.view import EVAL_SHARE
-from cnntrain.errors import CheckpointError, ConfigError, UnsafeError
+from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
 from cnntrain.report import Report
 from cnntrain.run import load_weights
 from cnntrain.settings import Settings
@@ -42,6 +42,11 @@ def load_job(
     settings = with_preprocessing(settings, about, differences)
     data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
     job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"], data=data)
+    if images and not (job.data.val or job.data.test):
+        raise DataError(
+            "data.val: nothing to score, as the run has no validation images (data.val=0) and there is no test/; "
+            "give others with data.root=DIR, which holds val/ or test/"
+        )
     if about["data_fingerprint"] != job.data.fingerprint:
         _warn_of_other_images(about.get("marks", {}), job.data, report)
     load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
@@ -86,7 +91,7 @@ SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name", "data.
 
 
 def refuse_other_split(differences: Sequence[str]) -> None:
-    """Whoever changed the split of a saved run would validate on images that were trained on.
+    """Whoever changed the split of a saved run would mix images that validate with those that were trained on.
 
     Args:
         differences: "data.val: 0.1 -> 0.2", as `config.differences` tells them.
@@ -97,7 +102,8 @@ def refuse_other_split(differences: Sequence[str]) -> None:
     for line in differences:
         key = line.partition(":")[0]
         if key in SPLIT_KEYS:
-            raise ConfigError(f"{line}: would validate on images that were trained on; leave {key} out, or train anew")
+            what = f"{line}: would mix images that validate with those that were trained on"
+            raise ConfigError(f"{what}; leave {key} out, or train anew")
 
 
 def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:

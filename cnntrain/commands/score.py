@@ -8,6 +8,7 @@ import torch
 from cnntrain import checkpoint, evaluation
 from cnntrain import device as machine
 from cnntrain.commands.setup import Job
+from cnntrain.data import Loader
 from cnntrain.files import write_atomic
 from cnntrain.report import Report
 from cnntrain.run import Run, load_weights
@@ -15,16 +16,38 @@ from cnntrain.signals import StopFlag
 
 
 def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Report) -> dict[str, Any]:
-    """Scores of the best epoch: validation as measured then, the test split once, now."""
+    """Scores of the best epoch: validation as measured then, the test split once, now.
+
+    Without validation images, the best epoch is the last one.
+    """
     progress, data = run.progress, job.data
     weights = checkpoint.fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
     model = run.eval_model
     load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
-    counts = ConfusionCounts(len(data.classes), job.device)
+    loader = data.test or data.val
+    scores = _last_scores(job, run, model, loader, stop, report) if loader else None
+    best = {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss}
+    return {
+        "status": "done",
+        "best_epoch": progress.best_epoch,
+        "val": best if data.val else None,
+        "test": scores if data.test else None,
+        "images_per_second": round(run.images_per_second(), 1),
+        "train_seconds": round(progress.seconds, 2),  # training and validation, without the start and the test
+        "parameters": job.parameters,
+        "trainable_parameters": job.tuning.parameters if job.tuning else job.parameters,
+        "peak_memory_bytes": machine.peak_memory(job.device),
+        "checkpoint": str(folder / "checkpoints" / "best"),
+        "weights_sha256": weights,
+    }
 
-    split, loader = ("test", data.test) if data.test else ("val", data.val)
-    assert loader is not None
-    report.validating(len(loader), phase="testing" if data.test else "validating")
+
+def _last_scores(
+    job: Job, run: Run, model: torch.nn.Module, loader: Loader, stop: StopFlag, report: Report
+) -> dict[str, float]:
+    """Scores and confusion matrix of the test split, or of the validation split where there is none."""
+    counts, is_test = ConfusionCounts(len(job.data.classes), job.device), loader is job.data.test
+    report.validating(len(loader), phase="testing" if is_test else "validating")
     scores = evaluation.evaluate(
         model,
         loader,
@@ -37,20 +60,8 @@ def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Report) -> d
         world=run.world,
     )
     run.world.sum_([counts.matrix])
-    report.confusion(f"{split}/confusion", counts.matrix.cpu(), data.classes)
-    return {
-        "status": "done",
-        "best_epoch": progress.best_epoch,
-        "val": {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss},
-        "test": scores if data.test else None,
-        "images_per_second": round(run.images_per_second(), 1),
-        "train_seconds": round(progress.seconds, 2),  # training and validation, without the start and the test
-        "parameters": job.parameters,
-        "trainable_parameters": job.tuning.parameters if job.tuning else job.parameters,
-        "peak_memory_bytes": machine.peak_memory(job.device),
-        "checkpoint": str(folder / "checkpoints" / "best"),
-        "weights_sha256": weights,
-    }
+    report.confusion(f"{'test' if is_test else 'val'}/confusion", counts.matrix.cpu(), job.data.classes)
+    return scores
 
 
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:

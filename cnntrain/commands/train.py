@@ -18,6 +18,7 @@ from cnntrain.commands.show import flat_scores, next_commands, show_audit, show_
 from cnntrain.commands.transfer import recalibration, start_from_weights, use_features
 from cnntrain.distributed import World
 from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted, UnsafeError
+from cnntrain.faults import ConfigErrors
 from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.models.weights import read_weights
 from cnntrain.report import Report
@@ -192,7 +193,8 @@ def same_images(job: Job) -> None:
 def make_task(job: Job, run: Run, save: Any, report: Any, stop: Any) -> loop.Task:
     """What the loop needs, from a built job."""
     assert job.data.train is not None
-    assert job.data.val is not None
+    if job.data.val is None and (found := job.settings.unvalidated()):
+        raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in found)
     return loop.Task(
         train=job.data.train,
         val=job.data.val,

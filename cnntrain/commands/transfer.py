@@ -109,7 +109,8 @@ def use_features(job: "Job", run: "Run", task: "Task", report: "Report", stop: "
         return
     start = time.perf_counter()
     head = find_head(job.model, job.settings.finetune.head)
-    splits = {"train": task.train, "val": task.val} | ({"probe": task.probe} if task.probe else {})
+    loaders = {"train": task.train, "val": task.val, "probe": task.probe}
+    splits = {name: loader for name, loader in loaders.items() if loader}
     features = cache(
         job.settings,
         job.model,
@@ -125,7 +126,7 @@ def use_features(job: "Job", run: "Run", task: "Task", report: "Report", stop: "
     if features is None:
         return
     run.call(head)
-    task.train, task.val, task.probe = features["train"], features["val"], features.get("probe")
+    task.train, task.val, task.probe = features["train"], features.get("val"), features.get("probe")
     task.augment, task.normalise = (lambda given, moment: given), (lambda given: given)
     run.progress.seconds += time.perf_counter() - start  # what training costs begins here
 

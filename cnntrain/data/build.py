@@ -98,7 +98,7 @@ def _tensor_set(request: Request) -> Data:
         every = len(kept) == len(train_index)
         parts["train"] = whole_train() if every else prepare(images[kept], labels[kept], size)
         request = request.fitted(len(kept))
-    if "val" in request.splits:
+    if "val" in request.splits and len(val_index):
         parts["val"] = prepare(images[val_index], labels[val_index], eval_size)
     if "test" in request.splits:
         parts["test"] = prepare(*whole.test, eval_size)

@@ -145,7 +145,9 @@ def _three_parts(aligned: dict[str, FolderSplit], request: Request) -> dict[str,
         request.notes.append(f"val: {len(parts['val'].labels):,} images of {parts['val'].paths.root.name}/")
     elif "train" in parts:
         train, val = take_val(parts["train"].labels, request)
-        parts["train"], parts["val"] = parts["train"].take(train), aligned["train"].take(val)
+        parts["train"] = parts["train"].take(train)
+        if len(val):
+            parts["val"] = aligned["train"].take(val)
     if "test" not in parts:
         request.notes.append("test: none, as there is no test/ folder")
     return parts

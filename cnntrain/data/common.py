@@ -97,11 +97,16 @@ class Request:
 def take_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
     """Indices of train and val: a stratified seeded part of the training images becomes val, or one of its folds.
 
+    With `data.val=0`, val is empty.
+
     Raises:
         DataError: nothing would be left to train on, or nothing to validate on.
     """
     if request.settings.folds is not None:
         return _take_fold(labels, request.settings.folds, request)
+    if not request.settings.val:
+        request.notes.append("val: none (data.val=0), all images train: the last epoch counts, as none is the best")
+        return torch.arange(len(labels)), torch.arange(0)
     count = count_of("data.val", request.settings.val, len(labels))
     val, train = stratified(labels, count, request.seed, VAL, leave=True)
     if not len(val):

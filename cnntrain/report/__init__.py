@@ -159,7 +159,10 @@ class Report:
     def finish(self, results: dict[str, Any], next_commands: Sequence[str]) -> None:
         """The closing table, from what results.json holds, and what the user may want to type next."""
         self._screen.stop_bar()
-        rows = [("best epoch", f"{results['best_epoch']}")]
+        epoch = str(results["best_epoch"])
+        rows = [
+            ("best epoch", epoch) if results["val"] else ("last epoch", f"{epoch}, none is best without validation")
+        ]
         rows += [
             (name, _scores(results[key])) for name, key in (("validation", "val"), ("test", "test")) if results.get(key)
         ]

@@ -181,7 +181,8 @@ def points(metrics: Path, total: float = 0.0) -> list[Point]:
     found: list[Point] = []
     for row in rows:
         seconds += float(row["seconds"])
-        found.append(Point(int(row["epoch"]), seconds, float(row["val_top1"])))
+        if row["val_top1"]:  # empty where nothing validates
+            found.append(Point(int(row["epoch"]), seconds, float(row["val_top1"])))
     return found
 
 

@@ -97,8 +97,10 @@ def table_row(row: dict[str, Any], epochs: int) -> str:
 
 def _columns(row: dict[str, Any]) -> dict[str, tuple[str, int]]:
     """The probe takes the place of top-5 where there is one: a row has 80 columns."""
-    left_out = "val_top5" if "probe_top1" in row else "probe_top1"
-    return {key: column for key, column in _COLUMNS.items() if key != left_out}
+    left_out = {"val_top5" if "probe_top1" in row else "probe_top1"}
+    if "val_top1" not in row:
+        left_out |= {"val_loss", "val_top1", "val_top5"}
+    return {key: column for key, column in _COLUMNS.items() if key not in left_out}
 
 
 def _cell(key: str, value: float | None) -> str:
@@ -113,12 +115,15 @@ def _cell(key: str, value: float | None) -> str:
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """An epoch in words, for a log."""
+    val = ""
+    if "val_top1" in row:
+        top5 = percent(row.get("val_top5"))
+        val = f"  val loss {number(row['val_loss'])} top-1 {percent(row['val_top1'])} top-5 {top5}"
     probe = f" probe {percent(row['probe_top1'])}" if "probe_top1" in row else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  step {row['step']}"
         f"  train loss {number(row['train_loss'])} top-1 {percent(row['train_top1'])}{probe}"
-        f"  val loss {number(row['val_loss'])} top-1 {percent(row['val_top1'])} top-5 {percent(row.get('val_top5'))}"
-        f"  lr {row['lr']:.3g}  {rate(row['images_per_second'])} images/s  {clock(row['seconds'])}"
+        f"{val}  lr {row['lr']:.3g}  {rate(row['images_per_second'])} images/s  {clock(row['seconds'])}"
         + ("  best" if row["best"] else "")
     )
 

@@ -10,7 +10,7 @@ from cnntrain.settings.finetune import FinetuneSettings, Mode
 from cnntrain.settings.limits import number
 from cnntrain.settings.model import DropSchedule, ModelSettings
 from cnntrain.settings.optimizer import OptimizerSettings
-from cnntrain.settings.schedule import ScheduleSettings
+from cnntrain.settings.schedule import PlateauSettings, ScheduleSettings
 from cnntrain.settings.trainer import TrainerSettings
 
 
@@ -69,4 +69,17 @@ class Settings:
         if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
             rule = "null with data.sampling=balanced, which evens the classes out already"
             found.append(("loss.class_weights", self.loss.class_weights, rule))
+        if not self.data.val and self.data.name != "imagefolder":  # which may have a val/ of its own
+            found += self.unvalidated()
+        return found
+
+    def unvalidated(self) -> list[tuple[str, Any, str]]:
+        """What is asked for that needs validation images, as (key, value, rule), of a run that has none."""
+        found: list[tuple[str, Any, str]] = []
+        if self.trainer.early_stop is not None:
+            rule = "null without validation images (data.val=0)"
+            found.append(("trainer.early_stop", self.trainer.early_stop, rule))
+        if isinstance(self.schedule, PlateauSettings):
+            rule = "another one without validation images (data.val=0), whose loss it waits for"
+            found.append(("schedule.name", self.schedule.name, rule))
         return found

@@ -49,7 +49,8 @@ class DataSettings:
     per_class: Optional[int] = number(None, ge=1)  # train on so many images of each class at most
     classes: Optional[list[str]] = None  # those to learn, in this order; the others are left out; null: all, by name
     sampling: Sampling = Sampling.natural  # how often an epoch shows each class
-    val: Union[int, float] = number(0.1, gt=0)  # taken out of train where the data set has no val split
+    # Taken out of train where the data set has no val split; 0: nothing is, and the last epoch counts as the best.
+    val: Union[int, float] = number(0.1, ge=0)
     folds: Optional[int] = number(None, ge=2)  # val is one of so many stratified parts of train, whatever `val` says
     fold: int = number(0, ge=0)  # which of them, from 0
     on_bad_image: OnBadImage = OnBadImage.error
@@ -69,6 +70,8 @@ class DataSettings:
             found.append(("val", self.val, "a fraction below 1.0, or a whole number of images (5000)"))
         if self.limit is not None and self.per_class is not None:
             found.append(("per_class", self.per_class, f"null with data.limit ({self.limit}); give one of the two"))
+        if self.folds is not None and not self.val:
+            found.append(("val", self.val, f"above 0 with data.folds ({self.folds}), one of which is for validation"))
         if self.folds is None and self.fold:
             found.append(("fold", self.fold, "0 without data.folds, which says how many there are"))
         if self.folds is not None and self.fold >= self.folds:
