@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "cnntrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "__version__", "take_seconds"},
-    {"settings", "files", "paths", "manual"},
+    {"settings", "files", "paths", "manual", "spreadsheet"},
     {
         "faults",
         "guard",

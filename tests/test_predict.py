@@ -21,7 +21,8 @@ from cnntrain.data.files import data_without_images
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.report import Report
-from cnntrain.report.predictions import Prediction, shorten, summary, table
+from cnntrain.report.predictions import Prediction, as_csv, summary, table
+from cnntrain.report.words import shorten
 from cnntrain.settings.data import DataSettings, Interpolation
 from cnntrain.wishes import PredictWishes, read_predict
 
@@ -339,3 +340,32 @@ def test_a_summary_counts_the_most_frequent_classes():
     lines = summary([(str(number), number, 0.5) for number in range(30)])
     assert len(lines) == 22
     assert lines[-1] == "and 9 classes more"
+
+
+LURID = ["=cmd|' /C calc'!A0", "\x1b[31m[bold]red\x07", "a very long name of a class, " * 20]
+
+
+def test_names_of_strangers_are_harmless_on_the_terminal_and_in_a_spreadsheet():
+    found = [Prediction("-2.png", [(name, 0.5) for name in LURID[first:] + LURID[:first]]) for first in range(3)]
+    lines = [*table(found), *summary([(name, 3, 0.5) for name in LURID])]
+    assert max(map(cell_len, lines)) <= 80
+    assert all(line.isprintable() for line in lines)
+    head, first, second, _ = csv.reader(as_csv(found, 3).splitlines())
+    assert head[:3] == ["file", "class", "probability"]
+    assert first[:4] == ["'-2.png", "'" + LURID[0], "0.500000", LURID[1]]
+    assert second[1] == LURID[1]
+
+
+def test_a_forged_checkpoint_writes_nothing_but_letters(trained, monkeypatch, capsys):
+    monkeypatch.chdir(trained)
+    state = checkpoint.load(checkpoint.find(Path("run")))
+    state["about"] |= {"classes": LURID}
+    state["about"]["config"]["data"]["root"] = "\x1b[31m/nowhere"
+    Path("forged").mkdir()
+    checkpoint.save(Path("forged"), state, best=True)
+    code = {}
+    for words in (["predict", "forged", "images=photos/test"], ["eval", "forged"], ["explain", "forged"]):
+        code[words[0]] = cli.main(words)
+        told = capsys.readouterr()
+        assert all(line.isprintable() for line in (told.out + told.err).split("\n"))
+    assert code == {"predict": 0, "eval": 3, "explain": 3}

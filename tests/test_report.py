@@ -363,6 +363,19 @@ def test_texts_of_strangers_move_no_cursor_and_are_no_markup(tmp_path):
     assert (tmp_path / "train.log").read_text().count(plainly) == 10
 
 
+def test_a_table_of_classes_with_any_names_has_80_columns():
+    console, screen = plain()
+    names = ["a very long name of a class, " * 20, "\x1b[31mred", "猫" * 50, "猫"]
+    classes = {name: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "images": 1234567} for name in names}
+    Report(None, tensorboard=False, console=console).scores(
+        {"checkpoint": "best", "val": None, "test": {"top1": 0.5, "top5": 0.75, "loss": 1.0, "classes": classes}}
+    )
+    lines = screen.getvalue().splitlines()[2:]
+    assert len({cell_len(line) for line in lines}) == 1
+    assert cell_len(lines[0]) <= 80
+    assert all(line.isprintable() for line in lines)
+
+
 def test_words_for_numbers():
     assert (percent(0.98765), percent(1), percent(None)) == ("98.77%", "100%", "-")
     assert (clock(3725.4), clock(None), clock(float("inf"))) == ("1:02:05", "-:--:--", "-:--:--")

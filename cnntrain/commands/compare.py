@@ -1,6 +1,5 @@
 """`cnntrain compare [lists] [out=DIR]`: each combination of listed values as a run, and one table of all."""
 
-import csv
 import io
 import json
 import shlex
@@ -9,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from cnntrain import comparison, runfolder
+from cnntrain import comparison, runfolder, spreadsheet
 from cnntrain.commands.relay import STOPPED, Relay, cnntrain_command, relay
 from cnntrain.comparison import MEASURES, REPEATS, Combination, Outcome, Row
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
@@ -221,22 +220,20 @@ def _write_numbers(home: Path, rows: Sequence[Row], measure: str, best: Row, wor
 
     keys = [*rows[0].values, *REPEATS]
     spreads = [column for name in MEASURES for column in (name, f"{name}_std")]
-    file = io.StringIO()
-    writer = csv.DictWriter(
-        file, ["kind", *keys, "status", "runs", "best", *spreads, "folder"], restval="", lineterminator="\n"
-    )
-    writer.writeheader()
+    heads = ["kind", *keys, "status", "runs", "best", *spreads, "folder"]
+    lines: list[dict[str, Any]] = []
     for line in numbers:
         pairs = {name: pair for name in MEASURES if (pair := line[name])}
         means = {name: pair["mean"] for name, pair in pairs.items()}
         stds = {f"{name}_std": pair["std"] for name, pair in pairs.items()}
         status = "done" if line["done"] == line["runs"] else f"{line['done']} done"
         given = {"status": status, "runs": line["runs"], "best": int(line["best"])}
-        writer.writerow({"kind": "row"} | line["values"] | given | means | stds)
+        lines.append({"kind": "row"} | line["values"] | given | means | stds)
     for line in runs:
         known = {name: line[name] for name in (*MEASURES, "status", "folder")}
-        writer.writerow({"kind": "run"} | line["values"] | known)
-    write_atomic(home / TABLE, file.getvalue(), word=WORD)
+        lines.append({"kind": "run"} | line["values"] | known)
+    table = spreadsheet.as_csv([heads, *([line.get(head) for head in heads] for line in lines)])
+    write_atomic(home / TABLE, table, word=WORD)
 
 
 def _row_numbers(row: Row) -> dict[str, Any]:

@@ -1,11 +1,10 @@
 """`cnntrain models [WORD ...] [out=FILE.csv]`: the networks that model= knows, with stored figures; no torch."""
 
-import csv
-import io
 import re
 import textwrap
 from pathlib import Path
 
+from cnntrain import spreadsheet
 from cnntrain.errors import ConfigError
 from cnntrain.faults import hint, nearest
 from cnntrain.files import write_atomic
@@ -93,9 +92,6 @@ def _wrapped(name: str, text: str, indent: int = 0) -> str:
 
 
 def _write(path: Path, entries: list[Entry]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows([getattr(entry, key) for key in COLUMNS] for entry in entries)
-    write_atomic(path, text.getvalue(), word="out=FILE.csv")
+    rows = [[getattr(entry, key) for key in COLUMNS] for entry in entries]
+    write_atomic(path, spreadsheet.as_csv([list(COLUMNS), *rows]), word="out=FILE.csv")
     print(f"wrote {shown(path)}")

@@ -13,6 +13,7 @@ from cnntrain.files import write_atomic
 from cnntrain.report import Report
 from cnntrain.run import Run, load_weights
 from cnntrain.signals import StopFlag
+from cnntrain.spreadsheet import cell
 
 
 def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Report) -> dict[str, Any]:
@@ -91,6 +92,6 @@ def list_bad_images(job: Job, folder: Path, report: Report) -> int:
     skipped = sorted({entry for entries in found for entry in entries})
     if skipped and job.world.is_first:
         path = folder / "bad_images.tsv"
-        write_atomic(path, "".join(f"{name}\t{reason}\n" for name, reason in skipped))
+        write_atomic(path, "".join(f"{cell(name)}\t{cell(reason)}\n" for name, reason in skipped))
         report.warn(f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them")
     return len(skipped)

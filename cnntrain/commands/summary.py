@@ -1,11 +1,10 @@
 """`cnntrain summary [overrides] [formulas=true] [out=FILE.csv]`: a network taken apart. Needs no data."""
 
-import csv
-import io
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cnntrain import spreadsheet
 from cnntrain.files import write_atomic
 from cnntrain.models.catalogue import catalogue
 from cnntrain.paths import shown
@@ -135,11 +134,7 @@ def _size(count: int) -> str:
 
 def as_csv(rows: Sequence["Row"]) -> str:
     """All that is known of each layer, with exact integers; empty where there is nothing to tell."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(_record(row) for row in rows)
-    return text.getvalue()
+    return spreadsheet.as_csv([COLUMNS, *map(_record, rows)])
 
 
 def _record(row: "Row") -> list[Any]:

@@ -9,7 +9,7 @@ from cnntrain.guard import brief
 from cnntrain.paths import shown
 from cnntrain.report.console import Screen
 from cnntrain.report.csvlog import CsvLog
-from cnntrain.report.words import aligned, clock, number, percent, rate, short_path
+from cnntrain.report.words import WIDEST_NAME, aligned, clock, number, percent, rate, short_path, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -243,12 +243,17 @@ def _class_table(split: str, classes: dict[str, dict[str, float]]) -> list[str]:
     """Precision, recall and F1 of each class; of many classes, those with the lowest F1."""
     if not classes:
         return []
-    shown = (
-        sorted(classes, key=lambda name: classes[name]["f1"])[:MOST_CLASSES] if len(classes) > MOST_CLASSES else classes
-    )
+    hardest = sorted(classes, key=lambda name: classes[name]["f1"])[:MOST_CLASSES]
+    listed = hardest if len(classes) > MOST_CLASSES else classes
     title = f"{split}, the {MOST_CLASSES} hardest of {len(classes)} classes" if len(classes) > MOST_CLASSES else split
     rows = [[title, "images", "precision", "recall", "F1"]]
-    for name in shown:
+    for name in listed:
         score = classes[name]
-        rows.append([name, f"{score['images']:,}", *(percent(score[key]) for key in ("precision", "recall", "f1"))])
+        rows.append(
+            [
+                shorten(shown(name), WIDEST_NAME),
+                f"{score['images']:,}",
+                *(percent(score[key]) for key in ("precision", "recall", "f1")),
+            ]
+        )
     return aligned(rows)

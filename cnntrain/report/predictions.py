@@ -1,16 +1,15 @@
 """What a network says of images, as lines of 80 columns, as CSV and as JSON."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from rich.cells import cell_len, set_cell_size
 
+from cnntrain import spreadsheet
 from cnntrain.paths import shown
-from cnntrain.report.words import aligned, percent
+from cnntrain.report.words import WIDEST_NAME, WIDTH, aligned, percent, shorten
 
-WIDTH = 80  # columns
 WIDEST_CLASS, LEAST_FILE, RUNNERS_UP = 24, 24, 31
 LEAST = 0.00005  # a probability below it would be shown as 0.00 %
 MOST_CLASSES = 20  # lines of the summary
@@ -26,7 +25,7 @@ class Prediction:
 
 def table(predictions: Sequence[Prediction]) -> list[str]:
     """A line for each image: file, class, probability, and as many of the runners-up as there is room for."""
-    names = [shorten(found.classes[0][0], WIDEST_CLASS) for found in predictions]
+    names = [shorten(shown(found.classes[0][0]), WIDEST_CLASS) for found in predictions]
     name_width = max(map(cell_len, ["class", *names]))
     room = WIDTH - name_width - len("  " * 3 + "99.99%")
     others = max(cell_len(_runners_up(found.classes[1:], RUNNERS_UP)) for found in predictions)
@@ -45,7 +44,7 @@ def table(predictions: Sequence[Prediction]) -> list[str]:
 def _runners_up(classes: list[tuple[str, float]], room: int) -> str:
     words = ""
     for name, probability in classes:
-        more = f"{', ' if words else ''}{shorten(name, WIDEST_CLASS)} {percent(probability)}"
+        more = f"{', ' if words else ''}{shorten(shown(name), WIDEST_CLASS)} {percent(probability)}"
         if probability < LEAST or cell_len(words + more) > room:
             break
         words += more
@@ -58,7 +57,7 @@ def summary(counts: Sequence[tuple[str, int, float]]) -> list[str]:
     total = sum(images for _, images, _ in found)
     rows = [["class", "images", "share", "mean prob."]]
     rows += [
-        [shorten(name, WIDTH // 2), f"{images:,}", percent(images / total), percent(mean)]
+        [shorten(shown(name), WIDEST_NAME), f"{images:,}", percent(images / total), percent(mean)]
         for name, images, mean in found[:MOST_CLASSES]
     ]
     more = len(found) - MOST_CLASSES
@@ -67,13 +66,12 @@ def summary(counts: Sequence[tuple[str, int, float]]) -> list[str]:
 
 def as_csv(predictions: Iterable[Prediction], most: int) -> str:
     """One row for each image: file, class, probability, class_2, probability_2 and so on up to `most`."""
-    text = io.StringIO()
-    write = csv.writer(text, lineterminator="\n").writerow
     heads = [f"{key}_{place}" if place > 1 else key for place in range(1, most + 1) for key in ("class", "probability")]
-    write(["file", *heads])
-    for found in predictions:
-        write([found.file, *(cell for name, value in found.classes for cell in (name, f"{value:.6f}"))])
-    return text.getvalue()
+    rows = (
+        [found.file, *(part for name, value in found.classes for part in (name, f"{value:.6f}"))]
+        for found in predictions
+    )
+    return spreadsheet.as_csv(chain([["file", *heads]], rows))
 
 
 def as_json(predictions: Iterable[Prediction]) -> list[dict[str, object]]:
@@ -82,15 +80,3 @@ def as_json(predictions: Iterable[Prediction]) -> list[dict[str, object]]:
         {"file": found.file, "classes": [{"class": name, "probability": value} for name, value in found.classes]}
         for found in predictions
     ]
-
-
-def shorten(text: str, width: int) -> str:
-    """Text of at most `width` columns; what is too long loses its middle, as a path says most at its ends."""
-    if cell_len(text) <= width:
-        return text
-    head, tail = text, text
-    while cell_len(head) > (width - 1) // 3:
-        head = head[:-1]
-    while cell_len(head) + 1 + cell_len(tail) > width:
-        tail = tail[1:]
-    return f"{head}…{tail}"

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len, set_cell_size
+
 _COLUMNS = {
     "train_loss": ("loss", 6),
     "train_top1": ("top-1", 6),
@@ -18,6 +20,8 @@ _COLUMNS = {
     "images_per_second": ("images/s", 8),
     "seconds": ("time", 7),
 }
+WIDTH = 80  # columns of a table
+WIDEST_NAME = 40  # columns, of a class in a table
 _LONGEST_EPOCH = 7  # characters; with it a row has 80
 
 
@@ -62,13 +66,28 @@ def short_path(path: str | Path) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of equal columns: the first one flush left, the others right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
-            [f"{row[0]:<{widths[0]}}", *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))]
+            [
+                set_cell_size(row[0], widths[0]),
+                *(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True)),
+            ]
         )
         for row in rows
     ]
+
+
+def shorten(text: str, width: int) -> str:
+    """Text of at most `width` columns; what is too long loses its middle, as a path says most at its ends."""
+    if cell_len(text) <= width:
+        return text
+    head, tail = text[:width], text[-width:]
+    while cell_len(head) > (width - 1) // 3:
+        head = head[:-1]
+    while cell_len(head) + 1 + cell_len(tail) > width:
+        tail = tail[1:]
+    return f"{head}…{tail}"
 
 
 def wrapped(facts: dict[str, str], width: int = 80) -> list[tuple[str, str]]:
