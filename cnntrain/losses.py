@@ -69,7 +69,7 @@ def class_weights(settings: LossSettings, labels: Tensor, classes: list[str]) ->
         return None
     counts = torch.bincount(labels.cpu(), minlength=len(classes)).double()
     if isinstance(wish, dict):
-        wish = _in_order({str(name): weight for name, weight in wish.items()}, classes)
+        wish = _in_order({_spelt(name): weight for name, weight in wish.items()}, classes)
     weights = _given(wish, classes) if isinstance(wish, list) else _by_count(wish, settings.beta, counts)
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
@@ -82,6 +82,11 @@ def _in_order(wish: dict[str, float], classes: list[str]) -> list[float]:
     if missing := [name for name in classes if name not in wish]:
         raise ConfigError(f"loss.class_weights: no weight for {_names(missing)}; give one to every class, 1 for most")
     return [wish[name] for name in classes]
+
+
+def _spelt(name: object) -> str:
+    """A name of a class that the command line has read as a value."""
+    return str(name).lower() if isinstance(name, bool) else "null" if name is None else str(name)
 
 
 def _given(wish: list[Any], classes: list[str]) -> Tensor:

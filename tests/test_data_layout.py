@@ -109,6 +109,13 @@ def test_folders_that_may_well_be_classes_are_classes(tmp_path, folders):
     assert find_splits(paint(tmp_path, folders)).folders == {"train": tmp_path}
 
 
+def test_an_archive_in_a_folder_of_its_own_is_pointed_at(tmp_path, capsys):
+    paint(tmp_path / "photos", ["archive/cat", "archive/dog"])
+    assert check(tmp_path / "photos") == 3
+    told = f"'archive' is the only class folder; did you mean data.root={tmp_path}/photos/archive?"
+    assert told in capsys.readouterr().err
+
+
 # ---- images ----
 
 

@@ -145,6 +145,10 @@ def test_weights_by_name_are_those_in_the_order_of_the_classes():
     labels = torch.tensor([0, 1, 1, 2])
     named = class_weights(LossSettings(class_weights={2: 5, "1": 1, "10": 3}), labels, classes)
     assert torch.equal(named, class_weights(LossSettings(class_weights=[1, 3, 5]), labels, classes))
+    assert class_weights(LossSettings(class_weights={True: 1, None: 1}), labels[:1], ["true", "null"]).tolist() == [
+        1,
+        1,
+    ]
     for wish, told in (
         ({"1": 1, "10": 1, "20": 4}, r"no class '20' \(given 4\); did you mean 2\?"),
         ({"1": 1, "10": 1, "zebra": 4}, r"no class 'zebra' \(given 4\); there are 1, 10, 2"),

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from cnntrain.data.common import (
 )
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
-from cnntrain.data.layout import Layout, find_splits, listed
+from cnntrain.data.layout import Layout, find_splits, folders_in, listed
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, RandomView, View
 from cnntrain.device import available_cores, free_memory, generator, shares_memory
@@ -49,7 +50,7 @@ def image_folder(request: Request) -> Data:
     first = scanned.get("train", next(iter(scanned.values())))
     classes = request.classes or chosen_classes(sorted(first.classes + first.left_out), request)
     if len(classes) < 2:
-        raise DataError(f"{shown(root)}: {classes[0]!r} is the only class folder; it takes two classes or more")
+        raise DataError(f"{shown(root)}: {classes[0]!r} is the only class folder; {_deeper(root / classes[0])}")
     aligned = {name: align(part, classes, name, partial=request.classes is not None) for name, part in scanned.items()}
     _note_layout(layout, request)
     _note_ignored(scanned, request)
@@ -100,6 +101,13 @@ def _marks(scanned: dict[str, FolderSplit], folds: int | None) -> dict[str, str]
     """See Data.marks."""
     from_train = folds is not None and "train" in scanned
     return {name: fingerprint({name: part}) for name, part in scanned.items() if not (name == "val" and from_train)}
+
+
+def _deeper(only: Path) -> str:
+    """What to do about an only class folder: archives often hold all the others in one."""
+    if only.is_dir() and len(folders_in(only)) > 1:
+        return f"did you mean data.root={shown(only)}?"
+    return "it takes two classes or more"
 
 
 def _note_layout(layout: Layout, request: Request) -> None:

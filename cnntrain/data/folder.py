@@ -100,7 +100,7 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
                 sizes.append(size)
             lost[name] = images.dropped - dropped
             if len(relative) == before:
-                there = f"{lost[name]:,} other files" if lost[name] else "it is empty"
+                there = f"{lost[name]:,} other files" if lost[name] else "no other files"
                 raise DataError(
                     f"{shown(entry.path)}: the class folder holds no images ({there}); fill it or remove it"
                 )
@@ -139,7 +139,10 @@ class Images:
         waiting = [folder]
         while waiting:
             folder = waiting.pop()
-            status = os.stat(folder)
+            try:
+                status = os.stat(folder)
+            except OSError as error:
+                raise unreadable(folder, error) from None
             if (status.st_dev, status.st_ino) in seen:
                 self.ignored["folder reached twice by a link"] += 1
                 continue

@@ -48,7 +48,7 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
         DataError: no such folder, or one whose folders may be splits or classes.
     """
     need_image_folder(root)
-    names = [entry.name for entry in entries(root) if not is_clutter(entry.name) and is_dir(entry)]
+    names = folders_in(root)
     known, there = set(classes or ()), {shown(os.fsencode(name)) for name in names}
     if known and there and (known <= there or there <= known):
         return Layout({"train": root})
@@ -69,6 +69,11 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
             f"if all of them are classes, say {_say_classes(names)}, else give {listed(found['train'])} class folders"
         )
     return Layout(folders, others)
+
+
+def folders_in(folder: Path) -> list[str]:
+    """The names of the folders in a folder, sorted, without clutter."""
+    return [entry.name for entry in entries(folder) if not is_clutter(entry.name) and is_dir(entry)]
 
 
 def split_of(name: str) -> str:
