@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format tensorboard clean
+.PHONY: help demo test test-all mutate lint format tensorboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ test: $(READY) ## Run the fast tests
 
 test-all: $(READY) ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -m ""
+
+mutate: $(READY) ## Change the core in small ways: do the tests notice? FILE=cnntrain/optim.py SAMPLE=40 SEED=1
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,mutate]"
+	OMP_NUM_THREADS=1 nice $(BIN)/python tests/mutate.py FILE=$(FILE) SAMPLE=$(SAMPLE) SEED=$(SEED)
 
 lint: $(READY) ## Check format, style and types
 	$(BIN)/ruff format --check

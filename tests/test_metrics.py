@@ -1,10 +1,13 @@
 """The running sums agree with torchmetrics and survive a checkpoint."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from cnntrain.distributed import World
 from cnntrain.metrics import Window
 
 CPU = torch.device("cpu")
@@ -67,3 +70,51 @@ def test_a_restored_and_merged_window_reads_the_same():
     again.restore(first.state())
     again.merge(rest)
     assert again.read() == pytest.approx(whole.read())
+
+
+def test_top5_is_counted_where_asked_for_and_an_empty_window_reads_0():
+    assert Window(CPU).read() == {"loss": 0, "top1": 0}
+    assert Window(CPU, top5=True).read() == {"loss": 0, "top1": 0, "top5": 0}
+    window = filled(parts())
+    window.reset()
+    assert window.read() == {"loss": 0, "top1": 0, "top5": 0}
+    assert window.totals() == ([0, 0, 0], 0)
+
+
+def test_a_window_keeps_no_graph():
+    window = Window(CPU)
+    logits = torch.zeros(2, 3, requires_grad=True)
+    window.add(logits.sum(), logits, torch.tensor([0, 1]))
+    assert not window.sums.requires_grad
+
+
+def test_the_sums_count_every_image_however_many_there_are():
+    """From 2 ** 24 on, float32 knows no odd number."""
+    window = Window(CPU)
+    for loss in (2.0**24, 1.0):
+        window.add(torch.tensor(loss), torch.zeros(1, 2), torch.tensor([0]))
+    assert window.totals() == ([2**24 + 1, 2, 2], 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair(World):
+    """Two processes that have counted the same."""
+
+    size: int = 2
+
+    def sum_(self, tensors):
+        for tensor in tensors:
+            tensor *= 2
+
+
+def test_what_is_read_counts_all_processes_and_the_first_alone_takes_it_up_again():
+    window = Window(CPU, world=Pair())
+    window.add(torch.tensor(3.0), torch.eye(3), torch.tensor([0, 1, 1]))
+    assert window.totals() == ([6, 4, 4], 6)
+    assert window.read() == pytest.approx({"loss": 1, "top1": 2 / 3})
+    saved = window.state()
+    for rank, wanted in ((0, [12, 8, 8]), (1, [0, 0, 0])):
+        again = Window(CPU, world=Pair(rank=rank))
+        again.add(torch.tensor(1.0), torch.eye(3), torch.tensor([0, 1, 1]))
+        again.restore(saved)
+        assert again.totals()[0] == wanted

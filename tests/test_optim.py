@@ -141,6 +141,18 @@ def test_norms_and_biases_have_decays_of_their_own_where_asked():
     }
 
 
+def test_a_learner_learns_at_the_full_rate_and_decay_unless_it_says_otherwise():
+    model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 2, bias=False))
+    fast = optim.Learner("fast", [model[1].weight])
+    slow = optim.Learner("slow", [model[0].weight], lr_factor=0.5, wd_factor=4.0)
+    settings = SgdSettings(**SGD, weight_decay=0.1)
+    optimizer = optim.build_optimizer(settings, model, 0.1, torch.device("cpu"), [fast, slow])
+    optim.set_rate(optimizer, 0.2)
+    groups = optimizer.param_groups
+    assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.2, 0.1), (0.1, 0.4)]
+    assert [id(group["params"][0]) for group in groups] == [id(model[1].weight), id(model[0].weight)]
+
+
 def rates(schedule, *, lr=0.1, epochs=10, progressive=None, base=128):
     plan = Plan(1280, batch_size=128, image_size=32, epochs=epochs, progressive=progressive)
     made = optim.Rates(lr, SgdSettings(**SGD | {"lr_base_batch": base}), schedule, plan)
