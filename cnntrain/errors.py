@@ -9,6 +9,10 @@ class CnntrainError(Exception):
 
     exit_code = 1
 
+    def lines(self) -> list[str]:
+        """Of the message: what else would break a line came out of a value."""
+        return [str(self)]
+
 
 class ConfigError(CnntrainError):
     """A value, key or combination that the configuration does not allow."""

@@ -37,6 +37,10 @@ class ConfigErrors(ConfigError):
         self.faults = list(dict.fromkeys(faults))  # a sweep meets the same fault in each job
         super().__init__("\n".join(self.faults))
 
+    def lines(self) -> list[str]:
+        """A fault each."""
+        return self.faults
+
 
 @dataclass
 class Key:

@@ -63,7 +63,7 @@ def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) ->
         report = _save_traceback(folder)
         say(f"error: this is a bug of cnntrain ({brief(error)}); please report it with {report}")
         return
-    for line in str(fault).split("\n"):
+    for line in fault.lines():
         say(line if isinstance(fault, Interrupted) else f"error: {line}")
 
 

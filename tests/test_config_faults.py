@@ -4,8 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
-from cnntrain import comparison, config
+from cnntrain import cli, comparison, config
 from cnntrain.composer import Composer
 from cnntrain.faults import ConfigErrors
 from cnntrain.overrides import quote
@@ -325,3 +326,14 @@ def test_a_preset_that_sweeps_is_checked(tmp_path: Path) -> None:
     sweep = "hydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      trainer.epochs: 1,0\n"
     write(tmp_path, "experiment/mine.yaml", "# @package _global_\n" + sweep)
     assert faults("experiment=mine", config_dir=tmp_path) == ["trainer.epochs: must be a whole number >= 1 (given 0)"]
+
+
+def test_a_value_of_a_foreign_run_writes_no_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = "\x1b[31m\ncnntrain: error: rm -r all"
+    plain = yaml.safe_load(config.to_yaml(config.settle(config.inspect([]))))
+    plain["trainer"] |= {odd: 1, "precision": odd}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
+    assert cli.main(["resume", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(r"\x1b[31m\ncnntrain" in line for line in lines)

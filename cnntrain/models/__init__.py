@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from cnntrain.errors import ConfigError
-from cnntrain.faults import unknown_arguments
+from cnntrain.faults import ConfigErrors, unknown_arguments
 from cnntrain.guard import brief
 from cnntrain.settings.model import DROPS, Library, ModelSettings
 from cnntrain.settings.nets import FIXED_NETS, NATIVE, OWN_NETS
@@ -79,7 +79,7 @@ def _build(settings: ModelSettings, *, classes: int, channels: int, image_size: 
 def _refuse_faults(settings: ModelSettings) -> None:
     wrong = [f"model.{key}: must be {rule} (given {value})" for key, value, rule in settings.faults()]
     if found := unknown_arguments(settings) + wrong:
-        raise ConfigError("\n".join(found))
+        raise ConfigErrors(found)
 
 
 def _own(settings: ModelSettings, *, classes: int, channels: int) -> Recipe:
