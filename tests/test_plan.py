@@ -48,6 +48,10 @@ def test_images_grow_linearly_in_whole_multiples_and_the_batch_keeps_its_cost():
     assert batch_sizes(photos) == [98, 63, 63, 44, 32]
 
 
+def test_the_first_of_several_epochs_is_small_however_short_the_growth_is():
+    assert sizes(plan(start=0.5, until=0.01)) == [16] + [32] * 9
+
+
 def test_the_batch_may_keep_its_size():
     assert batch_sizes(plan(batch=False)) == [128] * 10
 
@@ -93,6 +97,23 @@ def test_a_last_micro_batch_of_one_image_is_left_out():
     assert images_in_epoch(9, 100) == 9
     made = plan(images=513, batch_size=128, epochs=10, start=0.5, until=0.8)
     assert [made.batches(epoch) for epoch in (0, 2, 9)] == [1, 2, 4]  # of 512, 328 and 128 images
+
+
+def test_the_last_micro_batch_counts_what_it_holds():
+    made = Plan(30, batch_size=7, image_size=8, epochs=2)
+    assert (made.batches(0), made.steps(0), made.total) == (5, 5, 10)
+    parts = {(0, 1): 7, (0, 2): 14, (3, 1): 7, (3, 2): 9, (4, 1): 2, (4, 3): 2, (0, 5): 30}
+    assert {part: made.images_in(0, *part) for part in parts} == parts
+    grown = plan(images=513, batch_size=128, epochs=10, start=0.5, until=0.8)
+    assert [grown.images_in(epoch, 0, 99) for epoch in (0, 2, 9)] == [512, 513, 512]  # of 512, 328 and 128 images
+
+
+def test_each_process_gets_two_images_of_a_last_micro_batch_or_it_is_left_out():
+    assert [images_in_epoch(images, 4, 2) for images in (8, 9, 10, 11, 12, 13)] == [8, 8, 8, 8, 12, 12]
+    assert [images_in_epoch(images, 8, 2) for images in (3, 4, 7, 11, 12)] == [0, 4, 7, 8, 12]
+    assert [images_in_epoch(images, 2, 2) for images in (4, 5, 6)] == [4, 4, 6]  # one image for each is what was asked
+    shared = Plan(13, batch_size=4, image_size=8, epochs=1, processes=2)
+    assert (shared.batches(0), shared.images_in(0, 0, 4)) == (3, 12)
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])

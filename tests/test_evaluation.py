@@ -1,0 +1,100 @@
+"""Scoring a split: what is counted, what is told on the way, and how it is stopped."""
+
+import types
+
+import pytest
+import torch
+from test_loop import CPU, Digits
+from torch import nn
+from torch.nn import functional
+
+from cnntrain.errors import Interrupted
+from cnntrain.evaluation import evaluate
+from cnntrain.settings.trainer import Precision
+from cnntrain.tta import Views
+
+
+class Part(Digits):
+    """20 digits in micro-batches of 7, and an empty one, as a process may get; it notes when it is closed."""
+
+    closed = False
+
+    def batches(self, epoch=0, start=0):
+        try:
+            yield from super().batches(epoch, start)
+            yield self.pixels[:0], self.labels[:0]
+        finally:
+            self.closed = True
+
+
+class Wary(nn.Module):
+    """A linear network that takes no empty batch; dropout shows in which mode it is."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(64, 10))
+
+    def forward(self, images):
+        assert len(images)
+        return self.layers(images)
+
+
+def normalise(images):
+    return images.float() / 255
+
+
+def scored(loader=None, model=None, **more):
+    return evaluate(model or Wary(), loader or Part(20), normalise, CPU, Precision.fp32, **more)
+
+
+def plain(logits, labels):
+    ranks = logits.argsort(1, descending=True).eq(labels[:, None]).int().argmax(1)
+    top1, top5 = ((ranks < k).float().mean().item() for k in (1, 5))
+    return pytest.approx({"loss": functional.cross_entropy(logits, labels).item(), "top1": top1, "top5": top5})
+
+
+def test_scores_are_those_of_all_images_at_once_in_evaluation_mode():
+    model, loader = Wary().train(), Part(20)
+    scores = scored(loader, model)
+    with torch.no_grad():
+        logits = model.eval()(normalise(loader.pixels))
+    assert scores == plain(logits, loader.labels)
+    assert 0 < scores["top1"] < scores["top5"] < 1
+    assert loader.closed
+
+
+def test_each_batch_is_told_and_its_logits_are_handed_over_without_a_graph():
+    told, given = [], []
+    scored(advance=told.append, collect=lambda *pair: given.append(pair))
+    assert told == [7, 7, 6, 0]
+    assert [(len(logits), len(labels)) for logits, labels in given] == [(7, 7), (7, 7), (6, 6)]
+    assert all(logits.dtype == torch.float32 and not logits.requires_grad for logits, _ in given)
+
+
+def test_of_several_views_the_first_is_scored_apart():
+    loader, given = Part(20), []
+    scores = scored(loader, views=Views(["hflip"], 8), collect=lambda *pair: given.append(pair))
+    assert {name for name in scores if not name.startswith("plain_")} == {"loss", "top1", "top5"}
+    assert {name.removeprefix("plain_"): scores[name] for name in scores if "_" in name} == pytest.approx(scored())
+    model = Wary().eval()
+    with torch.no_grad():
+        both = [model(normalise(images)).softmax(1) for images in (loader.pixels, loader.pixels.flip(3))]
+    labels = torch.cat([labels for _, labels in given])
+    order = torch.cat([labels for _, labels in Digits(20).batches()])
+    assert torch.equal(labels, order)
+    assert scores["loss"] == pytest.approx(functional.nll_loss((sum(both) / 2).log(), loader.labels).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(("requested", "batches"), [(False, 4), (True, 1)])
+def test_a_signal_ends_it_after_the_batch_in_hand(requested, batches):
+    told, loader = [], Part(20)
+    stop = types.SimpleNamespace(requested=requested, signum=15)
+    if requested:
+        with pytest.raises(Interrupted) as caught:
+            scored(loader, stop=stop, advance=told.append)
+        assert caught.value.exit_code == 143
+    else:
+        scored(loader, stop=stop, advance=told.append)
+    assert len(told) == batches
+    assert loader.closed
