@@ -3,12 +3,15 @@
 import json
 import os
 import pty
+import re
 import select
+import shlex
 import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,12 @@ import torch
 from PIL import Image
 
 from cnntrain import checkpoint, cli, loop
+from cnntrain.commands import show
 from cnntrain.report import pictures
+from cnntrain.run import Progress
+from cnntrain.settings import Settings
+from cnntrain.settings.pieces import OwnSettings
+from cnntrain.settings.trainer import TrainerSettings
 
 QUICK = ["model=lenet5", "data.limit=300", "data.batch_size=64", "trainer.epochs=2", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false"]
@@ -330,6 +338,61 @@ def test_a_signal_saves_and_tells_how_to_go_on(here, signum, code, capsys, monke
     assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] == 4
     monkeypatch.setattr(loop, "train_step", step)
     assert run("resume", "run") == 0
+
+
+ONE_EPOCH = ["data.limit=100", "data.batch_size=64", "trainer.epochs=1"]
+
+
+@pytest.mark.parametrize(
+    ("words", "ended", "longer"),
+    [
+        (["trainer.epochs=1"], "by trainer.epochs=1", "trainer.epochs=2"),
+        (["trainer.max_steps=1"], "by trainer.max_steps=1, with 0 of 2 epochs done", "trainer.max_steps=2"),
+        ([*ONE_EPOCH, "trainer.max_steps=2"], "by trainer.epochs=1", "trainer.epochs=2 trainer.max_steps=4"),
+        (["trainer.max_time=0.001s"], "by trainer.max_time=0.001s, with 0 of 2 epochs done", r"trainer.max_time=\d+s"),
+        (
+            ["optimizer.lr=1e-30", "trainer.early_stop=1", "trainer.epochs=3", "data.limit=100"],
+            "by trainer.early_stop=1: no better epoch since epoch 1",
+            "trainer.early_stop=null",
+        ),
+    ],
+)
+def test_the_end_says_why_and_all_that_it_proposes_does_something(here, capsys, words, ended, longer):
+    assert run(*QUICK, "trainer.tensorboard=true", *words, "out=my run") == 0
+    out = capsys.readouterr().out
+    assert re.search(rf"^  ended +{re.escape(ended)}$", out, re.MULTILINE)
+    score, resume, board = (shlex.split(line.removeprefix("next")) for line in out.splitlines()[-3:])
+    assert score == ["cnntrain", "eval", "my run"]
+    assert re.fullmatch(f"cnntrain resume my run {longer}", " ".join(resume))
+    assert any(path.name.startswith("events") for path in Path(board[-1]).iterdir())
+    before = checkpoint.load(here / "my run/checkpoints/last")["progress"]["step"]
+    assert run(*score[1:]) == run(*resume[1:]) == 0
+    assert checkpoint.load(here / "my run/checkpoints/last")["progress"]["step"] > before
+
+
+def test_a_limit_of_time_is_moved_by_whole_lengths():
+    for text, seconds, longer in (
+        ("30m", 1803.2, "1h"),
+        ("1.5h", 5400.0, "3h"),
+        ("90s", 91.0, "3m"),
+        ("20", 65, "80s"),
+    ):
+        trainer = TrainerSettings(max_time=text)
+        assert show._further(trainer, Progress(seconds=seconds)) == [f"trainer.max_time={longer}"]
+        assert TrainerSettings(max_time=longer).max_seconds() > seconds
+
+
+def test_what_runs_code_of_the_users_is_named_in_what_the_end_proposes(here):
+    settings = replace(Settings(), model=replace(Settings().model, name="nets:tiny"))
+    settings = replace(settings, augment=replace(settings.augment, own=OwnSettings(name="mine:noise")))
+    done = show.next_commands(settings, Progress(epoch=10), Path("run"), scored=True)
+    code = "model.name=nets:tiny"
+    assert done[:2] == [
+        f"cnntrain eval run {code}",
+        f"cnntrain resume run trainer.epochs=20 {code} augment.own.name=mine:noise",
+    ]
+    assert not any("eval" in line for line in show.next_commands(settings, Progress(), Path("run"), scored=False))
+    assert show.resume_command(settings, Path("run")) == f"cnntrain resume run {code} augment.own.name=mine:noise"
 
 
 def test_no_fault_of_drawing_ends_a_training(here, monkeypatch, capsys):

@@ -1,5 +1,6 @@
 """What a run shows of itself before its first step and after its last."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,7 +13,9 @@ from cnntrain.finetune.audit import audit
 from cnntrain.report import Report
 from cnntrain.report.augmented import described, shares
 from cnntrain.report.words import wrapped
+from cnntrain.run import Progress
 from cnntrain.settings import Settings
+from cnntrain.settings.trainer import TrainerSettings
 
 MOST_WEIGHTS = 20  # of classes that are told
 
@@ -110,16 +113,54 @@ def flat_scores(results: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def next_commands(settings: Settings, folder: Path) -> list[str]:
-    """What a user may want to type after a run."""
+def end_words(ended: str, trainer: TrainerSettings, progress: Progress) -> str:
+    """Why a run came to its end, from what `loop.train` answers."""
+    given = f"by trainer.{ended}={getattr(trainer, ended)}"
+    if ended == "early_stop":
+        return f"{given}: no better epoch since epoch {progress.best_epoch}"
+    return given if ended == "epochs" else f"{given}, with {progress.epoch} of {trainer.epochs} epochs done"
+
+
+def next_commands(settings: Settings, progress: Progress, folder: Path, *, scored: bool) -> list[str]:
+    """What a user may want to type after a run: each of it does something.
+
+    Args:
+        scored: there are images to score.
+    """
     # Runs lie in outputs/<data>/<model>/<date>, if not told otherwise: the tree above shows all of them.
     logs = folder.parents[2] if len(folder.parents) > 2 and folder.parents[2].name == "outputs" else folder
-    name = shlex.quote(str(folder))
-    code = f" model.name={settings.model.name}" if ":" in settings.model.name else ""
-    own = f" augment.own.name={settings.augment.own.name}" if settings.augment.own else ""
-    board = [f"tensorboard --logdir {shlex.quote(str(logs))}"] if settings.trainer.tensorboard else []
+    evaluated = shlex.join(["cnntrain", "eval", str(folder), *trusted(settings, training=False)])
+    board = shlex.join(["tensorboard", "--logdir", str(logs)])
     return [
-        f"cnntrain eval {name}{code}",
-        f"cnntrain resume {name} trainer.epochs={settings.trainer.epochs * 2}{code}{own}",
-        *board,
+        *([evaluated] if scored else []),
+        resume_command(settings, folder, *_further(settings.trainer, progress)),
+        *([board] if settings.trainer.tensorboard else []),
     ]
+
+
+def resume_command(settings: Settings, folder: Path, *words: str) -> str:
+    """How a run goes on."""
+    return shlex.join(["cnntrain", "resume", str(folder), *words, *trusted(settings)])
+
+
+def trusted(settings: Settings, *, training: bool = True) -> list[str]:
+    """The user's own code by name: a saved run must be told that it is trusted."""
+    own = settings.augment.own if training else None
+    names = {"model.name": settings.model.name, "augment.own.name": own.name if own else ""}
+    return [f"{key}={name}" for key, name in names.items() if ":" in name]
+
+
+def _further(trainer: TrainerSettings, progress: Progress) -> list[str]:
+    """Every limit that the run has met, further away: a resume that left one would end at once."""
+    words = []
+    if progress.epoch >= trainer.epochs:
+        words.append(f"trainer.epochs={2 * trainer.epochs}")
+    if trainer.max_steps and progress.step >= trainer.max_steps:
+        words.append(f"trainer.max_steps={2 * progress.step}")
+    if (seconds := trainer.max_seconds()) and progress.seconds >= seconds:
+        longer = seconds * (1 + round(progress.seconds / seconds))
+        unit, size = ("h", 3600) if longer % 3600 == 0 else ("m", 60) if longer % 60 == 0 else ("s", 1)
+        words.append(f"trainer.max_time={math.ceil(longer / size)}{unit}")
+    if trainer.early_stop and progress.waited >= trainer.early_stop:
+        words.append("trainer.early_stop=null")
+    return words

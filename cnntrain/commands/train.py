@@ -14,7 +14,15 @@ from cnntrain import device as machine
 from cnntrain.commands.saved import changed_splits, with_preprocessing
 from cnntrain.commands.score import list_bad_images, score
 from cnntrain.commands.setup import Job, build_job, build_run
-from cnntrain.commands.show import flat_scores, next_commands, show_audit, show_header, show_samples
+from cnntrain.commands.show import (
+    end_words,
+    flat_scores,
+    next_commands,
+    resume_command,
+    show_audit,
+    show_header,
+    show_samples,
+)
 from cnntrain.commands.transfer import recalibration, start_from_weights, use_features
 from cnntrain.distributed import World
 from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted, UnsafeError
@@ -104,7 +112,7 @@ def work(given: Order | None, world: World) -> dict[str, Any]:
             return _work(order, world, report, stop)
     except Interrupted as error:
         note_end(folder, "interrupted", error)
-        raise Interrupted(error.signum, f"{error}; go on with cnntrain resume {shlex.quote(str(folder))}") from None
+        raise Interrupted(error.signum, f"{error}; go on with {resume_command(order.settings, folder)}") from None
     except CnntrainError as error:
         note_end(folder, "failed", error)
         raise
@@ -161,7 +169,9 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
     report.hparams(config.to_plain(settings), flat_scores(results))
     if world.is_first:
         runfolder.write_results(folder, results)
-    report.finish(results | {"folder": str(folder)}, next_commands(settings, folder))
+    why = end_words(ended, settings.trainer, run.progress)
+    scored = bool(results["val"] or results["test"])
+    report.finish(results, next_commands(settings, run.progress, folder, scored=scored), ended=why)
     return results
 
 

@@ -156,8 +156,8 @@ class Report:
             values = {tag: row.get(key) for tag, key in EPOCH_TAGS.items()}
             self._log_to("curves", lambda log: log.scalars(values, self._step))
 
-    def finish(self, results: dict[str, Any], next_commands: Sequence[str]) -> None:
-        """The closing table, from what results.json holds, and what the user may want to type next."""
+    def finish(self, results: dict[str, Any], next_commands: Sequence[str], *, ended: str = "") -> None:
+        """The closing table, from what results.json holds, why it ended, and what the user may want to type next."""
         self._screen.stop_bar()
         epoch = str(results["best_epoch"])
         rows = [
@@ -166,6 +166,7 @@ class Report:
         rows += [
             (name, _scores(results[key])) for name, key in (("validation", "val"), ("test", "test")) if results.get(key)
         ]
+        rows += [("ended", ended)] if ended else []
         rows.append(("time", f"{clock(results['seconds'])}, {rate(results.get('images_per_second'))} images/s"))
         if self._folder:
             rows.append(("folder", short_path(self._folder)))
