@@ -24,9 +24,9 @@ import torch
 
 from cnntrain import manifest
 from cnntrain.errors import CheckpointError, UnsafeError
-from cnntrain.files import HashingFile, file_system_error, fsync_folder
+from cnntrain.files import HashingFile, file_system_error, fsync_folder, need_own_folder, open_own
 from cnntrain.manifest import MANIFEST, STATE, elsewhere, verify
-from cnntrain.runfolder import read_environment
+from cnntrain.runfolder import run_id
 
 # Digests that this process wrote or verified: a rotation does not read the last save again to trust it.
 _trusted: set[str] = set()
@@ -47,6 +47,7 @@ def save(run: Path, state: dict[str, Any], *, best: bool = False) -> None:
     state = _plain(state, "state")
     needed = sum(leaf.nbytes for _, leaf in _leaves(state) if isinstance(leaf, torch.Tensor))
     folder = run / "checkpoints"
+    need_own_folder(folder)
     new, old, new_best = (folder / f".tmp-{os.getpid()}-{name}" for name in ("new", "old", "best"))
     try:
         if not folder.is_dir():
@@ -98,9 +99,11 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]
     Raises:
         CheckpointError: there are checkpoints, and all are damaged.
         UnsafeError: a checkpoint holds more than containers and tensors.
+        FileSystemError: something else is in the place of the folder of checkpoints.
     """
-    run_id = read_environment(run).get("run_id")
+    known_id = run_id(run) or None
     checkpoints = run / "checkpoints"
+    need_own_folder(checkpoints)  # before time is spent on what could not be saved
     last, previous, best = (checkpoints / name for name in ("last", "previous", "best"))
     found = [folder for folder in (last, previous, best) if folder.exists()]
     if manifest.step(best) > max(manifest.step(last), manifest.step(previous)):
@@ -108,7 +111,7 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]
     faults: list[str] = []
     for folder in found:
         try:
-            known = verify(folder, run_id)
+            known = verify(folder, known_id)
             state = _read(folder)
         except CheckpointError as error:
             faults.append(str(error).partition(";")[0])
@@ -124,6 +127,15 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]
         f"{checkpoints}: no usable checkpoint, {len(found)} found, {len(faults)} damaged ({'; '.join(faults)}); "
         "restore one of these folders from a copy, or start a new run"
     )
+
+
+def fault_of(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, None if it is whole; its content is not looked at."""
+    try:
+        _trusted.add(verify(folder, trusted=_trusted)["sha256"])
+    except CheckpointError as error:
+        return str(error).partition(";")[0]
+    return None
 
 
 def read_tensors(path: Path, unsafe: str, harmless: Sequence[Any] = ()) -> dict[str, Any]:
@@ -183,7 +195,7 @@ def fingerprint(state: dict[str, Any]) -> str:
 def _write(folder: Path, state: dict[str, Any]) -> str:
     """Write a checkpoint folder, synced; answers the sha256 of the state."""
     os.mkdir(folder)
-    with open(folder / STATE, "wb") as file:
+    with open(open_own(folder / STATE, os.O_WRONLY | os.O_TRUNC), "wb") as file:
         writer = HashingFile(file)
         torch.save(state, writer)  # type: ignore[arg-type]  # write and flush are all it calls
         if writer.error is not None:
@@ -219,7 +231,7 @@ def _rename(moves: list[tuple[Path, Path]]) -> None:
     done = []
     try:
         for source, target in moves:
-            if source.exists():
+            if os.path.lexists(source):
                 os.rename(source, target)
                 done.append((source, target))
     except BaseException:
@@ -250,7 +262,11 @@ def _tidy(folder: Path) -> None:
         if old_best.is_dir() and not (folder / "best").exists():
             os.rename(old_best, folder / "best")
     for left in [*folder.glob(".tmp-*"), old_best]:
-        shutil.rmtree(left, ignore_errors=True)
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:  # what stood in place of a checkpoint; of a pipe, rmtree would wait for the other end
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
 
 
 def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:

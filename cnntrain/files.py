@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +22,11 @@ _ADVICE = {
     errno.EEXIST: "a file is in the way: move it, or choose another folder with {word}",
     errno.ENOTDIR: "a file is in the way: move it, or choose another folder with {word}",
     errno.ENAMETOOLONG: "choose a shorter name with {word}",
+    errno.ELOOP: "it is a link, and nothing is written through one: put what it leads to in its place, or remove it",
+    errno.EISDIR: "a folder is in the way: move it, or choose another folder with {word}",
+    errno.ENXIO: "it is no plain file: move it, or choose another folder with {word}",
 }
+SMALL = 64 << 20  # bytes that no text of ours comes near, in a run of years
 
 
 def file_system_error(
@@ -54,10 +59,57 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def open_own(path: Path, flags: int, *, follow: bool = False) -> int:
+    """Open a file of ours, the only way to do so for writing; OSError is the caller's to tell.
+
+    A link that a stranger has planted in the folder must not lead elsewhere, nor a pipe or device hold us up.
+
+    Args:
+        flags: of os.open; with O_WRONLY or O_RDWR the file is made where there is none.
+        follow: a link may lead elsewhere after all.
+    """
+    more = os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+    more |= os.O_CREAT if flags & (os.O_WRONLY | os.O_RDWR) else 0
+    handle = os.open(path, flags & ~os.O_TRUNC | more, 0o644)
+    try:
+        if not stat.S_ISREG(mode := os.fstat(handle).st_mode):
+            number = errno.EISDIR if stat.S_ISDIR(mode) else errno.ENXIO
+            raise OSError(number, os.strerror(number), str(path))
+        if flags & os.O_TRUNC:
+            os.ftruncate(handle, 0)
+    except OSError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def need_own_folder(folder: Path, *, word: str = RUN_DIR) -> Path:
+    """A folder of ours, which need not be there yet.
+
+    Raises:
+        FileSystemError: it is a link, which would lead what is written and removed there elsewhere, or no folder.
+    """
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        number = errno.ELOOP if folder.is_symlink() else errno.EEXIST
+        raise file_system_error(folder, OSError(number, ""), what="nothing can be written there", word=word)
+    return folder
+
+
+def read_own(path: Path, *, follow: bool = False) -> bytes:
+    """The content of a text of ours; OSError is the caller's to tell, also for a link, no file or far too large a one.
+
+    Args:
+        follow: read through a link; not for what is copied into the folder, which others may read.
+    """
+    with os.fdopen(open_own(path, os.O_RDONLY, follow=follow), "rb") as file:
+        if os.fstat(file.fileno()).st_size > SMALL:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return file.read()
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and wait until the disk has it; OSError is the caller's to tell."""
-    # O_NOFOLLOW: a link planted in a shared folder must not lead the write elsewhere.
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    handle = open_own(path, os.O_WRONLY | os.O_TRUNC)
     with open(handle, "wb") as file:
         file.write(data)
         file.flush()

@@ -1,6 +1,7 @@
 """What the process says and answers when something fails: one line, and an exit code from errors.py."""
 
 import contextlib
+import os
 import sys
 import tempfile
 import traceback
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError
+from cnntrain.files import open_own
 from cnntrain.paths import shown
 
 OUR_BUG = 1
@@ -107,7 +109,9 @@ def _save_traceback(folder: Path | None) -> Path:
     text = traceback.format_exc()
     if folder is not None:
         try:
-            (folder / "traceback.txt").write_text(text, encoding="utf-8")
+            handle = open_own(folder / "traceback.txt", os.O_WRONLY | os.O_TRUNC)
+            with open(handle, "wb") as report:
+                report.write(text.encode(errors="backslashreplace"))
             return folder / "traceback.txt"
         except OSError:
             pass  # the folder may be what is broken

@@ -8,7 +8,7 @@ from typing import Any
 
 import cnntrain
 from cnntrain.errors import CheckpointError
-from cnntrain.files import sha256_of, write_synced
+from cnntrain.files import read_own, sha256_of, write_synced
 
 FORMAT = 1
 STATE, MANIFEST = "state.pt", "manifest.json"
@@ -72,7 +72,7 @@ def elsewhere(folder: Path) -> str:
 def _read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        text = path.read_bytes()
+        text = read_own(path, follow=True)
     except OSError as error:
         raise _unreadable(path, error) from error
     try:

@@ -27,8 +27,8 @@ from typing import Any
 
 import cnntrain
 from cnntrain import git
-from cnntrain.errors import CheckpointError, ConfigError, RunFolderError
-from cnntrain.files import RUN_DIR, file_system_error, write_atomic
+from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFolderError
+from cnntrain.files import RUN_DIR, file_system_error, open_own, read_own, write_atomic
 
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
@@ -102,7 +102,7 @@ def lock(folder: Path, warn: Callable[[str], None] = _to_stderr) -> Iterator[Non
     """
     path = folder / LOCK
     try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        handle = open_own(path, os.O_RDWR)
     except OSError as error:
         raise file_system_error(path, error) from error
     try:
@@ -149,9 +149,14 @@ def describe(folder: Path, *, config_yaml: str, overrides: list[str], command: s
         CheckpointError: the folder's environment.json is damaged.
     """
     known = read_environment(folder)
+    earlier_times = times if isinstance(times := known.get("resumed"), list) else []
     first = {"run_id": uuid.uuid4().hex[:12], "started": _now()}
-    times = {"resumed": [*known.get("resumed", []), _now()]} if "run_id" in known else first
-    environment = {**known, **times, **_environment(), **facts}
+    environment = {
+        **known,
+        **({"resumed": [*earlier_times, _now()]} if run_id(folder) else first),
+        **_environment(),
+        **facts,
+    }
     earlier = _text(folder / OVERRIDES).replace("[]\n", "")
     words = "".join(f"- {json.dumps(word, ensure_ascii=False)}\n" for word in overrides)
     write_atomic(folder / COMMAND, _text(folder / COMMAND) + command + "\n")
@@ -167,8 +172,14 @@ def complete(folder: Path, **facts: Any) -> None:
 
 
 def run_id(folder: Path) -> str:
-    """The id that `describe` gave to the run in this folder."""
-    return str(read_environment(folder)["run_id"])
+    """The id that `describe` gave to the run in this folder; empty where none is known."""
+    known = read_environment(folder).get("run_id")
+    return known if isinstance(known, str) else ""
+
+
+def give_id(folder: Path, known: str | None) -> None:
+    """Write down the id of a run whose environment.json is gone: the one that its checkpoints know, else a new one."""
+    complete(folder, run_id=known or uuid.uuid4().hex[:12])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -185,7 +196,7 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder}: no run there ({CONFIG} is missing); give one such as outputs/DATA/MODEL/DATE_TIME"
         )
     try:
-        content = yaml.safe_load(_text(path))
+        content = yaml.safe_load(_text(path, follow=True))
     except yaml.YAMLError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: no readable YAML ({reason}); correct it or restore a copy") from error
@@ -197,10 +208,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_environment(folder: Path) -> dict[str, Any]:
     """The content of environment.json, empty where there is none; CheckpointError where it is damaged."""
     path = folder / ENVIRONMENT
-    text = _text(path)
     try:
-        content = json.loads(text or "{}")
-    except ValueError:
+        content = json.loads(_text(path) or "{}")
+    except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: damaged, no JSON object; remove the file and try again")
@@ -227,8 +237,8 @@ def remove_unstarted(folder: Path) -> None:
 
 def read_results(folder: Path) -> dict[str, Any]:
     """The content of results.json; empty where there is none that can be read."""
-    with contextlib.suppress(OSError, ValueError):
-        content = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = json.loads(read_own(folder / RESULTS))
         return content if isinstance(content, dict) else {}
     return {}
 
@@ -240,20 +250,25 @@ def is_done(folder: Path) -> bool:
 
 def discard_results(folder: Path) -> None:
     """Remove results.json, if there is one."""
-    (folder / RESULTS).unlink(missing_ok=True)
+    try:
+        (folder / RESULTS).unlink(missing_ok=True)
+    except OSError as error:
+        raise file_system_error(folder / RESULTS, error, what="cannot be removed") from error
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, *, follow: bool = False) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="surrogateescape")
+        return read_own(path, follow=follow).decode("utf-8", "surrogateescape")
     except FileNotFoundError:
         return ""
     except OSError as error:
-        raise file_system_error(path, error, what="cannot be read") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        advice = "restore a copy" if path.name == CONFIG else "make it a file that can be read, or remove it"
+        raise FileSystemError(f"{path}: cannot be read ({reason}); {advice}") from error
 
 
 def _finite(value: Any) -> Any:

@@ -14,7 +14,7 @@ from cnntrain.data import Loader
 from cnntrain.explain import excite, features, filters, gradcam, maps, shift
 from cnntrain.explain.gallery import WORD, Gallery
 from cnntrain.explain.subject import Subject, Unsuited, at_rest, read_files, spread
-from cnntrain.files import write_atomic
+from cnntrain.files import need_own_folder, write_atomic
 from cnntrain.report import Report
 from cnntrain.report.sheet import Rgb
 from cnntrain.report.words import aligned, short_path
@@ -37,7 +37,7 @@ def explain(target: Path, overrides: list[str]) -> dict[str, Any]:
         step = state["progress"]["step"]
         with at_rest(job.model, job.device):
             work = _Work(wishes, job, step, report)
-            gallery = Gallery(wishes.out or home / "explain", step)
+            gallery = Gallery(wishes.out or need_own_folder(home / "explain", word=WORD), step)
             results = work.run(gallery) | {"checkpoint": str(folder)}
         if job.settings.trainer.tensorboard:
             gallery.show()

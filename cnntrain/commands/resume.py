@@ -1,13 +1,18 @@
 """`cnntrain resume RUN_DIR [overrides]`: go on where a run was stopped, killed or finished."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cnntrain import checkpoint, config, distributed, runfolder
 from cnntrain import device as machine
-from cnntrain.commands.saved import refuse_foreign_code, refuse_other_split
+from cnntrain.commands.saved import reached, refuse_foreign_code, refuse_other_split
 from cnntrain.commands.train import Order, Start, work
 from cnntrain.distributed import World
+from cnntrain.errors import ConfigError
+from cnntrain.run import Progress
+from cnntrain.settings.trainer import TrainerSettings
 
 
 def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -32,7 +37,53 @@ def go_on(folder: Path, overrides: list[str], world: World) -> dict[str, Any]:
     with runfolder.lock(folder):
         warnings: list[str] = []
         found = checkpoint.newest(folder, warnings.append)
-        if found and (before_size := found[1]["about"].get("processes", 1)) != world.size:
+        state = found[1] if found else None
+        about = state["about"] if state else {}
+        if state:
+            refuse_end_behind(settings.trainer, state["progress"], differences, is_done=runfolder.is_done(folder))
+            warnings += forget_lost_best(folder, state["progress"])
+        if not runfolder.run_id(folder):
+            warnings.append(f"{folder / runfolder.ENVIRONMENT}: missing or without an id of the run; written anew")
+            runfolder.give_id(folder, about.get("run_id"))
+        if state and (before_size := about.get("processes", 1)) != world.size:
             differences.append(f"processes: {before_size} -> {world.size}")
-        start = Start(found[1] if found else None, warnings, differences)
-        return work(Order(settings, folder, overrides, start), world)
+        return work(Order(settings, folder, overrides, Start(state, warnings, differences)), world)
+
+
+def refuse_end_behind(
+    trainer: TrainerSettings, progress: dict[str, Any], differences: Sequence[str], *, is_done: bool
+) -> None:
+    """Refuse changes with which nothing would be trained: config.yaml would tell of a run that never was.
+
+    Args:
+        progress: of the checkpoint.
+        differences: "trainer.epochs: 10 -> 50", as `config.differences` tells them.
+        is_done: the run has come to its end.
+
+    Raises:
+        ConfigError: its new end lies behind, or it has come to its end and stays there.
+    """
+    changed = [line.partition(":")[0] for line in differences]
+    epochs, steps, seconds = progress["epoch"] + (progress["batch"] > 0), progress["step"], progress["seconds"]
+    ends = (
+        ("trainer.epochs", trainer.epochs, trainer.epochs, epochs, f"in epoch {epochs}"),
+        ("trainer.max_steps", trainer.max_steps, trainer.max_steps, steps, f"at step {steps}"),
+        ("trainer.max_time", trainer.max_time, trainer.max_seconds(), seconds, f"at {seconds:.3g} seconds"),
+    )
+    for key, given, end, done, place in ends:
+        if key in changed and end is not None and end < done:
+            raise ConfigError(f"{key}: the run is {place} already (given {given}); give more, or leave it out")
+    if is_done and changed and (reason := reached(trainer, Progress(**progress))):
+        raise ConfigError(
+            f"{changed[0]}: the run is finished, {reason} is reached, and nothing would be trained with this change; "
+            "raise that too, or start a new run"
+        )
+
+
+def forget_lost_best(folder: Path, progress: dict[str, Any]) -> list[str]:
+    """Where the checkpoint of the best epoch is damaged, let it be chosen anew; lines that say so."""
+    fault = checkpoint.fault_of(folder / "checkpoints" / "best") if progress["best_epoch"] else None
+    if not fault:
+        return []
+    progress |= {key: value for key, value in asdict(Progress()).items() if key.startswith("best_")}
+    return [f"{fault}; the best epoch is chosen anew among those to come"]

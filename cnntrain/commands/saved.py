@@ -1,5 +1,6 @@
 """Trained networks: how a checkpoint becomes a job again, and what of a saved run is not to be changed or believed."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,10 @@ from cnntrain.data.files import data_without_images
 from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
 from cnntrain.report import Report
-from cnntrain.run import load_weights
+from cnntrain.run import Progress, load_weights
 from cnntrain.settings import Settings
 from cnntrain.settings.data import Interpolation
+from cnntrain.settings.trainer import TrainerSettings
 
 
 def load_job(
@@ -104,6 +106,20 @@ def refuse_other_split(differences: Sequence[str]) -> None:
         if key in SPLIT_KEYS:
             what = f"{line}: would mix images that validate with those that were trained on"
             raise ConfigError(f"{what}; leave {key} out, or train anew")
+
+
+def reached(trainer: TrainerSettings, progress: Progress) -> str | None:
+    """The setting that ends a run here, such as "trainer.epochs=30"; None where an epoch is left to train."""
+    if progress.validated_step != progress.step:
+        return None
+    limit = trainer.max_seconds()
+    ends = {
+        f"trainer.epochs={trainer.epochs}": progress.epoch >= trainer.epochs,
+        f"trainer.max_steps={trainer.max_steps}": progress.step >= (trainer.max_steps or math.inf),
+        f"trainer.max_time={trainer.max_time}": limit is not None and progress.seconds >= limit,
+        f"trainer.early_stop={trainer.early_stop}": progress.waited >= (trainer.early_stop or math.inf),
+    }
+    return next((end for end, is_reached in ends.items() if is_reached), None)
 
 
 def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:

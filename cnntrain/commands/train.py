@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cnntrain import checkpoint, config, distributed, loop, runfolder, signals, take_seconds
 from cnntrain import device as machine
-from cnntrain.commands.saved import changed_splits, with_preprocessing
+from cnntrain.commands.saved import changed_splits, reached, with_preprocessing
 from cnntrain.commands.score import list_bad_images, score
 from cnntrain.commands.setup import Job, build_job, build_run
 from cnntrain.commands.show import (
@@ -271,7 +271,10 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
         progress.batch, progress.step_offset = 0, progress.step - task.plan.first_step(progress.epoch)
         run.epoch_window.reset()
         run.log_window.reset()
-    report.say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}, batch {progress.batch}")
+    if end := reached(job.settings.trainer, progress):
+        report.say(f"nothing is left to train, {end} is reached: its best epoch is scored again")
+    else:
+        report.say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}, batch {progress.batch}")
 
 
 def step_borders(job: Job) -> tuple[str, ...]:

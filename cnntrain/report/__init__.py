@@ -1,10 +1,13 @@
 """What a run tells: to the terminal, metrics.csv, train.log and TensorBoard, behind one small class."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cnntrain.errors import FileSystemError
+from cnntrain.files import file_system_error, open_own
 from cnntrain.guard import brief
 from cnntrain.paths import shown
 from cnntrain.report.console import Screen
@@ -62,13 +65,23 @@ class Report:
         self._failed: set[str] = set()
         self._csv = self._log = None
         if folder:
-            self._log = (folder / "train.log").open("a", encoding="utf-8", buffering=1)
-            self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step)
+            self._log = self._open_log(folder / "train.log")
+            try:
+                self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step)
+            except FileSystemError:
+                self._log.close()
+                raise
         self._screen = Screen(self._log, console)
         self._tensorboard: TensorBoardLog | None = None
         if folder and tensorboard:
             self._try("curves", lambda: self._open(folder, resume_step))
         self.advance = self._screen.bar.advance  # (images): once for each micro-batch, so without a call in between
+
+    def _open_log(self, path: Path) -> TextIO:
+        try:
+            return open(open_own(path, os.O_WRONLY | os.O_APPEND), "a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise file_system_error(path, error) from error
 
     def _open(self, folder: Path, resume_step: int | None) -> None:
         from cnntrain.report.tensorboard import TensorBoardLog

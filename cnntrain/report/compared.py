@@ -177,6 +177,7 @@ def points(metrics: Path, total: float = 0.0) -> list[Point]:
         total: seconds of the whole run; those that no epoch took, such as of encoding features, come first.
     """
     rows = list(rows_of(metrics, "epoch")) if metrics.exists() else []
+    rows = [row for row in rows if row.get("seconds") and row.get("val_top1")]
     seconds = max(0.0, total - sum(float(row["seconds"]) for row in rows))
     found: list[Point] = []
     for row in rows:
