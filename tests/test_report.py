@@ -294,6 +294,32 @@ def test_time_left_counts_the_epochs_to_come_and_their_validation(monkeypatch):
     assert bar.seconds_left() == pytest.approx(18 + 5 + 25)
 
 
+@pytest.mark.parametrize("live", [False, True])
+def test_output_without_a_bar_has_a_line_a_minute_within_an_epoch_and_a_terminal_none(tmp_path, monkeypatch, live):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    console, screen = terminal() if live else plain()
+    report = Report(tmp_path, tensorboard=False, console=console)
+    report.start_epoch(3, 20, 100, 0)
+    for batch in range(1, 20):
+        now += 7
+        report.advance(64)
+        if batch == 10:
+            report.step(step_row(210, 3))
+    report.validating(10)
+    for seconds in (59, 1):
+        now += seconds
+        report.advance(64)
+    report.close()
+    lines = [
+        "epoch  3/20, batch 9 of 100  9.1 images/s  3:28:57 left",
+        "epoch  3/20, batch 18 of 100  loss 0.0048 top-1 50.00%  9.1 images/s  3:27:54 left",
+        "validating  3/20, batch 2 of 10  2.1 images/s  4:47:20 left",
+    ]
+    assert (tmp_path / "train.log").read_text().splitlines() == ([] if live else lines)
+    assert "batch" not in screen.getvalue() if live else screen.getvalue().splitlines() == lines
+
+
 def test_lines_said_while_the_bar_is_live_stay_whole():
     console, screen = terminal()
     with_bar = Screen(None, console)

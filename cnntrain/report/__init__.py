@@ -75,7 +75,7 @@ class Report:
         self._tensorboard: TensorBoardLog | None = None
         if folder and tensorboard:
             self._try("curves", lambda: self._open(folder, resume_step))
-        self.advance = self._screen.bar.advance  # (images): once for each micro-batch, so without a call in between
+        self.advance = self._screen.advance  # (images): once for each micro-batch, so it is cheap
 
     def _open_log(self, path: Path) -> TextIO:
         try:

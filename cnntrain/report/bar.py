@@ -52,6 +52,18 @@ class Bar:
             rest += known.get(VALIDATING, 0)
         return rest + (self.epochs - self.epoch) * (known.get(TRAINING, 0) + known.get(VALIDATING, 0))
 
+    def words(self) -> str:
+        """How far the phase is, in a line for a log."""
+        is_fresh = self.phase == TRAINING and self.row.get("epoch") == self.epoch
+        scores = f"loss {number(self.row['loss'])} top-1 {percent(self.row['top1'])}  " if is_fresh else ""
+        speed = self._images / max(time.monotonic() - self._started, 1e-3)
+        left = f"{rate(speed)} images/s  {clock(self.seconds_left())} left"
+        return f"{self._place}, batch {self.done:,} of {self.total:,}  {scores}{left}"
+
+    @property
+    def _place(self) -> str:
+        return f"{self.phase} {self.epoch:>{len(str(self.epochs))}}/{self.epochs}" if self.epochs else self.phase
+
     def _end_phase(self) -> None:
         batches = self.done - self._first
         if batches:
@@ -62,7 +74,6 @@ class Bar:
         self._images, self._started = 0, time.monotonic()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        place = f"{self.phase} {self.epoch:>{len(str(self.epochs))}}/{self.epochs}" if self.epochs else self.phase
         longest = len(VALIDATING) + (2 * len(str(self.epochs)) + 2 if self.epochs else 0)  # keeps the bar where it is
         grid = Table.grid(padding=(0, 1), expand=True)
         grid.add_column(no_wrap=True)
@@ -70,7 +81,7 @@ class Bar:
         grid.add_column(no_wrap=True, justify="right")
         right = Text.assemble((f"{self.done:,}/{self.total:,}", "bold"), f"  {clock(self.seconds_left())} left")
         grid.add_row(
-            Text(place.ljust(longest), "bold"), ProgressBar(self.total or 1, min(self.done, self.total)), right
+            Text(self._place.ljust(longest), "bold"), ProgressBar(self.total or 1, min(self.done, self.total)), right
         )
         yield grid
         if self.note:

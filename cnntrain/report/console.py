@@ -1,6 +1,7 @@
 """What the terminal shows: a header, a live bar, a table row per epoch, a closing table; plain lines elsewhere."""
 
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
@@ -15,6 +16,7 @@ from cnntrain.report.bar import Bar
 from cnntrain.report.words import epoch_line, table_head, table_row
 
 REFRESHES_PER_SECOND = 5  # each takes about a millisecond, on rich's own thread
+SECONDS_BETWEEN_LINES = 60  # within an epoch, where there is no bar
 WIDEST_FRAME = 100  # columns
 
 
@@ -58,6 +60,7 @@ class Screen:
         self.log = log
         self._live: Live | None = None
         self._has_head = False
+        self._told = 0.0  # when the phase began, or its last line was printed
 
     @property
     def width(self) -> int:
@@ -95,10 +98,18 @@ class Screen:
         self._plain(epoch_line(row, epochs))
 
     def start_bar(self) -> None:
-        """Show the bar, where the output is a terminal."""
+        """Show the bar, where the output is a terminal; a phase begins."""
+        self._told = time.monotonic()
         if self.is_live and self._live is None:
             self._live = Live(self.bar, console=self.console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
             self._live.start()
+
+    def advance(self, images: int) -> None:
+        """A micro-batch is done; where no bar shows it, a line a minute says how far the phase is."""
+        self.bar.advance(images)
+        if not self.is_live and time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            self._plain(self.bar.words())
 
     @property
     def has_bar(self) -> bool:
