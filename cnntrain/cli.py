@@ -122,14 +122,16 @@ def _overrides(command: str, words: list[str]) -> list[str]:
 
 def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
     """Find faults before torch is imported, where the run's config can be read; else the command itself will."""
-    from cnntrain import config, runfolder
+    from cnntrain import config, idle, runfolder
 
     try:
         plain = runfolder.read_config(target)
-        config.from_plain(plain)
+        before = config.from_plain(plain)
     except (CnntrainError, OSError):
         return
     settings = config.from_plain(plain, overrides, source=str(target / "config.yaml"))
+    if found := idle.faults_of_saved(command, settings, overrides, config.differences(before, settings)):
+        raise config.ConfigErrors(found)
     if settings.data.name == "imagefolder" and command != "predict":  # which needs no data
         need_image_folder(expanded(settings.data.root))
 
@@ -181,7 +183,8 @@ def _inspect(command: str, words: list[str], *more: str) -> tuple["DictConfig", 
     from cnntrain.overrides import part_config_dir
 
     overrides, config_dir = part_config_dir(command, words)
-    return config.inspect([*overrides, *more], config_dir=config_dir), overrides
+    acting = command != "summary"  # which trains nothing
+    return config.inspect([*overrides, *more], config_dir=config_dir, acting=acting), overrides
 
 
 # --- train and check -------------------------------------------------------------------------------------------------

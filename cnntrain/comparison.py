@@ -18,7 +18,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from cnntrain import config, overrides
+from cnntrain import config, idle, overrides
+from cnntrain.composer import Composer
 from cnntrain.errors import ConfigError
 from cnntrain.faults import ConfigErrors
 from cnntrain.settings import Settings
@@ -94,6 +95,7 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combinatio
     """
     by = config.composer(config_dir)
     read, found = overrides.parse(list(words), by.loader)
+    typed = len(read)
     common = [override.input_line or "" for override in read if not override.is_sweep_override()]
     read += overrides.parse(overrides.sweeper_params(by.compose(common)[0]), by.loader)[0]
     misfits = {id(override): fault for override in read if (fault := _misfit(override))}
@@ -110,14 +112,25 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combinatio
             continue
         once = ("hydra.mode=RUN",) if config.is_multirun(tree) else ()  # of a preset that is a sweep
         runs += _folds(Combination(job + once, _listed(read, job), settings), read)
-    if found:
+    if found := found or idle.faults((config.acting_settings(by, run.words), run.words[:typed]) for run in runs):
         raise ConfigErrors(found)
+    runs = [_without_idle(by, run, typed) for run in runs]
     runs = list({run.name: run for run in runs}.values())  # what is listed twice runs once
     if len(runs) < 2:
         raise ConfigError(
             "compare: nothing to compare; list values of a group or key, such as finetune=A,B,C or seed=0,1,2"
         )
     return _repeats_last(runs)
+
+
+def _without_idle(by: Composer, run: Combination, typed: int) -> Combination:
+    """A run without those of its typed words that act in other runs alone: `train` would refuse them."""
+    found = idle.findings(config.acting_settings(by, run.words), run.words[:typed])
+    gone = {word for finding in found if finding.fault for word in finding.words}
+    if not gone:
+        return run
+    words = tuple(word for word in run.words if word not in gone)
+    return replace(run, words=words, settings=config.settle(by.compose(list(words))[0]))
 
 
 def _misfit(override: Override) -> str | None:

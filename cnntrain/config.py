@@ -3,9 +3,11 @@
 Nothing here imports torch. Every fault is found before a run folder exists, and all of them are told together.
 """
 
+import contextlib
 import enum
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cnntrain import faults, overrides
+from cnntrain import faults, idle, overrides
 from cnntrain.composer import GROUPS, Composer, apply, set_value, stray_sweep, variants_of
 from cnntrain.faults import VARIANTS, ConfigErrors
 from cnntrain.paths import conf_dir, expanded
@@ -52,15 +54,15 @@ def register() -> None:
 
 
 def compose(words: list[str], config_dir: str | None = None) -> Settings:
-    """The settings of one run.
+    """The settings of one run; a program may say more than acts in it.
 
     Args:
-        words: overrides as typed on the command line.
+        words: overrides as on the command line.
         config_dir: a folder with options of the user's own.
     Raises:
         ConfigErrors: with all faults, one line each.
     """
-    return settle(inspect(words, config_dir=config_dir))
+    return settle(inspect(words, config_dir=config_dir, acting=False))
 
 
 def inspect(
@@ -70,16 +72,21 @@ def inspect(
     config_name: str = "train",
     multirun: bool = False,
     complete: bool = True,
+    acting: bool = True,
 ) -> DictConfig:
     """Compose as Hydra will, and raise ConfigErrors with all that is wrong.
 
     Args:
         multirun: check the jobs of a sweep; of many, an even choice.
         complete: also check missing values and limits, which only a run needs.
+        acting: also refuse words that act on nothing in the run (idle.py).
     Returns:
         The composed tree with its `hydra` part; of a sweep, what its jobs have in common.
     """
-    tree, found = examine(composer(config_dir, config_name), words, multirun, complete)
+    by = composer(config_dir, config_name)
+    tree, found = examine(by, words, multirun, complete)
+    if complete and acting and not found:
+        found = _idle_faults(by, words, multirun or is_multirun(tree))
     if found:
         raise ConfigErrors(found)
     return tree
@@ -117,6 +124,26 @@ def _and_values(found: list[str], tree: DictConfig | None) -> list[str]:
     known = {line.partition(":")[0] for line in found}
     more = _check(tree)[1] if tree is not None else []
     return found + [line for line in more if line.partition(":")[0] not in known]
+
+
+def _idle_faults(by: Composer, words: list[str], many: bool) -> list[str]:
+    """The faults of sound words that act on nothing in the run, or in the jobs of a sweep."""
+    read = overrides.parse(words, by.loader)[0]
+    jobs = [words]
+    if many:
+        common = [override.input_line or "" for override in read if not override.is_sweep_override()]
+        presets = overrides.parse(overrides.sweeper_params(by.compose(common)[0]), by.loader)[0]
+        jobs = overrides.jobs(read + presets)
+    typed = ((job, job[: len(read)]) for job in jobs)
+    return idle.faults((acting_settings(by, job), words) for job, words in typed if idle.rules_met(words))
+
+
+def acting_settings(by: Composer, words: Sequence[str]) -> Settings:
+    """What sound words make; without `debug`, which switches off on purpose what other words are for."""
+    plain = [word for word in words if not word.startswith("debug=")]
+    with contextlib.suppress(ConfigErrors):
+        return settle(by.compose(plain)[0])
+    return settle(by.compose(list(words))[0])
 
 
 def is_multirun(tree: DictConfig) -> bool:

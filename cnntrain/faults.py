@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from cnntrain.errors import ConfigError
+from cnntrain.paths import meant_folder
 from cnntrain.settings import Settings, limits
 from cnntrain.settings.model import ModelSettings
 from cnntrain.settings.nets import OWN_NETS
@@ -173,6 +174,8 @@ def unknown_arguments(model: ModelSettings) -> list[str]:
 
 def unknown_option(group: str, name: object, options: list[str]) -> str:
     """The fault of `group=name` where the group has no such option."""
+    if group == "data" and (folder := meant_folder(str(name))):
+        return f"data: no option {name}; {folder}"
     shown = [option for option in options if not option.startswith("for_")]
     if not shown:
         return f"{group}: no option {name}, there are none; add yours with --config-dir DIR, as DIR/{group}/{name}.yaml"

@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from cnntrain.faults import ConfigErrors, hint, keys_of, nearest
+from cnntrain.paths import meant_folder
 
 OPEN_MAPPINGS = ("model.args", "augment.own.args")  # arguments of a network or function, which no class of ours lists
 PATHS = ("data.root", "model.weights", "hydra.run.dir", "hydra.sweep.dir")  # keys whose values are paths
@@ -115,6 +116,8 @@ def _syntax_fault(word: str, parser: OverridesParser) -> str:
         return f"{word}: neither KEY=VALUE nor a flag; a command stands first, see cnntrain --help"
     if value.startswith("="):
         return f"{key}: one = is enough (given ={value}); write {key}{value}"
+    if key == "data" and (meant := meant_folder(value)):
+        return f"data: no option {value}; {meant}"
     quoted = f"{key}={quote(value)}"
     try:
         parser.parse_overrides([quoted])

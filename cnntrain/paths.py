@@ -3,10 +3,14 @@
 import os
 import re
 import stat
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
 
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # enough to know a folder of images by
+MOST_ENTRIES, MOST_LOOKS = 200, 4000  # of one folder, and of all
 WEIGHTS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one"  # what model.weights takes
 
 
@@ -79,6 +83,31 @@ def need_image_folder(root: Path) -> None:
         what = "is not there"
     if what:
         raise DataError(f"data.root: {shown(root)} {what}; give the folder that holds train/, or one of class folders")
+
+
+def meant_folder(text: str) -> str:
+    """What to type where a folder or file stands in place of a data set; empty where there is nothing of that name."""
+    path = expanded(text)
+    if path.is_dir():
+        return f"did you mean data=imagefolder data.root={shown(text)}?"
+    if path.is_file():
+        return "it is a file, and images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
+    return ""
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether a bounded look finds image files in a folder, or in folders of its folders."""
+    waiting, looks = [(folder, 0)], 0
+    while waiting and looks < MOST_LOOKS:
+        place, depth = waiting.pop()
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in islice(entries, MOST_ENTRIES):
+                looks += 1
+                if entry.name.lower().endswith(IMAGES):
+                    return True
+                if depth < 2 and not entry.name.startswith(".") and entry.is_dir():
+                    waiting.append((Path(entry.path), depth + 1))
+    return False
 
 
 def need_weights(path: Path) -> None:

@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_made_answers_6(calls: Calls, capsys: pytest.Cap
 
 
 def test_relative_paths_start_where_the_user_is(calls: Calls, tmp_path: Path) -> None:
-    assert cli.main(["hydra.job.chdir=true", "data.root=images"]) == 0
+    assert cli.main(["hydra.job.chdir=true", "data=mnist", "data.root=images"]) == 0
     assert calls[0][1][0].data.root == str(tmp_path / "images")
 
 
@@ -442,8 +442,8 @@ def test_overrides_of_a_saved_run_are_checked_before_the_command_is_loaded(
     assert lines[0].startswith("cnntrain: error: model: cannot be chosen again")
     assert lines[1].endswith("did you mean trainer.epochs?")
     assert calls == []
-    assert cli.main([command, "run", "trainer.epochs=3"]) == 0
-    assert calls[0][1] == (Path("run"), ["trainer.epochs=3"])
+    assert cli.main([command, "run", "data.batch_size=3"]) == 0
+    assert calls[0][1] == (Path("run"), ["data.batch_size=3"])
 
 
 def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,8 +23,7 @@ from cnntrain.report.csvlog import COLUMNS
 from cnntrain.wishes import CompareWishes, read_compare
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
-# TensorBoard's files cost seconds; a root of digits makes no difference, but that in each test it is the same.
-QUIET = ["model=lenet5", "trainer.tensorboard=false", "data.root=/data"]
+QUIET = ["model=lenet5", "trainer.tensorboard=false"]  # TensorBoard's files cost seconds
 LISTS = [*QUIET, "optimizer=sgd,adamw", "seed=0,1"]
 HOME = Path("outputs/compare/digits_lenet5")
 
@@ -95,6 +94,7 @@ def leave(folder: Path, plain: dict[str, Any], code: int) -> None:
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CNNTRAIN_DATA", "/data")  # the digits need none, but in each test it is the same
 
 
 @functools.cache
@@ -354,7 +354,7 @@ def test_what_is_missing_is_told_before_the_first_run_and_finished_runs_need_not
 
 
 def test_an_interrupt_shows_what_is_finished_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    words = [*LISTS, "model.args={}", "data.root='a b'"]
+    words = [*LISTS, "model.args={}", "trainer.device='cpu'"]
     with pytest.raises(Interrupted) as stopped:
         run(words, 0, 0, 0, 143)
     assert stopped.value.exit_code == 143

@@ -161,7 +161,11 @@ def test_a_fine_tuned_run_is_used_without_the_weights_that_it_began_with(here, c
         (("finetune=A", "model.weights=digits", "finetune.head=hat"), 2, "finetune.head"),
         (("finetune=A", "model.weights=digits", "augment=hflip", "finetune.cache_features=true"), 2, "augment.hflip"),
         (("finetune=B", "model.weights=digits", "finetune.lr_decay=0.5"), 2, "finetune.lr_decay: must be null"),
-        (("finetune=lpft", "model.weights=digits", "trainer.epochs=2"), 2, "finetune.head_epochs: must be below"),
+        (
+            ("finetune=lpft", "model.weights=digits", "trainer.epochs=2"),
+            2,
+            "trainer.epochs: the head alone learns for finetune.head_epochs=2 of 2 epochs",
+        ),
         (("model.weights=digits", "finetune.cache_features=true"), 2, "finetune.cache_features: must be auto or false"),
         (("finetune=A", "model.weights=other.safetensors"), 4, "other.safetensors"),
     ],

@@ -60,9 +60,6 @@ class Settings:
         if self.finetune.mode is Mode.A and self.model.aux_weight > 0:
             rule = "0 with finetune.mode=A, whose encoder does not run its auxiliary classifiers"
             found.append(("model.aux_weight", self.model.aux_weight, rule))
-        if self.finetune.head_epochs >= max(1, self.trainer.epochs):
-            rule = f"below trainer.epochs ({self.trainer.epochs}), or nothing but the head learns, which is finetune=A"
-            found.append(("finetune.head_epochs", self.finetune.head_epochs, rule))
         if self.trainer.compile and self.model.drop_schedule is DropSchedule.linear:
             rule = "false with model.drop_schedule=linear, each rate being compiled anew"
             found.append(("trainer.compile", True, rule))
