@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "cnntrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = [
     {"errors", "__version__", "take_seconds"},
-    {"settings", "files", "paths", "manual", "spreadsheet"},
+    {"settings", "files", "git", "paths", "manual", "spreadsheet"},
     {
         "faults",
         "guard",
@@ -28,6 +28,7 @@ FLOORS = [
         "patterns",
         "plan",
         "signals",
+        "sweep",
         "timing",
         "wishes",
     },
@@ -48,7 +49,7 @@ FLOORS = [
     },
     {"run", "evaluation"},
     {"loop"},
-    {"commands"},
+    {"commands", "launch"},
     {"cli"},
     {"__main__", "__init__"},
 ]
