@@ -130,7 +130,9 @@ def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
     except (CnntrainError, OSError):
         return
     settings = config.from_plain(plain, overrides, source=str(target / "config.yaml"))
-    if found := idle.faults_of_saved(command, settings, overrides, config.differences(before, settings)):
+    begun = command != "resume" or (target / "checkpoints").is_dir()
+    differences = config.differences(before, settings)
+    if found := idle.faults_of_saved(command, settings, overrides, differences, begun=begun):
         raise config.ConfigErrors(found)
     if settings.data.name == "imagefolder" and command != "predict":  # which needs no data
         need_image_folder(expanded(settings.data.root))

@@ -109,29 +109,38 @@ def _told(settings: Settings, given: str) -> dict[str, Any]:
 
 # --- resume, eval, predict and explain -------------------------------------------------------------------------------
 
-# What a trained network is still asked for, of the sections that only training reads.
+TRAINING = (
+    *("augment.", "optimizer.", "schedule.", "loss.", "finetune.", "trainer."),
+    *("data.limit", "data.per_class", "data.sampling"),
+)
+# What of these sections a trained network is still asked for.
 ASKED = (
     *("finetune.head", "trainer.device", "trainer.precision", "trainer.threads", "trainer.channels_last"),
     *("trainer.deterministic", "trainer.tensorboard"),
 )
-TRAINING = ("augment.", "optimizer.", "schedule.", "loss.", "finetune.", "trainer.")
+BEGINNING = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
 
 
-def faults_of_saved(command: str, settings: Settings, words: Sequence[str], differences: Collection[str]) -> list[str]:
+def faults_of_saved(
+    command: str, settings: Settings, words: Sequence[str], differences: Collection[str], *, begun: bool = True
+) -> list[str]:
     """The lines for words that change nothing of what a command does with a run that exists.
 
     Args:
         command: resume, eval, predict or explain.
         differences: "trainer.epochs: 10 -> 50", as `config.differences` tells them.
+        begun: the run has weights of its own by now.
     """
+    found = []
+    for line in differences:
+        key, _, change = line.partition(": ")
+        given = change.rpartition(" -> ")[2]
+        if begun and key in BEGINNING:
+            found.append(f"{key}: is for the start, and the run has weights of its own (given {given}); leave it out")
+        elif command != "resume" and key.startswith(TRAINING) and key not in ASKED:
+            found.append(f"{key}: {command} trains nothing (given {given}); leave it out")
     if command == "resume":
-        return faults([(settings, words)])
-    changed = (line.partition(": ") for line in differences)
-    found = [
-        f"{key}: {command} trains nothing (given {change.rpartition(' -> ')[2]}); leave it out"
-        for key, _, change in changed
-        if key.startswith(TRAINING) and key not in ASKED
-    ]
+        return found or faults([(settings, words)])
     if command == "eval":
         found += faults([(settings, [word for word in words if word.startswith("data.")])])
     return found

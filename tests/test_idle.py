@@ -203,6 +203,9 @@ def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPa
         ("eval", ["data.root=photos"], "data.root: data=digits, the default, comes with scikit-learn"),
         ("eval", ["data.batch_size=9", "trainer.device=cpu", "trainer.threads=1", "trainer.epochs=30"], ""),
         ("predict", ["data.workers=2"], ""),
+        ("eval", ["data.limit=100"], "data.limit: eval trains nothing (given 100); leave it out"),
+        ("eval", ["model.weights=x.pt"], "model.weights: is for the start, and the run has weights of its own (given"),
+        ("resume", ["model.weights=x.pt"], "model.weights: is for the start, and the run has weights of its own"),
     ],
 )
 def test_an_override_of_a_saved_run_must_act_in_the_command(command: str, words: list[str], fault: str) -> None:
@@ -210,6 +213,14 @@ def test_an_override_of_a_saved_run_must_act_in_the_command(command: str, words:
     before, settings = config.from_plain(plain), config.from_plain(plain, words)
     found = idle.faults_of_saved(command, settings, words, config.differences(before, settings))
     assert found[0].startswith(fault) if fault else found == []
+
+
+def test_a_run_without_a_checkpoint_may_still_begin_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "_load", lambda command: lambda *given: None)
+    (tmp_path / "config.yaml").write_text(config.to_yaml(config.compose([])))
+    assert cli.main(["resume", str(tmp_path), "model.weights=x.pt"]) == 0
+    (tmp_path / "checkpoints").mkdir()
+    assert cli.main(["resume", str(tmp_path), "model.weights=x.pt"]) == 2
 
 
 def test_the_rules_speak_of_keys_that_there_are() -> None:
