@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
-from cnntrain import cli, sweep
+from cnntrain import cli, config, sweep
 from cnntrain.errors import DataError, NonFiniteError
 
 
@@ -67,6 +67,7 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Plugins.instance().register(Forking)
     target = {"_target_": "hydra_plugins.forking.Forking"}
     ConfigStore.instance().store(group="hydra/launcher", name="forking", node=target)
+    config.composer().known_options.clear()  # the tests share one composer, which may have looked before
 
     def work(settings: Any, *rest: Any) -> None:
         if settings.seed == 1:
