@@ -46,7 +46,7 @@ ROOMS = {
     "cnntrain/augment/mix.py": "augment_mix",
     "cnntrain/run.py": "loop_counts loop reference",
     "cnntrain/loop.py": "loop_counts loop reference",
-    "cnntrain/data/split.py": "data tiny_data",
+    "cnntrain/data/split.py": "split tiny_data",
     "cnntrain/data/loaders.py": "data_loaders data_epochs data",
     "cnntrain/finetune/tuning.py": "tuning",
     "cnntrain/finetune/groups.py": "groups",

@@ -271,3 +271,42 @@ def test_patterns_make_the_groups_and_the_first_that_matches_wins():
 def test_patterns_that_leave_something_out_or_match_nothing_are_faults(patterns, says):
     with pytest.raises(ConfigError, match=f"^finetune.groups: {says}"):
         layer_groups(on_meta(conf("resnet18"))[0], settings(groups=patterns))
+
+
+def test_a_pattern_names_all_that_it_leaves_out_where_that_is_little():
+    model = Own(one=nn.Conv2d(3, 3, 1, bias=False), two=nn.Conv2d(3, 3, 1), fc=nn.Linear(3, 2))
+    with pytest.raises(ConfigError, match=r"no pattern matches two\.weight, two\.bias; name them too"):
+        layer_groups(model, settings(groups=["one"]))
+    model = Own(one=nn.Conv2d(3, 3, 1), two=nn.Conv2d(3, 3, 1), fc=nn.Linear(3, 2))
+    with pytest.raises(ConfigError, match=r"no pattern matches one\.bias, two\.weight, two\.bias; name them too"):
+        layer_groups(model, settings(groups=["one.weight"]))
+
+
+def test_groups_that_overlap_in_the_network_are_in_order():
+    """Only a group that lies wholly above the next one is refused."""
+    layers = {name: nn.Conv2d(3, 3, 1, bias=False) for name in ("a", "b", "c", "d")}
+    model = Own(**layers, fc=nn.Linear(3, 2))
+    for patterns in (["b|d", "a|c"], ["a|d", "b|c"], ["d", "*"]):
+        assert [group.name for group in layer_groups(model, settings(groups=patterns))] == [*patterns, "head"]
+    with pytest.raises(ConfigError, match=r"'c\|d' lies above 'a\|b' in the network"):
+        layer_groups(model, settings(groups=["c|d", "a|b"]))
+
+
+def test_a_count_of_one_or_of_all_the_groups_is_at_the_border():
+    layers = {name: nn.Conv2d(3, 3, 1, bias=False) for name in ("a", "b", "c")}
+    model = Own(**layers, fc=nn.Linear(3, 2))
+    assert names(model, groups=4) == ["a", "b", "c", "head"]
+    assert names(model, groups=2) == ["a b c", "head"]
+    with pytest.raises(ConfigError, match=r"from 2 to 4, for 3 stages and the head \(given 5\)$"):
+        layer_groups(model, settings(groups=5))
+
+
+def test_names_of_neighbours_are_short_and_of_one_family():
+    def of(*keys):
+        layers = {key: nn.Conv2d(3, 3, 1, bias=False) for key in keys}
+        return names(Own(**layers, fc=nn.Linear(3, 2)), groups=2)[0]
+
+    assert of("a", "b", "c") == "a b c"
+    assert of("conv9", "conv10", "conv11") == "conv9-11"
+    assert of("stem", "body", "neck", "tail") == "stem-tail"
+    assert of("conv1", "bn", "other") == "conv1 bn other"

@@ -9,6 +9,7 @@ from torch.nn import functional
 from tuned import CLASSES, groups_of, images, make_net, make_tuning
 
 from cnntrain.errors import CheckpointError, ConfigError, FrozenError
+from cnntrain.finetune.groups import LayerGroup
 from cnntrain.finetune.tuning import LEAST_STEPS, Tuning
 from cnntrain.optim import build_optimizer
 from cnntrain.settings.finetune import FinetuneSettings, Mode, NormPolicy
@@ -135,6 +136,43 @@ def test_a_change_is_said_with_its_epoch_and_what_never_learns_is_said_once():
 def test_settings_that_do_not_fit_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         make_tuning(make_net(), **settings)
+
+
+def pieces(count):
+    """So many groups of one parameter each below a head that holds all else."""
+    net = make_net()
+    parameters = [name for name, _ in net.named_parameters()]
+    below = [LayerGroup(f"part{index}", (name,), ()) for index, name in enumerate(parameters[:count])]
+    return net, [*below, LayerGroup("head", tuple(parameters[count:]), ())]
+
+
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (1, r"4 epochs, and 1 group below the head to open \(part0\); leave"),
+        (3, r"4 epochs, and 3 groups below the head to open \(part0, part1, part2\); leave"),
+    ],
+)
+def test_more_epochs_than_groups_are_told_with_the_groups(count, told):
+    net, groups = pieces(count)
+    with pytest.raises(ConfigError, match=rf"^finetune.unfreeze: {told}"):
+        Tuning(net, groups, FinetuneSettings(mode=Mode.B, unfreeze=[2, 3, 4, 5]), 8)
+
+
+@pytest.mark.parametrize(
+    ("count", "given", "told"),
+    [
+        (3, [1], r"1 number for 4 groups \(part0, part1, part2, head\); give one per group$"),
+        (3, [1, 1], r"2 numbers for 4 groups \(.*\); give one per group, or set finetune.groups=2$"),
+        (3, [1, 1, 1], r"3 numbers for 4 groups \(.*\); give one per group, or set finetune.groups=3$"),
+        (3, [1] * 5, r"5 numbers for 4 groups \(.*\); give one per group$"),
+        (4, [1], r"1 number for 5 groups \(part0, part1, ..., head\); give one per group$"),
+    ],
+)
+def test_factors_that_do_not_fit_are_told_with_the_groups_or_the_ends_of_many(count, given, told):
+    net, groups = pieces(count)
+    with pytest.raises(ConfigError, match=rf"^finetune.lr_factors: {told}"):
+        Tuning(net, groups, FinetuneSettings(mode=Mode.C, lr_factors=given), 8)
 
 
 # --- what does not move ----------------------------------------------------------------------------------------------
