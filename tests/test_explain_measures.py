@@ -9,7 +9,8 @@ from torch.nn import functional
 from cnntrain.errors import ConfigError
 from cnntrain.explain import excite, features, filters, gradcam, maps, shift
 from cnntrain.explain.subject import Subject, Unsuited
-from cnntrain.report.sheet import HEAT, colour
+from cnntrain.report.letters import fit
+from cnntrain.report.sheet import HEAT, Tile, colour
 
 
 def small_net(channels: int = 3) -> nn.Sequential:
@@ -222,6 +223,21 @@ def test_heat_is_enlarged_to_the_image_on_a_scale_of_its_own():
     assert hot[0, 0, 0] > grey[0, 0, 0]
 
 
+def test_every_caption_of_grad_cam_fits_its_tile_whether_there_is_evidence_or_not(monkeypatch):
+    captions = []
+    monkeypatch.setattr(gradcam, "Tile", lambda *tile: captions.append(tile[1]) or Tile(*tile))
+    for bias in (0.0, -1e4):  # with which no map has anything
+        model = pooled_net()
+        nn.init.constant_(model[2].bias, bias)
+        nn.init.constant_(model[6].bias, 0.0)
+        model[6].bias.data[1] = 50.0  # sure of its answer: the widest number
+        subject = subject_of(model, pixels(2, 1, 8, 8), 4)
+        gradcam.picture(subject, maps.last_map(maps.map_layers(model, subject.inputs)))
+    lines = [line for caption in captions for line in caption]
+    assert {"predicted, 100.0 %", "second choice, 0.0 %", "no evidence"} <= set(lines)
+    assert [line for line in lines if fit(line, gradcam.SIDE + 5, 12) != line] == []
+
+
 # ---- what excites a filter ----
 
 
@@ -235,10 +251,25 @@ def test_the_most_exciting_images_are_those_of_brute_force_whatever_the_batches(
         for layer, chosen in channels.items():
             for place, channel in enumerate(chosen):
                 values = every[layer][:, channel].amax((1, 2)).tolist()
-                wanted = sorted(range(50), key=lambda index, values=values: (-values[index], index))[:6]
+                sums = every[layer][:, channel].sum((1, 2)).tolist()
+                rank = [(-value, -total, index) for index, (value, total) in enumerate(zip(values, sums, strict=True))]
+                wanted = [index for _, _, index in sorted(rank)[:6]]
                 assert found[layer].images[:, place].tolist() == wanted
                 rows, columns = found[layer].places[:, place].T
                 assert every[layer][wanted, channel, rows, columns].tolist() == found[layer].values[:, place].tolist()
+
+
+def test_where_an_activation_has_a_ceiling_the_sum_over_the_map_decides_and_the_fullest_place_is_shown():
+    model, images = nn.Sequential(nn.Identity(), nn.ReLU6()), torch.zeros(8, 1, 9, 9)
+    for index in range(8):
+        images[index, 0, 0, 0] = 50  # every map reaches 6 here first, and most around (4, 5)
+        images[index, 0, 3 : 4 + index % 4, 4:7] = 50 + index
+    found = excite.most_exciting(model, images.split(3), {"1": [0]}, 5)["1"]
+    assert found.values.flatten().tolist() == [6] * 5
+    assert found.images.flatten().tolist() == [3, 7, 2, 6, 1]
+    assert found.sums.flatten().tolist() == [78, 78, 60, 60, 42]
+    assert found.places[:4, 0].tolist() == [[4, 5]] * 4
+    assert found.tied.tolist() == [True]
 
 
 def test_a_layer_that_runs_twice_counts_as_it_ends():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
@@ -22,17 +23,26 @@ PATCH = 0.75  # of the image's side; a larger receptive field is framed in the i
 
 @dataclass
 class Excited:
-    """The images that excite each of F filters most, the strongest first; ties go to the earlier image.
+    """The images that excite each of F filters most, the strongest first.
+
+    Where an activation has a ceiling, as ReLU6 has, many reach it: the larger sum decides, then the earlier image.
 
     Attributes:
         values: float32 (K, F), the largest value in the filter's map.
+        sums: float32 (K, F), over the map.
         images: int64 (K, F), indices into the split.
-        places: int64 (K, F, 2), row and column of that value in the map.
+        places: int64 (K, F, 2), row and column of that value in the map; of several, where most is around it.
     """
 
     values: Tensor
+    sums: Tensor
     images: Tensor
     places: Tensor
+
+    @property
+    def tied(self) -> Tensor:
+        """bool (F,): the filters whose largest value several images share."""
+        return (self.values[:1] == self.values[1:]).any(0)
 
 
 def most_exciting(
@@ -49,10 +59,13 @@ def most_exciting(
     seen = 0
 
     def look(name: str, _: nn.Module, maps: Tensor) -> None:
-        values, places = maps[:, list(channels[name])].float().flatten(2).max(2)
+        chosen = maps[:, list(channels[name])].float()
+        values, sums = chosen.amax((2, 3)), chosen.sum((2, 3))
+        around = F.avg_pool2d(chosen, 3, 1, 1).masked_fill(chosen < values[..., None, None], -math.inf)
+        places = around.flatten(2).argmax(2)
         rows = torch.stack([places // maps.shape[3], places % maps.shape[3]], 2)
         images = torch.arange(seen, seen + len(values), device=values.device)[:, None].expand_as(values)
-        fresh[name] = Excited(values, images, rows)
+        fresh[name] = Excited(values, sums, images, rows)
 
     with listening(model, {name: model.get_submodule(name) for name in channels}, look), torch.no_grad():
         for inputs in batches:
@@ -65,11 +78,14 @@ def most_exciting(
 def _best(old: Excited | None, new: Excited, best: int) -> Excited:
     """The best of two, image by image."""
     if old is not None:
-        pairs = ((old.values, new.values), (old.images, new.images), (old.places, new.places))
+        pairs = zip(vars(old).values(), vars(new).values(), strict=True)
         new = Excited(*(torch.cat(pair) for pair in pairs))
-    order = new.values.sort(dim=0, descending=True, stable=True).indices[:best]
+    by_sum = new.sums.sort(dim=0, descending=True, stable=True).indices
+    by_value = new.values.gather(0, by_sum).sort(dim=0, descending=True, stable=True).indices
+    order = by_sum.gather(0, by_value)[:best]
     places = new.places.gather(0, order[..., None].expand(-1, -1, 2))
-    return Excited(new.values.gather(0, order), new.images.gather(0, order), places)
+    values, sums, images = (part.gather(0, order) for part in (new.values, new.sums, new.images))
+    return Excited(values, sums, images, places)
 
 
 def receptive_fields(model: nn.Module, inputs: Tensor, names: Iterable[str]) -> dict[str, Field]:
@@ -147,19 +163,25 @@ def picture(
     whole = all(box == (0, 0, size, size) for box in boxes)
     framed = not whole and max(field.size) > PATCH * size
     values, names = excited.values.flatten().tolist(), [subject.classes[label] for label in labels.tolist()]
+    sums = [
+        (f"sum {total:,.0f}" if abs(total) >= 100 else f"sum {total:.3g}",) if tied else ()
+        for row in excited.sums
+        for total, tied in zip(row, excited.tied, strict=True)
+    ]
     tiles = [
-        Tile(patch(image, box, framed), (name, f"value {value:.3g}"))
-        for image, box, name, value in zip(images, boxes, names, values, strict=True)
+        Tile(patch(image, box, framed), (name, f"value {value:.3g}", *total))
+        for image, box, name, value, total in zip(images, boxes, names, values, sums, strict=True)
     ]
     rows = []
     for index, channel in enumerate(channels):
-        is_dead = excited.values[0, index] == excited.values[-1, index]
+        is_dead = all(bool(part[0, index] == part[-1, index]) for part in (excited.values, excited.sums))
         own = [Tile(filters[index], ("the filter",))] if filters else []
         rows.append(Row([f"map {channel}", *(["all alike"] if is_dead else [])], own + tiles[index :: len(channels)]))
     saw = "what the filter saw when it gave that value: its receptive field, less at a border."
+    shared = ", of those that share it the sum over the map" if excited.tied.any() else ""
     notes = [
         f"Each row is one filter. Of all {split} images these excite it most, the strongest first; below each, its "
-        "true class and the largest value in the filter's map. What do the tiles of a row have in common?",
+        f"true class and the largest value in the filter's map{shared}. What do the tiles of a row have in common?",
         "Each filter of this layer sees the whole image."
         if whole
         else f"The frame in each image is {saw}"

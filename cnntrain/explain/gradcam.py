@@ -109,9 +109,9 @@ def picture(subject: Subject, layer: Layer) -> Image.Image:
         cells.append(Tile(pixels, (name, "" if label is None else "right" if is_right else "wrong"), ink))
         for evidence, what in ((predicted, "predicted"), (other, "second choice" if is_right else "true class")):
             words = f"{what}, {100 * evidence.probabilities[index]:.1f} %"
-            none = " none" if not evidence.heat[index].any() else ""
+            none = () if evidence.heat[index].any() else ("no evidence",)
             large = enlarged(evidence.heat[index : index + 1], size)[0]
-            cells.append(Tile(overlay(pixels, large), (subject.classes[int(evidence.classes[index])], words + none)))
+            cells.append(Tile(overlay(pixels, large), (subject.classes[int(evidence.classes[index])], words, *none)))
     across = 3 * min(COLUMNS, len(subject.labels))
     rows = [Row((), cells[start : start + across]) for start in range(0, len(cells), across)]
     notes = [
