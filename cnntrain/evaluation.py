@@ -1,5 +1,6 @@
 """Scoring a network on a split."""
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 
@@ -10,6 +11,7 @@ from torch.nn import functional
 from cnntrain import device as machine
 from cnntrain.data.loaders import Loader
 from cnntrain.distributed import ALONE, World
+from cnntrain.errors import NonFiniteError
 from cnntrain.metrics import Window
 from cnntrain.settings.trainer import Precision
 from cnntrain.signals import StopFlag, asked_for, interrupted
@@ -66,3 +68,15 @@ def evaluate(
             if signum:
                 raise interrupted(signum)
     return window.read() | ({f"plain_{key}": value for key, value in plain.read().items()} if views else {})
+
+
+def need_finite(scores: dict[str, float], what: str) -> None:
+    """Refuse the scores of a network that answers with values which are no numbers.
+
+    Raises:
+        NonFiniteError: its loss is NaN or infinite.
+    """
+    if not math.isfinite(scores["loss"]):
+        raise NonFiniteError(
+            f"the loss on {what} is {scores['loss']}, though all weights are finite; try trainer.precision=fp32"
+        )

@@ -207,6 +207,7 @@ def finish_epoch(run: Run, task: Task, clock: Clock) -> str:
         run.tuning.check()
     if task.recalibrate:
         task.recalibrate()
+        run.check_finite()
     trained = run.epoch_scores()
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started

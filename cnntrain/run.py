@@ -2,6 +2,7 @@
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -42,7 +43,8 @@ class Progress:
 
     def is_best(self, top1: float, loss: float) -> bool:
         """Whether a validation score beats the best so far; the loss decides between equal accuracies."""
-        return (top1, -loss) > (self.best_top1, -self.best_loss)
+        loss, best_loss = (math.inf if math.isnan(value) else value for value in (loss, self.best_loss))
+        return (top1, -loss) > (self.best_top1, -best_loss)
 
 
 @dataclass
@@ -70,6 +72,8 @@ class Run:
         self.epoch_window = Window(self.device, world=self.world)  # over the epoch in hand
         self.log_window = Window(self.device, world=self.world)  # since the last log row
         self.grad_norm = torch.zeros(())  # as last measured
+        self._infinite: set[str] = set()
+        self._infinite.update(infinite_names(self._kept()))
 
     def call(self, part: str) -> None:
         """Train and score a module of the network by itself; "": the whole network."""
@@ -188,11 +192,22 @@ class Run:
         return scores
 
     def check_finite(self) -> None:
-        """Raise NonFiniteError if that loss or any weight is: nothing of the kind may reach a checkpoint."""
+        """Raise NonFiniteError if that loss or anything that a checkpoint would hold is."""
         self.read_log_window()
-        norms = torch._foreach_norm([p.detach() for p in self.model.parameters()])
-        if not math.isfinite(torch.stack([norm.float() for norm in norms]).sum().item()):
-            raise self._non_finite("a weight is NaN or infinite")
+        found = next(iter(infinite_names(self._kept())), "")
+        if any(self.world.most(bool(found))):
+            raise self._non_finite(f"{found or 'a tensor of another process'} is NaN or infinite in places")
+
+    def _kept(self) -> dict[str, Tensor]:
+        """The tensors that a checkpoint holds, but for those that are infinite by design, such as masks."""
+        kept = self.model.state_dict()
+        if self.ema:
+            kept |= {f"the average of {name}": value for name, value in self.ema.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.ndim:  # the others count steps, some of them on the host
+                    kept[f"{key} of {name}"] = value
+        return {name: value for name, value in kept.items() if name not in self._infinite}
 
     def _non_finite(self, what: str) -> NonFiniteError:
         rate = self.optimizer.param_groups[0]["lr"]
@@ -213,16 +228,16 @@ class Ema:
         self.decay, self.updates = decay, 0
         self.model = copy.deepcopy(model).requires_grad_(False)
         # The tensors of both networks, in the same order: all of them are changed in place and never replaced.
-        self._averages, self._counters = _split(self.model)  # the counters of batch norms are copied, not averaged
-        self._sources, self._counter_sources = _split(model)
+        self._averages, self._copies = _split(self.model)
+        self._sources, self._copy_sources = _split(model)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take in the weights after a step."""
         weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 1.0
         torch._foreach_lerp_(self._averages, self._sources, weight)
-        if self._counters:
-            torch._foreach_copy_(self._counters, self._counter_sources)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._copy_sources)
         self.updates += 1
 
     def state(self) -> dict[str, Any]:
@@ -236,8 +251,22 @@ class Ema:
 
 
 def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What is averaged, and what is copied: counters, and masks of infinite values, whose average would be NaN."""
     tensors = [*model.parameters(), *model.buffers()]
-    return [t for t in tensors if t.is_floating_point()], [t for t in tensors if not t.is_floating_point()]
+    averaged = [t.is_floating_point() and bool(t.isfinite().all()) for t in tensors]
+    pairs = list(zip(tensors, averaged, strict=True))
+    return [t for t, is_averaged in pairs if is_averaged], [t for t, is_averaged in pairs if not is_averaged]
+
+
+def infinite_names(tensors: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors that hold a NaN or infinite value; the host waits for the device once, where none does."""
+    floats = {name: t for name, t in tensors.items() if isinstance(t, Tensor) and t.is_floating_point() and t.numel()}
+    if not floats:
+        return []
+    norms = torch._foreach_norm([value.detach() for value in floats.values()])
+    if torch.stack([norm.float() for norm in norms]).sum().isfinite():
+        return []
+    return [name for name, value in floats.items() if not value.isfinite().all()]  # a norm may overflow by itself
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

@@ -17,7 +17,7 @@ from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.losses import Loss
 from cnntrain.models.drop import drop_layers
 from cnntrain.plan import Plan
-from cnntrain.run import Ema, Run
+from cnntrain.run import Ema, Progress, Run
 from cnntrain.settings.augment import AugmentSettings, MixMode, MixSettings, ProgressiveSettings
 from cnntrain.settings.optimizer import AdamWSettings, SgdSettings
 from cnntrain.settings.pieces import CutmixSettings, MixupSettings
@@ -26,6 +26,7 @@ from cnntrain.settings.trainer import Precision, TrainerSettings
 
 CPU = torch.device("cpu")
 SGD = SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)
+ADAMW = AdamWSettings(lr=1e-3, weight_decay=1e-2, lr_base_batch=None, beta1=0.9, beta2=0.99, eps=1e-8)
 
 
 class Digits:
@@ -259,6 +260,63 @@ def test_a_non_finite_loss_ends_the_run_and_is_never_saved():
     with pytest.raises(NonFiniteError, match=r"step \d+: .*; try a lower optimizer.lr"):
         loop.train(run, task)
     assert all(torch.isfinite(value).all() for state in saved for value in state["model"].values())
+
+
+def state_of(key, parameter):
+    return lambda run: run.optimizer.state[parameter(run.model)][key]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "part", "name"),
+    [
+        (SGD, lambda run: run.model[1].running_var, "1.running_var"),
+        (SGD, lambda run: run.ema.model[0].weight, "the average of 0.weight"),
+        (SGD, state_of("momentum_buffer", lambda model: model[5].bias), "momentum_buffer of 5.bias"),
+        (ADAMW, state_of("exp_avg_sq", lambda model: model[0].weight), "exp_avg_sq of 0.weight"),
+    ],
+)
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_nothing_that_is_not_finite_reaches_a_checkpoint(optimizer, part, name, value):
+    saved = []
+    run, task = make_run(optimizer=optimizer), make_task(saved, epochs=1, save_every=2)
+    loop.train(run, task)
+    kept = len(saved)
+    part(run).view(-1)[-1:] = value
+    run.progress.epoch, run.progress.validated_step = 0, 0
+    task.plan.epochs = 3
+    with pytest.raises(NonFiniteError, match=f"{name} is NaN or infinite in places"):
+        run.check_finite()
+    with pytest.raises(NonFiniteError):
+        loop.finish_epoch(run, task, timing.Clock(0.0, None))
+    assert len(saved) == kept
+
+
+def test_huge_values_are_no_fault_though_their_norm_is_infinite():
+    run = make_run()
+    run.model[1].running_var[0] = 3e38
+    run.check_finite()
+
+
+def test_a_mask_of_infinite_values_is_no_fault_and_stays_as_it_is_in_the_average():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    model.register_buffer("mask", torch.full((3, 3), -math.inf).triu(1))
+    run = make_run()
+    run = replace(run, model=model, optimizer=optim.build_optimizer(SGD, model, 0.1, CPU), ema=Ema(model, 0.9))
+    saved = []
+    loop.train(run, make_task(saved))
+    assert torch.equal(run.ema.model.mask, model.mask)
+    model.mask[0, 0] = math.nan
+    run.restore(saved[-1])
+    assert not model.mask[0, 0]
+
+
+def test_a_loss_that_is_no_number_is_never_better():
+    progress = Progress(best_top1=0.5, best_loss=math.nan)
+    assert not progress.is_best(0.5, math.nan)
+    assert progress.is_best(0.5, 9.0)
+    assert not Progress(best_top1=0.5, best_loss=9.0).is_best(0.5, math.nan)
+    assert not Progress(best_top1=0.5, best_loss=math.inf).is_best(0.5, math.inf)
 
 
 def test_a_signal_saves_at_the_next_step():

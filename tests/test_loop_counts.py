@@ -192,7 +192,7 @@ def test_a_loss_or_a_weight_that_is_not_finite_is_told_with_its_step_epoch_and_r
     advice = r"try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=fp32"
     with torch.no_grad():
         run.model[5].bias[3] = math.inf
-    with pytest.raises(NonFiniteError, match=rf"^step 10: a weight is .* \(epoch 3, learning rate 0.125\); {advice}$"):
+    with pytest.raises(NonFiniteError, match=rf"^step 10: 5.bias is .* \(epoch 3, learning rate 0.125\); {advice}$"):
         run.check_finite()
     run.log_window.add(torch.tensor(math.nan), torch.zeros(1, 10), torch.tensor([0]))
     with pytest.raises(NonFiniteError, match=r"^step 10: the loss is nan \(epoch 3"):

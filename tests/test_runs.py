@@ -308,6 +308,16 @@ def test_a_diverging_run_ends_with_5_and_advice(here, capsys):
     assert results("run")["status"] == "failed"
 
 
+def test_statistics_that_are_not_finite_end_with_5_and_leave_the_last_good_checkpoint_alone(here, capsys):
+    words = ["model=resnet20", "data.limit=60", "data.batch_size=10", "schedule=constant", "trainer.tensorboard=false"]
+    assert run(*words, "trainer.epochs=1", "hydra.run.dir=run") == 0
+    before = (here / "run/checkpoints/last/state.pt").read_bytes()
+    assert run("resume", "run", "trainer.epochs=2", "optimizer.lr=1e4") == 5
+    assert "running_var is NaN or infinite in places" in capsys.readouterr().err
+    assert (here / "run/checkpoints/last/state.pt").read_bytes() == before
+    assert run("eval", "run") == 0
+
+
 def test_a_network_of_ones_own_trains_but_is_not_followed_out_of_a_run(here, capsys):
     Path("my_nets_of_test.py").write_text(
         "from torch import nn\n"
