@@ -88,7 +88,9 @@ class _Work:
         self.report.end_phase()
         self.values, self.labels = (torch.cat(part) for part in zip(*found, strict=True))
         if not self.values.isfinite().all():
-            raise NonFiniteError("the network answers with NaN, though its weights are finite; try trainer.precision=fp32")
+            raise NonFiniteError(
+                "the network answers with NaN, though its weights are finite; try trainer.precision=fp32"
+            )
         bad = self.decoder.bad
         self.good = [index for index in range(len(self.paths)) if index not in bad]
         if not self.good:
