@@ -83,7 +83,7 @@ def write(folder: Path, path: str, text: str) -> None:
         ("optimizer.lr=inf", "optimizer.lr: must be a number > 0 (given inf)"),
         ("seed=-1", "seed: must be a whole number >= 0 and < 9223372036854775808 (given -1)"),
         ("data.limit=1.5", "data.limit: must be a fraction up to 1.0"),
-        ("data.crop=1.1", "data.crop: must be a number >= 0.1 and <= 1, or null (given 1.1)"),
+        ("data.crop=1.6", "data.crop: must be a number >= 0.1 and <= 1.5, or null (given 1.6)"),
         ("data.interpolation=cubic", "data.interpolation: must be one of bilinear, bicubic, or null (given cubic)"),
         ("data.limit=100 data.per_class=5", "data.per_class: must be null with data.limit (100); give one of the two"),
         ("data.folds=1", "data.folds: must be a whole number >= 2, or null (given 1)"),

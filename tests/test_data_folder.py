@@ -12,7 +12,7 @@ from cnntrain.data.folder import Paths, scan
 from cnntrain.data.layout import find_splits
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, Interpolation
+from cnntrain.settings.data import CropMode, DataSettings, Interpolation
 
 
 @pytest.fixture(autouse=True)
@@ -252,6 +252,10 @@ def test_statistics_of_one_view_or_one_part_are_never_those_of_another(tmp_path)
     assert len(said) == len(others) + 1
     build(root, said, eval_size=12)
     assert len(said) == len(others) + 1
+    assert build(root, said, crop_mode=CropMode.border).mean == found[0].mean  # no border is part of a mean
+    assert len(said) == len(others) + 1
+    build(root, said, crop_mode=CropMode.squash)
+    assert len(said) == len(others) + 2
 
 
 def test_a_damaged_cache_is_computed_anew(tmp_path):

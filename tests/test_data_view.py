@@ -13,7 +13,7 @@ from cnntrain.data.build import resize_batch
 from cnntrain.data.decode import read_image
 from cnntrain.data.view import RandomView, View
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, Interpolation, LoaderKind
+from cnntrain.settings.data import CropMode, DataSettings, Interpolation, LoaderKind
 from cnntrain.settings.pieces import ResizedCropSettings
 
 CPU = torch.device("cpu")
@@ -66,6 +66,50 @@ def test_a_view_is_pillows_resize_within_two_levels(interpolation, size, share):
         difference = (seen.int() - by_pillow(pixels, size, share, interpolation).int()).abs()
         assert difference.max() <= 2
         assert difference.float().mean() < 0.05
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_squash_is_pillows_resize_of_both_sides_to_the_bit(channels):
+    for pixels in (*pictures(), torch.full((1, 500, 3), 9, dtype=torch.uint8)):
+        pixels = pixels[:, :, :channels].contiguous()
+        for way, pillows in PILLOWS.items():
+            seen = View(30, 0.75, way, CropMode.squash)(pixels)
+            whole = np.array(Image.fromarray(pixels.squeeze(2).numpy()).resize((40, 40), pillows))
+            assert torch.equal(seen, torch.from_numpy(whole).view(40, 40, channels)[5:35, 5:35])
+
+
+def test_a_border_leaves_the_picture_whole_and_takes_the_mean_colour():
+    lines = torch.full((60, 121, 3), 255, dtype=torch.uint8)
+    seen = View(40, 1.0, mode=CropMode.border, fill=(10, 20, 30))(lines)
+    assert (seen[10:30] == 255).all()
+    for rows in (seen[:10], seen[30:]):
+        assert (rows == torch.tensor([10, 20, 30])).all()
+    assert torch.equal(
+        View(40, 1.0, mode=CropMode.border, fill=(10, 20, 30))(lines.transpose(0, 1)), seen.transpose(0, 1)
+    )
+    strip = View(40, 1.0, mode=CropMode.border)(lines[:1].repeat(1, 40, 1))
+    assert (strip[19] == 255).all()
+    assert int(strip.count_nonzero()) == 40 * 3
+
+
+def test_what_a_share_above_one_leaves_is_black():
+    seen = View(46, 1.15)(torch.full((50, 80, 3), 255, dtype=torch.uint8))
+    assert (seen[3:43] == 255).all()
+    assert not seen[:3].any()
+    assert not seen[43:].any()
+
+
+@pytest.mark.parametrize("loader", [LoaderKind.stream, LoaderKind.memory])
+@pytest.mark.parametrize("mode", CropMode)
+def test_all_splits_become_squares_as_the_settings_say(root, loader, mode):
+    data = build(root, loader=loader, crop_mode=mode, mean=[0.2, 0.4, 0.6])
+    fill = (51, 102, 153) if mode is CropMode.border else ()
+    view = View(16, 0.875, Interpolation.bilinear, mode, fill)
+    assert (data.crop_mode, data.view(16)) == (mode, view)
+    expected = torch.stack([view(read_image(file, 3)) for file in sorted((root / "val").rglob("*.png"))])
+    assert torch.equal(content(data.val), expected.permute(0, 3, 1, 2))
+    digits = build("", name="digits", crop_mode=mode)
+    assert digits.crop_mode is CropMode.center
 
 
 def test_bicubic_overshoots_are_clamped_and_flat_images_stay_flat():

@@ -30,6 +30,7 @@ def faults(line: str, *, multirun: bool = False, config_dir: Path | None = None)
         ("data.download=true", "data.download: fetches mnist, cifar10 and cifar100 alone (given true)"),
         ("data=imagefolder data.root=. data.download=true", "data.download: fetches"),
         ("data.crop=0.9", "data.crop: is for image files, and data=digits has none (given 0.9)"),
+        ("data.crop_mode=squash", "data.crop_mode: is for image files, and data=digits has none (given squash)"),
         ("data=mnist data.workers=2", "data.workers: is for image files, and data=mnist has none (given 2)"),
         ("data={on_bad_image:skip}", "data.on_bad_image: is for image files"),
         ("data.folds=5 data.val=0.3", "data.val: says nothing beside data.folds=5 (given 0.3)"),
@@ -89,7 +90,7 @@ def test_what_was_typed_and_acts_on_nothing_is_refused_in_one_line(line: str, fa
     [
         "data=mnist data.root=x data.download=true",
         "data.download=false data.val=0.3 augment.mix.p=0 trainer.probe=0 finetune.cache_features=auto",
-        "data=imagefolder data.root=. data.crop=0.9 data.workers=2 data.on_bad_image=skip",
+        "data=imagefolder data.root=. data.crop=0.9 data.crop_mode=border data.workers=2 data.on_bad_image=skip",
         "augment=[mixup,cutmix] augment.mix={p:0.5,switch_p:0.3,mode:pair,off_epoch:29}",
         "augment=progressive trainer.epochs=2",
         "loss.class_weights=effective loss.beta=0.9",

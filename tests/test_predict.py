@@ -23,7 +23,7 @@ from cnntrain.errors import ConfigError, DataError
 from cnntrain.report import Report
 from cnntrain.report.predictions import Prediction, as_csv, summary, table
 from cnntrain.report.words import shorten
-from cnntrain.settings.data import DataSettings, Interpolation
+from cnntrain.settings.data import CropMode, DataSettings, Interpolation
 from cnntrain.wishes import PredictWishes, read_predict
 
 CLASSES = ("blue", "green", "red")
@@ -129,10 +129,24 @@ def test_eval_and_predict_see_photos_in_the_interpolation_and_crop_of_the_traini
 
 def test_checkpoints_that_do_not_tell_interpolation_and_crop_are_bilinear_and_seven_eighths(here):
     _, state, _ = load_job(Path("sharp"), [], Report(None, tensorboard=False))
-    older = {key: value for key, value in state["about"].items() if key not in ("interpolation", "crop")}
+    older = {key: value for key, value in state["about"].items() if key not in ("interpolation", "crop", "crop_mode")}
     settings = config.from_plain(older["config"], ["data.interpolation=null", "data.crop=null"])
     data = with_preprocessing(settings, older, []).data
-    assert (data.interpolation, data.crop) == (Interpolation.bilinear, 0.875)
+    assert (data.interpolation, data.crop, data.crop_mode) == (Interpolation.bilinear, 0.875, CropMode.center)
+
+
+@pytest.mark.parametrize("mode", ["squash", "border"])
+def test_eval_and_predict_make_squares_as_the_training_did(here, mode):
+    about = torch.load("run/checkpoints/best/state.pt", weights_only=True)["about"] | {"crop_mode": mode}
+    settings = with_preprocessing(config.from_plain(about["config"], []), about, [])
+    assert settings.data.crop_mode is CropMode[mode]
+    _, _, job = load_job(Path("run"), [f"data.crop_mode={mode}"], Report(None, tensorboard=False))
+    assert job.about()["crop_mode"] == mode
+    _, _, plain = load_job(Path("run"), [], Report(None, tensorboard=False))
+    assert plain.about()["crop_mode"] == "center"
+    predict(Path("run"), ["images=new", "out=new.csv", f"data.crop_mode={mode}"])
+    for best, row in zip(stored("new.csv").values(), answers(job, job.data.test), strict=True):
+        assert dict(best) == pytest.approx(dict(zip(CLASSES, row.tolist(), strict=True)), abs=2e-6)
 
 
 def test_images_of_a_small_set_are_seen_whole(here):

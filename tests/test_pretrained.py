@@ -99,12 +99,13 @@ def test_foreign_file_takes_the_preprocessing_of_its_network(tmp_path: Path) -> 
 @pytest.mark.parametrize("old", [False, True])
 def test_run_of_ours_says_how_its_images_were_prepared(old: bool, tmp_path: Path) -> None:
     about = {"config": {}, "classes": ["a"], "mean": [0.1], "std": [0.2], "image_size": 28, "channels": 1}
-    about |= {} if old else {"interpolation": "bicubic", "crop": 1.0}
+    about |= {} if old else {"interpolation": "bicubic", "crop": 1.0, "crop_mode": "squash"}
     torch.save({"about": about, "model": {}}, tmp_path / "a.pt")
     found = preprocessing(ModelSettings(name="lenet5", weights=str(tmp_path / "a.pt")))
     assert found is not None
     assert (found.mean, found.std, found.image_size, found.channels) == ([0.1], [0.2], 28, 1)
     assert (found.interpolation.name, found.crop) == (("bilinear", 0.875) if old else ("bicubic", 1.0))
+    assert found.crop_mode.name == ("center" if old else "squash")
 
 
 def test_networks_of_ours_and_of_the_user_have_none() -> None:

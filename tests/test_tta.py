@@ -8,7 +8,7 @@ from torch.nn import functional
 from cnntrain import evaluation
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, FileSystemError
-from cnntrain.settings.data import Interpolation
+from cnntrain.settings.data import CropMode, Interpolation
 from cnntrain.settings.trainer import Precision
 from cnntrain.tta import Views, averaged
 from cnntrain.wishes import VIEWS, EvalWishes, read_eval
@@ -100,14 +100,18 @@ def test_a_shift_is_torchs_roll_inside_the_border(size, step):
     assert torch.equal(moved[0][:, :, :step], images[:, :, 1 : step + 1].flip(2))
 
 
+MODES = [(share, Interpolation.bilinear, mode, (1, 2, 3)) for share in (0.7, 0.91, 1.0, 1.15) for mode in CropMode]
+
+
 @pytest.mark.parametrize("size", [17, 32, 48, 64])
 @pytest.mark.parametrize("shape", [(40, 50), (300, 303), (256, 421), (421, 256), (37, 37), (512, 515)])
-@pytest.mark.parametrize("looks", [(), (0.965, Interpolation.bicubic), (1.0, Interpolation.bicubic), (0.5,)])
+@pytest.mark.parametrize("looks", [(), (0.965, Interpolation.bicubic), (1.0, Interpolation.bicubic), (0.5,), *MODES])
 def test_a_wide_view_has_the_view_in_its_middle_to_the_pixel(size, shape, looks):
     picture = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
     view = View(size, *looks)
-    wide, first = view.wide(picture), round((view.short - size) / 2)
-    assert wide.shape == (view.short, view.short, 3) == (view.wide.size, view.wide.size, 3)
+    side = max(view.short, size)
+    wide, first = view.wide(picture), round((side - size) / 2)
+    assert wide.shape == (side, side, 3) == (view.wide.size, view.wide.size, 3)
     assert torch.equal(wide[first : first + size, first : first + size], view(picture))
     first_of_many = next(Views(VIEWS, size)(wide.permute(2, 0, 1)[None]))
     assert torch.equal(first_of_many[0], view(picture).permute(2, 0, 1))

@@ -15,7 +15,7 @@ from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
 from cnntrain.report import Report
 from cnntrain.run import Progress, load_weights
 from cnntrain.settings import Settings
-from cnntrain.settings.data import Interpolation
+from cnntrain.settings.data import CropMode, Interpolation
 from cnntrain.settings.trainer import TrainerSettings
 
 
@@ -128,6 +128,7 @@ def with_preprocessing(settings: Settings, about: dict[str, Any], differences: S
     known: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")}
     known["interpolation"] = Interpolation(about.get("interpolation", "bilinear"))  # all that older checkpoints knew
     known["crop"] = about.get("crop", EVAL_SHARE)
+    known["crop_mode"] = CropMode(about.get("crop_mode", "center"))
     given = {key for key in known if getattr(settings.data, key) is not None or f"data.{key}" in changed}
     if "data.channels" in changed:
         given |= {"mean", "std"}

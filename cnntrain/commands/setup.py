@@ -152,6 +152,7 @@ class Job:
             "std": list(data.std),
             "interpolation": data.interpolation.value,
             "crop": data.crop,
+            "crop_mode": data.crop_mode.value,
             "data_fingerprint": data.fingerprint,
             "marks": dict(data.marks),
         }

@@ -17,6 +17,7 @@ from cnntrain.models.head import find_head, head_paths
 from cnntrain.models.pretrained import preprocessing
 from cnntrain.models.weights import Weights, load_weights_into
 from cnntrain.settings import Settings
+from cnntrain.settings.data import CropMode
 from cnntrain.settings.finetune import Mode, NormPolicy
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cnntrain.signals import Stop
 
 MEASURED = 2000  # training images that recalibrated statistics are averages over, at most
-FILLED = ("image_size", "channels", "mean", "std", "interpolation", "crop")
+FILLED = ("image_size", "channels", "mean", "std", "interpolation", "crop", "crop_mode")
 
 
 def follow_weights(settings: Settings) -> tuple[Settings, list[str]]:
@@ -41,18 +42,24 @@ def follow_weights(settings: Settings) -> tuple[Settings, list[str]]:
         return settings, ["the weights do not say how their images were prepared: as the data set's own are"]
     notes = []
     filled = {key: getattr(known, key) for key in missing}
+    if "crop" in filled:
+        filled["crop"] = known.crop_at(data.eval_size or data.image_size or known.image_size)
     if data.name != "imagefolder":
         if filled.pop("image_size", None):
             notes.append(f"images keep their own size; the weights know {known.image_size} pixels (data.image_size)")
-        filled.pop("crop", None)  # they are seen whole
+        for key in ("crop", "crop_mode"):
+            filled.pop(key, None)  # they are seen whole
     if data.channels == 1:
         filled |= {key: [fmean(filled[key])] for key in ("mean", "std") if key in filled}
     words = {
         "image_size": f"{known.image_size} pixels",
         "interpolation": known.interpolation.name,
         "crop": f"crop {known.crop:.3g}",
+        "crop_mode": known.crop_mode.name,
         "mean": "mean and std",
     }
+    if known.crop_mode is CropMode.center:
+        del words["crop_mode"]
     if told := ", ".join(words[key] for key in words if key in filled):
         notes.insert(0, f"images as {known.source} knows them: {told}")
     return replace(settings, data=replace(data, **filled)), notes

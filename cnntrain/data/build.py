@@ -26,7 +26,7 @@ from cnntrain.distributed import ALONE, World
 from cnntrain.errors import ConfigError
 from cnntrain.paths import expanded
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, Interpolation, LoaderKind
+from cnntrain.settings.data import CropMode, DataSettings, Interpolation, LoaderKind
 
 DIGITS_SIZE = 32  # the 8 x 8 digits are resized: every small network takes 32 pixels
 
@@ -121,6 +121,7 @@ def _tensor_set(request: Request) -> Data:
         eval_size=eval_size,
         interpolation=request.interpolation,
         crop=1.0,
+        crop_mode=CropMode.center,
         batch_size=request.batch_size,
         mean=mean,
         std=std,

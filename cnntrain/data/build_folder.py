@@ -25,11 +25,11 @@ from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
 from cnntrain.data.layout import Layout, find_splits, folders_in, listed
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
-from cnntrain.data.view import EVAL_SHARE, RandomView, View
+from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.paths import expanded, shown
-from cnntrain.settings.data import LoaderKind
+from cnntrain.settings.data import CropMode, LoaderKind
 
 IMAGE_SIZE = 128
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
@@ -58,9 +58,10 @@ def image_folder(request: Request) -> Data:
     mark = fingerprint(scanned)
     parts = _three_parts(aligned, request)
     size, channels = settings.image_size or IMAGE_SIZE, settings.channels or 3
-    view = View(size, settings.crop or EVAL_SHARE, request.interpolation)
+    view = View(size, settings.crop or EVAL_SHARE, request.interpolation, request.crop_mode)
     own = partial(_statistics, parts.get("train"), view, channels, mark, request)
     mean, std = choose_statistics(request, channels, own)
+    view = replace(view, fill=border(view.mode, mean))
     if "train" in request.splits:
         parts["train"] = parts["train"].take(take_limit(parts["train"].labels, request))
         request = request.fitted(len(parts["train"].labels))
@@ -83,6 +84,7 @@ def image_folder(request: Request) -> Data:
         eval_size=eval_view.size,
         interpolation=view.interpolation,
         crop=view.share,
+        crop_mode=view.mode,
         batch_size=request.batch_size,
         mean=mean,
         std=std,
@@ -167,7 +169,9 @@ def _statistics(
     """Of a sample of the train split in the evaluation view, or those that an earlier run has cached."""
     if train is None:
         raise ConfigError("data.mean: cannot be computed without a train/ folder; give data.mean and data.std")
-    looks = (view.size, view.share, view.interpolation.value, channels)
+    view = view.bare
+    mode = [view.mode.value] * (view.mode is not CropMode.center)  # what was kept before there were modes holds still
+    looks = (view.size, view.share, view.interpolation.value, channels, *mode)
     file = statistics.cache_file(mark, train.paths.chosen(), *looks)
     if (cached := statistics.load(file, channels)) is not None:
         request.notes.append(f"mean and std: computed on train earlier, kept in {shown(file)}")

@@ -9,13 +9,13 @@ from torch import Tensor
 from cnntrain.data.loaders import Loader
 from cnntrain.data.split import count_of, few, fold_numbers, stratified
 from cnntrain.data.statistics import Statistics
-from cnntrain.data.view import View
+from cnntrain.data.view import View, border
 from cnntrain.device import free_memory, shares_memory
 from cnntrain.distributed import ALONE, World
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.faults import hint, nearest
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, Interpolation, Sampling
+from cnntrain.settings.data import CropMode, DataSettings, Interpolation, Sampling
 
 VAL, LIMIT, PROBE = -2, -3, -8  # parts of seeds that keep these draws apart from all others
 LEAST_PROBE, PROBE_SHARE = 100, 10  # the probe holds a tenth of the training images at most, if that is 100 or more
@@ -40,6 +40,7 @@ class Data:
     eval_size: int  # in val, test and probe
     interpolation: Interpolation
     crop: float  # part of the short side of a file that is seen; of images in memory 1
+    crop_mode: CropMode
     batch_size: int  # images of a micro-batch
     mean: list[float]
     std: list[float]
@@ -55,7 +56,7 @@ class Data:
 
     def view(self, size: int) -> View:
         """What validation sees of a picture, in `size` pixels a side."""
-        return View(size, self.crop, self.interpolation)
+        return View(size, self.crop, self.interpolation, self.crop_mode, border(self.crop_mode, self.mean))
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ class Request:
     def interpolation(self) -> Interpolation:
         """data.interpolation, or bilinear."""
         return self.settings.interpolation or Interpolation.bilinear
+
+    @property
+    def crop_mode(self) -> CropMode:
+        """data.crop_mode, or center."""
+        return self.settings.crop_mode or CropMode.center
 
     @property
     def batch_size(self) -> int:

@@ -18,7 +18,7 @@ from cnntrain.data.view import EVAL_SHARE, View
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.paths import shown
 from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, OnBadImage
+from cnntrain.settings.data import CropMode, DataSettings, OnBadImage
 
 
 def data_without_images(settings: DataSettings, classes: list[str], fingerprint: str) -> Data:
@@ -28,7 +28,7 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
         ConfigError: a value that only the images could tell.
     """
     size, channels = settings.image_size, settings.channels
-    crop = (settings.crop or EVAL_SHARE) if settings.name == "imagefolder" else 1.0
+    files = settings.name == "imagefolder"
     for key in ("image_size", "channels", "mean", "std"):
         if getattr(settings, key) is None:
             raise ConfigError(f"data.{key}: null takes the images of the run, which are not read here; leave it out")
@@ -43,7 +43,8 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
         image_size=size,
         eval_size=settings.eval_size or size,
         interpolation=request.interpolation,
-        crop=crop,
+        crop=(settings.crop or EVAL_SHARE) if files else 1.0,
+        crop_mode=request.crop_mode if files else CropMode.center,
         batch_size=request.batch_size,
         mean=mean,
         std=std,

@@ -2,13 +2,17 @@
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from cnntrain.augment.geometry import central_box
-from cnntrain.settings.data import Interpolation
+from cnntrain.settings.data import CropMode, Interpolation
 from cnntrain.settings.pieces import ResizedCropSettings
 
 EVAL_SHARE = 0.875  # the central part of the resized picture that is kept, 224 of 256
@@ -18,12 +22,16 @@ EVAL_SHARE = 0.875  # the central part of the resized picture that is kept, 224 
 class View:
     """The fixed view: resize the short side to `short`, then cut the central square of `size` pixels.
 
-    With the `share` of the settings, it is what validation and test use, and training without a random resized crop.
+    With mode=squash both sides get `short` pixels, with mode=border the long one, and what the picture leaves of the
+    square is filled. With the `share` of the settings, it is what validation and test use, and training without a
+    random resized crop. The pixels are those of timm's and torchvision's pipelines, up to rounding in the resize.
     """
 
     size: int
     share: float = EVAL_SHARE  # size / short
     interpolation: Interpolation = Interpolation.bilinear
+    mode: CropMode = CropMode.center
+    fill: tuple[int, ...] = ()  # level of each channel around the picture; without them black
 
     @property
     def short(self) -> int:
@@ -31,23 +39,45 @@ class View:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (H, W, C) to uint8 (size, size, C)."""
+        resized = self._resized(pixels)
+        top, left = self._first(resized.shape[0]), self._first(resized.shape[1])
+        seen = resized[max(0, top) : top + self.size, max(0, left) : left + self.size]
+        height, width, channels = seen.shape
+        if height == width == self.size:
+            return seen
+        whole = torch.tensor(self.fill or [0] * channels, dtype=torch.uint8).repeat(self.size, self.size, 1)
+        whole[max(0, -top) :, max(0, -left) :][:height, :width] = seen
+        return whole
+
+    def _resized(self, pixels: Tensor) -> Tensor:
+        if self.mode is CropMode.squash:
+            return _squashed(pixels, self.short, self.interpolation)
+        if self.mode is CropMode.border:
+            ratio = max(pixels.shape[:2]) / self.short
+            height, width = (max(1, round(length / ratio)) for length in pixels.shape[:2])
+            return resize(pixels, height, width, self.interpolation)
         pixels = _without_far_ends(pixels)
         height, width, _ = pixels.shape
         if height <= width:
-            resized = resize(pixels, self.short, int(self.short * width / height), self.interpolation)
-        else:
-            resized = resize(pixels, int(self.short * height / width), self.short, self.interpolation)
-        top, left = self._first(resized.shape[0]), self._first(resized.shape[1])
-        return resized[top : top + self.size, left : left + self.size]
+            return resize(pixels, self.short, int(self.short * width / height), self.interpolation)
+        return resize(pixels, int(self.short * height / width), self.short, self.interpolation)
 
     def _first(self, length: int) -> int:
-        """Where the view begins on a side of `length` pixels."""
-        return round((length - self.size) / 2)
+        """Where the view begins on a side of `length` pixels; below 0, so much is filled before it."""
+        return _before(length, self.size)
 
     @property
     def wide(self) -> "View":
         """This view and what the resize leaves around it on the short side, the same on the long one."""
-        return _WideView(self.short, 1.0, self.interpolation, middle=self.size)
+        if self.short <= self.size:
+            return self
+        return _WideView(self.short, 1.0, self.interpolation, self.mode, self.fill, middle=self.size)
+
+    @property
+    def bare(self) -> "View":
+        """This view as it is of a picture that is square, with nothing around it."""
+        mode = CropMode.squash if self.mode is CropMode.squash else CropMode.center
+        return View(self.size, min(self.share, 1.0), self.interpolation, mode)
 
 
 @dataclass(frozen=True)
@@ -57,7 +87,28 @@ class _WideView(View):
     middle: int = 0
 
     def _first(self, length: int) -> int:
-        return round((length - self.middle) / 2) - round((self.size - self.middle) / 2)
+        return _before(length, self.middle) - _before(self.size, self.middle)
+
+
+def _squashed(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+    """uint8 (H, W, C) to uint8 (size, size, C), by Pillow itself: which side it resizes first depends on its version.
+
+    Where the one is made smaller and the other larger, that changes bicubic by up to 8 levels.
+    """
+    image = Image.fromarray(pixels.squeeze(2).numpy()).resize(
+        (size, size), Image.Resampling[interpolation.name.upper()]
+    )
+    return torch.from_numpy(np.array(image)).view(size, size, -1)
+
+
+def border(mode: CropMode, mean: Sequence[float]) -> tuple[int, ...]:
+    """The `fill` of a view for images of this mean, per channel in 0..1."""
+    return tuple(round(255 * value) for value in mean) if mode is CropMode.border else ()
+
+
+def _before(length: int, size: int) -> int:
+    """What lies before the middle `size` pixels of `length`; of a length that is shorter, less than 0."""
+    return round((length - size) / 2) if length >= size else -((size - length) // 2)
 
 
 def _without_far_ends(pixels: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The weights that torchvision and timm publish for a network, and how its images were prepared."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from cnntrain.models.download import damaged, file_of_address, file_of_hub, quie
 from cnntrain.models.library import ALIASES, LibraryNetwork
 from cnntrain.models.weight_files import content_of, is_run
 from cnntrain.paths import expanded, need_weights, shown
-from cnntrain.settings.data import Interpolation
+from cnntrain.settings.data import CropMode, Interpolation
 from cnntrain.settings.model import Library, ModelSettings
 from cnntrain.settings.nets import OWN_NETS
 
@@ -31,9 +32,11 @@ class Preprocessing:
     Attributes:
         mean: per channel, of pixels in 0..1; `std` likewise.
         image_size: pixels a side.
-        crop: the part of the short side that is seen in validation.
+        crop: the part of the short side that is seen in validation; above 1, black lies around.
+        crop_mode: how a picture becomes a square.
         channels: of the images, 1 or 3.
         source: who says so, in words.
+        cuts: the length of a resized side is cut to a whole number of pixels, as timm does it, and not rounded.
     """
 
     mean: list[float]
@@ -43,6 +46,12 @@ class Preprocessing:
     crop: float
     channels: int
     source: str
+    crop_mode: CropMode = CropMode.center
+    cuts: bool = False
+
+    def crop_at(self, size: int) -> float:
+        """`crop` for images of `size` pixels, whose rounded quotient is the length that these weights' own view has."""
+        return size / math.floor(size / self.crop) if self.cuts else self.crop
 
 
 def preprocessing(settings: ModelSettings) -> Preprocessing | None:
@@ -199,9 +208,11 @@ def _of_timm(config: Any) -> Preprocessing | None:
         list(config.std),
         image_size=size,
         interpolation=Interpolation.bilinear if bilinear else Interpolation.bicubic,
-        crop=min(config.crop_pct, 1.0),
+        crop=config.crop_pct or EVAL_SHARE,
         channels=channels,
         source=_timm_source(config),
+        crop_mode=CropMode(config.crop_mode or "center"),
+        cuts=True,
     )
 
 
@@ -212,6 +223,7 @@ def _of_run(about: Mapping[str, Any], source: str) -> Preprocessing:
         image_size=about["image_size"],
         interpolation=Interpolation(about.get("interpolation", "bilinear")),  # all that older checkpoints knew
         crop=about.get("crop", EVAL_SHARE),
+        crop_mode=CropMode(about.get("crop_mode", "center")),
         channels=about["channels"],
         source=source,
     )

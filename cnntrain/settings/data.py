@@ -23,6 +23,12 @@ class Interpolation(enum.Enum):
     bicubic = "bicubic"
 
 
+class CropMode(enum.Enum):
+    center = "center"  # the short side is resized, and the central square is seen
+    squash = "squash"  # both sides are resized alike, whatever the shape of the picture
+    border = "border"  # the long side is resized, and the mean colour lies around the picture
+
+
 class OnBadImage(enum.Enum):
     error = "error"
     skip = "skip"
@@ -42,7 +48,9 @@ class DataSettings:
     channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: that of the pretrained weights, else the data set's
     interpolation: Optional[Interpolation] = None  # null: that of the pretrained weights, else bilinear
     # Of files, the part of the short side that validation sees; null: as the pretrained weights know it, else 0.875.
-    crop: Optional[float] = number(None, ge=0.1, le=1)
+    # Above 1, black lies around.
+    crop: Optional[float] = number(None, ge=0.1, le=1.5)
+    crop_mode: Optional[CropMode] = None  # null: that of the pretrained weights, else center
     workers: Optional[int] = number(None, ge=0)  # decode threads of the stream loader; null: by cores
     loader: LoaderKind = LoaderKind.auto
     limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1

@@ -80,7 +80,7 @@ RULES = (
     Rule(
         "data.download", _downloads, "fetches mnist, cifar10 and cifar100 alone (given {given}); choose one, data=NAME"
     ),
-    *(Rule(key, _from_files, _FILES) for key in ("data.crop", "data.workers", "data.on_bad_image")),
+    *(Rule(key, _from_files, _FILES) for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image")),
     Rule(
         "data.val",
         lambda s: s.data.folds is None,
