@@ -11,8 +11,8 @@ from cnntrain.report.audit import markdown, total, tree
 from cnntrain.settings.finetune import Mode, NormPolicy
 
 
-def rows(epochs=8, **settings):
-    return audit(make_tuning(make_net(), epochs, **settings), lr=0.1, weight_decay=0.01)
+def rows(**settings):
+    return audit(make_tuning(make_net(), **settings), lr=0.1, weight_decay=0.01)
 
 
 def test_rows_of_a_frozen_encoder():

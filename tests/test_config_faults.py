@@ -85,7 +85,6 @@ def write(folder: Path, path: str, text: str) -> None:
         ("data.limit=1.5", "data.limit: must be a fraction up to 1.0"),
         ("data.crop=1.6", "data.crop: must be a number >= 0.1 and <= 1.5, or null (given 1.6)"),
         ("data.interpolation=cubic", "data.interpolation: must be one of bilinear, bicubic, or null (given cubic)"),
-        ("data.limit=100 data.per_class=5", "data.per_class: must be null with data.limit (100); give one of the two"),
         ("data.folds=1", "data.folds: must be a whole number >= 2, or null (given 1)"),
         ("data.folds=5 data.fold=5", "data.fold: must be below data.folds, from 0 to 4 (given 5)"),
         ("data.fold=1", "data.fold: must be 0 without data.folds, which says how many there are (given 1)"),

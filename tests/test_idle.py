@@ -34,6 +34,7 @@ def faults(line: str, *, multirun: bool = False, config_dir: Path | None = None)
         ("data=mnist data.workers=2", "data.workers: is for image files, and data=mnist has none (given 2)"),
         ("data={on_bad_image:skip}", "data.on_bad_image: is for image files"),
         ("data.folds=5 data.val=0.3", "data.val: says nothing beside data.folds=5 (given 0.3)"),
+        ("data.limit=100 data.per_class=5", "data.limit: says nothing beside data.per_class=5 (given 100); leave one"),
         ("augment.mix.p=0.5", "augment.mix.p: is for mixed images, and neither mixup nor cutmix is on (given 0.5)"),
         ("augment.mix={mode:pair}", "augment.mix.mode: is for mixed images"),
         ("augment=mixup augment.mix.switch_p=0.3", "augment.mix.switch_p: chooses between mixup and cutmix"),
@@ -120,7 +121,8 @@ def test_what_acts_passes_and_so_do_values_that_ask_for_nothing(line: str) -> No
     [
         "augment=[mixup,progressive] augment.mix.off_epoch=9 trainer.early_stop=9",
         "schedule=multistep trainer.epochs=40 schedule.milestones=[30]",
-        "finetune=lpft",
+        "finetune=lpft data.per_class=5",
+        "finetune=B finetune.unfreeze=[3,9]",
     ],
 )
 @pytest.mark.parametrize("debug", ["smoke", "overfit"])

@@ -74,8 +74,8 @@ def groups_of(net: nn.Module) -> list[LayerGroup]:
     ]
 
 
-def make_tuning(net: nn.Module, epochs: int = 8, **settings: object) -> Tuning:
-    return Tuning(net, groups_of(net), FinetuneSettings(**settings), epochs)
+def make_tuning(net: nn.Module, **settings: object) -> Tuning:
+    return Tuning(net, groups_of(net), FinetuneSettings(**settings))
 
 
 def images(seed: int, count: int = 8) -> torch.Tensor:

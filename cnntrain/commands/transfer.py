@@ -91,7 +91,7 @@ def build_tuning(job: "Job") -> Tuning | None:
     settings = job.settings.finetune
     if settings.mode is Mode.none:
         return None
-    return Tuning(job.model, layer_groups(job.model, settings), settings, job.settings.trainer.epochs)
+    return Tuning(job.model, layer_groups(job.model, settings), settings)
 
 
 def _learning(job: "Job") -> list[str]:

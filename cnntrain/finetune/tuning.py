@@ -28,7 +28,6 @@ class Tuning:
         model: with the head that it will train with.
         groups: its layer groups, low to high; the last one is the head.
         settings: of finetune.
-        epochs: of the run.
 
     Attributes:
         opens: the first epoch, from 0, in which each group learns; None: it never does.
@@ -37,10 +36,10 @@ class Tuning:
         norm: what the batch norms of groups that learn do.
 
     Raises:
-        ConfigError: factors that do not fit the groups, epochs that never come, or nothing of the head would learn.
+        ConfigError: factors that do not fit the groups, or nothing of the head would learn.
     """
 
-    def __init__(self, model: nn.Module, groups: Sequence[LayerGroup], settings: FinetuneSettings, epochs: int) -> None:
+    def __init__(self, model: nn.Module, groups: Sequence[LayerGroup], settings: FinetuneSettings) -> None:
         self.groups = list(groups)
         self.settings = settings
         self.norm = settings.norm or (NormPolicy.frozen if settings.mode is Mode.A else NormPolicy.train)
@@ -51,9 +50,7 @@ class Tuning:
         self.wd_factors = _factors("wd", settings.wd_decay, settings.wd_factors, self.groups)
         self.opens = [
             None if factor == 0 or (group.parameters and self.frozen.issuperset(group.parameters)) else epoch
-            for epoch, factor, group in zip(
-                _openings(settings, self.groups, epochs), self.lr_factors, self.groups, strict=True
-            )
+            for epoch, factor, group in zip(_openings(settings, self.groups), self.lr_factors, self.groups, strict=True)
         ]
         if self.opens[-1] is None:
             raise ConfigError(_dead_head(settings, self.groups[-1], self.lr_factors[-1]))
@@ -222,7 +219,7 @@ class Tuning:
         return f"{name}: this frozen tensor {why}{more}"
 
 
-def _openings(settings: FinetuneSettings, groups: Sequence[LayerGroup], epochs: int) -> list[int | None]:
+def _openings(settings: FinetuneSettings, groups: Sequence[LayerGroup]) -> list[int | None]:
     """The first epoch, from 0, in which each group may learn; None: it never does."""
     below = len(groups) - 1  # the head
     if settings.mode is Mode.A:
@@ -234,11 +231,6 @@ def _openings(settings: FinetuneSettings, groups: Sequence[LayerGroup], epochs: 
             f"finetune.unfreeze: {len(settings.unfreeze)} epochs, and {_count(below)} below the head to open "
             f"({_shown([group.name for group in groups[:-1]])}); leave some out, or make more groups (finetune.unit, "
             "finetune.groups)"
-        )
-    if late := [epoch for epoch in settings.unfreeze if epoch > epochs]:
-        raise ConfigError(
-            f"finetune.unfreeze: epoch {late[0]} never comes with trainer.epochs={epochs}; leave it out, or raise "
-            "trainer.epochs"
         )
     opened = [epoch - 1 for epoch in reversed(settings.unfreeze)]
     return [*[None] * (below - len(opened)), *opened, 0]

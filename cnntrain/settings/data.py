@@ -54,7 +54,9 @@ class DataSettings:
     workers: Optional[int] = number(None, ge=0)  # decode threads of the stream loader; null: by cores
     loader: LoaderKind = LoaderKind.auto
     limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
-    per_class: Optional[int] = number(None, ge=1)  # train on so many images of each class at most
+    per_class: Optional[int] = number(
+        None, ge=1
+    )  # train on so many images of each class at most, whatever `limit` says
     classes: Optional[list[str]] = None  # those to learn, in this order; the others are left out; null: all, by name
     sampling: Sampling = Sampling.natural  # how often an epoch shows each class
     # Taken out of train where the data set has no val split; 0: nothing is, and the last epoch counts as the best.
@@ -76,8 +78,6 @@ class DataSettings:
             )
         if isinstance(self.val, float) and self.val >= 1:
             found.append(("val", self.val, "a fraction below 1.0, or a whole number of images (5000)"))
-        if self.limit is not None and self.per_class is not None:
-            found.append(("per_class", self.per_class, f"null with data.limit ({self.limit}); give one of the two"))
         if self.folds is not None and not self.val:
             found.append(("val", self.val, f"above 0 with data.folds ({self.folds}), one of which is for validation"))
         if self.folds is None and self.fold:

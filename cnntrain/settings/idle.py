@@ -86,6 +86,11 @@ RULES = (
         lambda s: s.data.folds is None,
         "says nothing beside data.folds={s.data.folds} (given {given}); leave one of the two out",
     ),
+    Rule(
+        "data.limit",
+        lambda s: s.data.per_class is None,
+        "says nothing beside data.per_class={s.data.per_class} (given {given}); leave one of the two out",
+    ),
     # --- augmentation and loss
     Rule(
         "augment.mix",
