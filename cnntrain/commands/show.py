@@ -12,7 +12,7 @@ from cnntrain.commands.setup import Job
 from cnntrain.finetune.audit import audit
 from cnntrain.report import Report
 from cnntrain.report.augmented import described, shares
-from cnntrain.report.words import wrapped
+from cnntrain.report.words import WIDEST_NAME, shorten, wrapped
 from cnntrain.run import Progress
 from cnntrain.settings import Settings
 from cnntrain.settings.trainer import TrainerSettings
@@ -59,7 +59,7 @@ def show_notes(job: Job, report: Report) -> None:
 
 def _weighted(classes: Sequence[str], weights: Sequence[float]) -> str:
     """`cat 0.5, dog 2`; of many classes those of the lowest and of the highest weights."""
-    pairs = list(zip(classes, weights, strict=True))
+    pairs = [(shorten(name, WIDEST_NAME), weight) for name, weight in zip(classes, weights, strict=True)]
     if len(pairs) <= MOST_WEIGHTS:
         return ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
     pairs.sort(key=lambda pair: pair[1])
