@@ -1,6 +1,7 @@
 """What the process says and answers when something fails: one line, and an exit code from errors.py."""
 
 import contextlib
+import errno
 import os
 import sys
 import tempfile
@@ -17,6 +18,7 @@ OUR_BUG = 1
 INTERRUPTED = 130
 TERMINATED = 143
 READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
+TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 MEMORY = "out of memory; make data.batch_size smaller, and trainer.accumulate larger by the same factor"
 FULL_CARD = (
     "trainer.device: the GPU has no memory left even to start on; other processes hold it (nvidia-smi lists them): "
@@ -62,7 +64,11 @@ def say(line: str) -> None:
 
 def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) -> None:
     if fault is None:
-        report = _save_traceback(folder)
+        try:
+            report = str(_save_traceback(folder))
+        except OSError:  # no room anywhere
+            traceback.print_exc()
+            report = "the lines above"
         say(f"error: this is a bug of cnntrain ({brief(error)}); please report it with {report}")
         return
     for line in fault.lines():
@@ -94,8 +100,10 @@ def _as_fault(error: Exception) -> CnntrainError | None:
             "trainer.deterministic=false, or choose a network without it"
         )
     if isinstance(error, OSError):
-        # Those that open files are told of with the file's name: what has none is what we print.
-        return FileSystemError(f"{shown(error.filename or 'standard output')}: {error.strerror or error}")
+        # Where a file is written its name is told: what has none and takes no more is what we print to.
+        place = error.filename or ("standard output" if error.errno in TAKES_NO_MORE else "")
+        what = error.strerror or str(error) or type(error).__name__
+        return FileSystemError(f"{shown(place)}: {what}" if place else what)
     return None
 
 

@@ -1,6 +1,7 @@
 """The command line: which command a line means, what it answers, and what it leaves behind."""
 
 import logging
+import io
 import os
 import re
 import subprocess
@@ -344,6 +345,8 @@ class OutOfMemoryError(RuntimeError):
         (PermissionError(13, "Permission denied", "/root/x"), 6, "cnntrain: error: /root/x: Permission denied"),
         (FileNotFoundError(2, "Not there", b"/root/\xc3\xa4"), 6, "cnntrain: error: /root/ä: Not there"),
         (OSError(28, "No space left on device"), 6, "cnntrain: error: standard output: No space left on device"),
+        (ConnectionRefusedError(111, "Connection refused"), 6, "cnntrain: error: Connection refused"),
+        (TimeoutError(), 6, "cnntrain: error: TimeoutError"),
         (CheckpointError("a class \x1b[31m\x85\u2028"), 4, r"cnntrain: error: a class \x1b[31m\x85\u2028"),
         (MemoryError(), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
         (OutOfMemoryError("CUDA out of memory"), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
@@ -396,6 +399,20 @@ def test_a_bug_outside_a_run_saves_its_traceback_elsewhere(
     saved = Path(re.findall(r"\S+\.txt", capsys.readouterr().err)[0])
     assert saved.parent == tmp_path
     assert "ZeroDivisionError" in saved.read_text()
+
+
+def test_a_bug_is_told_where_nothing_can_be_saved(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
+    failing(monkeypatch, ZeroDivisionError("our mistake"))
+    assert cli.main(["eval", "nowhere"]) == 1
+    told = capsys.readouterr().err
+    assert "in run" in told
+    assert told.endswith("(ZeroDivisionError: our mistake); please report it with the lines above\n")
 
 
 @pytest.mark.parametrize("line", ["check", "check -m seed=0,1"])
@@ -465,6 +482,14 @@ def test_each_command_has_help(calls: Calls, capsys: pytest.CaptureFixture[str],
     assert f"cnntrain {command}" in text or command in ("check", "train")
     assert max(map(len, text.splitlines())) <= 80
     assert calls == []
+
+
+def test_letters_that_the_output_does_not_have_are_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(raw, encoding="ascii"))
+    assert cli.main(["--version"]) == 0
+    print("Schlüssel 猫", flush=True)
+    assert raw.getvalue().decode().splitlines()[-1] == r"Schl\xfcssel \u732b"
 
 
 def test_version_is_ours(capsys: pytest.CaptureFixture[str]) -> None:
