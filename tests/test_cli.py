@@ -1,7 +1,7 @@
 """The command line: which command a line means, what it answers, and what it leaves behind."""
 
-import logging
 import io
+import logging
 import os
 import re
 import subprocess
