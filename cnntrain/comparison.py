@@ -187,6 +187,28 @@ def folder_name(runs: Sequence[Combination]) -> str:
     )
 
 
+def subject(words: Sequence[str]) -> list[str]:
+    """What a comparison is about: the keys that it lists, and the words that hold for all of its runs.
+
+    More values, seeds or folds make the same comparison larger; another key or another word makes another one.
+    """
+    about = []
+    for word in words:
+        read = overrides.parse([word])[0]
+        key = read[0].key_or_group if read else ""
+        if key not in (*REPEATS, "out"):
+            about.append(f"{key}=..." if read and read[0].is_sweep_override() else word)
+    return sorted(about)
+
+
+def tables_name(words: Sequence[str]) -> str:
+    """Of the folder of a comparison's tables, beside those of another one: `lr_momentum_6fa1c03e`."""
+    about = subject(words)
+    keys = [word.removesuffix("=...").rpartition(".")[2] for word in about if word.endswith("=...")]
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
+    return f"{'_'.join(map(safe, keys or REPEATS[:1]))[:LONGEST_NAME]}_{digest}"
+
+
 def _source(settings: Settings) -> str:
     """The data in a word: of a folder its name."""
     return Path(settings.data.root).name if settings.data.name == "imagefolder" else settings.data.name

@@ -1,6 +1,7 @@
 """Composition by Hydra with each fault blamed on the word or file that brought it."""
 
 import copy
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from cnntrain.faults import VARIANTS, ConfigErrors
 from cnntrain.inherit import inherit_recipes
 from cnntrain.settings import Settings
 
+OURS = "train"  # our own file with a defaults list
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
 LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
 NEEDED = ("model", "data", "optimizer", "finetune", "trainer")  # groups that cannot be left out
@@ -56,7 +58,7 @@ class Composer:
     def compose(self, words: list[str]) -> tuple[DictConfig, list[str]]:
         """The tree that the sound words make, and the faults of the others."""
         read, found = overrides.parse(words)
-        self._set_search(read)
+        found += self._set_search(read)
         choices, values = [], []
         for override in read:
             key = override.key_or_group
@@ -74,15 +76,23 @@ class Composer:
             found += apply(tree, override)
         return tree, found
 
-    def _set_search(self, read: list[Override]) -> None:
-        """Tell Hydra's composer of --config-dir, which only its main function knows, and of the user's search path."""
-        folders = [f"file://{folder}" for folder in self.folders[1:]]
+    def _set_search(self, read: list[Override]) -> list[str]:
+        """Tell Hydra's composer of the user's search path, which is read before all else; the faults of it."""
+        folders: list[str] = []
+        found = []
         for override in read:
+            if override.key_or_group != "hydra.searchpath":
+                continue
             value = override.value()
-            if override.key_or_group == "hydra.searchpath" and isinstance(value, list):
-                folders = [str(folder) for folder in value] + folders
+            lost = [folder for folder in value if not _is_place(folder)] if isinstance(value, list) else [value]
+            if lost:
+                rule = "a list of folders that are there, such as [file:///my_conf]"
+                found.append(f"hydra.searchpath: must be {rule} (given {overrides.given(override)})")
+            else:
+                folders = [str(folder) for folder in value]
         self.search = [f"hydra.searchpath=[{','.join(map(overrides.quote, folders))}]"] if folders else []
-        inherit_recipes(folders, self.options)
+        inherit_recipes([*folders, *(f"file://{folder}" for folder in self.folders[1:])], self.options)
+        return found
 
     def _compose(self, choices: list[str]) -> DictConfig:
         return self.loader.load_configuration(self.config_name, [*choices, *self.search], run_mode=RunMode.RUN)
@@ -92,6 +102,9 @@ class Composer:
         place = (*choices, *self.search)
         if place not in self.known_trees:
             tree, found = self._compose_choices(choices)
+            if OmegaConf.get_type(tree) is not Settings:
+                line = f"{self.config_name} is no training config; let its defaults list begin with {OURS}"
+                raise ConfigErrors([f"--config-name: {line}"])
             self.known_trees[place] = tree, found + self._optional_faults(tree)
         tree, found = self.known_trees[place]
         return copy.deepcopy(tree), found
@@ -138,11 +151,12 @@ class Composer:
             return [source + faults.unknown_option(lost[1], lost[2], self.options(lost[1]))]
         if file is None:
             return [f"{choice}: {text.splitlines()[0]}"]
-        return [f"{file}: {line}" for line in _file_faults(file, tree) or [_foreign_key(text, file)]]
+        package = "" if file.parent in self.folders else file.parent.name
+        return [f"{file}: {line}" for line in _file_faults(file, package, tree) or [_foreign_key(text, file)]]
 
     def _file(self, path: str) -> Path | None:
         found = [folder / f"{path}.yaml" for folder in self.folders if (folder / f"{path}.yaml").is_file()]
-        return found[0] if found and path != self.config_name else None
+        return found[0] if found and path != OURS else None
 
     def _optional_faults(self, tree: DictConfig) -> list[str]:
         """Options of optional groups that do not exist, which Hydra leaves out without a word."""
@@ -155,6 +169,18 @@ class Composer:
                 if name != default and name not in (options := self.options(group)):
                     found.append(faults.unknown_option(group, name, options))
         return found
+
+
+def _is_place(folder: Any) -> bool:
+    """Whether options may lie there: in a folder, or in a package."""
+    if not isinstance(folder, str) or not folder:
+        return False
+    if not folder.startswith("pkg://"):
+        return Path(folder.removeprefix("file://")).is_dir()
+    try:
+        return importlib.util.find_spec(folder.removeprefix("pkg://")) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def stray_sweep(override: Override) -> str:
@@ -184,13 +210,17 @@ def _choice_fault(override: Override, options: list[str]) -> str | None:
     return faults.unknown_option(group, wrong[0], options) if wrong else None
 
 
-def _file_faults(file: Path, tree: DictConfig) -> list[str]:
-    """All keys and values of one option's file that do not fit the tree."""
+def _file_faults(file: Path, package: str, tree: DictConfig) -> list[str]:
+    """All keys and values of one option's file that do not fit the tree.
+
+    Args:
+        package: where they go, if the file does not say it itself.
+    """
     text = file.read_text(encoding="utf-8")
     header = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
-    package = header[1] if header else ".".join(file.parts[-2:-1])
+    package = header[1].replace("_global_", "") if header else package
     content = OmegaConf.to_container(OmegaConf.create(text))
-    prefix = "" if package == "_global_" else package + "."
+    prefix = package and package + "."
     names = [name for name in content if name not in ("defaults", "hydra")] if isinstance(content, dict) else []
     return [line for name in names for line in set_value(tree, f"{prefix}{name}", content[name], str(content[name]))]
 
@@ -221,9 +251,6 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
         return [f"{key}: keys cannot be taken away; set a value, such as null where it is allowed"]
     if override.is_add() and not key.startswith(OPEN) and key in faults.keys_of(variants_of(tree)):
         return [f"{key}: is there already; leave out the +"]
-    if override.is_add() and key.startswith("hydra."):
-        OmegaConf.update(tree, key, override.value(), force_add=True)
-        return []
     if (
         isinstance(override.value(), dict)
         and key.startswith("augment.")
@@ -232,7 +259,8 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
         and OmegaConf.select(tree, key) is None
     ):
         return [_is_off(key, key, text, saved)]  # Hydra, which composes a new run again, cannot merge into null
-    return set_value(tree, key, override.value(), text, saved=saved)
+    added = override.is_add() and key.startswith("hydra.")
+    return set_value(tree, key, override.value(), text, saved=saved, added=added)
 
 
 def _is_off(key: str, piece: str, text: str, saved: bool) -> str:
@@ -246,13 +274,16 @@ def variants_of(tree: DictConfig) -> dict[str, str]:
     return {section: str(OmegaConf.select(tree, f"{section}.name")) for section in VARIANTS}
 
 
-def set_value(tree: DictConfig, key: str, value: Any, text: str, *, saved: bool = False) -> list[str]:
+def set_value(
+    tree: DictConfig, key: str, value: Any, text: str, *, saved: bool = False, added: bool = False
+) -> list[str]:
     """Set a value, or each value of a mapping; the faults if that cannot be.
 
     Args:
         tree: typed by our settings classes; changed in place.
         text: the value as it was given, for the fault.
         saved: see `apply`.
+        added: the key may be a new one.
     """
     variants = variants_of(tree)
     known = faults.keys_of(variants)
@@ -271,8 +302,8 @@ def set_value(tree: DictConfig, key: str, value: Any, text: str, *, saved: bool 
         is_piece = known[null].classes()
         return [_is_off(key, null, text, saved) if is_piece else faults.wrong_value(null, text, known[null])]
     try:
-        OmegaConf.update(tree, key, value, force_add=key.startswith(overrides.OPEN_MAPPINGS))
-    except (OmegaConfBaseException, AttributeError, AssertionError, ValueError, TypeError) as error:
+        OmegaConf.update(tree, key, value, force_add=added or key.startswith(overrides.OPEN_MAPPINGS))
+    except (OmegaConfBaseException, AttributeError, AssertionError, ArithmeticError, ValueError, TypeError) as error:
         if key.startswith("hydra.") and "not in" in str(error):
             return [faults.unknown_key(key, text, _names(tree.hydra, "hydra."), {})]
         return [faults.wrong_value(key, text, kind)]

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hydra import initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_search_path import SearchPathElement
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,6 +27,7 @@ from cnntrain.composer import GROUPS, Composer, apply, set_value, stray_sweep, v
 from cnntrain.faults import VARIANTS, ConfigErrors
 from cnntrain.paths import conf_dir, expanded
 from cnntrain.settings import Settings
+from cnntrain.unsafe import refuse_code
 
 __all__ = [
     "ConfigErrors",
@@ -89,6 +92,7 @@ def inspect(
         found = _idle_faults(by, words, multirun or is_multirun(tree))
     if found:
         raise ConfigErrors(found)
+    refuse_code(tree)
     return tree
 
 
@@ -100,7 +104,13 @@ def composer(config_dir: str | None = None, config_name: str = "train") -> Compo
     register()
     with initialize_config_dir(str(own), job_name="cnntrain", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
-    return Composer(loader, [own, *([Path(config_dir).resolve()] if config_dir else [])], config_name)
+    folders = [own]
+    if config_dir is not None:
+        folders.append(Path(config_dir).resolve())
+        place = SearchPathElement("command-line", f"file://{folders[1]}")
+        loader.config_search_path.get_path().insert(-1, place)  # the last one is that of our types
+        loader.repository = ConfigRepository(config_search_path=loader.config_search_path)
+    return Composer(loader, folders, config_name)
 
 
 def examine(by: Composer, words: list[str], multirun: bool, complete: bool) -> tuple[DictConfig, list[str]]:
@@ -178,14 +188,14 @@ def settle(tree: DictConfig, cwd: str | None = None) -> Settings:
 
 
 def _check(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | None, list[str]]:
-    if OmegaConf.get_type(tree) is not Settings:
-        return None, ["--config-name: no training configuration; let its defaults list begin with train"]
     tree = tree.copy()
     with open_dict(tree):
         tree.pop("hydra", None)
-    found = _unresolved(tree)
+    if found := _unknown_variants(tree):
+        return None, found
+    unresolved = _unresolved(tree)
     if OmegaConf.missing_keys(tree):
-        return None, list(found.values())
+        return None, list(unresolved.values())
     settings: Settings = OmegaConf.to_object(tree)
     for section, kinds in VARIANTS.items():
         part = getattr(settings, section)
@@ -194,33 +204,50 @@ def _check(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | None, l
                 settings, section, kinds[part.name](**{item.name: getattr(part, item.name) for item in fields(part)})
             )
     if not settings.data.root:
-        found["data.root"] = f"data.root: must not be empty; {faults.MISSING['data.root']}"
+        unresolved["data.root"] = f"data.root: must not be empty; {faults.MISSING['data.root']}"
     settings.data.root = os.path.abspath(os.path.join(cwd or "", os.path.expanduser(settings.data.root)))
     return settings, [
-        *found.values(),
-        *(line for line in faults.broken_rules(settings) if line.partition(":")[0] not in found),
+        *unresolved.values(),
+        *(line for line in faults.broken_rules(settings) if line.partition(":")[0] not in unresolved),
+    ]
+
+
+def _unknown_variants(tree: DictConfig) -> list[str]:
+    """The faults of sections whose file, one of the user's, names no optimizer or schedule of ours."""
+    return [
+        f"{section}.name: must be one of {', '.join(VARIANTS[section])} (given {name}); let the defaults list of its "
+        f"file begin with the one that it derives from, such as {next(iter(VARIANTS[section]))}"
+        for section, name in variants_of(tree).items()
+        if name not in VARIANTS[section]
     ]
 
 
 def _unresolved(tree: DictConfig) -> dict[str, str]:
     """The faults of keys without a value; texts get a place holder, so that the other keys can be checked as well."""
-    found = {}
+    found: dict[str, str] = {}
     for key, kind in faults.keys_of(variants_of(tree)).items():
-        parent = tree
-        for name in key.split(".")[:-1]:
-            parent = parent[name] if parent is not None else None
-        name = key.rpartition(".")[2]
-        if parent is None or kind.classes():
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(tree, parent) if parent else tree  # None: off, or known to be faulty
+        if node is None:
             continue
         try:
-            if not OmegaConf.is_missing(parent, name):
-                parent[name]
-                continue
-            found[key] = f"{key}: missing; {faults.MISSING.get(key, f'write {key}=VALUE')}"
+            if fault := _value_fault(node, name, key, kind):
+                found[key] = fault
         except OmegaConfBaseException as error:
             found[key] = f"{key}: {str(error).splitlines()[0]}"
-        parent[name] = "missing" if kind.hint is str else "???"
+        if key in found:
+            node[name] = "missing" if kind.hint is str else "???"
     return found
+
+
+def _value_fault(node: DictConfig, name: str, key: str, kind: faults.Key) -> str | None:
+    if OmegaConf.is_missing(node, name):
+        return f"{key}: missing; {faults.MISSING.get(key, f'write {key}=VALUE')}"
+    if kind.classes():
+        return faults.wrong_value(key, "${...}", kind) if OmegaConf.is_interpolation(node, name) else None
+    value = node[name]
+    value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    return None if kind.takes(value) else faults.wrong_value(key, value, kind)
 
 
 def from_plain(plain: dict[str, Any], words: list[str] | tuple[str, ...] = (), source: str = "config") -> Settings:

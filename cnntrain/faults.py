@@ -3,13 +3,14 @@
 import difflib
 import enum
 import functools
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from cnntrain.errors import ConfigError
-from cnntrain.paths import meant_folder
+from cnntrain.paths import meant_folder, shown
 from cnntrain.settings import Settings, limits
 from cnntrain.settings.model import ModelSettings
 from cnntrain.settings.nets import OWN_NETS
@@ -27,6 +28,7 @@ MISSING = {
 }
 # What other tools call it.
 FOLDER_WORDS = ("out", "run", "name", "dir", "output", "outdir", "output_dir", "run_dir", "save_dir", "log_dir")
+GIVEN = re.compile(r"\(given (.{100}).{100,}\)")  # a value that would fill the screen
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
 _LISTS = {int: "[3,6]", float: "[0.5,1.0]"}
 
@@ -35,7 +37,8 @@ class ConfigErrors(ConfigError):
     """All faults of one command line."""
 
     def __init__(self, faults: Iterable[str]) -> None:
-        self.faults = list(dict.fromkeys(faults))  # a sweep meets the same fault in each job
+        lines = (GIVEN.sub(r"(given \1 ...)", shown(line)) for line in faults)
+        self.faults = list(dict.fromkeys(lines))  # a sweep meets the same fault in each job
         super().__init__("\n".join(self.faults))
 
     def lines(self) -> list[str]:
@@ -60,6 +63,10 @@ class Key:
             words += " " + limits.rule(self.limits)
         return words + (", or null" if type(None) in options_of(self.hint) else "")
 
+    def takes(self, value: Any) -> bool:
+        """Whether a plain value is of this type; OmegaConf does not look into what an interpolation or a list gives."""
+        return _takes(self.hint, value)
+
     def classes(self) -> list[type]:
         """The settings class of a section, or of a piece that may be null; empty for a value."""
         return [option for option in options_of(self.hint) if isinstance(option, type) and is_dataclass(option)]
@@ -72,6 +79,17 @@ class Key:
 def options_of(hint: Any) -> tuple[Any, ...]:
     """The members of a union; the hint itself where it is none."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _takes(hint: Any, value: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_takes(option, value) for option in get_args(hint))
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_takes(get_args(hint)[0], item) for item in value)
+    kind = get_origin(hint) or hint
+    if isinstance(value, bool) or kind is bool:
+        return kind in (bool, Any) and (kind is Any or isinstance(value, bool))
+    return kind is Any or isinstance(value, (int, float) if kind is float else kind)
 
 
 def _is_enum(hint: Any) -> bool:
@@ -198,8 +216,11 @@ def broken_rules(settings: Any) -> list[str]:
     """Limits and rules that well-typed settings break, one line each."""
     variants = {section: getattr(settings, section).name for section in VARIANTS}
     known = keys_of(variants)
+    found: list[str] = []
     out_of_range = limits.out_of_range(settings)
-    found = [wrong_value(key, value, known.get(key)) for key, value, _ in out_of_range]
+    for key, value, rule in out_of_range:
+        own = f"{key}: must be {rule} (given {value})"
+        found.append(own if rule.startswith(limits.AT_MOST) else wrong_value(key, value, known.get(key)))
     found += unknown_arguments(settings.model)
     seen = {key for key, _, _ in out_of_range}
     found += [

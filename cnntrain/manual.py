@@ -36,7 +36,8 @@ give the same command again, with more values if you like. A run belongs to its
 whole config: another value of any key makes new runs beside the old ones.
 
   out      the folder of the runs, with compare.csv, compare.json, compare.png
-           and pages for TensorBoard; outputs/compare/DATA_MODEL
+           and pages for TensorBoard; outputs/compare/DATA_MODEL. Comparisons
+           of other keys share its runs, and have a folder in it for tables
 
   cnntrain compare finetune=A,B,C model=resnet18 data=imagefolder \\
            data.root=photos seed=0,1,2

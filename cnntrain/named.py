@@ -11,6 +11,8 @@ from cnntrain.errors import ConfigError
 from cnntrain.faults import hint, nearest, unknown_argument
 from cnntrain.guard import brief
 
+SHOWN = 12  # functions of a module that lacks the one that was named
+
 
 def find(section: str, name: str) -> Callable[..., Any]:
     """What `package.module:function` names; the current folder is searched first, as `python -m` does.
@@ -30,7 +32,7 @@ def find(section: str, name: str) -> Callable[..., Any]:
     importlib.invalidate_caches()
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module can fail with anything
+    except (Exception, SystemExit) as error:  # a user's module can fail with anything
         raise ConfigError(
             f"{section}.name: cannot import {module_name!r} of {name} ({brief(error)}); "
             f"it must lie in the current folder {here} or be installed"
@@ -43,7 +45,8 @@ def find(section: str, name: str) -> Callable[..., Any]:
     if function is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         where = module.__file__ or module_name
-        advice = hint(nearest(attribute, functions), f"it has {', '.join(functions) or 'no function at all'}")
+        some = ", ".join(functions[:SHOWN]) + (" ..." if len(functions) > SHOWN else "")
+        advice = hint(nearest(attribute, functions), f"it has {some or 'no function at all'}")
         raise ConfigError(f"{section}.name: {where} has no {attribute!r}{advice}")
     if not callable(function):
         raise ConfigError(
@@ -58,7 +61,10 @@ def check_arguments(section: str, name: str, function: Callable[..., Any], args:
     Raises:
         ConfigError: `args` holds one that it does not have.
     """
-    parameters = inspect.signature(function).parameters
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of some that are built in, nothing is known
+        return None
     if any(item.kind is item.VAR_KEYWORD for item in parameters.values()):
         return None
     for key, value in args.items():

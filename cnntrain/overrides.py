@@ -17,6 +17,8 @@ from cnntrain.faults import ConfigErrors, hint, keys_of, nearest
 from cnntrain.paths import meant_folder
 
 OPEN_MAPPINGS = ("model.args", "augment.own.args")  # arguments of a network or function, which no class of ours lists
+# What Hydra's parser raises: the others of huge numbers and of depths.
+UNREADABLE = (HydraException, ValueError, RecursionError)
 PATHS = ("data.root", "model.weights", "hydra.run.dir", "hydra.sweep.dir")  # keys whose values are paths
 OWN_OPTIONS = "put options of your own in a folder: --config-dir DIR experiment=NAME reads DIR/experiment/NAME.yaml"
 SWEEP_CHECKS = 32  # jobs of a sweep that are checked before the first one starts; each costs some 50 ms
@@ -81,7 +83,7 @@ def plain_path(word: str, parser: OverridesParser) -> str:
     def reads(value: str) -> Any:
         try:
             return parser.parse_overrides([f"key={value}"])[0].value()
-        except HydraException:
+        except UNREADABLE:
             return 0
 
     whole = reads(text)
@@ -100,8 +102,10 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
         word = plain_path(word, parser)
         try:
             override = parser.parse_overrides([word])[0]
-        except HydraException:
-            faults.append(_syntax_fault(word, parser))
+        except UNREADABLE as error:
+            key, _, value = word.partition("=")
+            told = isinstance(error, HydraException)
+            faults.append(_syntax_fault(word, parser) if told else f"{key}: cannot be read (given {value}); shorten it")
             continue
         if override.key_or_group:
             read.append(override)
@@ -121,7 +125,7 @@ def _syntax_fault(word: str, parser: OverridesParser) -> str:
     quoted = f"{key}={quote(value)}"
     try:
         parser.parse_overrides([quoted])
-    except HydraException:
+    except UNREADABLE:
         return f"{word}: not a key and a value; write KEY=VALUE, such as trainer.epochs=5"
     if value.startswith(("[", "{")):
         return f"{key}: brackets or commas do not fit (given {value}); write a list as '{key}=[a,b]', in quotes"
@@ -152,8 +156,8 @@ def for_hydra(words: list[str]) -> list[str]:
 
 def sweeper_params(tree: DictConfig) -> list[str]:
     """What a preset sweeps over (hydra.sweeper.params), as words."""
-    params = OmegaConf.select(tree, "hydra.sweeper.params") or {}
-    return [f"{key}={value}" for key, value in params.items()]
+    params = OmegaConf.select(tree, "hydra.sweeper.params")
+    return [f"{key}={value}" for key, value in params.items()] if isinstance(params, DictConfig) else []
 
 
 def jobs(overrides: list[Override]) -> list[list[str]]:

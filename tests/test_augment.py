@@ -325,6 +325,10 @@ def grows(images, generator):
     return images.repeat(2, 1, 1, 1)
 
 
+def alone(images):
+    return images
+
+
 def fails(images, generator):
     raise ValueError("no such colour")
 
@@ -350,6 +354,7 @@ def test_a_function_of_the_user_may_write_into_its_images():
     [
         (lambda: own("lighter"), r"augment\.own\.name: .* has no 'lighter'"),
         (lambda: own("darker", bye=3), r"augment\.own\.args\.bye: .*did you mean augment\.own\.args\.by\?"),
+        (lambda: own("alone"), r"augment\.own\.name: .*alone cannot be called with \(images, generator\) and augment"),
         (lambda: own("grows")(pictures(), moment()), r"gave uint8 \(128, .*; return"),
         (lambda: own("fails")(pictures(), moment()), r"fails on images \(64, .*no such colour\); correct it"),
     ],
@@ -357,3 +362,9 @@ def test_a_function_of_the_user_may_write_into_its_images():
 def test_a_function_that_cannot_work_is_a_config_error(make, message):
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_a_built_in_function_without_a_signature_is_found_out_when_it_is_called():
+    settings = AugmentSettings(own=OwnSettings(name="builtins:iter"))
+    with pytest.raises(ConfigError, match=r"^augment\.own\.name: builtins:iter "):
+        build(settings)(pictures(), moment())

@@ -258,7 +258,7 @@ def test_only_new_values_run_and_another_config_gets_other_folders() -> None:
     assert len(longer.commands) == 4
     folders = [*first.folders, *more.folders, *longer.folders]
     assert len(set(folders)) == 10
-    assert {path.name for path in HOME.iterdir() if path.is_dir()} == set(folders)
+    assert {path.parent.name for path in HOME.glob("*/config.yaml")} == set(folders)
     assert run([*QUIET, "optimizer=adamw", "seed=0,1,3"])[1].commands == []  # other lists, the same runs
 
 

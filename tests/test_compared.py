@@ -21,6 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CNNTRAIN_DATA", "/data")  # the digits need none, but in each test it is the same
 
 
 # --- numbers and table -----------------------------------------------------------------------------------------------
@@ -187,3 +188,27 @@ def test_ticks_enclose_the_values_and_stay_few(low: float, high: float) -> None:
     assert ticks[0] <= low + 1e-9
     assert ticks[-1] >= high - 1e-9
     assert 2 <= len(ticks) <= 8
+
+
+def test_comparisons_of_other_keys_share_runs_and_never_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    run(LISTS)
+    kept = {name: (HOME / name).read_text() for name in ("compare.csv", "compare.json")}
+    _, rates = run([*LISTS[:-1], "optimizer.lr=0.1,0.2"])
+    assert [word for command in rates.commands for word in command if "optimizer.lr" in word] != []
+    _, longer = run([*LISTS, "trainer.epochs=5"])  # the same lists over another config
+    assert len(longer.commands) == 4
+    assert {name: (HOME / name).read_text() for name in kept} == kept
+    tables = sorted(HOME.glob("*/compare.csv"))
+    assert [path.parent.name.rpartition("_")[0] for path in tables] == ["lr_optimizer", "optimizer"]
+    assert [len(path.read_text().splitlines()) for path in tables] == [1 + 4 + 4, 1 + 2 + 4]
+    assert f"wrote {tables[1]}, compare.json" in capsys.readouterr().out
+    run([*LISTS, "trainer.epochs=5"])
+    assert sorted(HOME.glob("*/compare.csv")) == tables
+
+
+def test_more_values_and_repeats_make_the_same_table_longer() -> None:
+    run(LISTS)
+    _, more = run([*LISTS[:-2], "optimizer=sgd,adamw,adam", "seed=0,1,2"])
+    assert len(more.commands) == 5
+    assert len((HOME / "compare.csv").read_text().splitlines()) == 1 + 3 + 9
+    assert list(HOME.glob("*/compare.csv")) == []

@@ -1,6 +1,7 @@
 """Every kind of fault is one line that names the key, the rule and what to do, and all of them come together."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 
 from cnntrain import cli, comparison, config
 from cnntrain.composer import Composer
+from cnntrain.errors import UnsafeError
 from cnntrain.faults import ConfigErrors
 from cnntrain.overrides import quote
 
@@ -92,6 +94,30 @@ def write(folder: Path, path: str, text: str) -> None:
         ("trainer.device=cdua", "trainer.device: must be auto, cpu, cuda"),
         ("finetune.mode=A", "finetune.mode: must be none where no weights are loaded"),
         ("data.root=", "data.root: must not be empty"),
+        # wrong within, or by what an interpolation gives
+        (
+            "model.head.hidden=[[1]]",
+            "model.head.hidden: must be a list, such as [3,6], each item a whole number (given",
+        ),
+        ("data.mean=[[1]]", "data.mean: must be a list, such as [0.5,1.0], each item a number, or null (given [[1]])"),
+        ("data.mean=${trainer.epochs}", "data.mean: must be a list, such as [0.5,1.0], each item a number, or null"),
+        ("model.head.hidden=${seed}", "model.head.hidden: must be a list, such as [3,6], each item a whole number"),
+        ("augment.hflip=${augment.vflip}", "augment.hflip: must be keys and values"),
+        # beyond what a machine has
+        ("seed=" + "9" * 23, "seed: must be at most 9,223,372,036,854,775,807 (given 99999999999999999999999)"),
+        ("trainer.epochs=" + "9" * 23, "trainer.epochs: must be at most 10,000,000 (given 9999"),
+        ("optimizer.lr=" + "9" * 400, "optimizer.lr: must be a number > 0 (given 9999"),
+        ("seed=" + "9" * 5000, "seed: cannot be read (given 9999"),
+        ("trainer.threads=100000", "trainer.threads: must be at most 1,024 (given 100000)"),
+        ("data.workers=100000", "data.workers: must be at most 1,024 (given 100000)"),
+        ("data.image_size=100000", "data.image_size: must be at most 16,384 (given 100000)"),
+        ("model=cnn model.args.blocks=[" + "9" * 30 + "]", "model.args: must be at most 9,223,372,036,854,775,807"),
+        ("finetune.groups=" + "9" * 30, "finetune.groups: must be at most 9,223,372,036,854,775,807"),
+        # of Hydra
+        ("hydra.searchpath=1", "hydra.searchpath: must be a list of folders that are there"),
+        ("hydra.searchpath=[nowhere]", "hydra.searchpath: must be a list of folders that are there"),
+        ("hydra.searchpath=[pkg://nowhere]", "hydra.searchpath: must be a list of folders that are there"),
+        ("+hydra.mode=x", "hydra.mode: this value does not fit (given x)"),
         # of another option
         (
             "optimizer=adamw optimizer.momentum=.9",
@@ -306,6 +332,62 @@ def test_faults_in_files_of_the_user_are_told_with_their_file(tmp_path: Path, fi
         assert found[0].startswith(str(tmp_path / file))
     assert found[-1].startswith("trainer.epochs")
     assert len(found) == (3 if "vall" in text else 2)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "fault"),
+    [
+        ("mine.yaml", "seed: 3\n", "--config-name: mine is no training config; let its defaults list begin with train"),
+        ("mine.yaml", "defaults: [train, _self_]\nsede: 3\n", "FILE: sede: no such key (given 3)"),
+        ("mine.yaml", "defaults: [train, _self_]\nseed: [\n", "FILE:3: not valid YAML"),
+        ("other.yaml", "", "--config-name: no mine.yaml in "),
+    ],
+)
+def test_a_config_of_ones_own_is_found_and_its_faults_are_told(
+    tmp_path: Path, file: str, text: str, fault: str
+) -> None:
+    write(tmp_path, file, text)
+    with pytest.raises(ConfigErrors) as told:
+        config.inspect(["seed=2"], config_dir=str(tmp_path), config_name="mine")
+    assert len(told.value.faults) == 1
+    assert told.value.faults[0].startswith(fault.replace("FILE", str(tmp_path / file)))
+    write(tmp_path, "mine.yaml", "defaults: [train, _self_]\nseed: 3\n")
+    assert config.inspect([], config_dir=str(tmp_path), config_name="mine").seed == 3
+
+
+def test_an_optimizer_of_the_users_says_which_of_ours_it_derives_from(tmp_path: Path) -> None:
+    write(tmp_path, "optimizer/lion.yaml", "name: lion\nlr: 0.1\n")
+    (fault,) = faults("optimizer=lion", config_dir=tmp_path)
+    assert fault.startswith("optimizer.name: must be one of sgd, adam, adamw, rmsprop (given lion); let the defaults")
+    write(tmp_path, "optimizer/mine.yaml", "defaults: [sgd, _self_]\nlr: 0.3\n")
+    assert faults("optimizer=mine", config_dir=tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "+hydra.callbacks.x._target_=os.system",
+        "hydra.launcher._target_=os.system",
+        "hydra.sweeper._target_=os.system",
+        "+hydra.job_logging.handlers.x.class=os.system",
+    ],
+)
+def test_code_that_hydra_would_run_is_refused(line: str) -> None:
+    with pytest.raises(UnsafeError, match=r"^hydra\.\S+: os\.system would run code"):
+        faults(line)
+
+
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ("callbacks: {x: {_target_: os.system}}", "callbacks.x._target_"),
+        ("job_logging: {formatters: {x: {(): os.system}}}", "job_logging.formatters.x.()"),
+    ],
+)
+def test_code_in_a_preset_is_refused(tmp_path: Path, part: str, key: str) -> None:
+    write(tmp_path, "experiment/theirs.yaml", f"# @package _global_\nhydra: {{{part}}}\n")
+    with pytest.raises(UnsafeError, match=rf"^hydra\.{re.escape(key)}: os\.system would run code"):
+        faults("experiment=theirs", config_dir=tmp_path)
 
 
 def test_a_missing_config_dir_is_told(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ FLOORS = [
         "signals",
         "sweep",
         "timing",
+        "unsafe",
         "wishes",
     },
     {
@@ -64,6 +65,7 @@ WITHOUT_TORCH = (
     "idle",
     "inherit",
     "overrides",
+    "unsafe",
     "paths",
     "patterns",
     "errors",

@@ -253,8 +253,8 @@ def test_drop_block_reaches_timm():
         ),
         ("convnext_tiny", "drop_block", r"takes dropout, drop_path only \(given 0\.2\); set model\.drop_block=null"),
         ("xception", "drop_path", r"xception of timm takes dropout only \(given 0\.2\); set model\.drop_path=null"),
-        ("resnet20", "drop_block", r"must be null for resnet20, which has drop_path \(given 0\.2\)"),
-        ("softmax", "dropout", r"must be null for softmax, which has none of the drops \(given 0\.2\)"),
+        ("resnet20", "drop_block", r"must be null for resnet20, which has drop_path: choose a network that has it, "),
+        ("softmax", "dropout", r"must be null for softmax, which has none of the drops: set model\.head\.dropout, "),
     ],
 )
 def test_drop_without_a_place_in_the_network_is_refused(name, setting, words):

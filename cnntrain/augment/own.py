@@ -1,5 +1,7 @@
 """The user's own batch function, named `package.module:function`."""
 
+import inspect
+
 from torch import Tensor
 
 from cnntrain.augment.moment import Moment
@@ -21,7 +23,17 @@ class Own:
     def __init__(self, settings: OwnSettings) -> None:
         self.name, self.args = settings.name, settings.args
         self.function = find(SECTION, self.name)
-        check_arguments(SECTION, self.name, self.function, self.args)
+        if check_arguments(SECTION, self.name, self.function, self.args) is not None:
+            self._check_call()
+
+    def _check_call(self) -> None:
+        try:
+            inspect.signature(self.function).bind(None, None, **self.args)
+        except TypeError as error:
+            raise ConfigError(
+                f"{SECTION}.name: {self.name} cannot be called with (images, generator) and {SECTION}.args ({error}); "
+                "give a function that can"
+            ) from error
 
     def __call__(self, images: Tensor, moment: Moment) -> Tensor:
         """uint8 (N, C, H, W) to the same.

@@ -1,4 +1,4 @@
-"""`cnntrain check [overrides]`: would this run work, what does it need, how long would it take? Writes nothing."""
+"""`cnntrain check [overrides]`: would this run work, what does it need, how long would it take? Leaves no run."""
 
 import itertools
 import time
@@ -71,7 +71,7 @@ def check(settings: Settings) -> None:
     )
     show_notes(job, report)
     show_audit(job, report)
-    report.say("check passed; nothing was written")
+    report.say("check passed; no run folder was made")
     report.close()
 
 

@@ -194,29 +194,41 @@ def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None
         with suppress(OSError):
             home.rmdir()  # only where no run has left anything
         return
-    _write_numbers(home, rows, measure, best, words)
+    tables = _tables(home, words)
+    _write_numbers(tables, rows, measure, best, words)
     try:
-        _write_pictures(home, rows, measure, best)
+        _write_pictures(tables, rows, measure, best, title=home.name)
     except Exception as error:  # no fault of drawing or logging ends the work of hours
         _say(f"warning: not all of the pictures: {brief(error)}")
     first = max(best.done, key=lambda outcome: outcome.measures[measure])
-    _say("wrote " + ", ".join([str(home / TABLE), *(name for name in (RECORD, CHART) if (home / name).exists())]))
+    _say("wrote " + ", ".join([str(tables / TABLE), *(name for name in (RECORD, CHART) if (tables / name).exists())]))
     _say("next  " + shlex.join(["cnntrain", "eval", str(first.folder), *_code(first.run)]))
     if _logged(rows):
         _say("      " + shlex.join(["tensorboard", "--logdir", str(home)]))
+
+
+def _tables(home: Path, words: Sequence[str]) -> Path:
+    """Where the tables go: beside the runs, which all comparisons share, if those of no other one lie there already."""
+    with suppress(OSError, ValueError, KeyError, AttributeError):
+        _, _, *other = shlex.split(json.loads((home / RECORD).read_text(encoding="utf-8"))["command"])
+        if comparison.subject(other) != comparison.subject(words):
+            folder = home / comparison.tables_name(words)
+            folder.mkdir(exist_ok=True)
+            return folder
+    return home
 
 
 def _logged(rows: Sequence[Row]) -> bool:
     return any(outcome.run.settings.trainer.tensorboard for row in rows for outcome in row.done)
 
 
-def _write_numbers(home: Path, rows: Sequence[Row], measure: str, best: Row, words: Sequence[str]) -> None:
+def _write_numbers(tables: Path, rows: Sequence[Row], measure: str, best: Row, words: Sequence[str]) -> None:
     """compare.json and compare.csv: every row and every run."""
     numbers = [_row_numbers(row) | {"best": row is best} for row in rows]
     runs = [_run_numbers(outcome) for row in rows for outcome in row.outcomes]
     record = {"command": shlex.join(["cnntrain", "compare", *words]), "judged_by": measure, "rows": numbers}
     text = json.dumps(record | {"runs": runs}, indent=2, ensure_ascii=False)
-    write_atomic(home / RECORD, text + "\n", word=WORD)
+    write_atomic(tables / RECORD, text + "\n", word=WORD)
 
     keys = [*rows[0].values, *REPEATS]
     spreads = [column for name in MEASURES for column in (name, f"{name}_std")]
@@ -233,7 +245,7 @@ def _write_numbers(home: Path, rows: Sequence[Row], measure: str, best: Row, wor
         known = {name: line[name] for name in (*MEASURES, "status", "folder")}
         lines.append({"kind": "run"} | line["values"] | known)
     table = spreadsheet.as_csv([heads, *([line.get(head) for head in heads] for line in lines)])
-    write_atomic(home / TABLE, table, word=WORD)
+    write_atomic(tables / TABLE, table, word=WORD)
 
 
 def _row_numbers(row: Row) -> dict[str, Any]:
@@ -253,7 +265,7 @@ def _run_numbers(outcome: Outcome) -> dict[str, Any]:
     } | known
 
 
-def _write_pictures(home: Path, rows: Sequence[Row], measure: str, best: Row) -> None:
+def _write_pictures(tables: Path, rows: Sequence[Row], measure: str, best: Row, *, title: str) -> None:
     """compare.png, and a page of TensorBoard beside those of the runs."""
     from cnntrain.report.compared import Point, chart, curves_of, markdown, points
 
@@ -264,18 +276,18 @@ def _write_pictures(home: Path, rows: Sequence[Row], measure: str, best: Row) ->
     curves = curves_of(rows, measure, epochs)
     if not curves:  # somebody has tidied up
         return
-    picture = chart(curves, f"{home.name}: {len(rows)} configs, {sum(len(row.done) for row in rows)} runs")
+    picture = chart(curves, f"{title}: {len(rows)} configs, {sum(len(row.done) for row in rows)} runs")
     content = io.BytesIO()
     picture.save(content, "PNG")
-    write_atomic(home / CHART, content.getvalue(), word=WORD)
-    for old in home.glob(f"events.out.tfevents.*{EVENTS}"):
+    write_atomic(tables / CHART, content.getvalue(), word=WORD)
+    for old in tables.glob(f"events.out.tfevents.*{EVENTS}"):
         old.unlink()
     if _logged(rows):
         import numpy as np
 
         from cnntrain.report.tensorboard import TensorBoardLog
 
-        log = TensorBoardLog(home, suffix=EVENTS)
+        log = TensorBoardLog(tables, suffix=EVENTS)
         log.text("compare/table", markdown(rows, measure, best), 0)
         log.picture("compare/curves", np.asarray(picture), 0)
         log.close()

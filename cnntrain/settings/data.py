@@ -40,18 +40,18 @@ class DataSettings:
     root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
     download: bool = False
     # Images of one micro-batch; null: 4 to 64, so that an epoch has about 16 of them.
-    batch_size: Optional[int] = number(64, ge=1)
+    batch_size: Optional[int] = number(64, ge=1, most=1_000_000)
     # Pixels a side; null: of files as the pretrained weights know them, else 128; of other data sets their own.
-    image_size: Optional[int] = number(None, ge=4)
+    image_size: Optional[int] = number(None, ge=4, most=16_384)
     # Pixels a side in validation and test; null: image_size. Larger than in training pays (arXiv 1906.06423).
-    eval_size: Optional[int] = number(None, ge=4)
+    eval_size: Optional[int] = number(None, ge=4, most=16_384)
     channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: that of the pretrained weights, else the data set's
     interpolation: Optional[Interpolation] = None  # null: that of the pretrained weights, else bilinear
     # Of files, the part of the short side that validation sees; null: as the pretrained weights know it, else 0.875.
     # Above 1, black lies around.
     crop: Optional[float] = number(None, ge=0.1, le=1.5)
     crop_mode: Optional[CropMode] = None  # null: that of the pretrained weights, else center
-    workers: Optional[int] = number(None, ge=0)  # decode threads of the stream loader; null: by cores
+    workers: Optional[int] = number(None, ge=0, most=1024)  # decode threads of the stream loader; null: by cores
     loader: LoaderKind = LoaderKind.auto
     limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
     per_class: Optional[int] = number(

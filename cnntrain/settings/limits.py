@@ -2,19 +2,29 @@
 
 import math
 import operator
+from collections.abc import Iterator
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
+INT64 = 2**63 - 1
+AT_MOST = "at most "
+
 
 def number(
-    default: Any, *, ge: float | None = None, gt: float | None = None, le: float | None = None, lt: float | None = None
+    default: Any,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    most: int = INT64,
 ) -> Any:
     """A dataclass field that holds a number (or None, where its type allows) within the given limits.
 
-    For a list, the limits hold for each item.
+    For a list, the limits hold for each item. `most` is what no machine has, told only to who goes beyond it.
     """
     limits = {">=": ge, ">": gt, "<=": le, "<": lt}
-    metadata = {"limits": {sign: bound for sign, bound in limits.items() if bound is not None}}
+    metadata = {"limits": {sign: bound for sign, bound in limits.items() if bound is not None}, "most": most}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -30,10 +40,19 @@ def rule(limits: dict[str, float]) -> str:
 _COMPARE = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
 
 
+def _numbers(value: Any) -> Iterator[int | float]:
+    """The numbers in a value, however deep they lie in lists and mappings."""
+    if isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
+
+
 def out_of_range(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
     """All numbers in a settings tree that break their limits, as (key, value, rule).
 
-    NaN and infinity are refused everywhere: OmegaConf accepts them for any float.
+    NaN, infinity and whole numbers of more than 64 bits are refused everywhere: OmegaConf accepts them.
     """
     faults = []
     for item in fields(settings):
@@ -42,11 +61,11 @@ def out_of_range(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
             faults += out_of_range(value, key + ".")
             continue
         limits = item.metadata.get("limits", {})
-        for part in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(part, bool) or not isinstance(part, (int, float)):
-                continue
-            if not math.isfinite(part):
+        for part in _numbers(value):
+            if isinstance(part, float) and not math.isfinite(part):
                 faults.append((key, part, "a finite number"))
+            elif isinstance(part, int) and abs(part) > (most := item.metadata.get("most", INT64)):
+                faults.append((key, part, f"{AT_MOST}{most:,}"))
             elif not all(_COMPARE[sign](part, bound) for sign, bound in limits.items()):
                 faults.append((key, part, rule(limits)))
     return faults

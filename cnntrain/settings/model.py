@@ -9,6 +9,12 @@ from cnntrain.settings.limits import number
 from cnntrain.settings.nets import AUXILIARY_NETS, FIXED_NETS, OWN_NETS, argument_faults
 
 DROPS = ("dropout", "drop_path", "drop_block")
+# What whoever asks for a drop that a network of ours has not can do.
+INSTEAD = {
+    "dropout": "set model.head.dropout, which every network has before its last layer",
+    "drop_path": "choose a network that has it, such as model=resnet20 or model=efficientnet_b0",
+    "drop_block": "choose a network that has it, such as model=timm model.name=resnet18, or model=cnn",
+}
 
 
 class Library(enum.Enum):
@@ -105,7 +111,9 @@ class ModelSettings:
         known = [item.name for item in fields(OWN_NETS[self.name])]
         has = ", ".join(key for key in DROPS if key in known) or "none of the drops"
         found: list[tuple[str, Any, str]] = [
-            (key, getattr(self, key), f"null for {self.name}, which has {has}") for key in drops if key not in known
+            (key, getattr(self, key), f"null for {self.name}, which has {has}: {INSTEAD[key]}")
+            for key in drops
+            if key not in known
         ]
         if self.aux_weight > 0 and self.name not in AUXILIARY_NETS:
             found.append(("aux_weight", self.aux_weight, f"0 for {self.name}, which has no auxiliary classifiers"))

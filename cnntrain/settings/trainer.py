@@ -18,18 +18,18 @@ class Precision(enum.Enum):
 
 @dataclass
 class TrainerSettings:
-    epochs: int = number(10, ge=1)
+    epochs: int = number(10, ge=1, most=10_000_000)
     max_steps: Optional[int] = number(None, ge=1)  # end after this many optimizer steps, the schedule fitted to them
     max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m; the schedule is not shortened
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     precision: Precision = Precision.auto
     threads: Optional[int] = number(
-        None, ge=1
+        None, ge=1, most=1024
     )  # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
     channels_last: Optional[bool] = None  # memory layout of images and weights; null: on for convolutional nets
     compile: bool = False
     deterministic: bool = False  # only algorithms that repeat their bits, slower on a GPU
-    accumulate: int = number(1, ge=1)  # micro-batches per step
+    accumulate: int = number(1, ge=1, most=1_000_000)  # micro-batches per step
     clip_norm: Optional[float] = number(None, gt=0)  # largest norm of the gradient
     probe: int = number(1000, ge=0)  # training images (a tenth, or 100, at most) scored unaugmented after each epoch
     ema: Optional[float] = number(None, gt=0, lt=1)  # decay per step of the averaged weights; null: none

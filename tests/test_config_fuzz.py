@@ -1,0 +1,163 @@
+"""Whatever is typed behind whatever key composes, or is told in one line that names the key, and nothing else happens.
+
+The fast form finds what is common; `make test-all` runs the long one, which goes through the whole command line.
+"""
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cnntrain import cli, config, faults
+from cnntrain.composer import GROUPS
+from cnntrain.errors import ConfigError, UnsafeError
+
+OPTIONS = {
+    group: sorted(file.stem for file in (config.conf_dir() / group).glob("*.yaml") if not file.stem.startswith("for_"))
+    for group in GROUPS
+}
+KEYS = sorted(
+    {
+        key
+        for optimizer in faults.VARIANTS["optimizer"]
+        for schedule in faults.VARIANTS["schedule"]
+        for key in faults.keys_of({"optimizer": optimizer, "schedule": schedule})
+    }
+    | {*GROUPS, *(f"{key}.deeper" for key in ("model.args", "augment.own.args", "data.root", "trainer", "nowhere"))}
+    | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir", "hydra.mode", "hydra.searchpath"}
+    | {"hydra.output_subdir", "hydra.callbacks", "hydra.sweeper.params", "hydra/launcher", "hydra.verbose", "hydra"}
+)
+ODD = (
+    *(
+        "",
+        "null",
+        "true",
+        "~",
+        "nan",
+        "inf",
+        "-inf",
+        "-0.0",
+        "1e400",
+        "1e-400",
+        "0x10",
+        "1_000",
+        "007",
+        "1.",
+        "-1",
+        "0",
+    ),
+    *("9" * 19, "9" * 30, "-" + "9" * 30, "9" * 400, "9" * 5000, "1" * 400 + ".5", "''", '""', "'", '"', "\\", "\\'"),
+    *("[]", "{}", "[[]]", "[[1]]", "[null]", "{a:1}", "{a:{b:[1]}}", "[{a:1}]", "[", "]", "{", "}", "(", "=", "a=b"),
+    *("${trainer.epochs}", "${data.root}", "${model}", "${nowhere}", "${oc.env:NOWHERE_AT_ALL}", "${", "$", "${}"),
+    *("[${trainer.epochs}]", "[${trainer}]", "${now:%Y}", "${hydra:job.num}", "os:system", ":", "a:", "???", "@", "-"),
+    *("a\tb", "a\nb", "a\x1b[31mb", "a\x7fb", "é", "写真", "\u202e", "a b", " a", "a ", "a,b", "range(3)", "glob(*)"),
+    *(
+        "interval(0,1)",
+        "choice(1,2)",
+        "int(3)",
+        "float(x)",
+        "tag(a,1)",
+        "[" * 60 + "]" * 60,
+        "x" * 3000,
+        "/",
+        "..",
+        ".",
+    ),
+)
+
+
+def in_hydras_grammar(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{','.join(map(in_hydras_grammar, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{in_hydras_grammar(part)}" for key, part in value.items()) + "}"
+    return "null" if value is None else str(value)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(ODD)
+nested = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "name", "1"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+values = st.sampled_from(ODD) | nested.map(in_hydras_grammar) | texts
+words = st.tuples(st.sampled_from(["", "", "", "+", "++", "~"]), st.sampled_from(KEYS), values).map(
+    lambda parts: f"{parts[0]}{parts[1]}={parts[2]}"
+)
+choices = st.sampled_from([f"{group}={name}" for group, names in OPTIONS.items() for name in names])
+lines = st.lists(words | words | choices, min_size=1, max_size=4)
+
+
+def told(work: Callable[[], object], typed: Iterable[str]) -> None:
+    """What is wrong is an error of ours, each line of which is one of printable text that names a key of the line."""
+    try:
+        work()
+    except (ConfigError, UnsafeError) as error:
+        keys = [word.partition("=")[0].lstrip("+~") for word in typed]
+        names = {part for key in keys for part in (key, key.partition(".")[0])}
+        found = error.faults if isinstance(error, faults.ConfigErrors) else str(error).split("\n")
+        assert found
+        for line in found:
+            assert line.isprintable(), line
+            assert len(line) < 1000, line
+            assert any(name in line for name in names if name), line
+
+
+def composed(typed: list[str], multirun: bool) -> None:
+    tree = config.inspect(typed, multirun=multirun)
+    config.output_folder(tree, "sweep" if multirun else "run")
+    if not multirun:
+        config.from_plain(config.to_plain(config.settle(tree)))
+
+
+def resumed(typed: list[str]) -> None:
+    config.from_plain(PLAIN, typed)
+
+
+PLAIN = config.to_plain(config.compose([]))
+SEARCH: dict[str, Any] = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
+
+
+@settings(max_examples=40, **SEARCH)
+@given(lines, st.booleans())
+def test_any_line_composes_or_is_told(typed: list[str], multirun: bool) -> None:
+    told(lambda: composed(typed, multirun), typed)
+    told(lambda: resumed(typed), typed)
+
+
+@pytest.mark.slow
+@settings(max_examples=3000, **SEARCH)
+@given(lines, st.booleans())
+def test_very_many_lines_compose_or_are_told(typed: list[str], multirun: bool) -> None:
+    told(lambda: composed(typed, multirun), typed)
+    told(lambda: resumed(typed), typed)
+
+
+@pytest.mark.slow
+def test_the_whole_command_line_answers_and_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_load", lambda command: lambda *given: {})
+
+    @settings(max_examples=500, **SEARCH)
+    @given(lines, st.sampled_from(["train", "check", "compare", "summary", "preview", "eval"]), st.booleans())
+    def answers(typed: list[str], command: str, multirun: bool) -> None:
+        here = tmp_path / "here"
+        here.mkdir()
+        monkeypatch.chdir(here)
+        code = cli.main([command, *(["-m"] if multirun else []), *typed])
+        err = capfd.readouterr().err
+        assert code in (0, 2, 3, 4, 6, 8), (code, err)
+        assert all(line.startswith("cnntrain: ") for line in err.splitlines()), err
+        if code:
+            assert list(here.iterdir()) == []
+        shutil.rmtree(here)
+
+    answers()
