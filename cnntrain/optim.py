@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnntrain.device import supports_fused
+from cnntrain.patterns import is_below
 from cnntrain.plan import Plan
 from cnntrain.settings.optimizer import AdamSettings, AdamWSettings, OptimizerSettings, RmspropSettings, SgdSettings
 from cnntrain.settings.schedule import (
@@ -23,6 +25,9 @@ from cnntrain.settings.schedule import (
     ScheduleSettings,
     StepSettings,
 )
+
+# In torchvision's transformers, whose recipes leave them without decay.
+_EMBEDDINGS = ("class_token", "pos_embedding", "relative_position_bias_table")
 
 
 @dataclass
@@ -38,10 +43,10 @@ class Learner:
 def parameter_groups(
     model: nn.Module, settings: OptimizerSettings, learners: Sequence[Learner] | None = None
 ) -> list[dict[str, Any]]:
-    """Weights, the parameters of norms, and biases of each learner, each with a weight decay of its own.
+    """Weights, the parameters of norms, biases and embeddings of each learner, each with a weight decay of its own.
 
-    Norms and biases share a group where their decay is the same, as it is by default: none (arXiv 1812.01187). Scales
-    of single channels, which have one dimension too, go with the norms.
+    Those share a group whose decay is the same: by default all but the weights have none (arXiv 1812.01187). Scales of
+    single channels, which have one dimension too, go with the norms. Embeddings are what a network wants no decay for.
 
     Args:
         learners: parts of the network with factors of rate and decay; None: the whole network, at factors of 1.
@@ -53,13 +58,16 @@ def parameter_groups(
         "weights": settings.weight_decay,
         "plain": settings.norm_weight_decay,
         "biases": settings.bias_weight_decay,
+        "embeddings": settings.embedding_weight_decay or 0.0,
     }
+    of_embeddings = _embeddings(model) if settings.embedding_weight_decay is not None else set()
+    home = "plain" if settings.embedding_weight_decay == settings.norm_weight_decay else "embeddings"
     groups: list[dict[str, Any]] = []
     for learner in learners or [Learner("model", list(model.parameters()))]:
         found: dict[str, list[Tensor]] = {kind: [] for kind in decays}
         for parameter in learner.parameters:
             if parameter.ndim > 1 and id(parameter) not in of_norms:
-                found["weights"].append(parameter)
+                found[home if id(parameter) in of_embeddings else "weights"].append(parameter)
             elif apart and names[id(parameter)].rpartition(".")[2] == "bias" and id(parameter) not in of_norms:
                 found["biases"].append(parameter)
             else:
@@ -75,6 +83,26 @@ def parameter_groups(
 def _is_norm(module: nn.Module) -> bool:
     """Whether the name says so: libraries bring norms of their own beside torch's."""
     return "Norm" in type(module).__name__
+
+
+def _embeddings(model: nn.Module) -> set[int]:
+    """Ids of the parameters that the networks of timm list in `no_weight_decay()`, and those of torchvision like them.
+
+    Of a network inside another, such as one that enlarges its images, the list of the outer one counts, if it has one.
+    """
+    found: set[int] = set()
+    listing: list[str] = []
+    for path, module in model.named_modules():
+        if type(module).__module__.startswith("torchvision."):
+            found |= {id(part) for name, part in module.named_parameters(recurse=False) if name in _EMBEDDINGS}
+        if is_below(path, listing) or not callable(listed := getattr(module, "no_weight_decay", None)):
+            continue
+        listing.append(path)
+        patterns = list(listed())
+        for name, parameter in module.named_parameters():
+            if any(fnmatchcase(name, pattern) for pattern in patterns):
+                found.add(id(parameter))
+    return found
 
 
 def build_optimizer(

@@ -250,7 +250,7 @@ def test_a_run_saved_before_the_menu_of_augmentation_is_still_understood(here):
     for section, keys in {
         "data": ("eval_size", "sampling"),
         "loss": ("class_weights", "beta"),
-        "optimizer": ("norm_weight_decay", "bias_weight_decay"),
+        "optimizer": ("norm_weight_decay", "bias_weight_decay", "embedding_weight_decay"),
         "trainer": ("probe",),
     }.items():
         for key in keys:

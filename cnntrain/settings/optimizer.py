@@ -13,6 +13,8 @@ class OptimizerSettings:
     weight_decay: float = number(0.0, ge=0)  # of the weights of convolutions and linear layers
     norm_weight_decay: float = number(0.0, ge=0)
     bias_weight_decay: float = number(0.0, ge=0)
+    # Of what a network wants no decay for: embeddings of positions, class tokens. null: that of the weights.
+    embedding_weight_decay: Optional[float] = number(None, ge=0)
     # The batch that `lr` is meant for: the rate in use is scaled from it to data.batch_size x trainer.accumulate,
     # linearly for SGD and RMSProp (arXiv 1706.02677), by the square root for the Adams (arXiv 2205.10287).
     # null: as given.
