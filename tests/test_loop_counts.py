@@ -156,6 +156,20 @@ def test_a_run_of_which_no_epoch_is_better_waits_and_stops_early():
     assert run.progress.epoch == 3
 
 
+@pytest.mark.parametrize(
+    ("limits", "reason"),
+    [({"epochs": 1}, "epochs"), ({"max_steps": 5}, "max_steps"), ({"early_stop": 2}, "early_stop")],
+)
+def test_a_run_beyond_its_end_ends_at_once(limits, reason):
+    run = make_run()
+    loop.train(run, make_task(epochs=2))
+    run.progress.waited = 3
+    before = copy.deepcopy(run.model.state_dict())
+    assert loop.train(run, make_task(**({"epochs": 9} | limits))) == reason
+    assert run.progress.step == 10
+    assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
+
+
 def test_the_schedule_counts_its_own_steps_after_a_resume_that_changed_the_batch():
     fresh, later = make_run(), make_run()
     first, second = make_task(schedule=CosineSettings(), log_every=1), make_task(schedule=CosineSettings(), log_every=1)
