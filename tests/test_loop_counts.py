@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from test_loop import CPU, Silent, make_run, make_task
+from test_loop import Silent, make_run, make_task
 from torch import nn
 
 from cnntrain import loop, timing
 from cnntrain.distributed import World
 from cnntrain.errors import CheckpointError, DataError, NonFiniteError
-from cnntrain.run import Ema, Progress, Run, load_weights
+from cnntrain.run import Ema, Progress, load_weights
 from cnntrain.settings.schedule import CosineSettings
 
 
@@ -147,6 +147,20 @@ def test_the_best_epoch_has_the_highest_accuracy_and_the_lowest_loss_among_equal
     assert progress.best_top5 == rows[best]["val_top5"]
 
 
+def test_a_new_run_has_counted_nothing_and_is_worse_than_any():
+    fresh = dataclasses.asdict(Progress())
+    worst = {"best_top1": -1, "best_top5": -1, "best_loss": math.inf}
+    assert fresh == dict.fromkeys(fresh, 0) | worst | {"validated_step": -1}
+
+
+def test_a_run_whose_time_is_over_at_once_takes_a_step_all_the_same(monkeypatch):
+    now = iter(range(10_000))
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(now)))
+    run = make_run()
+    assert loop.train(run, make_task(max_time="1s")) == "max_time"
+    assert (run.progress.step, run.progress.best_epoch) == (1, 1)
+
+
 def test_a_run_of_which_no_epoch_is_better_waits_and_stops_early():
     run, task = make_run(), make_task(epochs=9, early_stop=3)
     run.progress.best_top1 = 2.0
@@ -259,6 +273,17 @@ def test_processes_sum_their_gradients_and_take_the_mean_of_their_statistics():
     assert [other["rank"] for other in state["rng_others"]] == [1]
 
 
+def test_processes_that_a_resume_adds_draw_numbers_of_their_own():
+    state, drawn = make_run().state(), []
+    for world in (World(), Pair(0, 3), Pair(1, 3), Pair(2, 3)):
+        run = make_run(seed=9)
+        run.world = world
+        run.restore(copy.deepcopy(state))
+        drawn.append(torch.rand(1).item())
+    assert drawn[0] == drawn[1]
+    assert len(set(drawn)) == 3
+
+
 def test_frozen_statistics_are_not_exchanged():
     run, seen = make_run(), []
 
@@ -296,12 +321,9 @@ def test_a_state_is_refused_where_the_run_wants_more_than_it_holds():
     state = make_run(ema=None).state()
     with pytest.raises(CheckpointError, match=r"^trainer\.ema: the checkpoint holds no averaged weights"):
         make_run().restore(state)
-    run = make_run(ema=None)
-    state["optimizer"]["param_groups"] = []
-    with pytest.raises(CheckpointError, match=r"^optimizer: the saved state does not fit \(.*\); keep the optimizer$"):
-        run.restore(state)
-    assert isinstance(run, Run)
-    assert run.device == CPU
+    for optimizer in ({"param_groups": [], "state": {}}, {"state": {}}):
+        with pytest.raises(CheckpointError, match=r"^optimizer: the saved state does not fit \(.*\); keep the optim"):
+            make_run(ema=None).restore(state | {"optimizer": optimizer})
 
 
 def test_a_resume_takes_the_decay_of_the_settings_and_the_rest_of_the_state():
