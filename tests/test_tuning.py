@@ -155,7 +155,7 @@ def pieces(count):
 def test_more_epochs_than_groups_are_told_with_the_groups(count, told):
     net, groups = pieces(count)
     with pytest.raises(ConfigError, match=rf"^finetune.unfreeze: {told}"):
-        Tuning(net, groups, FinetuneSettings(mode=Mode.B, unfreeze=[2, 3, 4, 5]), 8)
+        Tuning(net, groups, FinetuneSettings(mode=Mode.B, unfreeze=[2, 3, 4, 5]))
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_more_epochs_than_groups_are_told_with_the_groups(count, told):
 def test_factors_that_do_not_fit_are_told_with_the_groups_or_the_ends_of_many(count, given, told):
     net, groups = pieces(count)
     with pytest.raises(ConfigError, match=rf"^finetune.lr_factors: {told}"):
-        Tuning(net, groups, FinetuneSettings(mode=Mode.C, lr_factors=given), 8)
+        Tuning(net, groups, FinetuneSettings(mode=Mode.C, lr_factors=given))
 
 
 # --- what does not move ----------------------------------------------------------------------------------------------
