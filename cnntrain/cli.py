@@ -202,7 +202,7 @@ def _check(settings: Any, folder: Path, overrides: list[str]) -> Any:
 
 def _hydra_command(words: list[str], work: Work) -> int:
     """Find all faults of the line, make the run folder, then let Hydra run the job or the jobs."""
-    from cnntrain import config
+    from cnntrain import config, runfolder
     from cnntrain.overrides import for_hydra, quote, read_flags
     from cnntrain.wishes import read_train
 
@@ -233,6 +233,7 @@ def _hydra_command(words: list[str], work: Work) -> int:
             folder = _make_folder(tree, overrides, many, wishes.out)
         place = f"hydra.{'sweep' if many else 'run'}.dir={quote(str(folder))}"
         words = [*overrides, place]
+        stack.callback(runfolder.remove_empty, folder)  # where Hydra or the job has failed before its first file
         return call_hydra(flags, words, work, sweep_folder=folder if many else None, keeps=work is not _check)
 
 

@@ -260,6 +260,8 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
     ):
         return [_is_off(key, key, text, saved)]  # Hydra, which composes a new run again, cannot merge into null
     added = override.is_add() and key.startswith("hydra.")
+    if added and OmegaConf.select(tree, key) is not None:
+        return [f"{key}: is there already; leave out the +"]
     return set_value(tree, key, override.value(), text, saved=saved, added=added)
 
 

@@ -158,7 +158,10 @@ def acting_settings(by: Composer, words: Sequence[str]) -> Settings:
 
 def is_multirun(tree: DictConfig) -> bool:
     """Whether a composed tree asks for a sweep (hydra.mode), without -m on the command line."""
-    return tree.hydra.mode == RunMode.MULTIRUN
+    try:
+        return tree.hydra.mode == RunMode.MULTIRUN
+    except OmegaConfBaseException as error:
+        raise ConfigErrors([f"hydra.mode: {str(error).splitlines()[0]}"]) from error
 
 
 def output_folder(tree: DictConfig, kind: str) -> Path:

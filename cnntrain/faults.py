@@ -29,6 +29,7 @@ MISSING = {
 # What other tools call it.
 FOLDER_WORDS = ("out", "run", "name", "dir", "output", "outdir", "output_dir", "run_dir", "save_dir", "log_dir")
 GIVEN = re.compile(r"\(given (.{100}).{100,}\)")  # a value that would fill the screen
+LONG_WORD = re.compile(r"(\S{200})\S{100,}")  # the same, wherever it stands
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
 _LISTS = {int: "[3,6]", float: "[0.5,1.0]"}
 
@@ -37,7 +38,7 @@ class ConfigErrors(ConfigError):
     """All faults of one command line."""
 
     def __init__(self, faults: Iterable[str]) -> None:
-        lines = (GIVEN.sub(r"(given \1 ...)", shown(line)) for line in faults)
+        lines = (LONG_WORD.sub(r"\1...", GIVEN.sub(r"(given \1 ...)", shown(line))) for line in faults)
         self.faults = list(dict.fromkeys(lines))  # a sweep meets the same fault in each job
         super().__init__("\n".join(self.faults))
 

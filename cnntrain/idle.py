@@ -1,5 +1,6 @@
 """Words that act on nothing: a mistake where the user typed them, and none as a default or in a preset's file."""
 
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def _told(settings: Settings, given: str) -> dict[str, Any]:
     """What the texts of the rules can name."""
     drop = first_drop(settings)[0]
     root = expanded(given)
-    meant = meant_folder(given) if root.is_file() or holds_images(root) else ""
+    meant = meant_folder(given) if os.path.isfile(root) or holds_images(root) else ""
     return {
         "s": settings,
         "given": given,

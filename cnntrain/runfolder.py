@@ -228,11 +228,20 @@ def remove_unstarted(folder: Path) -> None:
     for path in list(folder.iterdir()):
         if path.name in ours or path.name.startswith("events.out.tfevents"):
             path.unlink()
+    remove_empty(folder)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder in which nothing is, and then the same of those above it that are ours."""
     names = [parent.name for parent in folder.parents]
     above = folder.parents[: names.index("outputs") + 1] if "outputs" in names else ()  # other parents are the user's
-    with contextlib.suppress(OSError):  # something else is in there
-        for empty in (folder, *above):
+    for empty in (folder, *above):
+        try:
             empty.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:  # something else is in there
+            break
 
 
 def read_results(folder: Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from cnntrain.guard import INTERRUPTED, TERMINATED, say
 from cnntrain.paths import shown
 
 NOTES = ".jobs"  # in the folder of the sweep, while it runs
+HYDRAS = "multirun.yaml"  # what Hydra itself leaves there
 LOST = "its process ended without a word: it was killed, or memory was short"
 
 
@@ -56,7 +57,8 @@ def read_notes(notes: Path) -> list[Job]:
             jobs.append(Job(**json.loads(file.read_text(encoding="utf-8"))))
     shutil.rmtree(notes, ignore_errors=True)
     with suppress(OSError):
-        notes.parent.rmdir()  # only an empty one, whose jobs have all failed before their first file
+        if [path.name for path in notes.parent.iterdir()] == [HYDRAS]:  # no job has come as far as its first file
+            (notes.parent / HYDRAS).unlink()
     return sorted(jobs, key=lambda job: job.number)
 
 

@@ -97,6 +97,16 @@ def test_the_command_sees_the_line_that_the_user_typed(calls: Calls, monkeypatch
     assert sys.argv is typed
 
 
+def test_what_only_hydra_refuses_is_one_line_and_leaves_no_folder(
+    calls: Calls, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["hydra.verbose=[[1]]"]) == cli.main(["-m", "seed=0,1", "hydra.sweep.subdir=${nowhere}"]) == 2
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(line.startswith("cnntrain: error: ") for line in lines)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_runs_in_the_same_second_get_two_folders(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -143,6 +153,7 @@ def test_out_is_the_folder_of_all_jobs_of_a_sweep(calls: Calls) -> None:
     [
         ("out=x hydra.run.dir=y", "out: is hydra.run.dir in another word (given x); give one of the two"),
         ("-m seed=0,1 out=x hydra.sweep.dir=y", "out: is hydra.sweep.dir in another word (given x)"),
+        ("hydra.mode=${data.root}", "hydra.mode: While dereferencing interpolation"),
         ("out=", "out: must be the name of a folder (given nothing)"),
         ("hydra.run.dir=", "hydra.run.dir: must be the name of a folder (given nothing)"),
         ("check out=x", "out: check keeps no folder (given x); leave it out"),

@@ -117,7 +117,8 @@ def write(folder: Path, path: str, text: str) -> None:
         ("hydra.searchpath=1", "hydra.searchpath: must be a list of folders that are there"),
         ("hydra.searchpath=[nowhere]", "hydra.searchpath: must be a list of folders that are there"),
         ("hydra.searchpath=[pkg://nowhere]", "hydra.searchpath: must be a list of folders that are there"),
-        ("+hydra.mode=x", "hydra.mode: this value does not fit (given x)"),
+        ("hydra.mode=x", "hydra.mode: this value does not fit (given x)"),
+        ("+hydra.run.dir=x", "hydra.run.dir: is there already; leave out the +"),
         # of another option
         (
             "optimizer=adamw optimizer.momentum=.9",
