@@ -168,6 +168,11 @@ def test_a_fine_tuned_run_is_used_without_the_weights_that_it_began_with(here, c
         ),
         (("model.weights=digits", "finetune.cache_features=true"), 2, "finetune.cache_features: must be auto or false"),
         (("finetune=A", "model.weights=other.safetensors"), 4, "other.safetensors"),
+        (
+            ("finetune=A", "model.weights=digits", "model.args.blocks=[8]", "model.args.hidden=[]"),
+            4,
+            "model.weights: digits (cnn) is of another network",
+        ),
     ],
 )
 def test_a_mistake_costs_one_line_and_leaves_no_folder(here, capsys, words, code, fault):
