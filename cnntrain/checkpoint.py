@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from cnntrain import manifest
+from cnntrain import form, manifest
 from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.files import HashingFile, file_system_error, fsync_folder, need_own_folder, open_own
 from cnntrain.manifest import MANIFEST, STATE, elsewhere, verify
@@ -271,7 +271,10 @@ def _tidy(folder: Path) -> None:
 
 def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     unsafe = "use a checkpoint from a source that you trust"
-    return _unpickled(folder / STATE, map_location, "training state", elsewhere(folder), unsafe)
+    state = _unpickled(folder / STATE, map_location, "training state", elsewhere(folder), unsafe)
+    if place := form.fault(state):
+        raise CheckpointError(f"{folder / STATE}: no {place} in it as cnntrain writes it; {elsewhere(folder)}")
+    return state
 
 
 def _unpickled(path: Path, map_location: str | torch.device, what: str, advice: str, unsafe: str) -> dict[str, Any]:

@@ -265,7 +265,10 @@ def from_plain(plain: dict[str, Any], words: list[str] | tuple[str, ...] = (), s
     """
     tree = OmegaConf.structured(Settings)
     OmegaConf.set_struct(tree, True)
-    found = _graft(tree, plain, source)
+    try:
+        found = _graft(tree, plain, source)
+    except RecursionError:
+        raise ConfigErrors([f"{source}: nested more deeply than any settings; restore a copy"]) from None
     read, wrong = overrides.parse(list(words))
     found += wrong
     for override in read:

@@ -135,6 +135,16 @@ def build_optimizer(
     raise TypeError(f"no optimizer for {type(settings).__name__}")
 
 
+def needed_state(optimizer: Optimizer) -> set[str]:
+    """What each step expects to find of a parameter that has learned before; what else there is may be missing."""
+    match optimizer:
+        case torch.optim.Adam() | torch.optim.AdamW():
+            return {"step", "exp_avg", "exp_avg_sq"}
+        case torch.optim.RMSprop():
+            return {"step", "square_avg"} | ({"momentum_buffer"} if optimizer.param_groups[0]["momentum"] else set())
+    return set()
+
+
 def scaled_rate(settings: OptimizerSettings, batch: int) -> tuple[float, str]:
     """The rate for `batch` images per step, and how it came about in words.
 

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from cnntrain.distributed import ALONE, World
 from cnntrain.errors import CheckpointError, NonFiniteError
 from cnntrain.finetune.norms import keeps_statistics
 from cnntrain.finetune.tuning import Tuning
+from cnntrain.loading import ANOTHER, infinite_names, load_optimizer, load_weights
 from cnntrain.metrics import Window
 from cnntrain.optim import Plateau
 from cnntrain.settings.trainer import Precision
@@ -142,10 +142,7 @@ class Run:
         chosen = [
             {k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups
         ]
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(f"optimizer: the saved state does not fit ({error}); keep the optimizer") from None
+        load_optimizer(self.optimizer, state["optimizer"])
         for group, numbers in zip(self.optimizer.param_groups, chosen, strict=True):
             group.update(numbers)  # those of the settings, which a resume may have changed
         if self.scaler.is_enabled() and state["scaler"]:
@@ -156,7 +153,10 @@ class Run:
         self.log_window.restore(state["windows"]["log"])
         streams = [state["rng"], *state.get("rng_others", [])]
         if self.world.rank < len(streams):
-            machine.restore_rng_state(streams[self.world.rank], self.device)
+            try:
+                machine.restore_rng_state(streams[self.world.rank], self.device)
+            except (TypeError, ValueError, OverflowError, RuntimeError, AttributeError) as error:
+                raise CheckpointError(f"rng: no random state that torch and Python know; {ANOTHER}") from error
         else:
             machine.seed_streams(self.seed, self.world.rank, self.progress.step)
 
@@ -256,32 +256,3 @@ def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     averaged = [t.is_floating_point() and bool(t.isfinite().all()) for t in tensors]
     pairs = list(zip(tensors, averaged, strict=True))
     return [t for t, is_averaged in pairs if is_averaged], [t for t, is_averaged in pairs if not is_averaged]
-
-
-def infinite_names(tensors: Mapping[str, Any]) -> list[str]:
-    """Names of the tensors that hold a NaN or infinite value; the host waits for the device once, where none does."""
-    floats = {name: t for name, t in tensors.items() if isinstance(t, Tensor) and t.is_floating_point() and t.numel()}
-    if not floats:
-        return []
-    norms = torch._foreach_norm([value.detach() for value in floats.values()])
-    if torch.stack([norm.float() for norm in norms]).sum().isfinite():
-        return []
-    return [name for name, value in floats.items() if not value.isfinite().all()]  # a norm may overflow by itself
-
-
-def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Fill a model; names or shapes that do not fit are a CheckpointError that names them."""
-    own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
-    wrong += [f"{name} is not in the model" for name in weights.keys() - own.keys()]
-    wrong += [
-        f"{name} is {tuple(weights[name].shape)} in the checkpoint and {tuple(own[name].shape)} in the model"
-        for name in own.keys() & weights.keys()
-        if own[name].shape != weights[name].shape
-    ]
-    if wrong:
-        shown = "; ".join(sorted(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        raise CheckpointError(f"model: the checkpoint does not fit ({shown}); keep the run's model settings")
-    with torch.no_grad():  # load_state_dict asks some networks for versions that plain tensors do not have
-        for name, value in own.items():
-            value.copy_(weights[name])

@@ -197,7 +197,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         )
     try:
         content = yaml.safe_load(_text(path, follow=True))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # of brackets, and of numbers without an end
         reason = str(error).splitlines()[0]
         raise ConfigError(f"{path}: no readable YAML ({reason}); correct it or restore a copy") from error
     if not isinstance(content, dict):

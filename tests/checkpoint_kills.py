@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from states import whole
 
 from cnntrain import checkpoint
 
@@ -23,11 +24,8 @@ SYSTEM_CALLS = ("mkdir", "link", "rename", "fsync", "unlink", "rmdir")
 
 def state_at(step: int) -> dict[str, Any]:
     """A state of 400 kB whose weights tell the step."""
-    return {
-        "about": {"run_id": "run"},
-        "progress": {"step": step, "epoch": step // 10},
-        "model": {"weight": torch.full((100_000,), float(step))},
-    }
+    weight = torch.full((100_000,), float(step))
+    return whole(progress={"step": step, "epoch": step // 10}, model={"weight": weight})
 
 
 def found_after(run: Path) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from states import whole
 from torch import nn
 
 import cnntrain
@@ -35,14 +36,12 @@ def state_at(step: int, run_id: str = "run") -> dict[str, Any]:
         optimizer.zero_grad()
         net(torch.randn(8, 1, 4, 4)).square().mean().backward()
         optimizer.step()
-    return {
-        "model": net.state_dict(),
-        "ema": None,
-        "optimizer": optimizer.state_dict(),
-        "progress": {"step": step, "epoch": step // 2, "best": 0.5, "done": False},
-        "rng": [torch.get_rng_state()],
-        "about": {"run_id": run_id, "classes": ["cat", "dög"]},
-    }
+    return whole(
+        model=net.state_dict(),
+        optimizer=optimizer.state_dict(),
+        progress={"step": step, "epoch": step // 2, "best_top1": 0.5},
+        about={"run_id": run_id},
+    )
 
 
 @pytest.fixture

@@ -41,6 +41,8 @@ FLOORS = [
         "finetune",
         "optim",
         "checkpoint",
+        "form",
+        "loading",
         "manifest",
         "runfolder",
         "report",

@@ -12,7 +12,8 @@ from torch import nn
 from cnntrain import loop, timing
 from cnntrain.distributed import World
 from cnntrain.errors import CheckpointError, DataError, NonFiniteError
-from cnntrain.run import Ema, Progress, load_weights
+from cnntrain.loading import load_weights
+from cnntrain.run import Ema, Progress
 from cnntrain.settings.schedule import CosineSettings
 
 

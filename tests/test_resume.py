@@ -226,6 +226,24 @@ def test_a_lost_best_epoch_is_chosen_anew(run: Path, capsys: pytest.CaptureFixtu
     assert json.loads((run / "results.json").read_text())["best_epoch"] == 3
 
 
+@pytest.mark.parametrize(
+    "text", ["[" * 5000, "epochs: 9" + "9" * 5000, "a:\n " + "".join(" " * n + "a:\n" for n in range(400))]
+)
+def test_a_config_that_nobody_wrote_is_one_line(run: Path, capsys: pytest.CaptureFixture[str], text: str) -> None:
+    (run / "config.yaml").write_text(text)
+    code, _, fault = resume(capsys)
+    assert code == 2
+    assert fault.startswith("cnntrain: error: run/config.yaml: ")
+
+
+def test_numbers_beyond_all_measure_in_a_config_are_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("epochs: 2\n", f"epochs: {10**30}\n"))
+    code, _, fault = resume(capsys)
+    assert code == 2
+    assert "trainer.epochs: must be" in fault
+
+
 # --- links ---
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from states import whole
 from torch import Tensor, nn
 from torchvision import models
 
@@ -126,17 +127,20 @@ def test_averaged_weights_without_statistics_are_not_taken(tmp_path: Path) -> No
     assert "'model' is taken, not 'ema'" in lines[0]
 
 
+@pytest.mark.parametrize("about", [{"mean": "text"}, {"config": {}}, {"config": {"model": []}}, {"classes": [1]}])
+def test_forged_runs_are_refused_or_of_no_harm(about: dict[str, Any], tmp_path: Path) -> None:
+    torch.save(whole(model=tensors(1), about=about), tmp_path / "mine.pt")
+    if "config" in about:
+        assert read(tmp_path / "mine.pt").source == f"{tmp_path / 'mine.pt'} (a run)"
+    else:
+        with pytest.raises(CheckpointError, match=f"no about.{next(iter(about))} in it as cnntrain writes it"):
+            read(tmp_path / "mine.pt")
+
+
 @pytest.mark.parametrize("averaged", [False, True])
 def test_runs_of_ours_give_their_averaged_weights_and_classes(averaged: bool, tmp_path: Path) -> None:
-    about = {
-        "run_id": "run",
-        "config": {"model": {"name": "lenet5"}},
-        "classes": ["ant", "bee"],
-        "mean": [0.5],
-        "std": [0.2],
-    }
-    ema = {"model": tensors(2), "updates": 5} if averaged else None
-    state = {"model": tensors(1), "ema": ema, "about": about, "progress": {"step": 1, "epoch": 1}}
+    about = {"config": {"model": {"name": "lenet5"}}, "classes": ["ant", "bee"]}
+    state = whole(model=tensors(1), ema={"model": tensors(2), "updates": 5} if averaged else None, about=about)
     (tmp_path / "environment.json").write_text('{"run_id": "run"}')
     checkpoint.save(tmp_path, state, best=True)
     best = tmp_path / "checkpoints" / "best"

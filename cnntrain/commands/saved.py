@@ -12,8 +12,9 @@ from cnntrain.data import Data
 from cnntrain.data.files import data_without_images
 from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
+from cnntrain.loading import load_weights
 from cnntrain.report import Report
-from cnntrain.run import Progress, load_weights
+from cnntrain.run import Progress
 from cnntrain.settings import Settings
 from cnntrain.settings.data import CropMode, Interpolation
 from cnntrain.settings.trainer import TrainerSettings
@@ -36,7 +37,10 @@ def load_job(
     folder = checkpoint.find(target)
     state = checkpoint.load(folder)
     about = state["about"]
-    before = config.from_plain(about["config"], source=str(folder))
+    try:
+        before = config.from_plain(about["config"], source=str(folder))
+    except ConfigError as error:  # not of the user's making
+        raise CheckpointError(str(error).splitlines()[0]) from error
     settings = config.from_plain(about["config"], overrides, source=str(folder))
     refuse_foreign_code(settings, overrides, training=False)
     differences = config.differences(before, settings)

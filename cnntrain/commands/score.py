@@ -10,8 +10,9 @@ from cnntrain import device as machine
 from cnntrain.commands.setup import Job
 from cnntrain.data import Loader
 from cnntrain.files import write_atomic
+from cnntrain.loading import load_weights
 from cnntrain.report import Report
-from cnntrain.run import Run, load_weights
+from cnntrain.run import Run
 from cnntrain.signals import StopFlag
 from cnntrain.spreadsheet import cell
 

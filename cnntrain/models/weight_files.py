@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from cnntrain import checkpoint
+from cnntrain import checkpoint, form
 from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.guard import brief
 from cnntrain.manifest import MANIFEST, STATE
@@ -40,7 +40,10 @@ def content_of(path: Path) -> dict[str, Any]:
         with open(path, "rb") as file:
             begin = file.read(4)
         if begin.startswith(_TORCH_MAGIC):
-            return checkpoint.read_tensors(path, _tensors_alone(path), _harmless())
+            content = checkpoint.read_tensors(path, _tensors_alone(path), _harmless())
+            if is_run(content) and (place := form.fault(content)):
+                raise CheckpointError(f"{shown(path)}: no {place} in it as cnntrain writes it; give {WEIGHTS}")
+            return content
     except (CheckpointError, UnsafeError) as error:
         raise type(error)(f"model.weights: {error}") from error
     except OSError as error:

@@ -66,7 +66,8 @@ def read_weights(settings: ModelSettings, say: Say) -> Weights | None:
     if not is_run(content):
         return Weights(state_dict_of(content, path, say), shown(settings.weights))
     about, ema = content["about"], content.get("ema")
-    words = str(about["config"]["model"]["name"]) + (", EMA weights" if ema else "")
+    model = about["config"].get("model")
+    words = str(model.get("name") if isinstance(model, dict) else "a run") + (", EMA weights" if ema else "")
     tensors = ema["model"] if ema else content["model"]
     return Weights(tensors, f"{shown(settings.weights)} ({words})", list(about["classes"]))
 

@@ -1,0 +1,134 @@
+"""Checkpoints that a stranger, or another program, has made under a right manifest: refused, or of no harm."""
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from cnntrain import checkpoint, cli, form, manifest
+
+QUICK = ["model=lenet5", "data.limit=40", "data.batch_size=20", "trainer.epochs=2", "trainer.threads=1"]
+QUICK += ["trainer.tensorboard=false", "trainer.ema=0.9"]
+Place = tuple[Any, ...]
+GONE = object()
+VALUES = [GONE, None, "text", True, -1, 10**30, 0.5, math.nan, math.inf, [], {}, [[1]], {"a": "b"}, torch.zeros(3)]
+TENSORS: list[Callable[[Tensor], Any]] = [
+    lambda tensor: tensor[..., None],
+    lambda tensor: tensor.flatten()[:-1],
+    lambda tensor: torch.full_like(tensor, math.nan) if tensor.is_floating_point() else tensor * 0 - 1,
+    lambda tensor: torch.full_like(tensor, math.inf) if tensor.is_floating_point() else tensor + 2**40,
+    lambda tensor: tensor.to(torch.complex64),
+    lambda tensor: tensor.to(torch.int64),
+    lambda tensor: tensor.to_sparse(),
+    lambda tensor: tensor.to("meta"),
+    lambda tensor: torch.zeros(0),
+    lambda tensor: tensor.tolist(),
+]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs, to be copied."""
+    folder = tmp_path_factory.mktemp("runs") / "sound"
+    assert cli.main([*QUICK, f"hydra.run.dir={folder}"]) == 0
+    for name in ("previous", "best"):  # the resume shall have nothing else
+        shutil.rmtree(folder / "checkpoints" / name)
+    return folder
+
+
+def places(value: Any, place: Place = ()) -> Iterator[Place]:
+    """Every container and value in a state, but of long lists the first items only."""
+    if place:
+        yield place
+    if isinstance(value, dict):
+        for key, part in value.items():
+            yield from places(part, (*place, key))
+    elif isinstance(value, (list, tuple)):
+        for index, part in list(enumerate(value))[:2]:
+            yield from places(part, (*place, index))
+
+
+def at(state: Any, place: Place) -> Any:
+    for key in place:
+        state = state[key]
+    return state
+
+
+def changed(value: Any, place: Place, new: Any) -> Any:
+    """A copy of a state with something else at a place."""
+    if not place:
+        return new
+    key, *rest = place
+    if isinstance(value, dict):
+        part = changed(value[key], tuple(rest), new)
+        return {k: part if k == key else v for k, v in value.items() if k != key or part is not GONE}
+    items = list(value)
+    items[key] = changed(items[key], tuple(rest), new)
+    return type(value)(item for item in items if item is not GONE)
+
+
+def seal(folder: Path, state: Any) -> None:
+    """Write a checkpoint as a forger would: the manifest fits, whatever the state is."""
+    torch.save(state, folder / "state.pt")
+    data = (folder / "state.pt").read_bytes()
+    run_id = json.loads((folder.parent.parent / "environment.json").read_text())["run_id"]
+    digest = hashlib.sha256(data).hexdigest()
+    manifest.write(folder, run_id=run_id, step=4, epoch=2, size=len(data), sha256=digest)
+
+
+def outcome(words: list[str]) -> tuple[int, list[str]]:
+    """Exit code and lines of a fault."""
+    said, told = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(told):
+        code = cli.main(words)
+    return code, told.getvalue().splitlines()
+
+
+def cases(state: dict[str, Any]) -> Iterator[tuple[Place, Any]]:
+    """Each place of a state with each value that may be put there."""
+    for place in places(state):
+        value = at(state, place)
+        for new in [*VALUES, *(harm(value) for harm in TENSORS if isinstance(value, Tensor))]:
+            yield place, new
+
+
+def check(sound: Path, folder: Path, state: dict[str, Any], place: Place, new: Any) -> None:
+    """Resume and eval of a forged checkpoint end with 4 and one line, or they are sound."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(sound, folder)
+    seal(folder / "checkpoints" / "last", changed(state, place, new))
+    for words in (["eval", f"{folder}/checkpoints/last"], ["resume", str(folder), "trainer.epochs=3"]):
+        code, lines = outcome(words)
+        shown = f"{words[0]}: {'.'.join(map(str, place))} = {str(new)[:40]}: {code}, {lines}"
+        # A config of the right form that names what is not here is told as a config is.
+        assert code in ((0, 2, 3, 4, 8) if place[:2] == ("about", "config") else (0, 4)), shown
+        assert len(lines) == (code > 0), shown
+    if code == 0:
+        assert math.isfinite(json.loads((folder / "results.json").read_text())["test"]["loss"]), shown
+        assert form.fault(checkpoint.load(folder / "checkpoints" / "last")) is None, shown
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_forged_state_is_refused_with_4_or_of_no_harm(sound: Path, tmp_path: Path, seed: int) -> None:
+    state = checkpoint.load(sound / "checkpoints" / "last")
+    place, new = random.Random(seed).choice(list(cases(state)))
+    check(sound, tmp_path / "run", state, place, new)
+
+
+@pytest.mark.slow
+def test_each_field_of_a_state_may_be_forged(sound: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(sound / "checkpoints" / "last")
+    every = list(cases(state))
+    assert len(every) > 2000
+    for place, new in random.Random(1).sample(every, 300):
+        check(sound, tmp_path / "run", state, place, new)
