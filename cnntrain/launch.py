@@ -81,11 +81,8 @@ def _errors_of_hydra() -> Iterator[None]:
         yield
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(reason(error)) from error
-    except (
-        TypeError,
-        ValueError,
-        AssertionError,
-    ) as error:  # the jobs tell of their own: this is a value that Hydra has not checked
+    except (TypeError, ValueError, AssertionError) as error:
+        # The jobs tell of their own: this is a value that Hydra has not checked.
         raise ConfigError(f"hydra: {reason(error)}; correct the words that begin with hydra") from error
     finally:
         os.environ.pop(name)
