@@ -56,8 +56,9 @@ ROOMS = {
 }
 
 # Of the many operators that cosmic-ray would put in the place of one, its nearest relation.
-ARITHMETIC = {"Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Div", "Mod_Mul", "Pow_Mul"} | {
-    f"{one}_{other}" for one, other in (("BitOr", "BitAnd"), ("BitAnd", "BitOr"), ("BitXor", "BitAnd"))
+ARITHMETIC = {
+    *("Add_Sub", "Sub_Add", "Mul_Div", "Div_Mul", "FloorDiv_Div", "Mod_Mul", "Pow_Mul"),
+    *("BitOr_BitAnd", "BitAnd_BitOr", "BitXor_BitAnd"),
 }
 
 # Imported before the first test: what the tests spend seconds on. Nothing of cnntrain may be among them.
@@ -96,8 +97,10 @@ class Tally:
 
 
 def places(source: str) -> dict[tuple[int, int], list[tuple[str, int]]]:
-    """Where a file can be changed, as (line, column), and how: names of operators and how many of their places come
-    before this one. Annotations of types are left alone."""
+    """Where a file can be changed, as (line, column), and how: the operator, and how many of its places come before.
+
+    Annotations of types are left alone.
+    """
     tree, found = get_ast(source), {}
     lines = source.splitlines()
     spans = [
@@ -224,6 +227,8 @@ def try_out(bench: Bench, path: str, sample: int, seed: int, known: set[tuple[st
 def main(words: list[str]) -> int:
     given = dict(word.split("=", 1) for word in words)
     files = [given["FILE"]] if given.get("FILE") else list(ROOMS)
+    if unknown := [path for path in files if path not in ROOMS]:
+        raise SystemExit(f"FILE: no tests are known of {unknown[0]}; choose {', '.join(ROOMS)}")
     sample, seed = int(given.get("SAMPLE") or 20), int(given.get("SEED") or 0)
     for name in HEAVY:
         importlib.import_module(name)

@@ -92,6 +92,12 @@ def test_rates_and_decays_fall_from_the_head_down_or_follow_the_list():
     assert groups[0]["lr_factor"] == 1  # the rate of the head is the one that is logged
 
 
+@pytest.mark.parametrize("mode", [Mode.A, Mode.B, Mode.C])
+def test_without_a_factor_all_groups_learn_at_one_rate_and_decay(mode):
+    tuning = make_tuning(make_net(), mode=mode)
+    assert tuning.lr_factors == tuning.wd_factors == [1.0] * 4
+
+
 @pytest.mark.parametrize("settings", [{"mode": Mode.A}, {"mode": Mode.C, "unfreeze": [3]}, {"mode": Mode.B}])
 def test_the_optimizer_holds_what_ever_learns_and_nothing_else(settings):
     net = make_net()
