@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnntrain.errors import CheckpointError
-from cnntrain.optim import needed_state
+from cnntrain.optim import fill_momentum, needed_state
 
 ANOTHER = "use another checkpoint of the run, such as checkpoints/previous or best"  # the advice for one that is odd
 
@@ -34,6 +34,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         optimizer.load_state_dict(state)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"optimizer: the saved state does not fit ({error}); keep the optimizer") from None
+    fill_momentum(optimizer)  # of some parameters, none may be there
     needed = needed_state(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:

@@ -119,11 +119,7 @@ def build_optimizer(
         case SgdSettings():
             nesterov = settings.nesterov and settings.momentum > 0
             sgd = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
-            if settings.momentum:
-                # The fused step leaves a new buffer unfilled when the loss scaler skips the first step, and then reads
-                # it. From zeros the first step is the same.
-                for parameter in (parameter for group in groups for parameter in group["params"]):
-                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            fill_momentum(sgd)
             return sgd
         case AdamSettings():
             adam = torch.optim.AdamW if isinstance(settings, AdamWSettings) else torch.optim.Adam
@@ -133,6 +129,16 @@ def build_optimizer(
                 groups, lr=lr, alpha=settings.alpha, momentum=settings.momentum, eps=settings.eps
             )
     raise TypeError(f"no optimizer for {type(settings).__name__}")
+
+
+def fill_momentum(optimizer: Optimizer) -> None:
+    """Give each parameter of SGD that has no momentum yet one of zeros; the next step is the same."""
+    # The fused step leaves a new buffer unfilled when the loss scaler skips the first step, and then reads it.
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            for parameter in group["params"] if group["momentum"] else ():
+                if optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def needed_state(optimizer: Optimizer) -> set[str]:

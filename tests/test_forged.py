@@ -125,6 +125,11 @@ def test_a_forged_state_is_refused_with_4_or_of_no_harm(sound: Path, tmp_path: P
     check(sound, tmp_path / "run", state, place, new)
 
 
+def test_a_momentum_that_is_gone_begins_again(sound: Path, tmp_path: Path) -> None:
+    state = checkpoint.load(sound / "checkpoints" / "last")
+    check(sound, tmp_path / "run", state, ("optimizer", "state", 1, "momentum_buffer"), None)
+
+
 @pytest.mark.slow
 def test_each_field_of_a_state_may_be_forged(sound: Path, tmp_path: Path) -> None:
     state = checkpoint.load(sound / "checkpoints" / "last")
