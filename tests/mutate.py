@@ -99,14 +99,14 @@ class Tally:
 def places(source: str) -> dict[tuple[int, int], list[tuple[str, int]]]:
     """Where a file can be changed, as (line, column), and how: the operator, and how many of its places come before.
 
-    Annotations of types are left alone.
+    Annotations of types and protocols, which never run, are left alone.
     """
     tree, found = get_ast(source), {}
     lines = source.splitlines()
     spans = [
         ((node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset))
         for parent in ast.walk(ast.parse(source))
-        for node in (getattr(parent, "annotation", None), getattr(parent, "returns", None))
+        for node in (getattr(parent, "annotation", None), getattr(parent, "returns", None), _protocol(parent))
         if node is not None
     ]
     for name in sorted(operator_names()):
@@ -121,6 +121,12 @@ def places(source: str) -> dict[tuple[int, int], list[tuple[str, int]]]:
             if not separator and not any(first <= start < last for first, last in spans):
                 found.setdefault(start, []).append((name, number))
     return found
+
+
+def _protocol(node: ast.AST) -> ast.ClassDef | None:
+    """A class that only says what others have."""
+    bases = node.bases if isinstance(node, ast.ClassDef) else []
+    return node if any(isinstance(base, ast.Name) and base.id == "Protocol" for base in bases) else None
 
 
 def mutants(path: str, source: str, sample: int, seed: int) -> Iterator[Mutant]:
