@@ -1,5 +1,6 @@
 """The head: found by rule in every kind of network, chosen by pattern, replaced, started anew."""
 
+import re
 from collections import OrderedDict
 
 import pytest
@@ -185,6 +186,13 @@ def test_a_pattern_that_names_no_head_is_a_fault(pattern, says):
 def resnet20(**head):
     torch.manual_seed(0)
     return build_model(conf("resnet20", head=HeadSettings(**head)), classes=CLASSES, channels=3, image_size=16)[0]
+
+
+@pytest.mark.parametrize(("pattern", "listed"), [("a|b|c", "a, b, c"), ("a|b|c|d", "a, b, c, ...")])
+def test_a_pattern_that_takes_in_several_modules_is_told_with_their_names(pattern, listed):
+    model = Own(**{name: nn.Linear(3, 3) for name in "abcd"})
+    with pytest.raises(ConfigError, match=rf"matches {len(pattern) // 2 + 1} modules \({re.escape(listed)}\); name"):
+        find_head(model, pattern)
 
 
 def test_default_settings_change_nothing():
