@@ -51,7 +51,7 @@ ROOMS = {
     "cnntrain/finetune/tuning.py": "tuning",
     "cnntrain/finetune/groups.py": "groups",
     "cnntrain/models/head.py": "head",
-    "cnntrain/checkpoint.py": "checkpoint",
+    "cnntrain/checkpoint.py": "checkpoint weights",
     "cnntrain/models/fit.py": "models_fit",
 }
 
