@@ -32,6 +32,7 @@ from cnntrain.files import RUN_DIR, file_system_error, open_own, read_own, write
 
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
+OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv")  # what a run writes or removes by name
 
 _DEPENDENCIES = """
     torch torchvision hydra-core omegaconf tensorboard torchmetrics scikit-learn rich numpy pillow
@@ -67,10 +68,11 @@ def claim(folder: Path) -> Path:
     """Make exactly this folder, which `out` or `hydra.run.dir` names; an existing one is taken if it holds no run.
 
     Raises:
-        RunFolderError: it holds a run.
+        RunFolderError: it holds a run, or files of the user's that a run would write over.
         FileSystemError: it cannot be made.
     """
     refuse_used(folder)
+    refuse_files(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,6 +85,14 @@ def refuse_used(folder: Path) -> None:
     if (folder / CONFIG).exists() or (folder / "checkpoints").exists():
         again = shlex.join(["cnntrain", "resume", str(folder)])
         raise RunFolderError(f"{folder}: holds a run already; resume it by `{again}`, or choose another with out=DIR")
+
+
+def refuse_files(folder: Path) -> None:
+    """Raises RunFolderError when a folder that holds no run holds files of names that a run would write or remove."""
+    if taken := sorted(name for name in OURS if os.path.lexists(folder / name)):
+        raise RunFolderError(
+            f"{folder}: holds a file called {taken[0]}, which a run would write over; choose another with out=DIR"
+        )
 
 
 def _to_stderr(line: str) -> None:
@@ -224,7 +234,7 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
 
 def remove_unstarted(folder: Path) -> None:
     """Remove what a run leaves that failed before its first step, and the folder where nothing else is in it."""
-    ours = {CONFIG, OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, LOCK, "train.log", "metrics.csv"}
+    ours = {CONFIG, LOCK, *OURS}
     for path in list(folder.iterdir()):
         if path.name in ours or path.name.startswith("events.out.tfevents"):
             path.unlink()

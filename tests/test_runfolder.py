@@ -298,3 +298,10 @@ def test_words_that_are_no_utf_8_survive(tmp_path: Path) -> None:
 def test_the_run_folder_is_there_without_torch() -> None:
     child = python("import sys, cnntrain.runfolder, cnntrain.signals, cnntrain.manifest; print('torch' in sys.modules)")
     assert child.communicate()[0] == "False\n"
+
+
+def test_a_folder_with_files_of_the_users_that_a_run_would_write_over_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("mine")
+    with pytest.raises(RunFolderError, match=r"holds a file called metrics\.csv"):
+        runfolder.claim(tmp_path)
+    assert (tmp_path / "metrics.csv").read_text() == "mine"

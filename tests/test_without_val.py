@@ -78,7 +78,7 @@ def test_a_run_without_any_split_trains_and_has_nothing_to_score(photos, capsys)
 def test_a_val_folder_of_its_own_is_used_all_the_same(photos, capsys):
     for split in ("train", "val"):
         shutil.copytree("photos", f"split/{split}")
-    assert run(*QUICK, *photos, "data.root=split", "trainer.early_stop=1", "hydra.run.dir=run") == 0
+    assert run(*QUICK, *photos, "data.root=split", "trainer.epochs=3", "trainer.early_stop=1", "hydra.run.dir=run") == 0
     assert "train 16, val 16" in capsys.readouterr().out
     assert results()["val"]["top1"] >= 0.5
 
@@ -105,7 +105,7 @@ def test_more_training_images_may_come_where_none_validates(photos, capsys):
 )
 @pytest.mark.parametrize("source", ["digits", "photos"])
 def test_what_needs_validation_images_is_refused(photos, capsys, source, words, told):
-    assert run(*QUICK, *(photos if source == "photos" else []), *words) == 2
+    assert run(*QUICK, "trainer.epochs=20", *(photos if source == "photos" else []), *words) == 2
     assert capsys.readouterr().err == f"cnntrain: error: {told}\n"
     assert not list(Path().glob("outputs/*"))
 
