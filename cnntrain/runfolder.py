@@ -89,7 +89,8 @@ def refuse_used(folder: Path) -> None:
 
 def refuse_files(folder: Path) -> None:
     """Raises RunFolderError when a folder that holds no run holds files of names that a run would write or remove."""
-    if taken := sorted(name for name in OURS if os.path.lexists(folder / name)):
+    found = [name for name in OURS if os.path.lexists(folder / name)]
+    if taken := found + [path.name for path in folder.glob("events.out.tfevents*")]:
         raise RunFolderError(
             f"{folder}: holds a file called {taken[0]}, which a run would write over; choose another with out=DIR"
         )

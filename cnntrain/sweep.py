@@ -5,13 +5,14 @@ notes at the end. Hydra's own way to answer, a job's return value, is the score 
 """
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cnntrain.errors import CnntrainError, ResourceError
+from cnntrain.errors import CnntrainError, ResourceError, UnsafeError
 from cnntrain.files import write_atomic
 from cnntrain.guard import INTERRUPTED, TERMINATED, say
 from cnntrain.paths import shown
@@ -36,9 +37,17 @@ class Job:
 
 
 def open_notes(folder: Path) -> Path:
-    """Where the jobs of a sweep in this folder leave their notes; those of an earlier sweep go."""
+    """Where the jobs of a sweep in this folder leave their notes; those of an earlier sweep go.
+
+    Raises:
+        UnsafeError: a link lies where Hydra would write.
+    """
+    if (folder / HYDRAS).is_symlink():
+        raise UnsafeError(f"{shown(folder / HYDRAS)}: is a link, and what it leads to would be written over; remove it")
     notes = (folder / NOTES).absolute()  # a job may run in a folder of its own
     shutil.rmtree(notes, ignore_errors=True)
+    if os.path.lexists(notes):  # a link or a file, which is no folder of notes
+        notes.unlink()
     return notes
 
 

@@ -391,6 +391,35 @@ def test_code_in_a_preset_is_refused(tmp_path: Path, part: str, key: str) -> Non
         faults("experiment=theirs", config_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "key"),
+    [
+        ("callbacks: {x: '${oc.create:{_target_:os.system}}'}", "callbacks.x"),
+        ("callbacks: {x: '${oc.decode:abc}'}", "callbacks.x"),
+        ("callbacks: {x: '${model.args}'}", "callbacks.x"),
+        ("callbacks: {x: {_target_: hydra.experimental.callbacks.X, y: [{_target_: os.system}]}}", "callbacks.x.y.0"),
+        ("job_logging: {handlers: {x: {class: logging.FileHandler, filename: /tmp/x}}}", "job_logging.handlers.x"),
+        ("job_logging: {handlers: {x: {class: logging.StreamHandler, stream: ext://evil.x}}}", "job_logging.handlers"),
+        ("output_subdir: /tmp/x", "output_subdir"),
+        ("output_subdir: ../x", "output_subdir"),
+    ],
+)
+def test_a_preset_reaches_no_code_and_no_file_by_a_detour(tmp_path: Path, part: str, key: str) -> None:
+    write(tmp_path, "experiment/theirs.yaml", f"# @package _global_\nhydra: {{{part}}}\n")
+    with pytest.raises(UnsafeError, match=rf"^hydra\.{re.escape(key)}\S*: .*; leave it out$"):
+        faults("experiment=theirs", config_dir=tmp_path)
+
+
+def test_logging_into_the_run_folder_and_to_the_terminal_is_no_fault(tmp_path: Path) -> None:
+    handlers = (
+        "{file: {class: logging.FileHandler, filename: '${hydra.runtime.output_dir}/x.log'}, "
+        "console: {class: logging.StreamHandler, stream: ext://sys.stdout}}"
+    )
+    logged = f"# @package _global_\nhydra: {{job_logging: {{handlers: {handlers}}}, output_subdir: .hydra}}\n"
+    write(tmp_path, "experiment/ours.yaml", logged)
+    assert faults("experiment=ours", config_dir=tmp_path) == []
+
+
 def test_a_missing_config_dir_is_told(tmp_path: Path) -> None:
     assert faults(config_dir=tmp_path / "nowhere") == [f"--config-dir: no such folder (given {tmp_path / 'nowhere'})"]
 

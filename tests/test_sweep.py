@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
 from cnntrain import cli, config, sweep
-from cnntrain.errors import DataError, NonFiniteError
+from cnntrain.errors import DataError, NonFiniteError, UnsafeError
 
 
 class Forking(Launcher):
@@ -131,3 +131,19 @@ def test_a_launcher_that_fails_by_itself_is_told_in_one_line(
     assert cli.main(["-m", "seed=0,1", "hydra.sweeper.max_batch_size=x"]) == 2
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
+
+
+def test_no_link_in_the_folder_of_a_sweep_is_written_through(tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "7.json").write_text("mine")
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    (folder / sweep.NOTES).symlink_to(theirs)
+    notes = sweep.open_notes(folder)
+    sweep.note(notes, sweep.Job(0, ["seed=0"], 0, ""))
+    assert [job.number for job in sweep.read_notes(notes)] == [0]
+    assert [path.name for path in theirs.iterdir()] == ["7.json"]
+    (folder / sweep.HYDRAS).symlink_to(theirs / "7.json")
+    with pytest.raises(UnsafeError, match=r"multirun\.yaml: is a link"):
+        sweep.open_notes(folder)
