@@ -9,6 +9,7 @@ import itertools
 import json
 import re
 import statistics
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -281,8 +282,14 @@ def rows(outcomes: Iterable[Outcome]) -> list[Row]:
 
 def measures(results: dict[str, Any]) -> dict[str, float]:
     """What is known of MEASURES, from the content of a results.json; accuracies as fractions."""
-    flat = results | {f"{split}_top1": (results.get(split) or {}).get("top1") for split in ("val", "test")}
-    return {key: flat[key] for key in MEASURES if isinstance(flat.get(key), (int, float))}
+    scores = {split: part if isinstance(part := results.get(split), dict) else {} for split in ("val", "test")}
+    flat = results | {f"{split}_top1": part.get("top1") for split, part in scores.items()}
+    return {key: flat[key] for key in MEASURES if _is_number(flat.get(key))}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value can be averaged: of a damaged file it may be anything."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < sys.float_info.max
 
 
 def judged_by(outcomes: Iterable[Outcome]) -> str:

@@ -196,16 +196,11 @@ def _check(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | None, l
         tree.pop("hydra", None)
     if found := _unknown_variants(tree):
         return None, found
+    _choose_variants(tree)
     unresolved = _unresolved(tree)
     if OmegaConf.missing_keys(tree):
         return None, list(unresolved.values())
     settings: Settings = OmegaConf.to_object(tree)
-    for section, kinds in VARIANTS.items():
-        part = getattr(settings, section)
-        if part.name in kinds and type(part) is not kinds[part.name]:  # a data set without a schedule of its own
-            setattr(
-                settings, section, kinds[part.name](**{item.name: getattr(part, item.name) for item in fields(part)})
-            )
     if not settings.data.root:
         unresolved["data.root"] = f"data.root: must not be empty; {faults.MISSING['data.root']}"
     settings.data.root = os.path.abspath(os.path.join(cwd or "", os.path.expanduser(settings.data.root)))
@@ -213,6 +208,15 @@ def _check(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | None, l
         *unresolved.values(),
         *(line for line in faults.broken_rules(settings) if line.partition(":")[0] not in unresolved),
     ]
+
+
+def _choose_variants(tree: DictConfig) -> None:
+    """Give each section the keys that belong to its name, where no file of ours has done so: the user's, or none."""
+    for section, name in variants_of(tree).items():
+        kind = VARIANTS[section][name]
+        if OmegaConf.get_type(tree[section]) is not kind:
+            known = {key: tree[section]._get_node(key) for key in tree[section]}
+            tree[section] = OmegaConf.merge(OmegaConf.structured(kind), known)
 
 
 def _unknown_variants(tree: DictConfig) -> list[str]:
@@ -288,12 +292,16 @@ def from_plain(plain: dict[str, Any], words: list[str] | tuple[str, ...] = (), s
 
 def _graft(tree: DictConfig, plain: dict[str, Any], source: str) -> list[str]:
     """Put saved settings into the typed tree; the faults of keys and values that do not fit."""
-    if "${" in str(plain):
+    try:
+        text = str(plain)
+    except ValueError:  # a number of more digits than Python turns into text
+        return [f"{source}: holds a number that no key takes; start a new run"]
+    if "${" in text:
         return [f"{source}: holds an interpolation, which a saved run never does; start a new run"]
     for section, kinds in VARIANTS.items():
         part = plain.get(section)
         name = part.get("name") if isinstance(part, dict) else None
-        if name not in kinds:
+        if not isinstance(name, str) or name not in kinds:
             return [f"{source}: {faults.unknown_option(section, name, list(kinds))}"]
         tree[section] = OmegaConf.structured(kinds[name])
     return [f"{source}: {line}" for name, value in plain.items() for line in set_value(tree, name, value, str(value))]

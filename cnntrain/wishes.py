@@ -17,6 +17,7 @@ VIEWS = ("hflip", "vflip", "shift", "crops")  # what tta= knows, see tta.Views
 PARTS = ("filters", "features", "excite", "gradcam", "shift")  # what explain draws
 MOST_EXPLAINED, MOST_FILTERS, MOST_PREVIEWED = 32, 256, 12
 RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
+MOST_DIGITS = 9  # of a count
 PICTURES = "give a file, a folder, or a pattern such as 'images=photos/*.jpg'"
 
 
@@ -211,10 +212,11 @@ def _views(own: dict[str, str], faults: list[str]) -> tuple[str, ...]:
 
 
 def _count(key: str, value: str, most: int | None, faults: list[str]) -> int:
-    count = int(value) if value.isdecimal() else 0
+    count = int(value) if value.isdecimal() and len(value) <= MOST_DIGITS else 0
     if count < 1 or (most and count > most):
         rule = f"from 1 to {most}" if most else ">= 1"
-        faults.append(f"{key}: must be a whole number {rule} (given {value or 'nothing'})")
+        given = value if len(value) <= MOST_DIGITS else f"{len(value)} digits"
+        faults.append(f"{key}: must be a whole number {rule} (given {given or 'nothing'})")
     return count
 
 

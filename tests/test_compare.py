@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 import re
 import shlex
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from cnntrain import cli, comparison, config, overrides
-from cnntrain.commands.compare import compare
+from cnntrain.commands.compare import RECORD, _tables, compare
 from cnntrain.commands.relay import cnntrain_command
 from cnntrain.comparison import Combination, plan
 from cnntrain.errors import CheckpointError, ConfigError, Interrupted
@@ -400,3 +401,15 @@ def test_two_real_runs_are_made_once(capfd: pytest.CaptureFixture[str], monkeypa
     assert "2 of them finished already" in second
     assert second.splitlines()[1:] == first.splitlines()[-len(second.splitlines()) + 1 :]
     assert {path: path.read_text() for path in HOME.glob("*/results.json")} == results
+
+
+@pytest.mark.parametrize("value", [True, "0.9", math.inf, math.nan, 10**400, None, [1]])
+def test_a_damaged_score_is_none(value: object) -> None:
+    results = {"val": {"top1": value}, "test": [1], "parameters": 7}
+    assert comparison.measures(results) == {"parameters": 7}
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[1]", '{"command": 1}', ""])
+def test_a_damaged_record_of_an_earlier_comparison_is_passed_over(tmp_path: Path, content: str) -> None:
+    (tmp_path / RECORD).write_text(content)
+    assert _tables(tmp_path, ["cnntrain", "compare", "seed=0,1"]) == tmp_path

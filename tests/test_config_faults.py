@@ -364,6 +364,20 @@ def test_an_optimizer_of_the_users_says_which_of_ours_it_derives_from(tmp_path: 
     assert faults("optimizer=mine", config_dir=tmp_path) == []
 
 
+def test_a_file_that_names_an_optimizer_of_ours_and_derives_from_none_lacks_its_numbers(tmp_path: Path) -> None:
+    write(tmp_path, "optimizer/mine.yaml", "name: sgd\nlr: 0.1\n")
+    lacking = [f"optimizer.{key}: missing; write optimizer.{key}=VALUE" for key in ("momentum", "nesterov")]
+    assert set(lacking) < set(faults("optimizer=mine", config_dir=tmp_path))
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, None, int("f" * 5000, 16)], ids=["list", "mapping", "null", "huge"])
+def test_a_saved_config_whose_optimizer_has_no_name_is_told(value: object) -> None:
+    plain = config.to_plain(config.compose([]))
+    plain["optimizer"]["name"] = value
+    with pytest.raises(ConfigErrors, match=r"^x\.yaml: [^\n]*$"):
+        config.from_plain(plain, source="x.yaml")
+
+
 @pytest.mark.parametrize(
     "line",
     [

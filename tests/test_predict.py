@@ -290,6 +290,7 @@ def test_what_only_the_images_of_the_run_could_tell_is_refused():
         ),
         (["images=new", "tta=mirror"], 2, "tta: must be among hflip, vflip, shift, crops (given mirror)"),
         (["images=new", "top=0"], 2, "top: must be a whole number >= 1 (given 0)"),
+        (["images=new", "top=" + "9" * 5000], 2, "top: must be a whole number >= 1 (given 5000 digits)"),
         (["images=new", "out=a.txt"], 2, "out: must end in .csv or .json (given a.txt); write out=FILE.csv"),
         (["images=new", "out=no/a.csv"], 6, "out: no is no folder"),
         (["images=new", "data.image_sise=3"], 2, "did you mean data.image_size?"),

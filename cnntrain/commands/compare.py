@@ -12,7 +12,7 @@ from cnntrain import comparison, runfolder, spreadsheet
 from cnntrain.commands.relay import STOPPED, Relay, cnntrain_command, relay
 from cnntrain.comparison import MEASURES, REPEATS, Combination, Outcome, Row
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
-from cnntrain.files import file_system_error, write_atomic
+from cnntrain.files import file_system_error, read_own, write_atomic
 from cnntrain.guard import brief
 from cnntrain.overrides import quote
 from cnntrain.paths import expanded, need_image_folder, need_weights, shown
@@ -209,8 +209,8 @@ def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None
 
 def _tables(home: Path, words: Sequence[str]) -> Path:
     """Where the tables go: beside the runs, which all comparisons share, if those of no other one lie there already."""
-    with suppress(OSError, ValueError, KeyError, AttributeError):
-        _, _, *other = shlex.split(json.loads((home / RECORD).read_text(encoding="utf-8"))["command"])
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        _, _, *other = shlex.split(json.loads(read_own(home / RECORD))["command"])
         if comparison.subject(other) != comparison.subject(words):
             folder = home / comparison.tables_name(words)
             folder.mkdir(exist_ok=True)
