@@ -57,6 +57,11 @@ def test_one_folder_of_class_folders_gives_train_and_val(tmp_path):
     assert any("no test/" in note for note in data.notes)
 
 
+def test_classes_stand_in_the_order_of_their_folders_whatever_their_names_look_like_in_a_message(tmp_path):
+    names = ["\x1b[31mred", "=cmd()", "LLL"]  # escaped, the first would come last
+    assert build(paint(tmp_path, names)).classes == ["\\x1b[31mred", "=cmd()", "LLL"]
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_the_folders_own_splits_are_used(tmp_path, name):
     for split, count in (("train", 4), (name, 2), ("test", 3)):

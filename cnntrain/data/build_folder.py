@@ -48,7 +48,7 @@ def image_folder(request: Request) -> Data:
         raise DataError(f"data.root: {shown(root)} has {names} but no train/; add it, or name one of class folders")
     scanned = {name: scan(folder, name, settings.classes) for name, folder in found.items()}
     first = scanned.get("train", next(iter(scanned.values())))
-    classes = request.classes or chosen_classes(sorted(first.classes + first.left_out), request)
+    classes = request.classes or chosen_classes([*first.classes, *first.left_out], request)
     if len(classes) < 2:
         raise DataError(f"{shown(root)}: {classes[0]!r} is the only class folder; {_deeper(root / classes[0])}")
     aligned = {name: align(part, classes, name, partial=request.classes is not None) for name, part in scanned.items()}
