@@ -19,10 +19,10 @@ demo: $(READY) ## Install into .venv and train: handwritten digits, the main job
 	$(BIN)/cnntrain
 
 test: $(READY) ## Run the fast tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 test-all: $(READY) ## Run all tests, the slow ones too
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n auto -m ""
 
 mutate: $(READY) ## Change the core in small ways: do the tests notice? FILE=cnntrain/optim.py SAMPLE=40 SEED=1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,mutate]"
