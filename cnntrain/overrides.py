@@ -127,6 +127,16 @@ def _syntax_fault(word: str, parser: OverridesParser) -> str:
         parser.parse_overrides([quoted])
     except UNREADABLE:
         return f"{word}: not a key and a value; write KEY=VALUE, such as trainer.epochs=5"
+    if value.startswith("{") and not value.isascii():
+        return (
+            f"{key}: names in braces take ASCII letters alone (given {value}); where a list does as well, write that "
+            "in its place, else put it into a file of your own, see --config-dir"
+        )
+    if value.startswith("[") and not value.isascii():
+        return (
+            f"{key}: names beyond ASCII take quotes inside the brackets (given {value}); "
+            f"write {key}=\"['Käfer','bee']\" that way"
+        )
     if value.startswith(("[", "{")):
         return f"{key}: brackets or commas do not fit (given {value}); write a list as '{key}=[a,b]', in quotes"
     return f"{key}: needs quotes (given {value}); write {for_shell(quoted)}"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import stat
 from contextlib import suppress
 from itertools import islice
@@ -85,11 +86,17 @@ def need_image_folder(root: Path) -> None:
         raise DataError(f"data.root: {shown(root)} {what}; give the folder that holds train/, or one of class folders")
 
 
+def typed(key: str, path: Path | str) -> str:
+    """KEY=PATH as the user can type it in a shell."""
+    word = f"{key}={shown(path)}"
+    return word if re.fullmatch(r"[\w@%+=:,./~-]+", word) else shlex.quote(word)
+
+
 def meant_folder(text: str) -> str:
     """What to type where a folder or file stands in place of a data set; empty where there is nothing of that name."""
     path = expanded(text)
     if path.is_dir():
-        return f"did you mean data=imagefolder data.root={shown(text)}?"
+        return f"did you mean data=imagefolder {typed('data.root', text)}?"
     if path.is_file():
         return "it is a file, and images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
     return ""

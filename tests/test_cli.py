@@ -227,6 +227,7 @@ def test_faults_answer_2_and_leave_no_folder(calls: Calls, tmp_path: Path, capsy
         ("--cfg jobs", "flags: argument --cfg/-c: invalid choice"),
         ("resume", "resume: which run?"),
         ("eval -m", "eval: which run?"),
+        ("predict images=photos run", "predict: which run?"),
         ("resume run -m", "-m: no flag of resume"),
         ("model=resnet81 --cfg job", "model: no option resnet81"),
     ],

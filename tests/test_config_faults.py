@@ -434,6 +434,16 @@ def test_logging_into_the_run_folder_and_to_the_terminal_is_no_fault(tmp_path: P
     assert faults("experiment=ours", config_dir=tmp_path) == []
 
 
+def test_names_beyond_ascii_are_told_how_to_be_written() -> None:
+    (fault,) = faults("data.classes=[猫,Käfer]")
+    assert fault.startswith(
+        "data.classes: names beyond ASCII take quotes inside the brackets (given [猫,Käfer]); write"
+    )
+    assert faults("data.classes=['猫','Käfer']") == []
+    (fault,) = faults("loss.class_weights={猫: 2, Käfer: 1}")
+    assert fault.startswith("loss.class_weights: names in braces take ASCII letters alone (given {猫: 2, Käfer: 1});")
+
+
 def test_a_missing_config_dir_is_told(tmp_path: Path) -> None:
     assert faults(config_dir=tmp_path / "nowhere") == [f"--config-dir: no such folder (given {tmp_path / 'nowhere'})"]
 

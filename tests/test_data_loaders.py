@@ -278,7 +278,9 @@ def test_a_class_without_a_good_image_is_an_error(damaged):
         file.write_bytes(b"")
     for file in list((damaged / "train/class1").iterdir())[9:]:
         file.unlink()
-    with pytest.raises(DataError, match=r"class1/.*: no image of its class can be decoded"):
+    with pytest.raises(
+        DataError, match=r"class1/.*: none of the images of its class in its split \(\d+\) can be decoded"
+    ):
         content(build(damaged, on_bad_image=OnBadImage.skip, workers=0).train)
 
 

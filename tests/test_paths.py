@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnntrain.paths import expanded, shown
+from cnntrain.paths import expanded, shown, typed
 
 UNDECODED = "Gr\udcc3\udcb6\udcc3\udc9fe"  # how Python reads "Größe" under a locale that is ASCII
 
@@ -36,3 +36,8 @@ def test_a_path_that_was_saved_under_another_locale_leads_to_the_same_place(monk
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
     monkeypatch.setattr(os, "fsdecode", lambda data: data.decode("ascii", "surrogateescape"))
     assert str(expanded("Größe")) == str(expanded(UNDECODED)) == UNDECODED
+
+
+def test_a_proposed_path_can_be_typed() -> None:
+    assert typed("data.root", "~/ä/photos") == "data.root=~/ä/photos"
+    assert typed("data.root", "a b/it's") == "'data.root=a b/it'\"'\"'s'"

@@ -28,7 +28,7 @@ from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.paths import expanded, shown
+from cnntrain.paths import expanded, shown, typed
 from cnntrain.settings.data import CropMode, LoaderKind
 
 IMAGE_SIZE = 128
@@ -108,7 +108,7 @@ def _marks(scanned: dict[str, FolderSplit], folds: int | None) -> dict[str, str]
 def _deeper(only: Path) -> str:
     """What to do about an only class folder: archives often hold all the others in one."""
     if only.is_dir() and len(folders_in(only)) > 1:
-        return f"did you mean data.root={shown(only)}?"
+        return f"did you mean {typed('data.root', only)}?"
     return "it takes two classes or more"
 
 

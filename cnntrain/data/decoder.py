@@ -83,7 +83,10 @@ class Decoder:
                 return self._view(other, epoch)
             except BadImage as error:
                 self._note(other, str(error))
-        raise DataError(f"{shown(self.paths[index])}: no image of its class can be decoded; replace the files")
+        raise DataError(
+            f"{shown(self.paths[index])}: none of the images of its class in its split ({len(members)}) can be "
+            "decoded; replace the files, or see that the split gets more of them"
+        )
 
     def _view(self, index: int, epoch: int) -> Tensor:
         if index in self._bad:

@@ -207,6 +207,6 @@ RULES = (
     Rule(
         "trainer.early_stop",
         lambda s: s.trainer.early_stop is None or s.trainer.early_stop < s.trainer.epochs - 1,
-        "can end no run of trainer.epochs={s.trainer.epochs} sooner (given {given}); lower it",
+        "can end no run of trainer.epochs={s.trainer.epochs} sooner (given {given}); train longer, or leave it out",
     ),
 )
