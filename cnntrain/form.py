@@ -5,16 +5,17 @@ Only types and ranges are looked at; whether it fits the network and the optimiz
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cnntrain.settings.data import Interpolation
+from cnntrain.settings.data import CropMode, DataSettings, Interpolation
 
 Check = Callable[[Any], bool]
 _MOST = 2**53  # a number above it counts nothing
-_LARGEST_IMAGE = 2**14  # pixels a side
+_DATA = {item.name: item.metadata for item in fields(DataSettings)}  # what the settings say of their own limits
 
 
 def _whole(least: int, most: int = _MOST) -> Check:
@@ -92,11 +93,12 @@ FORM: dict[str, Any] = {
         "config": _by_text(lambda value: True),
         "classes": lambda value: _list(_text)(value) and 0 < len(set(value)) == len(value),
         "channels": _whole(1, 3),
-        "image_size": _whole(1, _LARGEST_IMAGE),
+        "image_size": _whole(1, _DATA["image_size"]["most"]),
         "mean": _list(_real(-math.inf)),
         "std": _list(_real(1e-9)),
         "interpolation?": lambda value: value in [item.value for item in Interpolation],
-        "crop?": _real(0.01, 1),
+        "crop?": _real(0.01, _DATA["crop"]["limits"]["<="]),
+        "crop_mode?": lambda value: value in [item.value for item in CropMode],
         "data_fingerprint": _text,
         "marks?": _by_text(_text),
         "processes?": _whole(1),

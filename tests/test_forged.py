@@ -130,6 +130,17 @@ def test_a_momentum_that_is_gone_begins_again(sound: Path, tmp_path: Path) -> No
     check(sound, tmp_path / "run", state, ("optimizer", "state", 1, "momentum_buffer"), None)
 
 
+@pytest.mark.parametrize(
+    ("crop", "mode", "told"), [(1.5, "border", None), (1.6, "center", "crop"), (1, "x", "crop_mode")]
+)
+def test_a_state_may_hold_every_crop_that_a_setting_may_be(
+    sound: Path, crop: float, mode: str, told: str | None
+) -> None:
+    state = checkpoint.load(sound / "checkpoints" / "last")
+    state["about"] |= {"crop": crop, "crop_mode": mode}
+    assert form.fault(state) == (told and f"about.{told}")
+
+
 @pytest.mark.slow
 def test_each_field_of_a_state_may_be_forged(sound: Path, tmp_path: Path) -> None:
     state = checkpoint.load(sound / "checkpoints" / "last")
