@@ -113,9 +113,12 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combinatio
             continue
         once = ("hydra.mode=RUN",) if config.is_multirun(tree) else ()  # of a preset that is a sweep
         runs += _folds(Combination(job + once, _listed(read, job), settings), read)
-    if found := found or idle.faults((config.acting_settings(by, run.words), run.words[:typed]) for run in runs):
+    if found:
         raise ConfigErrors(found)
-    runs = [_without_idle(by, run, typed) for run in runs]
+    asked = [(config.acting_settings(by, run.words), run.words[:typed]) for run in runs]
+    if found := idle.faults(asked):
+        raise ConfigErrors(found)
+    runs = [_without_idle(by, run, *words) for run, words in zip(runs, asked, strict=True)]
     runs = list({run.name: run for run in runs}.values())  # what is listed twice runs once
     if len(runs) < 2:
         raise ConfigError(
@@ -124,9 +127,9 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combinatio
     return _repeats_last(runs)
 
 
-def _without_idle(by: Composer, run: Combination, typed: int) -> Combination:
+def _without_idle(by: Composer, run: Combination, settings: Settings, typed: Sequence[str]) -> Combination:
     """A run without those of its typed words that act in other runs alone: `train` would refuse them."""
-    found = idle.findings(config.acting_settings(by, run.words), run.words[:typed])
+    found = idle.findings(settings, typed)
     gone = {word for finding in found if finding.fault for word in finding.words}
     if not gone:
         return run

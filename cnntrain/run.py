@@ -17,7 +17,7 @@ from cnntrain.finetune.tuning import Tuning
 from cnntrain.loading import ANOTHER, infinite_names, load_optimizer, load_weights
 from cnntrain.metrics import Window
 from cnntrain.optim import Plateau
-from cnntrain.settings.trainer import Precision
+from cnntrain.settings.trainer import Precision, TrainerSettings
 
 
 @dataclass
@@ -45,6 +45,18 @@ class Progress:
         """Whether a validation score beats the best so far; the loss decides between equal accuracies."""
         loss, best_loss = (math.inf if math.isnan(value) else value for value in (loss, self.best_loss))
         return (top1, -loss) > (self.best_top1, -best_loss)
+
+
+def limits_met(trainer: TrainerSettings, progress: Progress) -> list[str]:
+    """The keys below `trainer` whose limits a run has reached: with one of them no further epoch follows."""
+    seconds = trainer.max_seconds()
+    met = {
+        "epochs": progress.epoch >= trainer.epochs,
+        "max_steps": progress.step >= (trainer.max_steps or math.inf),
+        "max_time": seconds is not None and progress.seconds >= seconds,
+        "early_stop": progress.waited >= (trainer.early_stop or math.inf),
+    }
+    return [key for key, is_met in met.items() if is_met]
 
 
 @dataclass

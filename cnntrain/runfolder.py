@@ -87,10 +87,15 @@ def refuse_used(folder: Path) -> None:
         raise RunFolderError(f"{folder}: holds a run already; resume it by `{again}`, or choose another with out=DIR")
 
 
+def _written_by_runs(folder: Path) -> list[Path]:
+    """What lies in a folder under the names of what a run writes there, beside its config and its lock."""
+    named = [folder / name for name in OURS if os.path.lexists(folder / name)]
+    return [*named, *folder.glob("events.out.tfevents*")]
+
+
 def refuse_files(folder: Path) -> None:
     """Raises RunFolderError when a folder that holds no run holds files of names that a run would write or remove."""
-    found = [name for name in OURS if os.path.lexists(folder / name)]
-    if taken := found + [path.name for path in folder.glob("events.out.tfevents*")]:
+    if taken := [path.name for path in _written_by_runs(folder)]:
         raise RunFolderError(
             f"{folder}: holds a file called {taken[0]}, which a run would write over; choose another with out=DIR"
         )
@@ -235,10 +240,8 @@ def write_results(folder: Path, results: dict[str, Any]) -> None:
 
 def remove_unstarted(folder: Path) -> None:
     """Remove what a run leaves that failed before its first step, and the folder where nothing else is in it."""
-    ours = {CONFIG, LOCK, *OURS}
-    for path in list(folder.iterdir()):
-        if path.name in ours or path.name.startswith("events.out.tfevents"):
-            path.unlink()
+    for path in [*_written_by_runs(folder), folder / CONFIG, folder / LOCK]:
+        path.unlink(missing_ok=True)
     remove_empty(folder)
 
 

@@ -2,6 +2,7 @@
 
 import functools
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,14 @@ _fresh, _shared = config.composer, functools.cache(config.composer)
 config.composer = lambda config_dir=None, config_name="train": (
     _fresh(config_dir, config_name) if config_dir else _shared(config_name=config_name)
 )
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, which is the current one, and a cache of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
 
 
 @pytest.fixture(autouse=True)

@@ -18,13 +18,6 @@ QUICK = ["model=softmax", "trainer.epochs=1", "trainer.threads=1", "trainer.tens
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
 def photos(here):
     """Four classes, each of one colour; an empty folder beside them, which stops a run that learns all."""
     for split, count in (("train", 8), ("test", 2)):

@@ -162,13 +162,6 @@ def test_a_gallery_does_not_settle_among_the_event_files_of_a_run(tmp_path):
 # ---- whole calls ----
 
 
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
-
-
 def train(*words: str) -> None:
     quick = ["trainer.epochs=1", "data.batch_size=64", "trainer.threads=1", "trainer.tensorboard=false"]
     assert cli.main([*quick, *words]) == 0

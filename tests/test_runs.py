@@ -36,13 +36,6 @@ class Killed(BaseException):
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
 def photos(here):
     """Three classes of flat colour with noise, 12 images each in train/ and 4 in test/."""
     draw = np.random.default_rng(0)

@@ -14,13 +14,6 @@ QUICK = ["model=softmax", "data.val=0", "trainer.threads=1", "trainer.epochs=2",
 
 
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
-
-
-@pytest.fixture
 def photos(here):
     """Two classes without splits."""
     draw = np.random.default_rng(0)

@@ -121,15 +121,7 @@ def _train(run: Combination, folder: Path, flags: Sequence[str]) -> list[str]:
 
 
 def _resume(run: Combination, folder: Path) -> list[str]:
-    own = run.settings.augment.own
-    code = [f"augment.own.name={own.name}"] if own else []
-    return cnntrain_command("resume", str(folder), *_code(run), *code)
-
-
-def _code(run: Combination) -> list[str]:
-    """The network's name where it is the user's own function: a saved run must be told that it is trusted."""
-    name = run.settings.model.name
-    return [f"model.name={name}"] if ":" in name else []
+    return cnntrain_command("resume", str(folder), *run.settings.users_code())
 
 
 def _folder(home: Path, run: Combination) -> Path:
@@ -202,7 +194,7 @@ def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None
         _say(f"warning: not all of the pictures: {brief(error)}")
     first = max(best.done, key=lambda outcome: outcome.measures[measure])
     _say("wrote " + ", ".join([str(tables / TABLE), *(name for name in (RECORD, CHART) if (tables / name).exists())]))
-    _say("next  " + shlex.join(["cnntrain", "eval", str(first.folder), *_code(first.run)]))
+    _say("next  " + shlex.join(["cnntrain", "eval", str(first.folder), *first.run.settings.users_code(training=False)]))
     if _logged(rows):
         _say("      " + shlex.join(["tensorboard", "--logdir", str(home)]))
 

@@ -1,6 +1,5 @@
 """Trained networks: how a checkpoint becomes a job again, and what of a saved run is not to be changed or believed."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
 from cnntrain.loading import load_weights
 from cnntrain.report import Report
-from cnntrain.run import Progress
+from cnntrain.run import Progress, limits_met
 from cnntrain.settings import Settings
 from cnntrain.settings.data import CropMode, Interpolation
 from cnntrain.settings.trainer import TrainerSettings
@@ -116,14 +115,7 @@ def reached(trainer: TrainerSettings, progress: Progress) -> str | None:
     """The setting that ends a run here, such as "trainer.epochs=30"; None where an epoch is left to train."""
     if progress.validated_step != progress.step:
         return None
-    limit = trainer.max_seconds()
-    ends = {
-        f"trainer.epochs={trainer.epochs}": progress.epoch >= trainer.epochs,
-        f"trainer.max_steps={trainer.max_steps}": progress.step >= (trainer.max_steps or math.inf),
-        f"trainer.max_time={trainer.max_time}": limit is not None and progress.seconds >= limit,
-        f"trainer.early_stop={trainer.early_stop}": progress.waited >= (trainer.early_stop or math.inf),
-    }
-    return next((end for end, is_reached in ends.items() if is_reached), None)
+    return next((f"trainer.{key}={getattr(trainer, key)}" for key in limits_met(trainer, progress)), None)
 
 
 def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:
@@ -149,10 +141,10 @@ def refuse_foreign_code(settings: Settings, overrides: Sequence[str], *, trainin
     Raises:
         UnsafeError: it was not repeated.
     """
-    own = settings.augment.own if training else None
-    for key, name in (("model.name", settings.model.name), ("augment.own.name", own.name if own else "")):
-        if ":" in name and f"{key}={name}" not in overrides:
+    for word in settings.users_code(training=training):
+        key, _, name = word.partition("=")
+        if word not in overrides:
             raise UnsafeError(
                 f"{key}: {name} comes out of a saved run and would run code; "
-                f"if you trust it, repeat {key}={name} on the command line"
+                f"if you trust it, repeat {word} on the command line"
             )

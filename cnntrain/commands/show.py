@@ -13,7 +13,7 @@ from cnntrain.finetune.audit import audit
 from cnntrain.report import Report
 from cnntrain.report.augmented import described, shares
 from cnntrain.report.words import WIDEST_NAME, shorten, wrapped
-from cnntrain.run import Progress
+from cnntrain.run import Progress, limits_met
 from cnntrain.settings import Settings
 from cnntrain.settings.trainer import TrainerSettings
 
@@ -129,7 +129,7 @@ def next_commands(settings: Settings, progress: Progress, folder: Path, *, score
     """
     # Runs lie in outputs/<data>/<model>/<date>, if not told otherwise: the tree above shows all of them.
     logs = folder.parents[2] if len(folder.parents) > 2 and folder.parents[2].name == "outputs" else folder
-    evaluated = shlex.join(["cnntrain", "eval", str(folder), *trusted(settings, training=False)])
+    evaluated = shlex.join(["cnntrain", "eval", str(folder), *settings.users_code(training=False)])
     board = shlex.join(["tensorboard", "--logdir", str(logs)])
     return [
         *([evaluated] if scored else []),
@@ -140,27 +140,14 @@ def next_commands(settings: Settings, progress: Progress, folder: Path, *, score
 
 def resume_command(settings: Settings, folder: Path, *words: str) -> str:
     """How a run goes on."""
-    return shlex.join(["cnntrain", "resume", str(folder), *words, *trusted(settings)])
-
-
-def trusted(settings: Settings, *, training: bool = True) -> list[str]:
-    """The user's own code by name: a saved run must be told that it is trusted."""
-    own = settings.augment.own if training else None
-    names = {"model.name": settings.model.name, "augment.own.name": own.name if own else ""}
-    return [f"{key}={name}" for key, name in names.items() if ":" in name]
+    return shlex.join(["cnntrain", "resume", str(folder), *words, *settings.users_code()])
 
 
 def _further(trainer: TrainerSettings, progress: Progress) -> list[str]:
     """Every limit that the run has met, further away: a resume that left one would end at once."""
-    words = []
-    if progress.epoch >= trainer.epochs:
-        words.append(f"trainer.epochs={2 * trainer.epochs}")
-    if trainer.max_steps and progress.step >= trainer.max_steps:
-        words.append(f"trainer.max_steps={2 * progress.step}")
-    if (seconds := trainer.max_seconds()) and progress.seconds >= seconds:
+    further = {"epochs": f"{2 * trainer.epochs}", "max_steps": f"{2 * progress.step}", "early_stop": "null"}
+    if seconds := trainer.max_seconds():
         longer = seconds * (1 + round(progress.seconds / seconds))
         unit, size = ("h", 3600) if longer % 3600 == 0 else ("m", 60) if longer % 60 == 0 else ("s", 1)
-        words.append(f"trainer.max_time={math.ceil(longer / size)}{unit}")
-    if trainer.early_stop and progress.waited >= trainer.early_stop:
-        words.append("trainer.early_stop=null")
-    return words
+        further["max_time"] = f"{math.ceil(longer / size)}{unit}"
+    return [f"trainer.{key}={further[key]}" for key in limits_met(trainer, progress)]

@@ -103,6 +103,7 @@ def _networks(content: Mapping[Any, Any], place: str = "") -> Iterator[tuple[str
 def _tensors_alone(path: Path) -> str:
     """What to do about a whole pickled network: only a program that runs its code can take the tensors out of it."""
     source, target = (json.dumps(str(name), ensure_ascii=False) for name in (path, path.with_name("tensors.pt")))
+    # Not run here: what is proposed is for the user to run, who alone can know whether the file is to be trusted.
     program = f"import torch; torch.save(torch.load({source}, weights_only=False).state_dict(), {target})"
     return (
         "if it is a whole network that you trust, store its tensors where its code is at hand, and give that file: "

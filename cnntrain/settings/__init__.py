@@ -51,6 +51,16 @@ class Settings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
 
+    def users_code(self, *, training: bool = True) -> list[str]:
+        """The words that name functions of the user's own: of a saved run they are followed only if repeated.
+
+        Args:
+            training: images are augmented, by such a function too.
+        """
+        own = self.augment.own if training else None
+        names = {"model.name": self.model.name, "augment.own.name": own.name if own else ""}
+        return [f"{key}={name}" for key, name in names.items() if ":" in name]
+
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules between two sections, as (key, value, rule)."""
         found: list[tuple[str, Any, str]] = []
