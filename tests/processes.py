@@ -42,7 +42,8 @@ def digits(images, batch_size, world, train=True):
     found = load_digits()
     pixels = torch.tensor(found.images[:images, None] * 15, dtype=torch.uint8)
     labels = torch.tensor(found.target[:images])
-    return MemoryLoader(pixels, labels, batch_size=batch_size, device=CPU, seed=1, train=train, world=world)
+    settings = {"batch_size": batch_size, "device": CPU, "seed": 1, "train": train, "world": world, "resident": True}
+    return MemoryLoader(pixels, labels, **settings)
 
 
 def make_run(world, *, random, seed=0):

@@ -240,6 +240,14 @@ def test_a_run_with_only_damaged_checkpoints_never_starts_again_by_itself(run: P
         checkpoint.newest(run, pytest.fail)
 
 
+def test_the_fault_of_a_damaged_checkpoint_is_told_and_a_whole_one_has_none(run: Path) -> None:
+    path = run / "checkpoints/last/state.pt"
+    size = path.stat().st_size
+    assert checkpoint.fault_of(path.parent) is None
+    path.write_bytes(b"")
+    assert checkpoint.fault_of(path.parent) == f"{path}: damaged, 0 bytes instead of {size}"
+
+
 def test_a_damaged_last_does_not_push_the_good_previous_out(run: Path) -> None:
     with open(run / "checkpoints/last/state.pt", "r+b") as file:
         file.truncate(100)
@@ -429,6 +437,30 @@ def test_a_well_sealed_file_without_a_state_is_one_line(run: Path, content: Any)
     with pytest.raises((CheckpointError, UnsafeError)) as caught:
         checkpoint.load(folder)
     assert "\n" not in str(caught.value)
+
+
+def test_a_sealed_state_that_lacks_a_part_is_refused_by_the_name_of_that_part(run: Path) -> None:
+    folder = run / "checkpoints/last"
+    torch.save({name: part for name, part in state_at(2).items() if name != "progress"}, folder / "state.pt")
+    reseal(folder)
+    says = rf"/last/state\.pt: no progress in it as cnntrain writes it; use another checkpoint of {run}/checkpoints$"
+    with pytest.raises(CheckpointError, match=says):
+        checkpoint.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [("not a zip. Call torch.load otherwise\nor so", "not a zip"), ("x" * 200, "x" * 120), ("", "RuntimeError")],
+)
+def test_the_reason_of_a_file_that_cannot_be_read_is_short(
+    run: Path, monkeypatch: pytest.MonkeyPatch, told: str, reason: str
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise RuntimeError(told)
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(CheckpointError, match=rf"state\.pt: no readable training state \({reason}\); use another"):
+        checkpoint.load(run / "checkpoints/last")
 
 
 # --- finding ---

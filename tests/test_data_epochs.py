@@ -5,11 +5,12 @@ import pytest
 import torch
 from PIL import Image
 
+from cnntrain.augment.moment import Moment
 from cnntrain.data import build_data
 from cnntrain.data.build import resize_batch
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
-from cnntrain.data.order import balanced
+from cnntrain.data.order import balanced, shuffled
 from cnntrain.data.view import View
 from cnntrain.settings.augment import AugmentSettings
 from cnntrain.settings.data import DataSettings, Interpolation, LoaderKind, OnBadImage, Sampling
@@ -131,6 +132,14 @@ def test_indices_and_batches_from_a_resumed_micro_batch_on_are_the_same(root):
 
 def _kind(loader) -> LoaderKind:
     return LoaderKind.memory if isinstance(loader, MemoryLoader) else LoaderKind.stream
+
+
+def test_the_order_of_an_epoch_is_drawn_apart_from_what_augments_its_batches(root):
+    for data in each_kind(root):
+        loader, indices = data.train.at(2, 16), torch.arange(2)
+        moments = (Moment(loader.device, 0, 3, batch, image_size=16, indices=indices) for batch in range(len(loader)))
+        others = [shuffled(loader.labels, moment.generator)[: loader.images] for moment in moments]
+        assert not any(torch.equal(loader.order(3), other) for other in others)
 
 
 def test_the_order_of_an_epoch_is_drawn_once(root, monkeypatch):

@@ -141,6 +141,11 @@ def test_dropout_and_pools_belong_to_the_layer_before_them():
     assert groups[-2].leaves[-1] == "avgpool"
 
 
+def test_what_follows_the_head_belongs_to_it():
+    model = Own(conv=nn.Conv2d(3, 4, 3), drop=nn.Dropout(), fc=nn.Linear(4, 3), scores=nn.LogSoftmax(1))
+    assert [group.leaves for group in layer_groups(model, settings())] == [("conv", "drop"), ("fc", "scores")]
+
+
 def test_auxiliary_classifiers_belong_to_the_head():
     for name, side in (("googlenet", ["aux1.", "aux2."]), ("inception_v3", ["AuxLogits."])):
         groups = layer_groups(on_meta(conf(name))[0], settings())

@@ -287,6 +287,15 @@ def test_the_pool_before_the_head_is_the_one_asked_for(name, place, pool):
     torch.testing.assert_close(model.get_submodule(place)(maps).flatten(1), expected)
 
 
+def test_the_pool_beside_the_first_of_heads_side_by_side_is_the_one_replaced():
+    def side(**pool):
+        return nn.Sequential(OrderedDict(**pool, fc=Head(nn.Flatten(), nn.Linear(4, CLASSES))))
+
+    model = Own(conv=nn.Conv2d(1, 4, 3), one=side(pool=nn.AdaptiveAvgPool2d(1)), two=side())
+    replace_head(model, HeadSettings(pool=Pool.max), CLASSES)
+    assert isinstance(model.one.pool, nn.AdaptiveMaxPool2d)
+
+
 def test_a_pool_of_channels_last_maps_stays_one():
     model, images = timm_net("swin_tiny_patch4_window7_224")
     replace_head(model, HeadSettings(pool=Pool.max), CLASSES)
@@ -295,9 +304,13 @@ def test_a_pool_of_channels_last_maps_stays_one():
     last_layer(model, images)
 
 
-@pytest.mark.parametrize("name", ["densenet121", "mobilenet_v2", "vgg11", "lenet5"])
-def test_a_network_without_a_global_pooling_layer_refuses_another_pool(name):
-    with pytest.raises(ConfigError, match=r"^model.head.pool: .* has no global pooling layer beside its head that max"):
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("densenet121", "DenseNet"), ("mobilenet_v2", "MobileNetV2"), ("vgg11", "VGG"), ("lenet5", "Sequential")],
+)
+def test_a_network_without_a_global_pooling_layer_refuses_another_pool(name, kind):
+    says = rf"^model.head.pool: {kind} has no global pooling layer beside its head that max"
+    with pytest.raises(ConfigError, match=says):
         on_meta(conf(name, head=HeadSettings(pool=Pool.max)))
 
 
@@ -307,6 +320,13 @@ def test_pools_of_squeeze_and_excitation_are_not_those_before_the_head():
         type(layer) for layer in model.modules() if isinstance(layer, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d))
     ]
     assert kinds == [nn.AdaptiveAvgPool2d] * 8 + [nn.AdaptiveMaxPool2d]
+
+
+def test_a_module_whose_name_begins_like_that_of_the_head_does_not_hold_it():
+    layers = {"pool": nn.AdaptiveAvgPool2d(1), "he": nn.Sequential(nn.AdaptiveAvgPool2d(1))}
+    model = Own(conv=nn.Conv2d(1, 4, 3), **layers, head=nn.Linear(4, CLASSES))
+    replace_head(model, HeadSettings(pool=Pool.max), CLASSES)
+    assert [type(model.pool), type(model.he[0])] == [nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d]
 
 
 def test_an_activation_must_be_one_that_our_networks_take():

@@ -182,7 +182,7 @@ class MemoryLoader(_Order):
         train: bool,
         sampling: Sampling = Sampling.natural,
         world: World = ALONE,
-        resident: bool = True,
+        resident: bool,
         decoder: Decoder | None = None,
     ) -> None:
         super().__init__(

@@ -147,7 +147,7 @@ def _row(parent: str, keys: list[str]) -> str:
     """Modules side by side: `features.4-6`, `inception4a-e`, `conv1 bn1`."""
     shared = _shared_start(keys)
     last = keys[-1][len(shared) :]
-    if len(keys) > 1 and last and (shared or all(key.isdigit() for key in keys)):
+    if last and (shared or all(key.isdigit() for key in keys)):
         keys = [f"{keys[0]}-{last}"]
     elif len(keys) > 3:
         keys = [f"{keys[0]}-{keys[-1]}"]
