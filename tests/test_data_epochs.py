@@ -119,6 +119,21 @@ def test_indices_are_those_of_the_images_in_the_batch(root):
                 assert number + 1 == len(loader)
 
 
+def test_images_picked_from_a_stream_of_random_crops_are_those_of_epoch_0(root):
+    train = build(root, CROP).train
+    images, _ = next(train.batches(0))
+    assert torch.equal(train.pick(train.indices(0, 0)), images)
+
+
+@pytest.mark.parametrize(("resident", "home"), [(True, "meta"), (False, "cpu")])
+def test_images_in_memory_lie_on_the_device_or_are_sent_there_batch_by_batch(resident, home):
+    images, labels = torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64)
+    settings = {"batch_size": 2, "device": torch.device("meta"), "seed": 0, "train": False, "resident": resident}
+    loader = MemoryLoader(images, labels, **settings)
+    assert {part.device.type for part in loader._store.content()} == {home}
+    assert {part.device.type for part in next(loader.batches())} == {"meta"}
+
+
 def test_indices_and_batches_from_a_resumed_micro_batch_on_are_the_same(root):
     for data in each_kind(root, CROP):
         loader = data.train.at(5, 12)

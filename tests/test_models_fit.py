@@ -287,6 +287,7 @@ def test_instance_norm_is_given_more_than_one_pixel():
         ("inception_v3", 75, "imagenet", "model.stem=auto"),
         ("inception_v3", 21, "small", "model.stem=auto"),
         ("vit_b_32", 32, "auto", "choose another model"),
+        ("vit_b_32", 256, "auto", "choose another model"),  # above the size that it was made for
     ],
 )
 def test_image_size_that_does_not_suit_names_the_smallest_that_does(name, smallest, stem, advice):

@@ -120,6 +120,15 @@ def test_plateau_drops_after_patience_and_never_below_its_end():
     assert seen == pytest.approx([1, 1, 1, 0.1, 0.1, 0.05, 0.05])
 
 
+def test_plateau_waits_as_long_from_the_first_epoch_on():
+    """A loss that is not finite is no gain, and the first finite one is."""
+    plateau, seen = optim.Plateau(), []
+    for loss in [math.nan, math.inf, 1.0, 2.0]:
+        plateau.update(PlateauSettings(factor=0.1, patience=1), loss)
+        seen.append((plateau.factor, plateau.best))
+    assert seen == [(1, math.inf), (0.1, math.inf), (0.1, 1), (0.1, 1)]
+
+
 def test_norms_and_biases_are_not_decayed():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
     decay, plain = optim.parameter_groups(model, SgdSettings(**SGD, weight_decay=0.1))

@@ -70,7 +70,10 @@ class Loader(Protocol):
         """
 
     def pick(self, indices: Tensor) -> Tensor:
-        """Some images of the split, by int64 indices in the order of `labels`, uint8 (N, C, S, S) on the device."""
+        """Some images of the split, by int64 indices in the order of `labels`, uint8 (N, C, S, S) on the device.
+
+        Of random crops (`crops`) those of epoch 0.
+        """
 
 
 class _Order:

@@ -110,13 +110,14 @@ def _assembled(
     parameters: list[list[str]] = [[] for _ in names]
     leaves: list[list[str]] = [[] for _ in names]
     own, last, before = owners(model), len(names) - 1, 0
+    side = auxiliary_paths(model)
     for path, module in model.named_modules():
         home = before
         if is_below(path, head):
             home = last
         elif path in own:
             home = homes[own[path][0]]
-        if not is_below(path, head[1:]):  # what follows an auxiliary classifier is not its own
+        if not is_below(path, side):  # what follows an auxiliary classifier is not its own
             before = home
         for name in own.get(path, []):
             parameters[homes.get(name, last)].append(name)
