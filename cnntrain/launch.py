@@ -5,12 +5,13 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnntrain import sweep
+from cnntrain import signals, sweep
 from cnntrain.distributed import World, tells
-from cnntrain.errors import ConfigError
+from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.guard import INTERRUPTED, TERMINATED, guard, reason
 from cnntrain.paths import conf_dir
 
@@ -37,15 +38,20 @@ def call_hydra(
 
     from cnntrain import config
 
-    typed, codes = sys.argv, []
+    typed, codes, home = sys.argv, [], os.getpid()
     notes = sweep.open_notes(sweep_folder) if sweep_folder else None
 
     def job(tree: "DictConfig") -> float | None:  # of a sweep, in whatever process the launcher chooses
         sys.argv = typed  # Hydra has read its own line; commands note what the user typed
-        code, score = _job(tree, work, notes, keeps)
+        apart = os.getpid() != home
+        with signals.caught(lambda signum, _: signals.end_now(signum)) if apart else contextlib.nullcontext():
+            code, score = _job(tree, work, notes, keeps)
         codes.append(code)
-        if code in (INTERRUPTED, TERMINATED):
-            sys.exit(code)  # the user wants all of a sweep to end
+        if code in (INTERRUPTED, TERMINATED):  # the user wants all of a sweep to end
+            if notes and apart:
+                sweep.end(notes)  # a launcher kills the other jobs, which are saving, where one leaves with an error
+            else:
+                sys.exit(code)
         return score
 
     config.register()
@@ -53,7 +59,7 @@ def call_hydra(
     error: Exception | None = None
     sys.argv = ["cnntrain", *flags, *overrides]
     try:
-        with _errors_of_hydra():
+        with _passing_on(notes), _errors_of_hydra():
             entry()
     except SystemExit as end:
         codes.append(end.code if isinstance(end.code, int) else 1)
@@ -63,9 +69,25 @@ def call_hydra(
         sys.argv = typed
         jobs = sweep.read_notes(notes) if notes else []
     sweep.tell(jobs)
-    if error and not any(job.failed for job in jobs):  # else a launcher or sweeper has stumbled over these
-        raise error
+    if error and not any(job.code for job in jobs):  # else a launcher or sweeper has stumbled over these
+        raise ResourceError(f"a job of the sweep: {sweep.LOST}") if isinstance(error, BrokenExecutor) else error
     return next((code for code in [*(job.code for job in jobs), *codes] if code), 0)
+
+
+@contextlib.contextmanager
+def _passing_on(notes: Path | None) -> Iterator[None]:
+    """Inside this block a signal to the process of a sweep is one to its jobs, wherever on this machine they run."""
+    if notes is None:
+        yield
+        return
+
+    def tell_jobs(line: str) -> bool:
+        if not sweep.end(notes, stop.signum):
+            signals.end_now(signals.asked_for(stop))
+        return True  # they say that they are stopping
+
+    with signals.handle_signals(tell_jobs) as stop:
+        yield
 
 
 @contextlib.contextmanager
@@ -103,6 +125,9 @@ def _job(tree: "DictConfig", work: Work, notes: Path | None, keeps: bool) -> tup
     results: list[Any] = []
     reasons: list[str] = []
     overrides = list(hydra_config.overrides.task)
+    if notes and sweep.is_ended(notes):
+        _remove_empty(folder)
+        return 0, None
     if notes:
         print(f"job {hydra_config.job.num}: {' '.join(overrides)}", flush=True)
         sweep.note(notes, sweep.Job(hydra_config.job.num, overrides))
@@ -118,7 +143,12 @@ def _job(tree: "DictConfig", work: Work, notes: Path | None, keeps: bool) -> tup
     code = guarded(attempt, lambda: folder if keeps and World.here().is_first else None)
     if notes:
         sweep.note(notes, sweep.Job(hydra_config.job.num, overrides, code, "".join(reasons)))
-    with contextlib.suppress(OSError):
-        folder.rmdir()  # only an empty one, of a job that failed before its first file
+    _remove_empty(folder)
     validation = results[0].get("val") if results and isinstance(results[0], dict) else None
     return code, validation["top1"] if validation else None
+
+
+def _remove_empty(folder: Path) -> None:
+    """That of a job that failed, or was not to begin, before its first file."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from cnntrain.errors import Interrupted
 
@@ -101,6 +101,18 @@ def _leave_terminal() -> None:
             if stat.S_ISCHR(os.fstat(handle).st_mode) and not os.isatty(handle):
                 os.dup2(null, handle)
     os.close(null)
+
+
+def end_now(signum: int) -> NoReturn:
+    """Leave work that holds nothing yet which could be saved.
+
+    Raises:
+        KeyboardInterrupt: for SIGINT.
+        Interrupted: for all others.
+    """
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
+    raise Interrupted(int(signal.SIGTERM), "ended at once; there was nothing to save yet")
 
 
 def asked_for(stop: StopFlag) -> int:

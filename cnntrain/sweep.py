@@ -6,10 +6,11 @@ notes at the end. Hydra's own way to answer, a job's return value, is the score 
 
 import json
 import os
+import platform
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cnntrain.errors import CnntrainError, ResourceError, UnsafeError
@@ -18,6 +19,7 @@ from cnntrain.guard import INTERRUPTED, TERMINATED, say
 from cnntrain.paths import shown
 
 NOTES = ".jobs"  # in the folder of the sweep, while it runs
+ENDED = "ended"  # among the notes: no further job is to begin
 HYDRAS = "multirun.yaml"  # what Hydra itself leaves there
 LOST = "its process ended without a word: it was killed, or memory was short"
 
@@ -30,6 +32,8 @@ class Job:
     overrides: Sequence[str]
     code: int = ResourceError.exit_code
     reason: str = LOST
+    machine: str = field(default_factory=platform.node)
+    process: int = field(default_factory=os.getpid)
 
     @property
     def failed(self) -> bool:
@@ -58,17 +62,41 @@ def note(notes: Path, job: Job) -> None:
         write_atomic(notes / f"{job.number}.json", json.dumps(asdict(job)))
 
 
-def read_notes(notes: Path) -> list[Job]:
-    """All jobs that have begun, by number; the notes are gone then."""
+def end(notes: Path, signum: int | None = None) -> bool:
+    """Let no further job begin; answers whether any runs in another process of this machine, which gets the signal."""
+    told = False
+    with suppress(OSError):
+        notes.mkdir(parents=True, exist_ok=True)
+        (notes / ENDED).touch()
+    for job in _jobs(notes):
+        if signum and job.reason == LOST and job.machine == platform.node() and job.process != os.getpid():
+            with suppress(OSError):  # it has just ended
+                os.kill(job.process, signum)
+                told = True
+    return told
+
+
+def is_ended(notes: Path) -> bool:
+    """Whether a signal has asked for the end of the sweep."""
+    return (notes / ENDED).exists()
+
+
+def _jobs(notes: Path) -> list[Job]:
     jobs = []
     for file in notes.glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
             jobs.append(Job(**json.loads(file.read_text(encoding="utf-8"))))
+    return sorted(jobs, key=lambda job: job.number)
+
+
+def read_notes(notes: Path) -> list[Job]:
+    """All jobs that have begun, by number; the notes are gone then."""
+    jobs = _jobs(notes)
     shutil.rmtree(notes, ignore_errors=True)
     with suppress(OSError):
         if [path.name for path in notes.parent.iterdir()] == [HYDRAS]:  # no job has come as far as its first file
             (notes.parent / HYDRAS).unlink()
-    return sorted(jobs, key=lambda job: job.number)
+    return jobs
 
 
 def tell(jobs: Sequence[Job]) -> None:

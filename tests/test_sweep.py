@@ -3,8 +3,10 @@
 import os
 import signal
 import sys
+import time
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
-from cnntrain import cli, config, sweep
+from cnntrain import cli, config, signals, sweep
 from cnntrain.errors import DataError, NonFiniteError, UnsafeError
 
 
@@ -27,9 +29,13 @@ class Forking(Launcher):
         self.context, self.task, self.config = hydra_context, task_function, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        children = [
-            self._start(list(words), number) for number, words in enumerate(job_overrides, start=initial_job_idx)
-        ]
+        children = []
+        for number, words in enumerate(job_overrides, start=initial_job_idx):
+            if "seed=7" in words:  # as if all workers were busy
+                _until(lambda: (Path("many") / sweep.NOTES / sweep.ENDED).exists())
+            children.append(self._start(list(words), number))
+            if "seed=5" in words:
+                _until(lambda: any(Path("many").glob("*/begun")))
         if any(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children):
             raise RuntimeError("a worker process has ended")
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=None) for _ in children]
@@ -55,6 +61,14 @@ class Forking(Launcher):
             os._exit(0)
 
 
+def _until(true: Callable[[], bool]) -> None:
+    for _ in range(200):
+        if true():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
+
+
 @pytest.fixture
 def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The launcher above, and a command whose result depends on the seed."""
@@ -76,6 +90,15 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             raise DataError("a.png: damaged")
         if settings.seed == 3:
             os.kill(os.getpid(), signal.SIGKILL)
+        if settings.seed >= 5:
+            with signals.handle_signals() as stop:
+                (rest[0] / "begun").touch()
+                if settings.seed == 6:
+                    os.kill(os.getppid(), settings.trainer.epochs)
+                for _ in range(200):
+                    if stop.requested:
+                        raise signals.interrupted(stop.signum)
+                    time.sleep(0.05)
 
     monkeypatch.setattr(cli, "_load", lambda command: work)
     monkeypatch.chdir(tmp_path)
@@ -109,6 +132,48 @@ def test_a_failed_job_in_another_process_is_told_and_has_its_exit_code(
     assert [line for line in err.splitlines() if "error" not in line] == [f"cnntrain: {line}" for line in told]
     assert "Traceback" not in err
     assert not (tmp_path / "many" / sweep.NOTES).exists()
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)], ids=str
+)
+@pytest.mark.usefixtures("launched")
+def test_a_signal_to_a_sweep_reaches_the_jobs_which_save_and_no_further_one_begins(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, signum: int, code: int
+) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert cli.main([*LINE, "seed=5,6,7", f"trainer.epochs={int(signum)}", "out=many"]) == code
+    err = capfd.readouterr().err
+    assert err.count("stopped and saved") == 2
+    assert sorted(path.name for path in (tmp_path / "many").iterdir() if path.is_dir()) == [
+        "0_digits_lenet5",
+        "1_digits_lenet5",
+    ]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=str)
+@pytest.mark.usefixtures("launched")
+def test_a_signal_before_the_first_job_ends_a_sweep_at_once(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path, signum: int, code: int
+) -> None:
+    monkeypatch.setattr(Forking, "launch", lambda *rest, **more: signal.raise_signal(signum))
+    assert cli.main([*LINE, "seed=0,4", "out=many"]) == code
+    assert len(capfd.readouterr().err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("launched")
+def test_a_worker_that_is_killed_before_its_job_begins_is_told_as_such(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def launch(*rest: Any, **more: Any) -> None:
+        raise BrokenProcessPool("a worker was terminated")
+
+    monkeypatch.setattr(Forking, "launch", launch)
+    assert cli.main([*LINE, "seed=0,4", "out=many"]) == 7
+    assert capfd.readouterr().err == f"cnntrain: error: a job of the sweep: {sweep.LOST}\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("launched")
