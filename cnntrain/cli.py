@@ -6,6 +6,7 @@ import importlib
 import io
 import os
 import re
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -17,7 +18,7 @@ from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.guard import guard
 from cnntrain.launch import Work, call_hydra
 from cnntrain.manual import COMMANDS, HELP
-from cnntrain.paths import conf_dir, expanded, need_image_folder
+from cnntrain.paths import conf_dir, expanded, meant_folder, need_image_folder, own_options
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,8 +74,21 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
     from cnntrain.faults import nearest
 
     close = nearest(words[0], COMMANDS, cutoff=0.7)
-    advice = f"did you mean '{close}'?" if close else f"commands: {', '.join(COMMANDS)}"
+    advice = f"did you mean '{close}'?" if close else _meant(words[0]) or f"commands: {', '.join(COMMANDS)}"
     raise ConfigError(f"unknown command '{words[0]}'; {advice}")
+
+
+def _meant(word: str) -> str:
+    """What a first word that is no command was probably to say; empty where nobody knows."""
+    from cnntrain import runfolder
+    from cnntrain.composer import GROUPS
+
+    if word in ("help", "usage"):
+        return "did you mean cnntrain --help?"
+    if (expanded(word) / runfolder.CONFIG).is_file():
+        return f"did you mean {' or '.join(shlex.join(['cnntrain', command, word]) for command in SAVED_RUN)}?"
+    group = next((group for group in GROUPS if word in own_options(group)), None)
+    return f"did you mean {group}={word}?" if group else meant_folder(word)
 
 
 def _help() -> str:
@@ -229,6 +243,7 @@ def _hydra_command(words: list[str], work: Work) -> int:
         need_image_folder(expanded(tree.data.root))
     with contextlib.ExitStack() as stack:
         if work is _check or not World.here().is_first:  # neither leaves anything behind
+            config.output_folder(tree, "sweep" if many else "run")  # may be at fault
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
         else:
             folder = _make_folder(tree, overrides, many, wishes.out)
@@ -250,7 +265,7 @@ def _make_folder(tree: "DictConfig", overrides: list[str], many: bool, out: Path
     folder = out or config.output_folder(tree, kind)
     if not out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         return runfolder.reserve(folder)
-    return runfolder.claim(folder)  # the jobs of a sweep look after their own folders as well
+    return runfolder.claim(folder, sweep=many)  # the jobs of a sweep look after their own folders as well
 
 
 # --- completion ------------------------------------------------------------------------------------------------------

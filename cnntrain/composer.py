@@ -18,12 +18,15 @@ from omegaconf.errors import OmegaConfBaseException
 from cnntrain import faults, overrides
 from cnntrain.faults import VARIANTS, ConfigErrors
 from cnntrain.inherit import inherit_recipes
+from cnntrain.paths import own_options
 from cnntrain.settings import Settings
+from cnntrain.settings.model import Library
 
 OURS = "train"  # our own file with a defaults list
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
 LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
 NEEDED = ("model", "data", "optimizer", "finetune", "trainer")  # groups that cannot be left out
+CHOSEN = {"data.name": "data", "model.name": "model", "finetune.mode": "finetune"}  # by an option, which brings more
 OPEN = ("hydra.", *(f"{mapping}." for mapping in overrides.OPEN_MAPPINGS))  # keys that no settings class lists
 
 
@@ -142,6 +145,10 @@ class Composer:
         text = str(error)
         where = re.search(r"In '([^']+)'", text)
         file = self._file(where[1]) if where else None
+        if isinstance(error, RecursionError):
+            return [f"{choice}: its defaults list leads back to itself; let it begin with an option of cnntrain's"]
+        if lost := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
+            return [f"{file or choice}: {faults.unknown_option(lost[1], lost[2], self.options(lost[1]))}"]
         if lost := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
             if lost[2].startswith("for_"):
                 data = lost[2].removeprefix("for_")
@@ -197,6 +204,8 @@ def stray_sweep(override: Override) -> str:
 
 def _choice_fault(override: Override, options: list[str]) -> str | None:
     group, value, text = override.key_or_group, override.value(), overrides.given(override)
+    if override.package:
+        return f"{group}@{override.package}: no part of a config goes elsewhere (given {text}); write {group}={text}"
     if override.is_delete():
         return f"{group}: cannot be left out; choose with {group}=OPTION" if group in NEEDED else None
     if (override.is_add() or override.is_force_add()) and group in GROUPS and not override.package:
@@ -249,6 +258,8 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
     key, text = override.key_or_group, overrides.given(override)
     if override.is_delete():
         return [f"{key}: keys cannot be taken away; set a value, such as null where it is allowed"]
+    if not saved and (group := _chosen_by(tree, key, text)):
+        return [f"{key}: more than the name belongs to it (given {text}); choose with {group}={text}"]
     if override.is_add() and not key.startswith(OPEN) and key in faults.keys_of(variants_of(tree)):
         return [f"{key}: is there already; leave out the +"]
     if (
@@ -263,6 +274,16 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
     if added and OmegaConf.select(tree, key) is not None:
         return [f"{key}: is there already; leave out the +"]
     return set_value(tree, key, override.value(), text, saved=saved, added=added)
+
+
+def _chosen_by(tree: DictConfig, key: str, value: str) -> str | None:
+    """The group whose option of this name brings other values as well; None where it is right to set the name alone."""
+    group = CHOSEN.get(key)
+    if group is None or value not in own_options(group) or OmegaConf.is_missing(tree[group], key.partition(".")[2]):
+        return None
+    of_library = group == "model" and tree.model.library is not Library.auto
+    now = OmegaConf.select(tree, key)
+    return None if of_library or value == getattr(now, "name", now) else group
 
 
 def _is_off(key: str, piece: str, text: str, saved: bool) -> str:

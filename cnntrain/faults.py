@@ -28,6 +28,14 @@ MISSING = {
 }
 # What other tools call it.
 FOLDER_WORDS = ("out", "run", "name", "dir", "output", "outdir", "output_dir", "run_dir", "save_dir", "log_dir")
+# Words of commands that are no keys.
+COMMAND_WORDS = {
+    "tta": "eval RUN_DIR or predict RUN_DIR",
+    "images": "predict RUN_DIR, explain RUN_DIR or preview",
+    "top": "predict RUN_DIR",
+    "formulas": "summary",
+    **dict.fromkeys(("what", "layers", "filters"), "explain RUN_DIR"),
+}
 GIVEN = re.compile(r"\(given (.{100}).{100,}\)")  # a value that would fill the screen
 LONG_WORD = re.compile(r"(\S{200})\S{100,}")  # the same, wherever it stands
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
@@ -149,6 +157,8 @@ def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, 
     if key in FOLDER_WORDS:
         network = ", the network with model=NAME" if key == "name" else ""
         return f"{key}: no such key (given {given}); the folder of a new run is chosen with out=DIR{network}"
+    if key in COMMAND_WORDS:
+        return f"{key}: goes with a command (given {given}); write cnntrain {COMMAND_WORDS[key]} {key}={given}"
     section, _, name = key.partition(".")
     owners = [
         option for option, kind in VARIANTS.get(section, {}).items() if name in {item.name for item in fields(kind)}
@@ -163,9 +173,12 @@ def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, 
 
 
 def _right_key(key: str, known: list[str]) -> str | None:
-    """In this order: a slip in one part of the key, the right name in the wrong section, anything similar."""
+    """In this order: the beginning of one, a slip in one part, the right name in the wrong section, a similar one."""
     parent, _, name = key.rpartition(".")
     siblings = [other for other in known if other.rpartition(".")[0] == parent]
+    longer = [other for other in siblings if other.startswith(key)]
+    if len(longer) == 1 and len(name) > 1:
+        return longer[0]
     slip = nearest(key, siblings) if parent else None
     if slip and nearest(name, [slip.rpartition(".")[2]]):
         return slip

@@ -16,15 +16,15 @@ _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-    errno.EROFS: "choose a folder that can be written with {word}",
-    errno.EACCES: "choose a folder that you may write with {word}",
-    errno.EPERM: "choose a folder that you may write with {word}",
-    errno.EEXIST: "a file is in the way: move it, or choose another folder with {word}",
-    errno.ENOTDIR: "a file is in the way: move it, or choose another folder with {word}",
+    errno.EROFS: "begin elsewhere with {word}",
+    errno.EACCES: "make it one that you may write, or begin elsewhere with {word}",
+    errno.EPERM: "make it one that you may write, or begin elsewhere with {word}",
+    errno.EEXIST: "a file is in the way: move it, or begin elsewhere with {word}",
+    errno.ENOTDIR: "a file is in the way: move it, or begin elsewhere with {word}",
     errno.ENAMETOOLONG: "choose a shorter name with {word}",
     errno.ELOOP: "it is a link, and nothing is written through one: put what it leads to in its place, or remove it",
-    errno.EISDIR: "a folder is in the way: move it, or choose another folder with {word}",
-    errno.ENXIO: "it is no plain file: move it, or choose another folder with {word}",
+    errno.EISDIR: "a folder is in the way: move it, or begin elsewhere with {word}",
+    errno.ENXIO: "it is no plain file: move it, or begin elsewhere with {word}",
 }
 SMALL = 64 << 20  # bytes that no text of ours comes near, in a run of years
 
@@ -36,7 +36,7 @@ def file_system_error(
     reason = os.strerror(error.errno) if error.errno else str(error)
     if needed is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         reason += f"; it needs {needed / 1e6:.1f} MB, {_free_bytes(path) / 1e6:.1f} MB are free"
-    advice = _ADVICE.get(error.errno or 0, "check the disk, or choose another folder with {word}")
+    advice = _ADVICE.get(error.errno or 0, "check the disk, or begin elsewhere with {word}")
     return FileSystemError(f"{path}: {what} ({reason}); {advice.format(word=word)}")
 
 

@@ -84,12 +84,7 @@ def reason(error: BaseException) -> str:
 
 def _as_fault(error: Exception) -> CnntrainError | None:
     """Faults of the machine and of torch on it, whoever raised them; None for anything else."""
-    # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
-    if (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "OutOfMemoryError"
-        or "can't allocate memory" in str(error)
-    ):
+    if is_out_of_memory(error):
         return ResourceError(MEMORY)
     if "CUDA error: out of memory" in str(error):  # of the driver; torch's own allocator raises OutOfMemoryError
         return ResourceError(FULL_CARD)
@@ -105,6 +100,13 @@ def _as_fault(error: Exception) -> CnntrainError | None:
         what = error.strerror or str(error) or type(error).__name__
         return FileSystemError(f"{shown(place)}: {what}" if place else what)
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python found no memory, on whatever device."""
+    # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
+    names = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return names or "can't allocate memory" in str(error)
 
 
 def brief(error: BaseException) -> str:

@@ -24,6 +24,11 @@ def conf_dir() -> Path:
     raise FileNotFoundError(f"{package / 'conf'}: the configuration files are missing; install cnntrain again")
 
 
+def own_options(group: str) -> list[str]:
+    """The options of a config group that come with cnntrain, sorted."""
+    return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml") if not file.stem.startswith("for_"))
+
+
 def shown(text: Path | str | bytes) -> str:
     """A path, or any other text that is not ours, for people: one line that moves no cursor, whatever it holds.
 

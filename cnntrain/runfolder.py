@@ -32,6 +32,7 @@ from cnntrain.files import RUN_DIR, file_system_error, open_own, read_own, write
 
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
+SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
 OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv")  # what a run writes or removes by name
 
 _DEPENDENCIES = """
@@ -64,14 +65,19 @@ def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
     raise AssertionError("unreachable")
 
 
-def claim(folder: Path) -> Path:
+def claim(folder: Path, *, sweep: bool = False) -> Path:
     """Make exactly this folder, which `out` or `hydra.run.dir` names; an existing one is taken if it holds no run.
 
+    Args:
+        sweep: it is to hold the folders of jobs, also beside those of an earlier sweep.
+
     Raises:
-        RunFolderError: it holds a run, or files of the user's that a run would write over.
+        RunFolderError: it holds a run, the jobs of a sweep, or files of the user's that a run would write over.
         FileSystemError: it cannot be made.
     """
     refuse_used(folder)
+    if not sweep and (folder / SWEEP).exists():
+        raise RunFolderError(f"{folder}: holds the jobs of a sweep; choose another with out=DIR")
     refuse_files(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +140,7 @@ def _take(handle: int, path: Path, warn: Callable[[str], None]) -> None:
     except BlockingIOError as error:
         owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
         raise RunFolderError(
-            f"{path.parent}: in use by {owner}; wait for it, stop it, or choose another with out=DIR"
+            f"{path.parent}: in use by {owner}; wait for it, stop it, or begin elsewhere with out=DIR"
         ) from error
     except OSError as error:
         if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):

@@ -17,10 +17,10 @@ from cnntrain.errors import CnntrainError, ResourceError, UnsafeError
 from cnntrain.files import write_atomic
 from cnntrain.guard import INTERRUPTED, TERMINATED, say
 from cnntrain.paths import shown
+from cnntrain.runfolder import SWEEP
 
 NOTES = ".jobs"  # in the folder of the sweep, while it runs
 ENDED = "ended"  # among the notes: no further job is to begin
-HYDRAS = "multirun.yaml"  # what Hydra itself leaves there
 LOST = "its process ended without a word: it was killed, or memory was short"
 
 
@@ -46,8 +46,8 @@ def open_notes(folder: Path) -> Path:
     Raises:
         UnsafeError: a link lies where Hydra would write.
     """
-    if (folder / HYDRAS).is_symlink():
-        raise UnsafeError(f"{shown(folder / HYDRAS)}: is a link, and what it leads to would be written over; remove it")
+    if (folder / SWEEP).is_symlink():
+        raise UnsafeError(f"{shown(folder / SWEEP)}: is a link, and what it leads to would be written over; remove it")
     notes = (folder / NOTES).absolute()  # a job may run in a folder of its own
     shutil.rmtree(notes, ignore_errors=True)
     if os.path.lexists(notes):  # a link or a file, which is no folder of notes
@@ -94,8 +94,8 @@ def read_notes(notes: Path) -> list[Job]:
     jobs = _jobs(notes)
     shutil.rmtree(notes, ignore_errors=True)
     with suppress(OSError):
-        if [path.name for path in notes.parent.iterdir()] == [HYDRAS]:  # no job has come as far as its first file
-            (notes.parent / HYDRAS).unlink()
+        if [path.name for path in notes.parent.iterdir()] == [SWEEP]:  # no job has come as far as its first file
+            (notes.parent / SWEEP).unlink()
     return jobs
 
 

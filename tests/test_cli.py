@@ -163,6 +163,19 @@ def test_out_is_the_folder_of_all_jobs_of_a_sweep(calls: Calls) -> None:
         ("find-lr", "unknown command 'find-lr'; commands: train, "),
         ("fit", "unknown command 'fit'; commands: train, "),
         ("evaluate", "unknown command 'evaluate'; did you mean 'eval'?"),
+        ("help", "unknown command 'help'; did you mean cnntrain --help?"),
+        ("resnet18", "unknown command 'resnet18'; did you mean model=resnet18?"),
+        ("cifar10", "unknown command 'cifar10'; did you mean data=cifar10?"),
+        (
+            "tta=hflip",
+            "tta: goes with a command (given hflip); write cnntrain eval RUN_DIR or predict RUN_DIR tta=hflip",
+        ),
+        (
+            "images=photos",
+            "images: goes with a command (given photos); write cnntrain predict RUN_DIR, explain RUN_DIR ",
+        ),
+        ("model@x=resnet18", "model@x: no part of a config goes elsewhere (given resnet18); write model=resnet18"),
+        ("check hydra.run.dir=${oc.env:NOPE}", "hydra.run.dir: "),
         ("--config-file=my.yaml", "--config-file: no such flag; put options of your own in a folder: --config-dir DIR"),
         ("--config", "--config: no such flag; put options of your own in a folder: --config-dir DIR"),
         ("--epochs=5", "--epochs: no such flag; write trainer.epochs=VALUE"),
@@ -178,6 +191,28 @@ def test_words_of_other_tools_are_answered_by_ours(
     assert len(lines) == 1
     assert lines[0].startswith(f"cnntrain: error: {fault}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_place_of_a_command_is_answered_by_what_it_holds(
+    calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    assert cli.main(["photos"]) == 2
+    assert "did you mean data=imagefolder data.root=photos?" in capsys.readouterr().err
+    (tmp_path / "photos" / "config.yaml").touch()
+    assert cli.main(["photos"]) == 2
+    assert "did you mean cnntrain resume photos or cnntrain eval photos or" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_into_the_folder_of_a_sweep(
+    calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "many" / "0_digits_lenet5").mkdir(parents=True)
+    (tmp_path / "many" / "multirun.yaml").touch()
+    assert cli.main(["out=many"]) == 9
+    assert "many: holds the jobs of a sweep; choose another with out=DIR" in capsys.readouterr().err
+    assert cli.main(["-m", "seed=2,3", "out=many"]) == 0
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,17 @@ def write(folder: Path, path: str, text: str) -> None:
         ("data.fold=1", "data.fold: must be 0 without data.folds, which says how many there are (given 1)"),
         ("trainer.max_time=soon", "trainer.max_time: must be a time such as 90s"),
         ("trainer.device=cdua", "trainer.device: must be auto, cpu, cuda"),
-        ("finetune.mode=A", "finetune.mode: must be none where no weights are loaded"),
+        (
+            "finetune.mode=lpft",
+            "finetune.mode: more than the name belongs to it (given lpft); choose with finetune=lpft",
+        ),
+        ("model.name=resnet50", "model.name: more than the name belongs to it (given resnet50); choose with model="),
+        ("data.name=cifar10", "data.name: more than the name belongs to it (given cifar10); choose with data=cifar10"),
+        ("augment=mixup augment.mix.off=3", "augment.mix.off: no such key (given 3); did you mean augment.mix.off_"),
+        (
+            "model=cnn model.args.blocks=[{filters:4,repeat:100000000000}]",
+            "model.args.blocks[0].repeat: must be a whole number from 1 to 1000 (given 100000000000)",
+        ),
         ("data.root=", "data.root: must not be empty"),
         # wrong within, or by what an interpolation gives
         (
@@ -160,7 +170,7 @@ def write(folder: Path, path: str, text: str) -> None:
             "trainer.epochs: takes one value (given 1,2); add -m for one run each, or type cnntrain compare",
         ),
         ("augment=hflip,vflip", "augment: several options stand in brackets; write 'augment=[hflip,vflip]', or add -m"),
-        ("model@other=cnn", "model@other=cnn: Could not override 'model@other'."),
+        ("model@other=cnn", "model@other: no part of a config goes elsewhere (given cnn); write model=cnn"),
         ("trainer={epochz:3}", "trainer.epochz: no such key (given 3); did you mean trainer.epochs?"),
         # rules between sections
         (
@@ -442,6 +452,25 @@ def test_names_beyond_ascii_are_told_how_to_be_written() -> None:
     assert faults("data.classes=['猫','Käfer']") == []
     (fault,) = faults("loss.class_weights={猫: 2, Käfer: 1}")
     assert fault.startswith("loss.class_weights: names in braces take ASCII letters alone (given {猫: 2, Käfer: 1});")
+
+
+@pytest.mark.parametrize(
+    "words", [["model=torchvision", "model.name=resnet50"], ["model=timm", "model.name=resnet18"], ["model.name=a:b"]]
+)
+def test_a_name_may_be_set_where_nothing_else_belongs_to_it(words: list[str]) -> None:
+    assert faults(*words) == []
+
+
+def test_the_base_of_a_data_file_is_told_where_it_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name, base in {"slip": "imagefoldr", "one": "two", "two": "one"}.items():
+        (tmp_path / "data" / f"{name}.yaml").write_text(f"defaults: [{base}]\nroot: photos\n")
+    (fault,) = faults("data=slip", config_dir=tmp_path)
+    assert fault.startswith(
+        f"{tmp_path / 'data' / 'slip.yaml'}: data: no option imagefoldr; did you mean data=imagefolder?"
+    )
+    ring = "data=one: its defaults list leads back to itself; let it begin with an option of cnntrain's"
+    assert faults("data=one", config_dir=tmp_path) == [ring]
 
 
 def test_a_missing_config_dir_is_told(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_chosen_classes_are_learnt_in_their_order_and_kept_in_the_checkpoint(pho
 def test_the_classes_of_a_run_cannot_be_chosen_again(photos, capsys, command):
     assert run(*photo_words(photos), "data.classes=[2,10]") == 0
     assert run(command, "run", "data.classes=[10,2]") == 2
-    assert "data.classes: " in capsys.readouterr().err
+    assert "data.classes: ['2', '10'] -> ['10', '2']: the outputs of the network" in capsys.readouterr().err
 
 
 def test_the_labels_of_a_set_in_memory_count_in_the_chosen_order():

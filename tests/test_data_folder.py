@@ -142,6 +142,20 @@ def test_an_empty_class_is_named(tmp_path):
         build(tmp_path)
 
 
+def test_photos_that_cannot_be_read_are_to_be_converted(tmp_path):
+    paint(tmp_path)
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "1.HEIC").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(DataError, match=r"holds no images \(1 x \.heic file, to be converted to JPEG first\)"):
+        build(tmp_path)
+
+
+def test_split_folders_without_class_folders_may_be_classes(tmp_path):
+    paint(tmp_path, ("train", "test"))
+    with pytest.raises(DataError, match=r"if test/ is a class itself, name all classes: data\.classes=\[\.\.\.\]"):
+        build(tmp_path)
+
+
 def test_fewer_than_two_classes_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"'a' is the only class folder; it takes two"):
         build(paint(tmp_path / "one", ("a",)))

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.errors import ConfigError
+from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.models import build_model
 from cnntrain.models.drop import DropPath
 from cnntrain.models.own import build_own
@@ -256,6 +256,11 @@ def test_only_the_first_preact_unit_of_a_stage_activates_its_shortcut():
         unit = PreactUnit(4, 4, 1, first=first, dropout=0.0, drop_path=0.0, act="relu").eval()
         nn.init.zeros_(unit.conv2.weight)
         assert torch.equal(unit(x), torch.zeros_like(x) if first else x)
+
+
+def test_a_network_beyond_the_memory_is_told_as_such():
+    with pytest.raises(ResourceError, match=r"^model: the network needs more memory than there is; make it smaller$"):
+        build_model(ModelSettings(name="cnn", args={"blocks": [10**14]}), classes=10, channels=3, image_size=32)
 
 
 @pytest.mark.parametrize(

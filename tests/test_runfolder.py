@@ -90,14 +90,16 @@ def test_a_read_only_place_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(FileSystemError, match=r"now: .*Read-only file system\); choose a folder that can be written"):
+    with pytest.raises(FileSystemError, match=r"now: .*Read-only file system\); begin elsewhere with"):
         runfolder.reserve(tmp_path / "now")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_of_another_user_is_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(FileSystemError, match=r"Permission denied\); choose a folder that you may write"):
+    with pytest.raises(
+        FileSystemError, match=r"Permission denied\); make it one that you may write, or begin elsewhere with"
+    ):
         runfolder.reserve(tmp_path / "now")
 
 

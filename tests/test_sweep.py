@@ -20,6 +20,7 @@ from omegaconf import open_dict
 
 from cnntrain import cli, config, signals, sweep
 from cnntrain.errors import DataError, NonFiniteError, UnsafeError
+from cnntrain.runfolder import SWEEP
 
 
 class Forking(Launcher):
@@ -209,6 +210,6 @@ def test_no_link_in_the_folder_of_a_sweep_is_written_through(tmp_path: Path) -> 
     sweep.note(notes, sweep.Job(0, ["seed=0"], 0, ""))
     assert [job.number for job in sweep.read_notes(notes)] == [0]
     assert [path.name for path in theirs.iterdir()] == ["7.json"]
-    (folder / sweep.HYDRAS).symlink_to(theirs / "7.json")
+    (folder / SWEEP).symlink_to(theirs / "7.json")
     with pytest.raises(UnsafeError, match=r"multirun\.yaml: is a link"):
         sweep.open_notes(folder)

@@ -107,8 +107,10 @@ def refuse_other_split(differences: Sequence[str]) -> None:
     for line in differences:
         key = line.partition(":")[0]
         if key in SPLIT_KEYS:
-            what = f"{line}: would mix images that validate with those that were trained on"
-            raise ConfigError(f"{what}; leave {key} out, or train anew")
+            what = "would mix images that validate with those that were trained on"
+            if key == "data.classes":
+                what = "the outputs of the network stand for the classes as they were, in their order"
+            raise ConfigError(f"{line}: {what}; leave {key} out, or train anew")
 
 
 def reached(trainer: TrainerSettings, progress: Progress) -> str | None:

@@ -16,6 +16,8 @@ from cnntrain.data.layout import SUFFIXES, entries, is_clutter, is_dir, unreadab
 from cnntrain.errors import DataError
 from cnntrain.paths import shown
 
+# Photos, but not for Pillow.
+UNREADABLE = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2")
 MOST_KINDS = 8  # of ignored entries that are told
 LOOKED_INTO = 1000  # files of each unknown suffix, before the others are taken to be what all of these are
 
@@ -94,23 +96,23 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
         elif wanted is not None and name not in wanted:
             left_out.append(name)
         else:
-            before, dropped = len(relative), images.dropped
+            before, dropped, skipped = len(relative), images.dropped, ignored.copy()
             for path, size in images.below(entry.path):
                 relative.append(os.fsencode(path[len(str(folder)) + 1 :]))
                 sizes.append(size)
             lost[name] = images.dropped - dropped
             if len(relative) == before:
-                there = f"{lost[name]:,} other files" if lost[name] else "no other files"
+                there = kinds(ignored - skipped) or "no other files"
                 raise DataError(
                     f"{shown(entry.path)}: the class folder holds no images ({there}); fill it or remove it"
                 )
             labels += [len(classes)] * (len(relative) - before)
             classes.append(name)
     if not classes and not left_out:
-        raise DataError(
-            f"{shown(folder)}: the {split} split has no class folders; "
-            "put the images of each class into a folder of its name"
-        )
+        advice = "put the images of each class into a folder of its name"
+        if ignored["image outside the class folders"]:
+            advice += f"; if {shown(folder.name)}/ is a class itself, name all classes: data.classes=[...]"
+        raise DataError(f"{shown(folder)}: the {split} split has no class folders; {advice}")
     paths = Paths.join(folder, relative)
     found, lengths = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
     return FolderSplit(classes, paths, found, lengths, ignored, lost, left_out)
@@ -164,7 +166,8 @@ class Images:
             if not entry.is_file():
                 kind = "dead link or special file"
             elif (suffix := _suffix(entry.name)) not in SUFFIXES and not self._is_image(entry.path, suffix):
-                kind = f"{suffix} file that is no image" if suffix else "file without suffix that is no image"
+                kind = f"{suffix} file" if suffix else "file without suffix"
+                kind += ", to be converted to JPEG first" if suffix in UNREADABLE else " that is no image"
             else:
                 return entry.stat().st_size
         except PermissionError as error:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
-from cnntrain.errors import ConfigError
+from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.faults import ConfigErrors, unknown_arguments
-from cnntrain.guard import brief
+from cnntrain.guard import brief, is_out_of_memory
 from cnntrain.settings.model import DROPS, Library, ModelSettings
 from cnntrain.settings.nets import FIXED_NETS, NATIVE, OWN_NETS
 
@@ -47,8 +47,14 @@ def build_model(
 
     Raises:
         ConfigError: an unknown name or argument, a setting that the network has no place for, or images too small.
+        ResourceError: it does not fit into memory.
     """
-    model, notes = _build(settings, classes=classes, channels=channels, image_size=image_size)
+    try:
+        model, notes = _build(settings, classes=classes, channels=channels, image_size=image_size)
+    except (MemoryError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise ResourceError("model: the network needs more memory than there is; make it smaller") from error
+        raise
     from cnntrain.models.head import replace_head
 
     replace_head(model, settings.head, classes, head)

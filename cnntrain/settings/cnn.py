@@ -15,6 +15,8 @@ NORMS = ("none", "batch", "layer", "instance", "group")
 POOLS = ("max", "avg", "weighted", "global", "stride", "none")
 INITS = ("default", "he", "glorot", "normal")
 
+MOST_REPEATS = 1000  # of a block; many more take minutes to build
+
 Pair = tuple[int, int]
 
 
@@ -57,7 +59,9 @@ class BlockDefaults:
     A size is one number or a pair [height, width].
     """
 
-    repeat: int = argument(1, is_count, "a whole number >= 1")  # convolutions of the block
+    repeat: int = argument(
+        1, lambda value: is_count(value) and value <= MOST_REPEATS, f"a whole number from 1 to {MOST_REPEATS}"
+    )  # convolutions of the block
     kernel: Union[int, list[int]] = _size(3)
     stride: Union[int, list[int]] = _size(1)  # of the first convolution; the others have 1
     padding: Union[int, str, list[int]] = argument(
