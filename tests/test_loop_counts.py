@@ -6,15 +6,16 @@ import math
 
 import pytest
 import torch
-from test_loop import Silent, make_run, make_task
+from test_loop import Digits, Silent, make_run, make_task
 from torch import nn
 
 from cnntrain import loop, timing
 from cnntrain.distributed import World
 from cnntrain.errors import CheckpointError, DataError, NonFiniteError
 from cnntrain.loading import load_weights
-from cnntrain.run import Ema, Progress
+from cnntrain.run import Ema, Progress, limits_met
 from cnntrain.settings.schedule import CosineSettings
+from cnntrain.settings.trainer import TrainerSettings
 
 
 class Clock:
@@ -169,6 +170,40 @@ def test_a_run_of_which_no_epoch_is_better_waits_and_stops_early():
     assert (run.progress.epoch, run.progress.waited, run.progress.best_epoch) == (3, 3, 0)
     assert loop.train(run, task) == "early_stop"
     assert run.progress.epoch == 3
+
+
+@pytest.mark.parametrize(
+    ("key", "counted", "limit", "given"),
+    [
+        ("epochs", "epoch", 4, 4),
+        ("max_steps", "step", 6, 6),
+        ("max_time", "seconds", 60.0, "1m"),
+        ("early_stop", "waited", 3, 3),
+    ],
+)
+def test_a_limit_is_met_where_it_stands_and_beyond(key, counted, limit, given):
+    trainer = TrainerSettings(**{"epochs": 9, key: given})
+    progress = [Progress(**{counted: limit + further}) for further in (-1, 0, 1)]
+    assert [limits_met(trainer, each) for each in progress] == [[], [key], [key]]
+
+
+def test_without_its_limit_no_count_ends_a_run():
+    progress = Progress(epoch=1, step=10**9, seconds=1e9, waited=10**9)
+    assert limits_met(TrainerSettings(epochs=2), progress) == []
+
+
+def test_behind_the_last_step_one_batch_is_read_at_most():
+    run, read = make_run(), []
+
+    class Read(Digits):
+        def batches(self, epoch=0, start=0):
+            for batch in super().batches(epoch, start):
+                read.append(batch)
+                yield batch
+
+    loop.train(run, dataclasses.replace(make_task(max_steps=2), train=Read()))
+    assert run.progress.step == 2
+    assert 2 <= len(read) <= 3
 
 
 @pytest.mark.parametrize(
