@@ -362,6 +362,22 @@ def test_a_state_is_refused_where_the_run_wants_more_than_it_holds():
             make_run(ema=None).restore(state | {"optimizer": optimizer})
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"python": [9, [0] * 625, None]},
+        {"python": [3, [2**70] * 625, None]},
+        {"python": [3, [0.5] * 625, None]},
+        {"torch": torch.zeros(5, dtype=torch.uint8)},
+        {"torch": torch.zeros(5)},
+    ],
+)
+def test_a_random_state_that_nothing_can_take_is_refused(wrong):
+    state = make_run().state()
+    with pytest.raises(CheckpointError, match=r"^rng: no random state that torch and Python know; "):
+        make_run().restore(state | {"rng": state["rng"] | wrong})
+
+
 def test_a_resume_takes_the_decay_of_the_settings_and_the_rest_of_the_state():
     state = make_run().state()
     run = make_run()
