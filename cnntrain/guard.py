@@ -45,6 +45,8 @@ def guard(
         if tells(error):
             say("interrupted at once; nothing more was saved")
         return INTERRUPTED
+    except SystemExit as end:  # of a signal before there was anything to save
+        return end.code if isinstance(end.code, int) else OUR_BUG
     except BrokenPipeError:
         sys.stdout = None  # the last flush would fail again
         return READER_GONE

@@ -59,7 +59,7 @@ def call_hydra(
     error: Exception | None = None
     sys.argv = ["cnntrain", *flags, *overrides]
     try:
-        with _passing_on(notes), _errors_of_hydra():
+        with _passing_on(notes, codes), _errors_of_hydra():
             entry()
     except SystemExit as end:
         codes.append(end.code if isinstance(end.code, int) else 1)
@@ -75,8 +75,12 @@ def call_hydra(
 
 
 @contextlib.contextmanager
-def _passing_on(notes: Path | None) -> Iterator[None]:
-    """Inside this block a signal to the process of a sweep is one to its jobs, wherever on this machine they run."""
+def _passing_on(notes: Path | None, codes: list[int]) -> Iterator[None]:
+    """Inside this block a signal to the process of a sweep is one to its jobs, wherever on this machine they run.
+
+    Args:
+        codes: gets the exit code that the signal asks for.
+    """
     if notes is None:
         yield
         return
@@ -87,7 +91,10 @@ def _passing_on(notes: Path | None) -> Iterator[None]:
         return True  # they say that they are stopping
 
     with signals.handle_signals(tell_jobs) as stop:
-        yield
+        try:
+            yield
+        finally:
+            codes += [128 + signals.asked_for(stop)] if stop.requested else []
 
 
 @contextlib.contextmanager

@@ -108,11 +108,12 @@ def end_now(signum: int) -> NoReturn:
 
     Raises:
         KeyboardInterrupt: for SIGINT.
-        Interrupted: for all others.
+        SystemExit: for all others. Of neither `except Exception` makes something else, in whatever code they arrive.
     """
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
-    raise Interrupted(int(signal.SIGTERM), "ended at once; there was nothing to save yet")
+    _say("cnntrain: ended at once; nothing more was saved\n")
+    raise SystemExit(128 + signal.SIGTERM)
 
 
 def asked_for(stop: StopFlag) -> int:

@@ -90,8 +90,11 @@ def _jobs(notes: Path) -> list[Job]:
 
 
 def read_notes(notes: Path) -> list[Job]:
-    """All jobs that have begun, by number; the notes are gone then."""
-    jobs = _jobs(notes)
+    """All jobs that have begun, by number; the notes are gone then.
+
+    One that a signal ended in this very process, between its first note and its work, counts as not begun.
+    """
+    jobs = [job for job in _jobs(notes) if job.reason != LOST or job.process != os.getpid()]
     shutil.rmtree(notes, ignore_errors=True)
     with suppress(OSError):
         if [path.name for path in notes.parent.iterdir()] == [SWEEP]:  # no job has come as far as its first file

@@ -178,6 +178,21 @@ def test_a_worker_that_is_killed_before_its_job_begins_is_told_as_such(
 
 
 @pytest.mark.usefixtures("launched")
+def test_a_signal_between_two_jobs_of_this_process_is_no_lost_job(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    note = sweep.note
+
+    def signal_after(notes: Path, job: sweep.Job) -> None:
+        note(notes, job)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(sweep, "note", signal_after)
+    assert cli.main(["-m", "seed=0,4", "out=many"]) == 143
+    assert capfd.readouterr().err == "cnntrain: ended at once; nothing more was saved\n"
+
+
+@pytest.mark.usefixtures("launched")
 def test_notes_of_an_earlier_sweep_are_not_those_of_this_one(tmp_path: Path) -> None:
     sweep.note(sweep.open_notes(tmp_path / "many"), sweep.Job(7, ["seed=7"], 5, "of yesterday"))
     assert cli.main([*LINE, "seed=0,4", "out=many"]) == 0
