@@ -449,14 +449,19 @@ def test_a_sealed_state_that_lacks_a_part_is_refused_by_the_name_of_that_part(ru
 
 
 @pytest.mark.parametrize(
-    ("told", "reason"),
-    [("not a zip. Call torch.load otherwise\nor so", "not a zip"), ("x" * 200, "x" * 120), ("", "RuntimeError")],
+    ("error", "reason"),
+    [
+        (RuntimeError("not a zip. Call torch.load otherwise\nor so"), "not a zip"),
+        (OSError("x" * 200), "x" * 120),
+        (EOFError(), "EOFError"),
+        *((kind("odd"), "'?odd'?") for kind in (KeyError, ValueError, TypeError, AttributeError)),
+    ],
 )
-def test_the_reason_of_a_file_that_cannot_be_read_is_short(
-    run: Path, monkeypatch: pytest.MonkeyPatch, told: str, reason: str
+def test_whatever_torch_says_of_a_file_that_it_cannot_read_is_told_in_short(
+    run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
-        raise RuntimeError(told)
+        raise error
 
     monkeypatch.setattr(torch, "load", fail)
     with pytest.raises(CheckpointError, match=rf"state\.pt: no readable training state \({reason}\); use another"):

@@ -146,6 +146,7 @@ def test_a_wrapped_network_has_the_head_of_what_it_wraps(make, head):
         ({"conv": nn.Conv2d(1, 4, 3), "head": nn.Linear(4, 3), "aux_head": nn.Linear(4, 3)}, "head"),
         ({"conv": nn.Conv2d(1, 4, 3), "last": nn.Sequential(nn.Conv2d(4, 3, 1), nn.AdaptiveAvgPool2d(1))}, "last.0"),
         ({"net": nn.Sequential(nn.Conv2d(1, 4, 3), nn.Linear(4, 3), nn.Identity())}, "net.1"),
+        ({"net": Own(classifier=nn.Linear(4, 3), conv=nn.Conv2d(1, 4, 3))}, "net.classifier"),
     ],
 )
 def test_the_head_of_a_users_network(layers, head):
@@ -302,6 +303,18 @@ def test_a_pool_of_channels_last_maps_stays_one():
     maps = torch.randn(2, 4, 5, 3)
     torch.testing.assert_close(model.head.global_pool(maps), maps.amax((1, 2)))
     last_layer(model, images)
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+@pytest.mark.parametrize("pool_type", ["avg", "fast"])
+def test_a_pool_of_timm_flattens_if_the_one_before_did(pool_type, flatten):
+    from timm.layers import SelectAdaptivePool2d
+
+    pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=flatten)
+    model = Own(conv=nn.Conv2d(1, 4, 3), pool=pool, fc=nn.Linear(4, CLASSES))
+    replace_head(model, HeadSettings(pool=Pool.max), CLASSES)
+    maps = torch.randn(2, 4, 3, 5)
+    torch.testing.assert_close(model.pool(maps), maps.amax((2, 3), keepdim=not flatten))
 
 
 @pytest.mark.parametrize(

@@ -231,10 +231,8 @@ def _is_global_pool(layer: Any) -> bool:
 def _pool_like(old: Any, pool: Pool) -> nn.Module:
     if not isinstance(old, _GLOBAL_POOLS):
         flattens = isinstance(old.flatten, nn.Flatten) or getattr(old.pool, "flatten", False)
-        places = getattr(old.pool, "dim", (2, 3))  # of height and width
-        made: nn.Module = type(old)(
-            pool_type=pool.name, flatten=flattens, input_fmt="NHWC" if tuple(places) == (1, 2) else "NCHW"
-        )
+        layout = "NHWC" if tuple(getattr(old.pool, "dim", ())) == (1, 2) else "NCHW"  # dim: height and width
+        made: nn.Module = type(old)(pool_type=pool.name, flatten=flattens, input_fmt=layout)
         return made
     match pool:
         case Pool.avg:
