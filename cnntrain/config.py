@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain import faults, idle, overrides
-from cnntrain.composer import GROUPS, Composer, apply, set_value, stray_sweep, variants_of
+from cnntrain.assign import apply, set_value, variants_of
+from cnntrain.composer import GROUPS, Composer, stray_sweep
 from cnntrain.faults import VARIANTS, ConfigErrors
 from cnntrain.paths import conf_dir, expanded
 from cnntrain.settings import Settings

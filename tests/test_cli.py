@@ -174,7 +174,7 @@ def test_out_is_the_folder_of_all_jobs_of_a_sweep(calls: Calls) -> None:
             "images=photos",
             "images: goes with a command (given photos); write cnntrain predict RUN_DIR, explain RUN_DIR ",
         ),
-        ("model@x=resnet18", "model@x: no part of a config goes elsewhere (given resnet18); write model=resnet18"),
+        ("model@x=resnet18", "model@x: no part of the config is chosen by that (given resnet18); write model=resnet18"),
         ("check hydra.run.dir=${oc.env:NOPE}", "hydra.run.dir: "),
         ("--config-file=my.yaml", "--config-file: no such flag; put options of your own in a folder: --config-dir DIR"),
         ("--config", "--config: no such flag; put options of your own in a folder: --config-dir DIR"),

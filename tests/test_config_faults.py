@@ -170,7 +170,7 @@ def write(folder: Path, path: str, text: str) -> None:
             "trainer.epochs: takes one value (given 1,2); add -m for one run each, or type cnntrain compare",
         ),
         ("augment=hflip,vflip", "augment: several options stand in brackets; write 'augment=[hflip,vflip]', or add -m"),
-        ("model@other=cnn", "model@other: no part of a config goes elsewhere (given cnn); write model=cnn"),
+        ("model@other=cnn", "model@other: no part of the config is chosen by that (given cnn); write model=cnn"),
         ("trainer={epochz:3}", "trainer.epochz: no such key (given 3); did you mean trainer.epochs?"),
         # rules between sections
         (
