@@ -313,5 +313,6 @@ def test_names_of_neighbours_are_short_and_of_one_family():
 
     assert of("a", "b", "c") == "a b c"
     assert of("conv9", "conv10", "conv11") == "conv9-11"
+    assert of("mixed10a", "mixed13b") == "mixed10a-13b"
     assert of("stem", "body", "neck", "tail") == "stem-tail"
     assert of("conv1", "bn", "other") == "conv1 bn other"
