@@ -1,6 +1,6 @@
 """Mutation testing: small changes are made to the core, one at a time, and the tests of the file must notice each.
 
-    make mutate [FILE=cnntrain/optim.py] [SAMPLE=40] [SEED=0]
+    make mutate [FILE=cnntrain/optim.py] [SAMPLE=20] [SEED=0]
 
 cosmic-ray says what could be changed and changes it: a sign, a constant, `<` for `<=`, a condition turned round. Places
 are drawn by the seed, and for each of them one change; SAMPLE=0 takes every change of every place. The work is done in

@@ -194,6 +194,14 @@ def test_a_weight_that_two_layers_share_is_stepped_once():
     assert [len(group["params"]) for group in optim.parameter_groups(model, SgdSettings(**SGD))] == [1, 2]
 
 
+@pytest.fixture
+def unwritten_memory_is_nan():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("unwritten_memory_is_nan")
 def test_a_first_step_that_the_scaler_skips_leaves_the_momentum_at_zero():
     model = nn.Linear(2, 1)
     optimizer = optim.build_optimizer(SgdSettings(**SGD), model, 0.1, torch.device("cpu"))
