@@ -69,7 +69,8 @@ def end(notes: Path, signum: int | None = None) -> bool:
         notes.mkdir(parents=True, exist_ok=True)
         (notes / ENDED).touch()
     for job in _jobs(notes):
-        if signum and job.reason == LOST and job.machine == platform.node() and job.process != os.getpid():
+        elsewhere = job.machine == platform.node() and job.process != os.getpid()
+        if signum and elsewhere and job.reason == LOST and job.process > 1:  # below stand groups, and all processes
             with suppress(OSError):  # it has just ended
                 os.kill(job.process, signum)
                 told = True
@@ -85,7 +86,8 @@ def _jobs(notes: Path) -> list[Job]:
     jobs = []
     for file in notes.glob("*.json"):
         with suppress(OSError, ValueError, TypeError):
-            jobs.append(Job(**json.loads(file.read_text(encoding="utf-8"))))
+            job = Job(**json.loads(file.read_text(encoding="utf-8")))
+            jobs += [job] if isinstance(job.process, int) and isinstance(job.number, int) else []
     return sorted(jobs, key=lambda job: job.number)
 
 

@@ -214,6 +214,16 @@ def test_a_launcher_that_fails_by_itself_is_told_in_one_line(
     assert len(lines) == 1
 
 
+def test_a_note_of_a_stranger_sends_no_signal_to_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda process, signum: sent.append(process))
+    for number, process in enumerate([-1, 0, 1, "7", os.getpid(), 4_000_000]):
+        sweep.note(tmp_path, sweep.Job(number, [], process=process))  # type: ignore[arg-type]
+    sweep.note(tmp_path, sweep.Job(9, [], machine="another", process=4_000_001))
+    assert sweep.end(tmp_path, signal.SIGTERM)
+    assert sent == [4_000_000]
+
+
 def test_no_link_in_the_folder_of_a_sweep_is_written_through(tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.mkdir()
