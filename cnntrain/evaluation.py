@@ -70,13 +70,16 @@ def evaluate(
     return window.read() | ({f"plain_{key}": value for key, value in plain.read().items()} if views else {})
 
 
-def need_finite(scores: dict[str, float], what: str) -> None:
-    """Refuse the scores of a network that answers with values which are no numbers.
+def need_finite(value: float, what: str, precision: Precision) -> None:
+    """Refuse what a network of finite weights has answered, where that is no number.
 
     Raises:
-        NonFiniteError: its loss is NaN or infinite.
+        NonFiniteError: the value is NaN or infinite.
     """
-    if not math.isfinite(scores["loss"]):
-        raise NonFiniteError(
-            f"the loss on {what} is {scores['loss']}, though all weights are finite; try trainer.precision=fp32"
-        )
+    if math.isfinite(value):
+        return
+    if precision.is_half:
+        advice = "try trainer.precision=fp32"
+    else:
+        advice = "its weights or statistics are too large to be used: train with a lower optimizer.lr"
+    raise NonFiniteError(f"{what} is {value}, though all weights are finite; {advice}")

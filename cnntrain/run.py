@@ -223,9 +223,12 @@ class Run:
 
     def _non_finite(self, what: str) -> NonFiniteError:
         rate = self.optimizer.param_groups[0]["lr"]
+        ways = (
+            ", trainer.clip_norm=1 or trainer.precision=fp32" if self.precision.is_half else " or trainer.clip_norm=1"
+        )
         return NonFiniteError(
             f"step {self.progress.step}: {what} (epoch {self.progress.epoch + 1}, learning rate {rate:.3g}); "
-            "try a lower optimizer.lr, trainer.clip_norm=1 or trainer.precision=fp32"
+            f"try a lower optimizer.lr{ways}"
         )
 
 

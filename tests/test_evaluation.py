@@ -1,5 +1,6 @@
 """Scoring a split: what is counted, what is told on the way, and how it is stopped."""
 
+import math
 import types
 
 import pytest
@@ -8,8 +9,8 @@ from test_loop import CPU, Digits
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.errors import Interrupted
-from cnntrain.evaluation import evaluate
+from cnntrain.errors import Interrupted, NonFiniteError
+from cnntrain.evaluation import evaluate, need_finite
 from cnntrain.settings.trainer import Precision
 from cnntrain.tta import Views
 
@@ -98,3 +99,11 @@ def test_a_signal_ends_it_after_the_batch_in_hand(requested, batches):
         scored(loader, stop=stop, advance=told.append)
     assert len(told) == batches
     assert loader.closed
+
+
+@pytest.mark.parametrize(("precision", "advice"), [(Precision.fp16, "precision=fp32"), (Precision.fp32, "lower optim")])
+def test_answers_that_are_no_numbers_are_told_with_a_way_out_that_is_not_taken_yet(precision, advice):
+    need_finite(0.5, "the loss", precision)
+    for value in (math.nan, math.inf):
+        with pytest.raises(NonFiniteError, match=f"^the loss is {value}, though .*{advice}"):
+            need_finite(value, "the loss", precision)

@@ -45,7 +45,7 @@ def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
             if views and views.reach:
                 loader = widened(loader, job.settings.data, job.device)
             results[split] = _score(job, loader, views, report, "testing" if split == "test" else "validating")
-            evaluation.need_finite(results[split], f"the {split} images")
+            evaluation.need_finite(results[split]["loss"], f"the loss on the {split} images", job.precision)
         report.scores(results)
         if wishes.out:
             write_atomic(wishes.out, json.dumps(results, indent=2) + "\n", word="out=FILE.json")

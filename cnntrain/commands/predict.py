@@ -15,7 +15,8 @@ from cnntrain.commands.saved import load_job
 from cnntrain.commands.setup import Job
 from cnntrain.data.files import FileDecoder, find_files, stream
 from cnntrain.data.folder import kinds
-from cnntrain.errors import DataError, NonFiniteError
+from cnntrain.errors import DataError
+from cnntrain.evaluation import need_finite
 from cnntrain.files import write_atomic
 from cnntrain.paths import shown
 from cnntrain.report import Report
@@ -87,10 +88,7 @@ class _Work:
                 self.report.advance(len(numbers))
         self.report.end_phase()
         self.values, self.labels = (torch.cat(part) for part in zip(*found, strict=True))
-        if not self.values.isfinite().all():
-            raise NonFiniteError(
-                "the network answers with NaN, though its weights are finite; try trainer.precision=fp32"
-            )
+        need_finite(float(self.values.sum()), "what the network answers", self.job.precision)
         bad = self.decoder.bad
         self.good = [index for index in range(len(self.paths)) if index not in bad]
         if not self.good:

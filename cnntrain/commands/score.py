@@ -29,7 +29,8 @@ def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Report) -> d
     loader = data.test or data.val
     scores = _last_scores(job, run, model, loader, stop, report) if loader else None
     if scores:
-        evaluation.need_finite(scores, "the test images" if data.test else "the validation images")
+        what = f"the loss on the {'test' if data.test else 'validation'} images"
+        evaluation.need_finite(scores["loss"], what, run.precision)
     best = {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss}
     return {
         "status": "done",

@@ -15,6 +15,11 @@ class Precision(enum.Enum):
     bf16 = "bf16"
     fp16 = "fp16"
 
+    @property
+    def is_half(self) -> bool:
+        """Whether values of 16 bits are computed with, so that fp32 is a way out of overflows."""
+        return self in (Precision.bf16, Precision.fp16)
+
 
 @dataclass
 class TrainerSettings:
