@@ -26,7 +26,7 @@ from cnntrain import faults, idle, overrides
 from cnntrain.assign import apply, set_value, variants_of
 from cnntrain.composer import GROUPS, Composer, stray_sweep
 from cnntrain.faults import VARIANTS, ConfigErrors
-from cnntrain.paths import conf_dir, expanded
+from cnntrain.paths import conf_dir, expanded, need_config_dir
 from cnntrain.settings import Settings
 from cnntrain.unsafe import refuse_code
 
@@ -100,8 +100,8 @@ def inspect(
 def composer(config_dir: str | None = None, config_name: str = "train") -> Composer:
     """A composer of our conf/ and a folder of the user's."""
     own = conf_dir()
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigErrors([f"--config-dir: no such folder (given {config_dir})"])
+    if config_dir is not None:
+        need_config_dir(config_dir, GROUPS)
     register()
     with initialize_config_dir(str(own), job_name="cnntrain", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()

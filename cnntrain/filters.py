@@ -6,11 +6,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnntrain.device import free_memory
+from cnntrain.errors import ResourceError
 from cnntrain.models.arithmetic import Window
 from cnntrain.settings.cnn import Pair
 from cnntrain.settings.filter import Kernel, Weights
 
 CUT_OFF = 2  # percent of the values of edges that may be stronger than black and white
+BYTES_A_PIXEL = 160  # of memory, in colour, with all that is drawn of it; as measured
 
 
 def convolve(images: Tensor, matrices: list[Weights], window: Window, padding_mode: str) -> Tensor:
@@ -67,3 +70,17 @@ def as_picture(result: Tensor, kernel: Kernel, inner: Tensor) -> tuple[NDArray[n
         return (255 / limit * values).clip(0, 255).round().astype(np.uint8), f"black 0, white >= {white}"
     pixels = (127.5 + 127.5 / limit * values).clip(0, 255).round().astype(np.uint8)
     return pixels, f"black <= -{white}, mid-grey 0, white >= {white}"
+
+
+def need_memory(name: str, pixels: int) -> None:
+    """Refuse more pixels, of an image or of its result, than fit: the system would end this process for it, or others.
+
+    Raises:
+        ResourceError: the memory that is free does not hold them.
+    """
+    needed, free = BYTES_A_PIXEL * pixels, free_memory(torch.device("cpu"))
+    if needed > free:
+        raise ResourceError(
+            f"image: {name} takes {needed / 1e9:.1f} GB of memory to filter and draw, and {free / 1e9:.1f} GB are "
+            "free; give a smaller image, or less padding"
+        )

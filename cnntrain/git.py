@@ -53,6 +53,8 @@ def _is_dirty(folder: Path, commit: str) -> bool | None:
 def _git(folder: Path, *words: str, variables: Mapping[str, str] | None = None) -> str | None:
     """What git prints; None where it fails. Of the variables that steer git none comes from outside."""
     steady = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # Nor is a program called git run that lies in the current folder, where the search path would lead there.
+    steady["PATH"] = os.pathsep.join(filter(os.path.isabs, os.get_exec_path()))
     environment = {**steady, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", **(variables or {})}
     try:
         done = subprocess.run(

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from cnntrain.errors import ConfigError
 from cnntrain.faults import hint, nearest
+from cnntrain.paths import shown
 from cnntrain.settings import LossSettings
 
 
@@ -86,7 +87,7 @@ def _in_order(wish: dict[str, float], classes: list[str]) -> list[float]:
 
 def _spelt(name: object) -> str:
     """A name of a class that the command line has read as a value."""
-    return str(name).lower() if isinstance(name, bool) else "null" if name is None else str(name)
+    return str(name).lower() if isinstance(name, bool) else "null" if name is None else shown(str(name))
 
 
 def _given(wish: list[Any], classes: list[str]) -> Tensor:

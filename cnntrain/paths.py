@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -81,13 +82,7 @@ def need_image_folder(root: Path) -> None:
     Raises:
         DataError: it is absent, a file, or not to be seen.
     """
-    try:
-        what = "" if stat.S_ISDIR(os.stat(root).st_mode) else "is a file, not a folder"
-    except PermissionError:
-        what = "cannot be reached, as a folder above it may not be entered"
-    except (OSError, ValueError):
-        what = "is not there"
-    if what:
+    if what := absence(root) or ("" if os.path.isdir(root) else "is a file, not a folder"):
         raise DataError(f"data.root: {shown(root)} {what}; give the folder that holds train/, or one of class folders")
 
 
@@ -122,11 +117,41 @@ def holds_images(folder: Path) -> bool:
     return False
 
 
+def need_config_dir(folder: str, groups: Iterable[str]) -> None:
+    """Refuse a `--config-dir` that is not there, or cannot be listed with those of its groups: Hydra would take it to
+    be empty.
+
+    Raises:
+        ConfigError: so it is.
+    """
+    if not os.path.isdir(folder):
+        raise ConfigError(f"--config-dir: no such folder (given {shown(folder)})")
+    for place in (folder, *(os.path.join(folder, group) for group in groups)):
+        try:
+            with os.scandir(place):
+                pass
+        except PermissionError as error:
+            raise ConfigError(f"--config-dir: {shown(place)} cannot be read ({error.strerror}); mend that") from None
+        except OSError:  # there is no such group
+            pass
+
+
 def need_weights(path: Path) -> None:
-    """Refuse a `model.weights` that is not there.
+    """Refuse a `model.weights` that is not there, or that a read could wait for.
 
     Raises:
         CheckpointError: so it is.
     """
-    if not os.path.exists(path):
-        raise CheckpointError(f"model.weights: {shown(path)} is not there; give {WEIGHTS}")
+    if what := absence(path):
+        raise CheckpointError(f"model.weights: {shown(path)} {what}; give {WEIGHTS}")
+
+
+def absence(path: Path | str) -> str:
+    """Why there is no file or folder to read; empty where there is one."""
+    try:
+        mode = os.stat(path).st_mode
+    except PermissionError:
+        return "cannot be reached, as a folder above it may not be entered"
+    except (OSError, ValueError):
+        return "is not there"
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "is a pipe or device, not a file"

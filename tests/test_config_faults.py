@@ -9,7 +9,7 @@ import yaml
 
 from cnntrain import cli, comparison, config
 from cnntrain.composer import Composer
-from cnntrain.errors import UnsafeError
+from cnntrain.errors import ConfigError, UnsafeError
 from cnntrain.faults import ConfigErrors
 from cnntrain.overrides import quote
 
@@ -474,7 +474,8 @@ def test_the_base_of_a_data_file_is_told_where_it_is_wrong(tmp_path: Path) -> No
 
 
 def test_a_missing_config_dir_is_told(tmp_path: Path) -> None:
-    assert faults(config_dir=tmp_path / "nowhere") == [f"--config-dir: no such folder (given {tmp_path / 'nowhere'})"]
+    with pytest.raises(ConfigError, match=rf"^--config-dir: no such folder \(given {tmp_path / 'nowhere'}\)$"):
+        faults(config_dir=tmp_path / "nowhere")
 
 
 def test_each_job_of_a_sweep_is_checked() -> None:

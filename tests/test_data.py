@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import os
 import struct
 import urllib.request
 
@@ -272,6 +273,14 @@ def test_mnist_is_read_whole_and_split(tmp_path):
     assert (data.train.images, data.val.images, data.test.images) == (50, 10, 20)
     assert (data.mean, data.std) == ([0.1307], [0.3081])
     assert data.classes == [str(digit) for digit in range(10)]
+
+
+def test_a_pipe_among_the_files_of_a_data_set_is_not_waited_for(tmp_path):
+    file = fake_mnist(tmp_path) / "t10k-labels-idx1-ubyte"
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match=rf"^data.root: {file} is a pipe or device, not a file; delete"):
+        build(name="mnist", root=str(tmp_path))
 
 
 @pytest.mark.parametrize(("name", "home"), [("mnist", "MNIST/raw"), ("cifar10", "cifar-10-batches-py")])

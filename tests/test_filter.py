@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from cnntrain import cli
+from cnntrain import cli, filters
 from cnntrain.commands.filter import fit, read
 from cnntrain.filters import as_picture, convolve
 from cnntrain.report.beside import beside
@@ -289,6 +289,14 @@ def test_faults_are_told_all_at_once(folder: Path, capsys, line: str, code: int,
     told = capsys.readouterr().err
     assert all(part in told for part in parts), told
     assert [file.name for file in folder.iterdir()] == ["cat.png"]
+
+
+@pytest.mark.parametrize("words", ["", "padding=1000"])
+def test_more_pixels_than_the_memory_holds_are_refused(folder: Path, monkeypatch, capsys, words: str) -> None:
+    monkeypatch.setattr(filters, "free_memory", lambda device: 50_000_000 if words else 90_000)
+    assert run(f"image=cat.png kernel=box {words} out=out.png") == 7
+    assert "image: cat.png takes " in capsys.readouterr().err
+    assert not Path("out.png").exists()
 
 
 @pytest.mark.parametrize("weight", ["-999999.5", "1e-300", "0.1234567", "123.456"])

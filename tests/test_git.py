@@ -100,6 +100,16 @@ def test_nothing_of_a_repository_is_run(repository: Path, tmp_path: Path, monkey
     assert [entry.name for entry in (repository / ".git").glob("*.lock")] == []
 
 
+def test_a_program_called_git_in_the_current_folder_is_not_run(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (repository / "git").write_text("#!/bin/sh\necho 5a5a5a\n")
+    (repository / "git").chmod(0o755)
+    for first in ("", "."):
+        monkeypatch.setenv("PATH", os.pathsep.join([first, os.environ["PATH"]]))
+        assert dirty(repository) is False
+
+
 def test_filters_of_the_users_own_are_not_run_either(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

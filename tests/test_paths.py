@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cnntrain.paths import expanded, shown, typed
+from cnntrain import config
+from cnntrain.errors import ConfigError
+from cnntrain.paths import absence, expanded, need_config_dir, shown, typed
 
 UNDECODED = "Gr\udcc3\udcb6\udcc3\udc9fe"  # how Python reads "Größe" under a locale that is ASCII
 
@@ -38,6 +40,40 @@ def test_a_path_that_was_saved_under_another_locale_leads_to_the_same_place(monk
     assert str(expanded("Größe")) == str(expanded(UNDECODED)) == UNDECODED
 
 
+def test_a_class_that_was_typed_under_another_locale_is_the_same() -> None:
+    assert config.compose(["data=imagefolder", "data.root=x", f"data.classes=['{UNDECODED}',b]"]).data.classes == [
+        "Größe",
+        "b",
+    ]
+
+
 def test_a_proposed_path_can_be_typed() -> None:
     assert typed("data.root", "~/ä/photos") == "data.root=~/ä/photos"
     assert typed("data.root", "a b/it's") == "'data.root=a b/it'\"'\"'s'"
+
+
+def forbid(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """What the system says to all but root, who may run the tests."""
+
+    def refuse(path: str | Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, call, refuse)
+
+
+def test_what_cannot_be_read_is_not_called_absent_and_a_pipe_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert absence(tmp_path) == absence(__file__) == ""
+    assert absence(tmp_path / "pipe") == absence("/dev/null") == "is a pipe or device, not a file"
+    assert absence(tmp_path / "nothing") == absence("a\0b") == "is not there"
+    forbid(monkeypatch, "stat")
+    assert absence(tmp_path) == "cannot be reached, as a folder above it may not be entered"
+
+
+def test_options_that_cannot_be_read_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_config_dir(str(tmp_path), ["data"])
+    forbid(monkeypatch, "scandir")
+    with pytest.raises(ConfigError, match=rf"^--config-dir: {tmp_path} cannot be read \(Permission denied\); mend"):
+        need_config_dir(str(tmp_path), ["data"])

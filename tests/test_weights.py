@@ -1,6 +1,7 @@
 """Weights to start from: every kind of file, names hidden by prefixes, and nothing passed over in silence."""
 
 import argparse
+import os
 import pickle
 import shlex
 from collections import OrderedDict
@@ -205,9 +206,11 @@ def test_wrong_kind_of_file_is_one_clear_line(name: str, content: bytes, words: 
     assert "\n" not in text
 
 
-def test_missing_file_and_folder_without_a_run_are_one_clear_line(tmp_path: Path) -> None:
+def test_missing_file_pipe_and_folder_without_a_run_are_one_clear_line(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.safetensors")
     for path, words in (
         (tmp_path / "no.pth", "is not there; give a .safetensors"),
+        (tmp_path / "pipe.safetensors", "is a pipe or device, not a file; give a"),
         (tmp_path, "no cnntrain checkpoint"),
     ):
         with pytest.raises(CheckpointError, match=rf"^model.weights: {path}:? {words}"):
@@ -400,12 +403,14 @@ def test_weights_of_a_larger_network_are_refused(prefix: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         fill(model, given, new=["fc"])
     assert holds(model, before)
+    allowed = "module" if prefix else "layer1,layer2,layer3,layer4"  # it can be typed as it stands
     assert str(caught.value) == (
         "model.weights: f.pt is of another network, 48 of its 218 tensors have no place in this one "
         f"({prefix}layer1.2.conv1.weight, {prefix}layer1.2.bn1.weight, {prefix}layer1.2.bn1.bias, "
         f"{prefix}layer1.2.conv2.weight, and 44 more); correct model.name or model.args, or leave them out: "
-        "'model.allow_unused=[PATTERN,...]'"
+        f"'model.allow_unused=[{allowed}]'"
     )
+    assert "unused: " in fill(model, given, new=["fc"], allow_unused=allowed.split(","))[-1]
 
 
 def test_layers_that_find_no_place_may_be_allowed_by_name() -> None:

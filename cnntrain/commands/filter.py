@@ -11,7 +11,7 @@ from cnntrain.errors import ConfigError, DataError
 from cnntrain.faults import ConfigErrors, Key, hint, nearest, options_of, wrong_value
 from cnntrain.files import write_atomic
 from cnntrain.models.arithmetic import Misfit, Window, convolution_window, through
-from cnntrain.paths import out_file, shown
+from cnntrain.paths import absence, out_file, shown
 from cnntrain.settings.cnn import Block
 from cnntrain.settings.filter import (
     HEAVIEST,
@@ -46,12 +46,13 @@ def filter(words: list[str]) -> None:
         ConfigError: with all faults of the words; or a kernel or padding that does not fit the image.
         DataError: the image is absent or broken.
         FileSystemError: the picture cannot be written.
+        ResourceError: they are too large for the memory.
     """
     settings, kernel = read(words)
     source, out = Path(settings.image), _place(settings)
 
     from cnntrain.data.decode import BadImage, read_image
-    from cnntrain.filters import as_picture, convolve, inner_part
+    from cnntrain.filters import as_picture, convolve, inner_part, need_memory
     from cnntrain.report.beside import beside
 
     gray = kernel.finds_edges if settings.gray is None else settings.gray
@@ -63,6 +64,7 @@ def filter(words: list[str]) -> None:
     height, width = original.shape[:2]
     matrices = kernel.matrices()
     window = fit(settings, matrices[0], (height, width))
+    need_memory(shown(source), max(height * width, math.prod(window.output((height, width)))))
     result = convolve(image[None], matrices, window, settings.padding_mode.name)[0]
     pixels, scale = as_picture(result, kernel, inner_part(result, window, (height, width)))
 
@@ -275,10 +277,8 @@ def _own_rules(settings: FilterSettings) -> list[str]:
 
 
 def _absent(image: str) -> list[str]:
-    if not image or os.path.isfile(image):
-        return []
-    what = "is a folder, not an image" if os.path.isdir(image) else "is not there"
-    return [f"image: {shown(image)} {what}; give an image file, such as image=cat.jpg"]
+    what = absence(image) or ("is a folder, not an image" if os.path.isdir(image) else "")
+    return [f"image: {shown(image)} {what}; give an image file, such as image=cat.jpg"] if image and what else []
 
 
 def _place(settings: FilterSettings) -> Path:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from cnntrain.data.split import stratified
 from cnntrain.errors import DataError, FileSystemError
-from cnntrain.paths import shown
+from cnntrain.paths import absence, shown
 
 NAMES = ("digits", "mnist", "cifar10", "cifar100")
 DIGITS_TEST = (1797, 360)  # seed and size of the digits' test part, the same for every run
@@ -116,6 +116,9 @@ def _torchvision(name: str, root: Path, download: bool, say: Callable[[str], obj
         )
     if download:
         _download(kind, name, root, say)
+    for file in sorted(folder.glob("*")):
+        if what := absence(file):  # a read of a pipe would wait for ever
+            raise DataError(f"data.root: {shown(file)} {what}; {_renew(name, root)}")
     try:
         parts = [kind(str(root), train=train) for train in (True, False)]
     except Exception as error:  # its parsers raise anything from AssertionError to UnpicklingError on damaged files

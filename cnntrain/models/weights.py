@@ -230,13 +230,11 @@ def _refuse(weights: Weights, wrong: Mapping[str, str], loaded: Collection[str],
             f"{what}, none of its tensors does ({names}); give weights of this network, or model.name"
         )
     if wrong:
-        modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in wrong))
         # A stem relaxed for small images has smaller kernels than the published one.
         stem = "keep the published stem by model.stem=imagenet, " if kernels else ""
-        allow = ",".join(modules) if len(modules) < 4 else "PATTERN,..."
         raise CheckpointError(
             f"{what} in {len(wrong)} of {count} tensors ({few(list(wrong.values()))}); correct model.name, model.args "
-            f"or data.image_size, {stem}or let them start as initialised: 'model.allow_missing=[{allow}]'"
+            f"or data.image_size, {stem}or let them start as initialised: 'model.allow_missing=[{_patterns(wrong)}]'"
         )
 
 
@@ -259,13 +257,17 @@ def _refuse_other_network(weights: Weights, unused: Sequence[str], match: _Match
     }
     if len(stray) <= FEW and not {*stray.values()} & {_part(name) for name in own}:
         return
-    modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in stray))
-    allow = ",".join(modules) if len(modules) < 4 else "PATTERN,..."
     raise CheckpointError(
         f"{weights.key}: {weights.source} is of another network, {len(stray)} of its {len(weights.tensors)} tensors "
         f"have no place in this one ({few(list(stray))}); correct model.name or model.args, or leave them out: "
-        f"'model.allow_unused=[{allow}]'"
+        f"'model.allow_unused=[{_patterns(stray)}]'"
     )
+
+
+def _patterns(names: Collection[str]) -> str:
+    """What the user may type to name these tensors: their modules, or, of many, the outermost of them."""
+    modules = dict.fromkeys(name.rpartition(".")[0] or name for name in names)
+    return ",".join(modules if len(modules) < 4 else dict.fromkeys(name.partition(".")[0] for name in names))
 
 
 def _part(name: str) -> str:

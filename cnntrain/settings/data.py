@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
+from cnntrain.paths import shown
 from cnntrain.settings.limits import number
 
 
@@ -66,6 +67,10 @@ class DataSettings:
     on_bad_image: OnBadImage = OnBadImage.error
     mean: Optional[list[float]] = None  # per channel, in 0..1; null: those of the weights, else the data set's
     std: Optional[list[float]] = None
+
+    def __post_init__(self) -> None:
+        if self.classes:  # as those of the data are written, under every locale
+            self.classes = [shown(name) for name in self.classes]
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
