@@ -133,7 +133,7 @@ def test_any_line_composes_or_is_told(typed: list[str], multirun: bool) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=1500, **SEARCH)
+@settings(max_examples=800, **SEARCH)
 @given(lines, st.booleans())
 def test_very_many_lines_compose_or_are_told(typed: list[str], multirun: bool) -> None:
     told(lambda: composed(typed, multirun), typed)

@@ -72,6 +72,16 @@ def test_the_folders_own_splits_are_used(tmp_path, name):
         assert set(greys(loader)) == {(40, 0), (80, 1), (120, 2)}
 
 
+def test_a_choice_of_val_that_the_folders_own_overrules_is_told(tmp_path):
+    for split in ("train", "Valid"):
+        paint(tmp_path / split)
+    assert build(tmp_path).warnings == []
+    for val in (0.3, 0):
+        (warning,) = build(tmp_path, val=val).warnings
+        assert warning.startswith("data.val: the images of Valid/ validate, and none are taken out of the training")
+    assert build(tmp_path, val=0.3, folds=2).warnings == []
+
+
 def test_val_comes_out_of_train_and_never_out_of_test(tmp_path):
     paint(tmp_path / "train")
     paint(tmp_path / "test", count=2)

@@ -29,7 +29,7 @@ from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.paths import expanded, shown, typed
-from cnntrain.settings.data import CropMode, LoaderKind
+from cnntrain.settings.data import CropMode, DataSettings, LoaderKind
 
 IMAGE_SIZE = 128
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
@@ -152,7 +152,13 @@ def _three_parts(aligned: dict[str, FolderSplit], request: Request) -> dict[str,
             f"{own.paths.root.name}/: {use}, {len(own.labels):,} images, as data.folds takes val from train/"
         )
     if "val" in parts:
-        request.notes.append(f"val: {len(parts['val'].labels):,} images of {parts['val'].paths.root.name}/")
+        own = parts["val"]
+        request.notes.append(f"val: {len(own.labels):,} images of {own.paths.root.name}/")
+        if "train" in parts and request.settings.val != DataSettings.val:
+            request.warnings.append(
+                f"data.val: the images of {own.paths.root.name}/ validate, and none are taken out of the training "
+                f"images (given {request.settings.val})"
+            )
     elif "train" in parts:
         train, val = take_val(parts["train"].labels, request)
         parts["train"] = parts["train"].take(train)
