@@ -111,8 +111,7 @@ def _load(command: str) -> Any:
 
 def _saved_run(command: str, words: list[str]) -> int:
     flags = [word for word in words[1:] if word.startswith("-")]
-    is_word = bool(words) and re.match(r"[a-z_.]+=", words[0]) and not expanded(words[0]).exists()
-    if not words or words[0].startswith("-") or is_word:
+    if not words or (re.match(r"-|[a-z_.]+=", words[0]) and not expanded(words[0]).exists()):
         raise ConfigError(f"{command}: which run? write cnntrain {command} RUN_DIR, and other words after that")
     if flags:
         raise ConfigError(f"{' '.join(flags)}: no flag of {command}; see cnntrain {command} --help")

@@ -17,6 +17,7 @@ _ADVICE = {
     errno.EDQUOT: "free some of your quota",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
     errno.EROFS: "begin elsewhere with {word}",
+    errno.ENOENT: "a folder above it is gone: make it again, or begin elsewhere with {word}",
     errno.EACCES: "make it one that you may write, or begin elsewhere with {word}",
     errno.EPERM: "make it one that you may write, or begin elsewhere with {word}",
     errno.EEXIST: "a file is in the way: move it, or begin elsewhere with {word}",
@@ -35,7 +36,8 @@ def file_system_error(
     """The one line for a failed system call at `path`; of a full disk it tells `needed` (bytes) and the free space."""
     reason = os.strerror(error.errno) if error.errno else str(error)
     if needed is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        reason += f"; it needs {needed / 1e6:.1f} MB, {_free_bytes(path) / 1e6:.1f} MB are free"
+        unit, size = ("MB", 1e6) if needed >= 1e5 else ("kB", 1e3)
+        reason += f"; it needs {needed / size:.1f} {unit}, {_free_bytes(path) / size:.1f} {unit} are free"
     advice = _ADVICE.get(error.errno or 0, "check the disk, or begin elsewhere with {word}")
     return FileSystemError(f"{path}: {what} ({reason}); {advice.format(word=word)}")
 

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import sys
 import tempfile
 import traceback
@@ -97,9 +98,14 @@ def _as_fault(error: Exception) -> CnntrainError | None:
             "trainer.deterministic=false, or choose a network without it"
         )
     if isinstance(error, OSError):
-        # Where a file is written its name is told: what has none and takes no more is what we print to.
-        place = error.filename or ("standard output" if error.errno in TAKES_NO_MORE else "")
+        # Where we write a file its name is told: what has none and takes no more is what we print to, or Hydra's.
+        prints = error.errno in TAKES_NO_MORE and _output_may_be_full(error.errno)
+        place = error.filename or ("standard output" if prints else "")
         what = error.strerror or str(error) or type(error).__name__
+        if place and error.errno in (errno.EACCES, errno.EPERM):
+            what += "; mend its permissions"
+        elif not place and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what += "; free some space"
         return FileSystemError(f"{shown(place)}: {what}" if place else what)
     return None
 
@@ -109,6 +115,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
     names = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return names or "can't allocate memory" in str(error)
+
+
+def _output_may_be_full(number: int) -> bool:
+    """Whether it can be the standard output that takes no more: no pipe, no terminal, no file on a disk with room."""
+    try:
+        handle = sys.stdout.fileno()
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISREG(mode) and number == errno.ENOSPC:
+            return os.fstatvfs(handle).f_bavail == 0
+        return not stat.S_ISFIFO(mode) and not os.isatty(handle)
+    except (AttributeError, OSError, ValueError):  # closed, or none of the system's
+        return True
 
 
 def brief(error: BaseException) -> str:

@@ -94,7 +94,9 @@ def train(run: Run, task: Task) -> str:
         raise
     except CnntrainError as error:
         # A fault of one of several processes is its own: the others know nothing of it and cannot save with it.
-        if run.world.size == 1 or isinstance(error, Interrupted):
+        # Before the first image, a fault leaves nothing to go on with.
+        begun = run.progress.step > 0 or run.progress.batch > 0
+        if (run.world.size == 1 and begun) or isinstance(error, Interrupted):
             run.progress.seconds = clock.seconds
             run.check_finite()
             task.save(run.state(), False)

@@ -150,6 +150,8 @@ def _take(handle: int, path: Path, warn: Callable[[str], None]) -> None:
         os.ftruncate(handle, 0)
         os.write(handle, f"pid {os.getpid()} on host {socket.gethostname()} since {_now()}\n".encode())
     except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
         raise file_system_error(path, error) from error
 
 

@@ -277,6 +277,16 @@ def test_faulty_lines_answer_2_with_one_line(
     assert calls == []
 
 
+def test_a_run_folder_may_begin_with_a_dash_or_hold_an_equals_sign(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("-run", "lr=1"):
+        Path(name).mkdir()
+        assert cli.main(["eval", name]) == 0
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize(
     "line", ["--cfg job", "seed=3 --cfg job trainer.epochs=2", "data=imagefolder --cfg job", "--cfg hydra"]
 )
@@ -389,9 +399,12 @@ class OutOfMemoryError(RuntimeError):
         (DataError("x.png: damaged"), 3, "cnntrain: error: x.png: damaged"),
         (Interrupted(15, "stopped and saved"), 143, "cnntrain: stopped and saved"),
         (KeyboardInterrupt(), 130, "cnntrain: interrupted at once; nothing more was saved"),
-        (PermissionError(13, "Permission denied", "/root/x"), 6, "cnntrain: error: /root/x: Permission denied"),
+        (
+            PermissionError(13, "Permission denied", "/root/x"),
+            6,
+            "cnntrain: error: /root/x: Permission denied; mend its permissions",
+        ),
         (FileNotFoundError(2, "Not there", b"/root/\xc3\xa4"), 6, "cnntrain: error: /root/ä: Not there"),
-        (OSError(28, "No space left on device"), 6, "cnntrain: error: standard output: No space left on device"),
         (ConnectionRefusedError(111, "Connection refused"), 6, "cnntrain: error: Connection refused"),
         (TimeoutError(), 6, "cnntrain: error: TimeoutError"),
         (CheckpointError("a class \x1b[31m\x85\u2028"), 4, r"cnntrain: error: a class \x1b[31m\x85\u2028"),

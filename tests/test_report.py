@@ -3,6 +3,7 @@
 import csv
 import errno
 import io
+import os
 import re
 import sys
 import time
@@ -140,6 +141,35 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def steps_of(folder: Path) -> list[tuple[str, int]]:
     return [(row["kind"], int(row["step"])) for row in rows_of(folder)]
+
+
+def test_another_place_than_an_output_with_room_is_full_and_not_the_output(tmp_path, monkeypatch, capsys):
+    def work() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as Hydra's own files, which it does not name
+
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w") as pipe, open(tmp_path / "log", "w") as file:
+        for stream in (pipe, file):
+            monkeypatch.setattr(sys, "stdout", stream)
+            assert guard(work) == 6
+            assert capsys.readouterr().err == "cnntrain: error: No space left on device; free some space\n"
+
+
+def test_a_metrics_csv_that_cannot_be_resumed_stays_as_it_was(tmp_path, monkeypatch):
+    log = CsvLog(tmp_path / "metrics.csv")
+    log.write("step", {"step": 1, "epoch": 1})
+    log.close()
+    before = (tmp_path / "metrics.csv").read_text()
+
+    def refuse(*paths: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(
+        FileSystemError, match=r"metrics\.csv: cannot be written \(No space left on device\); free some"
+    ):
+        CsvLog(tmp_path / "metrics.csv", resume_step=1)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("metrics.csv", before)]
 
 
 def test_metrics_csv_has_one_header_and_a_row_per_step_and_epoch(tmp_path):

@@ -259,6 +259,16 @@ def test_results_are_json_that_every_reader_takes(tmp_path: Path) -> None:
     assert read == {"status": "done", "val": {"top1": 0.5, "loss": None}, "all": [None, 1, None]}
 
 
+def test_a_lock_that_cannot_be_written_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", refuse)
+    with pytest.raises(FileSystemError, match=r"run\.lock: .*free some space"), runfolder.lock(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 # --- files ---
 
 

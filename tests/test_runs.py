@@ -19,8 +19,9 @@ import pytest
 import torch
 from PIL import Image
 
-from cnntrain import checkpoint, cli, loop
+from cnntrain import checkpoint, cli, files, loop, runfolder
 from cnntrain.commands import show
+from cnntrain.errors import FileSystemError
 from cnntrain.report import pictures
 from cnntrain.run import Progress
 from cnntrain.settings import Settings
@@ -181,6 +182,17 @@ def test_a_bad_image_ends_the_run_with_its_name_or_is_skipped_and_listed(photos,
     assert (here / "run/bad_images.tsv").read_text().startswith(str(bad))
 
 
+def test_a_bad_image_in_the_first_step_leaves_no_folder_and_later_ones_lose_nothing(photos, here, capsys):
+    (photos / "train/red/3.png").write_bytes(b"")
+    words = ["data=imagefolder", f"data.root={photos}", "data.image_size=32", "model=cnn", "trainer.tensorboard=false"]
+    words += ["data.mean=[0.4,0.4,0.4]", "data.std=[0.2,0.2,0.2]", "trainer.epochs=1"]
+    assert run(*words, "data.batch_size=30", "out=run") == 3
+    assert "3.png: the file is empty" in capsys.readouterr().err
+    assert not Path("run").exists()
+    assert run(*words, "data.batch_size=2", "out=run", "seed=3") == 3
+    assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] > 0
+
+
 def test_a_new_image_is_refused_on_resume_and_told_at_eval(photos, here, capsys):
     words = ["data=imagefolder", f"data.root={photos}", "data.image_size=32", "model=cnn", "trainer.tensorboard=false"]
     assert run(*words, "trainer.epochs=1", "hydra.run.dir=run") == 0
@@ -258,6 +270,22 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_folder(here, capsys):
     Path("mine/notes.txt").write_text("of the user")
     assert run("data=mnist", "data.root=nowhere", "hydra.run.dir=mine") == 3
     assert os.listdir("mine") == ["notes.txt"]
+
+
+@pytest.mark.parametrize("full", ["config.yaml", "environment.json"])
+def test_a_disk_that_is_full_before_the_first_step_leaves_no_folder(here, monkeypatch, capsys, full):
+    write, begun = files.write_atomic, []
+
+    def refuse(path, content, **more):
+        if path.name == full and (full == "config.yaml" or begun):
+            raise FileSystemError(f"{path}: cannot be written")
+        begun.append(path)
+        write(path, content, **more)
+
+    monkeypatch.setattr(runfolder, "write_atomic", refuse)
+    assert run(*QUICK, "out=run") == 6
+    assert f"{full}: cannot be written" in capsys.readouterr().err
+    assert not Path("run").exists()
 
 
 def test_a_drop_schedule_without_anything_to_drop_is_refused(here, capsys):
@@ -399,16 +427,20 @@ def test_what_runs_code_of_the_users_is_named_in_what_the_end_proposes(here):
     assert show.resume_command(settings, Path("run")) == f"cnntrain resume run {code} augment.own.name=mine:noise"
 
 
-def test_no_fault_of_drawing_ends_a_training(here, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    "error", [UnicodeEncodeError("ascii", "ü", 0, 1, "ordinal not in range(128)"), OSError("cannot open resource")]
+)
+def test_no_fault_of_drawing_ends_a_training_or_its_curves(here, monkeypatch, capsys, error):
     def fails(*args):
-        raise UnicodeEncodeError("ascii", "ü", 0, 1, "ordinal not in range(128)")
+        raise error
 
     for name in ("grid", "confusion"):
         monkeypatch.setattr(pictures, name, fails)
     assert run(*QUICK, "trainer.epochs=1", "trainer.tensorboard=true", "hydra.run.dir=run") == 0
     out = capsys.readouterr().out
-    assert out.count("warning: no picture train/images for TensorBoard: UnicodeEncodeError") == 1
-    assert out.count("warning: no picture test/confusion for TensorBoard: UnicodeEncodeError") == 1
+    for name in ("train/images", "test/confusion"):
+        assert out.count(f"warning: no picture {name} for TensorBoard: {type(error).__name__}") == 1
+    assert "nothing more" not in out
     assert results("run")["status"] == "done"
 
 

@@ -97,5 +97,6 @@ def list_bad_images(job: Job, folder: Path, report: Report) -> int:
     if skipped and job.world.is_first:
         path = folder / "bad_images.tsv"
         write_atomic(path, "".join(f"{cell(name)}\t{cell(reason)}\n" for name, reason in skipped))
-        report.warn(f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them")
+        many = f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them"
+        report.warn(f"1 bad image was skipped, another stood in; {path} names it" if len(skipped) == 1 else many)
     return len(skipped)

@@ -25,7 +25,15 @@ from cnntrain.commands.show import (
 )
 from cnntrain.commands.transfer import recalibration, start_from_weights, use_features
 from cnntrain.distributed import World
-from cnntrain.errors import CheckpointError, CnntrainError, ConfigError, DataError, Interrupted, UnsafeError
+from cnntrain.errors import (
+    CheckpointError,
+    CnntrainError,
+    ConfigError,
+    DataError,
+    FileSystemError,
+    Interrupted,
+    UnsafeError,
+)
 from cnntrain.faults import ConfigErrors
 from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.models.weights import read_weights
@@ -73,11 +81,11 @@ def begin(order: Order, world: World) -> dict[str, Any]:
     folder = order.folder
     with runfolder.lock(folder):
         runfolder.refuse_used(folder)
-        # Before anything that takes time: a run killed before its first save starts again from this.
-        describe(order)
         try:
+            # Before anything that takes time: a run killed before its first save starts again from this.
+            describe(order)
             return work(order, world)
-        except (ConfigError, DataError, CheckpointError, UnsafeError):
+        except (ConfigError, DataError, CheckpointError, UnsafeError, FileSystemError):
             if not (folder / "checkpoints").exists():
                 runfolder.remove_unstarted(folder)
             raise

@@ -97,13 +97,13 @@ class Report:
         """Draw or log something. No fault of that ends a training: it is said, once of each thing."""
         try:
             work()
-        except OSError as error:
-            self._close(self._tensorboard)
-            self._tensorboard = None
-            place = f"{shown(error.filename)}: " if error.filename else ""
-            self.warn(f"nothing more for TensorBoard: {place}{error.strerror or error}; the training goes on")
         except Exception as error:
-            if what not in self._failed:
+            if isinstance(error, OSError) and error.errno:  # of the system; those of Pillow are of the picture alone
+                self._close(self._tensorboard)
+                self._tensorboard = None
+                place = f"{shown(error.filename)}: " if error.filename else ""
+                self.warn(f"nothing more for TensorBoard: {place}{error.strerror or error}; the training goes on")
+            elif what not in self._failed:
                 self._failed.add(what)
                 self.warn(f"no {what} for TensorBoard: {brief(error)}; the training goes on")
 

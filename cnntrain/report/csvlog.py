@@ -9,6 +9,7 @@ Accuracies and data_wait are fractions of 1, seconds are wall time; a column tha
 import csv
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,11 @@ class CsvLog:
             self._file.flush()
             os.replace(aside, path)
         except OSError as error:
+            if hasattr(self, "_file"):
+                with suppress(OSError):
+                    self._file.close()
+                with suppress(OSError):
+                    aside.unlink()
             raise file_system_error(Path(error.filename or path), error) from error
 
     def write(self, kind: str, row: dict[str, Any]) -> bool:
