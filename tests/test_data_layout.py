@@ -69,7 +69,7 @@ def test_folders_beside_the_splits_are_named(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("folders", "told"),
     [
-        (["a/cat", "a/dog", "b/cat", "b/dog"], "a/, b/ all hold the same folders (cat, dog) and no images: these look"),
+        (["a/cat", "a/dog", "b/cat", "b/dog"], "a/, b/ all hold the same folders (cat, dog), no images: these look"),
         (
             ["cat/train", "cat/test", "dog/train", "dog/test"],
             "splits come above classes: move the images to test/CLASS",
@@ -77,6 +77,15 @@ def test_folders_beside_the_splits_are_named(tmp_path, capsys):
         (["seg_train/x/cat", "seg_test/y/cat", "seg_pred/z"], "seg_test/, seg_train/ look like splits; call them"),
         (["train/cat", "train/dog", "Training/cat"], "holds both Training/ and train/; keep one of them"),
         (["train/cat", "train/dog", "Test/cat", "testing/cat"], "holds both Test/ and testing/; keep one of them"),
+        (
+            ["cat", "dog", "val/dog"],
+            "val/ holds folders of the names beside (dog) and no images, as splits do; put the",
+        ),
+        (
+            ["cat", "dog", "test/cat", "val/dog"],
+            "test/, val/ hold folders of the names beside (cat, dog) and no images",
+        ),
+        (["cat", "dog", "held/cat", "held/dog"], "or say data.classes=[cat,dog,held] if all of them are classes"),
         (["car", "plane", "train"], "has train/ without class folders beside car/, plane/; if all of them are classes"),
     ],
 )
@@ -88,7 +97,16 @@ def test_what_may_be_splits_or_classes_is_refused(tmp_path, capsys, folders, tol
     assert told in line
 
 
-@pytest.mark.parametrize("folders", [["car", "plane", "train"], ["a/cat", "a/dog", "b/cat", "b/dog"]])
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ["car", "plane", "train"],
+        ["a/cat", "a/dog", "b/cat", "b/dog"],
+        ["cat", "dog", "val/dog"],
+        ["ds/train/cat", "x"],
+        ["test", "train"],
+    ],
+)
 def test_named_classes_are_classes_whatever_they_look_like(tmp_path, capsys, folders):
     paint(tmp_path, folders)
     names = sorted({name.partition("/")[0] for name in folders})
@@ -103,10 +121,23 @@ def test_named_classes_are_classes_whatever_they_look_like(tmp_path, capsys, fol
         ["cat/images", "dog/images"],
         ["cat/a", "cat/b", "dog/a"],
         ["test_tube", "train_station", "car"],
+        ["cat", "dog", "val/dog", "val/fox"],
+        ["cat", "dog", "fox/dog"],
+        ["cat", "cat/train/old", "dog"],
     ],
 )
 def test_folders_that_may_well_be_classes_are_classes(tmp_path, folders):
     assert find_splits(paint(tmp_path, folders)).folders == {"train": tmp_path}
+
+
+@pytest.mark.parametrize("beside", [[], ["x/y"], ["more/Training/cat"], ["p/train/a", "q/train/a", "r/train/a"]])
+def test_data_sets_are_no_classes_and_pointed_at(tmp_path, capsys, beside):
+    paint(tmp_path, ["ds/train/cat", "ds/train/dog", *beside])
+    assert check(tmp_path) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    sets = ["ds", *(name.partition("/")[0] for name in beside if name != "x/y")]
+    assert f"did you mean {' or '.join(f'data.root={tmp_path}/{name}' for name in sets[:3])}?" in line
+    assert ("Or say data.classes=[ds," in line) is bool(beside)
 
 
 def test_an_archive_in_a_folder_of_its_own_is_pointed_at(tmp_path, capsys):
@@ -114,6 +145,41 @@ def test_an_archive_in_a_folder_of_its_own_is_pointed_at(tmp_path, capsys):
     assert check(tmp_path / "photos") == 3
     told = f"'archive' is the only class folder; did you mean data.root={tmp_path}/photos/archive?"
     assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("folders", "told"),
+    [
+        (
+            ["train/cat", "train/dog", "test"],
+            "test/ holds images and no class folders; put the images of each class into",
+        ),
+        (
+            ["train/cat", "train/dog", "val", "test"],
+            "or move test/ and val/ away: unlabelled pictures are for `cnntrain",
+        ),
+        (["train", "test"], "of its name, or say data.classes=[test,train] if these are the classes"),
+        (["train", "test/cat", "test/dog"], "train/ holds images and no class folders; put the images of each class"),
+    ],
+)
+def test_a_split_of_loose_images_is_told_what_helps(tmp_path, capsys, folders, told):
+    paint(tmp_path, folders)
+    assert check(tmp_path) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cnntrain: error: data.root: {tmp_path}: ")
+    assert told in line
+    assert ("data.classes" in line) is (folders == ["train", "test"])
+    assert ("predict" in line) is (folders[0] == "train/cat")
+
+
+def test_a_root_that_is_one_class_is_sent_to_the_folder_above(tmp_path, monkeypatch, capsys):
+    paint(tmp_path / "photos/train")
+    paint(tmp_path / "sorted")
+    monkeypatch.chdir(tmp_path / "photos/train/dog")
+    for root, name in {".": "photos", "../cat": "photos", tmp_path / "sorted/cat": "sorted"}.items():
+        above = tmp_path / name
+        assert check(root) == 3
+        assert capsys.readouterr().err.endswith(f"if it is a class itself, give the folder above: data.root={above}\n")
 
 
 # ---- images ----
@@ -125,10 +191,11 @@ def test_images_are_known_by_their_content_where_the_suffix_tells_nothing(tmp_pa
     paint(tmp_path, ["c"], suffix=".0001")
     paint(tmp_path, ["d"], suffix=".picture")
     (tmp_path / "d/notes.picture").write_text("no image")
+    (tmp_path / "d/weights.safetensors").write_text("no image")
     split = scan(tmp_path, "train")
     assert split.labels.bincount().tolist() == [4, 4, 4, 4]
-    assert split.ignored == {".picture file that is no image": 1}
-    assert split.lost["d"] == 1
+    assert split.ignored == {".picture file that is no image": 1, ".safetensors file that is no image": 1}
+    assert split.lost["d"] == 2
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
@@ -158,7 +225,8 @@ def test_who_loses_many_files_is_warned_with_suffixes_and_class(tmp_path, capsys
         (tmp_path / "cat" / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic")
     assert check(tmp_path) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "warning: ignored below data.root: 10 x .heic file that is no image; class 'cat' loses most, 10 of 12" in out
+    told = "10 x .heic file, to be converted to JPEG first; class 'cat' loses most, 10 of 12 files"
+    assert f"warning: ignored below data.root: {told}" in out
     for path in (tmp_path / "cat").glob("*.heic"):
         path.unlink()
     paint(tmp_path, ["cat", "dog"], count=12)

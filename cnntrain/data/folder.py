@@ -110,8 +110,6 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
             classes.append(name)
     if not classes and not left_out:
         advice = "put the images of each class into a folder of its name"
-        if ignored["image outside the class folders"]:
-            advice += f"; if {shown(folder.name)}/ is a class itself, name all classes: data.classes=[...]"
         raise DataError(f"{shown(folder)}: the {split} split has no class folders; {advice}")
     paths = Paths.join(folder, relative)
     found, lengths = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
@@ -196,7 +194,7 @@ def kinds(ignored: Counter[str]) -> str:
 def _suffix(name: str) -> str:
     """`.jpg`, in small letters; empty where the last part of the name is none, such as in `image.0001`."""
     suffix = os.path.splitext(name)[1].lower()
-    return suffix if suffix[1:].isalnum() and not suffix[1:].isdecimal() and len(suffix) < 10 else ""
+    return suffix if suffix[1:].isalnum() and not suffix[1:].isdecimal() and len(suffix) <= 16 else ""
 
 
 def align(split: FolderSplit, classes: list[str], name: str, *, partial: bool) -> FolderSplit:
@@ -220,8 +218,8 @@ def align(split: FolderSplit, classes: list[str], name: str, *, partial: bool) -
         raise DataError(f"{where} has none of {_class_names(classes)}; add images of them")
     if extra:
         raise DataError(
-            f"{where} has {_class_names(extra)}, not among the {len(classes)} classes of the training data; "
-            "rename or remove the folder"
+            f"{where} has {_class_names(extra)}, not among the known {_class_names(classes)}; "
+            "rename or remove the folder, or choose other data"
         )
     if missing and not partial:
         raise DataError(f"{where} lacks {_class_names(missing)}; add images of it, or remove it from the other splits")

@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cnntrain.errors import DataError
-from cnntrain.paths import need_image_folder, shown
+from cnntrain.paths import need_image_folder, shown, typed
 
 # Of image files; what has none of these is looked into.
 SUFFIXES = (
@@ -28,6 +28,7 @@ _WORDS = {
     }.items()
     for word in words
 }
+_SORT = "put the images of each class into a folder of its name"
 
 
 @dataclass
@@ -45,7 +46,7 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
         classes: names that are known to be classes, whatever they sound like.
 
     Raises:
-        DataError: no such folder, or one whose folders may be splits or classes.
+        DataError: no such folder, one whose folders may be splits or classes, or images that lie in no class folder.
     """
     need_image_folder(root)
     names = folders_in(root)
@@ -57,6 +58,7 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
         found.setdefault(split_of(name), []).append(name)
     others = found.pop("", [])
     if "train" not in found and (others or not found):  # a class may be called test
+        _refuse_images_alone(root)
         _refuse_splits_by_other_names(root, names)
         return Layout({"train": root})
     for same in found.values():
@@ -68,6 +70,7 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
             f"data.root: {shown(root)} has {listed(found['train'])} without class folders beside {listed(others)}; "
             f"if all of them are classes, say {_say_classes(names)}, else give {listed(found['train'])} class folders"
         )
+    _refuse_flat_splits(root, folders)
     return Layout(folders, others)
 
 
@@ -82,15 +85,50 @@ def split_of(name: str) -> str:
     return _WORDS.get(re.sub("(set|data|images)$", "", plain), "")
 
 
+def _refuse_images_alone(root: Path) -> None:
+    """Raises DataError for a folder of images without any class folder."""
+    if _is_flat(root):
+        above = Path(os.path.abspath(root)).parent
+        above = above.parent if split_of(above.name) == "train" else above
+        raise DataError(
+            f"data.root: {shown(root)} holds images and no class folders; {_SORT}, or if it is a class itself, give "
+            f"the folder above: {typed('data.root', above)}"
+        )
+
+
+def _refuse_flat_splits(root: Path, folders: Mapping[str, Path]) -> None:
+    """Raises DataError for splits whose images lie in no class folders."""
+    flat = {split: folder.name for split, folder in folders.items() if _is_flat(folder)}
+    if not flat:
+        return
+    names, advice = listed(list(flat.values()), " and "), _SORT
+    if 1 < len(flat) == len(folders):
+        advice += f", or say {_say_classes(sorted(flat.values()))} if these are the classes"
+    elif "train" in folders and "train" not in flat:
+        advice += f", or move {names} away: unlabelled pictures are for `cnntrain predict RUN images=DIR`"
+    raise DataError(f"data.root: {shown(root)}: {names} {_hold(flat)} images and no class folders; {advice}")
+
+
 def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
-    """Raises DataError for folders that would be taken for classes, and look like splits."""
-    if inner := _same_inside(root, names):
-        what = f"data.root: {shown(root)}: {listed(names)} all hold the same folders ({', '.join(inner)}) and no images"
-        if all(map(split_of, inner)):
-            raise DataError(f"{what}; splits come above classes: move the images to {inner[0]}/CLASS/ and so on")
+    """Raises DataError for folders that would be taken for classes, and look like splits or hold data sets."""
+    inner = {name: _folders_alone(root / name) for name in names}
+    _refuse_data_sets(root, inner)
+    same = {tuple(folders) for folders in inner.values()}
+    if len(names) > 1 and len(same) == 1 and len(splits := min(same)) > 1:
+        what = f"data.root: {shown(root)}: {listed(names)} all hold the same folders ({', '.join(splits)}), no images"
+        if all(map(split_of, splits)):
+            raise DataError(f"{what}; splits come above classes: move the images to {splits[0]}/CLASS/ and so on")
         raise DataError(
             f"{what}: these look like splits; call them train/, val/ and test/, "
             f"or say {_say_classes(names)} if they are classes"
+        )
+    again = [name for name, folders in inner.items() if set(folders) <= set(names) - {name}]
+    if again := [name for name in again if len(inner[name]) > (not split_of(name))]:
+        classes = sorted({folder for name in again for folder in inner[name]})
+        raise DataError(
+            f"data.root: {shown(root)}: {listed(again)} {_hold(again)} folders of the names beside "
+            f"({', '.join(map(shown, classes[:4]))}{', …' if len(classes) > 4 else ''}) and no images, as splits do; "
+            f"put the classes into train/, or say {_say_classes(names)} if all of them are classes"
         )
     stems: dict[tuple[str, ...], dict[str, str]] = {}  # what is left of a name without its word of a split
     for name in names:
@@ -106,19 +144,44 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
             )
 
 
-def _same_inside(root: Path, names: Sequence[str]) -> list[str]:
-    """The folders that all of several folders hold, where they are two or more and there is nothing but them."""
-    first: set[str] | None = None
-    for name in names:
-        inner = set()
-        for inside in _inside(root / name, images=True):
-            if inside is None:
-                return []
-            inner.add(inside)
-        if len(inner) < 2 or (first is not None and inner != first):
+def _refuse_data_sets(root: Path, inner: Mapping[str, Sequence[str]]) -> None:
+    """Raises DataError where what would be taken for classes are data sets themselves.
+
+    Args:
+        inner: of each folder, those in it where there is nothing but them.
+    """
+    sets = [
+        name
+        for name, folders in inner.items()
+        if any(split_of(folder) == "train" and any(_inside(root / name / folder)) for folder in folders)
+    ]
+    if sets:
+        meant = " or ".join(typed("data.root", root / name) for name in sets[:3])
+        classes = f" Or say {_say_classes(sorted(inner))} if all of them are classes" if len(inner) > 1 else ""
+        raise DataError(
+            f"data.root: {shown(root)}: {listed(sets)} {_hold(sets)} train/ with class folders, as data sets do; "
+            f"did you mean {meant}?{classes}"
+        )
+
+
+def _folders_alone(folder: Path) -> list[str]:
+    """The folders in a folder, sorted; none where images lie beside them."""
+    found = []
+    for name in _inside(folder, images=True):
+        if name is None:
             return []
-        first = inner
-    return sorted(first or ()) if len(names) > 1 else []
+        found.append(name)
+    return sorted(found)
+
+
+def _is_flat(folder: Path) -> bool:
+    """Whether a folder holds images and no folders."""
+    is_image = False
+    for name in _inside(folder, images=True):
+        if name is not None:
+            return False
+        is_image = True
+    return is_image
 
 
 def _inside(folder: Path, *, images: bool = False) -> Iterator[str | None]:
@@ -140,6 +203,10 @@ def listed(names: Sequence[str], between: str = ", ") -> str:
     """`a/, b/, c/ and 4 more`."""
     text = between.join(f"{shown(name)}/" for name in names[:4])
     return text + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
+
+
+def _hold(names: Collection[str]) -> str:
+    return "holds" if len(names) == 1 else "hold"
 
 
 def _say_classes(names: Sequence[str]) -> str:
