@@ -26,7 +26,8 @@ from cnntrain import form, manifest
 from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.files import HashingFile, file_system_error, fsync_folder, need_own_folder, open_own
 from cnntrain.manifest import MANIFEST, STATE, elsewhere, verify
-from cnntrain.runfolder import run_id
+from cnntrain.paths import meant_run
+from cnntrain.runfolder import is_done, run_id
 
 # Digests that this process wrote or verified: a rotation does not read the last save again to trust it.
 _trusted: set[str] = set()
@@ -159,11 +160,10 @@ def find(target: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    wanted = f"give a run folder such as outputs/DATA/MODEL/DATE_TIME, a checkpoint folder or its {STATE}"
     if target.name == STATE and target.is_file():
         return target.parent
     if not target.exists():
-        raise CheckpointError(f"{target}: no such file or folder; {wanted}")
+        raise _no_checkpoint(target, "no such file or folder")
     if (target / MANIFEST).exists() or (target / STATE).exists():
         return target
     checkpoints = target if target.name == "checkpoints" else target / "checkpoints"
@@ -171,9 +171,24 @@ def find(target: Path) -> Path:
         if (checkpoints / name).is_dir():
             return checkpoints / name
     if (target / "config.yaml").exists():
+        if is_done(target):
+            raise lost(target)
         again = f"cnntrain resume {shlex.quote(str(target))}"
         raise CheckpointError(f"{target}: this run has saved no checkpoint yet; go on with it by `{again}`")
-    raise CheckpointError(f"{target}: no cnntrain checkpoint there; {wanted}")
+    raise _no_checkpoint(target, "no cnntrain checkpoint there")
+
+
+def _no_checkpoint(target: Path, what: str) -> CheckpointError:
+    wanted = f"give a run folder such as outputs/DATA/MODEL/DATE_TIME, a checkpoint folder or its {STATE}"
+    return CheckpointError(f"{target}: {what}; {meant_run(target) or wanted}")
+
+
+def lost(run: Path) -> CheckpointError:
+    """The fault of a finished run without checkpoints; were it to start again, its results would be overwritten."""
+    return CheckpointError(
+        f"{run}: the run is finished and its checkpoints are gone; restore {run / 'checkpoints'} from a copy, or train "
+        "anew in another folder, as config.yaml and command.txt tell"
+    )
 
 
 def fingerprint(state: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemE
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # enough to know a folder of images by
 MOST_ENTRIES, MOST_LOOKS = 200, 4000  # of one folder, and of all
+RUN_DEPTH, MOST_RUNS = 3, 3  # how deep runs are looked for, and are told
 WEIGHTS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one"  # what model.weights takes
 
 
@@ -115,6 +116,30 @@ def holds_images(folder: Path) -> bool:
                 if depth < 2 and not entry.name.startswith(".") and entry.is_dir():
                     waiting.append((Path(entry.path), depth + 1))
     return False
+
+
+def meant_run(target: Path) -> str:
+    """What to type in place of a path that is no run: the run around it, else the newest not far below; or nothing."""
+    found = list(filter(_is_run, target.parents[:RUN_DEPTH]))
+    waiting, looks = [] if found else [(target, 0)], 0
+    while waiting and looks < MOST_LOOKS:
+        place, depth = waiting.pop(0)
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in islice(entries, MOST_ENTRIES):
+                looks += 1
+                if _is_run(Path(entry.path)):
+                    found.append(Path(entry.path))
+                elif depth + 1 < RUN_DEPTH and not entry.name.startswith(".") and entry.is_dir():
+                    waiting.append((Path(entry.path), depth + 1))
+    found.sort(key=lambda run: os.path.getmtime(run / "config.yaml"), reverse=True)
+    told = [shlex.quote(shown(run)) for run in found[:MOST_RUNS]]
+    return f"did you mean {' or '.join(told)}?" if told else ""
+
+
+def _is_run(folder: Path) -> bool:
+    """A config alone may be that of anything."""
+    beside = os.path.isfile(folder / "environment.json") or os.path.isdir(folder / "checkpoints")
+    return beside and os.path.isfile(folder / "config.yaml")
 
 
 def need_config_dir(folder: str, groups: Iterable[str]) -> None:

@@ -29,6 +29,7 @@ import cnntrain
 from cnntrain import git
 from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFolderError
 from cnntrain.files import RUN_DIR, file_system_error, open_own, read_own, write_atomic
+from cnntrain.paths import meant_run
 
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
@@ -216,9 +217,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
     path = folder / CONFIG
     if not path.is_file():
-        raise ConfigError(
-            f"{folder}: no run there ({CONFIG} is missing); give one such as outputs/DATA/MODEL/DATE_TIME"
-        )
+        advice = meant_run(folder) or "give one such as outputs/DATA/MODEL/DATE_TIME"
+        raise ConfigError(f"{folder}: no run there ({CONFIG} is missing); {advice}")
     try:
         content = yaml.safe_load(_text(path, follow=True))
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # of brackets, and of numbers without an end

@@ -482,14 +482,16 @@ def test_find_takes_a_run_a_checkpoint_and_a_state_file(run: Path) -> None:
 
 
 def test_find_says_what_to_give_instead(run: Path, tmp_path: Path) -> None:
-    weights = tmp_path / "weights.pth"
+    weights = tmp_path / "weights" / "weights.pth"
+    weights.parent.mkdir()
     weights.write_bytes(b"x")
     fresh = tmp_path / "a fresh run"
     fresh.mkdir()
     runfolder.describe(fresh, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
     cases = {
         weights: "no cnntrain checkpoint there; give a run folder",
-        tmp_path: "no cnntrain checkpoint there; give a run folder",
+        weights.parent: "no cnntrain checkpoint there; give a run folder",
+        tmp_path: "no cnntrain checkpoint there; did you mean '.*/a fresh run'",
         tmp_path / "nowhere": "no such file or folder; give a run folder",
         fresh: "has saved no checkpoint yet; go on with it by `cnntrain resume '",
     }

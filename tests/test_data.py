@@ -144,7 +144,8 @@ def test_a_last_micro_batch_of_one_is_left_out_of_train_and_said():
     data = build(batch_size=68)  # 1293 = 19 x 68 + 1
     assert (data.train.images, len(data.train), len(data.train.labels)) == (1292, 19, 1293)
     assert {len(labels) for _, labels in data.train.batches()} == {68}
-    assert any("1 image is left out per epoch" in note for note in data.notes)
+    told = "train: 1 image is left out per epoch (for every network: batch norm would fail on a last micro-batch of 1)"
+    assert told in data.notes
     assert sum(len(labels) for _, labels in data.val.batches()) == 144
     assert build(batch_size=1).train.images == 1293
 
@@ -290,6 +291,23 @@ def test_a_data_set_that_is_absent_says_what_where_and_what_to_do(tmp_path, name
     line = str(caught.value)
     assert line.startswith(f"data.root: {name} is not in {tmp_path} (no {home}/ there); set data.download=true")
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("download", [False, True])
+def test_a_root_inside_the_data_set_is_sent_to_the_folder_above(tmp_path, monkeypatch, download):
+    fake_mnist(tmp_path)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    monkeypatch.chdir(tmp_path / "MNIST")
+    places = [
+        (".", "mnist"),
+        ("raw", "mnist"),
+        (tmp_path / "MNIST/raw", "mnist"),
+        ("../cifar-10-batches-py", "cifar10"),
+    ]
+    for root, name in places:
+        with pytest.raises(DataError, match=rf"^data\.root: .* did you mean data\.root={tmp_path}\?$") as caught:
+            build(name=name, root=str(root), download=download)
+        assert "data.download" not in str(caught.value)
 
 
 def test_a_download_without_network_is_one_line(tmp_path, monkeypatch):

@@ -330,6 +330,7 @@ def test_output_without_a_bar_has_a_line_a_minute_within_an_epoch_and_a_terminal
     monkeypatch.setattr(time, "monotonic", lambda: now)
     console, screen = terminal() if live else plain()
     report = Report(tmp_path, tensorboard=False, console=console)
+    report.advance(64)  # of no phase: nothing whole could be said of it
     report.start_epoch(3, 20, 100, 0)
     for batch in range(1, 20):
         now += 7

@@ -82,6 +82,37 @@ def test_a_finished_run_says_so_and_is_scored_again(run: Path, capsys: pytest.Ca
     ]
 
 
+def test_a_finished_run_without_checkpoints_keeps_its_results(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(run / "checkpoints")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file() and path.name != "run.lock"}
+    line = "run: the run is finished and its checkpoints are gone; restore run/checkpoints from a copy, or train anew"
+    for word in ("trainer.epochs=3", "seed=0"):
+        code, _, fault = resume(capsys, word)
+        assert (code, line in fault) == (4, True)
+    assert cli.main(["eval", "run"]) == 4
+    assert line in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_path_that_is_no_run_is_told_the_runs_around_or_below_it(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        shutil.copytree(run, f"outputs/sweeps/now/{number}", ignore=shutil.ignore_patterns("state.pt"))
+        os.utime(f"outputs/sweeps/now/{number}/config.yaml", (number, number))
+    Path("project").mkdir()
+    Path("project/config.yaml").touch()
+    newest = "did you mean outputs/sweeps/now/3 or outputs/sweeps/now/2 or outputs/sweeps/now/1?\n"
+    meant = dict.fromkeys(["outputs", "outputs/sweeps/now"], newest)
+    meant |= dict.fromkeys(["run/config.yaml", "run/checkpoints/worst"], "did you mean run?\n")
+    meant |= dict.fromkeys(["elsewhere", "project/config.yaml", "project/nothing"], "outputs/DATA/MODEL/DATE_TIME")
+    for target, told in meant.items():
+        for command, more in (("resume", ()), ("eval", ()), ("explain", ()), ("predict", ("images=elsewhere",))):
+            assert cli.main([command, target, *more]) in (2, 4)
+            fault = capsys.readouterr().err
+            assert told in fault, fault
+
+
 def test_a_run_that_was_stopped_may_end_where_it_is(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run / "config.yaml").write_text((run / "config.yaml").read_text().replace("epochs: 2\n", "epochs: 9\n"))
     (run / "results.json").unlink()

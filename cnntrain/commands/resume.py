@@ -16,11 +16,12 @@ from cnntrain.settings.trainer import TrainerSettings
 
 
 def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Go on with the newest sound checkpoint; a run without any starts again from its config.
+    """Go on with the newest sound checkpoint; a run that has saved none yet starts again from its config.
 
     Raises:
         ConfigError: no run there, or an override that does not fit.
-        CheckpointError: all checkpoints are damaged, or the changed model or data do not fit.
+        CheckpointError: all checkpoints are damaged, or those of a finished run gone, or the changed model or data do
+            not fit.
     """
     with distributed.joined(machine.exchange_backend()) as world:
         return go_on(folder, overrides, world) if world.is_first else work(None, world)
@@ -38,6 +39,8 @@ def go_on(folder: Path, overrides: list[str], world: World) -> dict[str, Any]:
         warnings: list[str] = []
         found = checkpoint.newest(folder, warnings.append)
         state = found[1] if found else None
+        if not state and runfolder.is_done(folder):
+            raise checkpoint.lost(folder)
         about = state["about"] if state else {}
         if state:
             refuse_end_behind(settings.trainer, state["progress"], differences, is_done=runfolder.is_done(folder))

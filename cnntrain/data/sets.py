@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import http.client
+import os
 import socket
 import tarfile
 import zlib
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from cnntrain.data.split import stratified
 from cnntrain.errors import DataError, FileSystemError
-from cnntrain.paths import absence, shown
+from cnntrain.paths import absence, shown, typed
 
 NAMES = ("digits", "mnist", "cifar10", "cifar100")
 DIGITS_TEST = (1797, 360)  # seed and size of the digits' test part, the same for every run
@@ -103,12 +104,27 @@ _HOMES = {
 }
 
 
+def _above(root: Path, home: _Home) -> Path | None:
+    """The folder to give in place of one inside the data set's own; None where that is not the mistake."""
+    parts, place = Path(home.folder).parts, Path(os.path.abspath(root))
+    for depth in range(1, len(parts) + 1):
+        above = place.parents[depth - 1] if len(place.parents) >= depth else place
+        if place == above.joinpath(*parts[:depth]) and (above / home.folder).is_dir():
+            return above
+    return None
+
+
 def _torchvision(name: str, root: Path, download: bool, say: Callable[[str], object]) -> TensorSet:
     import torchvision.datasets
 
     home = _HOMES[name]
     kind: Any = getattr(torchvision.datasets, home.kind)
     folder = root / home.folder
+    if not folder.is_dir() and (above := _above(root, home)):
+        raise DataError(
+            f"data.root: {shown(root)} is itself {name}, and the folder that holds {home.folder}/ is wanted; "
+            f"did you mean {typed('data.root', above)}?"
+        )
     if not folder.is_dir() and not download:
         raise DataError(
             f"data.root: {name} is not in {shown(root)} (no {home.folder}/ there); set data.download=true to fetch it, "

@@ -105,9 +105,9 @@ class Screen:
             self._live.start()
 
     def advance(self, images: int) -> None:
-        """A micro-batch is done; where no bar shows it, a line a minute says how far the phase is."""
+        """A micro-batch is done; where no bar shows it, a line a minute says how far the phase is, if there is one."""
         self.bar.advance(images)
-        if not self.is_live and time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
+        if not self.is_live and self.bar.phase and time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
             self._plain(self.bar.words())
 
