@@ -160,6 +160,18 @@ def test_check_says_what_a_run_takes_and_writes_nothing(here, capsys):
     assert list(here.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("word", "many"),
+    [("trainer.epochs=1", 1), ("trainer.max_steps=1", 1), ("trainer.epochs=2", 0), ("schedule=constant", 0)],
+)
+def test_a_default_warm_up_that_is_the_whole_run_is_told(photos, here, capsys, word, many):
+    small = ["model=softmax", "data.image_size=32", "data.batch_size=16", "data.mean=[0.5]", "data.std=[0.5]"]
+    assert run("check", "data=imagefolder", f"data.root={photos}", *small, word) == 0
+    found = [line for line in capsys.readouterr().out.splitlines() if "schedule.warmup" in line]
+    told = "the whole run is one rise of the learning rate (given 1, in epochs); set schedule.warmup=0, or train longer"
+    assert found == [f"warning: schedule.warmup: {told}"] * many
+
+
 def test_a_folder_of_photos_is_learnt_and_a_moved_copy_evaluated(photos, here):
     words = ["data=imagefolder", f"data.root={photos}", "data.image_size=32", "model=cnn", "trainer.epochs=6"]
     assert run(*words, "data.batch_size=12", "optimizer.lr=0.3", "trainer.tensorboard=false", "hydra.run.dir=run") == 0

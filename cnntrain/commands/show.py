@@ -53,8 +53,18 @@ def show_notes(job: Job, report: Report) -> None:
     if (weights := job.loss.class_weights) is not None:
         told = _weighted(job.data.classes, weights.tolist())
         report.say(f"class weights, 1 on average over the training images: {told}")
-    for warning in job.warnings:
+    for warning in [*job.warnings, *_rising_alone(job)]:
         report.warn(warning)
+
+
+def _rising_alone(job: Job) -> list[str]:
+    """What there is to say of a warm-up that lasts to the end of the run."""
+    plan, warmup = job.plan, job.settings.schedule.warmup
+    steps = min(plan.total, job.settings.trainer.max_steps or plan.total)
+    if warmup * plan.steps(plan.epochs) < plan.at_full_size(steps):
+        return []
+    what = "schedule.warmup: the whole run is one rise of the learning rate"
+    return [f"{what} (given {warmup:g}, in epochs); set schedule.warmup=0, or train longer"]
 
 
 def _weighted(classes: Sequence[str], weights: Sequence[float]) -> str:
