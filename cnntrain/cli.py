@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 import re
-import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -18,7 +17,7 @@ from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.guard import guard
 from cnntrain.launch import Work, call_hydra
 from cnntrain.manual import COMMANDS, HELP
-from cnntrain.paths import conf_dir, expanded, meant_folder, need_image_folder, own_options
+from cnntrain.paths import conf_dir, expanded, need_image_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,6 +46,7 @@ def _run(words: list[str]) -> int:
     if "-sc" in words or "--shell-completion" in words:
         return _complete(words)
     command, words = _split(words)
+    _refuse_repeated(words)
     if command in HELP and ("--help" in words or "-h" in words):
         print(HELP[command], end="")
         return 0
@@ -65,6 +65,14 @@ def _run(words: list[str]) -> int:
     return _hydra_command(words, _train if command == "train" else _check)
 
 
+def _refuse_repeated(words: list[str]) -> None:
+    from cnntrain.faults import ConfigErrors
+    from cnntrain.overrides import repeated
+
+    if found := repeated(words):
+        raise ConfigErrors(found)
+
+
 def _split(words: list[str]) -> tuple[str, list[str]]:
     """The command and the rest of the line; a line without a command trains."""
     if not words or "=" in words[0] or words[0].startswith(("-", "+", "~")):
@@ -72,23 +80,12 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
     if words[0] in COMMANDS:
         return words[0], words[1:]
     from cnntrain.faults import nearest
+    from cnntrain.overrides import meant
 
-    close = nearest(words[0], COMMANDS, cutoff=0.7)
-    advice = f"did you mean '{close}'?" if close else _meant(words[0]) or f"commands: {', '.join(COMMANDS)}"
+    close = nearest(words[0], COMMANDS, cutoff=0.7) if "." not in words[0] else None
+    named = tuple(command for command in SAVED_RUN if command in words) or tuple(SAVED_RUN)
+    advice = f"did you mean '{close}'?" if close else meant(words[0], named) or f"commands: {', '.join(COMMANDS)}"
     raise ConfigError(f"unknown command '{words[0]}'; {advice}")
-
-
-def _meant(word: str) -> str:
-    """What a first word that is no command was probably to say; empty where nobody knows."""
-    from cnntrain import runfolder
-    from cnntrain.composer import GROUPS
-
-    if word in ("help", "usage"):
-        return "did you mean cnntrain --help?"
-    if (expanded(word) / runfolder.CONFIG).is_file():
-        return f"did you mean {' or '.join(shlex.join(['cnntrain', command, word]) for command in SAVED_RUN)}?"
-    group = next((group for group in GROUPS if word in own_options(group)), None)
-    return f"did you mean {group}={word}?" if group else meant_folder(word)
 
 
 def _help() -> str:
@@ -115,7 +112,7 @@ def _saved_run(command: str, words: list[str]) -> int:
         raise ConfigError(f"{command}: which run? write cnntrain {command} RUN_DIR, and other words after that")
     if flags:
         raise ConfigError(f"{' '.join(flags)}: no flag of {command}; see cnntrain {command} --help")
-    target, overrides = Path(words[0]), words[1:]
+    target, overrides = expanded(words[0]), words[1:]
     _check_overrides(command, target, _overrides(command, overrides))
     function = _load(SAVED_RUN[command])
     return guarded(

@@ -20,7 +20,6 @@ from cnntrain.inherit import inherit_recipes
 from cnntrain.settings import Settings
 
 OURS = "train"  # our own file with a defaults list
-GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
 LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
 NEEDED = ("model", "data", "optimizer", "finetune", "trainer")  # groups that cannot be left out
 
@@ -51,7 +50,7 @@ class Composer:
         return self.known_options[place]
 
     def _is_group(self, key: str) -> bool:
-        return key in GROUPS or ("." not in key and bool(self.options(key)))
+        return key in overrides.GROUPS or ("." not in key and bool(self.options(key)))
 
     def compose(self, words: list[str]) -> tuple[DictConfig, list[str]]:
         """The tree that the sound words make, and the faults of the others."""
@@ -173,7 +172,22 @@ class Composer:
             for name in [names] if isinstance(names, str) else names:
                 if name != default and name not in (options := self.options(group)):
                     found.append(faults.unknown_option(group, name, options))
-        return found
+        return found + self._recipe_faults(chosen)
+
+    def _recipe_faults(self, chosen: DictConfig) -> list[str]:
+        """What a recipe says and later files of the composition overrule."""
+        name = chosen.get("recipe")
+        read = self.loader.repository.load_config(f"recipe/{name}") if name else None
+        places = {
+            "optimizer": f"recipe/{chosen.optimizer}_{name}.yaml, which holds the keys alone, such as lr",
+            "schedule": f"schedule/for_{name}.yaml",
+            "augment": f"augment/for_{name}.yaml",
+        }
+        return [
+            f"recipe/{name}.yaml: {section}: is overruled by files that come later; write it into {place}"
+            for section, place in places.items()
+            if read and section in read.config
+        ]
 
 
 def _is_place(folder: Any) -> bool:
@@ -204,7 +218,7 @@ def _choice_fault(override: Override, options: list[str]) -> str | None:
     group, value, text = override.key_or_group, override.value(), overrides.given(override)
     if override.is_delete():
         return f"{group}: cannot be left out; choose with {group}=OPTION" if group in NEEDED else None
-    if (override.is_add() or override.is_force_add()) and group in GROUPS and not override.package:
+    if (override.is_add() or override.is_force_add()) and group in overrides.GROUPS and not override.package:
         return f"{group}: is there already; leave out the + and write {group}={text}"
     if isinstance(value, list) and group not in LISTS:
         return f"{group}: takes one option (given {text}); for one run each drop the brackets and add -m"

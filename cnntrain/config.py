@@ -24,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain import faults, idle, overrides
 from cnntrain.assign import apply, set_value, variants_of
-from cnntrain.composer import GROUPS, Composer, stray_sweep
+from cnntrain.composer import Composer, stray_sweep
 from cnntrain.faults import VARIANTS, ConfigErrors
 from cnntrain.paths import conf_dir, expanded, need_config_dir
 from cnntrain.settings import Settings
@@ -101,7 +101,7 @@ def composer(config_dir: str | None = None, config_name: str = "train") -> Compo
     """A composer of our conf/ and a folder of the user's."""
     own = conf_dir()
     if config_dir is not None:
-        need_config_dir(config_dir, GROUPS)
+        need_config_dir(config_dir, overrides.GROUPS)
     register()
     with initialize_config_dir(str(own), job_name="cnntrain", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
@@ -280,7 +280,7 @@ def from_plain(plain: dict[str, Any], words: list[str] | tuple[str, ...] = (), s
         key = override.key_or_group
         if override.is_sweep_override():
             found.append(f"{key}: takes one value here (given {overrides.given(override)})")
-        elif (key in GROUPS and not isinstance(override.value(), dict)) or key.startswith("hydra"):
+        elif (key in overrides.GROUPS and not isinstance(override.value(), dict)) or key.startswith("hydra"):
             advice = "switch pieces off with augment.PIECE=null, or " if key == "augment" else ""
             advice += f"start a new one with `cnntrain {key}=...`"
             found.append(f"{key}: cannot be chosen again for a run that exists; {advice}")

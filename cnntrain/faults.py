@@ -24,10 +24,11 @@ VARIANTS: dict[str, dict[str, type]] = {
 MISSING = {
     "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class",
     "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
-    "model.name": "give a network, such as model.name=mobilenet_v3_small; `cnntrain models` lists them",
+    "model.name": "give a network of the library, such as model.name=mobilenet_v3_small",
 }
 # What other tools call it.
 FOLDER_WORDS = ("out", "run", "name", "dir", "output", "outdir", "output_dir", "run_dir", "save_dir", "log_dir")
+MORE_NETS = "`cnntrain models` lists them; others are chosen by model=timm or model=torchvision, and model.name=NAME"
 # Words of commands that are no keys.
 COMMAND_WORDS = {
     "tta": "eval RUN_DIR or predict RUN_DIR",
@@ -157,6 +158,8 @@ def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, 
     if key in FOLDER_WORDS:
         network = ", the network with model=NAME" if key == "name" else ""
         return f"{key}: no such key (given {given}); the folder of a new run is chosen with out=DIR{network}"
+    if key.startswith("recipe."):
+        return f"{key}: no such key (given {given}); let the file of the recipe begin with '# @package _global_'"
     if key in COMMAND_WORDS:
         return f"{key}: goes with a command (given {given}); write cnntrain {COMMAND_WORDS[key]} {key}={given}"
     section, _, name = key.partition(".")
@@ -213,9 +216,9 @@ def unknown_option(group: str, name: object, options: list[str]) -> str:
         return f"{group}: no option {name}, there are none; add yours with --config-dir DIR, as DIR/{group}/{name}.yaml"
     meant = nearest(str(name), shown)
     return (
-        f"{group}: no option {name}; "
+        f"{group}: no option {'given' if name == '' else name}; "
         + (f"did you mean {group}={meant}? " if meant else "")
-        + ("`cnntrain models` lists them" if group == "model" else f"options: {', '.join(shown)}")
+        + (MORE_NETS if group == "model" else f"options: {', '.join(shown)}")
     )
 
 

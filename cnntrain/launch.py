@@ -68,7 +68,7 @@ def call_hydra(
     finally:
         sys.argv = typed
         jobs = sweep.read_notes(notes) if notes else []
-    sweep.tell(jobs)
+    sweep.tell(jobs, stopped=bool({INTERRUPTED, TERMINATED}.intersection(codes)))
     if error and not any(job.code for job in jobs):  # else a launcher or sweeper has stumbled over these
         raise ResourceError(f"a job of the sweep: {sweep.LOST}") if isinstance(error, BrokenExecutor) else error
     return next((code for code in [*(job.code for job in jobs), *codes] if code), 0)

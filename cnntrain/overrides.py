@@ -14,8 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from cnntrain.faults import ConfigErrors, hint, keys_of, nearest
-from cnntrain.paths import meant_folder
+from cnntrain.paths import expanded, meant_folder, own_options
 
+GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
 OPEN_MAPPINGS = ("model.args", "augment.own.args")  # arguments of a network or function, which no class of ours lists
 # What Hydra's parser raises: the others of huge numbers and of depths.
 UNREADABLE = (HydraException, ValueError, RecursionError)
@@ -114,14 +115,51 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
     return read, faults
 
 
+def repeated(words: list[str]) -> list[str]:
+    """The faults of keys that stand in a line twice: one of the two would act on nothing."""
+    seen: dict[str, str] = {}
+    found = []
+    for word in words:
+        key, sign, value = word.partition("=")
+        key = key.lstrip("+")
+        if not sign or key.startswith("-"):
+            continue
+        if key in seen:
+            found.append(f"{key}: is there twice (given {seen[key]} and {value}); leave one of the two out")
+        seen[key] = value
+    return found
+
+
+def meant(word: str, commands: tuple[str, ...] = ()) -> str:
+    """What a bare word was probably to say; empty where nobody knows.
+
+    Args:
+        commands: what can be done with the folder of a run.
+    """
+    if word in ("help", "usage"):
+        return "did you mean cnntrain --help?"
+    key, _, value = word.partition(":")
+    if key in keys_of({}):
+        return f"did you mean {key}={value or 'VALUE'}?"
+    if commands and (expanded(word) / "config.yaml").is_file():
+        return f"did you mean {' or '.join(shlex.join(['cnntrain', command, word]) for command in commands)}?"
+    group = next((group for group in GROUPS if word in own_options(group)), None)
+    return f"did you mean {group}={word}?" if group else meant_folder(word)
+
+
 def _syntax_fault(word: str, parser: OverridesParser) -> str:
     key, sign, value = word.partition("=")
     if not sign:
-        return f"{word}: neither KEY=VALUE nor a flag; a command stands first, see cnntrain --help"
+        advice = meant(word) or "a command stands first, see cnntrain --help"
+        return f"{word}: neither KEY=VALUE nor a flag; {advice}"
     if value.startswith("="):
         return f"{key}: one = is enough (given ={value}); write {key}{value}"
-    if key == "data" and (meant := meant_folder(value)):
-        return f"data: no option {value}; {meant}"
+    if key == "data" and (folder := meant_folder(value)):
+        return f"data: no option {value}; {folder}"
+    if next_word := re.search(r"\s([\w.]+)=", value):
+        return f"{key}: two words in one (given {value}); write {next_word[1]}=... outside of the quotes"
+    if value.strip(",") != value:
+        return f"{key}: a comma has nothing beside it (given {value}); write {key}={value.strip(',') or 'VALUE'}"
     quoted = f"{key}={quote(value)}"
     try:
         parser.parse_overrides([quoted])

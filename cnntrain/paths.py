@@ -57,6 +57,12 @@ def _utf8(text: str) -> bytes:
     return re.sub(r"[\ud800-\udc7f\udd00-\udfff]", "\ufffd", text).encode("utf-8", "surrogateescape")
 
 
+def unquoted(text: str) -> str:
+    """A value without the quotes around all of it, which keep a config's grammar from a path."""
+    inner = text[1:-1]
+    return inner if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" and text[0] not in inner else text
+
+
 def out_file(name: str, example: str) -> Path:
     """The file that the user's `out=` names, found fit before seconds are spent.
 

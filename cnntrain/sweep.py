@@ -104,9 +104,11 @@ def read_notes(notes: Path) -> list[Job]:
     return jobs
 
 
-def tell(jobs: Sequence[Job]) -> None:
-    """The jobs that failed, on stderr; nothing where none did."""
+def tell(jobs: Sequence[Job], *, stopped: bool = False) -> None:
+    """The jobs that failed, on stderr, and what to do after a signal; nothing where there was neither."""
     failed = [job for job in jobs if job.failed]
+    if stopped and jobs:
+        say(f"jobs begun: {len(jobs)}; resume those that were stopped, and start the others by a line of their own")
     if failed:
         say(f"{len(failed)} of {len(jobs)} jobs failed")
     for job in failed:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cnntrain.errors import DataError
 from cnntrain.faults import ConfigErrors, hint, nearest
-from cnntrain.paths import expanded, out_file, shown
+from cnntrain.paths import expanded, out_file, shown, unquoted
 
 VIEWS = ("hflip", "vflip", "shift", "crops")  # what tta= knows, see tta.Views
 PARTS = ("filters", "features", "excite", "gradcam", "shift")  # what explain draws
@@ -178,7 +178,8 @@ def read_compare(words: Sequence[str]) -> tuple[CompareWishes, list[str]]:
 def _part(words: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The command's own words by key, and the others."""
     own = [word for word in words if "=" in word and word.partition("=")[0] in keys]
-    return dict(word.split("=", 1) for word in own), [word for word in words if word not in own]
+    pairs = (word.split("=", 1) for word in own)
+    return {key: unquoted(value) for key, value in pairs}, [word for word in words if word not in own]
 
 
 def _raise(faults: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import cnntrain
-from cnntrain import cli, comparison, config
+from cnntrain import cli, comparison, config, wishes
 from cnntrain.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 
 Calls = list[tuple[str, tuple[Any, ...]]]
@@ -163,6 +163,19 @@ def test_out_is_the_folder_of_all_jobs_of_a_sweep(calls: Calls) -> None:
         ("find-lr", "unknown command 'find-lr'; commands: train, "),
         ("fit", "unknown command 'fit'; commands: train, "),
         ("evaluate", "unknown command 'evaluate'; did you mean 'eval'?"),
+        ("trainer.epochs 5", "unknown command 'trainer.epochs'; did you mean trainer.epochs=VALUE?"),
+        ("trainer.epochs:5", "unknown command 'trainer.epochs:5'; did you mean trainer.epochs=5?"),
+        ("train resnet18", "resnet18: neither KEY=VALUE nor a flag; did you mean model=resnet18?"),
+        ("seed=1 seed=2", "seed: is there twice (given 1 and 2); leave one of the two out"),
+        ("out=a seed=1 out=b", "out: is there twice (given a and b); leave one of the two out"),
+        ("eval run tta=hflip tta=vflip", "tta: is there twice (given hflip and vflip); leave one of the two out"),
+        ("model=timm", "model.name: missing; give a network of the library, such as model.name=mobilenet_v3_small"),
+        ("model=", "model: no option given; `cnntrain models` lists them"),
+        (
+            "model=vit_b_16",
+            "model: no option vit_b_16; `cnntrain models` lists them; others are chosen by model=timm or ",
+        ),
+        ("trainer.epochs=5,", "trainer.epochs: a comma has nothing beside it (given 5,); write trainer.epochs=5"),
         ("help", "unknown command 'help'; did you mean cnntrain --help?"),
         ("resnet18", "unknown command 'resnet18'; did you mean model=resnet18?"),
         ("cifar10", "unknown command 'cifar10'; did you mean data=cifar10?"),
@@ -202,6 +215,23 @@ def test_a_folder_in_place_of_a_command_is_answered_by_what_it_holds(
     (tmp_path / "photos" / "config.yaml").touch()
     assert cli.main(["photos"]) == 2
     assert "did you mean cnntrain resume photos or cnntrain eval photos or" in capsys.readouterr().err
+    assert cli.main(["photos", "eval"]) == 2
+    assert "did you mean cnntrain eval photos?" in capsys.readouterr().err
+
+
+def test_quotes_around_a_path_are_no_part_of_it(calls: Calls, tmp_path: Path) -> None:
+    assert cli.main(["out='my dir'"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == []  # the command is replaced: an empty folder goes
+    assert calls[0][1][1] == Path("my dir")
+    (tmp_path / "a, b.png").touch()
+    assert wishes.read_predict(["images='a, b.png'"])[0].images == (Path("a, b.png"),)
+    assert wishes.read_predict(["images='a, b.png','a, b.png'"])[0].images == (Path("a, b.png"),)
+
+
+def test_the_home_folder_is_known_in_the_place_of_a_run(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert cli.main(["eval", "~/run"]) == 0
+    assert calls[0][1][0] == Path("/home/me/run")
 
 
 def test_a_run_does_not_go_into_the_folder_of_a_sweep(
@@ -386,7 +416,10 @@ def test_an_interrupt_ends_the_whole_sweep(
 ) -> None:
     failing(monkeypatch, Interrupted(2, "stopped and saved"), DataError("must not be reached"))
     assert cli.main(["-m", "seed=0,1"]) == 130
-    assert capsys.readouterr().err == "cnntrain: stopped and saved\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "cnntrain: stopped and saved",
+        "cnntrain: jobs begun: 1; resume those that were stopped, and start the others by a line of their own",
+    ]
 
 
 class OutOfMemoryError(RuntimeError):

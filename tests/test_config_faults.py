@@ -461,6 +461,32 @@ def test_a_name_may_be_set_where_nothing_else_belongs_to_it(words: list[str]) ->
     assert faults(*words) == []
 
 
+def test_what_a_recipe_says_in_vain_is_told(tmp_path: Path) -> None:
+    for folder in ("data", "recipe"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "data" / "mine.yaml").write_text("defaults: [imagefolder]\nroot: photos\n")
+    recipe = tmp_path / "recipe" / "mine.yaml"
+    recipe.write_text("# @package _global_\ntrainer: {epochs: 3}\noptimizer: {lr: 0.02}\n")
+    (fault,) = faults("data=mine", config_dir=tmp_path)
+    assert fault == (
+        "recipe/mine.yaml: optimizer: is overruled by files that come later; write it into recipe/sgd_mine.yaml, which "
+        "holds the keys alone, such as lr"
+    )
+    recipe.write_text("trainer: {epochs: 3}\n")
+    (fault,) = faults("data=mine", config_dir=tmp_path)
+    assert fault.endswith("let the file of the recipe begin with '# @package _global_'")
+    recipe.write_text("# @package _global_\ntrainer: {epochs: 3}\n")
+    (tmp_path / "recipe" / "sgd_mine.yaml").write_text("lr: 0.02\n")
+    settings = config.compose(["data=mine"], str(tmp_path))
+    assert (settings.trainer.epochs, settings.optimizer.lr) == (3, 0.02)
+
+
+def test_two_words_in_one_are_told(composer: Composer) -> None:
+    _, found = config.examine(composer, ["model=resnet18 data=digits"], multirun=False, complete=True)
+    fault = "model: two words in one (given resnet18 data=digits); write data=... outside of the quotes"
+    assert found == [fault]
+
+
 def test_the_base_of_a_data_file_is_told_where_it_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name, base in {"slip": "imagefoldr", "one": "two", "two": "one"}.items():

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnntrain import cli, config, faults
-from cnntrain.composer import GROUPS
 from cnntrain.errors import ConfigError, UnsafeError
+from cnntrain.overrides import GROUPS
 
 OPTIONS = {
     group: sorted(file.stem for file in (config.conf_dir() / group).glob("*.yaml") if not file.stem.startswith("for_"))

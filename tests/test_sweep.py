@@ -146,6 +146,7 @@ def test_a_signal_to_a_sweep_reaches_the_jobs_which_save_and_no_further_one_begi
     assert cli.main([*LINE, "seed=5,6,7", f"trainer.epochs={int(signum)}", "out=many"]) == code
     err = capfd.readouterr().err
     assert err.count("stopped and saved") == 2
+    assert "jobs begun: 2; resume those that were stopped, and start the others" in err
     assert sorted(path.name for path in (tmp_path / "many").iterdir() if path.is_dir()) == [
         "0_digits_lenet5",
         "1_digits_lenet5",

@@ -11,7 +11,7 @@ from cnntrain.errors import ConfigError, DataError
 from cnntrain.faults import ConfigErrors, Key, hint, nearest, options_of, wrong_value
 from cnntrain.files import write_atomic
 from cnntrain.models.arithmetic import Misfit, Window, convolution_window, through
-from cnntrain.paths import absence, out_file, shown
+from cnntrain.paths import absence, out_file, shown, unquoted
 from cnntrain.settings.cnn import Block
 from cnntrain.settings.filter import (
     HEAVIEST,
@@ -210,6 +210,7 @@ def _pairs(words: list[str]) -> tuple[dict[str, str], list[str]]:
     given, found = {}, []
     for word in words:
         key, sign, value = word.partition("=")
+        value = unquoted(value)
         if word.startswith("-"):
             found.append(f"{word}: no flag of filter; see cnntrain filter --help")
         elif not sign:
