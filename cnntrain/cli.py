@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from cnntrain import __version__
 from cnntrain.distributed import World, tells
 from cnntrain.errors import CnntrainError, ConfigError
-from cnntrain.guard import guard
+from cnntrain.guard import guard, say
 from cnntrain.launch import Work, call_hydra
 from cnntrain.manual import COMMANDS, HELP
 from cnntrain.paths import conf_dir, expanded, need_image_folder
@@ -46,7 +46,7 @@ def _run(words: list[str]) -> int:
     if "-sc" in words or "--shell-completion" in words:
         return _complete(words)
     command, words = _split(words)
-    _refuse_repeated(words)
+    _tell_repeated(words)
     if command in HELP and ("--help" in words or "-h" in words):
         print(HELP[command], end="")
         return 0
@@ -65,12 +65,11 @@ def _run(words: list[str]) -> int:
     return _hydra_command(words, _train if command == "train" else _check)
 
 
-def _refuse_repeated(words: list[str]) -> None:
-    from cnntrain.faults import ConfigErrors
+def _tell_repeated(words: list[str]) -> None:
     from cnntrain.overrides import repeated
 
-    if found := repeated(words):
-        raise ConfigErrors(found)
+    for line in repeated(words) if World.here().is_first else []:
+        say(line)
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

@@ -116,7 +116,7 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
 
 
 def repeated(words: list[str]) -> list[str]:
-    """The faults of keys that stand in a line twice: one of the two would act on nothing."""
+    """A line on each key that stands in a line twice with different values: scripts do so, and the last one counts."""
     seen: dict[str, str] = {}
     found = []
     for word in words:
@@ -124,8 +124,8 @@ def repeated(words: list[str]) -> list[str]:
         key = key.lstrip("+")
         if not sign or key.startswith("-"):
             continue
-        if key in seen:
-            found.append(f"{key}: is there twice (given {seen[key]} and {value}); leave one of the two out")
+        if seen.get(key, value) != value:
+            found.append(f"{key}: is there twice; {value} counts, not {seen[key]}")
         seen[key] = value
     return found
 

@@ -30,10 +30,10 @@ from cnntrain import git
 from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFolderError
 from cnntrain.files import RUN_DIR, file_system_error, open_own, read_own, write_atomic
 from cnntrain.paths import meant_run
+from cnntrain.sweep import SWEEP
 
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
-SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
 OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv")  # what a run writes or removes by name
 
 _DEPENDENCIES = """

@@ -17,9 +17,9 @@ from cnntrain.errors import CnntrainError, ResourceError, UnsafeError
 from cnntrain.files import write_atomic
 from cnntrain.guard import INTERRUPTED, TERMINATED, say
 from cnntrain.paths import shown
-from cnntrain.runfolder import SWEEP
 
 NOTES = ".jobs"  # in the folder of the sweep, while it runs
+SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
 ENDED = "ended"  # among the notes: no further job is to begin
 LOST = "its process ended without a word: it was killed, or memory was short"
 

@@ -20,7 +20,7 @@ from omegaconf import open_dict
 
 from cnntrain import cli, config, signals, sweep
 from cnntrain.errors import DataError, NonFiniteError, UnsafeError
-from cnntrain.runfolder import SWEEP
+from cnntrain.sweep import SWEEP
 
 
 class Forking(Launcher):
