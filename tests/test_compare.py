@@ -388,7 +388,7 @@ def test_out_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_two_real_runs_are_made_once(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["compare", *LISTS[:4], "data.limit=100", "trainer.epochs=1", "trainer.device=cpu", "trainer.threads=1"]
+    words = ["compare", *LISTS[:3], "data.limit=100", "trainer.epochs=1", "trainer.device=cpu", "trainer.threads=1"]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     assert cli.main(words) == 0
     first = capfd.readouterr().out
