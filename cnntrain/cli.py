@@ -66,10 +66,16 @@ def _run(words: list[str]) -> int:
 
 
 def _tell_repeated(words: list[str]) -> None:
-    from cnntrain.overrides import repeated
-
-    for line in repeated(words) if World.here().is_first else []:
-        say(line)
+    """Tell which value counts of a key that stands in a line twice: scripts add words to a line of theirs."""
+    seen: dict[str, str] = {}
+    for word in words if World.here().is_first else []:
+        key, sign, value = word.partition("=")
+        key = key.lstrip("+")
+        if not sign or key.startswith("-"):
+            continue
+        if seen.get(key, value) != value:
+            say(f"{key}: is there twice; {value} counts, not {seen[key]}")
+        seen[key] = value
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:

@@ -115,21 +115,6 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
     return read, faults
 
 
-def repeated(words: list[str]) -> list[str]:
-    """A line on each key that stands in a line twice with different values: scripts do so, and the last one counts."""
-    seen: dict[str, str] = {}
-    found = []
-    for word in words:
-        key, sign, value = word.partition("=")
-        key = key.lstrip("+")
-        if not sign or key.startswith("-"):
-            continue
-        if seen.get(key, value) != value:
-            found.append(f"{key}: is there twice; {value} counts, not {seen[key]}")
-        seen[key] = value
-    return found
-
-
 def meant(word: str, commands: tuple[str, ...] = ()) -> str:
     """What a bare word was probably to say; empty where nobody knows.
 

@@ -66,7 +66,7 @@ def _until(true: Callable[[], bool]) -> None:
     for _ in range(200):
         if true():
             return
-        time.sleep(0.05)
+        time.sleep(0.05)  # what is waited for happens in another process, which tells nobody
     raise TimeoutError
 
 
@@ -96,10 +96,8 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 (rest[0] / "begun").touch()
                 if settings.seed == 6:
                     os.kill(os.getppid(), settings.trainer.epochs)
-                for _ in range(200):
-                    if stop.requested:
-                        raise signals.interrupted(stop.signum)
-                    time.sleep(0.05)
+                _until(lambda: stop.requested)
+                raise signals.interrupted(stop.signum)
 
     monkeypatch.setattr(cli, "_load", lambda command: work)
     monkeypatch.chdir(tmp_path)
