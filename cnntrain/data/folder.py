@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.data.decode import looks_like_image
-from cnntrain.data.layout import SUFFIXES, entries, is_clutter, is_dir, unreadable
+from cnntrain.data.layout import SORT, SUFFIXES, entries, is_clutter, is_dir, unreadable
 from cnntrain.errors import DataError
 from cnntrain.paths import shown
 
@@ -109,8 +109,7 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
             labels += [len(classes)] * (len(relative) - before)
             classes.append(name)
     if not classes and not left_out:
-        advice = "put the images of each class into a folder of its name"
-        raise DataError(f"{shown(folder)}: the {split} split has no class folders; {advice}")
+        raise DataError(f"{shown(folder)}: the {split} split has no class folders; {SORT}")
     paths = Paths.join(folder, relative)
     found, lengths = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
     return FolderSplit(classes, paths, found, lengths, ignored, lost, left_out)

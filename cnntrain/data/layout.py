@@ -28,7 +28,7 @@ _WORDS = {
     }.items()
     for word in words
 }
-_SORT = "put the images of each class into a folder of its name"
+SORT = "put the images of each class into a folder of its name"
 
 
 @dataclass
@@ -91,7 +91,7 @@ def _refuse_images_alone(root: Path) -> None:
         above = Path(os.path.abspath(root)).parent
         above = above.parent if split_of(above.name) == "train" else above
         raise DataError(
-            f"data.root: {shown(root)} holds images and no class folders; {_SORT}, or if it is a class itself, give "
+            f"data.root: {shown(root)} holds images and no class folders; {SORT}, or if it is a class itself, give "
             f"the folder above: {typed('data.root', above)}"
         )
 
@@ -101,7 +101,7 @@ def _refuse_flat_splits(root: Path, folders: Mapping[str, Path]) -> None:
     flat = {split: folder.name for split, folder in folders.items() if _is_flat(folder)}
     if not flat:
         return
-    names, advice = listed(list(flat.values()), " and "), _SORT
+    names, advice = listed(list(flat.values()), " and "), SORT
     if 1 < len(flat) == len(folders):
         advice += f", or say {_say_classes(sorted(flat.values()))} if these are the classes"
     elif "train" in folders and "train" not in flat:
