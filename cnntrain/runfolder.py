@@ -16,6 +16,7 @@ import json
 import math
 import os
 import platform
+import re
 import shlex
 import socket
 import sys
@@ -35,10 +36,6 @@ from cnntrain.sweep import SWEEP
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
 OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv")  # what a run writes or removes by name
-
-_DEPENDENCIES = """
-    torch torchvision hydra-core omegaconf tensorboard torchmetrics scikit-learn rich numpy pillow
-"""
 
 
 def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
@@ -314,9 +311,18 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
+def _dependencies() -> list[str]:
+    """What the installed distribution needs to run, by name; torch alone where cnntrain is not installed."""
+    try:
+        needs = importlib.metadata.requires("cnntrain") or []
+    except importlib.metadata.PackageNotFoundError:
+        needs = ["torch"]
+    return [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in needs if "extra ==" not in need]
+
+
 def _environment() -> dict[str, Any]:
     versions = {"python": platform.python_version(), "cnntrain": cnntrain.__version__}
-    for name in _DEPENDENCIES.split():
+    for name in _dependencies():
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS

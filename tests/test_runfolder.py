@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import importlib.metadata
 import json
 import os
 import signal
@@ -185,6 +186,27 @@ def test_the_folder_tells_config_command_versions_and_state(tmp_path: Path) -> N
     assert environment["versions"]["cnntrain"] == cnntrain.__version__
     assert {"python", "torch", "torchvision", "hydra-core", "omegaconf"} <= set(environment["versions"])
     assert {"platform", "host", "cpu_count", "started", "git", "working_folder"} <= set(environment)
+
+
+def versions(folder: Path) -> dict[str, str]:
+    folder.mkdir()
+    runfolder.describe(folder, config_yaml="", overrides=[], command="cnntrain")
+    return runfolder.read_environment(folder)["versions"]
+
+
+def test_the_versions_are_those_of_all_that_the_distribution_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted = versions(tmp_path / "installed")
+    assert {"timm", "simplejpeg", "safetensors", "scikit-learn", "huggingface-hub"} <= set(noted)
+    assert noted["timm"] == importlib.metadata.version("timm")
+    assert not {"pytest", "mypy", "cosmic-ray"} & set(noted)
+
+    def requires(name: str) -> None:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "requires", requires)
+    assert set(versions(tmp_path / "checkout")) == {"python", "cnntrain", "torch"}
 
 
 def test_later_facts_join_the_first_ones(tmp_path: Path) -> None:
