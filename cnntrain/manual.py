@@ -35,7 +35,7 @@ Runs that are finished are not run again, and those that were stopped go on:
 give the same command again, with more values if you like. A run belongs to its
 whole config: another value of any key makes new runs beside the old ones.
 
-  out      the folder of the runs, with compare.csv, compare.json, compare.png
+  out      the folder of the runs, with compare.csv, .json, .png and .svg
            and pages for TensorBoard; outputs/compare/DATA_MODEL. Comparisons
            of other keys share its runs, and have a folder in it for tables
 

@@ -13,7 +13,8 @@ from test_compare import HOME, LISTS, leave, planned, run
 
 from cnntrain import comparison
 from cnntrain.comparison import Combination, Outcome, Spread
-from cnntrain.report.compared import Curve, Point, _inks, _ticks, chart, markdown, points, table
+from cnntrain.plots.comparison import Curve, Point
+from cnntrain.report.compared import markdown, points, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -144,6 +145,7 @@ def test_runs_without_tensorboard_get_no_page_of_it(capsys: pytest.CaptureFixtur
     assert not list(HOME.glob("events*"))
     assert "tensorboard" not in capsys.readouterr().out
     assert (HOME / "compare.png").exists()
+    assert "optimizer=adamw" in (HOME / "compare.svg").read_text()
 
 
 def test_points_are_the_epochs_of_a_run_and_seconds_add_up() -> None:
@@ -157,37 +159,16 @@ def test_runs_whose_metrics_are_gone_are_in_the_table_and_not_in_the_picture(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run(LISTS)
-    for file in [*HOME.glob("*/metrics.csv"), HOME / "compare.png"]:
+    for file in [*HOME.glob("*/metrics.csv"), HOME / "compare.png", HOME / "compare.svg"]:
         file.unlink()
     assert run(LISTS)[0] == 0
     assert not (HOME / "compare.png").exists()
     assert capsys.readouterr().out.splitlines()[-2].endswith("compare.csv, compare.json")
 
 
-@pytest.mark.parametrize("rows", [1, 3, 9])
-@pytest.mark.parametrize("epochs", [1, 30])
-def test_curves_have_a_colour_for_each_row(rows: int, epochs: int) -> None:
-    curves = [
-        Curve(f"x={row}", "", [[Point(e + 1, e + 1.5, (row + e / 40) / 10) for e in range(epochs)]] * 2)
-        for row in range(rows)
-    ]
-    pixels = np.asarray(chart(curves, "title")).reshape(-1, 3)
-    inks = _inks(rows)
-    assert len(set(inks)) == rows
-    assert all((pixels == ink).all(axis=1).any() for ink in inks)
-
-
 def test_the_mean_is_that_of_the_epochs_that_all_runs_have() -> None:
     longer, shorter = [Point(1, 2, 0.5), Point(2, 4, 0.7)], [Point(1, 4, 0.7)]
     assert Curve("a", "", [longer, shorter]).mean == [Point(1, 3, 0.6)]
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.1, 0.9), (0.951, 0.953), (0.5, 0.5), (0.97, 1.0), (0.0, 1.0), (1.0, 1.0)])
-def test_ticks_enclose_the_values_and_stay_few(low: float, high: float) -> None:
-    ticks = _ticks(low, high)
-    assert ticks[0] <= low + 1e-9
-    assert ticks[-1] >= high - 1e-9
-    assert 2 <= len(ticks) <= 8
 
 
 def test_comparisons_of_other_keys_share_runs_and_never_tables(capsys: pytest.CaptureFixture[str]) -> None:

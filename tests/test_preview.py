@@ -245,7 +245,7 @@ def test_growing_images_are_drawn_as_planned_and_mixing_ends_where_it_does() -> 
 def test_run_that_ends_early_is_drawn_to_its_end() -> None:
     course = Course(job_of("trainer.max_steps=50", "trainer.epochs=30"))
     assert (course.steps, course.epochs, course.points[-1]) == (50, 2, 49)
-    assert course.curves("title").draw().width > 900
+    assert b">50 steps of 32 images, 2 epochs.<" in course.curves("title").draw().content("svg")
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -270,6 +270,7 @@ def test_preview_of_digits_writes_pictures_and_a_page_and_says_how_to_go_on(here
     for name in ("sheet.png", "schedule.png"):
         with Image.open(folder / name) as picture:
             assert np.asarray(picture.convert("L")).std() > 5
+    assert "learning rate" in (folder / "schedule.svg").read_text()
     told = capsys.readouterr().out
     lines = told.splitlines()
     assert "next  cnntrain train model=lenet5 trainer.device=cpu 'augment=[flip_crop," in told

@@ -15,9 +15,10 @@ from rich.console import Console
 from torch import nn
 
 from cnntrain.finetune.audit import Row
+from cnntrain.plots.confusion import draw_confusion
 from cnntrain.report import Report
 from cnntrain.report.events import EventFile
-from cnntrain.report.pictures import BACKGROUND, RIGHT, confusion, grid
+from cnntrain.report.pictures import grid
 from cnntrain.report.tensorboard import TensorBoardLog, flatten
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
@@ -141,47 +142,8 @@ def test_pictures_and_confusion_matrix_can_be_read_back(tmp_path):
     assert Counter(events.Tags()["images"]) == {"train/images": 1, "test/confusion": 1}
     encoded = events.Images("test/confusion")[0].encoded_image_string
     picture = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"))
-    assert np.array_equal(picture, confusion(np.eye(3, dtype=np.int64) * 5, ["zero", "one", "two"]))
-
-
-def cells(matrix: np.ndarray, names: list[str], cell: int) -> np.ndarray:
-    """The colour (K, K, 3) of each cell's corner, from the picture."""
-    picture = confusion(matrix, names)
-    start = picture.shape[0] - 12 - len(matrix) * cell
-    return picture[start + 1 :: cell, start + 1 :: cell][: len(matrix), : len(matrix)].astype(int)
-
-
-def test_confusion_colours_follow_the_share_of_each_true_class():
-    matrix = np.array([[90, 10, 0], [0, 5, 0], [0, 0, 0]])
-    found = cells(matrix, ["cat", "dog", "bird"], 48)
-    white, blue = np.array(BACKGROUND), np.array(RIGHT)
-    assert (found[1, 1] == blue).all()  # all of a class right: full colour, however few its images
-    assert (found[0, 0] > blue).any()
-    assert found[0, 1, 0] > found[0, 1, 2]  # a mistake is red
-    for row, column in ((0, 2), (1, 0), (2, 0), (2, 2)):
-        assert (found[row, column] == white).all(), (row, column)
-    # True classes run down: the mistake of cats taken for dogs stands right of the diagonal.
-    assert (found[1, 0] == white).all()
-    assert (found[0, 1] != white).any()
-
-
-def test_confusion_writes_counts_and_names_where_they_fit():
-    blank = confusion(np.zeros((2, 2), dtype=np.int64), ["", ""])
-    named = confusion(np.zeros((2, 2), dtype=np.int64), ["cat", "dog"])
-    assert (blank[:, :70] != named[:, :70]).any()
-    assert (blank[:70] != named[:70]).any()
-    one = confusion(np.array([[0, 1000], [0, 0]]), ["", ""])
-    inside = one[74:116, 122:166]
-    assert len(np.unique(inside.reshape(-1, 3), axis=0)) > 2  # digits upon the colour
-
-
-@pytest.mark.parametrize("classes", [1, 37, 100, 1000])
-def test_confusion_of_any_number_of_classes_has_a_readable_size(classes):
-    matrix = np.full((classes, classes), 3)
-    picture = confusion(matrix, [f"class {index}" for index in range(classes)])
-    assert picture.shape[0] == picture.shape[1] <= 1200
-    assert picture.shape[2] == 3
-    assert picture.dtype == np.uint8
+    chart = draw_confusion(np.eye(3, dtype=np.int64) * 5, ["zero", "one", "two"])
+    assert np.array_equal(picture, chart.pixels())
 
 
 @pytest.mark.parametrize("lines", [1, 2])
@@ -198,9 +160,8 @@ def test_grid_shows_the_pixels_of_each_image(channels, size, lines):
 
 
 def test_names_in_pictures_are_told_apart_whatever_their_letters() -> None:
-    images, matrix = np.zeros((1, 1, 8, 8), dtype=np.uint8), np.eye(2, dtype=np.int64)
+    images = np.zeros((1, 1, 8, 8), dtype=np.uint8)
     assert not np.array_equal(grid(images, ["ä"]), grid(images, ["ö"]))
-    assert not np.array_equal(confusion(matrix, ["ä", "猫"]), confusion(matrix, ["ä", "犬"]))
 
 
 FACTS = {"model": {"name": "lenet5", "root": "Gr\udcc3\udcb6\udcc3\udc9fe \ud800"}}

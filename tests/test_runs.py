@@ -22,6 +22,7 @@ from PIL import Image
 from cnntrain import checkpoint, cli, files, loop, runfolder
 from cnntrain.commands import show
 from cnntrain.errors import FileSystemError
+from cnntrain.plots import confusion
 from cnntrain.report import pictures
 from cnntrain.run import Progress
 from cnntrain.settings import Settings
@@ -446,8 +447,8 @@ def test_no_fault_of_drawing_ends_a_training_or_its_curves(here, monkeypatch, ca
     def fails(*args):
         raise error
 
-    for name in ("grid", "confusion"):
-        monkeypatch.setattr(pictures, name, fails)
+    monkeypatch.setattr(pictures, "grid", fails)
+    monkeypatch.setattr(confusion, "draw_confusion", fails)
     assert run(*QUICK, "trainer.epochs=1", "trainer.tensorboard=true", "hydra.run.dir=run") == 0
     out = capsys.readouterr().out
     for name in ("train/images", "test/confusion"):

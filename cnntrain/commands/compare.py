@@ -1,6 +1,5 @@
 """`cnntrain compare [lists] [out=DIR]`: each combination of listed values as a run, and one table of all."""
 
-import io
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -23,7 +22,8 @@ HOME, WORD = Path("outputs/compare"), "out=DIR"
 # After these the next run would fail as well, or meet another process in its folder.
 ENDING = (ConfigError.exit_code, DataError.exit_code, RunFolderError.exit_code)
 EVENTS = ".compare"  # the end of the name of our event file
-TABLE, RECORD, CHART = "compare.csv", "compare.json", "compare.png"
+TABLE, RECORD = "compare.csv", "compare.json"
+CHARTS = {"compare.png": "png", "compare.svg": "svg"}  # by name, their kind
 
 
 def compare(
@@ -193,7 +193,7 @@ def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None
     except Exception as error:  # no fault of drawing or logging ends the work of hours
         _say(f"warning: not all of the pictures: {brief(error)}")
     first = max(best.done, key=lambda outcome: outcome.measures[measure])
-    _say("wrote " + ", ".join([str(tables / TABLE), *(name for name in (RECORD, CHART) if (tables / name).exists())]))
+    _say("wrote " + ", ".join([str(tables / TABLE), *(name for name in (RECORD, *CHARTS) if (tables / name).exists())]))
     _say("next  " + shlex.join(["cnntrain", "eval", str(first.folder), *first.run.settings.users_code(training=False)]))
     if _logged(rows):
         _say("      " + shlex.join(["tensorboard", "--logdir", str(home)]))
@@ -258,8 +258,9 @@ def _run_numbers(outcome: Outcome) -> dict[str, Any]:
 
 
 def _write_pictures(tables: Path, rows: Sequence[Row], measure: str, best: Row, *, title: str) -> None:
-    """compare.png, and a page of TensorBoard beside those of the runs."""
-    from cnntrain.report.compared import Point, chart, curves_of, markdown, points
+    """The charts, and a page of TensorBoard beside those of the runs."""
+    from cnntrain.plots.comparison import Point, draw_comparison
+    from cnntrain.report.compared import curves_of, markdown, points
 
     def known(outcome: Outcome) -> list[Point]:
         return points(outcome.folder / "metrics.csv", outcome.measures.get("train_seconds", 0.0))
@@ -268,18 +269,15 @@ def _write_pictures(tables: Path, rows: Sequence[Row], measure: str, best: Row, 
     curves = curves_of(rows, measure, epochs)
     if not curves:  # somebody has tidied up
         return
-    picture = chart(curves, f"{title}: {len(rows)} configs, {sum(len(row.done) for row in rows)} runs")
-    content = io.BytesIO()
-    picture.save(content, "PNG")
-    write_atomic(tables / CHART, content.getvalue(), word=WORD)
+    picture = draw_comparison(curves, f"{title}: {len(rows)} configs, {sum(len(row.done) for row in rows)} runs")
+    for name, kind in CHARTS.items():
+        write_atomic(tables / name, picture.content(kind), word=WORD)
     for old in tables.glob(f"events.out.tfevents.*{EVENTS}"):
         old.unlink()
     if _logged(rows):
-        import numpy as np
-
         from cnntrain.report.tensorboard import TensorBoardLog
 
         log = TensorBoardLog(tables, suffix=EVENTS)
         log.text("compare/table", markdown(rows, measure, best), 0)
-        log.picture("compare/curves", np.asarray(picture), 0)
+        log.picture("compare/curves", picture.pixels(), 0)
         log.close()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cnntrain.commands.course import Course
     from cnntrain.commands.setup import Job
     from cnntrain.commands.strips import Strip
+    from cnntrain.plots.charts import Chart
 
 HOME, WORD = Path("outputs/preview"), "out=DIR"
 MOST_SCALARS = 300  # steps that TensorBoard gets
@@ -57,9 +58,9 @@ def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> 
     curves = course.curves(f"Schedule: {settings.model.name} on {source}").draw()
 
     folder = _make(wishes.out, source)
-    files = {"sheet.png": picture, "schedule.png": curves}
-    for name, image in files.items():
-        write_atomic(folder / name, _png(image), word=WORD)
+    files = {"sheet.png": _png(picture)} | {f"schedule.{kind}": curves.content(kind) for kind in ("png", "svg")}
+    for name, content in files.items():
+        write_atomic(folder / name, content, word=WORD)
     _write_events(folder, strips, course, curves)
     report.header(f"preview: {settings.model.name} on {source}", wrapped(_facts(job, course)))
     for note in job.notes:
@@ -145,7 +146,7 @@ def _png(picture: "Image.Image") -> bytes:
     return content.getvalue()
 
 
-def _write_events(folder: Path, strips: "Sequence[Strip]", course: "Course", curves: "Image.Image") -> None:
+def _write_events(folder: Path, strips: "Sequence[Strip]", course: "Course", curves: "Chart") -> None:
     """The page in TensorBoard: the rows of the sheet, the curves as a picture and as numbers."""
     import numpy as np
 
@@ -156,7 +157,7 @@ def _write_events(folder: Path, strips: "Sequence[Strip]", course: "Course", cur
     for number, strip in enumerate(strips, 1):
         name = re.sub(r"\W+", "_", strip.tag)
         log.picture(f"preview/{number:02}_{name}", np.asarray(sheet([strip], strip.tag, (), "").draw()), 0)
-    log.picture("schedule/curves", np.asarray(curves), 0)
+    log.picture("schedule/curves", curves.pixels(), 0)
     every = -(-len(course.points) // MOST_SCALARS)
     for step in sorted({*course.points[::every], course.points[-1]}):
         log.scalars(course.scalars(step), step)

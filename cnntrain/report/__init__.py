@@ -216,9 +216,9 @@ class Report:
         """Counts (K, K) of true (rows) against predicted (columns) classes, as a heat map in TensorBoard."""
 
         def draw(log: "TensorBoardLog") -> None:
-            from cnntrain.report.pictures import confusion
+            from cnntrain.plots.confusion import draw_confusion
 
-            log.picture(tag, confusion(matrix.cpu().numpy(), classes), self._step)
+            log.picture(tag, draw_confusion(matrix.cpu().numpy(), classes).pixels(), self._step)
 
         if self._step != self._told_step:
             self._log_to(f"picture {tag}", draw)

@@ -1,19 +1,12 @@
-"""A comparison of runs: its table for the terminal and for TensorBoard, and the curves of all runs in one picture."""
+"""A comparison of runs: its table for the terminal and for TensorBoard, and the curves that its picture shows."""
 
-import colorsys
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
-
-from PIL import Image, ImageDraw
 
 from cnntrain.comparison import Row, Spread
 from cnntrain.models.catalogue import short
+from cnntrain.plots.comparison import Curve, Point
 from cnntrain.report.csvlog import rows_of
-from cnntrain.report.curves import counts, nice
-from cnntrain.report.letters import BACKGROUND, FAINT_INK, INK, Colour, fit, length, write
 
 # --- the table -------------------------------------------------------------------------------------------------------
 
@@ -121,53 +114,7 @@ def _shorter(lines: list[list[str]], listed: int) -> list[list[str]]:
     return cut
 
 
-# --- the picture -----------------------------------------------------------------------------------------------------
-
-MARGIN, GAP = 16, 8  # pixels
-TITLE, TEXT, SMALL = 20, 14, 12  # heights of letters, pixels
-PLOT = (640, 240)  # pixels of a panel's axes
-SCALE, FOOT = 60, 64  # pixels left of the axes and below them
-LEGEND = 260  # pixels beside them
-FINER = 4  # everything inside the axes is drawn this much larger and reduced
-THICK, THIN, DOT = 3, 1, 3  # pixels: the mean of a row, a run, half of a point
-FEW = 20  # epochs, each of which gets a point
-GRID = (228, 228, 228)
-# The eight colours of Okabe and Ito but black and yellow, told apart by the colour-blind too.
-COLOURS: tuple[Colour, ...] = (
-    *((0, 114, 178), (213, 94, 0), (0, 158, 115)),
-    *((204, 121, 167), (230, 159, 0), (86, 180, 233)),
-)
-
-
-@dataclass(frozen=True)
-class Point:
-    """The end of an epoch: seconds since the first step, validation accuracy as a fraction."""
-
-    epoch: float
-    seconds: float
-    top1: float
-
-
-@dataclass
-class Curve:
-    """A row of the comparison.
-
-    Attributes:
-        name: in the legend, with a line of numbers below it.
-        runs: the epochs of each run that is done.
-    """
-
-    name: str
-    note: str
-    runs: Sequence[Sequence[Point]]
-
-    @property
-    def mean(self) -> list[Point]:
-        """Of the epochs that all runs have."""
-        return [
-            Point(*(fmean(getattr(point, key) for point in points) for key in ("epoch", "seconds", "top1")))
-            for points in zip(*self.runs, strict=False)
-        ]
+# --- what the picture is drawn from -----------------------------------------------------------------------------------
 
 
 def points(metrics: Path, total: float = 0.0) -> list[Point]:
@@ -200,88 +147,3 @@ def curves_of(rows: Sequence[Row], measure: str, runs: Sequence[Sequence[Sequenc
             score = _pair(row.spread(measure), 0.01, 2, " ± ")
             found.append(Curve(name, f"{HEADS[measure][0]} {score} %", known))
     return found
-
-
-def chart(curves: Sequence[Curve], title: str) -> Image.Image:
-    """Validation accuracy over the epochs and over the seconds, in RGB; a row's mean is thick, its runs are thin."""
-    repeated = any(len(curve.runs) > 1 for curve in curves)
-    note = "Thick lines are means over the repeats, thin ones single runs." if repeated else ""
-    width = MARGIN + SCALE + PLOT[0] + 2 * GAP + LEGEND + MARGIN
-    top = MARGIN + TITLE + GAP + TEXT + 3 * GAP + SMALL
-    panel = PLOT[1] + FOOT
-    entry = 2 * SMALL + 3 * GAP
-    picture = Image.new("RGB", (width, max(top + 2 * panel, top + len(curves) * entry + MARGIN)), BACKGROUND)
-    write(picture, (MARGIN, MARGIN), fit(title, width - 2 * MARGIN, TITLE), TITLE)
-    write(picture, (MARGIN, MARGIN + TITLE + GAP), note, TEXT, FAINT_INK)
-    inks = _inks(len(curves))
-    for number, key in enumerate(("epoch", "seconds")):
-        _draw_panel(picture, curves, inks, key, top + number * panel)
-    left = MARGIN + SCALE + PLOT[0] + 2 * GAP
-    for number, (curve, ink) in enumerate(zip(curves, inks, strict=True)):
-        place = top + number * entry
-        ImageDraw.Draw(picture).rectangle((left, place + 4, left + 18, place + 4 + THICK), fill=ink)
-        room = LEGEND - 18 - GAP
-        write(picture, (left + 18 + GAP, place), fit(curve.name, room, SMALL), SMALL)
-        write(picture, (left + 18 + GAP, place + SMALL + 5), fit(curve.note, room, SMALL), SMALL, FAINT_INK)
-    return picture
-
-
-def _draw_panel(picture: Image.Image, curves: Sequence[Curve], inks: Sequence[Colour], key: str, top: int) -> None:
-    ends = [point for curve in curves for run in curve.runs for point in run]
-    last = max(getattr(point, key) for point in ends)
-    across = counts(last) if key == "epoch" else nice(last, 8)
-    up = _ticks(min(point.top1 for point in ends), max(point.top1 for point in ends))
-    low, high = up[0], up[-1]
-
-    def place(point: Point) -> tuple[float, float]:
-        x, y = getattr(point, key) / last, (point.top1 - low) / (high - low)
-        return FINER * PLOT[0] * x, FINER * (DOT + PLOT[1] * (1 - y))
-
-    inside = Image.new("RGB", (FINER * (PLOT[0] + DOT), FINER * (PLOT[1] + 2 * DOT)), BACKGROUND)
-    pen = ImageDraw.Draw(inside)
-    for tick in up:
-        y = place(Point(0, 0, tick))[1]
-        pen.line((0, y, FINER * PLOT[0], y), fill=GRID, width=FINER)
-    for tick in across:
-        x = FINER * PLOT[0] * tick / last
-        pen.line((x, FINER * DOT, x, inside.height - FINER * DOT), fill=GRID, width=FINER)
-    for curve, ink in zip(curves, inks, strict=True):
-        for run in curve.runs if len(curve.runs) > 1 else ():
-            pen.line([place(point) for point in run], fill=_pale(ink), width=FINER * THIN, joint="curve")
-    for curve, ink in zip(curves, inks, strict=True):
-        places = [place(point) for point in curve.mean]
-        pen.line(places, fill=ink, width=FINER * THICK, joint="curve")
-        for x, y in places if len(places) <= FEW else ():
-            pen.ellipse((x - FINER * DOT, y - FINER * DOT, x + FINER * DOT, y + FINER * DOT), fill=ink)
-
-    left, bottom = MARGIN + SCALE, top + PLOT[1]
-    picture.paste(inside.reduce(FINER), (left, top - DOT))
-    write(picture, (left, top - GAP), "validation top-1, %", SMALL, FAINT_INK, "ls")
-    for tick in up:
-        y = top + PLOT[1] * (high - tick) / (high - low)
-        write(picture, (left - 6, y), f"{100 * tick:.6g}", SMALL, FAINT_INK, "rm")
-    for tick in across:
-        write(picture, (left + PLOT[0] * tick / last, bottom + 7), f"{tick:,g}", SMALL, FAINT_INK, "mt")
-    ImageDraw.Draw(picture).line((left, bottom, left + PLOT[0], bottom), fill=INK)
-    word = "epoch" if key == "epoch" else "seconds of training and validation"
-    write(picture, (left + PLOT[0] - length(word, SMALL), bottom + 10 + SMALL), word, SMALL, INK)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers below, between and above two fractions, none above 1."""
-    step = nice(max(high - low, 0.01), 5)[1]
-    first, last = math.floor(low / step + 1e-9), math.ceil(min(high, 1.0) / step - 1e-9)
-    return [step * number for number in range(first, max(last, first + 1) + 1)]
-
-
-def _inks(count: int) -> list[Colour]:
-    """A colour for each curve; of many, hues at even distances."""
-    if count <= len(COLOURS):
-        return list(COLOURS[:count])
-    hues = [colorsys.hls_to_rgb(number / count, 0.42, 0.75) for number in range(count)]
-    return [(round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in hues]
-
-
-def _pale(ink: Colour) -> Colour:
-    red, green, blue = ((part + 2 * 255) // 3 for part in ink)
-    return red, green, blue

@@ -36,7 +36,9 @@ def readable(text: str, size: int) -> tuple[str, Font]:
         return text, font(size)
     chosen = font(size, False)
     unknown = _glyph(chosen, "\uffff")
-    letters = [letter if letter == " " or _glyph(chosen, letter) != unknown else _plain(letter) for letter in text]
+    letters = [
+        letter if letter == " " or _glyph(chosen, letter) != unknown else ascii_letter(letter) for letter in text
+    ]
     return "".join(letters), chosen
 
 
@@ -45,7 +47,8 @@ def _glyph(chosen: Font, letter: str) -> tuple[tuple[int, int], bytes]:
     return mask.size, bytes(mask.getpixel((x, y)) for y in range(mask.size[1]) for x in range(mask.size[0]))
 
 
-def _plain(letter: str) -> str:
+def ascii_letter(letter: str) -> str:
+    """A letter without its accents, or as an escape."""
     base = unicodedata.normalize("NFKD", letter).encode("ascii", "ignore").decode()
     return base or letter.encode("ascii", "backslashreplace").decode()
 
