@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all mutate lint format tensorboard clean
+.PHONY: help demo test test-all test-gpu mutate lint format tensorboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: $(READY) ## Run the fast tests
 
 test-all: $(READY) ## Run all tests, the slow ones too
 	$(BIN)/python -m pytest -n auto -m ""
+
+test-gpu: $(READY) ## Run the tests that need CUDA (in one process: they share the GPU)
+	$(BIN)/python -m pytest -m gpu
 
 mutate: $(READY) ## Change the core in small ways: do the tests notice? FILE=cnntrain/optim.py SAMPLE=40 SEED=1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,mutate]"

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import torch
 
 from cnntrain import config
 
@@ -16,6 +17,18 @@ _fresh, _shared = config.composer, functools.cache(config.composer)
 config.composer = lambda config_dir=None, config_name="train": (
     _fresh(config_dir, config_name) if config_dir else _shared(config_name=config_name)
 )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Pass over what needs a GPU where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("no CUDA device is here")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """The test runs on the CPU, and on the GPU where there is one."""
+    return torch.device(request.param)
 
 
 @pytest.fixture
