@@ -24,18 +24,24 @@ import torch
 from PIL import Image
 from torchvision import datasets, transforms
 
-from cnntrain import device as machine
-from cnntrain import optim
-from cnntrain.augment import Moment, build_augment
+from cnntrain.augment.build import Moment, build_augment
 from cnntrain.augment.mix import Mix
 from cnntrain.augment.policies import build_policies
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.model import ModelSettings
+from cnntrain.config.schema.optimizer import SgdSettings
+from cnntrain.config.schema.pieces import (
+    CutmixSettings,
+    HflipSettings,
+    MixupSettings,
+    PadCropSettings,
+    RandAugmentSettings,
+)
 from cnntrain.data.loaders import MemoryLoader
-from cnntrain.losses import Loss
-from cnntrain.models import build_model
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.model import ModelSettings
-from cnntrain.settings.optimizer import SgdSettings
-from cnntrain.settings.pieces import CutmixSettings, HflipSettings, MixupSettings, PadCropSettings, RandAugmentSettings
+from cnntrain.models.build import build_model
+from cnntrain.optim import optimizers
+from cnntrain.runtime import device as machine
+from cnntrain.training.losses import Loss
 
 CPU = torch.device("cpu")
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]
@@ -137,7 +143,7 @@ def mix(rounds: int) -> None:
     model, _ = build_model(ModelSettings(name="resnet18"), classes=10, channels=3, image_size=32)
     model = model.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     settings = SgdSettings(lr=0.01, momentum=0.9, nesterov=True, lr_base_batch=None, weight_decay=5e-4)
-    optimizer, loss = optim.build_optimizer(settings, model, 0.01, CPU), Loss()
+    optimizer, loss = optimizers.build_optimizer(settings, model, 0.01, CPU), Loss()
     inputs = torch.randn(128, 3, 32, 32).to(memory_format=torch.channels_last)
     labels, moment = torch.randint(10, (128,)), moments(128, 32)
 

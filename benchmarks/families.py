@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from cnntrain import checkpoint, config
-from cnntrain.anatomy.rows import inspect
-from cnntrain.models import build_model
+from cnntrain.config import load as config
+from cnntrain.inspect.summary.rows import inspect
+from cnntrain.models.build import build_model
+from cnntrain.storage import checkpoint
 
 
 def train(overrides: list[str]) -> dict[str, Any]:

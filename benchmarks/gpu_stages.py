@@ -73,7 +73,7 @@ def sync():
     """Which lines of a training step make the host wait for the device? torch tells (set_sync_debug_mode)."""
     import torch
 
-    from cnntrain import loop
+    from cnntrain.training import loop
 
     found = {}
     cases = {
@@ -126,7 +126,7 @@ def shares():
 
 def resume():
     """Do a stopped and resumed run and an unbroken one end with the same bits? With and without deterministic."""
-    from cnntrain import loop
+    from cnntrain.training import loop
 
     found = {}
     for fixed in ("true", "false"):
@@ -152,11 +152,11 @@ def decode():
     """Images/s by decode threads, what they cost the launching thread, and nvJPEG."""
     import torch
 
+    from cnntrain.config.schema.data import OnBadImage
+    from cnntrain.config.schema.pieces import ResizedCropSettings
     from cnntrain.data.decoder import Decoder
     from cnntrain.data.folder import scan
     from cnntrain.data.view import RandomView
-    from cnntrain.settings.data import OnBadImage
-    from cnntrain.settings.pieces import ResizedCropSettings
 
     part = scan(Path(DATA) / "imagenet-fullres" / "val", "val")
     crop = RandomView(224, ResizedCropSettings(scale=[0.08, 1.0]))
@@ -208,10 +208,10 @@ def equal():
     """Policies draw on the host: the same draws must give the same bytes on either device."""
     import torch
 
-    from cnntrain import config
-    from cnntrain.augment.moment import Moment
+    from cnntrain.augment.batch_context import Moment
     from cnntrain.augment.pieces import build_colour
     from cnntrain.augment.policies import build_policies
+    from cnntrain.config import load as config
 
     found = {}
     images = torch.randint(
@@ -255,8 +255,8 @@ def nccl():
     import torch
     import torch.distributed as dist
 
-    from cnntrain import device as machine
-    from cnntrain.distributed import World, _as_one
+    from cnntrain.runtime import device as machine
+    from cnntrain.runtime.distributed import World, _as_one
 
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
     with warnings.catch_warnings(record=True) as told:

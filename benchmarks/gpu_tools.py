@@ -106,10 +106,11 @@ def wait():
 
 def built(line):
     """Job, run and task of a config, as benchmarks/loop.py makes them."""
-    from cnntrain import config, signals
-    from cnntrain.commands.setup import build_job, build_run
     from cnntrain.commands.train import make_task
-    from cnntrain.report import Report
+    from cnntrain.config import load as config
+    from cnntrain.report.run_report import Report
+    from cnntrain.runtime import signals
+    from cnntrain.training.job import build_job, build_run
 
     with contextlib.redirect_stdout(io.StringIO()):
         job = build_job(config.compose(line.split()), lambda line: None, splits=("train", "val"))

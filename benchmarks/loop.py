@@ -20,12 +20,15 @@ from pathlib import Path
 
 import torch
 
-from cnntrain import config, loop, optim, signals
-from cnntrain import device as machine
-from cnntrain.commands.setup import Job, build_job, build_run
 from cnntrain.commands.train import make_task
-from cnntrain.report import Report
-from cnntrain.run import Run
+from cnntrain.config import load as config
+from cnntrain.optim import optimizers
+from cnntrain.report.run_report import Report
+from cnntrain.runtime import device as machine
+from cnntrain.runtime import signals
+from cnntrain.training import loop
+from cnntrain.training.job import Job, build_job, build_run
+from cnntrain.training.state import Run
 
 
 def bare_steps(job: Job, run: Run, steps: int) -> float:
@@ -83,7 +86,7 @@ def main() -> None:
         seed=0,
         compiled=run.compiled,
     )
-    bare_run.optimizer = optim.build_optimizer(settings.optimizer, bare_run.model, job.rates.lr, run.device)
+    bare_run.optimizer = optimizers.build_optimizer(settings.optimizer, bare_run.model, job.rates.lr, run.device)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         with redirect_stdout(StringIO()):

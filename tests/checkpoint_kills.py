@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from states import whole
 
-from cnntrain import checkpoint
+from cnntrain.storage import checkpoint
 
 SYSTEM_CALLS = ("mkdir", "link", "rename", "fsync", "unlink", "rmdir")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cnntrain import config
+from cnntrain.config import load as config
 
 # A shell starts the background jobs of a script with Ctrl-C ignored; the tests send it to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -6,9 +6,9 @@ import torch
 import yaml
 from torch import nn
 
-from cnntrain.models import build_model
-from cnntrain.settings.model import ModelSettings
-from cnntrain.settings.nets import NATIVE
+from cnntrain.config.schema.model import ModelSettings
+from cnntrain.config.schema.nets import NATIVE
+from cnntrain.models.build import build_model
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 NAMED = sorted(file.stem for file in CONF.glob("*.yaml") if not file.stem.startswith(("for_", "timm", "torchvision")))

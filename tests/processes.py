@@ -10,20 +10,22 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from cnntrain import checkpoint, evaluation, loop, optim
-from cnntrain import device as machine
 from cnntrain.augment.mix import Mix
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.optimizer import SgdSettings
+from cnntrain.config.schema.pieces import MixupSettings
+from cnntrain.config.schema.schedule import CosineSettings
+from cnntrain.config.schema.trainer import Precision, TrainerSettings
+from cnntrain.data.epoch_plan import Plan
 from cnntrain.data.loaders import MemoryLoader
-from cnntrain.distributed import joined, tells
 from cnntrain.errors import DataError, Interrupted, NonFiniteError, ResourceError
-from cnntrain.losses import Loss
-from cnntrain.plan import Plan
-from cnntrain.run import Ema, Run
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.optimizer import SgdSettings
-from cnntrain.settings.pieces import MixupSettings
-from cnntrain.settings.schedule import CosineSettings
-from cnntrain.settings.trainer import Precision, TrainerSettings
+from cnntrain.optim import optimizers
+from cnntrain.runtime import device as machine
+from cnntrain.runtime.distributed import joined, tells
+from cnntrain.storage import checkpoint
+from cnntrain.training import loop, scoring
+from cnntrain.training.losses import Loss
+from cnntrain.training.state import Ema, Run
 
 CPU = torch.device("cpu")
 PROCESSES = 2
@@ -53,7 +55,7 @@ def make_run(world, *, random, seed=0):
     machine.seed_streams(7, world.rank)
     return Run(
         model=model,
-        optimizer=optim.build_optimizer(SGD, model, SGD.lr, CPU),
+        optimizer=optimizers.build_optimizer(SGD, model, SGD.lr, CPU),
         scaler=machine.grad_scaler(Precision.fp32, CPU),
         device=CPU,
         precision=Precision.fp32,
@@ -81,7 +83,7 @@ def make_task(world, batch_size, *, random, images=45, saved=None, stop=None, **
         val=digits(21, batch_size, world, train=False),
         probe=None,
         plan=plan,
-        rates=optim.Rates(0.1, SGD, CosineSettings(), plan),
+        rates=optimizers.Rates(0.1, SGD, CosineSettings(), plan),
         augment=augment,
         mix=Mix(AugmentSettings(mixup=MixupSettings()), 10) if random else None,
         loss=Loss(label_smoothing=0.1),
@@ -204,7 +206,7 @@ def one_of_several(rank: int, port: int, folder: str) -> None:
             "sums": check_sums(world),
             "plain": plain,
             "mixed": mixed,
-            "scores": evaluation.evaluate(model, task.val, task.normalise, CPU, Precision.fp32, world=world),
+            "scores": scoring.evaluate(model, task.val, task.normalise, CPU, Precision.fp32, world=world),
             "resumed": check_resume(world, saved),
             "stop": check_stop(world),
             "time": check_time(world),

@@ -13,11 +13,11 @@ import yaml
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnntrain.models import build_model
+from cnntrain.config.paths import conf_dir
+from cnntrain.config.schema.model import ModelSettings
+from cnntrain.config.schema.nets import NATIVE
+from cnntrain.models.build import build_model
 from cnntrain.models.catalogue import COLUMNS, FILE, Entry, catalogue
-from cnntrain.paths import conf_dir
-from cnntrain.settings.model import ModelSettings
-from cnntrain.settings.nets import NATIVE
 
 
 def settings_of(name: str) -> ModelSettings:

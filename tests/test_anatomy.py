@@ -15,10 +15,10 @@ from torchvision.models.inception import InceptionC
 from torchvision.models.shufflenetv2 import InvertedResidual
 from torchvision.models.vgg import VGG, make_layers
 
-from cnntrain.anatomy.rows import Row, inspect
-from cnntrain.anatomy.sums import size_formulas
-from cnntrain.models import build_model
-from cnntrain.settings.model import ModelSettings
+from cnntrain.config.schema.model import ModelSettings
+from cnntrain.inspect.summary.formulas import size_formulas
+from cnntrain.inspect.summary.rows import Row, inspect
+from cnntrain.models.build import build_model
 
 VGG16 = [2, 2, "M", 2, 2, "M", 2, 2, 2, "M", 2, 2, 2, "M", 2, 2, 2, "M"]  # with two channels everywhere
 FAMILIES = (

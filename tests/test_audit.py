@@ -6,9 +6,9 @@ import pytest
 from rich.cells import cell_len
 from tuned import make_net, make_tuning
 
+from cnntrain.config.schema.finetune import Mode, NormPolicy
 from cnntrain.finetune.audit import Row, audit
 from cnntrain.report.audit import markdown, total, tree
-from cnntrain.settings.finetune import Mode, NormPolicy
 
 
 def rows(**settings):

@@ -10,11 +10,12 @@ import torch
 import torchvision.transforms.v2.functional as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cnntrain.augment import Moment, build_augment, build_normalise, geometry
+from cnntrain.augment import geometry
+from cnntrain.augment.build import Moment, build_augment, build_normalise
+from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
+from cnntrain.config.schema.pieces import OwnSettings, PadCropSettings, ResizedCropSettings
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError
-from cnntrain.settings.augment import AugmentSettings, ProgressiveSettings
-from cnntrain.settings.pieces import OwnSettings, PadCropSettings, ResizedCropSettings
 
 GROWING = ProgressiveSettings()
 MEAN, STD = [0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]

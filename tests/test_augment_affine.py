@@ -7,9 +7,9 @@ import torchvision.transforms.v2.functional as reference
 from scenes import layouts, same_layout, scenes
 from torchvision.transforms import InterpolationMode
 
-from cnntrain.augment import planes
+from cnntrain.augment import layout
 from cnntrain.augment.affine import affine, inverse_matrices
-from cnntrain.settings.pieces import Interpolation
+from cnntrain.config.schema.pieces import Interpolation
 
 COUNT = len(scenes(1, 1, 1))
 SHAPES = [(3, 32, 32), (3, 31, 17), (1, 17, 31)]
@@ -99,7 +99,7 @@ def test_one_image_alone_and_in_parts_is_moved_as_in_its_batch(interpolation, mo
         expected = affine(batch, matrices, interpolation=interpolation, fill=0.0)
         alone = affine(batch[1:2], matrices[1:2], interpolation=interpolation, fill=0.0)
         assert torch.equal(alone, expected[1:2])
-        monkeypatch.setattr(planes, "PART", 3 * 3 * 9 * 13)
+        monkeypatch.setattr(layout, "PART", 3 * 3 * 9 * 13)
         assert torch.equal(affine(batch, matrices, interpolation=interpolation, fill=0.0), expected)
         monkeypatch.undo()
 

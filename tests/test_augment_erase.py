@@ -8,11 +8,11 @@ import torch
 import torchvision.transforms.v2 as theirs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cnntrain.augment.batch_context import Moment
 from cnntrain.augment.erase import build_noise, erasing_boxes
-from cnntrain.augment.moment import Moment
-from cnntrain.device import mix_seed
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
+from cnntrain.runtime.device import mix_seed
 
 CPU = torch.device("cpu")
 MEAN = [0.49, 0.2, 0.9]

@@ -8,10 +8,10 @@ import torch
 import torchvision.transforms.v2 as theirs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cnntrain.augment.batch_context import Moment
 from cnntrain.augment.mix import Mix, cutmix_boxes
-from cnntrain.augment.moment import Moment
-from cnntrain.settings.augment import AugmentSettings, MixMode, MixSettings
-from cnntrain.settings.pieces import CutmixSettings, MixupSettings
+from cnntrain.config.schema.augment import AugmentSettings, MixMode, MixSettings
+from cnntrain.config.schema.pieces import CutmixSettings, MixupSettings
 
 MODES = list(MixMode)
 LAYOUTS = [torch.contiguous_format, torch.channels_last]

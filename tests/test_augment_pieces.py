@@ -9,11 +9,10 @@ import torchvision.transforms.v2.functional as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import InterpolationMode
 
-from cnntrain.augment.moment import Moment
+from cnntrain.augment.batch_context import Moment
 from cnntrain.augment.pieces import affine_draws, build_affine, build_colour, jitter_draws
-from cnntrain.errors import ConfigError
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.pieces import (
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.pieces import (
     AffineSettings,
     AutocontrastSettings,
     BlurSettings,
@@ -26,6 +25,7 @@ from cnntrain.settings.pieces import (
     SharpnessSettings,
     SolarizeSettings,
 )
+from cnntrain.errors import ConfigError
 
 PIECES = {
     "grayscale": (GrayscaleSettings(p=0.3), lambda image: reference.rgb_to_grayscale(image, num_output_channels=3)),

@@ -10,12 +10,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import InterpolationMode
 
 from cnntrain.augment.augmix import AugMix
-from cnntrain.augment.draws import PLACES, Chooser, Draws, perform
-from cnntrain.augment.moment import Moment
+from cnntrain.augment.batch_context import Moment
 from cnntrain.augment.policies import autoaugment, build_policies, randaugment, trivialaugment
-from cnntrain.augment.tables import AUGMIX, AUTOAUGMENT, OPERATIONS, PAIRS, RANDAUGMENT, TRIVIALAUGMENT
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.pieces import (
+from cnntrain.augment.sampling import PLACES, Chooser, Draws, perform
+from cnntrain.augment.spaces import AUGMIX, AUTOAUGMENT, OPERATIONS, PAIRS, RANDAUGMENT, TRIVIALAUGMENT
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.pieces import (
     AugMixSettings,
     AutoAugmentSettings,
     Interpolation,

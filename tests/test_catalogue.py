@@ -9,9 +9,9 @@ from recount import recount, settings_of
 
 from cnntrain import cli
 from cnntrain.commands.models import descriptions
+from cnntrain.config.paths import conf_dir
+from cnntrain.config.schema.nets import NATIVE, OWN_NETS
 from cnntrain.models.catalogue import COLUMNS, FILE, catalogue, short
-from cnntrain.paths import conf_dir
-from cnntrain.settings.nets import NATIVE, OWN_NETS
 
 CATALOGUE = catalogue()
 # Parameters with 1,000 classes in the published tables of torchvision and timm, and by their layers GoogLeNet and

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnntrain import checkpoint, cli
+from cnntrain import cli
+from cnntrain.storage import checkpoint
 
 WORDS = ["data=imagefolder", "data.root=photos", "data.image_size=16", "model=softmax", "trainer.tensorboard=false"]
 WORDS += ["trainer.threads=1", "data.batch_size=8", "hydra.run.dir=run"]
@@ -84,7 +85,7 @@ def test_a_validation_part_out_of_train_is_never_mixed_with_new_images(photos, c
 
 
 def test_a_checkpoint_that_does_not_know_its_validation_images_is_not_trusted_with_others(photos, capsys, monkeypatch):
-    from cnntrain.commands.setup import Job
+    from cnntrain.training.job import Job
 
     about = Job.about
     monkeypatch.setattr(Job, "about", lambda job: {key: part for key, part in about(job).items() if key != "marks"})

@@ -14,8 +14,8 @@ import pytest
 from cnntrain.plots.charts import Chart, escape_unknown
 from cnntrain.plots.comparison import Curve, Point, draw_comparison
 from cnntrain.plots.confusion import draw_confusion
-from cnntrain.report.curves import Curves, Panel
-from cnntrain.report.letters import BACKGROUND, RIGHT, WRONG
+from cnntrain.plots.curves import Curves, Panel
+from cnntrain.plots.drawing import BACKGROUND, RIGHT, WRONG
 
 SVG = "{http://www.w3.org/2000/svg}"
 ODD = [

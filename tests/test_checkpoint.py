@@ -23,8 +23,8 @@ from states import whole
 from torch import nn
 
 import cnntrain
-from cnntrain import checkpoint, manifest, runfolder
 from cnntrain.errors import CheckpointError, FileSystemError, UnsafeError
+from cnntrain.storage import checkpoint, manifest, run_folder
 
 
 def state_at(step: int, run_id: str = "run") -> dict[str, Any]:
@@ -487,7 +487,7 @@ def test_find_says_what_to_give_instead(run: Path, tmp_path: Path) -> None:
     weights.write_bytes(b"x")
     fresh = tmp_path / "a fresh run"
     fresh.mkdir()
-    runfolder.describe(fresh, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
+    run_folder.describe(fresh, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
     cases = {
         weights: "no cnntrain checkpoint there; give a run folder",
         weights.parent: "no cnntrain checkpoint there; give a run folder",

@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 import cnntrain
-from cnntrain import cli, comparison, config, wishes
+from cnntrain import cli
+from cnntrain.compare import plan
+from cnntrain.config import arguments
+from cnntrain.config import load as config
 from cnntrain.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 
 Calls = list[tuple[str, tuple[Any, ...]]]
@@ -233,7 +236,7 @@ def test_quotes_around_a_path_are_no_part_of_it(calls: Calls, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == []  # the command is replaced: an empty folder goes
     assert calls[0][1][1] == Path("my dir")
     (tmp_path / "a, b.png").touch()
-    assert wishes.read_predict(["images='a, b.png'"])[0].images == (Path("a, b.png"),)
+    assert arguments.read_predict(["images='a, b.png'"])[0].images == (Path("a, b.png"),)
 
 
 def test_the_home_folder_is_known_in_the_place_of_a_run(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +366,7 @@ def test_a_data_file_of_ones_own_inherits_its_recipe_in_every_command(
     (tmp_path / "photos").mkdir()
     for line in ("", "check ", "preview ", "-m "):
         assert cli.main([*line.split(), "--config-dir", "own", "data=flowers"]) == 0
-    runs = comparison.plan(["data=flowers", "seed=0,1"], "own")
+    runs = plan.plan(["data=flowers", "seed=0,1"], "own")
     found = [given[0] for _, given in calls] + [run.settings for run in runs]
     assert len(found) == 6
     for settings in found:

@@ -15,13 +15,16 @@ from typing import Any
 import pytest
 import yaml
 
-from cnntrain import cli, comparison, config, overrides
+from cnntrain import cli
 from cnntrain.commands.compare import RECORD, _tables, compare
-from cnntrain.commands.relay import cnntrain_command
-from cnntrain.comparison import Combination, plan
+from cnntrain.compare import plan as comparison
+from cnntrain.compare.plan import Combination, plan
+from cnntrain.config import load as config
+from cnntrain.config import overrides
+from cnntrain.config.arguments import CompareWishes, read_compare
 from cnntrain.errors import CheckpointError, ConfigError, Interrupted
-from cnntrain.report.csvlog import COLUMNS
-from cnntrain.wishes import CompareWishes, read_compare
+from cnntrain.report.csv_log import COLUMNS
+from cnntrain.runtime.child import cnntrain_command
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 QUIET = ["model=lenet5", "trainer.tensorboard=false"]  # TensorBoard's files cost seconds
@@ -245,7 +248,7 @@ def test_what_is_finished_is_not_run_again(capsys: pytest.CaptureFixture[str]) -
 def test_a_picture_that_cannot_be_drawn_costs_a_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnntrain.report.compared.curves_of", lambda *_: 1 / 0)
+    monkeypatch.setattr("cnntrain.compare.table.curves_of", lambda *_: 1 / 0)
     assert run(LISTS)[0] == 0
     told = capsys.readouterr().out
     assert "warning: not all of the pictures: ZeroDivisionError: division by zero\nwrote " in told

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 from test_compare import HOME, LISTS, leave, planned, run
 
-from cnntrain import comparison
-from cnntrain.comparison import Combination, Outcome, Spread
+from cnntrain.compare import plan
+from cnntrain.compare.plan import Combination, Outcome, Spread
+from cnntrain.compare.table import markdown, points, table
 from cnntrain.plots.comparison import Curve, Point
-from cnntrain.report.compared import markdown, points, table
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -54,21 +54,21 @@ def test_accuracy_is_that_of_the_test_images_where_each_run_has_some() -> None:
         (with_test, "test_top1", "test top-1"),
         (with_test + without, "val_top1", "val top-1"),
     ):
-        assert comparison.judged_by(found) == measure
-        assert head in table(comparison.rows(found), measure, None)[0]
+        assert plan.judged_by(found) == measure
+        assert head in table(plan.rows(found), measure, None)[0]
 
 
 def test_the_best_row_is_the_one_of_the_highest_mean() -> None:
-    rows = comparison.rows(outcomes({"x": "a"}, 0.9, 0.7) + outcomes({"x": "b"}, 0.85, 0.84) + outcomes({"x": "c"}))
-    assert comparison.best(rows, "val_top1") is rows[1]
+    rows = plan.rows(outcomes({"x": "a"}, 0.9, 0.7) + outcomes({"x": "b"}, 0.85, 0.84) + outcomes({"x": "c"}))
+    assert plan.best(rows, "val_top1") is rows[1]
     lines = table(rows, "val_top1", rows[1])
     assert [line.endswith(" *") for line in lines] == [False, False, False, True]
     assert "**84.50 ± 0.71**" in markdown(rows, "val_top1", rows[1])
-    assert comparison.best([], "val_top1") is None
+    assert plan.best([], "val_top1") is None
 
 
 def test_the_table_shows_each_quantity_in_a_unit_that_suits_it() -> None:
-    rows = comparison.rows(
+    rows = plan.rows(
         outcomes({"optimizer.lr": "0.1"}, 0.95, 0.96, 0.97)
         + outcomes({"optimizer.lr": "0.2"}, 0.5, train_seconds=8000, peak_memory_bytes=7e8, trainable_parameters=850)
     )
@@ -91,14 +91,14 @@ def test_the_table_shows_each_quantity_in_a_unit_that_suits_it() -> None:
     ],
 )
 def test_the_table_fits_80_columns(values: dict[str, str], repeats: int) -> None:
-    rows = comparison.rows(outcomes(values, *[1.0, 0.5, 0.25][:repeats], train_seconds=599.9, best_epoch=199))
+    rows = plan.rows(outcomes(values, *[1.0, 0.5, 0.25][:repeats], train_seconds=599.9, best_epoch=199))
     lines = table(rows, "test_top1", rows[0])
     assert max(map(len, lines)) <= 80
     assert ("±" in lines[2]) == (repeats > 1)
 
 
 def test_keys_that_end_alike_are_shown_whole() -> None:
-    row = comparison.rows(outcomes({"data.name": "a", "model.name": "b", "optimizer.lr": "1"}, 0.5))
+    row = plan.rows(outcomes({"data.name": "a", "model.name": "b", "optimizer.lr": "1"}, 0.5))
     assert table(row, "test_top1", None)[0].split()[:3] == ["data.name", "model.name", "lr"]
 
 

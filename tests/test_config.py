@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cnntrain import config
-from cnntrain.composer import Composer
-from cnntrain.faults import ConfigErrors, keys_of
-from cnntrain.settings import Settings
-from cnntrain.settings.optimizer import OPTIMIZERS
-from cnntrain.settings.schedule import SCHEDULES
+from cnntrain.config import load as config
+from cnntrain.config.compose import Composer
+from cnntrain.config.messages import ConfigErrors, keys_of
+from cnntrain.config.schema.optimizer import OPTIMIZERS
+from cnntrain.config.schema.schedule import SCHEDULES
+from cnntrain.config.schema.settings import Settings
 
 CONF = config.conf_dir()
 DATA = ("digits", "mnist", "cifar10", "cifar100", "imagefolder")

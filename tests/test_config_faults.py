@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cnntrain import cli, comparison, config
-from cnntrain.composer import Composer
+from cnntrain import cli
+from cnntrain.compare import plan
+from cnntrain.config import load as config
+from cnntrain.config.compose import Composer
+from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.overrides import quote
 from cnntrain.errors import ConfigError, UnsafeError
-from cnntrain.faults import ConfigErrors
-from cnntrain.overrides import quote
 
 
 def faults(*words: str, config_dir: Path | None = None, multirun: bool = False) -> list[str]:
@@ -259,7 +261,7 @@ def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
 
 
 def test_a_list_of_paths_is_one_of_paths_as_typed() -> None:
-    runs = comparison.plan(["data=mnist", "data.root=~/a b,007,'c,d'"])
+    runs = plan.plan(["data=mnist", "data.root=~/a b,007,'c,d'"])
     assert [run.settings.data.root for run in runs] == [
         os.path.expanduser("~/a b"),
         os.path.abspath("007"),

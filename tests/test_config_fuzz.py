@@ -12,9 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cnntrain import cli, config, faults
+from cnntrain import cli
+from cnntrain.config import load as config
+from cnntrain.config import messages
+from cnntrain.config.overrides import GROUPS
 from cnntrain.errors import ConfigError, UnsafeError
-from cnntrain.overrides import GROUPS
 
 OPTIONS = {
     group: sorted(file.stem for file in (config.conf_dir() / group).glob("*.yaml") if not file.stem.startswith("for_"))
@@ -23,9 +25,9 @@ OPTIONS = {
 KEYS = sorted(
     {
         key
-        for optimizer in faults.VARIANTS["optimizer"]
-        for schedule in faults.VARIANTS["schedule"]
-        for key in faults.keys_of({"optimizer": optimizer, "schedule": schedule})
+        for optimizer in messages.VARIANTS["optimizer"]
+        for schedule in messages.VARIANTS["schedule"]
+        for key in messages.keys_of({"optimizer": optimizer, "schedule": schedule})
     }
     | {*GROUPS, *(f"{key}.deeper" for key in ("model.args", "augment.own.args", "data.root", "trainer", "nowhere"))}
     | {"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.job.chdir", "hydra.mode", "hydra.searchpath"}
@@ -102,7 +104,7 @@ def told(work: Callable[[], object], typed: Iterable[str]) -> None:
     except (ConfigError, UnsafeError) as error:
         keys = [word.partition("=")[0].lstrip("+~") for word in typed]
         names = {part for key in keys for part in (key, key.partition(".")[0])}
-        found = error.faults if isinstance(error, faults.ConfigErrors) else str(error).split("\n")
+        found = error.faults if isinstance(error, messages.ConfigErrors) else str(error).split("\n")
         assert found
         for line in found:
             assert line.isprintable(), line

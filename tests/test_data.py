@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from cnntrain.augment import build_normalise
+from cnntrain.augment.build import build_normalise
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import DataSettings, Interpolation, LoaderKind
 from cnntrain.data import build as build_module
-from cnntrain.data import build_data, sets, statistics
-from cnntrain.data.build import convert_channels, resize_batch
+from cnntrain.data import datasets, statistics
+from cnntrain.data.build import build_data, convert_channels, resize_batch
 from cnntrain.data.split import count_of, stratified
 from cnntrain.errors import ConfigError, DataError, FileSystemError
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, Interpolation, LoaderKind
 
 CPU = torch.device("cpu")
 
@@ -219,7 +219,7 @@ def test_given_statistics_are_taken_and_must_fit_the_channels():
 def test_the_fingerprint_is_that_of_the_pixels_and_not_of_the_settings(digits):
     assert digits.fingerprint == build(seed=4, splits=("test",)).fingerprint
     assert len(digits.fingerprint) == 64
-    changed = sets.load_set("digits", CPU, False, print)
+    changed = datasets.load_set("digits", CPU, False, print)
     changed.train[0][0, 0, 0, 0] += 1
     assert changed.fingerprint() != digits.fingerprint
 
@@ -348,7 +348,9 @@ def test_a_download_makes_the_folder_that_is_missing(tmp_path, monkeypatch):
 
     seen = []
     kind = torchvision.datasets.MNIST
-    monkeypatch.setattr(kind, "download", lambda self: seen.append(sets.Path(self.root).is_dir()) or fake_mnist(root))
+    monkeypatch.setattr(
+        kind, "download", lambda self: seen.append(datasets.Path(self.root).is_dir()) or fake_mnist(root)
+    )
     root = tmp_path / "not" / "there"
     assert build(name="mnist", root=str(root), download=True, val=10).train.images == 50
     assert seen == [True]

@@ -9,10 +9,11 @@ import torch
 from PIL import Image
 from test_data import build, content
 
-from cnntrain import checkpoint, cli
-from cnntrain.data import build_data
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings
+from cnntrain import cli
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import DataSettings
+from cnntrain.data.build import build_data
+from cnntrain.storage import checkpoint
 
 QUICK = ["model=softmax", "trainer.epochs=1", "trainer.threads=1", "trainer.tensorboard=false"]
 
@@ -104,7 +105,7 @@ def test_names_and_weights_are_told_before_training(photos, capsys):
 
 
 def test_of_many_classes_the_lowest_and_the_highest_weights_are_told():
-    from cnntrain.commands.show import _weighted
+    from cnntrain.report.summary import _weighted
 
     names, weights = [f"c{number}" for number in range(100)], [1 + number / 100 for number in range(100)]
     assert _weighted(names, weights) == (

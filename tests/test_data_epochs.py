@@ -5,16 +5,15 @@ import pytest
 import torch
 from PIL import Image
 
-from cnntrain.augment.moment import Moment
-from cnntrain.data import build_data
-from cnntrain.data.build import resize_batch
+from cnntrain.augment.batch_context import Moment
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import DataSettings, Interpolation, LoaderKind, OnBadImage, Sampling
+from cnntrain.config.schema.pieces import ResizedCropSettings
+from cnntrain.data.build import build_data, resize_batch
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.order import balanced, shuffled
 from cnntrain.data.view import View
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, Interpolation, LoaderKind, OnBadImage, Sampling
-from cnntrain.settings.pieces import ResizedCropSettings
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
 PLAIN = AugmentSettings()

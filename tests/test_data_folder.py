@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from cnntrain.data import build_data
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation
+from cnntrain.data.build import build_data
 from cnntrain.data.folder import Paths, scan
 from cnntrain.data.layout import find_splits
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import CropMode, DataSettings, Interpolation
 
 
 @pytest.fixture(autouse=True)

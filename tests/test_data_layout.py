@@ -327,6 +327,6 @@ def test_a_root_below_a_folder_that_cannot_be_entered_is_a_data_error(tmp_path, 
     def denied(path, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("cnntrain.paths.os.stat", denied)
+    monkeypatch.setattr("cnntrain.config.paths.os.stat", denied)
     with pytest.raises(DataError, match="cannot be reached, as a folder above it may not be entered; give the folder"):
         find_splits(tmp_path)

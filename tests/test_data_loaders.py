@@ -10,12 +10,13 @@ import torch
 import torchvision.transforms.v2.functional as reference
 from PIL import Image
 
-from cnntrain.data import build_data, build_folder, common
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage, Sampling
+from cnntrain.config.schema.pieces import ResizedCropSettings
+from cnntrain.data import build_folder, common
+from cnntrain.data.build import build_data
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, LoaderKind, OnBadImage, Sampling
-from cnntrain.settings.pieces import ResizedCropSettings
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
 

@@ -8,13 +8,12 @@ import torch
 from PIL import Image
 from scenes import scenes
 
-from cnntrain.data import build_data
-from cnntrain.data.build import resize_batch
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, LoaderKind
+from cnntrain.config.schema.pieces import ResizedCropSettings
+from cnntrain.data.build import build_data, resize_batch
 from cnntrain.data.decode import read_image
 from cnntrain.data.view import RandomView, View
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import CropMode, DataSettings, Interpolation, LoaderKind
-from cnntrain.settings.pieces import ResizedCropSettings
 
 CPU = torch.device("cpu")
 PILLOWS = {Interpolation.bilinear: Image.Resampling.BILINEAR, Interpolation.bicubic: Image.Resampling.BICUBIC}

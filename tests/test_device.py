@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from cnntrain import device as machine
+from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import ConfigError
-from cnntrain.settings.trainer import Precision
+from cnntrain.runtime import device as machine
 
 CPU = torch.device("cpu")
 

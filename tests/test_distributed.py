@@ -8,16 +8,17 @@ import torch
 from PIL import Image
 from processes import CPU, PROCESSES, digits, environment, make_run, make_task, one_of_several
 
-from cnntrain import cli, evaluation, loop
-from cnntrain import device as machine
-from cnntrain.augment.moment import Moment
-from cnntrain.data import build_data
-from cnntrain.distributed import ALONE, World
+from cnntrain import cli
+from cnntrain.augment.batch_context import Moment
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import DataSettings, LoaderKind
+from cnntrain.config.schema.trainer import Precision
+from cnntrain.data.build import build_data
+from cnntrain.data.epoch_plan import Plan, images_in_epoch
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.plan import Plan, images_in_epoch
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, LoaderKind
-from cnntrain.settings.trainer import Precision
+from cnntrain.runtime import device as machine
+from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.training import loop, scoring
 
 
 def free_port() -> int:
@@ -80,7 +81,7 @@ def test_all_processes_hold_the_same_bits(results, kind):
 
 def test_scores_of_shared_images_are_those_of_all(results):
     run, task = make_run(ALONE, random=False), make_task(ALONE, 8, random=False)
-    alone = evaluation.evaluate(run.model, task.val, task.normalise, CPU, Precision.fp32)
+    alone = scoring.evaluate(run.model, task.val, task.normalise, CPU, Precision.fp32)
     assert results[0]["scores"] == results[1]["scores"] == pytest.approx(alone, abs=1e-12)
 
 

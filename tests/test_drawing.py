@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cnntrain.report.sheet import at_side
+from cnntrain.plots.sheet import at_side
 
 
 def test_small_images_are_enlarged_pixel_by_pixel_and_large_ones_fit() -> None:

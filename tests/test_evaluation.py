@@ -9,10 +9,10 @@ from test_loop import CPU, Digits
 from torch import nn
 from torch.nn import functional
 
+from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import Interrupted, NonFiniteError
-from cnntrain.evaluation import evaluate, need_finite
-from cnntrain.settings.trainer import Precision
-from cnntrain.tta import Views
+from cnntrain.training.scoring import evaluate, need_finite
+from cnntrain.training.tta import Views
 
 
 class Part(Digits):

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from cnntrain import cli, loop
+from cnntrain import cli
 from cnntrain.data.loaders import MemoryLoader
+from cnntrain.training import loop
 
 QUICK = ("model=cnn", "data.limit=96", "data.batch_size=16", "trainer.epochs=2", "trainer.threads=1", "trainer.probe=0")
 QUICK += ("trainer.log_every=1", "trainer.tensorboard=false", "trainer.deterministic=true")

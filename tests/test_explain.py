@@ -11,15 +11,16 @@ import torch
 from PIL import Image
 from torch import nn
 
-from cnntrain import checkpoint, cli
+from cnntrain import cli
 from cnntrain.commands import explain as command
+from cnntrain.config.arguments import PARTS, ExplainWishes, read_explain
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, DataError, FileSystemError
-from cnntrain.explain.gallery import Gallery
-from cnntrain.explain.subject import at_rest, read_files, spread
-from cnntrain.report.letters import fit, readable, wrap
-from cnntrain.report.sheet import Row, Sheet, Tile
-from cnntrain.wishes import PARTS, ExplainWishes, read_explain
+from cnntrain.inspect.explain.gallery import Gallery
+from cnntrain.inspect.explain.subject import at_rest, read_files, spread
+from cnntrain.plots.drawing import fit, readable, wrap
+from cnntrain.plots.sheet import Row, Sheet, Tile
+from cnntrain.storage import checkpoint
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -203,7 +204,7 @@ def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch
 
 
 def test_the_scores_of_shift_zero_are_those_of_eval_and_out_takes_the_pictures(here):
-    from cnntrain.commands.evaluate import evaluate
+    from cnntrain.commands.eval import evaluate
 
     train("model=lenet5", "data.limit=200", "hydra.run.dir=run")
     for words, message in ((["layers=con1"], "layers: no layer con1"), (["what=shift", "data.valu=3"], "data.valu")):

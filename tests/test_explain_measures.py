@@ -7,10 +7,10 @@ from torch import nn
 from torch.nn import functional
 
 from cnntrain.errors import ConfigError
-from cnntrain.explain import excite, features, filters, gradcam, maps, shift
-from cnntrain.explain.subject import Subject, Unsuited
-from cnntrain.report.letters import fit
-from cnntrain.report.sheet import HEAT, Tile, colour
+from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
+from cnntrain.inspect.explain.subject import Subject, Unsuited
+from cnntrain.plots.drawing import fit
+from cnntrain.plots.sheet import HEAT, Tile, colour
 
 
 def small_net(channels: int = 3) -> nn.Sequential:
@@ -46,23 +46,23 @@ def pixels(*shape: int) -> torch.Tensor:
 
 
 def test_layers_with_maps_are_found_by_running():
-    layers = maps.map_layers(small_net(), torch.zeros(2, 3, 8, 8))
+    layers = feature_maps.map_layers(small_net(), torch.zeros(2, 3, 8, 8))
     assert [(layer.name, layer.channels, layer.size, layer.is_pool) for layer in layers] == [
         ("0", 6, (8, 8), False), ("1", 6, (8, 8), False), ("2", 6, (4, 4), True),
         ("3", 4, (4, 4), False), ("4", 4, (4, 4), False),
     ]  # fmt: skip
-    assert maps.first_map(layers).name == "1"
-    assert maps.last_map(layers).name == "4"
-    assert [layer.name for layer in maps.stages(layers)] == ["1", "4"]
+    assert feature_maps.first_map(layers).name == "1"
+    assert feature_maps.last_map(layers).name == "4"
+    assert [layer.name for layer in feature_maps.stages(layers)] == ["1", "4"]
     assert layers[0].describe() == "0 (Conv2d): 6 maps of 8x8"
 
 
 def test_a_network_without_maps_says_so():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     with pytest.raises(Unsuited, match="no convolution gives a feature map"):
-        maps.map_layers(flat, torch.zeros(1, 1, 8, 8))
+        feature_maps.map_layers(flat, torch.zeros(1, 1, 8, 8))
     with pytest.raises(Unsuited, match="no convolution gives a feature map"):
-        maps.map_layers(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), torch.zeros(1, 1, 8, 8))
+        feature_maps.map_layers(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), torch.zeros(1, 1, 8, 8))
 
 
 def test_enlarged_images_tensors_with_channels_last_and_the_end_in_a_pool_are_no_last_map():
@@ -74,9 +74,9 @@ def test_enlarged_images_tensors_with_channels_last_and_the_end_in_a_pool_are_no
         nn.Upsample(scale_factor=2), nn.Conv2d(1, 5, 3), nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)),
         Permute(), nn.LayerNorm(5), nn.Linear(5, 9), nn.Flatten(),
     )  # fmt: skip
-    layers = maps.map_layers(net, torch.zeros(1, 1, 8, 8))
+    layers = feature_maps.map_layers(net, torch.zeros(1, 1, 8, 8))
     assert [layer.name for layer in layers] == ["1", "2.0", "2.1", "2"]
-    assert maps.last_map(layers).name == "2.0"
+    assert feature_maps.last_map(layers).name == "2.0"
 
 
 def test_stages_end_with_the_last_block_of_each_size():
@@ -87,17 +87,17 @@ def test_stages_end_with_the_last_block_of_each_size():
         (models.resnet18(), "layer4", ["relu", "layer1", "layer2", "layer3", "layer4"]),
         (models.mobilenet_v3_small(), "features", mobilenet),
     ):
-        layers = maps.map_layers(model.eval(), torch.zeros(1, 3, 64, 64))
-        assert maps.last_map(layers).name == last
-        assert [layer.name for layer in maps.stages(layers)] == stages
+        layers = feature_maps.map_layers(model.eval(), torch.zeros(1, 3, 64, 64))
+        assert feature_maps.last_map(layers).name == last
+        assert [layer.name for layer in feature_maps.stages(layers)] == stages
 
 
 def test_layers_are_chosen_by_name_pattern_and_word():
     model = small_net()
-    layers = maps.map_layers(model, torch.zeros(1, 3, 8, 8))
+    layers = feature_maps.map_layers(model, torch.zeros(1, 3, 8, 8))
 
     def chosen(*words: str) -> list[str]:
-        return [layer.name for layer in maps.choose_layers(words, layers, model)]
+        return [layer.name for layer in feature_maps.choose_layers(words, layers, model)]
 
     assert chosen("3", "0") == ["0", "3"]
     assert chosen("[0-2]") == ["0", "1", "2"]
@@ -113,7 +113,7 @@ def test_layers_are_chosen_by_name_pattern_and_word():
 
 def test_maps_are_those_of_the_layer_though_the_next_one_works_in_place():
     model, inputs = small_net(), torch.randn(2, 3, 8, 8)
-    found = maps.maps_of(model, inputs, ["0", "3"])
+    found = feature_maps.maps_of(model, inputs, ["0", "3"])
     assert torch.equal(found["0"], model[0](inputs))
     assert (found["0"] < 0).any()
 
@@ -232,7 +232,7 @@ def test_every_caption_of_grad_cam_fits_its_tile_whether_there_is_evidence_or_no
         nn.init.constant_(model[6].bias, 0.0)
         model[6].bias.data[1] = 50.0  # sure of its answer: the widest number
         subject = subject_of(model, pixels(2, 1, 8, 8), 4)
-        gradcam.picture(subject, maps.last_map(maps.map_layers(model, subject.inputs)))
+        gradcam.picture(subject, feature_maps.last_map(feature_maps.map_layers(model, subject.inputs)))
     lines = [line for caption in captions for line in caption]
     assert {"predicted, 100.0 %", "second choice, 0.0 %", "no evidence"} <= set(lines)
     assert [line for line in lines if fit(line, gradcam.SIDE + 5, 12) != line] == []
@@ -245,7 +245,7 @@ def test_the_most_exciting_images_are_those_of_brute_force_whatever_the_batches(
     model, images = small_net(), pixels(50, 3, 8, 8).float().div(64).floor()  # coarse, so that values tie
     images[30:34] = images[3]
     channels = {"1": [0, 2, 5], "4": [1, 3]}
-    every = maps.maps_of(model, images, list(channels))
+    every = feature_maps.maps_of(model, images, list(channels))
     for size in (7, 50):
         found = excite.most_exciting(model, images.split(size), channels, 6)
         for layer, chosen in channels.items():

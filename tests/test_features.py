@@ -10,19 +10,20 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from cnntrain import device as machine
-from cnntrain.augment import build_normalise
-from cnntrain.data import build_data, common
+from cnntrain.augment.build import build_normalise
+from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
+from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage, Sampling
+from cnntrain.config.schema.finetune import FinetuneSettings, Mode
+from cnntrain.config.schema.pieces import CutmixSettings, HflipSettings, MixupSettings, OwnSettings, ResizedCropSettings
+from cnntrain.config.schema.settings import Settings
+from cnntrain.config.schema.trainer import Precision
+from cnntrain.data import common
+from cnntrain.data.build import build_data
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.errors import ConfigError, Interrupted
-from cnntrain.finetune import features
-from cnntrain.finetune.features import FeatureLoader, cache, reason_not_to_cache
-from cnntrain.settings import Settings
-from cnntrain.settings.augment import AugmentSettings, ProgressiveSettings
-from cnntrain.settings.data import DataSettings, LoaderKind, OnBadImage, Sampling
-from cnntrain.settings.finetune import FinetuneSettings, Mode
-from cnntrain.settings.pieces import CutmixSettings, HflipSettings, MixupSettings, OwnSettings, ResizedCropSettings
-from cnntrain.settings.trainer import Precision
+from cnntrain.finetune import cached_features
+from cnntrain.finetune.cached_features import FeatureLoader, cache, reason_not_to_cache
+from cnntrain.runtime import device as machine
 
 CPU = torch.device("cpu")
 NORMALISE = build_normalise([0.5], [0.5], channels_last=False)
@@ -390,11 +391,11 @@ def test_features_that_do_not_fit_are_not_cached(monkeypatch):
 
 
 def test_features_lie_on_the_host_where_the_device_is_full(monkeypatch):
-    class Full(features.Room):
+    class Full(cached_features.Room):
         def __init__(self, device):
             self.near, self.host = 0, 10**9
 
-    monkeypatch.setattr(features, "Room", Full)
+    monkeypatch.setattr(cached_features, "Room", Full)
     loaders, model = splits(digits()), network()
     rows, labels = next(cached(loaders, model)["val"].batches())
     assert rows.shape == (32, 144)
@@ -422,7 +423,7 @@ def test_each_image_passes_the_encoder_once(monkeypatch):
     model.body.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
     loaders = splits(digits())
     encoded = cached(loaders, model)
-    tried = features.SAMPLE * len(loaders)
+    tried = cached_features.SAMPLE * len(loaders)
     assert sum(seen) == tried + 200 + 50 + 20
     train(model, encoded["train"], model.head, 30)
     assert sum(seen) == tried + 200 + 50 + 20

@@ -10,11 +10,9 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from cnntrain import cli, filters
+from cnntrain import cli
 from cnntrain.commands.filter import fit, read
-from cnntrain.filters import as_picture, convolve
-from cnntrain.report.beside import beside
-from cnntrain.settings.filter import (
+from cnntrain.config.schema.filter import (
     KERNELS,
     Box,
     FilterSettings,
@@ -25,6 +23,9 @@ from cnntrain.settings.filter import (
     Sobel,
     read_matrix,
 )
+from cnntrain.inspect import filter
+from cnntrain.inspect.filter import as_picture, convolve
+from cnntrain.plots.filter_result import beside
 
 MODES = {"zeros": "constant", "reflect": "mirror", "replicate": "nearest", "circular": "wrap"}  # ours -> scipy's
 SIZED = [Box(size=size) for size in (1, 2, 4, 7)] + [Gaussian(size=4), Gaussian(sigma=1.5), Gabor(theta=30, size=9)]
@@ -293,7 +294,7 @@ def test_faults_are_told_all_at_once(folder: Path, capsys, line: str, code: int,
 
 @pytest.mark.parametrize("words", ["", "padding=1000"])
 def test_more_pixels_than_the_memory_holds_are_refused(folder: Path, monkeypatch, capsys, words: str) -> None:
-    monkeypatch.setattr(filters, "free_memory", lambda device: 50_000_000 if words else 90_000)
+    monkeypatch.setattr(filter, "free_memory", lambda device: 50_000_000 if words else 90_000)
     assert run(f"image=cat.png kernel=box {words} out=out.png") == 7
     assert "image: cat.png takes " in capsys.readouterr().err
     assert not Path("out.png").exists()

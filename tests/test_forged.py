@@ -15,7 +15,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from cnntrain import checkpoint, cli, form, manifest
+from cnntrain import cli
+from cnntrain.storage import checkpoint, manifest, state_form
 
 QUICK = ["model=lenet5", "data.limit=40", "data.batch_size=20", "trainer.epochs=2", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false", "trainer.ema=0.9"]
@@ -115,7 +116,7 @@ def check(sound: Path, folder: Path, state: dict[str, Any], place: Place, new: A
         assert len(lines) == (code > 0), shown
     if code == 0:
         assert math.isfinite(json.loads((folder / "results.json").read_text())["test"]["loss"]), shown
-        assert form.fault(checkpoint.load(folder / "checkpoints" / "last")) is None, shown
+        assert state_form.fault(checkpoint.load(folder / "checkpoints" / "last")) is None, shown
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -138,7 +139,7 @@ def test_a_state_may_hold_every_crop_that_a_setting_may_be(
 ) -> None:
     state = checkpoint.load(sound / "checkpoints" / "last")
     state["about"] |= {"crop": crop, "crop_mode": mode}
-    assert form.fault(state) == (told and f"about.{told}")
+    assert state_form.fault(state) == (told and f"about.{told}")
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cnntrain import git
+from cnntrain.storage import git
 
 IDENTITY = ("-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false")
 

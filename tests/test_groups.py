@@ -7,11 +7,11 @@ import torch
 from networks import CLASSES, NAMED, Own, conf, on_meta, timm_families, timm_net
 from torch import nn
 
+from cnntrain.config.schema.finetune import FinetuneSettings, Mode, Unit
+from cnntrain.config.schema.model import HeadSettings
 from cnntrain.errors import ConfigError
-from cnntrain.finetune.groups import layer_groups
-from cnntrain.models.visits import trace
-from cnntrain.settings.finetune import FinetuneSettings, Mode, Unit
-from cnntrain.settings.model import HeadSettings
+from cnntrain.finetune.layer_groups import layer_groups
+from cnntrain.models.small_images.shape_trace import trace
 
 # Of networks whose names begin with timm's, its own table is asked, and of the others the order of modules.
 STAGES = {

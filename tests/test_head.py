@@ -8,10 +8,10 @@ import torch
 from networks import CLASSES, NAMED, Own, conf, on_meta, timm_families, timm_net
 from torch import nn
 
+from cnntrain.config.schema.model import HeadInit, HeadSettings, Pool
 from cnntrain.errors import ConfigError
-from cnntrain.models import build_model
+from cnntrain.models.build import build_model
 from cnntrain.models.head import Head, find_head, head_paths, replace_head
-from cnntrain.settings.model import HeadInit, HeadSettings, Pool
 
 HEADS = {
     "lenet5": "head",

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cnntrain import cli, comparison, config, idle
-from cnntrain.faults import ConfigErrors, keys_of
+from cnntrain import cli
+from cnntrain.compare import plan
+from cnntrain.config import load as config
+from cnntrain.config import no_effect
+from cnntrain.config.messages import ConfigErrors, keys_of
 
 HALF = "model.pretrained=true"
 
@@ -151,13 +154,13 @@ def test_a_word_of_a_sweep_must_act_in_one_of_its_jobs_and_a_listed_value_in_its
 
 
 def test_a_run_of_a_comparison_is_not_told_what_acts_in_the_others_alone() -> None:
-    runs = comparison.plan(["augment=none,mixup", "augment.mix.p=0.5"])
+    runs = plan.plan(["augment=none,mixup", "augment.mix.p=0.5"])
     assert [run.words for run in runs] == [("augment=none",), ("augment=mixup", "augment.mix.p=0.5")]
     assert [run.values for run in runs] == [{"augment": "none"}, {"augment": "mixup"}]
     assert all(config.compose(list(run.words)) == run.settings for run in runs)
     assert all(config.inspect(list(run.words)) for run in runs)
     with pytest.raises(ConfigErrors, match=r"augment.mix.p: is for mixed images"):
-        comparison.plan(["seed=0,1", "augment.mix.p=0.5"])
+        plan.plan(["seed=0,1", "augment.mix.p=0.5"])
 
 
 def test_folders_in_place_of_a_data_set_are_told_what_was_meant(
@@ -214,7 +217,7 @@ def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPa
 def test_an_override_of_a_saved_run_must_act_in_the_command(command: str, words: list[str], fault: str) -> None:
     plain = yaml.safe_load(config.to_yaml(config.compose([])))
     before, settings = config.from_plain(plain), config.from_plain(plain, words)
-    found = idle.faults_of_saved(command, settings, words, config.differences(before, settings))
+    found = no_effect.faults_of_saved(command, settings, words, config.differences(before, settings))
     assert found[0].startswith(fault) if fault else found == []
 
 
@@ -234,5 +237,5 @@ def test_the_rules_speak_of_keys_that_there_are() -> None:
     }
     for schedule in ("step", "multistep", "plateau"):
         known |= keys_of({"schedule": schedule, "optimizer": "sgd"})
-    for rule in idle.RULES:
+    for rule in no_effect.RULES:
         assert all(key.endswith("=") or key in known for key in rule.keys.split())

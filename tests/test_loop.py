@@ -10,19 +10,20 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from cnntrain import device as machine
-from cnntrain import evaluation, loop, optim, timing
 from cnntrain.augment.mix import Mix
+from cnntrain.config.schema.augment import AugmentSettings, MixMode, MixSettings, ProgressiveSettings
+from cnntrain.config.schema.optimizer import AdamWSettings, SgdSettings
+from cnntrain.config.schema.pieces import CutmixSettings, MixupSettings
+from cnntrain.config.schema.schedule import CosineSettings, PlateauSettings
+from cnntrain.config.schema.trainer import Precision, TrainerSettings
+from cnntrain.data.epoch_plan import Plan
 from cnntrain.errors import Interrupted, NonFiniteError
-from cnntrain.losses import Loss
 from cnntrain.models.drop import drop_layers
-from cnntrain.plan import Plan
-from cnntrain.run import Ema, Progress, Run
-from cnntrain.settings.augment import AugmentSettings, MixMode, MixSettings, ProgressiveSettings
-from cnntrain.settings.optimizer import AdamWSettings, SgdSettings
-from cnntrain.settings.pieces import CutmixSettings, MixupSettings
-from cnntrain.settings.schedule import CosineSettings, PlateauSettings
-from cnntrain.settings.trainer import Precision, TrainerSettings
+from cnntrain.optim import optimizers
+from cnntrain.runtime import device as machine
+from cnntrain.training import loop, scoring, timing
+from cnntrain.training.losses import Loss
+from cnntrain.training.state import Ema, Progress, Run
 
 CPU = torch.device("cpu")
 SGD = SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)
@@ -82,7 +83,7 @@ def make_run(seed=0, ema=0.9, optimizer=None, precision=Precision.fp32):
     settings = optimizer or SGD
     return Run(
         model=model,
-        optimizer=optim.build_optimizer(settings, model, settings.lr, CPU),
+        optimizer=optimizers.build_optimizer(settings, model, settings.lr, CPU),
         scaler=machine.grad_scaler(precision, CPU),
         device=CPU,
         precision=precision,
@@ -109,7 +110,7 @@ def make_task(
         val=Digits(20),
         probe=None,
         plan=plan,
-        rates=optim.Rates(lr, SGD, schedule, plan),
+        rates=optimizers.Rates(lr, SGD, schedule, plan),
         augment=augment,
         mix=mix,
         loss=Loss(label_smoothing=0.1),
@@ -234,7 +235,7 @@ def test_auxiliary_losses_join_the_objective_by_their_weight():
         torch.manual_seed(0)
         run.model = run.forward = TwoHeads()
         settings = SgdSettings(lr=0.1, weight_decay=0.0, lr_base_batch=None, momentum=0.0, nesterov=False)
-        run.optimizer = optim.build_optimizer(settings, run.model, 0.1, CPU)
+        run.optimizer = optimizers.build_optimizer(settings, run.model, 0.1, CPU)
         before = copy.deepcopy(run.model)
         loop.train(run, task)
         return [(after - old).detach() for after, old in zip(run.model.parameters(), before.parameters(), strict=True)]
@@ -302,7 +303,7 @@ def test_a_mask_of_infinite_values_is_no_fault_and_stays_as_it_is_in_the_average
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     model.register_buffer("mask", torch.full((3, 3), -math.inf).triu(1))
     run = make_run()
-    run = replace(run, model=model, optimizer=optim.build_optimizer(SGD, model, 0.1, CPU), ema=Ema(model, 0.9))
+    run = replace(run, model=model, optimizer=optimizers.build_optimizer(SGD, model, 0.1, CPU), ema=Ema(model, 0.9))
     saved = []
     loop.train(run, make_task(saved))
     assert torch.equal(run.ema.model.mask, model.mask)
@@ -354,7 +355,7 @@ def test_early_stop_counts_epochs_without_gain():
 
 def test_scores_equal_a_plain_loop():
     run, task = make_run(), make_task()
-    scores = evaluation.evaluate(run.model, task.val, task.normalise, run.device, run.precision)
+    scores = scoring.evaluate(run.model, task.val, task.normalise, run.device, run.precision)
     with torch.no_grad():
         logits = run.model(task.val.pixels.float() / 255)
     loss = nn.functional.cross_entropy(logits, task.val.labels).item()

@@ -9,13 +9,13 @@ import torch
 from test_loop import Digits, Silent, make_run, make_task
 from torch import nn
 
-from cnntrain import loop, timing
-from cnntrain.distributed import World
+from cnntrain.config.schema.schedule import CosineSettings
+from cnntrain.config.schema.trainer import Precision, TrainerSettings
 from cnntrain.errors import CheckpointError, DataError, NonFiniteError
-from cnntrain.loading import load_weights
-from cnntrain.run import Ema, Progress, limits_met
-from cnntrain.settings.schedule import CosineSettings
-from cnntrain.settings.trainer import Precision, TrainerSettings
+from cnntrain.runtime.distributed import World
+from cnntrain.training import loop, timing
+from cnntrain.training.load_state import load_weights
+from cnntrain.training.state import Ema, Progress, limits_met
 
 
 class Clock:

@@ -9,9 +9,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
+from cnntrain.config.schema.settings import LossSettings
 from cnntrain.errors import ConfigError
-from cnntrain.losses import Loss, class_weights, jensen_shannon
-from cnntrain.settings import LossSettings
+from cnntrain.training.losses import Loss, class_weights, jensen_shannon
 
 CLASSES = list("abcdef")
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 0.1, 3.0, 0.0])

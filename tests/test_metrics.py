@@ -7,8 +7,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchmetrics.functional.classification import multiclass_accuracy
 
-from cnntrain.distributed import World
-from cnntrain.metrics import Window
+from cnntrain.runtime.distributed import World
+from cnntrain.training.metrics import Window
 
 CPU = torch.device("cpu")
 

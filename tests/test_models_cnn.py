@@ -10,12 +10,13 @@ from samples import digits
 from torch import nn
 from torch.nn import functional
 
-from cnntrain import config, overrides
+from cnntrain.config import load as config
+from cnntrain.config import overrides
+from cnntrain.config.schema.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
+from cnntrain.config.schema.cnn import INITS, NORMS, POOLS, CnnArgs
+from cnntrain.config.schema.nets import argument_faults
 from cnntrain.errors import ConfigError
-from cnntrain.models.cnn import build_cnn
-from cnntrain.settings.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
-from cnntrain.settings.cnn import INITS, NORMS, POOLS, CnnArgs
-from cnntrain.settings.nets import argument_faults
+from cnntrain.models.zoo.cnn import build_cnn
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 

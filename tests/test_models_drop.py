@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.models.cnn import build_cnn
+from cnntrain.config.schema.cnn import CnnArgs
 from cnntrain.models.drop import (
     DropBlock2d,
     DropConnectConv2d,
@@ -14,7 +14,7 @@ from cnntrain.models.drop import (
     drop_layers,
     set_drop_factor,
 )
-from cnntrain.settings.cnn import CnnArgs
+from cnntrain.models.zoo.cnn import build_cnn
 
 LAYERS = [
     DropBlock2d(0.3, 3),

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.models.fast import whitening_filters
-from cnntrain.models.own import build_own
+from cnntrain.models.zoo.build import build_own
+from cnntrain.models.zoo.fast import whitening_filters
 
 
 def meta(name: str) -> nn.Module:

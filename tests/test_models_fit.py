@@ -8,10 +8,10 @@ from samples import digits
 from torch import nn
 from torch.nn import functional
 
+from cnntrain.config.schema.model import Library, ModelSettings, Norm, Stem
 from cnntrain.errors import ConfigError
-from cnntrain.models import build_model
+from cnntrain.models.build import build_model
 from cnntrain.models.catalogue import catalogue
-from cnntrain.settings.model import Library, ModelSettings, Norm, Stem
 
 LIBRARY_NETS = [
     *("alexnet", "vgg11", "vgg13", "vgg16", "vgg19", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn", "googlenet"),

@@ -5,9 +5,9 @@ import sys
 import pytest
 import torch
 
+from cnntrain.config.schema.model import ModelSettings
 from cnntrain.errors import ConfigError
-from cnntrain.models import build_model
-from cnntrain.settings.model import ModelSettings
+from cnntrain.models.build import build_model
 
 SOURCE = """
 import torch
@@ -130,7 +130,7 @@ def test_trying_out_leaves_weights_buffers_and_random_streams_alone(build, monke
         return [*model.state_dict().values(), model.calls, torch.rand(3)]
 
     tried = state()
-    monkeypatch.setattr("cnntrain.models.foreign._try_out", lambda *given: None)
+    monkeypatch.setattr("cnntrain.models.user_model._try_out", lambda *given: None)
     assert all(torch.equal(one, other) for one, other in zip(tried, state(), strict=True))
 
 

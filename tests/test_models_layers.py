@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.models.arithmetic import Window
-from cnntrain.models.cnn import build_cnn
+from cnntrain.config.schema.arguments import TORCH_ACTIVATIONS
+from cnntrain.config.schema.cnn import PADDING_MODES, CnnArgs, pair
 from cnntrain.models.layers import WeightedAvgPool2d, convolution, norm2d, norm_groups
-from cnntrain.settings.arguments import TORCH_ACTIVATIONS
-from cnntrain.settings.cnn import PADDING_MODES, CnnArgs, pair
+from cnntrain.models.map_sizes import Window
+from cnntrain.models.zoo.cnn import build_cnn
 
 
 def one_block(channels: int = 2, image_size: int = 12, **keys) -> nn.Module:

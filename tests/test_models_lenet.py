@@ -6,9 +6,9 @@ from samples import digits
 from torch import nn
 from torch.nn import functional
 
+from cnntrain.config.schema.model import ModelSettings, Stem
 from cnntrain.errors import ConfigError
-from cnntrain.models import build_model
-from cnntrain.settings.model import ModelSettings, Stem
+from cnntrain.models.build import build_model
 
 NAMES = ("softmax", "mlp", "lenet1", "lenet4", "lenet5")
 

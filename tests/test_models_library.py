@@ -7,11 +7,11 @@ import torch
 import yaml
 from torch import nn
 
+from cnntrain.config.schema.model import Library, ModelSettings, Norm, Stem
+from cnntrain.config.schema.nets import OWN_NETS
 from cnntrain.errors import ConfigError
-from cnntrain.models import build_model
+from cnntrain.models.build import build_model
 from cnntrain.models.catalogue import catalogue
-from cnntrain.settings.model import Library, ModelSettings, Norm, Stem
-from cnntrain.settings.nets import OWN_NETS
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 # Parameters with 1,000 classes and auxiliary heads, as torchvision publishes them; test_catalogue.py has all others.

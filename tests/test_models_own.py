@@ -9,13 +9,13 @@ import yaml
 from torch import nn
 from torch.nn import functional
 
+from cnntrain.config.schema.model import ModelSettings
+from cnntrain.config.schema.nets import NATIVE, OWN_NETS, EfficientnetArgs
 from cnntrain.errors import ConfigError, ResourceError
-from cnntrain.models import build_model
+from cnntrain.models.build import build_model
 from cnntrain.models.drop import DropPath
-from cnntrain.models.own import build_own
-from cnntrain.models.resnet_cifar import BasicUnit, FreeShortcut, PreactUnit
-from cnntrain.settings.model import ModelSettings
-from cnntrain.settings.nets import NATIVE, OWN_NETS, EfficientnetArgs
+from cnntrain.models.zoo.build import build_own
+from cnntrain.models.zoo.resnet_cifar import BasicUnit, FreeShortcut, PreactUnit
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
 IMAGENET = {

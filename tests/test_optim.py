@@ -7,11 +7,9 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from cnntrain import optim
-from cnntrain.plan import Plan
-from cnntrain.settings.augment import ProgressiveSettings
-from cnntrain.settings.optimizer import AdamSettings, AdamWSettings, RmspropSettings, SgdSettings
-from cnntrain.settings.schedule import (
+from cnntrain.config.schema.augment import ProgressiveSettings
+from cnntrain.config.schema.optimizer import AdamSettings, AdamWSettings, RmspropSettings, SgdSettings
+from cnntrain.config.schema.schedule import (
     ConstantSettings,
     CosineSettings,
     ExponentialSettings,
@@ -21,14 +19,16 @@ from cnntrain.settings.schedule import (
     PolynomialSettings,
     StepSettings,
 )
+from cnntrain.data.epoch_plan import Plan
+from cnntrain.optim import optimizers
 
 TOTAL, PER_EPOCH = 60, 6
 SGD = {"lr": 0.1, "lr_base_batch": None, "momentum": 0.9, "nesterov": True}
 
 
 def factors(settings, total=TOTAL):
-    plateau = optim.Plateau()
-    return [optim.factor(settings, step, total, PER_EPOCH, plateau) for step in range(total)]
+    plateau = optimizers.Plateau()
+    return [optimizers.factor(settings, step, total, PER_EPOCH, plateau) for step in range(total)]
 
 
 def torch_factors(make, every=1):
@@ -91,14 +91,14 @@ def test_warmup_joins_what_the_schedule_begins_with():
 
 @pytest.mark.parametrize("settings", [CosineSettings, PolynomialSettings, ExponentialSettings, OneCycleSettings])
 def test_no_factor_is_above_1_where_the_warmup_ends_within_a_step(settings):
-    plateau = optim.Plateau()
-    found = [optim.factor(settings(warmup=0.35), step / 8, 10, 4, plateau) for step in range(80)]
+    plateau = optimizers.Plateau()
+    found = [optimizers.factor(settings(warmup=0.35), step / 8, 10, 4, plateau) for step in range(80)]
     assert max(found) <= 1.0
 
 
 def test_a_curve_reaches_its_end_one_step_after_the_last_so_that_with_an_end_of_0_every_step_learns():
     for settings in (CosineSettings(end=0.1), PolynomialSettings(end=0.1, power=2.0)):
-        assert optim.factor(settings, TOTAL, TOTAL, PER_EPOCH, optim.Plateau()) == pytest.approx(0.1)
+        assert optimizers.factor(settings, TOTAL, TOTAL, PER_EPOCH, optimizers.Plateau()) == pytest.approx(0.1)
         assert factors(settings)[-1] > 0.1
     assert factors(CosineSettings(), 2)[-1] == pytest.approx(0.5)
     assert factors(OneCycleSettings(end=0.1))[-1] == pytest.approx(0.1)
@@ -112,17 +112,17 @@ def test_the_shortest_runs_have_finite_factors(total):
 
 def test_plateau_drops_after_patience_and_never_below_its_end():
     settings = PlateauSettings(factor=0.1, patience=1, end=0.05)
-    plateau = optim.Plateau()
+    plateau = optimizers.Plateau()
     seen = []
     for loss in [1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]:
         plateau.update(settings, loss)
-        seen.append(optim.factor(settings, 0, TOTAL, PER_EPOCH, plateau))
+        seen.append(optimizers.factor(settings, 0, TOTAL, PER_EPOCH, plateau))
     assert seen == pytest.approx([1, 1, 1, 0.1, 0.1, 0.05, 0.05])
 
 
 def test_plateau_waits_as_long_from_the_first_epoch_on():
     """A loss that is not finite is no gain, and the first finite one is."""
-    plateau, seen = optim.Plateau(), []
+    plateau, seen = optimizers.Plateau(), []
     for loss in [math.nan, math.inf, 1.0, 2.0]:
         plateau.update(PlateauSettings(factor=0.1, patience=1), loss)
         seen.append((plateau.factor, plateau.best))
@@ -131,7 +131,7 @@ def test_plateau_waits_as_long_from_the_first_epoch_on():
 
 def test_norms_and_biases_are_not_decayed():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
-    decay, plain = optim.parameter_groups(model, SgdSettings(**SGD, weight_decay=0.1))
+    decay, plain = optimizers.parameter_groups(model, SgdSettings(**SGD, weight_decay=0.1))
     assert {id(p) for p in decay["params"]} == {id(model[0].weight), id(model[3].weight)}
     assert len(plain["params"]) == 6
     assert (decay["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
@@ -141,7 +141,8 @@ def test_norms_and_biases_have_decays_of_their_own_where_asked():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
     settings = SgdSettings(**SGD, weight_decay=0.1, norm_weight_decay=0.02, bias_weight_decay=0.003)
     groups = {
-        group["weight_decay"]: {id(p) for p in group["params"]} for group in optim.parameter_groups(model, settings)
+        group["weight_decay"]: {id(p) for p in group["params"]}
+        for group in optimizers.parameter_groups(model, settings)
     }
     assert groups == {
         0.1: {id(model[0].weight), id(model[3].weight)},
@@ -152,11 +153,11 @@ def test_norms_and_biases_have_decays_of_their_own_where_asked():
 
 def test_a_learner_learns_at_the_full_rate_and_decay_unless_it_says_otherwise():
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 2, bias=False))
-    fast = optim.Learner("fast", [model[1].weight])
-    slow = optim.Learner("slow", [model[0].weight], lr_factor=0.5, wd_factor=4.0)
+    fast = optimizers.Learner("fast", [model[1].weight])
+    slow = optimizers.Learner("slow", [model[0].weight], lr_factor=0.5, wd_factor=4.0)
     settings = SgdSettings(**SGD, weight_decay=0.1)
-    optimizer = optim.build_optimizer(settings, model, 0.1, torch.device("cpu"), [fast, slow])
-    optim.set_rate(optimizer, 0.2)
+    optimizer = optimizers.build_optimizer(settings, model, 0.1, torch.device("cpu"), [fast, slow])
+    optimizers.set_rate(optimizer, 0.2)
     groups = optimizer.param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.2, 0.1), (0.1, 0.4)]
     assert [id(group["params"][0]) for group in groups] == [id(model[1].weight), id(model[0].weight)]
@@ -164,14 +165,14 @@ def test_a_learner_learns_at_the_full_rate_and_decay_unless_it_says_otherwise():
 
 def rates(schedule, *, lr=0.1, epochs=10, progressive=None, base=128):
     plan = Plan(1280, batch_size=128, image_size=32, epochs=epochs, progressive=progressive)
-    made = optim.Rates(lr, SgdSettings(**SGD | {"lr_base_batch": base}), schedule, plan)
-    return [made.at(step, plan.total, optim.Plateau()) for step in range(plan.total)], plan
+    made = optimizers.Rates(lr, SgdSettings(**SGD | {"lr_base_batch": base}), schedule, plan)
+    return [made.at(step, plan.total, optimizers.Plateau()) for step in range(plan.total)], plan
 
 
 @pytest.mark.parametrize("schedule", [CosineSettings(warmup=1.5), OneCycleSettings(), StepSettings(every=3)])
 def test_without_growing_images_the_rate_is_the_schedules_factor_bit_by_bit(schedule):
     found, plan = rates(schedule)
-    wanted = [0.1 * optim.factor(schedule, step, 100, 10, optim.Plateau()) for step in range(100)]
+    wanted = [0.1 * optimizers.factor(schedule, step, 100, 10, optimizers.Plateau()) for step in range(100)]
     assert plan.total == 100
     assert found == wanted
 
@@ -181,7 +182,7 @@ def test_growing_images_keep_the_schedule_at_its_place_of_the_run_and_scale_the_
     found, plan = rates(CosineSettings(), progressive=growing)
     assert plan.stage(0).batch_size == 4 * 128
     for step, rate in enumerate(found):
-        share = optim.factor(CosineSettings(), plan.position(step), 10, 1, optim.Plateau())
+        share = optimizers.factor(CosineSettings(), plan.position(step), 10, 1, optimizers.Plateau())
         larger = plan.stage(int(plan.position(step) + 1e-9)).batch_size / 128
         assert rate == pytest.approx(0.1 * share * larger)
     as_given, _ = rates(ConstantSettings(), progressive=growing, base=None)
@@ -191,7 +192,7 @@ def test_growing_images_keep_the_schedule_at_its_place_of_the_run_and_scale_the_
 def test_a_weight_that_two_layers_share_is_stepped_once():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
-    assert [len(group["params"]) for group in optim.parameter_groups(model, SgdSettings(**SGD))] == [1, 2]
+    assert [len(group["params"]) for group in optimizers.parameter_groups(model, SgdSettings(**SGD))] == [1, 2]
 
 
 @pytest.fixture
@@ -204,7 +205,7 @@ def unwritten_memory_is_nan():
 @pytest.mark.usefixtures("unwritten_memory_is_nan")
 def test_a_first_step_that_the_scaler_skips_leaves_the_momentum_at_zero():
     model = nn.Linear(2, 1)
-    optimizer = optim.build_optimizer(SgdSettings(**SGD), model, 0.1, torch.device("cpu"))
+    optimizer = optimizers.build_optimizer(SgdSettings(**SGD), model, 0.1, torch.device("cpu"))
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
     before = model.weight.detach().clone()
     for gradient in (torch.inf, 2.0**16):
@@ -226,7 +227,7 @@ def test_a_first_step_that_the_scaler_skips_leaves_the_momentum_at_zero():
     ],
 )
 def test_each_optimizer_is_torchs_with_our_numbers(settings, kind):
-    optimizer = optim.build_optimizer(settings, nn.Linear(2, 2), 0.05, torch.device("cpu"))
+    optimizer = optimizers.build_optimizer(settings, nn.Linear(2, 2), 0.05, torch.device("cpu"))
     assert type(optimizer) is kind
     group = optimizer.param_groups[0]
     assert group["lr"] == 0.05
@@ -237,6 +238,6 @@ def test_each_optimizer_is_torchs_with_our_numbers(settings, kind):
 def test_the_rate_follows_the_batch_linearly_for_sgd_and_by_the_root_for_adam():
     sgd = SgdSettings(**SGD | {"lr_base_batch": 128})
     adam = AdamSettings(lr=0.1, lr_base_batch=64, beta1=0.9, beta2=0.99, eps=1e-8)
-    assert optim.scaled_rate(sgd, 256) == (pytest.approx(0.2), "0.2 (0.1 x 256/128)")
-    assert optim.scaled_rate(adam, 256)[0] == pytest.approx(0.2)
-    assert optim.scaled_rate(SgdSettings(**SGD), 4096)[0] == 0.1
+    assert optimizers.scaled_rate(sgd, 256) == (pytest.approx(0.2), "0.2 (0.1 x 256/128)")
+    assert optimizers.scaled_rate(adam, 256)[0] == pytest.approx(0.2)
+    assert optimizers.scaled_rate(SgdSettings(**SGD), 4096)[0] == 0.1

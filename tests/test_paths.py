@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cnntrain import config
+from cnntrain.config import load as config
+from cnntrain.config.paths import absence, expanded, need_config_dir, shown, typed
 from cnntrain.errors import ConfigError
-from cnntrain.paths import absence, expanded, need_config_dir, shown, typed
 
 UNDECODED = "Gr\udcc3\udcb6\udcc3\udc9fe"  # how Python reads "Größe" under a locale that is ASCII
 

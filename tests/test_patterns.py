@@ -3,7 +3,7 @@
 import pytest
 
 from cnntrain.errors import ConfigError
-from cnntrain.patterns import is_below, matching, require
+from cnntrain.models.name_patterns import is_below, matching, require
 
 NAMES = ["conv1.weight", "bn1.weight", "bn1.bias", "layer1.0.conv1.weight", "layer10.0.weight", "fc.weight", "fc.bias"]
 

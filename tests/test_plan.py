@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cnntrain.data import build_data
-from cnntrain.plan import Plan, Stage, images_in_epoch
-from cnntrain.settings.augment import AugmentSettings, ProgressiveSettings
-from cnntrain.settings.data import DataSettings, LoaderKind
-from cnntrain.settings.pieces import ResizedCropSettings
+from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
+from cnntrain.config.schema.data import DataSettings, LoaderKind
+from cnntrain.config.schema.pieces import ResizedCropSettings
+from cnntrain.data.build import build_data
+from cnntrain.data.epoch_plan import Plan, Stage, images_in_epoch
 
 
 def plan(images=50_000, batch_size=128, image_size=32, epochs=10, accumulate=1, max_steps=None, **progressive):

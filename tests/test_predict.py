@@ -12,19 +12,21 @@ import torch
 from PIL import Image
 from rich.cells import cell_len
 
-from cnntrain import checkpoint, cli, config
-from cnntrain.commands.evaluate import evaluate
+from cnntrain import cli
+from cnntrain.commands.eval import evaluate
 from cnntrain.commands.predict import predict
-from cnntrain.commands.saved import load_job, with_preprocessing
+from cnntrain.config import load as config
+from cnntrain.config.arguments import PredictWishes, read_predict
+from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation
 from cnntrain.data.decode import read_image
-from cnntrain.data.files import data_without_images
+from cnntrain.data.unlabelled import data_without_images
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.report import Report
 from cnntrain.report.predictions import Prediction, as_csv, summary, table
-from cnntrain.report.words import shorten
-from cnntrain.settings.data import CropMode, DataSettings, Interpolation
-from cnntrain.wishes import PredictWishes, read_predict
+from cnntrain.report.run_report import Report
+from cnntrain.storage import checkpoint
+from cnntrain.text import shorten
+from cnntrain.training.load_run import load_job, with_preprocessing
 
 CLASSES = ("blue", "green", "red")
 

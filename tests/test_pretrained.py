@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import save_file
 from torchvision import models, transforms
 
-from cnntrain import form
+from cnntrain.config.schema.data import Interpolation
+from cnntrain.config.schema.model import Library, ModelSettings
 from cnntrain.errors import CheckpointError, ConfigError, UnsafeError
-from cnntrain.models.download import file_of_address
-from cnntrain.models.pretrained import library_tensors, preprocessing
-from cnntrain.models.weights import load_weights_into, read_weights
-from cnntrain.settings.data import Interpolation
-from cnntrain.settings.model import Library, ModelSettings
+from cnntrain.models.weights.download import file_of_address
+from cnntrain.models.weights.load import load_weights_into, read_weights
+from cnntrain.models.weights.pretrained import library_tensors, preprocessing
+from cnntrain.storage import state_form
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 HALF = ([0.5, 0.5, 0.5], [0.5, 0.5, 0.5])
@@ -101,7 +101,7 @@ def test_foreign_file_takes_the_preprocessing_of_its_network(tmp_path: Path) -> 
 def test_run_of_ours_says_how_its_images_were_prepared(
     old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form, "fault", lambda state: None)  # the rest of a state is not what this is about
+    monkeypatch.setattr(state_form, "fault", lambda state: None)  # the rest of a state is not what this is about
     about = {"config": {}, "classes": ["a"], "mean": [0.1], "std": [0.2], "image_size": 28, "channels": 1}
     about |= {} if old else {"interpolation": "bicubic", "crop": 1.0, "crop_mode": "squash"}
     torch.save({"about": about, "model": {}}, tmp_path / "a.pt")

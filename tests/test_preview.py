@@ -10,19 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from cnntrain import config, optim
-from cnntrain.commands.course import Course
 from cnntrain.commands.preview import _facts, preview
-from cnntrain.commands.setup import Job, build_job
-from cnntrain.commands.show import show_samples
-from cnntrain.commands.strips import Sample, Strip, sheet
+from cnntrain.config import load as config
+from cnntrain.config.arguments import PreviewWishes, read_preview
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.pieces import AugMixSettings
 from cnntrain.errors import ConfigError
+from cnntrain.inspect.preview.schedule import Course
+from cnntrain.inspect.preview.sheet import Sample, Strip, sheet
 from cnntrain.models.drop import drop_layers, set_drop_factor
-from cnntrain.report.augmented import describe, described, shares
-from cnntrain.report.curves import Panel
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.pieces import AugMixSettings
-from cnntrain.wishes import PreviewWishes, read_preview
+from cnntrain.optim import optimizers
+from cnntrain.plots.curves import Panel
+from cnntrain.report.augmentation import describe, described, shares
+from cnntrain.report.summary import show_samples
+from cnntrain.training.job import Job, build_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 ALL = "augment=[flip_crop,randaugment,blur,cutout,mixup,cutmix]"
@@ -209,7 +210,10 @@ def test_curve_of_the_rate_equals_the_schedule(schedule: str) -> None:
     course = Course(job)
     panel = panels(course)[f"learning rate, schedule {schedule}"]
     lr, each = job.rates.lr, len(job.data.train)
-    expected = [lr * optim.factor(job.settings.schedule, step, 7 * each, each, optim.Plateau()) for step in panel.steps]
+    expected = [
+        lr * optimizers.factor(job.settings.schedule, step, 7 * each, each, optimizers.Plateau())
+        for step in panel.steps
+    ]
     assert course.steps == 7 * each
     assert panel.steps[0] == 0
     assert panel.steps[-1] == course.steps - 1

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from tuned import NormAct, images, make_net, make_tuning
 
-from cnntrain.finetune.norms import keeps_statistics, recalibrate
-from cnntrain.settings.finetune import Mode
+from cnntrain.config.schema.finetune import Mode
+from cnntrain.finetune.batch_norms import keeps_statistics, recalibrate
 
 
 def all_norms(net):

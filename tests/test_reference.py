@@ -10,9 +10,10 @@ import torch
 from reference import Group
 from safetensors.torch import save_file
 
-from cnntrain import config, loop
-from cnntrain.commands import setup
 from cnntrain.commands.train import make_task
+from cnntrain.config import load as config
+from cnntrain.training import job as setup
+from cnntrain.training import loop
 
 # 30 images in micro-batches of 7, the last of 2, and in steps of two micro-batches, the last of one.
 KEYS = {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cnntrain
-from cnntrain.commands.relay import cnntrain_command, relay
+from cnntrain.runtime.child import cnntrain_command, relay
 
 WAITS = """
 import signal, sys, time
@@ -27,7 +27,7 @@ time.sleep(20)  # the signal ends it at once; without one the test fails by this
 def test_signals_reach_the_run_in_hand(
     name: str, code: int, signum: int, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cnntrain.commands.relay._in_foreground", lambda: False)
+    monkeypatch.setattr("cnntrain.runtime.child._in_foreground", lambda: False)
 
     def when_ready() -> None:
         while "ready" not in capfd.readouterr().out:

@@ -13,13 +13,13 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from cnntrain.cli.exit import READER_GONE, guard
 from cnntrain.errors import FileSystemError
-from cnntrain.guard import READER_GONE, guard
-from cnntrain.report import Report
-from cnntrain.report.bar import Bar
-from cnntrain.report.console import Screen
-from cnntrain.report.csvlog import COLUMNS, CsvLog
-from cnntrain.report.words import aligned, clock, number, percent, rate, short_path, table_head, table_row, wrapped
+from cnntrain.report.csv_log import COLUMNS, CsvLog
+from cnntrain.report.progress_bar import Bar
+from cnntrain.report.run_report import Report
+from cnntrain.report.terminal import Screen
+from cnntrain.text import aligned, clock, number, percent, rate, short_path, table_head, table_row, wrapped
 
 ESCAPE = "\x1b"
 

@@ -16,9 +16,9 @@ from torch import nn
 
 from cnntrain.finetune.audit import Row
 from cnntrain.plots.confusion import draw_confusion
-from cnntrain.report import Report
-from cnntrain.report.events import EventFile
-from cnntrain.report.pictures import grid
+from cnntrain.plots.grid import grid
+from cnntrain.report.event_file import EventFile
+from cnntrain.report.run_report import Report
 from cnntrain.report.tensorboard import TensorBoardLog, flatten
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")

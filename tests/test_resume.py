@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from cnntrain import checkpoint, cli, files, guard, runfolder
+from cnntrain import cli
+from cnntrain.cli import exit
 from cnntrain.errors import CnntrainError, FileSystemError
+from cnntrain.storage import atomic, checkpoint, run_folder
 
 QUICK = ["model=lenet5", "data.limit=40", "data.batch_size=20", "trainer.epochs=2", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false"]
@@ -149,7 +151,7 @@ def put_depth(path: Path) -> None:
 
 def put_size(path: Path) -> None:
     with path.open("wb") as file:
-        file.truncate(files.SMALL + 1)
+        file.truncate(atomic.SMALL + 1)
 
 
 def put_folder(path: Path) -> None:
@@ -230,14 +232,14 @@ def test_damage_of_a_run_folder_is_told_or_mended(
 def test_a_run_without_its_id_takes_that_of_its_checkpoints(
     run: Path, capsys: pytest.CaptureFixture[str], harm: Callable[[Path], None]
 ) -> None:
-    known = runfolder.run_id(run)
+    known = run_folder.run_id(run)
     remove(run / "environment.json")
     harm(run / "environment.json")
     code, said, _ = resume(capsys, "trainer.epochs=3")
     assert code == 0
     assert "warning: run/environment.json: missing or without an id of the run; written anew" in said
-    assert runfolder.run_id(run) == known
-    assert len(runfolder.read_environment(run)["resumed"]) == 1
+    assert run_folder.run_id(run) == known
+    assert len(run_folder.read_environment(run)["resumed"]) == 1
 
 
 def test_rows_of_damaged_metrics_are_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,9 +285,9 @@ def test_nothing_is_written_through_a_link_or_into_a_pipe(run: Path, harm: Calla
     harm(Path("there"))
     for flags in (os.O_WRONLY | os.O_TRUNC, os.O_WRONLY | os.O_APPEND, os.O_RDWR):
         with pytest.raises(OSError, match="there"):
-            os.close(files.open_own(Path("there"), flags))
+            os.close(atomic.open_own(Path("there"), flags))
     with pytest.raises(OSError, match="there"):
-        files.read_own(Path("there"))
+        atomic.read_own(Path("there"))
 
 
 def test_a_traceback_is_not_written_through_a_link(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -294,7 +296,7 @@ def test_a_traceback_is_not_written_through_a_link(run: Path, capsys: pytest.Cap
     def work() -> None:
         raise ZeroDivisionError
 
-    assert guard.guard(work, lambda: run) == 1
+    assert exit.guard(work, lambda: run) == 1
     elsewhere = capsys.readouterr().err.rpartition("report it with ")[2].strip()
     assert "ZeroDivisionError" in Path(elsewhere).read_text()
     os.unlink(elsewhere)
@@ -305,7 +307,7 @@ def test_text_that_a_link_leads_to_is_not_copied_into_the_folder(run: Path) -> N
         remove(run / name)
         put_link(run / name)
         with pytest.raises(FileSystemError, match=name):
-            runfolder.describe(run, config_yaml="", overrides=[], command="cnntrain")
+            run_folder.describe(run, config_yaml="", overrides=[], command="cnntrain")
         remove(run / name)
 
 

@@ -17,8 +17,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 import cnntrain
-from cnntrain import files, runfolder
 from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFolderError
+from cnntrain.storage import atomic, run_folder
 
 ROOT = str(Path(cnntrain.__file__).parent.parent)
 
@@ -34,7 +34,7 @@ def python(code: str, *words: str) -> "subprocess.Popen[str]":
 
 
 def test_a_free_name_is_taken_as_it_is_and_its_parents_are_made(tmp_path: Path) -> None:
-    folder = runfolder.reserve(tmp_path / "digits" / "lenet5" / "2030-01-01_12-00-00")
+    folder = run_folder.reserve(tmp_path / "digits" / "lenet5" / "2030-01-01_12-00-00")
     assert folder == tmp_path / "digits" / "lenet5" / "2030-01-01_12-00-00"
     assert list(folder.iterdir()) == []
 
@@ -44,7 +44,7 @@ def test_20_threads_in_the_same_second_get_20_folders(tmp_path: Path) -> None:
 
     def reserve(_: int) -> Path:
         start.wait()
-        return runfolder.reserve(tmp_path / "runs" / "now")
+        return run_folder.reserve(tmp_path / "runs" / "now")
 
     with ThreadPoolExecutor(20) as pool:
         folders = set(pool.map(reserve, range(20)))
@@ -68,22 +68,22 @@ def test_5_processes_in_the_same_second_get_5_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["with space", "ünïcode", "a=b", "new\nline"])
 def test_unusual_names_work(tmp_path: Path, name: str) -> None:
-    folder = runfolder.reserve(tmp_path / name)
-    runfolder.describe(folder, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
-    with runfolder.lock(folder):
-        runfolder.write_results(folder, {"status": "done"})
+    folder = run_folder.reserve(tmp_path / name)
+    run_folder.describe(folder, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
+    with run_folder.lock(folder):
+        run_folder.write_results(folder, {"status": "done"})
 
 
 def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "outputs").write_text("a file")
-    for make in (runfolder.reserve, runfolder.claim):
+    for make in (run_folder.reserve, run_folder.claim):
         with pytest.raises(FileSystemError, match=r"outputs.*(Not a directory|File exists).*a file is in the way"):
             make(tmp_path / "outputs" / "digits" / "now")
 
 
 def test_a_name_too_long_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(FileSystemError, match=r"File name too long.*shorter name with out=DIR"):
-        runfolder.reserve(tmp_path / ("x" * 300))
+        run_folder.reserve(tmp_path / ("x" * 300))
 
 
 def test_a_read_only_place_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_a_read_only_place_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(os, "mkdir", refuse)
     with pytest.raises(FileSystemError, match=r"now: .*Read-only file system\); begin elsewhere with"):
-        runfolder.reserve(tmp_path / "now")
+        run_folder.reserve(tmp_path / "now")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -101,16 +101,16 @@ def test_a_folder_of_another_user_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(
         FileSystemError, match=r"Permission denied\); make it one that you may write, or begin elsewhere with"
     ):
-        runfolder.reserve(tmp_path / "now")
+        run_folder.reserve(tmp_path / "now")
 
 
 def test_a_folder_that_holds_a_run_is_refused_with_two_ways_out(tmp_path: Path) -> None:
-    run = runfolder.claim(tmp_path / "my run")
-    assert runfolder.claim(run) == run  # empty: free to take
-    runfolder.describe(run, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
+    run = run_folder.claim(tmp_path / "my run")
+    assert run_folder.claim(run) == run  # empty: free to take
+    run_folder.describe(run, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
     rule = "holds a run already; resume it by `cnntrain resume '.*my run'`, or choose"
     with pytest.raises(RunFolderError, match=rule):
-        runfolder.claim(run)
+        run_folder.claim(run)
 
 
 # --- owning ---
@@ -135,7 +135,7 @@ def owner(tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
 
 def test_a_second_process_is_refused_and_told_who_is_there(tmp_path: Path, owner: "subprocess.Popen[str]") -> None:
     rule = rf"in use by pid {owner.pid} on host \S+ since \S+T\S+; wait for it"
-    with pytest.raises(RunFolderError, match=rule) as caught, runfolder.lock(tmp_path):
+    with pytest.raises(RunFolderError, match=rule) as caught, run_folder.lock(tmp_path):
         pass
     assert caught.value.exit_code == 9
     assert f"pid {owner.pid} " in (tmp_path / "run.lock").read_text()
@@ -144,16 +144,16 @@ def test_a_second_process_is_refused_and_told_who_is_there(tmp_path: Path, owner
 def test_the_lock_ends_with_its_block(tmp_path: Path, owner: "subprocess.Popen[str]") -> None:
     owner.communicate("go\n")
     for _ in range(2):
-        with runfolder.lock(tmp_path):
+        with run_folder.lock(tmp_path):
             assert f"pid {os.getpid()} on host" in (tmp_path / "run.lock").read_text()
-            with pytest.raises(RunFolderError), runfolder.lock(tmp_path):
+            with pytest.raises(RunFolderError), run_folder.lock(tmp_path):
                 pass
 
 
 def test_the_lock_of_a_killed_process_never_blocks(tmp_path: Path, owner: "subprocess.Popen[str]") -> None:
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    with runfolder.lock(tmp_path):
+    with run_folder.lock(tmp_path):
         pass
 
 
@@ -165,7 +165,7 @@ def test_a_file_system_without_locks_is_said_and_does_not_stop_the_run(
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     lines: list[str] = []
-    with runfolder.lock(tmp_path, lines.append):
+    with run_folder.lock(tmp_path, lines.append):
         pass
     assert len(lines) == 1
     assert "no locks" in lines[0]
@@ -177,12 +177,12 @@ def test_a_file_system_without_locks_is_said_and_does_not_stop_the_run(
 def test_the_folder_tells_config_command_versions_and_state(tmp_path: Path) -> None:
     command = "cnntrain model=resnet18 'data.root=/my data'"
     words = ["model=resnet18", "data.root='/my data'"]
-    known = runfolder.describe(tmp_path, config_yaml="seed: 3\n", overrides=words, command=command)
-    assert runfolder.read_config(tmp_path) == {"seed": 3}
+    known = run_folder.describe(tmp_path, config_yaml="seed: 3\n", overrides=words, command=command)
+    assert run_folder.read_config(tmp_path) == {"seed": 3}
     assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == words
     assert (tmp_path / "command.txt").read_text() == command + "\n"
     environment = json.loads((tmp_path / "environment.json").read_text())
-    assert environment["run_id"] == runfolder.run_id(tmp_path) == known
+    assert environment["run_id"] == run_folder.run_id(tmp_path) == known
     assert environment["versions"]["cnntrain"] == cnntrain.__version__
     assert {"python", "torch", "torchvision", "hydra-core", "omegaconf"} <= set(environment["versions"])
     assert {"platform", "host", "cpu_count", "started", "git", "working_folder"} <= set(environment)
@@ -190,8 +190,8 @@ def test_the_folder_tells_config_command_versions_and_state(tmp_path: Path) -> N
 
 def versions(folder: Path) -> dict[str, str]:
     folder.mkdir()
-    runfolder.describe(folder, config_yaml="", overrides=[], command="cnntrain")
-    return runfolder.read_environment(folder)["versions"]
+    run_folder.describe(folder, config_yaml="", overrides=[], command="cnntrain")
+    return run_folder.read_environment(folder)["versions"]
 
 
 def test_the_versions_are_those_of_all_that_the_distribution_needs(
@@ -210,28 +210,28 @@ def test_the_versions_are_those_of_all_that_the_distribution_needs(
 
 
 def test_later_facts_join_the_first_ones(tmp_path: Path) -> None:
-    known = runfolder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain", device="cpu")
-    runfolder.complete(tmp_path, classes=["cat", "dög"], data_fingerprint="ab")
-    environment = runfolder.read_environment(tmp_path)
+    known = run_folder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain", device="cpu")
+    run_folder.complete(tmp_path, classes=["cat", "dög"], data_fingerprint="ab")
+    environment = run_folder.read_environment(tmp_path)
     assert (environment["run_id"], environment["device"]) == (known, "cpu")
     assert (environment["classes"], environment["data_fingerprint"]) == (["cat", "dög"], "ab")
 
 
 def test_a_resume_adds_to_the_story_and_keeps_the_run_id(tmp_path: Path) -> None:
-    first = runfolder.describe(tmp_path, config_yaml="a: 1\n", overrides=["a=1"], command="cnntrain a=1", device="cpu")
-    started = runfolder.read_environment(tmp_path)["started"]
-    again = runfolder.describe(tmp_path, config_yaml="a: 2\n", overrides=["a=2"], command="cnntrain resume . a=2")
-    environment = runfolder.read_environment(tmp_path)
+    first = run_folder.describe(tmp_path, config_yaml="a: 1\n", overrides=["a=1"], command="cnntrain a=1", device="cpu")
+    started = run_folder.read_environment(tmp_path)["started"]
+    again = run_folder.describe(tmp_path, config_yaml="a: 2\n", overrides=["a=2"], command="cnntrain resume . a=2")
+    environment = run_folder.read_environment(tmp_path)
     assert again == first
     assert (environment["started"], len(environment["resumed"]), environment["device"]) == (started, 1, "cpu")
     assert (tmp_path / "command.txt").read_text() == "cnntrain a=1\ncnntrain resume . a=2\n"
     assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == ["a=1", "a=2"]
-    assert runfolder.read_config(tmp_path) == {"a": 2}
+    assert run_folder.read_config(tmp_path) == {"a": 2}
 
 
 def test_no_overrides_are_an_empty_list_also_after_a_resume(tmp_path: Path) -> None:
     for _ in range(2):
-        runfolder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain")
+        run_folder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain")
         assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == []
 
 
@@ -243,40 +243,40 @@ def test_the_commit_and_changes_of_the_current_folder_are_noted(
     identity = ["-c", "user.name=me", "-c", "user.email=me@example.org", "-c", "commit.gpgsign=false"]
     for words in (["init", "-q"], ["add", "my.yaml"], [*identity, "commit", "-q", "-m", "one"]):
         subprocess.run(["git", *words], check=True)
-    run = runfolder.reserve(tmp_path / "run")
-    runfolder.describe(run, config_yaml="", overrides=[], command="cnntrain")
-    git = runfolder.read_environment(run)["git"]
+    run = run_folder.reserve(tmp_path / "run")
+    run_folder.describe(run, config_yaml="", overrides=[], command="cnntrain")
+    git = run_folder.read_environment(run)["git"]
     assert (len(git["commit"]), git["dirty"], git["folder"]) == (40, False, str(tmp_path))
     (tmp_path / "my.yaml").write_text("2")
-    runfolder.describe(run, config_yaml="", overrides=[], command="cnntrain")
-    assert runfolder.read_environment(run)["git"]["dirty"] is True
+    run_folder.describe(run, config_yaml="", overrides=[], command="cnntrain")
+    assert run_folder.read_environment(run)["git"]["dirty"] is True
 
 
 def test_a_machine_without_git_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    runfolder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain")
-    assert runfolder.read_environment(tmp_path)["git"] is None
+    run_folder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain")
+    assert run_folder.read_environment(tmp_path)["git"] is None
 
 
 def test_a_folder_without_a_run_or_with_a_broken_config_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no run there \(config.yaml is missing\); give one"):
-        runfolder.read_config(tmp_path)
+        run_folder.read_config(tmp_path)
     for content, rule in [("a: [1\n", "no readable YAML"), ("- 1\n", "holds no settings")]:
         (tmp_path / "config.yaml").write_text(content)
         with pytest.raises(ConfigError, match=rule) as caught:
-            runfolder.read_config(tmp_path)
+            run_folder.read_config(tmp_path)
         assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_environment_is_named(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text('{"run_id": ')
     with pytest.raises(CheckpointError, match=r"environment.json: damaged.*remove the file"):
-        runfolder.read_environment(tmp_path)
+        run_folder.read_environment(tmp_path)
 
 
 def test_results_are_json_that_every_reader_takes(tmp_path: Path) -> None:
     results = {"status": "done", "val": {"top1": 0.5, "loss": float("nan")}, "all": [float("inf"), 1, None]}
-    runfolder.write_results(tmp_path, results)
+    run_folder.write_results(tmp_path, results)
     read = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert read == {"status": "done", "val": {"top1": 0.5, "loss": None}, "all": [None, 1, None]}
 
@@ -286,7 +286,7 @@ def test_a_lock_that_cannot_be_written_is_not_left_behind(tmp_path: Path, monkey
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "write", refuse)
-    with pytest.raises(FileSystemError, match=r"run\.lock: .*free some space"), runfolder.lock(tmp_path):
+    with pytest.raises(FileSystemError, match=r"run\.lock: .*free some space"), run_folder.lock(tmp_path):
         pass
     assert not list(tmp_path.iterdir())
 
@@ -302,11 +302,11 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "results.json"
-    files.write_atomic(path, "old")
+    atomic.write_atomic(path, "old")
     with monkeypatch.context() as patch:
         patch.setattr(os, name, refuse)
         with pytest.raises(FileSystemError, match=r"results\.json: .*No space left.*free some space"):
-            files.write_atomic(path, "new")
+            atomic.write_atomic(path, "new")
     assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("results.json", "old")]
 
 
@@ -315,17 +315,17 @@ def test_a_planted_link_does_not_lead_a_write_elsewhere(tmp_path: Path) -> None:
     victim.write_text("mine")
     (tmp_path / f".tmp-{os.getpid()}-a.txt").symlink_to(victim)
     with pytest.raises(FileSystemError):
-        files.write_atomic(tmp_path / "a.txt", "new")
+        atomic.write_atomic(tmp_path / "a.txt", "new")
     (tmp_path / "run.lock").symlink_to(victim)
-    with pytest.raises(FileSystemError), runfolder.lock(tmp_path):
+    with pytest.raises(FileSystemError), run_folder.lock(tmp_path):
         pass
     assert victim.read_text() == "mine"
 
 
 def test_words_that_are_no_utf_8_survive(tmp_path: Path) -> None:
     word = os.fsdecode(b"data.root=/caf\xe9")
-    runfolder.describe(tmp_path, config_yaml="", overrides=[word], command=f"cnntrain {word}")
-    runfolder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain resume")
+    run_folder.describe(tmp_path, config_yaml="", overrides=[word], command=f"cnntrain {word}")
+    run_folder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain resume")
     assert (tmp_path / "command.txt").read_bytes() == b"cnntrain data.root=/caf\xe9\ncnntrain resume\n"
 
 
@@ -337,5 +337,5 @@ def test_the_run_folder_is_there_without_torch() -> None:
 def test_a_folder_with_files_of_the_users_that_a_run_would_write_over_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("mine")
     with pytest.raises(RunFolderError, match=r"holds a file called metrics\.csv"):
-        runfolder.claim(tmp_path)
+        run_folder.claim(tmp_path)
     assert (tmp_path / "metrics.csv").read_text() == "mine"

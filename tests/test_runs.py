@@ -19,15 +19,16 @@ import pytest
 import torch
 from PIL import Image
 
-from cnntrain import checkpoint, cli, files, loop, runfolder
-from cnntrain.commands import show
+from cnntrain import cli
+from cnntrain.config.schema.pieces import OwnSettings
+from cnntrain.config.schema.settings import Settings
+from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import FileSystemError
-from cnntrain.plots import confusion
-from cnntrain.report import pictures
-from cnntrain.run import Progress
-from cnntrain.settings import Settings
-from cnntrain.settings.pieces import OwnSettings
-from cnntrain.settings.trainer import TrainerSettings
+from cnntrain.plots import confusion, grid
+from cnntrain.report import summary
+from cnntrain.storage import atomic, checkpoint, run_folder
+from cnntrain.training import loop
+from cnntrain.training.state import Progress
 
 QUICK = ["model=lenet5", "data.limit=300", "data.batch_size=64", "trainer.epochs=2", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false"]
@@ -287,7 +288,7 @@ def test_a_run_that_fails_before_its_first_step_leaves_no_folder(here, capsys):
 
 @pytest.mark.parametrize("full", ["config.yaml", "environment.json"])
 def test_a_disk_that_is_full_before_the_first_step_leaves_no_folder(here, monkeypatch, capsys, full):
-    write, begun = files.write_atomic, []
+    write, begun = atomic.write_atomic, []
 
     def refuse(path, content, **more):
         if path.name == full and (full == "config.yaml" or begun):
@@ -295,7 +296,7 @@ def test_a_disk_that_is_full_before_the_first_step_leaves_no_folder(here, monkey
         begun.append(path)
         write(path, content, **more)
 
-    monkeypatch.setattr(runfolder, "write_atomic", refuse)
+    monkeypatch.setattr(run_folder, "write_atomic", refuse)
     assert run(*QUICK, "out=run") == 6
     assert f"{full}: cannot be written" in capsys.readouterr().err
     assert not Path("run").exists()
@@ -423,21 +424,21 @@ def test_a_limit_of_time_is_moved_by_whole_lengths():
         ("20", 65, "80s"),
     ):
         trainer = TrainerSettings(max_time=text)
-        assert show._further(trainer, Progress(seconds=seconds)) == [f"trainer.max_time={longer}"]
+        assert summary._further(trainer, Progress(seconds=seconds)) == [f"trainer.max_time={longer}"]
         assert TrainerSettings(max_time=longer).max_seconds() > seconds
 
 
 def test_what_runs_code_of_the_users_is_named_in_what_the_end_proposes(here):
     settings = replace(Settings(), model=replace(Settings().model, name="nets:tiny"))
     settings = replace(settings, augment=replace(settings.augment, own=OwnSettings(name="mine:noise")))
-    done = show.next_commands(settings, Progress(epoch=10), Path("run"), scored=True)
+    done = summary.next_commands(settings, Progress(epoch=10), Path("run"), scored=True)
     code = "model.name=nets:tiny"
     assert done[:2] == [
         f"cnntrain eval run {code}",
         f"cnntrain resume run trainer.epochs=20 {code} augment.own.name=mine:noise",
     ]
-    assert not any("eval" in line for line in show.next_commands(settings, Progress(), Path("run"), scored=False))
-    assert show.resume_command(settings, Path("run")) == f"cnntrain resume run {code} augment.own.name=mine:noise"
+    assert not any("eval" in line for line in summary.next_commands(settings, Progress(), Path("run"), scored=False))
+    assert summary.resume_command(settings, Path("run")) == f"cnntrain resume run {code} augment.own.name=mine:noise"
 
 
 @pytest.mark.parametrize(
@@ -447,7 +448,7 @@ def test_no_fault_of_drawing_ends_a_training_or_its_curves(here, monkeypatch, ca
     def fails(*args):
         raise error
 
-    monkeypatch.setattr(pictures, "grid", fails)
+    monkeypatch.setattr(grid, "grid", fails)
     monkeypatch.setattr(confusion, "draw_confusion", fails)
     assert run(*QUICK, "trainer.epochs=1", "trainer.tensorboard=true", "hydra.run.dir=run") == 0
     out = capsys.readouterr().out

@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from cnntrain import signals
-from cnntrain.signals import handle_signals
+from cnntrain.runtime import signals
+from cnntrain.runtime.signals import handle_signals
 
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from cnntrain.spreadsheet import as_csv, cell
+from cnntrain.storage.spreadsheet import as_csv, cell
 
 
 @pytest.mark.parametrize(

@@ -11,16 +11,16 @@ import torch
 from torch import nn
 
 from cnntrain import cli
-from cnntrain.anatomy.rows import Row, inspect
 from cnntrain.commands.summary import COLUMNS, DATA, as_csv, native_input, summary, totals
+from cnntrain.config.arguments import SummaryWishes, read_summary
+from cnntrain.config.schema.data import DataSettings
+from cnntrain.config.schema.model import ModelSettings
+from cnntrain.config.schema.settings import Settings
 from cnntrain.data.build import DIGITS_SIZE
 from cnntrain.errors import ConfigError, FileSystemError
-from cnntrain.models import build_model
-from cnntrain.report.layers import LONGEST_FULL, table
-from cnntrain.settings import Settings
-from cnntrain.settings.data import DataSettings
-from cnntrain.settings.model import ModelSettings
-from cnntrain.wishes import SummaryWishes, read_summary
+from cnntrain.inspect.summary.rows import Row, inspect
+from cnntrain.inspect.summary.table import LONGEST_FULL, table
+from cnntrain.models.build import build_model
 
 
 def settings_of(name: str, data: str = "digits", **data_keys: int) -> Settings:

@@ -18,9 +18,12 @@ from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
-from cnntrain import cli, config, signals, sweep
+from cnntrain import cli
+from cnntrain.cli import sweep
+from cnntrain.cli.sweep import SWEEP
+from cnntrain.config import load as config
 from cnntrain.errors import DataError, NonFiniteError, UnsafeError
-from cnntrain.sweep import SWEEP
+from cnntrain.runtime import signals
 
 
 class Forking(Launcher):

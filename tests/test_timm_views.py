@@ -13,15 +13,15 @@ from timm.models import get_pretrained_cfg
 from timm.models._registry import _model_pretrained_cfgs as CONFIGS
 from torchvision import models
 
-from cnntrain.augment import build_normalise
-from cnntrain.commands.transfer import follow_weights
-from cnntrain.data import build_data
+from cnntrain.augment.build import build_normalise
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import CropMode, DataSettings
+from cnntrain.config.schema.model import Library, ModelSettings
+from cnntrain.config.schema.settings import Settings
+from cnntrain.data.build import build_data
 from cnntrain.data.view import View
-from cnntrain.models import pretrained
-from cnntrain.settings import Settings
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import CropMode, DataSettings
-from cnntrain.settings.model import Library, ModelSettings
+from cnntrain.models.weights import pretrained
+from cnntrain.training.transfer import follow_weights
 
 SHAPES = [(300, 400), (401, 299), (256, 256), (120, 470), (90, 97)]  # height, width
 NETWORKS = {  # and what of its published config is changed, for kinds that only giants have

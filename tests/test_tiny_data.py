@@ -5,13 +5,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cnntrain.data import build_data
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import DataSettings, Sampling
+from cnntrain.config.schema.settings import LossSettings
+from cnntrain.data.build import build_data
 from cnntrain.data.split import few, fold_numbers
 from cnntrain.errors import DataError
-from cnntrain.losses import class_weights
-from cnntrain.settings import LossSettings
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import DataSettings, Sampling
+from cnntrain.training.losses import class_weights
 
 CPU = torch.device("cpu")
 

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from samples import digits
 from test_runs import run, run_killed
 
-from cnntrain import checkpoint, config
+from cnntrain.config import load as config
+from cnntrain.storage import checkpoint
 
 NET = ("model=cnn", "model.args.blocks=[8,16]", "model.args.norm=batch", "model.args.hidden=[24]")
 QUICK = ("trainer.threads=1", "trainer.tensorboard=false", "data.workers=0")

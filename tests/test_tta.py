@@ -5,13 +5,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnntrain import evaluation
+from cnntrain.config.arguments import VIEWS, EvalWishes, read_eval
+from cnntrain.config.schema.data import CropMode, Interpolation
+from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, FileSystemError
-from cnntrain.settings.data import CropMode, Interpolation
-from cnntrain.settings.trainer import Precision
-from cnntrain.tta import Views, averaged
-from cnntrain.wishes import VIEWS, EvalWishes, read_eval
+from cnntrain.training import scoring
+from cnntrain.training.tta import Views, averaged
 
 
 def places(size, count=1):
@@ -146,7 +146,7 @@ class Split:
 
 
 def scores(model, images, labels, views=None):
-    return evaluation.evaluate(
+    return scoring.evaluate(
         model, Split(images, labels), lambda x: x.float() / 255, torch.device("cpu"), Precision.fp32, views=views
     )
 

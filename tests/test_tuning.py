@@ -8,12 +8,12 @@ from torch import nn
 from torch.nn import functional
 from tuned import CLASSES, groups_of, images, make_net, make_tuning
 
+from cnntrain.config.schema.finetune import FinetuneSettings, Mode, NormPolicy
+from cnntrain.config.schema.optimizer import SgdSettings
 from cnntrain.errors import CheckpointError, ConfigError, FrozenError
-from cnntrain.finetune.groups import LayerGroup
+from cnntrain.finetune.layer_groups import LayerGroup
 from cnntrain.finetune.tuning import LEAST_STEPS, Tuning
-from cnntrain.optim import build_optimizer
-from cnntrain.settings.finetune import FinetuneSettings, Mode, NormPolicy
-from cnntrain.settings.optimizer import SgdSettings
+from cnntrain.optim.optimizers import build_optimizer
 
 CPU = torch.device("cpu")
 SGD = SgdSettings(lr=0.1, lr_base_batch=None, momentum=0.9, weight_decay=0.01)

@@ -17,10 +17,10 @@ from states import whole
 from torch import Tensor, nn
 from torchvision import models
 
-from cnntrain import checkpoint
+from cnntrain.config.schema.model import ModelSettings
 from cnntrain.errors import CheckpointError, ConfigError, UnsafeError
-from cnntrain.models.weights import Weights, load_weights_into, read_weights
-from cnntrain.settings.model import ModelSettings
+from cnntrain.models.weights.load import Weights, load_weights_into, read_weights
+from cnntrain.storage import checkpoint
 
 
 def network(seed: int, classes: int = 7, channels: int = 3) -> nn.Module:

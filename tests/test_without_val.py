@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnntrain import checkpoint, cli
+from cnntrain import cli
+from cnntrain.storage import checkpoint
 
 QUICK = ["model=softmax", "data.val=0", "trainer.threads=1", "trainer.epochs=2", "trainer.tensorboard=false"]
 
@@ -112,7 +113,7 @@ def test_a_comparison_that_no_image_judges_is_refused_before_its_first_run(photo
 
 
 def test_curves_leave_out_epochs_that_were_not_validated(here):
-    from cnntrain.report.compared import points
+    from cnntrain.compare.table import points
 
     assert run(*QUICK, "hydra.run.dir=run") == 0
     assert points(here / "run/metrics.csv") == []

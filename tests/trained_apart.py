@@ -3,7 +3,9 @@
 import sys
 from pathlib import Path
 
-from cnntrain import checkpoint, cli, loop
+from cnntrain import cli
+from cnntrain.storage import checkpoint
+from cnntrain.training import loop
 
 FOLDER = Path(sys.argv.pop(1))
 

@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.finetune.groups import LayerGroup
+from cnntrain.config.schema.finetune import FinetuneSettings
+from cnntrain.finetune.layer_groups import LayerGroup
 from cnntrain.finetune.tuning import Tuning
-from cnntrain.settings.finetune import FinetuneSettings
 
 CLASSES = 3
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.planes import floats, in_parts, laid_out_like, levels
-from cnntrain.settings.pieces import Interpolation
+from cnntrain.augment.layout import floats, in_parts, laid_out_like, levels
+from cnntrain.config.schema.pieces import Interpolation
 
 Floats: TypeAlias = NDArray[np.float64]
 

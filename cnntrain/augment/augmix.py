@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.augment.draws import PLACES, Chooser, Draws, Size, perform
-from cnntrain.augment.moment import Moment
-from cnntrain.augment.planes import column, in_parts, levels
-from cnntrain.augment.rounds import Floats
-from cnntrain.augment.tables import AUGMIX, BLENDS
-from cnntrain.settings.pieces import AugMixSettings
+from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.layout import column, in_parts, levels
+from cnntrain.augment.per_image import Floats
+from cnntrain.augment.sampling import PLACES, Chooser, Draws, Size, perform
+from cnntrain.augment.spaces import AUGMIX, BLENDS
+from cnntrain.config.schema.pieces import AugMixSettings
 
 _ALL = Chooser(AUGMIX, 10)
 _FEWER = Chooser({name: item for name, item in AUGMIX.items() if name not in BLENDS}, 10)

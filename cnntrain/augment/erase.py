@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.moment import Moment, Operation
+from cnntrain.augment.batch_context import Moment, Operation
 from cnntrain.augment.rows import as_images, as_rows, box_masks
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
 
 TRIES = 10  # for a box that fits, as in torchvision
 

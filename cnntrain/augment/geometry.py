@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.moment import Moment
-from cnntrain.augment.planes import floats, laid_out_like
+from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.layout import floats, laid_out_like
 from cnntrain.augment.rows import as_images, as_rows, windows
-from cnntrain.device import mix_seed
+from cnntrain.runtime.device import mix_seed
 
 ROOM = 0.875  # the part of images that validation sees, and that crops of the full size can count on
 ALTERNATE = -7  # part of the seed that keeps these draws apart from all others

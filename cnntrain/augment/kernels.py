@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cnntrain.augment.affine import affine
 from cnntrain.augment.geometry import shift
-from cnntrain.settings.pieces import Interpolation
+from cnntrain.config.schema.pieces import Interpolation
 
 # uint8 images (n, C, H, W) and numbers, float (n, P), to new uint8 images of the same shape and memory layout.
 Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.moment import Moment
+from cnntrain.augment.batch_context import Moment
 from cnntrain.augment.rows import as_images, as_rows, box_masks
-from cnntrain.settings.augment import AugmentSettings, MixMode
+from cnntrain.config.schema.augment import AugmentSettings, MixMode
 
 
 class Mix:

@@ -5,14 +5,14 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from cnntrain.augment import colour
+from cnntrain.augment import color
 from cnntrain.augment.affine import inverse_matrices
+from cnntrain.augment.batch_context import Moment, Operation
 from cnntrain.augment.kernels import Kernel, moved, plain, shifted, valued
-from cnntrain.augment.moment import Moment, Operation
-from cnntrain.augment.rounds import Floats, Integers, in_rounds
+from cnntrain.augment.per_image import Floats, Integers, in_rounds
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.pieces import AffineSettings, BlurSettings, ColorJitterSettings
 from cnntrain.errors import ConfigError
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.pieces import AffineSettings, BlurSettings, ColorJitterSettings
 
 Draw = Callable[[int, np.random.Generator], Floats]  # a number for each of that many images
 
@@ -69,19 +69,19 @@ def build_colour(settings: AugmentSettings, channels: int, image_size: int) -> l
     if (grayscale := settings.grayscale) is not None:
         if channels == 1:
             raise ConfigError("augment.grayscale: does nothing to images of 1 channel; leave it out, or set it to null")
-        pieces.append(("grayscale", _piece(grayscale.p, plain(colour.grayscale))))
+        pieces.append(("grayscale", _piece(grayscale.p, plain(color.grayscale))))
     if (invert := settings.invert) is not None:
-        pieces.append(("invert", _piece(invert.p, plain(colour.invert))))
+        pieces.append(("invert", _piece(invert.p, plain(color.invert))))
     if (posterize := settings.posterize) is not None:
-        pieces.append(("posterize", _piece(posterize.p, valued(colour.posterize), _always(posterize.bits))))
+        pieces.append(("posterize", _piece(posterize.p, valued(color.posterize), _always(posterize.bits))))
     if (solarize := settings.solarize) is not None:
-        pieces.append(("solarize", _piece(solarize.p, valued(colour.solarize), _always(solarize.threshold))))
+        pieces.append(("solarize", _piece(solarize.p, valued(color.solarize), _always(solarize.threshold))))
     if (equalize := settings.equalize) is not None:
-        pieces.append(("equalize", _piece(equalize.p, plain(colour.equalize))))
+        pieces.append(("equalize", _piece(equalize.p, plain(color.equalize))))
     if (autocontrast := settings.autocontrast) is not None:
-        pieces.append(("autocontrast", _piece(autocontrast.p, plain(colour.autocontrast))))
+        pieces.append(("autocontrast", _piece(autocontrast.p, plain(color.autocontrast))))
     if (sharpness := settings.sharpness) is not None:
-        pieces.append(("sharpness", _piece(sharpness.p, valued(colour.sharpness), _always(sharpness.factor))))
+        pieces.append(("sharpness", _piece(sharpness.p, valued(color.sharpness), _always(sharpness.factor))))
     if (blur := settings.blur) is not None:
         pieces.append(("blur", _blur(blur, image_size)))
     return pieces
@@ -114,7 +114,7 @@ def _blur(settings: BlurSettings, image_size: int) -> Operation:
             f"pixels; choose an odd number up to {widest}"
         )
     smallest, largest = settings.sigma
-    kernel = valued(lambda images, sigmas: colour.blur(images, sigmas, settings.kernel_size))
+    kernel = valued(lambda images, sigmas: color.blur(images, sigmas, settings.kernel_size))
     return _piece(settings.p, kernel, lambda count, random: random.uniform(smallest, largest, count))
 
 
@@ -130,7 +130,7 @@ def _color_jitter(settings: ColorJitterSettings, channels: int) -> Operation:
             f"augment.color_jitter: {' and '.join(idle)} {'does' if len(idle) == 1 else 'do'} nothing to images of "
             f"1 channel; set {advice}"
         )
-    functions = (colour.brightness, colour.contrast, colour.saturation, colour.hue)
+    functions = (color.brightness, color.contrast, color.saturation, color.hue)
     kernels = [None, *(valued(function) for function in functions)]
 
     def operation(images: Tensor, moment: Moment) -> Tensor:

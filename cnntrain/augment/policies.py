@@ -8,11 +8,11 @@ from collections.abc import Callable
 import numpy as np
 
 from cnntrain.augment.augmix import AugMix
-from cnntrain.augment.draws import PLACES, Chooser, Draws, Size, perform
-from cnntrain.augment.moment import Operation
-from cnntrain.augment.tables import AUTOAUGMENT, PAIRS, RANDAUGMENT, TRIVIALAUGMENT
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.pieces import Interpolation, Policy, RandAugmentSettings
+from cnntrain.augment.batch_context import Operation
+from cnntrain.augment.sampling import PLACES, Chooser, Draws, Size, perform
+from cnntrain.augment.spaces import AUTOAUGMENT, PAIRS, RANDAUGMENT, TRIVIALAUGMENT
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.pieces import Interpolation, Policy, RandAugmentSettings
 
 _AUTOAUGMENT = Chooser(AUTOAUGMENT, 10)
 _RANDAUGMENT = Chooser(RANDAUGMENT, 31)

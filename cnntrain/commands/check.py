@@ -7,15 +7,16 @@ from contextlib import closing
 import torch
 from torch.nn import functional
 
-from cnntrain import device as machine
-from cnntrain import loop, signals
-from cnntrain.commands.setup import build_job, build_run
-from cnntrain.commands.show import show_audit, show_notes
 from cnntrain.commands.train import make_task
-from cnntrain.commands.transfer import may_cache, start_from_weights
-from cnntrain.models.weights import read_weights
-from cnntrain.report import Report
-from cnntrain.settings import Settings
+from cnntrain.config.schema.settings import Settings
+from cnntrain.models.weights.load import read_weights
+from cnntrain.report.run_report import Report
+from cnntrain.report.summary import show_audit, show_notes
+from cnntrain.runtime import device as machine
+from cnntrain.runtime import signals
+from cnntrain.training import loop
+from cnntrain.training.job import build_job, build_run
+from cnntrain.training.transfer import may_cache, start_from_weights
 
 TIMED_STEPS = 3
 

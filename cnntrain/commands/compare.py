@@ -7,16 +7,17 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from cnntrain import comparison, runfolder, spreadsheet
-from cnntrain.commands.relay import STOPPED, Relay, cnntrain_command, relay
-from cnntrain.comparison import MEASURES, REPEATS, Combination, Outcome, Row
+from cnntrain.cli.exit import brief
+from cnntrain.compare import plan
+from cnntrain.compare.plan import MEASURES, REPEATS, Combination, Outcome, Row
+from cnntrain.config.arguments import CompareWishes
+from cnntrain.config.overrides import quote
+from cnntrain.config.paths import expanded, need_image_folder, need_weights, shown
+from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
-from cnntrain.files import file_system_error, read_own, write_atomic
-from cnntrain.guard import brief
-from cnntrain.overrides import quote
-from cnntrain.paths import expanded, need_image_folder, need_weights, shown
-from cnntrain.settings.data import DataSettings
-from cnntrain.wishes import CompareWishes
+from cnntrain.runtime.child import STOPPED, Relay, cnntrain_command, relay
+from cnntrain.storage import run_folder, spreadsheet
+from cnntrain.storage.atomic import file_system_error, read_own, write_atomic
 
 HOME, WORD = Path("outputs/compare"), "out=DIR"
 # After these the next run would fail as well, or meet another process in its folder.
@@ -48,7 +49,7 @@ def compare(
         FileSystemError: the folder cannot be written.
         DataError, CheckpointError: images or weights of a run that is not finished are not there.
     """
-    home = wishes.out or HOME / comparison.folder_name(runs)
+    home = wishes.out or HOME / plan.folder_name(runs)
     folders = [_folder(home, run) for run in runs]
     _need_files(runs, folders)
     try:
@@ -127,7 +128,7 @@ def _resume(run: Combination, folder: Path) -> list[str]:
 def _folder(home: Path, run: Combination) -> Path:
     """Where this config has run, or is to run: the lists may have been others then, which the name tells of."""
     for folder in sorted(home.glob(f"*_{run.digest}*")):
-        if _begun(folder) and runfolder.read_config(folder) == run.plain:
+        if _begun(folder) and run_folder.read_config(folder) == run.plain:
             return folder
     number, folder = 1, home / run.name
     while _begun(folder):  # resumed with other values since
@@ -138,12 +139,12 @@ def _folder(home: Path, run: Combination) -> Path:
 
 def _begun(folder: Path) -> bool:
     """Whether a run has started there."""
-    return (folder / runfolder.CONFIG).exists()
+    return (folder / run_folder.CONFIG).exists()
 
 
 def _done(folder: Path) -> dict[str, Any]:
     """The results of a finished run; empty of any other."""
-    results = runfolder.read_results(folder)
+    results = run_folder.read_results(folder)
     return results if results.get("status") == "done" else {}
 
 
@@ -153,10 +154,10 @@ def _outcome(run: Combination, folder: Path, code: int | None) -> Outcome:
     Args:
         code: its exit code; None: it was not started.
     """
-    results = runfolder.read_results(folder)
+    results = run_folder.read_results(folder)
     known = str(results.get("status", "waiting"))
     if known == "done":
-        return Outcome(run, folder, known, comparison.measures(results))
+        return Outcome(run, folder, known, plan.measures(results))
     status = ("interrupted" if code in STOPPED else "failed") if code else known
     said = str(results.get("error", "")) if status == known else ""  # else it is that of an earlier end
     return Outcome(run, folder, status, note=": ".join(filter(None, [f"exit code {code}" if code else "", said])))
@@ -171,10 +172,10 @@ def _say(line: str) -> None:
 
 def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None:
     """The table on the terminal and in files; of runs that failed, why."""
-    rows, measure = comparison.rows(outcomes), comparison.judged_by(outcomes)
-    best = comparison.best(rows, measure)
+    rows, measure = plan.rows(outcomes), plan.judged_by(outcomes)
+    best = plan.best(rows, measure)
     if best:
-        from cnntrain.report.compared import table
+        from cnntrain.compare.table import table
 
         _say("")
         for line in table(rows, measure, best):
@@ -203,8 +204,8 @@ def _tables(home: Path, words: Sequence[str]) -> Path:
     """Where the tables go: beside the runs, which all comparisons share, if those of no other one lie there already."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         _, _, *other = shlex.split(json.loads(read_own(home / RECORD))["command"])
-        if comparison.subject(other) != comparison.subject(words):
-            folder = home / comparison.tables_name(words)
+        if plan.subject(other) != plan.subject(words):
+            folder = home / plan.tables_name(words)
             folder.mkdir(exist_ok=True)
             return folder
     return home
@@ -259,8 +260,8 @@ def _run_numbers(outcome: Outcome) -> dict[str, Any]:
 
 def _write_pictures(tables: Path, rows: Sequence[Row], measure: str, best: Row, *, title: str) -> None:
     """The charts, and a page of TensorBoard beside those of the runs."""
+    from cnntrain.compare.table import curves_of, markdown, points
     from cnntrain.plots.comparison import Point, draw_comparison
-    from cnntrain.report.compared import curves_of, markdown, points
 
     def known(outcome: Outcome) -> list[Point]:
         return points(outcome.folder / "metrics.csv", outcome.measures.get("train_seconds", 0.0))

@@ -8,17 +8,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from cnntrain.commands.saved import load_job
-from cnntrain.commands.setup import Job
-from cnntrain.data import Loader
-from cnntrain.explain import excite, features, filters, gradcam, maps, shift
-from cnntrain.explain.gallery import WORD, Gallery
-from cnntrain.explain.subject import Subject, Unsuited, at_rest, read_files, spread
-from cnntrain.files import need_own_folder, write_atomic
-from cnntrain.report import Report
-from cnntrain.report.sheet import Rgb
-from cnntrain.report.words import aligned, short_path
-from cnntrain.wishes import ExplainWishes, read_explain
+from cnntrain.config.arguments import ExplainWishes, read_explain
+from cnntrain.data.loaders import Loader
+from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
+from cnntrain.inspect.explain.gallery import WORD, Gallery
+from cnntrain.inspect.explain.subject import Subject, Unsuited, at_rest, read_files, spread
+from cnntrain.plots.sheet import Rgb
+from cnntrain.report.run_report import Report
+from cnntrain.storage.atomic import need_own_folder, write_atomic
+from cnntrain.text import aligned, short_path
+from cnntrain.training.job import Job
+from cnntrain.training.load_run import load_job
 
 MOST_SHIFTED = {True: 10_000, False: 2_000}  # images, small ones and large ones: each is run seventeen times
 
@@ -83,18 +83,18 @@ class _Work:
 
     def _find_layers(self) -> None:
         """The layers and channels that are shown, and their maps of the images; none where there are no maps."""
-        self.layers: list[maps.Layer] = []
+        self.layers: list[feature_maps.Layer] = []
         self.no_maps = ""
         if not {"features", "excite", "gradcam"} & set(self.wishes.what):
             return
         subject = self.subject
         try:
-            self.all_layers = maps.map_layers(subject.model, subject.inputs)
+            self.all_layers = feature_maps.map_layers(subject.model, subject.inputs)
         except Unsuited as reason:
             self.no_maps = str(reason)
             return
-        self.layers = maps.choose_layers(self.wishes.layers, self.all_layers, subject.model)
-        self.maps = maps.maps_of(subject.model, subject.inputs, [layer.name for layer in self.layers])
+        self.layers = feature_maps.choose_layers(self.wishes.layers, self.all_layers, subject.model)
+        self.maps = feature_maps.maps_of(subject.model, subject.inputs, [layer.name for layer in self.layers])
         most = self.wishes.filters or features.MOST
         self.channels = {name: features.choose_channels(found, most) for name, found in self.maps.items()}
 
@@ -146,7 +146,7 @@ class _Work:
             )
             self._keep(f"excite-{layer.name}", picture)
 
-    def _first_filters(self, layer: maps.Layer) -> list[Rgb]:
+    def _first_filters(self, layer: feature_maps.Layer) -> list[Rgb]:
         """Pictures of the filters that gave a layer's maps, where these are those of the first convolution."""
         _, first = filters.first_layer(self.subject)
         is_first = layer.convolutions == 1 and isinstance(first, nn.Conv2d) and first.out_channels == layer.channels
@@ -154,7 +154,7 @@ class _Work:
 
     def _gradcam(self) -> None:
         self._need_maps()
-        self._keep("gradcam", gradcam.picture(self.subject, maps.last_map(self.all_layers)))
+        self._keep("gradcam", gradcam.picture(self.subject, feature_maps.last_map(self.all_layers)))
 
     def _shift(self) -> None:
         loader, size = self.loader, self.job.data.image_size

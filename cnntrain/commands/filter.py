@@ -7,13 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from cnntrain.errors import ConfigError, DataError
-from cnntrain.faults import ConfigErrors, Key, hint, nearest, options_of, wrong_value
-from cnntrain.files import write_atomic
-from cnntrain.models.arithmetic import Misfit, Window, convolution_window, through
-from cnntrain.paths import absence, out_file, shown, unquoted
-from cnntrain.settings.cnn import Block
-from cnntrain.settings.filter import (
+from cnntrain.config.messages import ConfigErrors, Key, hint, nearest, options_of, wrong_value
+from cnntrain.config.paths import absence, out_file, shown, unquoted
+from cnntrain.config.schema.cnn import Block
+from cnntrain.config.schema.filter import (
     HEAVIEST,
     KERNELS,
     LARGEST,
@@ -25,7 +22,10 @@ from cnntrain.settings.filter import (
     Weights,
     read_matrix,
 )
-from cnntrain.settings.limits import out_of_range
+from cnntrain.config.schema.limits import out_of_range
+from cnntrain.errors import ConfigError, DataError
+from cnntrain.models.map_sizes import Misfit, Window, convolution_window, through
+from cnntrain.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,8 +52,8 @@ def filter(words: list[str]) -> None:
     source, out = Path(settings.image), _place(settings)
 
     from cnntrain.data.decode import BadImage, read_image
-    from cnntrain.filters import as_picture, convolve, inner_part, need_memory
-    from cnntrain.report.beside import beside
+    from cnntrain.inspect.filter import as_picture, convolve, inner_part, need_memory
+    from cnntrain.plots.filter_result import beside
 
     gray = kernel.finds_edges if settings.gray is None else settings.gray
     try:

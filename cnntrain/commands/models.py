@@ -4,12 +4,12 @@ import re
 import textwrap
 from pathlib import Path
 
-from cnntrain import spreadsheet
+from cnntrain.config.messages import hint, nearest
+from cnntrain.config.paths import conf_dir, out_file, shown
 from cnntrain.errors import ConfigError
-from cnntrain.faults import hint, nearest
-from cnntrain.files import write_atomic
 from cnntrain.models.catalogue import COLUMNS, Entry, catalogue, short
-from cnntrain.paths import conf_dir, out_file, shown
+from cnntrain.storage import spreadsheet
+from cnntrain.storage.atomic import write_atomic
 
 WIDTH = 80
 HEAD = ("name", "parameters", "multiply-adds", "px", "year", "source")

@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnntrain import device as machine
-from cnntrain.commands.saved import load_job
-from cnntrain.commands.setup import Job
-from cnntrain.data.files import FileDecoder, find_files, stream
+from cnntrain.config.arguments import PredictWishes, read_predict
+from cnntrain.config.paths import shown
 from cnntrain.data.folder import kinds
+from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.errors import DataError
-from cnntrain.evaluation import need_finite
-from cnntrain.files import write_atomic
-from cnntrain.paths import shown
-from cnntrain.report import Report
 from cnntrain.report.predictions import Prediction, as_csv, as_json, summary, table
-from cnntrain.report.words import short_path
-from cnntrain.tta import Views, averaged
-from cnntrain.wishes import PredictWishes, read_predict
+from cnntrain.report.run_report import Report
+from cnntrain.runtime import device as machine
+from cnntrain.storage.atomic import write_atomic
+from cnntrain.text import short_path
+from cnntrain.training.job import Job
+from cnntrain.training.load_run import load_job
+from cnntrain.training.scoring import need_finite
+from cnntrain.training.tta import Views, averaged
 
 MOST_LINES, FIRST_LINES = 40, 20  # more images than the one are told as the other and a summary
 MOST_SKIPPED = 10  # bad files that are listed

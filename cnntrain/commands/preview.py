@@ -9,20 +9,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnntrain import runfolder
-from cnntrain.files import file_system_error, write_atomic
-from cnntrain.paths import shown
-from cnntrain.settings import Settings
-from cnntrain.settings.data import Sampling
-from cnntrain.wishes import PreviewWishes
+from cnntrain.config.arguments import PreviewWishes
+from cnntrain.config.paths import shown
+from cnntrain.config.schema.data import Sampling
+from cnntrain.config.schema.settings import Settings
+from cnntrain.storage import run_folder
+from cnntrain.storage.atomic import file_system_error, write_atomic
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from cnntrain.commands.course import Course
-    from cnntrain.commands.setup import Job
-    from cnntrain.commands.strips import Strip
+    from cnntrain.inspect.preview.schedule import Course
+    from cnntrain.inspect.preview.sheet import Strip
     from cnntrain.plots.charts import Chart
+    from cnntrain.training.job import Job
 
 HOME, WORD = Path("outputs/preview"), "out=DIR"
 MOST_SCALARS = 300  # steps that TensorBoard gets
@@ -42,11 +42,11 @@ def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> 
         ConfigError: settings that do not fit the data.
         FileSystemError: the folder cannot be written.
     """
-    from cnntrain.commands.course import Course
-    from cnntrain.commands.setup import build_job
-    from cnntrain.commands.strips import Sample, sheet
-    from cnntrain.report import Report
-    from cnntrain.report.words import short_path, wrapped
+    from cnntrain.inspect.preview.schedule import Course
+    from cnntrain.inspect.preview.sheet import Sample, sheet
+    from cnntrain.report.run_report import Report
+    from cnntrain.text import short_path, wrapped
+    from cnntrain.training.job import build_job
 
     report = Report(None, tensorboard=False)
     unscored = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
@@ -82,7 +82,7 @@ def _make(out: Path | None, source: str) -> Path:
     """The folder to write: `out`, else a new one below the current folder."""
     if out is None:
         name = re.sub(r"[^A-Za-z0-9._-]", "_", source)
-        return runfolder.reserve(HOME / f"{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}", word=WORD)
+        return run_folder.reserve(HOME / f"{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}", word=WORD)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -100,7 +100,7 @@ def _source(settings: Settings) -> str:
 
 def _facts(job: "Job", course: "Course") -> dict[str, str]:
     """What was composed, in the order in which the images meet it."""
-    from cnntrain.report.augmented import describe, mixing
+    from cnntrain.report.augmentation import describe, mixing
 
     settings, data = job.settings, job.data
     assert data.train is not None
@@ -150,7 +150,7 @@ def _write_events(folder: Path, strips: "Sequence[Strip]", course: "Course", cur
     """The page in TensorBoard: the rows of the sheet, the curves as a picture and as numbers."""
     import numpy as np
 
-    from cnntrain.commands.strips import sheet
+    from cnntrain.inspect.preview.sheet import sheet
     from cnntrain.report.tensorboard import TensorBoardLog
 
     log = TensorBoardLog(folder)

@@ -5,14 +5,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from cnntrain import checkpoint, config, distributed, runfolder
-from cnntrain import device as machine
-from cnntrain.commands.saved import reached, refuse_foreign_code, refuse_other_split
 from cnntrain.commands.train import Order, Start, work
-from cnntrain.distributed import World
+from cnntrain.config import load as config
+from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError
-from cnntrain.run import Progress
-from cnntrain.settings.trainer import TrainerSettings
+from cnntrain.runtime import device as machine
+from cnntrain.runtime import distributed
+from cnntrain.runtime.distributed import World
+from cnntrain.storage import checkpoint, run_folder
+from cnntrain.training.load_run import reached, refuse_foreign_code, refuse_other_split
+from cnntrain.training.state import Progress
 
 
 def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
@@ -29,25 +31,25 @@ def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
 
 def go_on(folder: Path, overrides: list[str], world: World) -> dict[str, Any]:
     """The part of `resume` that the first process does."""
-    plain = runfolder.read_config(folder)
+    plain = run_folder.read_config(folder)
     before = config.from_plain(plain, source=str(folder / "config.yaml"))
     settings = config.from_plain(plain, overrides, source=str(folder / "config.yaml"))
     refuse_foreign_code(settings, overrides, training=True)
     differences = config.differences(before, settings)
     refuse_other_split(differences)
-    with runfolder.lock(folder):
+    with run_folder.lock(folder):
         warnings: list[str] = []
         found = checkpoint.newest(folder, warnings.append)
         state = found[1] if found else None
-        if not state and runfolder.is_done(folder):
+        if not state and run_folder.is_done(folder):
             raise checkpoint.lost(folder)
         about = state["about"] if state else {}
         if state:
-            refuse_end_behind(settings.trainer, state["progress"], differences, is_done=runfolder.is_done(folder))
+            refuse_end_behind(settings.trainer, state["progress"], differences, is_done=run_folder.is_done(folder))
             warnings += forget_lost_best(folder, state["progress"])
-        if not runfolder.run_id(folder):
-            warnings.append(f"{folder / runfolder.ENVIRONMENT}: missing or without an id of the run; written anew")
-            runfolder.give_id(folder, about.get("run_id"))
+        if not run_folder.run_id(folder):
+            warnings.append(f"{folder / run_folder.ENVIRONMENT}: missing or without an id of the run; written anew")
+            run_folder.give_id(folder, about.get("run_id"))
         if state and (before_size := about.get("processes", 1)) != world.size:
             differences.append(f"processes: {before_size} -> {world.size}")
         return work(Order(settings, folder, overrides, Start(state, warnings, differences)), world)

@@ -4,18 +4,18 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnntrain import spreadsheet
-from cnntrain.files import write_atomic
+from cnntrain.config.arguments import SummaryWishes
+from cnntrain.config.paths import shown
+from cnntrain.config.schema.nets import NATIVE
+from cnntrain.config.schema.settings import Settings
 from cnntrain.models.catalogue import catalogue
-from cnntrain.paths import shown
-from cnntrain.settings import Settings
-from cnntrain.settings.nets import NATIVE
-from cnntrain.wishes import SummaryWishes
+from cnntrain.storage import spreadsheet
+from cnntrain.storage.atomic import write_atomic
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from cnntrain.anatomy.rows import Row
+    from cnntrain.inspect.summary.rows import Row
 
 Sizes = tuple[int, int, int]  # classes, channels, pixels a side
 DATA: dict[str, Sizes] = {  # as training gets them, if not told otherwise
@@ -75,9 +75,9 @@ def take_apart(settings: Settings, wishes: SummaryWishes, sizes: Sizes) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from cnntrain.anatomy.rows import inspect
-    from cnntrain.models import build_model
-    from cnntrain.report.layers import LEGEND, table
+    from cnntrain.inspect.summary.rows import inspect
+    from cnntrain.inspect.summary.table import LEGEND, table
+    from cnntrain.models.build import build_model
 
     classes, channels, image_size = sizes
     # A user's code may compute with its weights, which the meta device cannot.
@@ -138,7 +138,7 @@ def as_csv(rows: Sequence["Row"]) -> str:
 
 
 def _record(row: "Row") -> list[Any]:
-    from cnntrain.anatomy.sums import size_formulas
+    from cnntrain.inspect.summary.formulas import size_formulas
 
     window: list[Any] = [""] * 11
     if look := row.look:

@@ -9,22 +9,11 @@ from typing import Any
 
 from rich.console import Console
 
-from cnntrain import checkpoint, config, distributed, loop, runfolder, signals, take_seconds
-from cnntrain import device as machine
-from cnntrain.commands.saved import changed_splits, reached, with_preprocessing
-from cnntrain.commands.score import list_bad_images, score
-from cnntrain.commands.setup import Job, build_job, build_run
-from cnntrain.commands.show import (
-    end_words,
-    flat_scores,
-    next_commands,
-    resume_command,
-    show_audit,
-    show_header,
-    show_samples,
-)
-from cnntrain.commands.transfer import recalibration, start_from_weights, use_features
-from cnntrain.distributed import World
+from cnntrain import take_seconds
+from cnntrain.config import load as config
+from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.schema.model import DropSchedule
+from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import (
     CheckpointError,
     CnntrainError,
@@ -34,13 +23,28 @@ from cnntrain.errors import (
     Interrupted,
     UnsafeError,
 )
-from cnntrain.faults import ConfigErrors
 from cnntrain.models.drop import DropLayer, drop_layers
-from cnntrain.models.weights import read_weights
-from cnntrain.report import Report
-from cnntrain.run import Run
-from cnntrain.settings import Settings
-from cnntrain.settings.model import DropSchedule
+from cnntrain.models.weights.load import read_weights
+from cnntrain.report.run_report import Report
+from cnntrain.report.summary import (
+    end_words,
+    flat_scores,
+    next_commands,
+    resume_command,
+    show_audit,
+    show_header,
+    show_samples,
+)
+from cnntrain.runtime import device as machine
+from cnntrain.runtime import distributed, signals
+from cnntrain.runtime.distributed import World
+from cnntrain.storage import checkpoint, run_folder
+from cnntrain.training import loop
+from cnntrain.training.final_scores import list_bad_images, score
+from cnntrain.training.job import Job, build_job, build_run
+from cnntrain.training.load_run import changed_splits, reached, with_preprocessing
+from cnntrain.training.state import Run
+from cnntrain.training.transfer import recalibration, start_from_weights, use_features
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
 STEP_BORDERS = (
@@ -79,15 +83,15 @@ def train(settings: Settings, folder: Path, overrides: list[str]) -> dict[str, A
 def begin(order: Order, world: World) -> dict[str, Any]:
     """The part of `train` that the first process does."""
     folder = order.folder
-    with runfolder.lock(folder):
-        runfolder.refuse_used(folder)
+    with run_folder.lock(folder):
+        run_folder.refuse_used(folder)
         try:
             # Before anything that takes time: a run killed before its first save starts again from this.
             describe(order)
             return work(order, world)
         except (ConfigError, DataError, CheckpointError, UnsafeError, FileSystemError):
             if not (folder / "checkpoints").exists():
-                runfolder.remove_unstarted(folder)
+                run_folder.remove_unstarted(folder)
             raise
 
 
@@ -95,7 +99,7 @@ def describe(order: Order) -> None:
     """Write down how this run is made."""
     command = shlex.join(["cnntrain", *sys.argv[1:]])
     config_yaml = config.to_yaml(order.settings)
-    runfolder.describe(order.folder, config_yaml=config_yaml, overrides=order.overrides, command=command)
+    run_folder.describe(order.folder, config_yaml=config_yaml, overrides=order.overrides, command=command)
 
 
 def work(given: Order | None, world: World) -> dict[str, Any]:
@@ -113,7 +117,7 @@ def work(given: Order | None, world: World) -> dict[str, Any]:
             return _work(order, world, report, stop)
 
     resume_step = start.state["progress"]["step"] if start and start.state else None
-    ended = start is not None and not start.differences and runfolder.is_done(folder)
+    ended = start is not None and not start.differences and run_folder.is_done(folder)
     report = Report(folder, tensorboard=order.settings.trainer.tensorboard, resume_step=resume_step, ended=ended)
     try:
         with signals.handle_signals(report.note) as stop:
@@ -130,10 +134,10 @@ def work(given: Order | None, world: World) -> dict[str, Any]:
 
 def note_end(folder: Path, status: str, error: CnntrainError) -> None:
     """Leave a results.json behind for a run without results; those of a finished run stay."""
-    if (folder / runfolder.RESULTS).exists():
+    if (folder / run_folder.RESULTS).exists():
         return
     with suppress(OSError, CnntrainError):  # the disk may be what failed
-        runfolder.write_results(folder, {"status": status, "error": str(error), "seconds": take_seconds()})
+        run_folder.write_results(folder, {"status": status, "error": str(error), "seconds": take_seconds()})
 
 
 def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dict[str, Any]:
@@ -148,7 +152,7 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
     same_images(job)
     start_from_weights(job, weights)
     run = build_run(job)
-    run_id = world.share(runfolder.run_id(folder) if world.is_first else "")
+    run_id = world.share(run_folder.run_id(folder) if world.is_first else "")
     about = job.about() | {"run_id": run_id, "processes": world.size}
 
     def save(state: dict[str, Any], best: bool) -> None:
@@ -167,7 +171,7 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
 
     use_features(job, run, task, report, stop)
     if world.is_first:
-        runfolder.discard_results(folder)  # from here on, those of an earlier end are out of date
+        run_folder.discard_results(folder)  # from here on, those of an earlier end are out of date
     ended = loop.train(run, task)
     results = score(job, run, stop, folder, report) | {
         "ended": ended,
@@ -176,7 +180,7 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
     results["seconds"] = round(take_seconds(), 2)
     report.hparams(config.to_plain(settings), flat_scores(results))
     if world.is_first:
-        runfolder.write_results(folder, results)
+        run_folder.write_results(folder, results)
     why = end_words(ended, settings.trainer, run.progress)
     scored = bool(results["val"] or results["test"])
     report.finish(results, next_commands(settings, run.progress, folder, scored=scored), ended=why)
@@ -190,7 +194,7 @@ def note_start(order: Order, job: Job, report: Report) -> None:
         describe(order)  # not before the checkpoint is known to fit the changed settings
     if order.settings.trainer.tensorboard and state is None:
         show_samples(job, report)
-    runfolder.complete(
+    run_folder.complete(
         order.folder,
         classes=job.data.classes,
         data_fingerprint=job.data.fingerprint,

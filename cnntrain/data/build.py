@@ -6,7 +6,10 @@ from collections.abc import Callable, Collection
 import torch
 from torch import Tensor
 
-from cnntrain.data import sets, statistics
+from cnntrain.config.paths import expanded
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, LoaderKind
+from cnntrain.data import datasets, statistics
 from cnntrain.data.build_folder import image_folder
 from cnntrain.data.common import (
     Data,
@@ -22,11 +25,8 @@ from cnntrain.data.common import (
 )
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.data.view import resize_planes
-from cnntrain.distributed import ALONE, World
 from cnntrain.errors import ConfigError
-from cnntrain.paths import expanded
-from cnntrain.settings.augment import AugmentSettings
-from cnntrain.settings.data import CropMode, DataSettings, Interpolation, LoaderKind
+from cnntrain.runtime.distributed import ALONE, World
 
 DIGITS_SIZE = 32  # the 8 x 8 digits are resized: every small network takes 32 pixels
 
@@ -63,9 +63,9 @@ def build_data(
     request = Request(settings, augment, seed, device, classes, splits, probe, say, world)
     if settings.name == "imagefolder":
         return image_folder(request)
-    if settings.name in sets.NAMES:
+    if settings.name in datasets.NAMES:
         return _tensor_set(request)
-    raise ConfigError(f"data.name: {settings.name!r} is unknown; choose {', '.join(sets.NAMES)} or imagefolder")
+    raise ConfigError(f"data.name: {settings.name!r} is unknown; choose {', '.join(datasets.NAMES)} or imagefolder")
 
 
 def _tensor_set(request: Request) -> Data:
@@ -74,7 +74,7 @@ def _tensor_set(request: Request) -> Data:
         raise ConfigError(
             f"data.loader: stream reads files one by one, {settings.name} comes as one block; use auto or memory"
         )
-    whole = sets.load_set(settings.name, expanded(settings.root), settings.download, request.say)
+    whole = datasets.load_set(settings.name, expanded(settings.root), settings.download, request.say)
     if (classes := chosen_classes(whole.classes, request)) != whole.classes:
         whole = whole.only(classes)
     native = whole.train[0].shape

@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cnntrain.config.paths import expanded, shown, typed
+from cnntrain.config.schema.data import CropMode, DataSettings, LoaderKind
 from cnntrain.data import statistics
 from cnntrain.data.common import (
     Data,
@@ -26,10 +28,8 @@ from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
 from cnntrain.data.layout import Layout, find_splits, folders_in, listed
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
-from cnntrain.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.paths import expanded, shown, typed
-from cnntrain.settings.data import CropMode, DataSettings, LoaderKind
+from cnntrain.runtime.device import available_cores, free_memory, generator, shares_memory
 
 IMAGE_SIZE = 128
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on

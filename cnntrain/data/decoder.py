@@ -12,13 +12,13 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from cnntrain.config.paths import shown
+from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.decode import BadImage, read_image
 from cnntrain.data.folder import Paths
 from cnntrain.data.view import RandomView, View
-from cnntrain.device import mix_seed
 from cnntrain.errors import DataError
-from cnntrain.paths import shown
-from cnntrain.settings.data import OnBadImage
+from cnntrain.runtime.device import mix_seed
 
 BOX = -5  # part of the seed that keeps these draws apart from all others
 CHUNK = 4  # images of one task: few enough to share a batch among threads, enough to make tasks cheap

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnntrain.config.paths import shown
 from cnntrain.data.decode import looks_like_image
 from cnntrain.data.layout import SORT, SUFFIXES, entries, is_clutter, is_dir, unreadable
 from cnntrain.errors import DataError
-from cnntrain.paths import shown
 
 # Photos, but not for Pillow.
 UNREADABLE = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2")

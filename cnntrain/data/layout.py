@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cnntrain.config.paths import need_image_folder, shown, typed
 from cnntrain.errors import DataError
-from cnntrain.paths import need_image_folder, shown, typed
 
 # Of image files; what has none of these is looked into.
 SUFFIXES = (

@@ -8,13 +8,13 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from cnntrain.config.schema.data import Sampling
 from cnntrain.data.decoder import Decoder
+from cnntrain.data.epoch_plan import images_in_epoch
 from cnntrain.data.order import balanced, shuffled
 from cnntrain.data.view import RandomView
-from cnntrain.device import can_pin, generator
-from cnntrain.distributed import ALONE, World
-from cnntrain.plan import images_in_epoch
-from cnntrain.settings.data import Sampling
+from cnntrain.runtime.device import can_pin, generator
+from cnntrain.runtime.distributed import ALONE, World
 
 ORDER = -1  # part of the seed that keeps the order of an epoch apart from all other draws
 

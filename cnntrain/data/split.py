@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.device import generator
 from cnntrain.errors import DataError
+from cnntrain.runtime.device import generator
 
 
 def stratified(labels: Tensor, count: int, *parts: int, leave: bool = False) -> tuple[Tensor, Tensor]:

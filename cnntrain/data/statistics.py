@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnntrain.paths import expanded
+from cnntrain.config.paths import expanded
 
 # Of the training parts at their own size and channels; tests/ checks the embedded one, the others are well known.
 KNOWN = {

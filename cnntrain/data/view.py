@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from cnntrain.augment.geometry import central_box
-from cnntrain.settings.data import CropMode, Interpolation
-from cnntrain.settings.pieces import ResizedCropSettings
+from cnntrain.config.schema.data import CropMode, Interpolation
+from cnntrain.config.schema.pieces import ResizedCropSettings
 
 EVAL_SHARE = 0.875  # the central part of the resized picture that is kept, 224 of 256
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from cnntrain.finetune.norms import keeps_statistics
+from cnntrain.config.schema.finetune import NormPolicy
+from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.tuning import Tuning
 from cnntrain.models.catalogue import short
-from cnntrain.settings.finetune import NormPolicy
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import nn
 
+from cnntrain.config.schema.finetune import FinetuneSettings, Mode, NormPolicy
 from cnntrain.errors import CheckpointError, ConfigError, FrozenError
-from cnntrain.finetune.checks import GradientWatch, digest, fixed_tensors, moved
-from cnntrain.finetune.groups import LayerGroup
-from cnntrain.finetune.norms import keeps_statistics
-from cnntrain.finetune.parts import module_and_above
-from cnntrain.optim import Learner
-from cnntrain.patterns import require
-from cnntrain.settings.finetune import FinetuneSettings, Mode, NormPolicy
+from cnntrain.finetune.batch_norms import keeps_statistics
+from cnntrain.finetune.encoder import module_and_above
+from cnntrain.finetune.layer_groups import LayerGroup
+from cnntrain.finetune.proofs import GradientWatch, digest, fixed_tensors, moved
+from cnntrain.models.name_patterns import require
+from cnntrain.optim.optimizers import Learner
 
 # Steps before a group without gradient is a fault: a head of zeros hands none down in the first step, nor in the second
 # where the rate begins at zero, nor after steps that the loss scaler skips.

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cnntrain.config.schema.model import HeadInit, HeadSettings, Pool
 from cnntrain.errors import ConfigError
 from cnntrain.models.layers import activation
-from cnntrain.patterns import require
-from cnntrain.settings.model import HeadInit, HeadSettings, Pool
+from cnntrain.models.name_patterns import require
 
 _NAMES = ("fc", "classifier", "head", "heads")  # what torchvision calls it, most of timm, and we
 _AUXILIARY = "aux"  # how the names of classifiers on the way begin

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnntrain.models.arithmetic import Window
+from cnntrain.config.schema.arguments import ACTIVATIONS
+from cnntrain.config.schema.cnn import Pair, flat
 from cnntrain.models.drop import DropConnectConv2d
-from cnntrain.settings.arguments import ACTIVATIONS
-from cnntrain.settings.cnn import Pair, flat
+from cnntrain.models.map_sizes import Window
 
 _PADS: dict[str, type[nn.Module]] = {
     "zeros": nn.ZeroPad2d,

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from cnntrain.config.schema.model import Norm
 from cnntrain.models.layers import norm2d
-from cnntrain.settings.model import Norm
 
 
 def replace_norms(model: nn.Module, norm: Norm) -> int:

@@ -21,9 +21,9 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnntrain.paths import shown
-from cnntrain.report.letters import FAINT_INK, INK, Colour, ascii_letter
-from cnntrain.report.words import shorten
+from cnntrain.config.paths import shown
+from cnntrain.plots.drawing import FAINT_INK, INK, Colour, ascii_letter
+from cnntrain.text import shorten
 
 Size: TypeAlias = tuple[float, float]  # pixels: width, height
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from cnntrain.report.letters import Colour
+from cnntrain.plots.drawing import Colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

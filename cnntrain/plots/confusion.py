@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cnntrain.report.letters import BACKGROUND, INK, RIGHT, WRONG
+from cnntrain.plots.drawing import BACKGROUND, INK, RIGHT, WRONG
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.cells import cell_len
 
 from cnntrain.finetune.audit import Row
-from cnntrain.report.words import shorten
+from cnntrain.text import shorten
 
 MOST_WITH_LAYERS = 16  # groups; of more, the layers are counted and not named
 MOST_NAMES = 4  # layers of a group that are all named

@@ -6,9 +6,9 @@ from itertools import chain
 
 from rich.cells import cell_len, set_cell_size
 
-from cnntrain import spreadsheet
-from cnntrain.paths import shown
-from cnntrain.report.words import WIDEST_NAME, WIDTH, aligned, percent, shorten
+from cnntrain.config.paths import shown
+from cnntrain.storage import spreadsheet
+from cnntrain.text import WIDEST_NAME, WIDTH, aligned, percent, shorten
 
 WIDEST_CLASS, LEAST_FILE, RUNNERS_UP = 24, 24, 31
 LEAST = 0.00005  # a probability below it would be shown as 0.00 %

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cnntrain.paths import shown
-from cnntrain.report.events import EventFile
+from cnntrain.config.paths import shown
+from cnntrain.report.event_file import EventFile
 
 
 class TensorBoardLog:

@@ -1,0 +1,74 @@
+"""Different operations for different images: a batch is sorted by operation, and each operation runs once a round."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.kernels import Kernel
+from cnntrain.augment.rows import as_images, as_rows
+from cnntrain.runtime.device import send
+
+Integers: TypeAlias = NDArray[np.int64]
+Floats: TypeAlias = NDArray[np.float64]
+
+
+def in_rounds(
+    images: Tensor,
+    kernels: Sequence[Kernel | None],
+    choices: Integers,
+    numbers: Floats,
+    moment: Moment,
+) -> Tensor:
+    """Take each image through its own operations, one a round.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        kernels: the operations, each called once a round at most; None leaves images as they are.
+        choices: int64 (R, M), which kernel an image gets in a round; M is N, or K times as many for K versions of each
+            image, all first ones coming first.
+        numbers: float64 (R, M, P), the row that the kernel gets with it.
+        moment: sends the numbers to the device.
+
+    Returns:
+        uint8 (M, C, H, W) in the same memory layout; the images themselves where nothing is done.
+    """
+    still = np.arange(choices.shape[1])
+    orders = np.vstack([still, choices.argsort(axis=1, kind="stable"), still])
+    # From the order of a round straight to that of the next: one copy of the batch instead of two.
+    moves = np.take_along_axis(orders[:-1].argsort(axis=1), orders[1:], axis=1)
+    moves[0] %= len(images)
+    sorted_choices = np.take_along_axis(choices, orders[1:-1], axis=1)
+    sorted_numbers = _send(np.take_along_axis(numbers, orders[1:-1, :, None], axis=1), moment.device)
+    rows = moment.send(moves)
+    for turn, moved in enumerate((moves != still).any(axis=1)):
+        if moved:
+            images = _take(images, rows[turn])
+        if turn < len(choices):
+            images = _one_round(images, kernels, sorted_choices[turn], sorted_numbers[turn])
+    return images
+
+
+def _one_round(images: Tensor, kernels: Sequence[Kernel | None], choices: Integers, numbers: Tensor) -> Tensor:
+    """Images, rising choices (N,) and numbers (N, P) on the device, all in the same order."""
+    edges: Integers = np.searchsorted(choices, np.arange(len(kernels) + 1))
+    parts = []
+    for kernel, start, stop in zip(kernels, edges[:-1], edges[1:], strict=True):
+        if start < stop:
+            part = images[start:stop]
+            parts.append(part if kernel is None else kernel(part, numbers[start:stop]))
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _take(images: Tensor, rows: Tensor) -> Tensor:
+    """images[rows], each image in one piece: 13 times as fast on a CPU as index_select of channels_last images."""
+    return as_images(as_rows(images).index_select(0, rows), images)
+
+
+def _send(numbers: Floats, device: torch.device) -> Tensor:
+    """float64, as torchvision's kernels take their factors: 1 - factor differs in float32; mps has no float64."""
+    return send(torch.from_numpy(numbers.astype(np.float32) if device.type == "mps" else numbers), device)

@@ -1,0 +1,62 @@
+"""The user's own batch function, named `package.module:function`."""
+
+import inspect
+
+from torch import Tensor
+
+from cnntrain.augment.batch_context import Moment
+from cnntrain.cli.exit import brief
+from cnntrain.config.schema.pieces import OwnSettings
+from cnntrain.errors import ConfigError
+from cnntrain.registry import check_arguments, find
+
+SECTION = "augment.own"
+
+
+class Own:
+    """Calls `function(images, generator, **args)` on each micro-batch.
+
+    Raises:
+        ConfigError: no such function, or an argument that it does not take.
+    """
+
+    def __init__(self, settings: OwnSettings) -> None:
+        self.name, self.args = settings.name, settings.args
+        self.function = find(SECTION, self.name)
+        if check_arguments(SECTION, self.name, self.function, self.args) is not None:
+            self._check_call()
+
+    def _check_call(self) -> None:
+        try:
+            inspect.signature(self.function).bind(None, None, **self.args)
+        except TypeError as error:
+            raise ConfigError(
+                f"{SECTION}.name: {self.name} cannot be called with (images, generator) and {SECTION}.args ({error}); "
+                "give a function that can"
+            ) from error
+
+    def __call__(self, images: Tensor, moment: Moment) -> Tensor:
+        """uint8 (N, C, H, W) to the same.
+
+        Raises:
+            ConfigError: it failed, or gave something else back.
+        """
+        try:
+            result = self.function(images.clone(), moment.generator, **self.args)  # which it may write into
+        except Exception as error:  # a user's function can fail with anything
+            shape = tuple(images.shape)
+            raise ConfigError(
+                f"{SECTION}.name: {self.name} fails on images {shape} ({brief(error)}); correct it"
+            ) from error
+        wanted = _kind(images)
+        if (given := _kind(result)) != wanted:
+            raise ConfigError(
+                f"{SECTION}.name: {self.name} gave {given} back for {wanted}; return images of the same kind"
+            )
+        return result
+
+
+def _kind(images: object) -> str:
+    if not isinstance(images, Tensor):
+        return type(images).__name__
+    return f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape)} on {images.device}"

@@ -1,0 +1,5 @@
+"""The command line: the first word picks a command. Nothing here imports torch."""
+
+from cnntrain.cli.dispatch import main
+
+__all__ = ["main"]

@@ -1,0 +1,150 @@
+"""What the process says and answers when something fails: one line, and an exit code from errors.py."""
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cnntrain.config.paths import shown
+from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError
+from cnntrain.storage.atomic import open_own
+
+OUR_BUG = 1
+INTERRUPTED = 130
+TERMINATED = 143
+READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
+TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+MEMORY = "out of memory; make data.batch_size smaller, and trainer.accumulate larger by the same factor"
+FULL_CARD = (
+    "trainer.device: the GPU has no memory left even to start on; other processes hold it (nvidia-smi lists them): "
+    "end one of them, or choose another with trainer.device=cuda:1 or cpu"
+)
+
+
+def guard(
+    work: Callable[[], Any],
+    folder: Callable[[], Path | None] = lambda: None,
+    tells: Callable[[BaseException], bool] = lambda error: True,
+) -> int:
+    """Do the work and answer its exit code; whatever goes wrong is told on stderr.
+
+    Args:
+        folder: where the traceback of a bug is to lie; None for the system's temporary folder.
+        tells: whether this process is the one that tells of an error, where several have met it.
+    """
+    try:
+        work()
+        if sys.stdout:
+            sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        if tells(error):
+            say("interrupted at once; nothing more was saved")
+        return INTERRUPTED
+    except SystemExit as end:  # of a signal before there was anything to save
+        return end.code if isinstance(end.code, int) else OUR_BUG
+    except BrokenPipeError:
+        sys.stdout = None  # the last flush would fail again
+        return READER_GONE
+    except Exception as error:
+        fault = error if isinstance(error, CnntrainError) else _as_fault(error)
+        if tells(error):
+            _tell(error, fault, folder())
+        return fault.exit_code if fault else OUR_BUG
+    return 0
+
+
+def say(line: str) -> None:
+    """A line on stderr, with our name before it."""
+    with contextlib.suppress(OSError):  # the terminal has gone
+        print(f"cnntrain: {shown(line)}", file=sys.stderr)
+
+
+def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) -> None:
+    if fault is None:
+        try:
+            report = str(_save_traceback(folder))
+        except OSError:  # no room anywhere
+            traceback.print_exc()
+            report = "the lines above"
+        say(f"error: this is a bug of cnntrain ({brief(error)}); please report it with {report}")
+        return
+    for line in fault.lines():
+        say(line if isinstance(fault, Interrupted) else f"error: {line}")
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, as `guard` tells it, in one line."""
+    if isinstance(error, Exception) and (fault := error if isinstance(error, CnntrainError) else _as_fault(error)):
+        return str(fault).partition("\n")[0]
+    return brief(error)
+
+
+def _as_fault(error: Exception) -> CnntrainError | None:
+    """Faults of the machine and of torch on it, whoever raised them; None for anything else."""
+    if is_out_of_memory(error):
+        return ResourceError(MEMORY)
+    if "CUDA error: out of memory" in str(error):  # of the driver; torch's own allocator raises OutOfMemoryError
+        return ResourceError(FULL_CARD)
+    if "does not have a deterministic implementation" in str(error):
+        what = brief(error).partition(" does not have")[0].removeprefix("RuntimeError: ")
+        return ConfigError(
+            f"trainer.deterministic: torch has no repeatable algorithm for {what} here (given True); set "
+            "trainer.deterministic=false, or choose a network without it"
+        )
+    if isinstance(error, OSError):
+        # Where we write a file its name is told: what has none and takes no more is what we print to, or Hydra's.
+        prints = error.errno in TAKES_NO_MORE and _output_may_be_full(error.errno)
+        place = error.filename or ("standard output" if prints else "")
+        what = error.strerror or str(error) or type(error).__name__
+        if place and error.errno in (errno.EACCES, errno.EPERM):
+            what += "; mend its permissions"
+        elif not place and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            what += "; free some space"
+        return FileSystemError(f"{shown(place)}: {what}" if place else what)
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python found no memory, on whatever device."""
+    # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
+    names = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return names or "can't allocate memory" in str(error)
+
+
+def _output_may_be_full(number: int) -> bool:
+    """Whether it can be the standard output that takes no more: no pipe, no terminal, no file on a disk with room."""
+    try:
+        handle = sys.stdout.fileno()
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISREG(mode) and number == errno.ENOSPC:
+            return os.fstatvfs(handle).f_bavail == 0
+        return not stat.S_ISFIFO(mode) and not os.isatty(handle)
+    except (AttributeError, OSError, ValueError):  # closed, or none of the system's
+        return True
+
+
+def brief(error: BaseException) -> str:
+    """The kind and first line of an error."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _save_traceback(folder: Path | None) -> Path:
+    text = traceback.format_exc()
+    if folder is not None:
+        try:
+            handle = open_own(folder / "traceback.txt", os.O_WRONLY | os.O_TRUNC)
+            with open(handle, "wb") as report:
+                report.write(text.encode(errors="backslashreplace"))
+            return folder / "traceback.txt"
+        except OSError:
+            pass  # the folder may be what is broken
+    with tempfile.NamedTemporaryFile("w", prefix="cnntrain-", suffix=".txt", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    return Path(file.name)

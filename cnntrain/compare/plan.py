@@ -1,0 +1,308 @@
+"""What `cnntrain compare` runs, and the numbers of it: every combination of listed values, in rows of repeats.
+
+A row is a combination of all lists but those of `seed` and `data.fold`, which only repeat it. Nothing here imports
+torch or looks at a disk.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from cnntrain.config import load as config
+from cnntrain.config import no_effect, overrides
+from cnntrain.config.compose import Composer
+from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.schema.settings import Settings
+from cnntrain.errors import ConfigError
+
+SEED, FOLD = REPEATS = ("seed", "data.fold")
+LONGEST_NAME = 100  # letters of a run folder, before its digest
+# What of a run's results.json is compared.
+MEASURES = (
+    *("test_top1", "val_top1", "best_epoch", "train_seconds", "seconds"),
+    *("peak_memory_bytes", "trainable_parameters", "parameters"),
+)
+
+
+# --- the plan --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One run of a comparison.
+
+    Attributes:
+        words: what `cnntrain train` is to be told.
+        values: that of each list, as typed, in the order of the command line; without the repeats.
+        settings: what the words compose.
+    """
+
+    words: tuple[str, ...]
+    values: dict[str, str]
+    settings: Settings
+
+    @property
+    def repeat(self) -> dict[str, str]:
+        """Which repeat of its row this is."""
+        data = self.settings.data
+        return {SEED: str(self.settings.seed)} | ({FOLD: str(data.fold)} if data.folds else {})
+
+    @property
+    def label(self) -> str:
+        """`finetune=B seed=1`."""
+        return " ".join(f"{key}={value}" for key, value in (self.values | self.repeat).items())
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The whole config, as a run folder keeps it."""
+        return config.to_plain(self.settings)
+
+    @cached_property
+    def digest(self) -> str:
+        """Eight letters that stand for the whole config."""
+        return hashlib.sha256(json.dumps(self.plain, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def name(self) -> str:
+        """Of the run folder: `finetune-B_seed-1_6fa1c03e`, which no other config has."""
+        parts = [f"{key.rpartition('.')[2]}-{safe(value)}" for key, value in (self.values | self.repeat).items()]
+        return f"{'_'.join(parts)[:LONGEST_NAME]}_{self.digest}"
+
+
+def safe(text: str) -> str:
+    """A text for the name of a folder that no shell and no Hydra asks to quote."""
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")
+
+
+def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combination]:
+    """Every run, the first repeat of each row before the second of any: what is stopped early has compared them all.
+
+    Lists are those of the words, and of a preset's `hydra.sweeper.params`. With `data.folds`, a row is repeated for
+    each fold where no word chooses one.
+
+    Raises:
+        ConfigErrors: with the faults of all combinations.
+        ConfigError: there is only one.
+    """
+    by = config.composer(config_dir)
+    read, found = overrides.parse(list(words), by.loader)
+    typed = len(read)
+    common = [override.input_line or "" for override in read if not override.is_sweep_override()]
+    read += overrides.parse(overrides.sweeper_params(by.compose(common)[0]), by.loader)[0]
+    misfits = {id(override): fault for override in read if (fault := _misfit(override))}
+    found += misfits.values()
+    read = [override for override in read if id(override) not in misfits]
+    runs: list[Combination] = []
+    for job in itertools.product(*map(overrides.words_of, read)):
+        tree, wrong = by.compose(list(job))
+        found += wrong
+        try:
+            settings = config.settle(tree)
+        except ConfigErrors as error:
+            found += error.faults
+            continue
+        once = ("hydra.mode=RUN",) if config.is_multirun(tree) else ()  # of a preset that is a sweep
+        runs += _folds(Combination(job + once, _listed(read, job), settings), read)
+    if found:
+        raise ConfigErrors(found)
+    asked = [(config.acting_settings(by, run.words), run.words[:typed]) for run in runs]
+    if found := no_effect.faults(asked):
+        raise ConfigErrors(found)
+    runs = [_without_idle(by, run, *words) for run, words in zip(runs, asked, strict=True)]
+    runs = list({run.name: run for run in runs}.values())  # what is listed twice runs once
+    if len(runs) < 2:
+        raise ConfigError(
+            "compare: nothing to compare; list values of a group or key, such as finetune=A,B,C or seed=0,1,2"
+        )
+    return _repeats_last(runs)
+
+
+def _without_idle(by: Composer, run: Combination, settings: Settings, typed: Sequence[str]) -> Combination:
+    """A run without those of its typed words that act in other runs alone: `train` would refuse them."""
+    found = no_effect.findings(settings, typed)
+    gone = {word for finding in found if finding.fault for word in finding.words}
+    if not gone:
+        return run
+    words = tuple(word for word in run.words if word not in gone)
+    return replace(run, words=words, settings=config.settle(by.compose(list(words))[0]))
+
+
+def _misfit(override: Override) -> str | None:
+    """What a word asks for that only `train` can do."""
+    key, text = override.key_or_group, overrides.given(override)
+    if override.is_sweep_override() and override.is_interval_sweep():
+        return f"{key}: an interval has no end of values (given {text}); list some, such as {key}=0.1,0.03,0.01"
+    if override.is_hydra_override() and key != "hydra.searchpath":
+        advice = "choose the folder with out=DIR" if key.endswith(".dir") else "leave it out"
+        return f"{key}: not offered by compare (given {text}); {advice}"
+    return None
+
+
+def _listed(read: Sequence[Override], job: Sequence[str]) -> dict[str, str]:
+    """The values of the lists in the words of one job, but for those that only repeat it."""
+    return {
+        override.key_or_group: _bare(word.partition("=")[2])
+        for override, word in zip(read, job, strict=True)
+        if override.is_sweep_override() and override.key_or_group not in REPEATS
+    }
+
+
+def _bare(value: str) -> str:
+    """A value without the quotes that Hydra's grammar wants."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def _folds(run: Combination, read: Sequence[Override]) -> Iterator[Combination]:
+    """A run for each fold, where there are folds and no word chooses one."""
+    data = run.settings.data
+    if not data.folds or any(override.key_or_group == FOLD for override in read):
+        yield run
+        return
+    for fold in range(data.folds):
+        settings = replace(run.settings, data=replace(data, fold=fold))
+        yield replace(run, words=(*run.words, f"{FOLD}={fold}"), settings=settings)
+
+
+def _repeats_last(runs: Iterable[Combination]) -> list[Combination]:
+    seen: Counter[tuple[str, ...]] = Counter()
+    order = []
+    for run in runs:
+        row = tuple(run.values.values())
+        order.append((seen[row], run))
+        seen[row] += 1
+    return [run for _, run in sorted(order, key=lambda item: item[0])]
+
+
+def folder_name(runs: Sequence[Combination]) -> str:
+    """Of the whole comparison: `photos_resnet18`, or the group's name in place of several."""
+    data, model = ({kind(run.settings) for run in runs} for kind in (_source, lambda settings: settings.model.name))
+    return "_".join(
+        safe(names.pop()) if len(names) == 1 else group for names, group in ((data, "data"), (model, "model"))
+    )
+
+
+def subject(words: Sequence[str]) -> list[str]:
+    """What a comparison is about: the keys that it lists, and the words that hold for all of its runs.
+
+    More values, seeds or folds make the same comparison larger; another key or another word makes another one.
+    """
+    about = []
+    for word in words:
+        read = overrides.parse([word])[0]
+        key = read[0].key_or_group if read else ""
+        if key not in (*REPEATS, "out"):
+            about.append(f"{key}=..." if read and read[0].is_sweep_override() else word)
+    return sorted(about)
+
+
+def tables_name(words: Sequence[str]) -> str:
+    """Of the folder of a comparison's tables, beside those of another one: `lr_momentum_6fa1c03e`."""
+    about = subject(words)
+    keys = [word.removesuffix("=...").rpartition(".")[2] for word in about if word.endswith("=...")]
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
+    return f"{'_'.join(map(safe, keys or REPEATS[:1]))[:LONGEST_NAME]}_{digest}"
+
+
+def _source(settings: Settings) -> str:
+    """The data in a word: of a folder its name."""
+    return Path(settings.data.root).name if settings.data.name == "imagefolder" else settings.data.name
+
+
+# --- the numbers -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and sample standard deviation (n - 1) of some values; None of a single one."""
+
+    mean: float
+    std: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread | None":
+        """None where there are no values."""
+        if not values:
+            return None
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+
+
+@dataclass
+class Outcome:
+    """What came of a run.
+
+    Attributes:
+        status: done, failed, interrupted, or waiting for its start.
+        measures: of a run that is done, what is known of MEASURES.
+        note: why it failed.
+    """
+
+    run: Combination
+    folder: Path
+    status: str
+    measures: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    @property
+    def done(self) -> bool:
+        return self.status == "done"
+
+
+@dataclass
+class Row:
+    """The repeats of one combination."""
+
+    values: dict[str, str]
+    outcomes: list[Outcome]
+
+    @property
+    def done(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.done]
+
+    def spread(self, measure: str) -> Spread | None:
+        """Of one of MEASURES over the runs that are done; None where any does not know it."""
+        known = [outcome.measures[measure] for outcome in self.done if measure in outcome.measures]
+        return Spread.of(known) if len(known) == len(self.done) else None
+
+
+def rows(outcomes: Iterable[Outcome]) -> list[Row]:
+    """In the order of the first repeats."""
+    found: dict[tuple[str, ...], Row] = {}
+    for outcome in outcomes:
+        values = outcome.run.values
+        found.setdefault(tuple(values.values()), Row(values, [])).outcomes.append(outcome)
+    return list(found.values())
+
+
+def measures(results: dict[str, Any]) -> dict[str, float]:
+    """What is known of MEASURES, from the content of a results.json; accuracies as fractions."""
+    scores = {split: part if isinstance(part := results.get(split), dict) else {} for split in ("val", "test")}
+    flat = results | {f"{split}_top1": part.get("top1") for split, part in scores.items()}
+    return {key: flat[key] for key in MEASURES if _is_number(flat.get(key))}
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value can be averaged: of a damaged file it may be anything."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < sys.float_info.max
+
+
+def judged_by(outcomes: Iterable[Outcome]) -> str:
+    """The measure to compare by: test images where every run that is done has some, else validation images."""
+    done = [outcome for outcome in outcomes if outcome.done]
+    return "test_top1" if done and all("test_top1" in outcome.measures for outcome in done) else "val_top1"
+
+
+def best(found: Sequence[Row], measure: str) -> Row | None:
+    """The row of the highest mean; None where none has finished a run."""
+    scored = [(spread.mean, row) for row in found if (spread := row.spread(measure))]
+    return max(scored, key=lambda item: item[0])[1] if scored else None

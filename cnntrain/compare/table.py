@@ -1,0 +1,149 @@
+"""A comparison of runs: its table for the terminal and for TensorBoard, and the curves that its picture shows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cnntrain.compare.plan import Row, Spread
+from cnntrain.models.catalogue import short
+from cnntrain.plots.comparison import Curve, Point
+from cnntrain.report.csv_log import rows_of
+
+# --- the table -------------------------------------------------------------------------------------------------------
+
+WIDTH = 80
+NARROWEST_VALUE = 6  # letters that a listed value keeps where the table has no room for it
+HEADS = {"test_top1": ("test top-1", "%"), "val_top1": ("val top-1", "%")}
+# Of time: from so many seconds on, seconds, name, decimals.
+UNITS = ((2 * 3600, 3600, "h", 2), (600, 60, "min", 1), (10, 1, "s", 1), (0, 1, "s", 2))
+
+
+def table(rows: Sequence[Row], measure: str, best: Row | None) -> list[str]:
+    """Lines of 80 columns: two heads, then each row; the star marks the best one.
+
+    Args:
+        measure: test_top1 or val_top1, what the rows are compared by.
+    """
+    lines = _cells(rows, measure, between=" ± ")
+    listed = len(_values(rows[0]))
+    if _width(lines) > WIDTH - len(" *"):
+        lines = _cells(rows, measure, between="±")
+    while _width(lines) > WIDTH - len(" *") and (cut := _shorter(lines, listed)) != lines:
+        lines = cut
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    found = []
+    for number, line in enumerate(lines):
+        cells = [f"{cell:<{width}}" for cell, width in zip(line[:listed], widths[:listed], strict=True)]
+        cells += [f"{cell:>{width}}" for cell, width in zip(line[listed:], widths[listed:], strict=True)]
+        marked = number > 1 and rows[number - 2] is best and len(rows) > 1
+        found.append(("  ".join(cells) + (" *" if marked else "")).rstrip())
+    return found
+
+
+def markdown(rows: Sequence[Row], measure: str, best: Row | None) -> str:
+    """The same table for TensorBoard; the best row is bold."""
+    first, second, *others = _cells(rows, measure, between=" ± ")
+    heads = [f"{above} {below}".strip() for above, below in zip(first, second, strict=True)]
+    lines = [heads, ["---"] * len(heads)]
+    for row, cells in zip(rows, others, strict=True):
+        lines.append([f"**{cell}**" for cell in cells] if row is best and len(rows) > 1 else cells)
+    return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
+
+
+def _values(row: Row) -> dict[str, str]:
+    """What names a row."""
+    return row.values or {"model": row.outcomes[0].run.settings.model.name}
+
+
+def _cells(rows: Sequence[Row], measure: str, between: str) -> list[list[str]]:
+    """The two heads, and the cells of each row."""
+    times = [row.spread("train_seconds") for row in rows]
+    longest = max((time.mean for time in times if time), default=0.0)
+    seconds, unit, decimals = next(entry[1:] for entry in UNITS if longest >= entry[0])
+    lines = [
+        [*_short_keys(list(_values(rows[0]))), "runs", HEADS[measure][0], "time", "peak", "trainable", "best"],
+        [*[""] * len(_values(rows[0])), "", HEADS[measure][1], unit, "memory", "parameters", "epoch"],
+    ]
+    for row, time in zip(rows, times, strict=True):
+        memory, learning = row.spread("peak_memory_bytes"), row.spread("trainable_parameters")
+        epoch, done, planned = row.spread("best_epoch"), len(row.done), len(row.outcomes)
+        cells = [
+            str(done) if done == planned else f"{done}/{planned}",
+            _pair(row.spread(measure), 0.01, 2, between),
+            _pair(time, seconds, decimals, between),
+            _bytes(memory.mean) if memory else "-",
+            short(round(learning.mean), " ") if learning else "-",
+            _pair(epoch, 1, 1 if planned > 1 and epoch and epoch.mean < 100 else 0, between),
+        ]
+        lines.append([*_values(row).values(), *cells])
+    return lines
+
+
+def _short_keys(keys: Sequence[str]) -> list[str]:
+    """Keys by their last word, where that leaves no two alike."""
+    ends = [key.rpartition(".")[2] for key in keys]
+    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
+
+
+def _pair(spread: Spread | None, unit: float, decimals: int, between: str) -> str:
+    if spread is None:
+        return "-"
+    mean = f"{spread.mean / unit:.{decimals}f}"
+    return mean if spread.std is None else f"{mean}{between}{spread.std / unit:.{decimals}f}"
+
+
+def _bytes(count: float) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
+
+
+def _width(lines: Sequence[Sequence[str]]) -> int:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return sum(widths) + 2 * (len(widths) - 1)
+
+
+def _shorter(lines: list[list[str]], listed: int) -> list[list[str]]:
+    """One letter less in the widest of the listed values; the same lines where all of them are short already."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:listed]
+    widest = max(range(listed), key=lambda column: widths[column])
+    most = widths[widest] - 1
+    if most < NARROWEST_VALUE:
+        return lines
+    cut = [list(line) for line in lines]
+    for line in cut:
+        if len(line[widest]) > most:
+            line[widest] = line[widest].removesuffix("..")[: most - 2] + ".."
+    return cut
+
+
+# --- what the picture is drawn from -----------------------------------------------------------------------------------
+
+
+def points(metrics: Path, total: float = 0.0) -> list[Point]:
+    """The epochs of a run from its metrics.csv; empty where that is gone.
+
+    Args:
+        total: seconds of the whole run; those that no epoch took, such as of encoding features, come first.
+    """
+    rows = list(rows_of(metrics, "epoch")) if metrics.exists() else []
+    rows = [row for row in rows if row.get("seconds") and row.get("val_top1")]
+    seconds = max(0.0, total - sum(float(row["seconds"]) for row in rows))
+    found: list[Point] = []
+    for row in rows:
+        seconds += float(row["seconds"])
+        if row["val_top1"]:  # empty where nothing validates
+            found.append(Point(int(row["epoch"]), seconds, float(row["val_top1"])))
+    return found
+
+
+def curves_of(rows: Sequence[Row], measure: str, runs: Sequence[Sequence[Sequence[Point]]]) -> list[Curve]:
+    """The rows that have finished a run, as far as its epochs are known.
+
+    Args:
+        runs: for each row, the epochs of its runs that are done.
+    """
+    found = []
+    for row, epochs in zip(rows, runs, strict=True):
+        if known := [run for run in epochs if run]:
+            name = " ".join(f"{key}={value}" for key, value in _values(row).items())
+            score = _pair(row.spread(measure), 0.01, 2, " ± ")
+            found.append(Curve(name, f"{HEADS[measure][0]} {score} %", known))
+    return found

@@ -1,0 +1,1 @@
+"""From YAML files and command lines to typed settings. Nothing here imports torch."""

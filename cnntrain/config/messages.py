@@ -1,0 +1,261 @@
+"""What is wrong with a configuration, in one line per fault: key, rule, value given, nearest right spelling."""
+
+import difflib
+import enum
+import functools
+import re
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from cnntrain.config.paths import meant_folder, shown
+from cnntrain.config.schema import limits
+from cnntrain.config.schema.model import ModelSettings
+from cnntrain.config.schema.nets import OWN_NETS
+from cnntrain.config.schema.optimizer import OPTIMIZERS
+from cnntrain.config.schema.schedule import SCHEDULES
+from cnntrain.config.schema.settings import Settings
+from cnntrain.errors import ConfigError
+
+VARIANTS: dict[str, dict[str, type]] = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+}  # sections whose keys depend on their name
+MISSING = {
+    "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class",
+    "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
+    "model.name": "give a network of the library, such as model.name=mobilenet_v3_small",
+}
+# What other tools call it.
+FOLDER_WORDS = ("out", "run", "name", "dir", "output", "outdir", "output_dir", "run_dir", "save_dir", "log_dir")
+MORE_NETS = "`cnntrain models` lists them; others are chosen by model=timm or model=torchvision, and model.name=NAME"
+# Words of commands that are no keys.
+COMMAND_WORDS = {
+    "tta": "eval RUN_DIR or predict RUN_DIR",
+    "images": "predict RUN_DIR, explain RUN_DIR or preview",
+    "top": "predict RUN_DIR",
+    "formulas": "summary",
+    **dict.fromkeys(("what", "layers", "filters"), "explain RUN_DIR"),
+}
+GIVEN = re.compile(r"\(given (.{100}).{100,}\)")  # a value that would fill the screen
+LONG_WORD = re.compile(r"(\S{200})\S{100,}")  # the same, wherever it stands
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
+_LISTS = {int: "[3,6]", float: "[0.5,1.0]"}
+
+
+class ConfigErrors(ConfigError):
+    """All faults of one command line."""
+
+    def __init__(self, faults: Iterable[str]) -> None:
+        lines = (LONG_WORD.sub(r"\1...", GIVEN.sub(r"(given \1 ...)", shown(line))) for line in faults)
+        self.faults = list(dict.fromkeys(lines))  # a sweep meets the same fault in each job
+        super().__init__("\n".join(self.faults))
+
+    def lines(self) -> list[str]:
+        """A fault each."""
+        return self.faults
+
+
+@dataclass
+class Key:
+    """What a settings class says about one of its fields."""
+
+    hint: Any
+    limits: dict[str, float]
+
+    def rule(self) -> str:
+        """What the value must be, in words: `a whole number >= 1, or null`."""
+        options = [option for option in options_of(self.hint) if option is not type(None)]
+        if set(options) == {int, float}:
+            options = [float]
+        words = " or ".join(_words(option) for option in options)
+        if self.limits:
+            words += " " + limits.rule(self.limits)
+        return words + (", or null" if type(None) in options_of(self.hint) else "")
+
+    def takes(self, value: Any) -> bool:
+        """Whether a plain value is of this type; OmegaConf does not look into what an interpolation or a list gives."""
+        return _takes(self.hint, value)
+
+    def classes(self) -> list[type]:
+        """The settings class of a section, or of a piece that may be null; empty for a value."""
+        return [option for option in options_of(self.hint) if isinstance(option, type) and is_dataclass(option)]
+
+    def choices(self) -> list[str]:
+        """The names that an enum allows; empty for anything else."""
+        return [item.name for kind in options_of(self.hint) if _is_enum(kind) for item in kind]
+
+
+def options_of(hint: Any) -> tuple[Any, ...]:
+    """The members of a union; the hint itself where it is none."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _takes(hint: Any, value: Any) -> bool:
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_takes(option, value) for option in get_args(hint))
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_takes(get_args(hint)[0], item) for item in value)
+    kind = get_origin(hint) or hint
+    if isinstance(value, bool) or kind is bool:
+        return kind in (bool, Any) and (kind is Any or isinstance(value, bool))
+    return kind is Any or isinstance(value, (int, float) if kind is float else kind)
+
+
+def _is_enum(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, enum.Enum)
+
+
+def _words(hint: Any) -> str:
+    if _is_enum(hint):
+        return "one of " + ", ".join(item.name for item in hint)
+    if get_origin(hint) is list:
+        item = get_args(hint)[0]
+        return f"a list, such as {_LISTS.get(item, '[a,b]')}, each item {_words(item)}"
+    if get_origin(hint) is dict:
+        return "keys and values, such as {a:1,b:2}"
+    return _WORDS.get(hint, "keys and values, such as {key:value}")
+
+
+def keys_of(variants: Mapping[str, str]) -> Mapping[str, Key]:
+    """Every key that a settings tree knows, by its dotted name.
+
+    Args:
+        variants: the chosen name of each section in VARIANTS; sections without one show their common keys.
+    """
+    return _keys_below(Settings, "", tuple(variants.items()))
+
+
+@functools.cache  # asked for each value of a saved run, which took half of the time of reading one
+def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) -> Mapping[str, Key]:
+    found: dict[str, Key] = {}
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        name, hint = prefix + item.name, hints[item.name]
+        found[name] = Key(hint, item.metadata.get("limits", {}))
+        for option in found[name].classes():
+            chosen = VARIANTS.get(name, {}).get(dict(variants).get(name, ""), option)
+            found |= _keys_below(chosen, name + ".", variants)
+    return types.MappingProxyType(found)
+
+
+def nearest(word: str, right: Iterable[str], cutoff: float = 0.65) -> str | None:
+    """The most similar right spelling, or one that the word goes on from (evaluate: eval); None if none is close."""
+    known = list(right)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return next(iter(close or [name for name in known if len(name) > 3 and word.startswith(name)]), None)
+
+
+def hint(suggestion: str | None, otherwise: str = "") -> str:
+    """The last part of a fault: `; did you mean X?`, or what to do instead."""
+    if suggestion:
+        return f"; did you mean {suggestion}?"
+    return f"; {otherwise}" if otherwise else ""
+
+
+def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, str]) -> str:
+    """The fault of a key that does not exist, with the key that was probably meant."""
+    if key in FOLDER_WORDS:
+        network = ", the network with model=NAME" if key == "name" else ""
+        return f"{key}: no such key (given {given}); the folder of a new run is chosen with out=DIR{network}"
+    if key.startswith("recipe."):
+        return f"{key}: no such key (given {given}); let the file of the recipe begin with '# @package _global_'"
+    if key in COMMAND_WORDS:
+        return f"{key}: goes with a command (given {given}); write cnntrain {COMMAND_WORDS[key]} {key}={given}"
+    section, _, name = key.partition(".")
+    owners = [
+        option for option, kind in VARIANTS.get(section, {}).items() if name in {item.name for item in fields(kind)}
+    ]
+    if owners:
+        chosen = variants.get(section, "this one")
+        have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+        return f"{key}: {chosen} has no {name} (given {given}); {have}: {section}={owners[0]}"
+    return f"{key}: no such key (given {given})" + hint(
+        _right_key(key, list(known)), "`cnntrain --cfg job` shows all keys"
+    )
+
+
+def _right_key(key: str, known: list[str]) -> str | None:
+    """In this order: the beginning of one, a slip in one part, the right name in the wrong section, a similar one."""
+    parent, _, name = key.rpartition(".")
+    siblings = [other for other in known if other.rpartition(".")[0] == parent]
+    longer = [other for other in siblings if other.startswith(key)]
+    if len(longer) == 1 and len(name) > 1:
+        return longer[0]
+    slip = nearest(key, siblings) if parent else None
+    if slip and nearest(name, [slip.rpartition(".")[2]]):
+        return slip
+    moved = [other for other in known if other.rpartition(".")[2] == name]
+    if moved:
+        return nearest(key, moved) or moved[0]
+    return nearest(key, [other for other in known if not key.startswith(other)], cutoff=0.8)
+
+
+def unknown_argument(owner: str, name: str, given: object, known: Iterable[str], key: str = "model.args") -> str:
+    """The fault of an argument that a network (or what else `key` holds the arguments of) does not take."""
+    names = list(known)
+    meant = nearest(name, names)
+    otherwise = f"{owner} takes {', '.join(names) or 'none'}"
+    return f"{key}.{name}: no such argument of {owner} (given {given})" + hint(meant and f"{key}.{meant}", otherwise)
+
+
+def unknown_arguments(model: ModelSettings) -> list[str]:
+    """The faults of arguments that our own network does not take; of other networks, nothing is known here."""
+    if model.name not in OWN_NETS:
+        return []
+    known = [item.name for item in fields(OWN_NETS[model.name])]
+    return [unknown_argument(model.name, name, value, known) for name, value in model.args.items() if name not in known]
+
+
+def unknown_option(group: str, name: object, options: list[str]) -> str:
+    """The fault of `group=name` where the group has no such option."""
+    if group == "data" and (folder := meant_folder(str(name))):
+        return f"data: no option {name}; {folder}"
+    shown = [option for option in options if not option.startswith("for_")]
+    if not shown:
+        return f"{group}: no option {name}, there are none; add yours with --config-dir DIR, as DIR/{group}/{name}.yaml"
+    meant = nearest(str(name), shown)
+    return (
+        f"{group}: no option {'given' if name == '' else name}; "
+        + (f"did you mean {group}={meant}? " if meant else "")
+        + (MORE_NETS if group == "model" else f"options: {', '.join(shown)}")
+    )
+
+
+def wrong_value(key: str, given: object, known: Key | None) -> str:
+    """The fault of a value that its key cannot take."""
+    if known is None:
+        return f"{key}: this value does not fit (given {given})"
+    return f"{key}: must be {known.rule()} (given {given})" + hint(nearest(str(given), known.choices()))
+
+
+def broken_rules(settings: Any) -> list[str]:
+    """Limits and rules that well-typed settings break, one line each."""
+    variants = {section: getattr(settings, section).name for section in VARIANTS}
+    known = keys_of(variants)
+    found: list[str] = []
+    out_of_range = limits.out_of_range(settings)
+    for key, value, rule in out_of_range:
+        own = f"{key}: must be {rule} (given {value})"
+        found.append(own if rule.startswith(limits.AT_MOST) else wrong_value(key, value, known.get(key)))
+    found += unknown_arguments(settings.model)
+    seen = {key for key, _, _ in out_of_range}
+    found += [
+        f"{key}: must be {rule} (given {_plain(value)})" for key, value, rule in _own_rules(settings) if key not in seen
+    ]
+    return found
+
+
+def _own_rules(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
+    """What each settings class finds wrong with itself, with the full key."""
+    found = [(prefix + key, value, rule) for key, value, rule in getattr(settings, "faults", list)()]
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if is_dataclass(value):
+            found += _own_rules(value, prefix + item.name + ".")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, enum.Enum) else value

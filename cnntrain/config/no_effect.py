@@ -1,0 +1,147 @@
+"""Words that act on nothing: a mistake where the user typed them, and none as a default or in a preset's file."""
+
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cnntrain.config import overrides
+from cnntrain.config.paths import expanded, holds_images, meant_folder
+from cnntrain.config.schema.needs import RULES, Rule, first_drop
+from cnntrain.config.schema.settings import Settings
+
+OFF: tuple[Any, ...] = (None, False, 0, "", "auto", [])  # values that ask for nothing
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that some words of a line meet.
+
+    Attributes:
+        rule: its number.
+        words: those words.
+        fault: the line to tell; empty where they act.
+    """
+
+    rule: int
+    words: tuple[str, ...]
+    fault: str
+
+
+def findings(settings: Settings, words: Sequence[str]) -> Iterator[Finding]:
+    """What the rules say of the words that a run was typed with."""
+    told = set()
+    for number, rule, met in rules_met(words):
+        key, given, _ = met[0]
+        if key not in told:
+            text = "" if rule.acts(settings) else rule.text.format(**_told(settings, given))
+            yield Finding(number, tuple(word for *_, word in met), f"{key.rstrip('=')}: {text}" if text else "")
+            told |= {key} if text else set()
+
+
+def rules_met(words: Sequence[str]) -> list[tuple[int, Rule, list[tuple[str, str, str]]]]:
+    """The rules that speak of some words, each with its number, and with key, value and word of what it speaks of."""
+    typed = list(_typed(words))
+    found = []
+    for number, rule in enumerate(RULES):
+        met = [
+            item for name in rule.keys.split() for item in typed if item[0] == name or item[0].startswith(f"{name}.")
+        ]
+        found += [(number, rule, met)] if met else []
+    return found
+
+
+def faults(jobs: Iterable[tuple[Settings, Sequence[str]]]) -> list[str]:
+    """The lines for words that act in none of the jobs, and for choices and listed values that do not in their own.
+
+    Args:
+        jobs: the settings of each, and the words of it that were typed.
+    """
+    told = [list(findings(settings, words)) for settings, words in jobs]
+    common = set.intersection(*({word for one in job for word in one.words} for job in told)) if told else set()
+    acting = {one.rule for job in told for one in job if not one.fault}
+
+    def spared(one: Finding) -> bool:
+        return one.rule in acting and can_go(one) and common.issuperset(one.words)
+
+    return [one.fault for job in told for one in job if one.fault and not spared(one)]
+
+
+def can_go(finding: Finding) -> bool:
+    """Whether a run is the same without the words that do not act: a choice is never left out."""
+    return RULES[finding.rule].idle and all("." in word.partition("=")[0] for word in finding.words)
+
+
+def _typed(words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """The keys that words give a value that asks for something, with the value as typed and the word."""
+    for override in overrides.parse(list(words))[0]:
+        key, value, word = override.key_or_group, override.value(), override.input_line or ""
+        given = value if isinstance(value, str) else overrides.given(override)
+        if key == "augment" and not isinstance(value, dict):
+            pairs = [(f"augment.{name}", True) for name in (value if isinstance(value, list) else [value])]
+        elif key in ("schedule", "finetune") and not isinstance(value, dict):
+            pairs = [(f"{key}=", value)]
+        else:
+            pairs = list(_leaves(key, value))
+        yield from ((name, given, word) for name, part in pairs if part not in OFF)
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, dict):
+        yield key, value
+        return
+    for name, part in value.items():
+        yield from _leaves(f"{key}.{name}", part)
+
+
+def _told(settings: Settings, given: str) -> dict[str, Any]:
+    """What the texts of the rules can name."""
+    drop = first_drop(settings)[0]
+    root = expanded(given)
+    meant = meant_folder(given) if os.path.isfile(root) or holds_images(root) else ""
+    return {
+        "s": settings,
+        "given": given,
+        "drop": re.sub(r"\.0\b", "", f"schedule.{drop}={getattr(settings.schedule, drop)}") if drop else "",
+        "meant": meant or "choose the data that lies there, such as data=mnist or data=imagefolder, or leave it out",
+    }
+
+
+# --- resume, eval, predict and explain -------------------------------------------------------------------------------
+
+TRAINING = (
+    *("augment.", "optimizer.", "schedule.", "loss.", "finetune.", "trainer."),
+    *("data.limit", "data.per_class", "data.sampling"),
+)
+# What of these sections a trained network is still asked for.
+ASKED = (
+    *("finetune.head", "trainer.device", "trainer.precision", "trainer.threads", "trainer.channels_last"),
+    *("trainer.deterministic", "trainer.tensorboard"),
+)
+BEGINNING = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
+
+
+def faults_of_saved(
+    command: str, settings: Settings, words: Sequence[str], differences: Collection[str], *, begun: bool = True
+) -> list[str]:
+    """The lines for words that change nothing of what a command does with a run that exists.
+
+    Args:
+        command: resume, eval, predict or explain.
+        differences: "trainer.epochs: 10 -> 50", as `config.differences` tells them.
+        begun: the run has weights of its own by now.
+    """
+    found = []
+    for line in differences:
+        key, _, change = line.partition(": ")
+        given = change.rpartition(" -> ")[2]
+        if begun and key in BEGINNING:
+            found.append(f"{key}: is for the start, and the run has weights of its own (given {given}); leave it out")
+        elif command != "resume" and key.startswith(TRAINING) and key not in ASKED:
+            found.append(f"{key}: {command} trains nothing (given {given}); leave it out")
+    if command == "resume":
+        return found or faults([(settings, words)])
+    if command == "eval":
+        found += faults([(settings, [word for word in words if word.startswith("data.")])])
+    return found

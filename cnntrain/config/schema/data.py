@@ -1,0 +1,102 @@
+"""Where the images come from and how they are split, sized and batched."""
+
+import enum
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from cnntrain.config.paths import shown
+from cnntrain.config.schema.limits import number
+
+
+class LoaderKind(enum.Enum):
+    auto = "auto"
+    memory = "memory"
+    stream = "stream"
+
+
+class Sampling(enum.Enum):
+    natural = "natural"
+    balanced = "balanced"  # every class equally often
+
+
+class Interpolation(enum.Enum):
+    bilinear = "bilinear"
+    bicubic = "bicubic"
+
+
+class CropMode(enum.Enum):
+    center = "center"  # the short side is resized, and the central square is seen
+    squash = "squash"  # both sides are resized alike, whatever the shape of the picture
+    border = "border"  # the long side is resized, and the mean colour lies around the picture
+
+
+class OnBadImage(enum.Enum):
+    error = "error"
+    skip = "skip"
+
+
+@dataclass
+class DataSettings:
+    name: str = "???"  # digits | mnist | cifar10 | cifar100 | imagefolder
+    root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
+    download: bool = False
+    # Images of one micro-batch; null: 4 to 64, so that an epoch has about 16 of them.
+    batch_size: Optional[int] = number(64, ge=1, most=1_000_000)
+    # Pixels a side; null: of files as the pretrained weights know them, else 128; of other data sets their own.
+    image_size: Optional[int] = number(None, ge=4, most=16_384)
+    # Pixels a side in validation and test; null: image_size. Larger than in training pays (arXiv 1906.06423).
+    eval_size: Optional[int] = number(None, ge=4, most=16_384)
+    channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: that of the pretrained weights, else the data set's
+    interpolation: Optional[Interpolation] = None  # null: that of the pretrained weights, else bilinear
+    # Of files, the part of the short side that validation sees; null: as the pretrained weights know it, else 0.875.
+    # Above 1, black lies around.
+    crop: Optional[float] = number(None, ge=0.1, le=1.5)
+    crop_mode: Optional[CropMode] = None  # null: that of the pretrained weights, else center
+    workers: Optional[int] = number(None, ge=0, most=1024)  # decode threads of the stream loader; null: by cores
+    loader: LoaderKind = LoaderKind.auto
+    limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
+    per_class: Optional[int] = number(
+        None, ge=1
+    )  # train on so many images of each class at most, whatever `limit` says
+    classes: Optional[list[str]] = None  # those to learn, in this order; the others are left out; null: all, by name
+    sampling: Sampling = Sampling.natural  # how often an epoch shows each class
+    # Taken out of train where the data set has no val split; 0: nothing is, and the last epoch counts as the best.
+    val: Union[int, float] = number(0.1, ge=0)
+    folds: Optional[int] = number(None, ge=2)  # val is one of so many stratified parts of train, whatever `val` says
+    fold: int = number(0, ge=0)  # which of them, from 0
+    on_bad_image: OnBadImage = OnBadImage.error
+    mean: Optional[list[float]] = None  # per channel, in 0..1; null: those of the weights, else the data set's
+    std: Optional[list[float]] = None
+
+    def __post_init__(self) -> None:
+        if self.classes:  # as those of the data are written, under every locale
+            self.classes = [shown(name) for name in self.classes]
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        found: list[tuple[str, Any, str]] = []
+        if isinstance(self.limit, float) and self.limit > 1:
+            found.append(("limit", self.limit, "a fraction up to 1.0, or a whole number of images (500) from 2 up"))
+        if isinstance(self.limit, int) and self.limit < 2:
+            found.append(
+                ("limit", self.limit, "a whole number of images from 2 up, or a fraction with a point (0.1, 1.0)")
+            )
+        if isinstance(self.val, float) and self.val >= 1:
+            found.append(("val", self.val, "a fraction below 1.0, or a whole number of images (5000)"))
+        if self.folds is not None and not self.val:
+            found.append(("val", self.val, f"above 0 with data.folds ({self.folds}), one of which is for validation"))
+        if self.folds is None and self.fold:
+            found.append(("fold", self.fold, "0 without data.folds, which says how many there are"))
+        if self.folds is not None and self.fold >= self.folds:
+            found.append(("fold", self.fold, f"below data.folds, from 0 to {self.folds - 1}"))
+        if self.classes is not None and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
+            found.append(("classes", self.classes, "two names or more, each of them once, or null for all"))
+        if self.channels not in (None, 1, 3):
+            found.append(("channels", self.channels, "1 or 3, or null for the data set's own"))
+        for key in ("mean", "std"):
+            values = getattr(self, key)
+            if values is not None and len(values) not in (1, 3):
+                found.append((key, values, "one number per channel (1 or 3 of them), or null for the data set's own"))
+        if self.std is not None and min(self.std, default=1) <= 0:
+            found.append(("std", self.std, "above 0 in each channel"))
+        return found

@@ -1,0 +1,124 @@
+"""Which network, and how it meets the size of the images."""
+
+import enum
+from dataclasses import dataclass, field, fields
+from typing import Any, Optional
+
+from cnntrain.config.schema.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
+from cnntrain.config.schema.limits import number
+from cnntrain.config.schema.nets import AUXILIARY_NETS, FIXED_NETS, OWN_NETS, argument_faults
+
+DROPS = ("dropout", "drop_path", "drop_block")
+# What whoever asks for a drop that a network of ours has not can do.
+INSTEAD = {
+    "dropout": "set model.head.dropout, which every network has before its last layer",
+    "drop_path": "choose a network that has it, such as model=resnet20 or model=efficientnet_b0",
+    "drop_block": "choose a network that has it, such as model=timm model.name=resnet18, or model=cnn",
+}
+
+
+class Library(enum.Enum):
+    auto = "auto"  # our own networks, else torchvision's, else timm's
+    torchvision = "torchvision"
+    timm = "timm"
+
+
+class Stem(enum.Enum):
+    auto = "auto"  # early strides go until the last feature map has at least 4x4 pixels
+    imagenet = "imagenet"  # the network as published
+    small = "small"  # the first two halvings go, whatever the image size
+
+
+class Norm(enum.Enum):
+    batch = "batch"
+    layer = "layer"
+    instance = "instance"
+    group = "group"
+
+
+class DropSchedule(enum.Enum):
+    constant = "constant"
+    linear = "linear"  # from 0 at the first step to the full rate at the end
+
+
+class Pool(enum.Enum):
+    avg = "avg"
+    max = "max"
+    avgmax = "avgmax"  # the mean of both
+
+
+class HeadInit(enum.Enum):
+    default = "default"  # torch's
+    zero = "zero"  # all classes equally likely at first; the encoder gets no gradient in the first step
+
+
+@dataclass
+class HeadSettings:
+    """What stands in place of the network's last layer; with the defaults, a layer like it."""
+
+    hidden: list[int] = field(default_factory=list)  # widths of layers before the last one
+    activation: str = "relu"  # after each of them: any of model=cnn
+    dropout: float = number(0.0, ge=0, lt=1)  # before each layer of the head
+    pool: Optional[Pool] = None  # how the last map becomes a vector; null: as published
+    init: HeadInit = HeadInit.default
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        found: list[tuple[str, Any, str]] = []
+        if any(width < 1 for width in self.hidden):
+            found.append(("hidden", self.hidden, "a list of widths from 1 up, such as [256]"))
+        if self.activation not in (*ACTIVATIONS, *TORCH_ACTIVATIONS):
+            rule = f"one of {', '.join(ACTIVATIONS)}, or an activation class of torch.nn such as Hardswish"
+            found.append(("activation", self.activation, rule))
+        return found
+
+
+@dataclass
+class ModelSettings:
+    name: str = "???"  # a name of `cnntrain models`, or my_pkg.nets:build
+    library: Library = Library.auto  # where the name is looked up
+    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the network's constructor
+    stem: Stem = Stem.auto
+    norm: Optional[Norm] = None  # in place of the network's batch norms; null: as published
+    dropout: Optional[float] = number(None, ge=0, lt=1)  # where the network has it, else before its last layer
+    drop_path: Optional[float] = number(None, ge=0, lt=1)  # stochastic depth (arXiv 1603.09382)
+    drop_block: Optional[float] = number(None, ge=0, lt=1)  # arXiv 1810.12890
+    drop_schedule: DropSchedule = DropSchedule.constant  # of all drop rates, over the steps of the run
+    aux_weight: float = number(0.0, ge=0)  # weight of each auxiliary classifier's loss; 0: built without them
+    pretrained: bool = False  # start from the library's own weights, where `weights` names no others
+    weights: Optional[str] = None  # .safetensors, .pt, .pth, a checkpoint or a run folder to start from
+    new_head: Optional[bool] = None  # null: unless the weights are those of a run on the same classes
+    allow_missing: list[str] = field(default_factory=list)  # patterns of tensors that the weights may lack
+    allow_unused: list[str] = field(default_factory=list)  # patterns of the file's tensors that may find no place
+    head: HeadSettings = field(default_factory=HeadSettings)
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        found = [(f"args.{key}", value, rule) for key, value, rule in argument_faults(self.name, self.args)]
+        if self.stem is Stem.small and (self.name in FIXED_NETS or ":" in self.name):
+            found.append(("stem", "small", f"auto for {self.name}, whose strides are its own"))
+        given = [key for key in DROPS if getattr(self, key) is not None]
+        if ":" in self.name:
+            given += ["norm"] * (self.norm is not None) + ["aux_weight"] * (self.aux_weight > 0)
+            rule = f"left alone for {self.name}, which model.args reaches"
+            found += [(key, _plain(getattr(self, key)), rule) for key in given]
+        elif self.name in OWN_NETS and self.library is Library.auto:
+            found += self._own_faults(given)
+        return found
+
+    def _own_faults(self, drops: list[str]) -> list[tuple[str, Any, str]]:
+        """Settings that a network of ours has no place for."""
+        known = [item.name for item in fields(OWN_NETS[self.name])]
+        has = ", ".join(key for key in DROPS if key in known) or "none of the drops"
+        found: list[tuple[str, Any, str]] = [
+            (key, getattr(self, key), f"null for {self.name}, which has {has}: {INSTEAD[key]}")
+            for key in drops
+            if key not in known
+        ]
+        if self.aux_weight > 0 and self.name not in AUXILIARY_NETS:
+            found.append(("aux_weight", self.aux_weight, f"0 for {self.name}, which has no auxiliary classifiers"))
+        return found
+
+
+def _plain(value: Any) -> Any:
+    return value.name if isinstance(value, enum.Enum) else value

@@ -1,0 +1,212 @@
+"""When keys act: what a word must find in the rest of a config, lest it do nothing, or other than it says."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cnntrain.config.schema.finetune import Mode
+from cnntrain.config.schema.schedule import MultistepSettings, PlateauSettings, StepSettings
+from cnntrain.config.schema.settings import Settings
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When some keys act.
+
+    Attributes:
+        keys: dotted names, with all that is below them, and choices (`schedule=`); the first that was typed is told.
+        acts: whether they do in a run of these settings.
+        text: why not, and what to do; in braces {given}, the settings {s}, {drop} and {meant}.
+        idle: where they do not act, a run is the same without them.
+    """
+
+    keys: str
+    acts: Callable[[Settings], bool]
+    text: str
+    idle: bool = True
+
+
+def first_drop(settings: Settings) -> tuple[str, float]:
+    """The key that says when the rate drops first, and the epochs that are over by then; of a schedule with drops."""
+    match schedule := settings.schedule:
+        case StepSettings():
+            return "every", schedule.every
+        case MultistepSettings():
+            return "milestones", min(schedule.milestones, default=math.inf)
+        case PlateauSettings():
+            return "patience", schedule.patience + 2  # the first epoch sets the score to beat
+    return "", 0
+
+
+def _downloads(settings: Settings) -> bool:
+    return settings.data.name in ("mnist", "cifar10", "cifar100")
+
+
+def _from_files(settings: Settings) -> bool:
+    return settings.data.name == "imagefolder"
+
+
+def _from_weights(settings: Settings) -> bool:
+    return settings.model.pretrained or settings.model.weights is not None
+
+
+def _tunes(settings: Settings) -> bool:
+    return settings.finetune.mode is not Mode.none
+
+
+def _argument(settings: Settings, name: str, value: Any = None) -> bool:
+    """Whether `model=cnn` has an argument, here or in a block; of any value that is not off, or of a certain one."""
+    args = settings.model.args
+    blocks = args.get("blocks")
+    places = [args, *(block for block in (blocks if isinstance(blocks, list) else []) if isinstance(block, dict))]
+    found = [place.get(name) for place in places]
+    return settings.model.name != "cnn" or (value in found if value else any(found))
+
+
+_FILES = "is for image files, and data={s.data.name} has none (given {given}); leave it out"
+_WEIGHTS = (
+    "is for weights to start from, and none are loaded (given {given}); set model.pretrained=true or model.weights=FILE"
+)
+_MODE = "is for pretrained weights, and finetune.mode is none (given {given}); choose one, such as finetune=C"
+
+RULES = (
+    # --- data
+    Rule(
+        "data.root",
+        lambda s: s.data.name != "digits",
+        "data=digits, the default, comes with scikit-learn and reads no folder (given {given}); {meant}",
+    ),
+    Rule(
+        "data.download", _downloads, "fetches mnist, cifar10 and cifar100 alone (given {given}); choose one, data=NAME"
+    ),
+    *(Rule(key, _from_files, _FILES) for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image")),
+    Rule(
+        "data.val",
+        lambda s: s.data.folds is None,
+        "says nothing beside data.folds={s.data.folds} (given {given}); leave one of the two out",
+    ),
+    Rule(
+        "data.limit",
+        lambda s: s.data.per_class is None,
+        "says nothing beside data.per_class={s.data.per_class} (given {given}); leave one of the two out",
+    ),
+    # --- augmentation and loss
+    Rule(
+        "augment.mix",
+        lambda s: s.augment.mixes,
+        "is for mixed images, and neither mixup nor cutmix is on (given {given}); add one to augment=[...]",
+    ),
+    Rule(
+        "augment.mix.switch_p",
+        lambda s: not s.augment.mixes or None not in (s.augment.mixup, s.augment.cutmix),
+        "chooses between mixup and cutmix, and one of them is off (given {given}); name both in augment=[...]",
+    ),
+    Rule(
+        "augment.mix.off_epoch",
+        lambda s: s.augment.mix.off_epoch is None or s.augment.mix.off_epoch < s.trainer.epochs,
+        "must be below trainer.epochs ({s.trainer.epochs}), or all epochs mix (given {given})",
+    ),
+    Rule(
+        "augment.progressive",
+        lambda s: s.trainer.epochs > 1,
+        "one epoch is not enough to grow (given {given}); set trainer.epochs=2 or more",
+    ),
+    Rule(
+        "loss.beta",
+        lambda s: s.loss.class_weights == "effective",
+        "is for loss.class_weights=effective (given {given}); set that, or leave it out",
+    ),
+    # --- the rate
+    Rule(
+        "optimizer.nesterov",
+        lambda s: getattr(s.optimizer, "momentum", 0) > 0,
+        "is a kind of momentum, and optimizer.momentum is 0 (given {given}); leave it out",
+    ),
+    Rule(
+        "schedule.warmup_start",
+        lambda s: s.schedule.warmup > 0,
+        "is where a warm-up begins, and schedule.warmup is 0 (given {given}); set that, in epochs",
+    ),
+    Rule(
+        "schedule.warmup",
+        lambda s: s.schedule.warmup < s.trainer.epochs,
+        "must be below trainer.epochs ({s.trainer.epochs}), or the whole run is one rise (given {given})",
+        idle=False,
+    ),
+    Rule(
+        "schedule.milestones schedule.every schedule.patience schedule.factor schedule.threshold schedule=",
+        lambda s: first_drop(s)[1] < s.trainer.epochs,
+        "{s.schedule.name} never drops the rate in {s.trainer.epochs} epochs with {drop} (given {given}); lower that",
+        idle=False,
+    ),
+    Rule(
+        "schedule.milestones",
+        lambda s: max(getattr(s.schedule, "milestones", None) or [0]) < s.trainer.epochs,
+        "must be below trainer.epochs ({s.trainer.epochs}), the end of the run (given {given}); leave out what is not",
+        idle=False,
+    ),
+    # --- pretrained networks
+    *(Rule(key, _from_weights, _WEIGHTS) for key in ("model.new_head", "model.allow_missing", "model.allow_unused")),
+    Rule(
+        "finetune.cache_features",
+        lambda s: s.finetune.mode is Mode.A,
+        "is for finetune=A, and finetune.mode is {s.finetune.mode.name} (given {given}); leave it out",
+    ),
+    *(Rule(key, _tunes, _MODE) for key in ("finetune.groups", "finetune.norm", "finetune.unit")),
+    Rule(
+        "finetune.unit",
+        lambda s: not isinstance(s.finetune.groups, list),
+        "is for groups found by rule, and finetune.groups names them (given {given}); leave one of the two out",
+    ),
+    Rule(
+        "finetune.head_epochs trainer.epochs finetune=",
+        lambda s: s.finetune.head_epochs == 0 or s.finetune.head_epochs < s.trainer.epochs,
+        "the head alone learns for finetune.head_epochs={s.finetune.head_epochs} of {s.trainer.epochs} epochs "
+        "(given {given}); give the rest more of them, or choose finetune=A",
+        idle=False,
+    ),
+    Rule(
+        "finetune.unfreeze",
+        lambda s: max(s.finetune.unfreeze or [0]) <= s.trainer.epochs,
+        "must be up to trainer.epochs ({s.trainer.epochs}), the last of the run (given {given})",
+        idle=False,
+    ),
+    # --- the network
+    Rule(
+        "model.library",
+        lambda s: ":" not in s.model.name,
+        "is where a name is looked up, and {s.model.name} is a function (given {given}); leave it out",
+    ),
+    Rule(
+        "model.head.activation",
+        lambda s: bool(s.model.head.hidden),
+        "follows hidden layers, and model.head.hidden is empty (given {given}); set that, such as [256]",
+    ),
+    Rule(
+        "model.args.hidden_activation",
+        lambda s: _argument(s, "hidden"),
+        "follows hidden layers, and there are none (given {given}); set model.args.hidden, such as [256]",
+    ),
+    Rule(
+        "model.args.drop_block_size",
+        lambda s: _argument(s, "drop_block"),
+        "is for blocks with drop_block (given {given}); set model.args.drop_block, such as 0.1",
+    ),
+    Rule(
+        "model.args.init_std",
+        lambda s: _argument(s, "init", "normal"),
+        "is for model.args.init=normal (given {given}); set that, or leave it out",
+    ),
+    # --- the run
+    Rule(
+        "trainer.probe",
+        lambda s: bool(s.augment.pieces),
+        "scores training images unaugmented, and nothing augments them (given {given}); leave it out",
+    ),
+    Rule(
+        "trainer.early_stop",
+        lambda s: s.trainer.early_stop is None or s.trainer.early_stop < s.trainer.epochs - 1,
+        "can end no run of trainer.epochs={s.trainer.epochs} sooner (given {given}); train longer, or leave it out",
+    ),
+)

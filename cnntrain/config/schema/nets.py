@@ -1,0 +1,215 @@
+"""Our own networks by name, with their arguments (`model.args`), checked without torch."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Optional
+
+from cnntrain.config.schema.arguments import (
+    activation,
+    are_counts,
+    argument,
+    dropout,
+    hidden,
+    is_count,
+    is_number,
+    is_share,
+    one_of,
+)
+from cnntrain.config.schema.cnn import CnnArgs
+
+
+@dataclass
+class SoftmaxArgs:
+    """Softmax regression: one linear layer, nothing to choose."""
+
+
+@dataclass
+class MlpArgs:
+    """The multi-layer perceptron."""
+
+    hidden: list[int] = hidden([256, 128])  # units of each hidden layer
+    dropout: float = dropout(0.0)
+    activation: str = activation("relu")
+
+
+@dataclass
+class LenetArgs:
+    """LeNet-1, LeNet-4 and LeNet-5 in the modern reading; `tanh` and `avg` are closer to the papers."""
+
+    activation: str = activation("relu")
+    pooling: str = one_of("max", "max", "avg")
+
+
+@dataclass
+class InceptionArgs:
+    """GoogLeNet, whose dropout stands before the last linear layer."""
+
+    dropout: float = dropout(0.4)
+    activation: str = activation("relu")
+
+
+@dataclass
+class BnInceptionArgs(InceptionArgs):
+    """BN-Inception; the paper drops nothing."""
+
+    dropout: float = dropout(0.0)
+
+
+@dataclass
+class InceptionResnetArgs:
+    """Inception-ResNet-v1."""
+
+    drop_path: float = dropout(0.0)  # of the last unit, rising linearly from the first
+    dropout: float = dropout(0.2)  # before the last linear layer
+    activation: str = activation("relu")
+
+
+def _depth(default: int, rest: int) -> Any:
+    rule = f"a whole number of layers of the form 6n + {rest} with n >= 1, such as {6 + rest} or {default}"
+    return argument(default, lambda value: is_count(value) and value > rest and value % 6 == rest, rule)
+
+
+def _count(default: int) -> Any:
+    return argument(default, is_count, "a whole number >= 1")
+
+
+def _counts(default: list[int], entries: int) -> Any:
+    rule = f"{entries} whole numbers >= 1, one for each stage"
+    return argument(default, lambda value: are_counts(value) and len(value) == entries, rule)
+
+
+@dataclass
+class Resnet20Args:
+    """The CIFAR ResNets: three stages of maps with width, 2 width and 4 width channels."""
+
+    depth: int = _depth(20, 2)
+    width: int = _count(16)
+    zero_init_residual: bool = argument(True, lambda value: isinstance(value, bool), "true or false")
+    drop_path: float = dropout(0.0)  # of the last unit, rising linearly from the first
+    activation: str = activation("relu")
+
+
+@dataclass
+class Resnet56Args(Resnet20Args):
+    depth: int = _depth(56, 2)
+
+
+@dataclass
+class Resnet110Args(Resnet20Args):
+    depth: int = _depth(110, 2)
+
+
+@dataclass
+class PreactResnetArgs:
+    """ResNet-18 of pre-activation units, in the form for CIFAR."""
+
+    units: list[int] = _counts([2, 2, 2, 2], 4)  # of each stage; [3, 4, 6, 3] makes 34 layers
+    width: int = _count(64)  # channels of the first stage, doubled in each one after it
+    drop_path: float = dropout(0.0)
+    activation: str = activation("relu")
+
+
+@dataclass
+class WideResnetArgs:
+    """WRN-depth-width."""
+
+    depth: int = _depth(28, 4)
+    width: int = _count(10)  # times the 16, 32 and 64 channels of a CIFAR ResNet
+    drop_path: float = dropout(0.0)
+    dropout: float = dropout(0.0)  # between the two convolutions of each unit
+    activation: str = activation("relu")
+
+
+def _coefficient(default: float) -> Any:
+    return argument(default, lambda value: is_number(value) and 1 <= value <= 2, "a number from 1 to 2")
+
+
+@dataclass
+class EfficientnetArgs:
+    """EfficientNet-B0 with depth alpha^phi, width beta^phi and image size gamma^phi times its own."""
+
+    phi: float = argument(0, lambda value: is_number(value) and -4 <= value <= 10, "a number from -4 to 10")
+    alpha: float = _coefficient(1.2)
+    beta: float = _coefficient(1.1)
+    gamma: float = _coefficient(1.15)
+    drop_path: float = dropout(0.2)
+    dropout: Optional[float] = argument(
+        None, lambda value: value is None or is_share(value), "a number >= 0 and < 1, or null for 0.2 + 0.3 phi / 7"
+    )
+
+    def recommended_size(self) -> int:
+        """Pixels a side of the images that this phi is meant for; 224 for phi = 0."""
+        return round(224 * self.gamma**self.phi)
+
+
+@dataclass
+class Resnet9Args:
+    """The ResNet-9 of the DAWNBench entries."""
+
+    width: int = _count(64)  # channels of the first convolution; the stages have 2, 4 and 8 times as many
+    activation: str = activation("relu")
+
+
+@dataclass
+class AirbenchArgs:
+    """The network of airbench94."""
+
+    widths: list[int] = _counts([64, 256, 256], 3)
+    activation: str = activation("gelu")
+
+
+OWN_NETS: dict[str, type[Any]] = {
+    "softmax": SoftmaxArgs,
+    "mlp": MlpArgs,
+    "cnn": CnnArgs,
+    "lenet1": LenetArgs,
+    "lenet4": LenetArgs,
+    "lenet5": LenetArgs,
+    "inception_v1": InceptionArgs,
+    "inception_v2": BnInceptionArgs,
+    "inception_resnet_v1": InceptionResnetArgs,
+    "resnet20": Resnet20Args,
+    "resnet56": Resnet56Args,
+    "resnet110": Resnet110Args,
+    "preact_resnet18": PreactResnetArgs,
+    "wrn28_10": WideResnetArgs,
+    "efficientnet": EfficientnetArgs,
+    "resnet9": Resnet9Args,
+    "airbench": AirbenchArgs,
+}
+
+# Built for the image size they are given, so that nothing in them is ever relaxed.
+FIXED_NETS = ("softmax", "mlp", "cnn", "lenet1", "lenet4", "lenet5")
+
+# With classifiers on the way, whose losses model.aux_weight adds.
+AUXILIARY_NETS = ("inception_v1",)
+
+# Classes, channels and image size of the data that a network was made for, where these are not ImageNet's.
+NATIVE: dict[str, tuple[int, int, int]] = {
+    "softmax": (10, 1, 28),
+    "mlp": (10, 1, 28),
+    "cnn": (10, 1, 28),
+    "cnn3": (10, 3, 32),
+    "lenet1": (10, 1, 28),
+    "lenet4": (10, 1, 32),
+    "lenet5": (10, 1, 32),
+    "resnet20": (10, 3, 32),
+    "resnet56": (10, 3, 32),
+    "resnet110": (10, 3, 32),
+    "preact_resnet18": (10, 3, 32),
+    "wrn28_10": (10, 3, 32),
+    "resnet9": (10, 3, 32),
+    "airbench": (10, 3, 32),
+}
+
+
+def argument_faults(name: str, args: dict[str, Any]) -> list[tuple[str, Any, str]]:
+    """Values that an argument of our own network `name` cannot take, as (key, value, rule); [] for other networks."""
+    if name not in OWN_NETS:
+        return []
+    kind = OWN_NETS[name]
+    known = {item.name: item.metadata for item in fields(kind)}
+    given = {key: value for key, value in args.items() if key in known}
+    wrong = [(key, value, known[key]["rule"]) for key, value in given.items() if not known[key]["fits"](value)]
+    if not wrong and hasattr(kind, "faults"):  # rules that one value alone cannot break
+        wrong += kind(**given).faults()
+    return wrong

@@ -1,0 +1,56 @@
+"""Optimizers, each with its own numbers: choosing another never inherits a rate."""
+
+from dataclasses import dataclass
+from typing import Optional
+
+from cnntrain.config.schema.limits import number
+
+
+@dataclass
+class OptimizerSettings:
+    name: str = "???"  # says which child class holds the numbers; chosen by `optimizer=NAME`
+    lr: float = number("???", gt=0)
+    weight_decay: float = number(0.0, ge=0)  # of the weights of convolutions and linear layers
+    norm_weight_decay: float = number(0.0, ge=0)
+    bias_weight_decay: float = number(0.0, ge=0)
+    # Of what a network wants no decay for: embeddings of positions, class tokens. null: that of the weights.
+    embedding_weight_decay: Optional[float] = number(None, ge=0)
+    # The batch that `lr` is meant for: the rate in use is scaled from it to data.batch_size x trainer.accumulate,
+    # linearly for SGD and RMSProp (arXiv 1706.02677), by the square root for the Adams (arXiv 2205.10287).
+    # null: as given.
+    lr_base_batch: Optional[int] = number("???", ge=1)
+
+
+@dataclass
+class SgdSettings(OptimizerSettings):
+    name: str = "sgd"
+    momentum: float = number("???", ge=0, lt=1)
+    nesterov: bool = "???"  # type: ignore[assignment]
+
+
+@dataclass
+class AdamSettings(OptimizerSettings):
+    """Adam (arXiv 1412.6980); weight decay is added to the gradient."""
+
+    name: str = "adam"
+    beta1: float = number("???", ge=0, lt=1)
+    beta2: float = number("???", ge=0, lt=1)
+    eps: float = number("???", gt=0)
+
+
+@dataclass
+class AdamWSettings(AdamSettings):
+    """Adam with decoupled weight decay (arXiv 1711.05101)."""
+
+    name: str = "adamw"
+
+
+@dataclass
+class RmspropSettings(OptimizerSettings):
+    name: str = "rmsprop"
+    alpha: float = number("???", ge=0, lt=1)  # smoothing of the squared gradient
+    momentum: float = number("???", ge=0, lt=1)
+    eps: float = number("???", gt=0)
+
+
+OPTIMIZERS = {"sgd": SgdSettings, "adam": AdamSettings, "adamw": AdamWSettings, "rmsprop": RmspropSettings}

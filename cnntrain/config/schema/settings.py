@@ -1,0 +1,92 @@
+"""The typed settings of a run. Nothing here imports torch: faults must be found in a fraction of a second."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import DataSettings, Sampling
+from cnntrain.config.schema.finetune import FinetuneSettings, Mode
+from cnntrain.config.schema.limits import number
+from cnntrain.config.schema.model import DropSchedule, ModelSettings
+from cnntrain.config.schema.optimizer import OptimizerSettings
+from cnntrain.config.schema.schedule import PlateauSettings, ScheduleSettings
+from cnntrain.config.schema.trainer import TrainerSettings
+
+
+@dataclass
+class LossSettings:
+    label_smoothing: float = number(0.0, ge=0, lt=1)  # arXiv 1512.00567, section 7
+    # null | balanced | effective (arXiv 1901.05555) | {name: weight} | numbers in the order of the classes
+    class_weights: Any = None
+    beta: float = number(0.999, ge=0, lt=1)  # of class_weights=effective
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        weights = self.class_weights
+        if weights in (None, "balanced", "effective"):
+            return []
+        numbers = list(weights.values()) if isinstance(weights, dict) else weights
+        if isinstance(numbers, list) and numbers and all(_positive(weight) for weight in numbers):
+            return []
+        rule = "null, balanced, effective, or a list of numbers above 0, one per class, or {name: number}"
+        return [("class_weights", weights, rule)]
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+
+
+@dataclass
+class Settings:
+    """Everything that `cnntrain train` can be told; the tree of `conf/`."""
+
+    seed: int = number(0, ge=0, lt=2**63)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    augment: AugmentSettings = field(default_factory=AugmentSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+
+    def users_code(self, *, training: bool = True) -> list[str]:
+        """The words that name functions of the user's own: of a saved run they are followed only if repeated.
+
+        Args:
+            training: images are augmented, by such a function too.
+        """
+        own = self.augment.own if training else None
+        names = {"model.name": self.model.name, "augment.own.name": own.name if own else ""}
+        return [f"{key}={name}" for key, name in names.items() if ":" in name]
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules between two sections, as (key, value, rule)."""
+        found: list[tuple[str, Any, str]] = []
+        if self.finetune.mode is not Mode.none and not (self.model.pretrained or self.model.weights):
+            rule = "none where no weights are loaded: set model.pretrained=true or model.weights=FILE"
+            found.append(("finetune.mode", self.finetune.mode.name, rule))
+        if self.finetune.mode is Mode.A and self.model.aux_weight > 0:
+            rule = "0 with finetune.mode=A, whose encoder does not run its auxiliary classifiers"
+            found.append(("model.aux_weight", self.model.aux_weight, rule))
+        if self.trainer.compile and self.model.drop_schedule is DropSchedule.linear:
+            rule = "false with model.drop_schedule=linear, each rate being compiled anew"
+            found.append(("trainer.compile", True, rule))
+        if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
+            rule = "null with data.sampling=balanced, which evens the classes out already"
+            found.append(("loss.class_weights", self.loss.class_weights, rule))
+        if not self.data.val and self.data.name != "imagefolder":  # which may have a val/ of its own
+            found += self.unvalidated()
+        return found
+
+    def unvalidated(self) -> list[tuple[str, Any, str]]:
+        """What is asked for that needs validation images, as (key, value, rule), of a run that has none."""
+        found: list[tuple[str, Any, str]] = []
+        if self.trainer.early_stop is not None:
+            rule = "null without validation images (data.val=0)"
+            found.append(("trainer.early_stop", self.trainer.early_stop, rule))
+        if isinstance(self.schedule, PlateauSettings):
+            rule = "another one without validation images (data.val=0), whose loss it waits for"
+            found.append(("schedule.name", self.schedule.name, rule))
+        return found

@@ -1,0 +1,67 @@
+"""The length of the run, the hardware and the bookkeeping."""
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from cnntrain.config.schema.limits import number
+
+
+class Precision(enum.Enum):
+    auto = "auto"  # bf16 on CUDA that has it, else fp16 there, fp32 elsewhere
+    fp32 = "fp32"
+    tf32 = "tf32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+    @property
+    def is_half(self) -> bool:
+        """Whether values of 16 bits are computed with, so that fp32 is a way out of overflows."""
+        return self in (Precision.bf16, Precision.fp16)
+
+
+@dataclass
+class TrainerSettings:
+    epochs: int = number(10, ge=1, most=10_000_000)
+    max_steps: Optional[int] = number(None, ge=1)  # end after this many optimizer steps, the schedule fitted to them
+    max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m; the schedule is not shortened
+    device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    precision: Precision = Precision.auto
+    threads: Optional[int] = number(
+        None, ge=1, most=1024
+    )  # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
+    channels_last: Optional[bool] = None  # memory layout of images and weights; null: on for convolutional nets
+    compile: bool = False
+    deterministic: bool = False  # only algorithms that repeat their bits, slower on a GPU
+    accumulate: int = number(1, ge=1, most=1_000_000)  # micro-batches per step
+    clip_norm: Optional[float] = number(None, gt=0)  # largest norm of the gradient
+    probe: int = number(1000, ge=0)  # training images (a tenth, or 100, at most) scored unaugmented after each epoch
+    ema: Optional[float] = number(None, gt=0, lt=1)  # decay per step of the averaged weights; null: none
+    early_stop: Optional[int] = number(None, ge=1)  # epochs without a better validation score before the end
+    save_every: int = number(500, ge=1)  # steps between two saves of checkpoints/last, beside one per epoch
+    log_every: int = number(20, ge=1)  # steps between two rows of metrics.csv and TensorBoard
+    tensorboard: bool = True
+
+    def max_seconds(self) -> float | None:
+        """`max_time` in seconds."""
+        return None if self.max_time is None else _seconds(self.max_time)
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        found: list[tuple[str, Any, str]] = []
+        if self.max_time is not None and not _seconds(self.max_time):
+            found.append(("max_time", self.max_time, "a time such as 90s, 30m, 1.5h or 2h30m"))
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
+            found.append(("device", self.device, "auto, cpu, cuda, cuda:N or mps"))
+        return found
+
+
+def _seconds(text: str) -> float | None:
+    """`2h30m` in seconds; a bare number counts as seconds; None for anything else."""
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?", text)
+    if not text or not match:
+        return None
+    return sum(float(part or 0) * unit for part, unit in zip(match.groups(), (3600, 60, 1), strict=True))

@@ -1,0 +1,117 @@
+"""Images that are named one by one or by their folders, and whose classes nobody knows."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cnntrain.config.paths import shown
+from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.data import CropMode, DataSettings, OnBadImage
+from cnntrain.data.build_folder import decode_threads
+from cnntrain.data.common import Data, Request, choose_statistics
+from cnntrain.data.decode import BadImage
+from cnntrain.data.decoder import Decoder
+from cnntrain.data.folder import Images, Paths, kinds
+from cnntrain.data.loaders import Loader, StreamLoader
+from cnntrain.data.view import EVAL_SHARE, View
+from cnntrain.errors import ConfigError, DataError
+
+
+def data_without_images(settings: DataSettings, classes: list[str], fingerprint: str) -> Data:
+    """What a network must know of images that are not here: all of it stands in the settings of a trained one.
+
+    Raises:
+        ConfigError: a value that only the images could tell.
+    """
+    size, channels = settings.image_size, settings.channels
+    files = settings.name == "imagefolder"
+    for key in ("image_size", "channels", "mean", "std"):
+        if getattr(settings, key) is None:
+            raise ConfigError(f"data.{key}: null takes the images of the run, which are not read here; leave it out")
+    assert size is not None
+    assert channels is not None
+    request = Request(settings, AugmentSettings(), 0, torch.device("cpu"), classes, (), 0, print)
+    mean, std = choose_statistics(request, channels, lambda: ([], []))
+    return Data(
+        name=settings.name,
+        classes=classes,
+        channels=channels,
+        image_size=size,
+        eval_size=settings.eval_size or size,
+        interpolation=request.interpolation,
+        crop=(settings.crop or EVAL_SHARE) if files else 1.0,
+        crop_mode=request.crop_mode if files else CropMode.center,
+        batch_size=request.batch_size,
+        mean=mean,
+        std=std,
+        train=None,
+        val=None,
+        test=None,
+        probe=None,
+        fingerprint=fingerprint,
+        notes=[],
+    )
+
+
+def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:
+    """The files among the places, and the images at any depth below the folders; each of them once.
+
+    Returns:
+        The files, and the kinds of what is skipped in the folders.
+
+    Raises:
+        DataError: none is found, or a folder cannot be read.
+    """
+    images = Images()
+    found: dict[bytes, None] = {}
+    for place in places:
+        names = (name for name, _ in images.below(str(place))) if place.is_dir() else (str(place),)
+        found |= dict.fromkeys(map(os.fsencode, names))
+    if not found:
+        where = ", ".join(map(shown, places[:3])) + (", …" if len(places) > 3 else "")
+        there = f" ({kinds(images.ignored)})" if images.ignored else ""
+        raise DataError(f"images: {where}: no images there{there}; give another folder, or files")
+    return Paths.join(Path(), list(found)), images.ignored
+
+
+class FileDecoder(Decoder):
+    """A decoder without classes: a bad file that may be skipped gives black, and is found in `skipped` and `bad`."""
+
+    def __init__(self, paths: Paths, view: View, channels: int, on_bad_image: OnBadImage) -> None:
+        numbers = torch.arange(len(paths))
+        super().__init__(paths, numbers, channels=channels, view=view, seed=0, on_bad_image=on_bad_image)
+        self.most_bad = len(paths)
+
+    @property
+    def bad(self) -> set[int]:
+        """The places of the bad files met so far."""
+        return set(self._bad)
+
+    def image(self, index: int, epoch: int) -> Tensor:
+        """See Decoder."""
+        if self.on_bad_image is OnBadImage.error:
+            return super().image(index, epoch)
+        try:
+            return self._view(index, epoch)
+        except BadImage as error:
+            self._note(index, str(error))
+            return torch.zeros(self.view.size, self.view.size, self.channels, dtype=torch.uint8)
+
+
+def stream(decoder: Decoder, batch_size: int, settings: DataSettings, device: torch.device) -> StreamLoader:
+    """The decoder's images in the order of its files."""
+    workers = decode_threads(settings.workers)
+    return StreamLoader(decoder, batch_size=batch_size, device=device, seed=0, train=False, workers=workers)
+
+
+def widened(loader: Loader, settings: DataSettings, device: torch.device) -> Loader:
+    """An evaluation split with what lies around its view; where there are no files there is nothing around."""
+    decoder = loader.decoder
+    if decoder is None:
+        return loader
+    assert isinstance(decoder.view, View)
+    return stream(decoder.through(decoder.view.wide), loader.batch_size, settings, device)

@@ -1,0 +1,1 @@
+"""Looking at networks and data: nothing of training imports this."""

@@ -1,0 +1,1 @@
+"""What a config will do to the images and to its run, as pictures."""

@@ -1,0 +1,1 @@
+"""Our own networks, each after its paper."""

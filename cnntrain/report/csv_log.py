@@ -1,0 +1,104 @@
+"""metrics.csv: one header, a row per log step and per epoch, written out row by row.
+
+`pandas.read_csv` reads it at once; `kind` (step or epoch) tells the rows apart. In a step row, loss and top1 are those
+of the training images since the row before, as augmented and mixed; in an epoch row, those of the whole epoch, beside
+the validation scores and those of some training images without augmentation (probe).
+Accuracies and data_wait are fractions of 1, seconds are wall time; a column that a kind of row does not know is empty.
+"""
+
+import csv
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cnntrain.storage.atomic import file_system_error, open_own
+
+COLUMNS = (
+    "kind", "epoch", "step", "loss", "top1", "val_loss", "val_top1", "val_top5", "probe_loss", "probe_top1",
+    "lr", "grad_norm", "images_per_second", "data_wait", "seconds", "best",
+)  # fmt: skip
+
+
+WHOLE = ("epoch", "step")
+LONGEST = 1 << 16  # characters of a line: no row of ours comes near
+
+
+class CsvLog:
+    """The open metrics.csv of a run.
+
+    Args:
+        resume_step: keep the rows up to this step, as those after it will be trained again; None: start anew.
+    """
+
+    def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
+        self._path = path
+        aside = path.with_suffix(".csv.new")
+        try:
+            kept: list[dict[str, str]] = []
+            if resume_step is not None and path.exists():
+                kept = [row for row in rows_of(path, "step", "epoch") if int(row["step"]) <= resume_step]
+            self._last = {row["kind"]: int(row["step"]) for row in kept}
+            handle = open_own(aside, os.O_WRONLY | os.O_TRUNC)
+            self._file = open(handle, "w", encoding="utf-8", newline="")  # noqa: SIM115  (`close` does it)
+            self._writer = csv.DictWriter(self._file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+            self._writer.writeheader()
+            self._writer.writerows(kept)
+            self._file.flush()
+            os.replace(aside, path)
+        except OSError as error:
+            if hasattr(self, "_file"):
+                with suppress(OSError):
+                    self._file.close()
+                with suppress(OSError):
+                    aside.unlink()
+            raise file_system_error(Path(error.filename or path), error) from error
+
+    def write(self, kind: str, row: dict[str, Any]) -> bool:
+        """Add a row; False where a row of this kind and step stands there already, from before the run was resumed."""
+        if row["step"] <= self._last.get(kind, -1):
+            return False
+        self._last[kind] = row["step"]
+        try:
+            self._writer.writerow({"kind": kind} | {key: _plain(value) for key, value in row.items()})
+            self._file.flush()
+        except OSError as error:
+            raise file_system_error(self._path, error) from error
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def rows_of(path: Path, *kinds: str) -> Iterator[dict[str, str]]:
+    """The whole rows of some kinds; one that was cut off in the middle of writing, or is damaged, is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(open_own(path, os.O_RDONLY), encoding="utf-8", errors="replace", newline="\n") as file:
+        lines = iter(lambda: file.readline(LONGEST), "")
+        names = next(lines, "").strip().split(",")
+        for line in lines:
+            values = line.strip().split(",")
+            row = dict(zip(names, values, strict=False))
+            if line.endswith("\n") and len(values) == len(names) and row.get("kind") in kinds and _is_sound(row):
+                yield row
+
+
+def _is_sound(row: dict[str, str]) -> bool:
+    """Whether each of our values is a number or empty, and epoch and step are whole numbers."""
+    try:
+        for name in COLUMNS[1:]:
+            float(row.get(name) or 0)
+        return all(0 <= int(row.get(name) or -1) < 2**63 for name in WHOLE)
+    except ValueError:
+        return False
+
+
+def _plain(value: Any) -> Any:
+    """Seven digits hold what float32 knows; a flag is 0 or 1."""
+    if isinstance(value, bool):
+        return int(value)
+    return f"{value:.7g}" if isinstance(value, float) else value

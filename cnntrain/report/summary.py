@@ -1,0 +1,163 @@
+"""What a run shows of itself before its first step and after its last."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from cnntrain.config.schema.settings import Settings
+from cnntrain.config.schema.trainer import TrainerSettings
+from cnntrain.finetune.audit import audit
+from cnntrain.report.augmentation import described, shares
+from cnntrain.report.run_report import Report
+from cnntrain.runtime import device as machine
+from cnntrain.text import WIDEST_NAME, shorten, wrapped
+from cnntrain.training.job import Job
+from cnntrain.training.state import Progress, limits_met
+
+MOST_WEIGHTS = 20  # of classes that are told
+
+
+def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
+    """What will be trained, on what, and how."""
+    settings, data, trainer = job.settings, job.data, job.settings.trainer
+    splits = {"train": data.train, "val": data.val, "test": data.test}
+    sizes = ", ".join(f"{name} {loader.images:,}" for name, loader in splits.items() if loader)
+    processes = job.world.size
+    first, full = job.plan.stage(0).batch_size // processes, data.batch_size
+    batch = str(full) if first == full else f"{first} to {full}"  # of images that grow
+    batch += f" x {trainer.accumulate}" if trainer.accumulate > 1 else ""
+    shared = f" x {processes} processes" if processes > 1 else ""
+    scored = f", scored at {data.eval_size}" if data.eval_size != data.image_size else ""
+    layout = "channels_last" if job.channels_last else "contiguous"
+    decay = f"weight decay {settings.optimizer.weight_decay:g}"
+    rows = {
+        "model": f"{settings.model.name}, {job.parameters:,} parameters",
+        "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
+        "augment": described(settings.augment),
+        **({"finetune": _tuned(job)} if job.tuning else {}),
+        "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
+        "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images{shared}",
+        "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
+    }
+    report.header(f"{settings.model.name} on {data.name}", [*wrapped(rows), ("folder", str(folder))])
+    show_notes(job, report)
+
+
+def show_notes(job: Job, report: Report) -> None:
+    """What there is to say of data, network and loss."""
+    for note in job.notes:
+        report.say(note)
+    if (weights := job.loss.class_weights) is not None:
+        told = _weighted(job.data.classes, weights.tolist())
+        report.say(f"class weights, 1 on average over the training images: {told}")
+    for warning in [*job.warnings, *_rising_alone(job)]:
+        report.warn(warning)
+
+
+def _rising_alone(job: Job) -> list[str]:
+    """What there is to say of a warm-up that lasts to the end of the run."""
+    plan, warmup = job.plan, job.settings.schedule.warmup
+    steps = min(plan.total, job.settings.trainer.max_steps or plan.total)
+    if warmup * plan.steps(plan.epochs) < plan.at_full_size(steps):
+        return []
+    what = "schedule.warmup: the whole run is one rise of the learning rate"
+    return [f"{what} (given {warmup:g}, in epochs); set schedule.warmup=0, or train longer"]
+
+
+def _weighted(classes: Sequence[str], weights: Sequence[float]) -> str:
+    """`cat 0.5, dog 2`; of many classes those of the lowest and of the highest weights."""
+    pairs = [(shorten(name, WIDEST_NAME), weight) for name, weight in zip(classes, weights, strict=True)]
+    if len(pairs) <= MOST_WEIGHTS:
+        return ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
+    pairs.sort(key=lambda pair: pair[1])
+    ends = (pairs[: MOST_WEIGHTS // 2], pairs[-MOST_WEIGHTS // 2 :])
+    low, high = (", ".join(f"{name} {weight:.3g}" for name, weight in part) for part in ends)
+    return f"{low}, … ({len(pairs) - MOST_WEIGHTS:,} between) …, {high}"
+
+
+def _tuned(job: Job) -> str:
+    """`mode C, 9 layer groups, lr_decay 0.7, batch norms train`."""
+    settings, tuning = job.settings.finetune, job.tuning
+    assert tuning is not None
+    pace = {key: getattr(settings, key) for key in ("lr_decay", "lr_factors", "wd_decay", "wd_factors", "unfreeze")}
+    words = [f"mode {settings.mode.name}", f"{len(tuning.groups)} layer groups"]
+    words += [f"{key} {value}" for key, value in pace.items() if value is not None]
+    words += [f"head alone for {settings.head_epochs} epochs"] if settings.head_epochs else []
+    return ", ".join([*words, f"batch norms {tuning.norm.name}"])
+
+
+def show_audit(job: Job, report: Report) -> None:
+    """What of the network learns, when and how fast, as a tree; for TensorBoard too."""
+    if job.tuning:
+        report.audit(audit(job.tuning, lr=job.rates.lr, weight_decay=job.settings.optimizer.weight_decay))
+
+
+def show_samples(job: Job, report: Report) -> None:
+    """Training images as the network gets them, and the graph of the model, for TensorBoard."""
+    data = job.data
+    with closing(job.loader(0).batches()) as batches:
+        images, labels = next(batches)
+    job.model.eval()  # tracing must move neither batch statistics nor random streams
+    views, moment = job.settings.augment.views, job.moment(0, 0)
+    many = min(len(labels), 32 if views == 1 else 8)  # the grid has 8 columns: one row of each view
+    inputs = job.augment(images, moment)
+    captions = [data.classes[label] for label in labels[:many].tolist()] * views
+    if job.mix:
+        inputs, targets = job.mix(inputs, labels, moment)
+        captions = ["\n".join(lines) for lines in shares(targets[:many], data.classes)]
+    inputs = inputs.unflatten(0, (views, -1))[:, :many].flatten(0, 1)
+    report.pictures("train/images", job.as_images(inputs), captions)
+    report.graph(job.model, inputs[:1])
+
+
+def flat_scores(results: dict[str, Any]) -> dict[str, float]:
+    """`val/top1` and so on: the scores beside the hyperparameters in TensorBoard."""
+    return {
+        f"{split}/{key}": float(value)
+        for split in ("val", "test")
+        if results[split]
+        for key, value in results[split].items()
+    }
+
+
+def end_words(ended: str, trainer: TrainerSettings, progress: Progress) -> str:
+    """Why a run came to its end, from what `loop.train` answers."""
+    given = f"by trainer.{ended}={getattr(trainer, ended)}"
+    if ended == "early_stop":
+        return f"{given}: no better epoch since epoch {progress.best_epoch}"
+    return given if ended == "epochs" else f"{given}, with {progress.epoch} of {trainer.epochs} epochs done"
+
+
+def next_commands(settings: Settings, progress: Progress, folder: Path, *, scored: bool) -> list[str]:
+    """What a user may want to type after a run: each of it does something.
+
+    Args:
+        scored: there are images to score.
+    """
+    # Runs lie in outputs/<data>/<model>/<date>, if not told otherwise: the tree above shows all of them.
+    logs = folder.parents[2] if len(folder.parents) > 2 and folder.parents[2].name == "outputs" else folder
+    evaluated = shlex.join(["cnntrain", "eval", str(folder), *settings.users_code(training=False)])
+    board = shlex.join(["tensorboard", "--logdir", str(logs)])
+    return [
+        *([evaluated] if scored else []),
+        resume_command(settings, folder, *_further(settings.trainer, progress)),
+        *([board] if settings.trainer.tensorboard else []),
+    ]
+
+
+def resume_command(settings: Settings, folder: Path, *words: str) -> str:
+    """How a run goes on."""
+    return shlex.join(["cnntrain", "resume", str(folder), *words, *settings.users_code()])
+
+
+def _further(trainer: TrainerSettings, progress: Progress) -> list[str]:
+    """Every limit that the run has met, further away: a resume that left one would end at once."""
+    further = {"epochs": f"{2 * trainer.epochs}", "max_steps": f"{2 * progress.step}", "early_stop": "null"}
+    if seconds := trainer.max_seconds():
+        longer = seconds * (1 + round(progress.seconds / seconds))
+        unit, size = ("h", 3600) if longer % 3600 == 0 else ("m", 60) if longer % 60 == 0 else ("s", 1)
+        further["max_time"] = f"{math.ceil(longer / size)}{unit}"
+    return [f"trainer.{key}={further[key]}" for key in limits_met(trainer, progress)]

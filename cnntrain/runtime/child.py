@@ -1,0 +1,85 @@
+"""Commands started one after the other in this terminal, each of which gets the signals that we get."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+import cnntrain
+from cnntrain.runtime.signals import caught
+
+OF_SIGNAL = 128  # what a shell adds to a signal's number
+STOPPED = (OF_SIGNAL + signal.SIGINT, OF_SIGNAL + signal.SIGTERM)  # exit codes of a command that was asked to end
+
+# What `python -P` of 3.11 does, on 3.10 too: a random.py or yaml.py of the current folder is none of ours. The package
+# is the one that runs here, whatever else is installed; the folder that it lies in comes first for it alone.
+START = """\
+import sys
+sys.path[:] = [{home!r}, *filter(None, sys.path)]
+import cnntrain
+del sys.path[0]
+from cnntrain.cli import main
+sys.exit(main())
+"""
+
+
+def cnntrain_command(*words: str) -> list[str]:
+    """The command that runs these words of ours in a process without the current folder on its path."""
+    home = str(Path(cnntrain.__file__).resolve().parent.parent)
+    return [sys.executable, "-c", START.format(home=home), *words]
+
+
+class Relay:
+    """Starts commands and passes signals on to the one in hand, which decides how it ends.
+
+    Attributes:
+        signum: the signal that asked for the end (SIGINT, or SIGTERM for all others), or None.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def run(self, command: Sequence[str]) -> int:
+        """Run one to its end; answers its exit code, that of a shell where a signal killed it."""
+        self._child = subprocess.Popen(command)
+        if self.signum:  # it came in the moment of the start
+            self._child.send_signal(self.signum)
+        code = self._child.wait()
+        self._child = None
+        code = OF_SIGNAL - code if code < 0 else code
+        if code in STOPPED:
+            self.signum = self.signum or code - OF_SIGNAL  # it alone was asked
+        return code
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = int(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
+        # A terminal sends its Ctrl-C to the child as well, and there a second one means: at once.
+        if self._child and not (signum == signal.SIGINT and _in_foreground()):
+            self._child.send_signal(signum)
+
+
+@contextlib.contextmanager
+def relay() -> Iterator[Relay]:
+    """Catch the signals that ask for an end inside the `with` block; one that is ignored (nohup) stays ignored."""
+    passing = Relay()
+    with caught(passing._handle):
+        yield passing
+
+
+def _in_foreground() -> bool:
+    """Whether the keys of a terminal reach us and our children."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)

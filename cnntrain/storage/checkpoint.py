@@ -1,0 +1,332 @@
+"""Checkpoints: written whole or not at all, verified when read. The only caller of torch.save and torch.load.
+
+    run/checkpoints/last/      the newest save
+    run/checkpoints/previous/  the one before it, used when `last` is damaged
+    run/checkpoints/best/      the best validation score; hard links to the same files where the file system has them
+
+Each folder holds `state.pt` (plain containers and tensors) and `manifest.json`. A save is written aside, synced and
+renamed: whenever the process or the machine dies, `last` or `previous` is whole.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import pickle
+import shlex
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnntrain.config.paths import meant_run
+from cnntrain.errors import CheckpointError, UnsafeError
+from cnntrain.storage import manifest, state_form
+from cnntrain.storage.atomic import HashingFile, file_system_error, fsync_folder, need_own_folder, open_own
+from cnntrain.storage.manifest import MANIFEST, STATE, elsewhere, verify
+from cnntrain.storage.run_folder import is_done, run_id
+
+# Digests that this process wrote or verified: a rotation does not read the last save again to trust it.
+_trusted: set[str] = set()
+
+
+def save(run: Path, state: dict[str, Any], *, best: bool = False) -> None:
+    """Save the state as `last`, and as `best` too if asked; the `last` before becomes `previous`.
+
+    Args:
+        run: the run folder.
+        state: dict, list, tuple, str, int, float, bool, None and tensors, nested; among them `about.run_id` (str),
+            `progress.step` and `progress.epoch` (int).
+
+    Raises:
+        FileSystemError: the disk is full, read-only or broken; what was saved before is intact.
+        TypeError: the state holds anything else (our mistake), named by its place.
+    """
+    state = _plain(state, "state")
+    needed = sum(leaf.nbytes for _, leaf in _leaves(state) if isinstance(leaf, torch.Tensor))
+    folder = run / "checkpoints"
+    need_own_folder(folder)
+    new, old, new_best = (folder / f".tmp-{os.getpid()}-{name}" for name in ("new", "old", "best"))
+    try:
+        if not folder.is_dir():
+            os.mkdir(folder)
+            fsync_folder(run)
+        _tidy(folder)
+        digest = _write(new, state)
+        if best:
+            # Before `last`: `newest` goes on from it after a kill in between, and no run believes in a missing best.
+            _link(new, new_best)
+            _rename([(folder / "best", folder / ".old-best"), (new_best, folder / "best")])
+        _rotate(folder, new, old, state["about"]["run_id"])
+        fsync_folder(folder)
+        _trusted.add(digest)  # not before: a damaged `last` may claim the digest of the same step saved again
+    except OSError as error:
+        _tidy(folder)  # first, so that the free space told is what the user will find
+        raise file_system_error(folder, error, what="the checkpoint cannot be saved", needed=needed) from error
+    finally:
+        _tidy(folder)
+
+
+def load(folder: Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    """Verify a checkpoint and read its state.
+
+    The file is read, not mapped: mapped tensors handed to an optimizer would stay tied to the file for the whole run.
+
+    Args:
+        folder: one that holds `state.pt` and `manifest.json`, see `find`.
+        map_location: the device of the tensors.
+
+    Raises:
+        CheckpointError: missing, damaged, or written by a newer cnntrain.
+        UnsafeError: it holds more than containers and tensors.
+    """
+    _trusted.add(verify(folder)["sha256"])
+    return _read(folder, map_location)
+
+
+def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a run and its state: in general `last`, else `previous`, else `best`.
+
+    Args:
+        run: the run folder.
+        warn: takes one line when it is not `last`.
+
+    Returns:
+        Its folder and its state on the CPU; None when the run has saved nothing yet.
+
+    Raises:
+        CheckpointError: there are checkpoints, and all are damaged.
+        UnsafeError: a checkpoint holds more than containers and tensors.
+        FileSystemError: something else is in the place of the folder of checkpoints.
+    """
+    known_id = run_id(run) or None
+    checkpoints = run / "checkpoints"
+    need_own_folder(checkpoints)  # before time is spent on what could not be saved
+    last, previous, best = (checkpoints / name for name in ("last", "previous", "best"))
+    found = [folder for folder in (last, previous, best) if folder.exists()]
+    if manifest.step(best) > max(manifest.step(last), manifest.step(previous)):
+        found.insert(0, found.pop())  # killed after `best` was put in place and before `last` was
+    faults: list[str] = []
+    for folder in found:
+        try:
+            known = verify(folder, known_id)
+            state = _read(folder)
+        except CheckpointError as error:
+            faults.append(str(error).partition(";")[0])
+            continue
+        _trusted.add(known["sha256"])
+        if folder != last:
+            reason = "; ".join(faults) or f"{last}: missing or not the newest, a save was cut short"
+            warn(f"{reason}; using {folder} (step {known['step']})")
+        return folder, state
+    if not found:
+        return None
+    raise CheckpointError(
+        f"{checkpoints}: no usable checkpoint, {len(found)} found, {len(faults)} damaged ({'; '.join(faults)}); "
+        "restore one of these folders from a copy, or start a new run"
+    )
+
+
+def fault_of(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, None if it is whole; its content is not looked at."""
+    try:
+        _trusted.add(verify(folder, trusted=_trusted)["sha256"])
+    except CheckpointError as error:
+        return str(error).partition(";")[0]
+    return None
+
+
+def read_tensors(path: Path, unsafe: str, harmless: Sequence[Any] = ()) -> dict[str, Any]:
+    """What torch.save wrote to a file of any origin: containers and tensors, on the CPU.
+
+    Args:
+        unsafe: what to do about a file that is refused.
+        harmless: classes and functions that may be called to rebuild other values.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds no dict.
+        UnsafeError: it holds other objects, such as a whole network.
+    """
+    with torch.serialization.safe_globals(list(harmless)):
+        return _unpickled(path, "cpu", "weights", "give the state dict of a network, or a .safetensors file", unsafe)
+
+
+def find(target: Path) -> Path:
+    """The checkpoint folder meant by a run folder (its best, else last), a checkpoint folder or a state.pt file.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    if target.name == STATE and target.is_file():
+        return target.parent
+    if not target.exists():
+        raise _no_checkpoint(target, "no such file or folder")
+    if (target / MANIFEST).exists() or (target / STATE).exists():
+        return target
+    checkpoints = target if target.name == "checkpoints" else target / "checkpoints"
+    for name in ("best", ".old-best", "last", "previous"):
+        if (checkpoints / name).is_dir():
+            return checkpoints / name
+    if (target / "config.yaml").exists():
+        if is_done(target):
+            raise lost(target)
+        again = f"cnntrain resume {shlex.quote(str(target))}"
+        raise CheckpointError(f"{target}: this run has saved no checkpoint yet; go on with it by `{again}`")
+    raise _no_checkpoint(target, "no cnntrain checkpoint there")
+
+
+def _no_checkpoint(target: Path, what: str) -> CheckpointError:
+    wanted = f"give a run folder such as outputs/DATA/MODEL/DATE_TIME, a checkpoint folder or its {STATE}"
+    return CheckpointError(f"{target}: {what}; {meant_run(target) or wanted}")
+
+
+def lost(run: Path) -> CheckpointError:
+    """The fault of a finished run without checkpoints; were it to start again, its results would be overwritten."""
+    return CheckpointError(
+        f"{run}: the run is finished and its checkpoints are gone; restore {run / 'checkpoints'} from a copy, or train "
+        "anew in another folder, as config.yaml and command.txt tell"
+    )
+
+
+def fingerprint(state: dict[str, Any]) -> str:
+    """sha256 over names, dtypes, shapes and bytes of all tensors (and over other values): equal only if each bit is.
+
+    Takes a module's `state_dict()` or any nested plain state; the device and the memory layout make no difference.
+    """
+    digest = hashlib.sha256()
+    for place, leaf in sorted(_leaves(_plain(state, "state")), key=lambda item: item[0]):
+        if isinstance(leaf, torch.Tensor):
+            digest.update(f"{place} {leaf.dtype} {tuple(leaf.shape)}\n".encode())
+            raw = leaf.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+            digest.update(raw.data)
+        else:
+            digest.update(f"{place} {leaf!r}\n".encode())
+    return digest.hexdigest()
+
+
+def _write(folder: Path, state: dict[str, Any]) -> str:
+    """Write a checkpoint folder, synced; answers the sha256 of the state."""
+    os.mkdir(folder)
+    with open(open_own(folder / STATE, os.O_WRONLY | os.O_TRUNC), "wb") as file:
+        writer = HashingFile(file)
+        torch.save(state, writer)  # type: ignore[arg-type]  # write and flush are all it calls
+        if writer.error is not None:
+            raise writer.error
+        file.flush()
+        os.fsync(file.fileno())
+    digest, progress = writer.hash.hexdigest(), state["progress"]
+    manifest.write(
+        folder,
+        run_id=state["about"]["run_id"],
+        step=progress["step"],
+        epoch=progress["epoch"],
+        size=writer.size,
+        sha256=digest,
+        torch=torch.__version__,
+    )
+    fsync_folder(folder)
+    return digest
+
+
+def _rotate(folder: Path, new: Path, old: Path, run_id: str) -> None:
+    last, previous = folder / "last", folder / "previous"
+    try:
+        verify(last, run_id, trusted=_trusted)
+    except CheckpointError:
+        _rename([(last, old), (new, last)])  # missing or damaged: it must not push a good `previous` out
+    else:
+        _rename([(previous, old), (last, previous), (new, last)])
+
+
+def _rename(moves: list[tuple[Path, Path]]) -> None:
+    """Rename one after the other, skipping what is not there; all are undone if one fails."""
+    done = []
+    try:
+        for source, target in moves:
+            if os.path.lexists(source):
+                os.rename(source, target)
+                done.append((source, target))
+    except BaseException:
+        for source, target in reversed(done):
+            with contextlib.suppress(OSError):
+                os.rename(target, source)
+        raise
+
+
+def _link(source: Path, target: Path) -> None:
+    os.mkdir(target)
+    for name in (STATE, MANIFEST):
+        try:
+            os.link(source / name, target / name)
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK):
+                raise
+            shutil.copyfile(source / name, target / name)
+            with open(target / name, "rb") as file:
+                os.fsync(file.fileno())
+    fsync_folder(target)
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what a killed or failed save left aside; a `best` caught between its two renames comes back."""
+    old_best = folder / ".old-best"
+    with contextlib.suppress(OSError):
+        if old_best.is_dir() and not (folder / "best").exists():
+            os.rename(old_best, folder / "best")
+    for left in [*folder.glob(".tmp-*"), old_best]:
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:  # what stood in place of a checkpoint; of a pipe, rmtree would wait for the other end
+            with contextlib.suppress(OSError):
+                left.unlink(missing_ok=True)
+
+
+def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    unsafe = "use a checkpoint from a source that you trust"
+    state = _unpickled(folder / STATE, map_location, "training state", elsewhere(folder), unsafe)
+    if place := state_form.fault(state):
+        raise CheckpointError(f"{folder / STATE}: no {place} in it as cnntrain writes it; {elsewhere(folder)}")
+    return state
+
+
+def _unpickled(path: Path, map_location: str | torch.device, what: str, advice: str, unsafe: str) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings():  # on pickle protocols that we never write; the refusal below says enough
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UnsafeError(
+            f"{path}: refused, it holds more than tensors and plain values and could run a stranger's code; {unsafe}"
+        ) from error
+    except (RuntimeError, OSError, EOFError, LookupError, ValueError, TypeError, AttributeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0][:120]
+        raise CheckpointError(f"{path}: no readable {what} ({reason}); {advice}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: holds no {what} but a {type(content).__name__}; {advice}")
+    return content
+
+
+def _plain(value: Any, place: str) -> Any:
+    """A copy in plain containers, tensors detached; exact types, as a NumPy float is a float that pickles as code."""
+    if type(value) in (str, int, float, bool, type(None)):
+        return value
+    if type(value) in (torch.Tensor, torch.nn.Parameter):
+        return value.detach()
+    if isinstance(value, dict) and all(type(key) in (str, int) for key in value):
+        return {key: _plain(part, f"{place}.{key}") for key, part in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(part, f"{place}.{i}") for i, part in enumerate(value))
+    raise TypeError(f"{place}: a checkpoint holds plain containers and tensors, not {type(value).__name__}")
+
+
+def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """All values that are no containers, each with its dotted place."""
+    if not isinstance(value, (dict, list, tuple)):
+        yield place, value
+        return
+    parts = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, part in parts:
+        yield from _leaves(part, f"{place}.{key}" if place else str(key))

@@ -1,0 +1,343 @@
+"""The run folder: made by one process, locked by its owner, holding what is needed to understand and repeat the run.
+
+    config.yaml        the resolved config               overrides.yaml   the words of the command line, a list
+    command.txt        one line per start or resume      environment.json versions, git state, classes, run id
+    results.json       the scores, when the run is done  run.lock         who works in the folder now
+
+Nothing here imports torch: a folder that cannot be written is found before seconds are spent.
+"""
+
+import contextlib
+import errno
+import fcntl
+import importlib.metadata
+import itertools
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import socket
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import cnntrain
+from cnntrain.cli.sweep import SWEEP
+from cnntrain.config.paths import meant_run
+from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFolderError
+from cnntrain.storage import git
+from cnntrain.storage.atomic import RUN_DIR, file_system_error, open_own, read_own, write_atomic
+
+CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
+ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
+OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv")  # what a run writes or removes by name
+
+
+def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
+    """Make a new folder that no other process has: `path`, or `path-2`, `path-3` … where it is taken.
+
+    Args:
+        word: what the user can write to choose another place.
+
+    Raises:
+        FileSystemError: it cannot be made.
+    """
+    for number in itertools.count(1):
+        folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise file_system_error(folder.parent, error, what="the folder cannot be made", word=word) from error
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise file_system_error(folder, error, what="the folder cannot be made", word=word) from error
+        return folder
+    raise AssertionError("unreachable")
+
+
+def claim(folder: Path, *, sweep: bool = False) -> Path:
+    """Make exactly this folder, which `out` or `hydra.run.dir` names; an existing one is taken if it holds no run.
+
+    Args:
+        sweep: it is to hold the folders of jobs, also beside those of an earlier sweep.
+
+    Raises:
+        RunFolderError: it holds a run, the jobs of a sweep, or files of the user's that a run would write over.
+        FileSystemError: it cannot be made.
+    """
+    refuse_used(folder)
+    if not sweep and (folder / SWEEP).exists():
+        raise RunFolderError(f"{folder}: holds the jobs of a sweep; choose another with out=DIR")
+    refuse_files(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_system_error(folder, error, what="the folder cannot be made") from error
+    return folder
+
+
+def refuse_used(folder: Path) -> None:
+    """Raises RunFolderError when the folder holds a run already."""
+    if (folder / CONFIG).exists() or (folder / "checkpoints").exists():
+        again = shlex.join(["cnntrain", "resume", str(folder)])
+        raise RunFolderError(f"{folder}: holds a run already; resume it by `{again}`, or choose another with out=DIR")
+
+
+def _written_by_runs(folder: Path) -> list[Path]:
+    """What lies in a folder under the names of what a run writes there, beside its config and its lock."""
+    named = [folder / name for name in OURS if os.path.lexists(folder / name)]
+    return [*named, *folder.glob("events.out.tfevents*")]
+
+
+def refuse_files(folder: Path) -> None:
+    """Raises RunFolderError when a folder that holds no run holds files of names that a run would write or remove."""
+    if taken := [path.name for path in _written_by_runs(folder)]:
+        raise RunFolderError(
+            f"{folder}: holds a file called {taken[0]}, which a run would write over; choose another with out=DIR"
+        )
+
+
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def lock(folder: Path, warn: Callable[[str], None] = _to_stderr) -> Iterator[None]:
+    """Own the run folder inside the `with` block; the kernel frees the lock when the process dies, however it dies.
+
+    Args:
+        warn: takes a line, where the file system knows no locks and the run goes on without.
+
+    Raises:
+        RunFolderError: another process owns it.
+        FileSystemError: the lock file cannot be written.
+    """
+    path = folder / LOCK
+    try:
+        handle = open_own(path, os.O_RDWR)
+    except OSError as error:
+        raise file_system_error(path, error) from error
+    try:
+        _take(handle, path, warn)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, path: Path, warn: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        owner = os.read(handle, 1000).decode(errors="replace").strip() or "another process"
+        raise RunFolderError(
+            f"{path.parent}: in use by {owner}; wait for it, stop it, or begin elsewhere with out=DIR"
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise file_system_error(path, error) from error
+        warn(f"{path}: this file system has no locks ({os.strerror(error.errno)}); start no second run in this folder")
+    try:
+        os.ftruncate(handle, 0)
+        os.write(handle, f"pid {os.getpid()} on host {socket.gethostname()} since {_now()}\n".encode())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        raise file_system_error(path, error) from error
+
+
+def describe(folder: Path, *, config_yaml: str, overrides: list[str], command: str, **facts: Any) -> str:
+    """Write down what is about to run; on a resume, add to what stands there.
+
+    `config.yaml` comes last: where it stands, the rest stands too, and a run killed before its first save can start
+    again from it.
+
+    Args:
+        command: the exact command line, quoted for the shell.
+        facts: more plain values for environment.json, such as `device="cpu"`.
+
+    Returns:
+        The run id: made here, kept on a resume.
+
+    Raises:
+        FileSystemError: the folder cannot be written.
+        CheckpointError: the folder's environment.json is damaged.
+    """
+    known = read_environment(folder)
+    earlier_times = times if isinstance(times := known.get("resumed"), list) else []
+    first = {"run_id": uuid.uuid4().hex[:12], "started": _now()}
+    environment = {
+        **known,
+        **({"resumed": [*earlier_times, _now()]} if run_id(folder) else first),
+        **_environment(),
+        **facts,
+    }
+    earlier = _text(folder / OVERRIDES).replace("[]\n", "")
+    words = "".join(f"- {json.dumps(word, ensure_ascii=False)}\n" for word in overrides)
+    write_atomic(folder / COMMAND, _text(folder / COMMAND) + command + "\n")
+    write_atomic(folder / OVERRIDES, earlier + words or "[]\n")
+    _write_json(folder / ENVIRONMENT, environment)
+    write_atomic(folder / CONFIG, config_yaml)
+    return str(environment["run_id"])
+
+
+def complete(folder: Path, **facts: Any) -> None:
+    """Add what is known only later, such as `classes` and `data_fingerprint`, to environment.json."""
+    _write_json(folder / ENVIRONMENT, {**read_environment(folder), **facts})
+
+
+def run_id(folder: Path) -> str:
+    """The id that `describe` gave to the run in this folder; empty where none is known."""
+    known = read_environment(folder).get("run_id")
+    return known if isinstance(known, str) else ""
+
+
+def give_id(folder: Path, known: str | None) -> None:
+    """Write down the id of a run whose environment.json is gone: the one that its checkpoints know, else a new one."""
+    complete(folder, run_id=known or uuid.uuid4().hex[:12])
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The resolved config of the run in this folder.
+
+    Raises:
+        ConfigError: there is no run, or its config.yaml is no mapping.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    path = folder / CONFIG
+    if not path.is_file():
+        advice = meant_run(folder) or "give one such as outputs/DATA/MODEL/DATE_TIME"
+        raise ConfigError(f"{folder}: no run there ({CONFIG} is missing); {advice}")
+    try:
+        content = yaml.safe_load(_text(path, follow=True))
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # of brackets, and of numbers without an end
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{path}: no readable YAML ({reason}); correct it or restore a copy") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds no settings; correct it or restore a copy")
+    return content
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """The content of environment.json, empty where there is none; CheckpointError where it is damaged."""
+    path = folder / ENVIRONMENT
+    try:
+        content = json.loads(_text(path) or "{}")
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: damaged, no JSON object; remove the file and try again")
+    return content
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> None:
+    """Write results.json; NaN and infinity, which JSON has not, become null."""
+    _write_json(folder / RESULTS, _finite(results))
+
+
+def remove_unstarted(folder: Path) -> None:
+    """Remove what a run leaves that failed before its first step, and the folder where nothing else is in it."""
+    for path in [*_written_by_runs(folder), folder / CONFIG, folder / LOCK]:
+        path.unlink(missing_ok=True)
+    remove_empty(folder)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder in which nothing is, and then the same of those above it that are ours."""
+    names = [parent.name for parent in folder.parents]
+    above = folder.parents[: names.index("outputs") + 1] if "outputs" in names else ()  # other parents are the user's
+    for empty in (folder, *above):
+        try:
+            empty.rmdir()
+        except FileNotFoundError:
+            continue
+        except OSError:  # something else is in there
+            break
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """The content of results.json; empty where there is none that can be read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        content = json.loads(read_own(folder / RESULTS))
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def is_done(folder: Path) -> bool:
+    """Whether the run has come to its end, and nobody has resumed it since."""
+    return read_results(folder).get("status") == "done"
+
+
+def discard_results(folder: Path) -> None:
+    """Remove results.json, if there is one."""
+    try:
+        (folder / RESULTS).unlink(missing_ok=True)
+    except OSError as error:
+        raise file_system_error(folder / RESULTS, error, what="cannot be removed") from error
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _text(path: Path, *, follow: bool = False) -> str:
+    try:
+        return read_own(path, follow=follow).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else error
+        advice = "restore a copy" if path.name == CONFIG else "make it a file that can be read, or remove it"
+        raise FileSystemError(f"{path}: cannot be read ({reason}); {advice}") from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _dependencies() -> list[str]:
+    """What the installed distribution needs to run, by name; torch alone where cnntrain is not installed."""
+    try:
+        needs = importlib.metadata.requires("cnntrain") or []
+    except importlib.metadata.PackageNotFoundError:
+        needs = ["torch"]
+    return [re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in needs if "extra ==" not in need]
+
+
+def _environment() -> dict[str, Any]:
+    versions = {"python": platform.python_version(), "cnntrain": cnntrain.__version__}
+    for name in _dependencies():
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "host": socket.gethostname(),
+        "cpu_count": cores,
+        "working_folder": os.getcwd(),
+        "git": _git_state(),
+    }
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Commit of the current folder's repository, else of the checkout that cnntrain runs from, else None."""
+    checkout = Path(cnntrain.__file__).resolve().parent.parent
+    return git.state(Path.cwd()) or (git.state(checkout) if (checkout / ".git").exists() else None)

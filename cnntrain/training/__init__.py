@@ -1,0 +1,1 @@
+"""A training: its objects, its state, the loop, and the scores."""

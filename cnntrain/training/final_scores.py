@@ -1,0 +1,103 @@
+"""The end of a run: what its best epoch is worth, on images that chose nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cnntrain.data.loaders import Loader
+from cnntrain.report.run_report import Report
+from cnntrain.runtime import device as machine
+from cnntrain.runtime.signals import StopFlag
+from cnntrain.storage import checkpoint
+from cnntrain.storage.atomic import write_atomic
+from cnntrain.storage.spreadsheet import cell
+from cnntrain.training import scoring
+from cnntrain.training.job import Job
+from cnntrain.training.load_state import load_weights
+from cnntrain.training.state import Run
+
+
+def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Report) -> dict[str, Any]:
+    """Scores of the best epoch: validation as measured then, the test split once, now.
+
+    Without validation images, the best epoch is the last one.
+    """
+    progress, data = run.progress, job.data
+    weights = checkpoint.fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
+    model = run.eval_model
+    load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
+    loader = data.test or data.val
+    scores = _last_scores(job, run, model, loader, stop, report) if loader else None
+    if scores:
+        what = f"the loss on the {'test' if data.test else 'validation'} images"
+        scoring.need_finite(scores["loss"], what, run.precision)
+    best = {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss}
+    return {
+        "status": "done",
+        "best_epoch": progress.best_epoch,
+        "val": best if data.val else None,
+        "test": scores if data.test else None,
+        "images_per_second": round(run.images_per_second(), 1),
+        "train_seconds": round(progress.seconds, 2),  # training and validation, without the start and the test
+        "parameters": job.parameters,
+        "trainable_parameters": job.tuning.parameters if job.tuning else job.parameters,
+        "peak_memory_bytes": machine.peak_memory(job.device),
+        "checkpoint": str(folder / "checkpoints" / "best"),
+        "weights_sha256": weights,
+    }
+
+
+def _last_scores(
+    job: Job, run: Run, model: torch.nn.Module, loader: Loader, stop: StopFlag, report: Report
+) -> dict[str, float]:
+    """Scores and confusion matrix of the test split, or of the validation split where there is none."""
+    counts, is_test = ConfusionCounts(len(job.data.classes), job.device), loader is job.data.test
+    report.validating(len(loader), phase="testing" if is_test else "validating")
+    scores = scoring.evaluate(
+        model,
+        loader,
+        job.normalise,
+        run.device,
+        run.precision,
+        stop=stop,
+        advance=report.advance,
+        collect=counts.add,
+        world=run.world,
+    )
+    run.world.sum_([counts.matrix])
+    report.confusion(f"{'test' if is_test else 'val'}/confusion", counts.matrix.cpu(), job.data.classes)
+    return scores
+
+
+def best_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Those of the run's best epoch, averaged where the run averages them."""
+    best = checkpoint.load(folder / "checkpoints" / "best")
+    weights: dict[str, torch.Tensor] = best["ema"]["model"] if best["ema"] else best["model"]
+    return weights
+
+
+class ConfusionCounts:
+    """Counts of (true class, predicted class), kept on the device."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+
+    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count one micro-batch: logits (N, C), labels (N,)."""
+        classes = len(self.matrix)
+        cells = labels * classes + logits.argmax(1)
+        self.matrix += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+
+
+def list_bad_images(job: Job, folder: Path, report: Report) -> int:
+    """How many images were skipped (data.on_bad_image=skip); bad_images.tsv names them with the reason."""
+    loaders = [loader for loader in (job.data.train, job.data.val, job.data.test) if loader]
+    found = job.world.gather([entry for loader in loaders for entry in loader.skipped])
+    skipped = sorted({entry for entries in found for entry in entries})
+    if skipped and job.world.is_first:
+        path = folder / "bad_images.tsv"
+        write_atomic(path, "".join(f"{cell(name)}\t{cell(reason)}\n" for name, reason in skipped))
+        many = f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them"
+        report.warn(f"1 bad image was skipped, another stood in; {path} names it" if len(skipped) == 1 else many)
+    return len(skipped)

@@ -1,0 +1,153 @@
+"""Trained networks: how a checkpoint becomes a job again, and what of a saved run is not to be changed or believed."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cnntrain.config import load as config
+from cnntrain.config.schema.data import CropMode, Interpolation
+from cnntrain.config.schema.settings import Settings
+from cnntrain.config.schema.trainer import TrainerSettings
+from cnntrain.data.common import Data
+from cnntrain.data.unlabelled import data_without_images
+from cnntrain.data.view import EVAL_SHARE
+from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
+from cnntrain.report.run_report import Report
+from cnntrain.storage import checkpoint
+from cnntrain.training.job import Job, build_job
+from cnntrain.training.load_state import load_weights
+from cnntrain.training.state import Progress, limits_met
+
+
+def load_job(
+    target: Path, overrides: list[str], report: Report, *, images: bool = True
+) -> tuple[Path, dict[str, Any], Job]:
+    """A trained network with its weights, and the images that it is scored on (val and test).
+
+    Args:
+        target: a run folder, a checkpoint folder or its state.pt.
+        overrides: of the run's config.
+        report: takes progress and warnings.
+        images: off, no split is there, and the images of the run need not be either.
+
+    Returns:
+        The checkpoint's folder, its state, and the job.
+    """
+    folder = checkpoint.find(target)
+    state = checkpoint.load(folder)
+    about = state["about"]
+    try:
+        before = config.from_plain(about["config"], source=str(folder))
+    except ConfigError as error:  # not of the user's making
+        raise CheckpointError(str(error).splitlines()[0]) from error
+    settings = config.from_plain(about["config"], overrides, source=str(folder))
+    refuse_foreign_code(settings, overrides, training=False)
+    differences = config.differences(before, settings)
+    refuse_other_split(differences)
+    settings = with_preprocessing(settings, about, differences)
+    data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
+    job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"], data=data)
+    if images and not (job.data.val or job.data.test):
+        raise DataError(
+            "data.val: nothing to score, as the run has no validation images (data.val=0) and there is no test/; "
+            "give others with data.root=DIR, which holds val/ or test/"
+        )
+    if about["data_fingerprint"] != job.data.fingerprint:
+        _warn_of_other_images(about.get("marks", {}), job.data, report)
+    load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
+    return folder, state, job
+
+
+def _warn_of_other_images(known: dict[str, str], data: Data, report: Report) -> None:
+    """Say what scores on other images are worth; where only the training images have changed, they are what they were.
+
+    Args:
+        known: the marks of the run's own images.
+    """
+    if data.val and "val" not in data.marks:
+        report.warn("these images are not those of the run: its validation part may now hold images trained on")
+    elif not known or any(known.get(name) != data.marks.get(name) for name in ("val", "test")):
+        report.warn("these images are not those of the run")
+
+
+def changed_splits(about: dict[str, Any], data: Data) -> list[str]:
+    """Of a run that goes on, the splits whose images have changed since: at most train and test.
+
+    Raises:
+        CheckpointError: the images that choose the best epoch are not what they were, or have been trained on.
+    """
+    if about["data_fingerprint"] == data.fingerprint:
+        return []
+    known, now = about.get("marks", {}), data.marks
+    what = "data.root: the images are not those that the run was started on"
+    if data.val and "val" not in now:
+        reason = f"{what}, and validation would meet images that were trained on"
+    elif now and not known:
+        reason = f"{what}, and its checkpoint does not tell whether those of validation still are"
+    elif known.get("val") != now.get("val"):
+        reason = f"{what}, and the best epoch was chosen on other validation images"
+    else:
+        return [name for name in ("train", "test") if known.get(name) != now.get(name)] or ["train", "test"]
+    raise CheckpointError(f"{reason}; restore them, or start a new run")
+
+
+# What the validation images depend on, where they come out of the training images.
+SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name", "data.classes")
+
+
+def refuse_other_split(differences: Sequence[str]) -> None:
+    """Whoever changed the split of a saved run would mix images that validate with those that were trained on.
+
+    Args:
+        differences: "data.val: 0.1 -> 0.2", as `config.differences` tells them.
+
+    Raises:
+        ConfigError: one of the keys that the split depends on was changed.
+    """
+    for line in differences:
+        key = line.partition(":")[0]
+        if key in SPLIT_KEYS:
+            what = "would mix images that validate with those that were trained on"
+            if key == "data.classes":
+                what = "the outputs of the network stand for the classes as they were, in their order"
+            raise ConfigError(f"{line}: {what}; leave {key} out, or train anew")
+
+
+def reached(trainer: TrainerSettings, progress: Progress) -> str | None:
+    """The setting that ends a run here, such as "trainer.epochs=30"; None where an epoch is left to train."""
+    if progress.validated_step != progress.step:
+        return None
+    return next((f"trainer.{key}={getattr(trainer, key)}" for key in limits_met(trainer, progress)), None)
+
+
+def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:
+    """Settings whose images are prepared as the checkpoint's network knows them, where the user says nothing."""
+    changed = {line.partition(":")[0] for line in differences}
+    known: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")}
+    known["interpolation"] = Interpolation(about.get("interpolation", "bilinear"))  # all that older checkpoints knew
+    known["crop"] = about.get("crop", EVAL_SHARE)
+    known["crop_mode"] = CropMode(about.get("crop_mode", "center"))
+    given = {key for key in known if getattr(settings.data, key) is not None or f"data.{key}" in changed}
+    if "data.channels" in changed:
+        given |= {"mean", "std"}
+    kept = {key: value for key, value in known.items() if key not in given}
+    return replace(settings, data=replace(settings.data, **kept))
+
+
+def refuse_foreign_code(settings: Settings, overrides: Sequence[str], *, training: bool) -> None:
+    """A `package.module:function` of a saved config is followed only if the user repeats it.
+
+    Args:
+        training: images will be augmented, by a function of the user too.
+
+    Raises:
+        UnsafeError: it was not repeated.
+    """
+    for word in settings.users_code(training=training):
+        key, _, name = word.partition("=")
+        if word not in overrides:
+            raise UnsafeError(
+                f"{key}: {name} comes out of a saved run and would run code; "
+                f"if you trust it, repeat {word} on the command line"
+            )

@@ -1,0 +1,71 @@
+"""What a checkpoint holds, put into a network and its optimizer: all of it is looked at first, whoever wrote it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cnntrain.errors import CheckpointError
+from cnntrain.optim.optimizers import fill_momentum, needed_state
+
+ANOTHER = "use another checkpoint of the run, such as checkpoints/previous or best"  # the advice for one that is odd
+
+
+def infinite_names(tensors: Mapping[str, Any]) -> list[str]:
+    """Names of the tensors that hold a NaN or infinite value; the host waits for the device once, where none does."""
+    floats = {name: t for name, t in tensors.items() if isinstance(t, Tensor) and t.is_floating_point() and t.numel()}
+    if not floats:
+        return []
+    norms = torch._foreach_norm([value.detach() for value in floats.values()])
+    if torch.stack([norm.float() for norm in norms]).sum().isfinite():
+        return []
+    return [name for name, value in floats.items() if not value.isfinite().all()]  # a norm may overflow by itself
+
+
+def _other_kind(one: Tensor, other: Tensor) -> bool:
+    return one.is_floating_point() != other.is_floating_point() or one.is_complex() != other.is_complex()
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Fill an optimizer; a state that is none of its own is a CheckpointError."""
+    try:
+        optimizer.load_state_dict(state)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"optimizer: the saved state does not fit ({error}); keep the optimizer") from None
+    fill_momentum(optimizer)  # of some parameters, none may be there
+    needed = needed_state(optimizer)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            held = optimizer.state.get(parameter, {})
+            parts = {key: value for key, value in held.items() if isinstance(value, Tensor)}
+            if held and not needed <= parts.keys():
+                missing = ", ".join(sorted(needed - parts.keys()))
+                raise CheckpointError(f"optimizer: the saved state has no {missing}; keep the optimizer as it was")
+            if infinite_names(parts) or any(
+                not value.is_floating_point() or (value.shape != parameter.shape if value.ndim else value < 0)
+                for value in parts.values()
+            ):
+                raise CheckpointError(f"optimizer: the saved state does not fit the network; {ANOTHER}")
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Fill a model; names or shapes that do not fit are a CheckpointError that names them."""
+    own = model.state_dict()
+    wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
+    wrong += [f"{name} is not in the model" for name in weights.keys() - own.keys()]
+    wrong += [
+        f"{name} is {tuple(weights[name].shape)} in the checkpoint and {tuple(own[name].shape)} in the model"
+        for name in own.keys() & weights.keys()
+        if own[name].shape != weights[name].shape
+    ]
+    infinite = set(infinite_names(weights)) - set(infinite_names(own)) if not wrong else set()
+    if odd := sorted(infinite or {name for name in own if name in weights and _other_kind(weights[name], own[name])}):
+        raise CheckpointError(f"model: {odd[0]} is not finite or of another type in the checkpoint; {ANOTHER}")
+    if wrong:
+        shown = "; ".join(sorted(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+        raise CheckpointError(f"model: the checkpoint does not fit ({shown}); keep the run's model settings")
+    with torch.no_grad():  # load_state_dict asks some networks for versions that plain tensors do not have
+        for name, value in own.items():
+            value.copy_(weights[name])

@@ -1,0 +1,287 @@
+"""The training loop: straight code, to be read from top to bottom."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from cnntrain.augment.batch_context import Moment
+from cnntrain.config.schema.schedule import PlateauSettings, ScheduleSettings
+from cnntrain.config.schema.trainer import TrainerSettings
+from cnntrain.data.epoch_plan import Plan
+from cnntrain.data.loaders import Loader
+from cnntrain.errors import CnntrainError, FrozenError, Interrupted, NonFiniteError
+from cnntrain.models.drop import DropLayer, set_drop_factor
+from cnntrain.optim import optimizers
+from cnntrain.optim.optimizers import Rates
+from cnntrain.runtime import device as machine
+from cnntrain.runtime.signals import StopFlag, asked_for, interrupted
+from cnntrain.training.losses import Loss
+from cnntrain.training.scoring import evaluate
+from cnntrain.training.state import Progress, Run
+from cnntrain.training.timing import Clock, Meter, Timed
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class Reporter(Protocol):
+    """What the loop tells; `report.Report` shows and stores it."""
+
+    def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None: ...
+    def advance(self, images: int) -> None: ...
+    def step(self, row: dict[str, Any]) -> None: ...
+    def validating(self, batches: int) -> None: ...
+    def epoch(self, row: dict[str, Any]) -> None: ...
+    def say(self, line: str) -> None: ...
+
+
+@dataclass
+class Task:
+    """What the loop trains on and how: all of it constant over the run."""
+
+    train: Loader
+    val: Loader | None  # None: the last epoch counts as the best
+    probe: Loader | None  # training images, scored as those of val are
+    plan: Plan
+    rates: Rates
+    augment: Callable[[Tensor, Moment], Tensor]
+    mix: Callable[[Tensor, Tensor, Moment], tuple[Tensor, Tensor]] | None
+    loss: Loss
+    normalise: Callable[[Tensor], Tensor]
+    trainer: TrainerSettings
+    schedule: ScheduleSettings
+    aux_weight: float  # of each auxiliary classifier's loss
+    drops: list[DropLayer]  # whose rates rise from 0 over the run; [] where they are constant
+    save: Callable[[dict[str, Any], bool], None]  # state, whether it is the best so far
+    report: Reporter
+    stop: StopFlag
+    recalibrate: Callable[[], None] | None = None  # measures the statistics of batch norms before each validation
+
+    def total_steps(self, progress: Progress) -> int:
+        """Steps of the whole run, to which the schedule is fitted."""
+        planned = self.plan.total + progress.step_offset
+        return min(planned, self.trainer.max_steps or planned)
+
+    def loader(self, epoch: int) -> Loader:
+        """The training images as an epoch shows them."""
+        stage = self.plan.stage(epoch)
+        return self.train.at(stage.batch_size, stage.image_size)
+
+
+def train(run: Run, task: Task) -> str:
+    """Train from the run's progress to its end, and answer why it ended.
+
+    "epochs", "max_steps", "max_time" or "early_stop". `last` is saved every `save_every` steps and after each epoch,
+    and before an error or a signal ends the run; a non-finite loss or a moved frozen weight leaves the last good
+    checkpoint alone.
+
+    Raises:
+        NonFiniteError: the loss or a weight became NaN or infinite.
+        FrozenError: a weight or statistic that must not learn has moved.
+        ConfigError: a layer group that learns received no gradient.
+        Interrupted: a signal asked for the end.
+    """
+    clock = Clock(run.progress.seconds, task.trainer.max_seconds())
+    # A run stopped between its last step and the validation after it still owes that validation.
+    ended = end_reason(run, task, clock) if run.progress.validated_step == run.progress.step else ""
+    try:
+        while not ended:
+            train_epoch(run, task, clock)
+            ended = finish_epoch(run, task, clock)
+    except (NonFiniteError, FrozenError):
+        raise
+    except CnntrainError as error:
+        # A fault of one of several processes is its own: the others know nothing of it and cannot save with it.
+        # Before the first image, a fault leaves nothing to go on with.
+        begun = run.progress.step > 0 or run.progress.batch > 0
+        if (run.world.size == 1 and begun) or isinstance(error, Interrupted):
+            run.progress.seconds = clock.seconds
+            run.check_finite()
+            task.save(run.state(), False)
+            run.world.wait()
+        raise
+    return ended
+
+
+def train_epoch(run: Run, task: Task, clock: Clock) -> None:
+    """Train on the rest of the epoch in hand, or up to the run's limit of steps or time."""
+    settings, progress, report = task.trainer, run.progress, task.report
+    loader = task.loader(progress.epoch)
+    if progress.batch == 0:
+        progress.epoch_started = clock.seconds
+    for line in run.start_epoch():
+        report.say(line)
+    report.start_epoch(progress.epoch + 1, settings.epochs, len(loader), progress.batch)
+    total = task.total_steps(progress)
+
+    with closing(loader.batches(progress.epoch, progress.batch)) as batches:
+        source = Timed(batches)
+        meter = Meter(source)
+        for micro_batches in in_groups(source, settings.accumulate):
+            if progress.step >= total:
+                break
+            first = progress.batch
+            train_step(run, task, loader, micro_batches)
+            meter.images += task.plan.images_in(progress.epoch, first, len(micro_batches))
+
+            if progress.step % settings.log_every == 0 or progress.step == total:
+                report.step(log_row(run, meter))
+            if progress.step % settings.save_every == 0:
+                progress.seconds = clock.seconds
+                run.check_finite()
+                task.save(run.state(), False)
+            signum, is_over = run.world.most(asked_for(task.stop), clock.is_over)
+            if signum:
+                raise interrupted(signum)
+            if is_over:
+                break
+
+
+def train_step(run: Run, task: Task, loader: Loader, micro_batches: list[tuple[Tensor, Tensor]]) -> None:
+    """One optimizer step: the mean gradient over all images of its micro-batches, however they are cut."""
+    progress, settings = run.progress, task.trainer
+    total, offset = task.total_steps(progress), progress.step_offset
+    optimizers.set_rate(run.optimizer, task.rates.at(progress.step - offset, total - offset, run.plateau))
+    set_drop_factor(task.drops, progress.step / total)
+    images_in_step = task.plan.images_in(progress.epoch, progress.batch, len(micro_batches))
+
+    for images, labels in micro_batches:
+        moment = moment_of(run, task, loader)
+        inputs, targets = task.augment(images, moment), labels
+        if task.mix:
+            inputs, targets = task.mix(inputs, labels, moment)
+        with machine.autocast(run.precision, run.device):
+            output = run.forward(inputs)
+        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+        loss = task.loss(logits, targets)
+        objective = loss
+        for aux_logits in auxiliary:
+            objective = objective + task.aux_weight * task.loss(aux_logits, targets)
+        run.scaler.scale(objective / images_in_step).backward()
+        # Of several versions of each image, the first is the clean one.
+        run.log_window.add(loss.detach(), logits.detach()[: len(labels)], targets)
+        progress.batch += 1
+        task.report.advance(len(labels))
+
+    run.exchange()
+    if run.tuning:
+        run.tuning.watch()
+    log_due = (progress.step + 1) % settings.log_every == 0 or progress.step + 1 == total
+    if settings.clip_norm or log_due:
+        run.scaler.unscale_(run.optimizer)
+        run.measure_gradient(settings.clip_norm)
+    run.scaler.step(run.optimizer)
+    run.scaler.update()
+    run.optimizer.zero_grad(set_to_none=True)
+    if run.ema:
+        run.ema.update()
+    progress.step += 1
+
+
+def moment_of(run: Run, task: Task, loader: Loader) -> Moment:
+    """What the random numbers of the next micro-batch depend on."""
+    epoch, batch = run.progress.epoch, run.progress.batch
+    return Moment(
+        run.device,
+        run.seed,
+        epoch,
+        batch,
+        image_size=task.plan.stage(epoch).image_size,
+        indices=loader.indices(epoch, batch),
+        rank=run.world.rank,
+    )
+
+
+def log_row(run: Run, meter: Meter) -> dict[str, Any]:
+    """The measures since the last log row; the only place in an epoch where the host waits for the device."""
+    row = {"step": run.progress.step, "epoch": run.progress.epoch + 1, **run.read_log_window()}
+    run.fold_log_window()
+    return row | {"lr": run.optimizer.param_groups[0]["lr"], "grad_norm": float(run.grad_norm), **meter.read()}
+
+
+def finish_epoch(run: Run, task: Task, clock: Clock) -> str:
+    """Validate, keep the best, save; answer why the run ends here, or ""."""
+    progress = run.progress
+    run.check_finite()
+    if run.tuning:
+        run.tuning.check()
+    if task.recalibrate:
+        task.recalibrate()
+        run.check_finite()
+    trained = run.epoch_scores()
+    epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
+    train_seconds = clock.seconds - progress.epoch_started
+    val = validate(run, task, task.val) if task.val else None
+    probe = validate(run, task, task.probe) if task.probe else {}
+
+    progress.validated_step = progress.step
+    best = val is None or progress.is_best(val["top1"], val["loss"])
+    if best:
+        progress.best_epoch = epoch
+    if best and val:
+        progress.best_loss, progress.best_top1, progress.best_top5 = val["loss"], val["top1"], val["top5"]
+    progress.epoch_train_seconds = train_seconds
+    if progress.batch >= task.plan.batches(progress.epoch):
+        progress.images += int(trained["images"])
+        progress.train_seconds += train_seconds
+        progress.epoch_train_seconds = 0.0
+        progress.waited = 0 if best else progress.waited + 1
+        if isinstance(task.schedule, PlateauSettings) and val:
+            run.plateau.update(task.schedule, val["loss"])
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        run.epoch_window.reset()
+    progress.seconds = clock.seconds
+    seconds = progress.seconds - progress.epoch_started
+    task.save(run.state(), best)
+    task.report.epoch(
+        {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": best and val is not None}
+        | {"images_per_second": trained["images"] / max(train_seconds, 1e-9)}
+        | {"train_loss": trained["loss"], "train_top1": trained["top1"]}
+        | {f"val_{key}": value for key, value in (val or {}).items()}
+        | {f"probe_{key}": value for key, value in probe.items()}
+    )
+    return end_reason(run, task, clock)
+
+
+def validate(run: Run, task: Task, loader: Loader) -> dict[str, float]:
+    """The scores of the run's network on all images of a loader."""
+    task.report.validating(len(loader))
+    return evaluate(
+        run.eval_part,
+        loader,
+        task.normalise,
+        run.device,
+        run.precision,
+        stop=task.stop,
+        advance=task.report.advance,
+        world=run.world,
+    )
+
+
+def end_reason(run: Run, task: Task, clock: Clock) -> str:
+    """Why no further epoch follows, or ""."""
+    progress, settings = run.progress, task.trainer
+    (is_over,) = run.world.most(clock.is_over)
+    if progress.epoch >= settings.epochs:
+        return "epochs"
+    if progress.step >= task.total_steps(progress):
+        return "max_steps"
+    if is_over:
+        return "max_time"
+    if settings.early_stop and progress.waited >= settings.early_stop:
+        return "early_stop"
+    return ""
+
+
+def in_groups(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Micro-batches in lists of `size`; the last list may be shorter."""
+    group: list[tuple[Tensor, Tensor]] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group

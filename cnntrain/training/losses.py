@@ -1,0 +1,108 @@
+"""What training minimises: cross-entropy, weighted by class where asked for, with AugMix's consistency loss."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from cnntrain.config.messages import hint, nearest
+from cnntrain.config.paths import shown
+from cnntrain.config.schema.settings import LossSettings
+from cnntrain.errors import ConfigError
+
+
+class Loss:
+    """Cross-entropy in float32, summed over images: a short last micro-batch then weighs what its images weigh.
+
+    Args:
+        label_smoothing: this part of every target is spread evenly over all classes (arXiv 1512.00567, section 7).
+        class_weights: float32 (K,) on the device of the logits, factors of the classes' terms; None: 1.
+        jsd: weight of the Jensen-Shannon divergence between three versions of each image (arXiv 1912.02781); 0: none.
+    """
+
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Tensor | None = None, jsd: float = 0.0) -> None:
+        self.label_smoothing, self.class_weights, self.jsd = label_smoothing, class_weights, jsd
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of a micro-batch, ().
+
+        Args:
+            logits: (N, K) of any float dtype; with `jsd` above 0 (3 N, K): the clean images, then two mixtures of each.
+            targets: labels, int64 (N,), or probabilities, float32 (N, K).
+        """
+        logits = logits.float()
+        clean = logits[: len(targets)] if self.jsd else logits
+        entropy = functional.cross_entropy(
+            clean, targets, self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
+        )
+        return entropy + self.jsd * jensen_shannon(logits) if self.jsd else entropy
+
+
+def jensen_shannon(logits: Tensor) -> Tensor:
+    """Summed over images, the mean Kullback-Leibler divergence of three outputs from their mean; 0 to N log 3.
+
+    Args:
+        logits: float32 (3 N, K), three versions of the same images one after the other.
+    """
+    outputs = logits.view(3, -1, logits.shape[1]).log_softmax(2)
+    mean = outputs.logsumexp(0) - math.log(3)
+    return (outputs.exp() * (outputs - mean)).sum() / 3
+
+
+def class_weights(settings: LossSettings, labels: Tensor, classes: list[str]) -> Tensor | None:
+    """The factor of each class in the loss, float32 (K,) on the host; None where the settings ask for none.
+
+    `balanced` is N / (K n_c), `effective` (1 - beta) / (1 - beta ** n_c) (arXiv 1901.05555), n_c being the images of a
+    class. A class without images has nothing to balance and gets 0. All are scaled so that their mean over the training
+    images is 1: the gradient keeps its size, and the learning rate its meaning, whatever the weights.
+
+    Args:
+        labels: int64 (N,) of the training images.
+        classes: K names.
+
+    Raises:
+        ConfigError: weights that are not one per class.
+    """
+    wish = settings.class_weights
+    if wish is None:
+        return None
+    counts = torch.bincount(labels.cpu(), minlength=len(classes)).double()
+    if isinstance(wish, dict):
+        wish = _in_order({_spelt(name): weight for name, weight in wish.items()}, classes)
+    weights = _given(wish, classes) if isinstance(wish, list) else _by_count(wish, settings.beta, counts)
+    return (weights * counts.sum() / (weights * counts).sum()).float()
+
+
+def _in_order(wish: dict[str, float], classes: list[str]) -> list[float]:
+    """Weights by name in the order of the classes."""
+    if unknown := [name for name in wish if name not in classes]:
+        otherwise = hint(nearest(unknown[0], classes), f"there are {_names(classes)}")
+        raise ConfigError(f"loss.class_weights: no class {unknown[0]!r} (given {wish[unknown[0]]}){otherwise}")
+    if missing := [name for name in classes if name not in wish]:
+        raise ConfigError(f"loss.class_weights: no weight for {_names(missing)}; give one to every class, 1 for most")
+    return [wish[name] for name in classes]
+
+
+def _spelt(name: object) -> str:
+    """A name of a class that the command line has read as a value."""
+    return str(name).lower() if isinstance(name, bool) else "null" if name is None else shown(str(name))
+
+
+def _given(wish: list[Any], classes: list[str]) -> Tensor:
+    if len(wish) != len(classes):
+        raise ConfigError(
+            f"loss.class_weights: {len(wish)} numbers for {len(classes)} classes; "
+            f"give {len(classes)}, in the order {_names(classes)}"
+        )
+    return torch.tensor(wish, dtype=torch.float64)
+
+
+def _names(classes: list[str]) -> str:
+    return ", ".join(classes if len(classes) <= 10 else [*classes[:3], "...", classes[-1]])
+
+
+def _by_count(wish: str, beta: float, counts: Tensor) -> Tensor:
+    seen = counts if wish == "balanced" else 1 - torch.tensor(beta, dtype=torch.float64) ** counts
+    return torch.where(counts > 0, 1 / seen, 0)

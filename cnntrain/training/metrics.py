@@ -1,0 +1,80 @@
+"""Running sums that stay on the device until they are read. (Per-class measures in `eval` are torchmetrics'.)"""
+
+import torch
+from torch import Tensor
+
+from cnntrain.runtime.distributed import ALONE, World
+
+
+class Window:
+    """Loss, top-1 and top-5 over the images since the last reset.
+
+    `add` queues work on the device and waits for nothing; `read` waits. Each process of `world` counts what it is
+    given; what is read counts all of it, and all processes must read together.
+    """
+
+    def __init__(self, device: torch.device, *, top5: bool = False, world: World = ALONE) -> None:
+        # float64 counts images exactly and sums a million losses without drift; mps has no float64.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self.sums = torch.zeros(3, dtype=dtype, device=device)
+        self.images = 0
+        self.top5, self.world = top5, world
+
+    @torch.no_grad()
+    def add(self, loss_sum: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Add a micro-batch.
+
+        Args:
+            loss_sum: (), over its images.
+            logits: (N, K).
+            targets: labels, int64 (N,), or probabilities, float32 (N, K), of mixed images: a prediction then earns the
+                share that its class has in the image.
+        """
+        top1 = self._hits(logits.argmax(1, keepdim=True), targets)
+        # With fewer than five classes every label is among the best five.
+        top5 = self._hits(logits.topk(min(5, logits.shape[1])).indices, targets) if self.top5 else top1
+        self.sums += torch.stack([loss_sum.to(self.sums.dtype), top1, top5])
+        self.images += len(targets)
+
+    def _hits(self, guesses: Tensor, targets: Tensor) -> Tensor:
+        """How much of the targets the guesses, int64 (N, k), hit: a number of images, ()."""
+        earned = guesses.eq(targets.unsqueeze(1)) if targets.ndim == 1 else targets.gather(1, guesses)
+        return earned.sum(dtype=self.sums.dtype)
+
+    def read(self) -> dict[str, float]:
+        """Means over the window: `loss`, `top1` and (when counted) `top5`, accuracies as fractions."""
+        sums, images = self.totals()
+        loss, top1, top5 = (value / max(images, 1) for value in sums)
+        return {"loss": loss, "top1": top1} | ({"top5": top5} if self.top5 else {})
+
+    def totals(self) -> tuple[list[float], int]:
+        """The sums of loss, top-1 and top-5, and the images, of all processes."""
+        if self.world.size == 1:
+            return self.sums.tolist(), self.images
+        totals = torch.tensor([*self.sums.tolist(), self.images], dtype=torch.float64)
+        self.world.sum_([totals])
+        *sums, images = totals.tolist()
+        return sums, int(images)
+
+    def merge(self, other: "Window") -> None:
+        """Count in what another window holds."""
+        self.sums += other.sums
+        self.images += other.images
+
+    def reset(self) -> None:
+        """Start again from nothing."""
+        self.sums.zero_()
+        self.images = 0
+
+    def state(self) -> dict[str, object]:
+        """The sums as plain numbers, for a checkpoint."""
+        sums, images = self.totals()
+        return {"sums": sums, "images": images}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go on from what `state` saved: the first process with all of it, the others from nothing."""
+        self.reset()
+        if not self.world.is_first:
+            return
+        self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
+        self.images = int(state["images"])  # type: ignore[call-overload]

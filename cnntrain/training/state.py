@@ -1,0 +1,273 @@
+"""What a run is made of while it trains, and how all of it becomes a checkpoint and comes back."""
+
+import copy
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from cnntrain.config.schema.trainer import Precision, TrainerSettings
+from cnntrain.errors import CheckpointError, NonFiniteError
+from cnntrain.finetune.batch_norms import keeps_statistics
+from cnntrain.finetune.tuning import Tuning
+from cnntrain.optim.optimizers import Plateau
+from cnntrain.runtime import device as machine
+from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights
+from cnntrain.training.metrics import Window
+
+
+@dataclass
+class Progress:
+    """How far the run is. Epochs count as done once they are validated."""
+
+    epoch: int = 0
+    batch: int = 0  # micro-batches of the epoch in hand that are trained on
+    step: int = 0  # optimizer steps
+    validated_step: int = -1  # the last step that a validation followed
+    seconds: float = 0.0  # of training and validation, over all resumes
+    epoch_started: float = 0.0  # the value of `seconds` when the epoch in hand began
+    images: int = 0  # trained on in finished epochs, and the seconds that it took without validation
+    train_seconds: float = 0.0
+    epoch_train_seconds: float = 0.0  # the same for an epoch that a limit has cut short
+    # `step` counts on over resumes; the schedule's own count is less by this when a resume has changed the batch.
+    step_offset: int = 0
+    best_epoch: int = 0  # 1-based; 0: none yet
+    best_top1: float = -1.0
+    best_top5: float = -1.0
+    best_loss: float = math.inf
+    waited: int = 0  # epochs since the best one
+
+    def is_best(self, top1: float, loss: float) -> bool:
+        """Whether a validation score beats the best so far; the loss decides between equal accuracies."""
+        loss, best_loss = (math.inf if math.isnan(value) else value for value in (loss, self.best_loss))
+        return (top1, -loss) > (self.best_top1, -best_loss)
+
+
+def limits_met(trainer: TrainerSettings, progress: Progress) -> list[str]:
+    """The keys below `trainer` whose limits a run has reached: with one of them no further epoch follows."""
+    seconds = trainer.max_seconds()
+    met = {
+        "epochs": progress.epoch >= trainer.epochs,
+        "max_steps": progress.step >= (trainer.max_steps or math.inf),
+        "max_time": seconds is not None and progress.seconds >= seconds,
+        "early_stop": progress.waited >= (trainer.early_stop or math.inf),
+    }
+    return [key for key, is_met in met.items() if is_met]
+
+
+@dataclass
+class Run:
+    """A model in training: everything that a checkpoint must hold for an exact resume.
+
+    Of several processes each has one. After every step all of them hold the same bits but for their random numbers.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    scaler: torch.amp.GradScaler
+    device: torch.device
+    precision: Precision
+    seed: int
+    ema: "Ema | None" = None
+    tuning: Tuning | None = None  # what of a pretrained network learns when; None: everything, always
+    compiled: bool = False
+    world: World = ALONE
+    progress: Progress = field(default_factory=Progress)
+    plateau: Plateau = field(default_factory=Plateau)
+
+    def __post_init__(self) -> None:
+        self.call("")
+        self.epoch_window = Window(self.device, world=self.world)  # over the epoch in hand
+        self.log_window = Window(self.device, world=self.world)  # since the last log row
+        self.grad_norm = torch.zeros(())  # as last measured
+        self._infinite: set[str] = set()
+        self._infinite.update(infinite_names(self._kept()))
+
+    def call(self, part: str) -> None:
+        """Train and score a module of the network by itself; "": the whole network."""
+        self.part = part
+        module = self.model.get_submodule(part)
+        # `forward` is what the loop calls; `model` stays the plain module, so that names carry no prefix.
+        self.forward: Any = torch.compile(module) if self.compiled else module
+
+    @property
+    def eval_model(self) -> nn.Module:
+        """The network that is scored and used: the averaged one where there is one."""
+        return self.ema.model if self.ema else self.model
+
+    @property
+    def eval_part(self) -> nn.Module:
+        """What of it the loop scores."""
+        return self.eval_model.get_submodule(self.part)
+
+    def start_epoch(self) -> list[str]:
+        """Put the network into training mode, as far as it learns in the epoch in hand; lines to say on a change."""
+        self.model.train()
+        return self.tuning.enter(self.progress.epoch) if self.tuning else []
+
+    def exchange(self) -> None:
+        """Sum the gradients over all processes, and take the mean of what their batch norms have seen."""
+        if self.world.size == 1:
+            return
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norms = [module for module in self.model.modules() if module.training and keeps_statistics(module)]
+        statistics = [part for norm in norms for part in (norm.running_mean, norm.running_var)]
+        self.world.sum_(gradients + statistics)
+        for statistic in statistics:
+            statistic.div_(self.world.size)
+
+    def state(self) -> dict[str, Any]:
+        """All of it as plain containers and tensors: the same in all processes, which must ask for it together."""
+        streams = self.world.gather(machine.rng_state(self.device))
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state() if self.ema else None,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress),
+            "plateau": asdict(self.plateau),
+            "tuning": self.tuning.state() if self.tuning else None,
+            "windows": {"epoch": self.epoch_window.state(), "log": self.log_window.state()},
+            "rng": streams[0],
+            "rng_others": streams[1:],  # of processes of higher rank
+        }
+
+    def restore(self, state: dict[str, Any], *, retuned: bool = False) -> None:
+        """Go on exactly where `state` was taken.
+
+        Args:
+            retuned: the user has changed what learns when.
+        """
+        load_weights(self.model, state["model"])
+        if self.tuning and state.get("tuning"):
+            self.tuning.restore(state["tuning"], changed=retuned)
+        if self.ema:
+            if state["ema"] is None:
+                raise CheckpointError(
+                    "trainer.ema: the checkpoint holds no averaged weights; resume with trainer.ema=null"
+                )
+            self.ema.restore(state["ema"])
+        chosen = [
+            {k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups
+        ]
+        load_optimizer(self.optimizer, state["optimizer"])
+        for group, numbers in zip(self.optimizer.param_groups, chosen, strict=True):
+            group.update(numbers)  # those of the settings, which a resume may have changed
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+        self.plateau = Plateau(**state["plateau"])
+        self.epoch_window.restore(state["windows"]["epoch"])
+        self.log_window.restore(state["windows"]["log"])
+        streams = [state["rng"], *state.get("rng_others", [])]
+        if self.world.rank < len(streams):
+            try:
+                machine.restore_rng_state(streams[self.world.rank], self.device)
+            except (TypeError, ValueError, OverflowError, RuntimeError, AttributeError) as error:
+                raise CheckpointError(f"rng: no random state that torch and Python know; {ANOTHER}") from error
+        else:
+            machine.seed_streams(self.seed, self.world.rank, self.progress.step)
+
+    def measure_gradient(self, clip_norm: float | None) -> None:
+        """Measure the norm of the whole gradient, and clip it where a limit is given."""
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        self.grad_norm = torch.nn.utils.get_total_norm(gradients)
+        if clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), clip_norm, self.grad_norm)
+
+    def fold_log_window(self) -> None:
+        """Count what the log window holds into the epoch's, and empty it."""
+        self.epoch_window.merge(self.log_window)
+        self.log_window.reset()
+
+    def epoch_scores(self) -> dict[str, float]:
+        """Mean loss and accuracy over the epoch in hand, and its images so far."""
+        self.fold_log_window()
+        return self.epoch_window.read() | {"images": self.epoch_window.totals()[1]}
+
+    def images_per_second(self) -> float:
+        """Of training, over all epochs of the run and without validation."""
+        progress = self.progress
+        images = progress.images + self.epoch_window.totals()[1]
+        seconds = progress.train_seconds + progress.epoch_train_seconds
+        return images / seconds if seconds else 0.0
+
+    def read_log_window(self) -> dict[str, float]:
+        """Loss and accuracy since the last log row; NonFiniteError if that loss is NaN or infinite."""
+        scores = self.log_window.read()
+        if not math.isfinite(scores["loss"]):
+            raise self._non_finite(f"the loss is {scores['loss']}")
+        return scores
+
+    def check_finite(self) -> None:
+        """Raise NonFiniteError if that loss or anything that a checkpoint would hold is."""
+        self.read_log_window()
+        found = next(iter(infinite_names(self._kept())), "")
+        if any(self.world.most(bool(found))):
+            raise self._non_finite(f"{found or 'a tensor of another process'} is NaN or infinite in places")
+
+    def _kept(self) -> dict[str, Tensor]:
+        """The tensors that a checkpoint holds, but for those that are infinite by design, such as masks."""
+        kept = self.model.state_dict()
+        if self.ema:
+            kept |= {f"the average of {name}": value for name, value in self.ema.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                if isinstance(value, Tensor) and value.ndim:  # the others count steps, some of them on the host
+                    kept[f"{key} of {name}"] = value
+        return {name: value for name, value in kept.items() if name not in self._infinite}
+
+    def _non_finite(self, what: str) -> NonFiniteError:
+        rate = self.optimizer.param_groups[0]["lr"]
+        ways = (
+            ", trainer.clip_norm=1 or trainer.precision=fp32" if self.precision.is_half else " or trainer.clip_norm=1"
+        )
+        return NonFiniteError(
+            f"step {self.progress.step}: {what} (epoch {self.progress.epoch + 1}, learning rate {rate:.3g}); "
+            f"try a lower optimizer.lr{ways}"
+        )
+
+
+class Ema:
+    """An exponential moving average of weights and buffers.
+
+    Early on the decay is (1 + n) / (10 + n) after n steps, so that the first, random weights are soon forgotten.
+    (torch's swa_utils.AveragedModel does the same sum, but makes the host wait for the device twice in each step.)
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay, self.updates = decay, 0
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        # The tensors of both networks, in the same order: all of them are changed in place and never replaced.
+        self._averages, self._copies = _split(self.model)
+        self._sources, self._copy_sources = _split(model)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights after a step."""
+        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 1.0
+        torch._foreach_lerp_(self._averages, self._sources, weight)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._copy_sources)
+        self.updates += 1
+
+    def state(self) -> dict[str, Any]:
+        """Averaged weights and the number of updates."""
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` saved."""
+        load_weights(self.model, state["model"])
+        self.updates = state["updates"]
+
+
+def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """What is averaged, and what is copied: counters, and masks of infinite values, whose average would be NaN."""
+    tensors = [*model.parameters(), *model.buffers()]
+    averaged = [t.is_floating_point() and bool(t.isfinite().all()) for t in tensors]
+    pairs = list(zip(tensors, averaged, strict=True))
+    return [t for t, is_averaged in pairs if is_averaged], [t for t, is_averaged in pairs if not is_averaged]
