@@ -4,12 +4,11 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from cnntrain.cli.exit import brief
-from cnntrain.config.messages import hint, nearest, unknown_argument
 from cnntrain.errors import ConfigError
+from cnntrain.text import hint, nearest, one_line
 
 SHOWN = 12  # functions of a module that lacks the one that was named
 
@@ -34,7 +33,7 @@ def find(section: str, name: str) -> Callable[..., Any]:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # a user's module can fail with anything
         raise ConfigError(
-            f"{section}.name: cannot import {module_name!r} of {name} ({brief(error)}); "
+            f"{section}.name: cannot import {module_name!r} of {name} ({one_line(error)}); "
             f"it must lie in the current folder {here} or be installed"
         ) from error
     finally:
@@ -87,5 +86,13 @@ def call(section: str, name: str, offered: Mapping[str, Any], args: Mapping[str,
     except Exception as error:
         given = ", ".join(f"{key}={value!r}" for key, value in accepted.items())
         raise ConfigError(
-            f"{section}.name: {name}({given}) failed ({brief(error)}); correct it or {section}.args"
+            f"{section}.name: {name}({given}) failed ({one_line(error)}); correct it or {section}.args"
         ) from error
+
+
+def unknown_argument(owner: str, name: str, given: object, known: Iterable[str], key: str = "model.args") -> str:
+    """The fault of an argument that a network (or what else `key` holds the arguments of) does not take."""
+    names = list(known)
+    meant = nearest(name, names)
+    otherwise = f"{owner} takes {', '.join(names) or 'none'}"
+    return f"{key}.{name}: no such argument of {owner} (given {given})" + hint(meant and f"{key}.{meant}", otherwise)

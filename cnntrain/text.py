@@ -1,28 +1,18 @@
-"""Numbers as people read them, and the lines that they make."""
+"""What people read: one line of any text, short numbers, lists of names, nearest spellings.
 
+The one place that shortens.
+"""
+
+import difflib
 import math
 import os
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from rich.cells import cell_len, set_cell_size
-
-_COLUMNS = {
-    "train_loss": ("loss", 6),
-    "train_top1": ("top-1", 6),
-    "probe_top1": ("probe", 6),
-    "val_loss": ("val loss", 8),
-    "val_top1": ("top-1", 6),
-    "val_top5": ("top-5", 6),
-    "lr": ("lr", 8),
-    "images_per_second": ("images/s", 8),
-    "seconds": ("time", 7),
-}
 WIDTH = 80  # columns of a table
 WIDEST_NAME = 40  # columns, of a class in a table
-_LONGEST_EPOCH = 7  # characters; with it a row has 80
 
 
 def percent(share: float | None) -> str:
@@ -66,6 +56,8 @@ def short_path(path: str | Path) -> str:
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of equal columns: the first one flush left, the others right."""
+    from rich.cells import cell_len, set_cell_size  # costs more than all that is here
+
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -80,6 +72,8 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def shorten(text: str, width: int) -> str:
     """Text of at most `width` columns; what is too long loses its middle, as a path says most at its ends."""
+    from rich.cells import cell_len
+
     if cell_len(text) <= width:
         return text
     head, tail = text[:width], text[-width:]
@@ -100,52 +94,35 @@ def wrapped(facts: dict[str, str], width: int = 80) -> list[tuple[str, str]]:
     return rows
 
 
-def table_head(row: dict[str, Any], epochs: int) -> str:
-    """The head of the table of epochs that begins with `row`."""
-    heads = (f"{name:>{width}}" for name, width in _columns(row).values())
-    return "  ".join([f"{'epoch':>{_epoch_width(epochs)}}", *heads])
+def printable(text: Path | str | bytes) -> str:
+    """A path, or any other text that is not ours, for people: one line that moves no cursor, whatever it holds.
+
+    The same whatever the locale: what Python could not decode, and keeps as surrogates, is read as UTF-8.
+    """
+    letters = (text if isinstance(text, bytes) else utf8(str(text))).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in letters)
 
 
-def table_row(row: dict[str, Any], epochs: int) -> str:
-    """An epoch in 80 columns at most; the star marks the best so far."""
-    epoch = f"{row['epoch']}/{epochs}"
-    first = epoch if len(epoch) <= _LONGEST_EPOCH else str(row["epoch"])
-    cells = (f"{_cell(key, row.get(key)):>{width}}" for key, (_, width) in _columns(row).items())
-    return "  ".join([f"{first:>{_epoch_width(epochs)}}", *cells]) + (" *" if row["best"] else "")
+def utf8(text: str) -> bytes:
+    """The surrogates by which Python keeps bytes become these again; others, which no file name has, a sign."""
+    return re.sub(r"[\ud800-\udc7f\udd00-\udfff]", "\ufffd", text).encode("utf-8", "surrogateescape")
 
 
-def _columns(row: dict[str, Any]) -> dict[str, tuple[str, int]]:
-    """The probe takes the place of top-5 where there is one: a row has 80 columns."""
-    left_out = {"val_top5" if "probe_top1" in row else "probe_top1"}
-    if "val_top1" not in row:
-        left_out |= {"val_loss", "val_top1", "val_top5"}
-    return {key: column for key, column in _COLUMNS.items() if key not in left_out}
+def one_line(error: BaseException) -> str:
+    """The kind and first line of an error."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _cell(key: str, value: float | None) -> str:
-    if "top" in key:
-        return percent(value)
-    if "loss" in key:
-        return number(value)
-    if key == "lr":
-        return f"{value:.3g}"
-    return clock(value) if key == "seconds" else rate(value)
+def nearest(word: str, right: Iterable[str], cutoff: float = 0.65) -> str | None:
+    """The most similar right spelling, or one that the word goes on from (evaluate: eval); None if none is close."""
+    known = list(right)
+    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
+    return next(iter(close or [name for name in known if len(name) > 3 and word.startswith(name)]), None)
 
 
-def epoch_line(row: dict[str, Any], epochs: int) -> str:
-    """An epoch in words, for a log."""
-    val = ""
-    if "val_top1" in row:
-        top5 = percent(row.get("val_top5"))
-        val = f"  val loss {number(row['val_loss'])} top-1 {percent(row['val_top1'])} top-5 {top5}"
-    probe = f" probe {percent(row['probe_top1'])}" if "probe_top1" in row else ""
-    return (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  step {row['step']}"
-        f"  train loss {number(row['train_loss'])} top-1 {percent(row['train_top1'])}{probe}"
-        f"{val}  lr {row['lr']:.3g}  {rate(row['images_per_second'])} images/s  {clock(row['seconds'])}"
-        + ("  best" if row["best"] else "")
-    )
-
-
-def _epoch_width(epochs: int) -> int:
-    return max(5, min(_LONGEST_EPOCH, 2 * len(str(epochs)) + 1))
+def hint(suggestion: str | None, otherwise: str = "") -> str:
+    """The last part of a fault: `; did you mean X?`, or what to do instead."""
+    if suggestion:
+        return f"; did you mean {suggestion}?"
+    return f"; {otherwise}" if otherwise else ""

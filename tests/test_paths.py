@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from cnntrain.config import load as config
-from cnntrain.config.paths import absence, expanded, need_config_dir, shown, typed
+from cnntrain.config.paths import absence, expanded, need_config_dir, typed
 from cnntrain.errors import ConfigError
+from cnntrain.text import printable
 
 UNDECODED = "Gr\udcc3\udcb6\udcc3\udc9fe"  # how Python reads "Größe" under a locale that is ASCII
 
@@ -28,8 +29,8 @@ UNDECODED = "Gr\udcc3\udcb6\udcc3\udc9fe"  # how Python reads "Größe" under a 
     ],
 )
 def test_any_text_is_shown_in_one_line_that_moves_no_cursor(text: str | bytes | Path, line: str) -> None:
-    assert shown(text) == line
-    assert shown(line) == line
+    assert printable(text) == line
+    assert printable(line) == line
 
 
 def test_a_path_that_was_saved_under_another_locale_leads_to_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,11 @@ from rich.console import Console
 from cnntrain.cli.exit import READER_GONE, guard
 from cnntrain.errors import FileSystemError
 from cnntrain.report.csv_log import COLUMNS, CsvLog
+from cnntrain.report.epoch_table import table_head, table_row
 from cnntrain.report.progress_bar import Bar
 from cnntrain.report.run_report import Report
 from cnntrain.report.terminal import Screen
-from cnntrain.text import aligned, clock, number, percent, rate, short_path, table_head, table_row, wrapped
+from cnntrain.text import aligned, clock, number, percent, rate, short_path, wrapped
 
 ESCAPE = "\x1b"
 

@@ -20,10 +20,10 @@ from omegaconf import open_dict
 
 from cnntrain import cli
 from cnntrain.cli import sweep
-from cnntrain.cli.sweep import SWEEP
 from cnntrain.config import load as config
 from cnntrain.errors import DataError, NonFiniteError, UnsafeError
 from cnntrain.runtime import signals
+from cnntrain.storage.run_folder import SWEEP
 
 
 class Forking(Launcher):

@@ -21,7 +21,7 @@ from cnntrain.config.schema.settings import Settings
 from cnntrain.data.build import build_data
 from cnntrain.data.view import View
 from cnntrain.models.weights import pretrained
-from cnntrain.training.transfer import follow_weights
+from cnntrain.models.weights.preprocessing import follow_weights
 
 SHAPES = [(300, 400), (401, 299), (256, 256), (120, 470), (90, 97)]  # height, width
 NETWORKS = {  # and what of its published config is changed, for kinds that only giants have

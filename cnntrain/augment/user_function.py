@@ -5,10 +5,10 @@ import inspect
 from torch import Tensor
 
 from cnntrain.augment.batch_context import Moment
-from cnntrain.cli.exit import brief
 from cnntrain.config.schema.pieces import OwnSettings
 from cnntrain.errors import ConfigError
 from cnntrain.registry import check_arguments, find
+from cnntrain.text import one_line
 
 SECTION = "augment.own"
 
@@ -46,7 +46,7 @@ class Own:
         except Exception as error:  # a user's function can fail with anything
             shape = tuple(images.shape)
             raise ConfigError(
-                f"{SECTION}.name: {self.name} fails on images {shape} ({brief(error)}); correct it"
+                f"{SECTION}.name: {self.name} fails on images {shape} ({one_line(error)}); correct it"
             ) from error
         wanted = _kind(images)
         if (given := _kind(result)) != wanted:

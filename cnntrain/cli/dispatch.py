@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 # command -> module of commands/
-SAVED_RUN = {"resume": "resume", "eval": "evaluate", "predict": "predict", "explain": "explain"}
+SAVED_RUN = {"resume": "resume", "eval": "eval", "predict": "predict", "explain": "explain"}
 SHARED = ("train", "resume")  # what several processes can do together
 
 guarded = functools.partial(guard, tells=tells)
@@ -84,8 +84,8 @@ def _split(words: list[str]) -> tuple[str, list[str]]:
         return "train", words
     if words[0] in COMMANDS:
         return words[0], words[1:]
-    from cnntrain.config.messages import nearest
     from cnntrain.config.overrides import meant
+    from cnntrain.text import nearest
 
     close = nearest(words[0], COMMANDS, cutoff=0.7) if "." not in words[0] else None
     named = tuple(command for command in SAVED_RUN if command in words) or tuple(SAVED_RUN)

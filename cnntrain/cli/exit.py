@@ -11,9 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from cnntrain.config.paths import shown
-from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError
+from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError, is_out_of_memory
 from cnntrain.storage.atomic import open_own
+from cnntrain.text import one_line, printable
 
 OUR_BUG = 1
 INTERRUPTED = 130
@@ -62,7 +62,7 @@ def guard(
 def say(line: str) -> None:
     """A line on stderr, with our name before it."""
     with contextlib.suppress(OSError):  # the terminal has gone
-        print(f"cnntrain: {shown(line)}", file=sys.stderr)
+        print(f"cnntrain: {printable(line)}", file=sys.stderr)
 
 
 def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) -> None:
@@ -72,7 +72,7 @@ def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) ->
         except OSError:  # no room anywhere
             traceback.print_exc()
             report = "the lines above"
-        say(f"error: this is a bug of cnntrain ({brief(error)}); please report it with {report}")
+        say(f"error: this is a bug of cnntrain ({one_line(error)}); please report it with {report}")
         return
     for line in fault.lines():
         say(line if isinstance(fault, Interrupted) else f"error: {line}")
@@ -82,7 +82,7 @@ def reason(error: BaseException) -> str:
     """Why something failed, as `guard` tells it, in one line."""
     if isinstance(error, Exception) and (fault := error if isinstance(error, CnntrainError) else _as_fault(error)):
         return str(fault).partition("\n")[0]
-    return brief(error)
+    return one_line(error)
 
 
 def _as_fault(error: Exception) -> CnntrainError | None:
@@ -92,7 +92,7 @@ def _as_fault(error: Exception) -> CnntrainError | None:
     if "CUDA error: out of memory" in str(error):  # of the driver; torch's own allocator raises OutOfMemoryError
         return ResourceError(FULL_CARD)
     if "does not have a deterministic implementation" in str(error):
-        what = brief(error).partition(" does not have")[0].removeprefix("RuntimeError: ")
+        what = one_line(error).partition(" does not have")[0].removeprefix("RuntimeError: ")
         return ConfigError(
             f"trainer.deterministic: torch has no repeatable algorithm for {what} here (given True); set "
             "trainer.deterministic=false, or choose a network without it"
@@ -106,15 +106,8 @@ def _as_fault(error: Exception) -> CnntrainError | None:
             what += "; mend its permissions"
         elif not place and error.errno in (errno.ENOSPC, errno.EDQUOT):
             what += "; free some space"
-        return FileSystemError(f"{shown(place)}: {what}" if place else what)
+        return FileSystemError(f"{printable(place)}: {what}" if place else what)
     return None
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python found no memory, on whatever device."""
-    # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
-    names = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return names or "can't allocate memory" in str(error)
 
 
 def _output_may_be_full(number: int) -> bool:
@@ -127,12 +120,6 @@ def _output_may_be_full(number: int) -> bool:
         return not stat.S_ISFIFO(mode) and not os.isatty(handle)
     except (AttributeError, OSError, ValueError):  # closed, or none of the system's
         return True
-
-
-def brief(error: BaseException) -> str:
-    """The kind and first line of an error."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def _save_traceback(folder: Path | None) -> Path:

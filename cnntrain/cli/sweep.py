@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from cnntrain.cli.exit import INTERRUPTED, TERMINATED, say
-from cnntrain.config.paths import shown
 from cnntrain.errors import CnntrainError, ResourceError, UnsafeError
 from cnntrain.storage.atomic import write_atomic
+from cnntrain.storage.run_folder import SWEEP
+from cnntrain.text import printable
 
 NOTES = ".jobs"  # in the folder of the sweep, while it runs
-SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
 ENDED = "ended"  # among the notes: no further job is to begin
 LOST = "its process ended without a word: it was killed, or memory was short"
 
@@ -47,7 +47,9 @@ def open_notes(folder: Path) -> Path:
         UnsafeError: a link lies where Hydra would write.
     """
     if (folder / SWEEP).is_symlink():
-        raise UnsafeError(f"{shown(folder / SWEEP)}: is a link, and what it leads to would be written over; remove it")
+        raise UnsafeError(
+            f"{printable(folder / SWEEP)}: is a link, and what it leads to would be written over; remove it"
+        )
     notes = (folder / NOTES).absolute()  # a job may run in a folder of its own
     shutil.rmtree(notes, ignore_errors=True)
     if os.path.lexists(notes):  # a link or a file, which is no folder of notes
@@ -112,4 +114,4 @@ def tell(jobs: Sequence[Job], *, stopped: bool = False) -> None:
     if failed:
         say(f"{len(failed)} of {len(jobs)} jobs failed")
     for job in failed:
-        say(f"job {job.number}: exit code {job.code}: {shown(' '.join(job.overrides))}: {job.reason}")
+        say(f"job {job.number}: exit code {job.code}: {printable(' '.join(job.overrides))}: {job.reason}")

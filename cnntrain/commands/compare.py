@@ -7,17 +7,17 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from cnntrain.cli.exit import brief
 from cnntrain.compare import plan
 from cnntrain.compare.plan import MEASURES, REPEATS, Combination, Outcome, Row
 from cnntrain.config.arguments import CompareWishes
 from cnntrain.config.overrides import quote
-from cnntrain.config.paths import expanded, need_image_folder, need_weights, shown
+from cnntrain.config.paths import expanded, need_image_folder, need_weights
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
 from cnntrain.runtime.child import STOPPED, Relay, cnntrain_command, relay
 from cnntrain.storage import run_folder, spreadsheet
 from cnntrain.storage.atomic import file_system_error, read_own, write_atomic
+from cnntrain.text import one_line, printable
 
 HOME, WORD = Path("outputs/compare"), "out=DIR"
 # After these the next run would fail as well, or meet another process in its folder.
@@ -167,7 +167,7 @@ def _outcome(run: Combination, folder: Path, code: int | None) -> Outcome:
 
 
 def _say(line: str) -> None:
-    print(shown(line), flush=True)  # before a run that writes to the same terminal
+    print(printable(line), flush=True)  # before a run that writes to the same terminal
 
 
 def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None:
@@ -192,7 +192,7 @@ def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None
     try:
         _write_pictures(tables, rows, measure, best, title=home.name)
     except Exception as error:  # no fault of drawing or logging ends the work of hours
-        _say(f"warning: not all of the pictures: {brief(error)}")
+        _say(f"warning: not all of the pictures: {one_line(error)}")
     first = max(best.done, key=lambda outcome: outcome.measures[measure])
     _say("wrote " + ", ".join([str(tables / TABLE), *(name for name in (RECORD, *CHARTS) if (tables / name).exists())]))
     _say("next  " + shlex.join(["cnntrain", "eval", str(first.folder), *first.run.settings.users_code(training=False)]))

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.arguments import read_eval
-from cnntrain.config.paths import shown
 from cnntrain.data.loaders import Loader
 from cnntrain.data.unlabelled import widened
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import write_atomic
-from cnntrain.text import short_path
+from cnntrain.text import printable, short_path
 from cnntrain.training import scoring
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
@@ -49,7 +48,7 @@ def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
         report.scores(results)
         if wishes.out:
             write_atomic(wishes.out, json.dumps(results, indent=2) + "\n", word="out=FILE.json")
-            report.say(f"wrote {shown(short_path(wishes.out))}", copied=True)
+            report.say(f"wrote {printable(short_path(wishes.out))}", copied=True)
         return results
     finally:
         report.close()

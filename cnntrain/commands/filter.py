@@ -7,8 +7,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from cnntrain.config.messages import ConfigErrors, Key, hint, nearest, options_of, wrong_value
-from cnntrain.config.paths import absence, out_file, shown, unquoted
+from cnntrain.config.messages import ConfigErrors, Key, options_of, wrong_value
+from cnntrain.config.paths import absence, out_file, unquoted
 from cnntrain.config.schema.cnn import Block
 from cnntrain.config.schema.filter import (
     HEAVIEST,
@@ -26,6 +26,7 @@ from cnntrain.config.schema.limits import out_of_range
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.models.map_sizes import Misfit, Window, convolution_window, through
 from cnntrain.storage.atomic import write_atomic
+from cnntrain.text import hint, nearest, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,11 +61,11 @@ def filter(words: list[str]) -> None:
         original = read_image(source, 3)
         image = (read_image(source, 1) if gray else original).permute(2, 0, 1).float()
     except BadImage as error:
-        raise DataError(f"image: {shown(source)}: {error}; give another image") from None
+        raise DataError(f"image: {printable(source)}: {error}; give another image") from None
     height, width = original.shape[:2]
     matrices = kernel.matrices()
     window = fit(settings, matrices[0], (height, width))
-    need_memory(shown(source), max(height * width, math.prod(window.output((height, width)))))
+    need_memory(printable(source), max(height * width, math.prod(window.output((height, width)))))
     result = convolve(image[None], matrices, window, settings.padding_mode.name)[0]
     pixels, scale = as_picture(result, kernel, inner_part(result, window, (height, width)))
 
@@ -73,15 +74,15 @@ def filter(words: list[str]) -> None:
     before, after = _size(height, width), _size(*result.shape[1:])
     lines = {
         "kernel": " ".join([name, *(f"{key}={value:.4g}" for key, value in kernel.parameters().items())]),
-        "image": f"{shown(source)}, {before}, {colours}, values {_range(image)}",
+        "image": f"{printable(source)}, {before}, {colours}, values {_range(image)}",
         "height": _in_two(window.arithmetic((height, width), 0)),
         "width": _in_two(window.arithmetic((height, width), 1)),
         "result": f"{after}, values {_range(result)}",
         "shown": scale,
-        "written": shown(out),
+        "written": printable(out),
     }
     captions = [
-        [_short(shown(source.name)), before],
+        [_short(printable(source.name)), before],
         [name, _size(*window.kernel), *_changed(settings)],
         [f"{name}, in {colours}", after, scale],
     ]
@@ -271,7 +272,7 @@ def _own_rules(settings: FilterSettings) -> list[str]:
         rule = f"same, valid or a whole number of pixels >= 0 and <= {MOST_PADDING}"
         found.append(f"padding: must be {rule} (given {padding})" + hint(nearest(padding, ("same", "valid"))))
     if settings.out and not settings.out.lower().endswith(".png"):
-        found.append(f"out: must end in .png (given {shown(settings.out)}); write out=FILE.png")
+        found.append(f"out: must end in .png (given {printable(settings.out)}); write out=FILE.png")
     if not settings.image:
         found.append("image: missing; write image=FILE")
     return found
@@ -279,7 +280,7 @@ def _own_rules(settings: FilterSettings) -> list[str]:
 
 def _absent(image: str) -> list[str]:
     what = absence(image) or ("is a folder, not an image" if os.path.isdir(image) else "")
-    return [f"image: {shown(image)} {what}; give an image file, such as image=cat.jpg"] if image and what else []
+    return [f"image: {printable(image)} {what}; give an image file, such as image=cat.jpg"] if image and what else []
 
 
 def _place(settings: FilterSettings) -> Path:
@@ -292,7 +293,7 @@ def _place(settings: FilterSettings) -> Path:
     image = Path(settings.image)
     out = out_file(settings.out or f"{image.stem}_{_name(settings)}.png", "FILE.png")
     if out.exists() and out.samefile(image):
-        raise ConfigError(f"out: {shown(out)} is the image itself; write out=FILE.png")
+        raise ConfigError(f"out: {printable(out)} is the image itself; write out=FILE.png")
     return out
 
 

@@ -4,12 +4,12 @@ import re
 import textwrap
 from pathlib import Path
 
-from cnntrain.config.messages import hint, nearest
-from cnntrain.config.paths import conf_dir, out_file, shown
+from cnntrain.config.paths import conf_dir, out_file
 from cnntrain.errors import ConfigError
 from cnntrain.models.catalogue import COLUMNS, Entry, catalogue, short
 from cnntrain.storage import spreadsheet
 from cnntrain.storage.atomic import write_atomic
+from cnntrain.text import hint, nearest, printable
 
 WIDTH = 80
 HEAD = ("name", "parameters", "multiply-adds", "px", "year", "source")
@@ -94,4 +94,4 @@ def _wrapped(name: str, text: str, indent: int = 0) -> str:
 def _write(path: Path, entries: list[Entry]) -> None:
     rows = [[getattr(entry, key) for key in COLUMNS] for entry in entries]
     write_atomic(path, spreadsheet.as_csv([list(COLUMNS), *rows]), word="out=FILE.csv")
-    print(f"wrote {shown(path)}")
+    print(f"wrote {printable(path)}")

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.arguments import PredictWishes, read_predict
-from cnntrain.config.paths import shown
 from cnntrain.data.folder import kinds
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.errors import DataError
@@ -19,7 +18,7 @@ from cnntrain.report.predictions import Prediction, as_csv, as_json, summary, ta
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
 from cnntrain.storage.atomic import write_atomic
-from cnntrain.text import short_path
+from cnntrain.text import printable, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 from cnntrain.training.scoring import need_finite
@@ -163,7 +162,7 @@ class _Work:
         else:
             content = json.dumps(results | {"predictions": as_json(self.predictions(most))}, indent=2) + "\n"
         write_atomic(out, content, word="out=FILE.csv")
-        self.report.say(f"wrote {shown(short_path(out))}", copied=True)
+        self.report.say(f"wrote {printable(short_path(out))}", copied=True)
 
     def results(self, folder: Path) -> dict[str, Any]:
         """See predict."""

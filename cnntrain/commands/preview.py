@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cnntrain.config.arguments import PreviewWishes
-from cnntrain.config.paths import shown
 from cnntrain.config.schema.data import Sampling
 from cnntrain.config.schema.settings import Settings
 from cnntrain.storage import run_folder
 from cnntrain.storage.atomic import file_system_error, write_atomic
+from cnntrain.text import printable
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -68,7 +68,7 @@ def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> 
     for warning in job.warnings:
         report.warn(warning)
     for name in files:
-        report.say(f"wrote {shown(short_path(folder / name))}", copied=True)
+        report.say(f"wrote {printable(short_path(folder / name))}", copied=True)
     report.say("next  " + shlex.join(["cnntrain", "train", *words]), copied=True)
     report.say(f"      tensorboard --logdir {shlex.quote(short_path(folder))}", copied=True)
     report.close()

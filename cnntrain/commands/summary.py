@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnntrain.config.arguments import SummaryWishes
-from cnntrain.config.paths import shown
 from cnntrain.config.schema.nets import NATIVE
 from cnntrain.config.schema.settings import Settings
 from cnntrain.models.catalogue import catalogue
 from cnntrain.storage import spreadsheet
 from cnntrain.storage.atomic import write_atomic
+from cnntrain.text import printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -108,7 +108,7 @@ def take_apart(settings: Settings, wishes: SummaryWishes, sizes: Sizes) -> None:
             say(line, "dim")
     if wishes.out:
         write_atomic(wishes.out, as_csv(rows), word="out=FILE.csv")
-        say(f"wrote {shown(wishes.out)}")
+        say(f"wrote {printable(wishes.out)}")
 
 
 def totals(rows: Sequence["Row"]) -> list[str]:

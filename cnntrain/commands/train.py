@@ -12,7 +12,6 @@ from rich.console import Console
 from cnntrain import take_seconds
 from cnntrain.config import load as config
 from cnntrain.config.messages import ConfigErrors
-from cnntrain.config.schema.model import DropSchedule
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import (
     CheckpointError,
@@ -23,7 +22,6 @@ from cnntrain.errors import (
     Interrupted,
     UnsafeError,
 )
-from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import (
@@ -41,7 +39,7 @@ from cnntrain.runtime.distributed import World
 from cnntrain.storage import checkpoint, run_folder
 from cnntrain.training import loop
 from cnntrain.training.final_scores import list_bad_images, score
-from cnntrain.training.job import Job, build_job, build_run
+from cnntrain.training.job import Job, build_job, build_run, scheduled_drops
 from cnntrain.training.load_run import changed_splits, reached, with_preprocessing
 from cnntrain.training.state import Run
 from cnntrain.training.transfer import recalibration, start_from_weights, use_features
@@ -236,23 +234,6 @@ def make_task(job: Job, run: Run, save: Any, report: Any, stop: Any) -> loop.Tas
         stop=stop,
         recalibrate=recalibration(job, run),
     )
-
-
-def scheduled_drops(job: Job) -> list[DropLayer]:
-    """The rates that rise over the run; none where they are constant.
-
-    Raises:
-        ConfigError: they should rise, and the network drops nothing.
-    """
-    if job.settings.model.drop_schedule is DropSchedule.constant:
-        return []
-    found = drop_layers(job.model)
-    if not found:
-        raise ConfigError(
-            f"model.drop_schedule: {job.settings.model.name} drops nothing, so no rate can rise (given linear); "
-            "set model.dropout=0.5 or another rate, or model.drop_schedule=constant"
-        )
-    return found
 
 
 def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cnntrain.config.messages import ConfigErrors, hint, nearest
-from cnntrain.config.paths import expanded, out_file, shown, unquoted
+from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.paths import expanded, out_file, unquoted
 from cnntrain.errors import DataError
+from cnntrain.text import hint, nearest, printable
 
 VIEWS = ("hflip", "vflip", "shift", "crops")  # what tta= knows, see tta.Views
 PARTS = ("filters", "features", "excite", "gradcam", "shift")  # what explain draws
@@ -93,7 +94,7 @@ def read_predict(words: Sequence[str]) -> tuple[PredictWishes, list[str]]:
     """The words of `cnntrain predict`; DataError where the only fault is an image that is not there."""
     own, overrides = _part(words, ("images", "tta", "top", "out"))
     bare = [word for word in overrides if "=" not in word and expanded(word).exists()]
-    faults = [f"{shown(word)}: not KEY=VALUE; did you mean images={shown(word)}?" for word in bare]
+    faults = [f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?" for word in bare]
     absent: list[str] = []
     images = _pictures(own["images"], absent) if own.get("images") else ()
     if not images and not absent and not bare:
@@ -102,7 +103,7 @@ def read_predict(words: Sequence[str]) -> tuple[PredictWishes, list[str]]:
     top = _count("top", own["top"], None, faults) if "top" in own else PredictWishes.top
     out = own.get("out")
     if out and not out.lower().endswith((".csv", ".json")):
-        faults.append(f"out: must end in .csv or .json (given {shown(out)}); write out=FILE.csv")
+        faults.append(f"out: must end in .csv or .json (given {printable(out)}); write out=FILE.csv")
     _raise(faults and faults + absent)
     if absent:
         raise DataError(absent[0])
@@ -141,7 +142,7 @@ def read_preview(words: Sequence[str]) -> tuple[PreviewWishes, list[str]]:
     out = _folder(own["out"], faults) if "out" in own else None
     if out and own["out"].strip() and out.exists():
         full = "is a file" if not out.is_dir() else "is not empty" if any(out.iterdir()) else ""
-        faults += [f"out: {shown(out)} {full}; give the name of a new folder, out=DIR"] if full else []
+        faults += [f"out: {printable(out)} {full}; give the name of a new folder, out=DIR"] if full else []
     _raise(faults)
     return PreviewWishes(images, out), overrides
 
@@ -153,9 +154,9 @@ def read_train(words: Sequence[str], *, writes: bool = True) -> tuple[TrainWishe
     out = _folder(own["out"], faults) if "out" in own else None
     dirs = [key for word in overrides if (key := word.partition("=")[0].lstrip("+")) in RUN_DIRS]
     if out and not writes:
-        faults.append(f"out: check keeps no folder (given {shown(own['out'])}); leave it out")
+        faults.append(f"out: check keeps no folder (given {printable(own['out'])}); leave it out")
     elif out and dirs:
-        faults.append(f"out: is {dirs[0]} in another word (given {shown(own['out'])}); give one of the two")
+        faults.append(f"out: is {dirs[0]} in another word (given {printable(own['out'])}); give one of the two")
     _raise(faults)
     return TrainWishes(out), overrides
 
@@ -167,7 +168,7 @@ def read_compare(words: Sequence[str]) -> tuple[CompareWishes, list[str]]:
     out = _folder(own["out"], faults) if "out" in own else None
     if out and not faults:
         wrong = "is a file" if out.is_file() else "holds a run of its own" if (out / "config.yaml").exists() else ""
-        faults += [f"out: {shown(out)} {wrong}; give a folder for all runs, out=DIR"] if wrong else []
+        faults += [f"out: {printable(out)} {wrong}; give a folder for all runs, out=DIR"] if wrong else []
     _raise(faults)
     return CompareWishes(out), overrides
 
@@ -235,7 +236,7 @@ def _samples(value: str, faults: list[str]) -> int | tuple[Path, ...]:
     whole = expanded(value)
     files = [whole] if value and whole.is_file() else [expanded(item) for item in _listed(value)]
     advice = "give a count such as images=8, or files as 'images=[cat.jpg,dog.jpg]'"
-    faults += [f"images: {shown(file)} is no file; {advice}" for file in files if not file.is_file()]
+    faults += [f"images: {printable(file)} is no file; {advice}" for file in files if not file.is_file()]
     if not files or len(files) > MOST_EXPLAINED:
         faults.append(f"images: must be 1 to {MOST_EXPLAINED} files (given {len(files)}); {advice}")
     return tuple(files)
@@ -252,7 +253,7 @@ def _pictures(value: str, absent: list[str]) -> tuple[Path, ...]:
             found += map(Path, matches)
         else:
             what = "matches nothing" if glob.has_magic(item) else "is not there"
-            absent.append(f"images: {shown(item)} {what}; {PICTURES}")
+            absent.append(f"images: {printable(item)} {what}; {PICTURES}")
     return tuple(dict.fromkeys(found))
 
 

@@ -1,6 +1,5 @@
 """What is wrong with a configuration, in one line per fault: key, rule, value given, nearest right spelling."""
 
-import difflib
 import enum
 import functools
 import re
@@ -9,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from cnntrain.config.paths import meant_folder, shown
+from cnntrain.config.paths import meant_folder
 from cnntrain.config.schema import limits
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.config.schema.nets import OWN_NETS
@@ -17,6 +16,8 @@ from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import ConfigError
+from cnntrain.registry import unknown_argument
+from cnntrain.text import hint, nearest, printable
 
 VARIANTS: dict[str, dict[str, type]] = {
     "optimizer": OPTIMIZERS,
@@ -48,7 +49,7 @@ class ConfigErrors(ConfigError):
     """All faults of one command line."""
 
     def __init__(self, faults: Iterable[str]) -> None:
-        lines = (LONG_WORD.sub(r"\1...", GIVEN.sub(r"(given \1 ...)", shown(line))) for line in faults)
+        lines = (LONG_WORD.sub(r"\1...", GIVEN.sub(r"(given \1 ...)", printable(line))) for line in faults)
         self.faults = list(dict.fromkeys(lines))  # a sweep meets the same fault in each job
         super().__init__("\n".join(self.faults))
 
@@ -140,20 +141,6 @@ def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) 
     return types.MappingProxyType(found)
 
 
-def nearest(word: str, right: Iterable[str], cutoff: float = 0.65) -> str | None:
-    """The most similar right spelling, or one that the word goes on from (evaluate: eval); None if none is close."""
-    known = list(right)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=cutoff)
-    return next(iter(close or [name for name in known if len(name) > 3 and word.startswith(name)]), None)
-
-
-def hint(suggestion: str | None, otherwise: str = "") -> str:
-    """The last part of a fault: `; did you mean X?`, or what to do instead."""
-    if suggestion:
-        return f"; did you mean {suggestion}?"
-    return f"; {otherwise}" if otherwise else ""
-
-
 def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, str]) -> str:
     """The fault of a key that does not exist, with the key that was probably meant."""
     if key in FOLDER_WORDS:
@@ -192,14 +179,6 @@ def _right_key(key: str, known: list[str]) -> str | None:
     return nearest(key, [other for other in known if not key.startswith(other)], cutoff=0.8)
 
 
-def unknown_argument(owner: str, name: str, given: object, known: Iterable[str], key: str = "model.args") -> str:
-    """The fault of an argument that a network (or what else `key` holds the arguments of) does not take."""
-    names = list(known)
-    meant = nearest(name, names)
-    otherwise = f"{owner} takes {', '.join(names) or 'none'}"
-    return f"{key}.{name}: no such argument of {owner} (given {given})" + hint(meant and f"{key}.{meant}", otherwise)
-
-
 def unknown_arguments(model: ModelSettings) -> list[str]:
     """The faults of arguments that our own network does not take; of other networks, nothing is known here."""
     if model.name not in OWN_NETS:
@@ -212,14 +191,14 @@ def unknown_option(group: str, name: object, options: list[str]) -> str:
     """The fault of `group=name` where the group has no such option."""
     if group == "data" and (folder := meant_folder(str(name))):
         return f"data: no option {name}; {folder}"
-    shown = [option for option in options if not option.startswith("for_")]
-    if not shown:
+    printable = [option for option in options if not option.startswith("for_")]
+    if not printable:
         return f"{group}: no option {name}, there are none; add yours with --config-dir DIR, as DIR/{group}/{name}.yaml"
-    meant = nearest(str(name), shown)
+    meant = nearest(str(name), printable)
     return (
         f"{group}: no option {'given' if name == '' else name}; "
         + (f"did you mean {group}={meant}? " if meant else "")
-        + (MORE_NETS if group == "model" else f"options: {', '.join(shown)}")
+        + (MORE_NETS if group == "model" else f"options: {', '.join(printable)}")
     )
 
 

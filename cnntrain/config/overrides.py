@@ -13,8 +13,9 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from cnntrain.config.messages import ConfigErrors, hint, keys_of, nearest
+from cnntrain.config.messages import ConfigErrors, keys_of
 from cnntrain.config.paths import expanded, meant_folder, own_options
+from cnntrain.text import hint, nearest
 
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
 OPEN_MAPPINGS = ("model.args", "augment.own.args")  # arguments of a network or function, which no class of ours lists

@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
+from cnntrain.text import printable, utf8
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # enough to know a folder of images by
 MOST_ENTRIES, MOST_LOOKS = 200, 4000  # of one folder, and of all
@@ -19,7 +20,7 @@ WEIGHTS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one
 
 def conf_dir() -> Path:
     """The folder of our YAML files: inside the package of a wheel, above it in a checkout."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "train.yaml").is_file():
             return folder
@@ -31,15 +32,6 @@ def own_options(group: str) -> list[str]:
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml") if not file.stem.startswith("for_"))
 
 
-def shown(text: Path | str | bytes) -> str:
-    """A path, or any other text that is not ours, for people: one line that moves no cursor, whatever it holds.
-
-    The same whatever the locale: what Python could not decode, and keeps as surrogates, is read as UTF-8.
-    """
-    letters = (text if isinstance(text, bytes) else _utf8(str(text))).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in letters)
-
-
 def expanded(path: str) -> Path:
     """A path of the user's with its `~`; that of a user who is not known stays as it is.
 
@@ -49,12 +41,7 @@ def expanded(path: str) -> Path:
     try:
         return Path(os.fsdecode(os.fsencode(path)))
     except UnicodeEncodeError:
-        return Path(os.fsdecode(_utf8(path)))
-
-
-def _utf8(text: str) -> bytes:
-    """The surrogates by which Python keeps bytes become these again; others, which no file name has, a sign."""
-    return re.sub(r"[\ud800-\udc7f\udd00-\udfff]", "\ufffd", text).encode("utf-8", "surrogateescape")
+        return Path(os.fsdecode(utf8(path)))
 
 
 def unquoted(text: str) -> str:
@@ -77,9 +64,9 @@ def out_file(name: str, example: str) -> Path:
     if not name.strip():
         raise ConfigError(f"out: must be the name of a file (given nothing); write out={example}")
     if path.is_dir():
-        raise FileSystemError(f"out: {shown(path)} is a folder; write out={example}")
+        raise FileSystemError(f"out: {printable(path)} is a folder; write out={example}")
     if not path.parent.is_dir():
-        raise FileSystemError(f"out: {shown(path.parent)} is no folder; make it first")
+        raise FileSystemError(f"out: {printable(path.parent)} is no folder; make it first")
     return path
 
 
@@ -90,12 +77,14 @@ def need_image_folder(root: Path) -> None:
         DataError: it is absent, a file, or not to be seen.
     """
     if what := absence(root) or ("" if os.path.isdir(root) else "is a file, not a folder"):
-        raise DataError(f"data.root: {shown(root)} {what}; give the folder that holds train/, or one of class folders")
+        raise DataError(
+            f"data.root: {printable(root)} {what}; give the folder that holds train/, or one of class folders"
+        )
 
 
 def typed(key: str, path: Path | str) -> str:
     """KEY=PATH as the user can type it in a shell."""
-    word = f"{key}={shown(path)}"
+    word = f"{key}={printable(path)}"
     return word if re.fullmatch(r"[\w@%+=:,./~-]+", word) else shlex.quote(word)
 
 
@@ -138,7 +127,7 @@ def meant_run(target: Path) -> str:
                 elif depth + 1 < RUN_DEPTH and not entry.name.startswith(".") and entry.is_dir():
                     waiting.append((Path(entry.path), depth + 1))
     found.sort(key=lambda run: os.path.getmtime(run / "config.yaml"), reverse=True)
-    told = [shlex.quote(shown(run)) for run in found[:MOST_RUNS]]
+    told = [shlex.quote(printable(run)) for run in found[:MOST_RUNS]]
     return f"did you mean {' or '.join(told)}?" if told else ""
 
 
@@ -156,13 +145,15 @@ def need_config_dir(folder: str, groups: Iterable[str]) -> None:
         ConfigError: so it is.
     """
     if not os.path.isdir(folder):
-        raise ConfigError(f"--config-dir: no such folder (given {shown(folder)})")
+        raise ConfigError(f"--config-dir: no such folder (given {printable(folder)})")
     for place in (folder, *(os.path.join(folder, group) for group in groups)):
         try:
             with os.scandir(place):
                 pass
         except PermissionError as error:
-            raise ConfigError(f"--config-dir: {shown(place)} cannot be read ({error.strerror}); mend that") from None
+            raise ConfigError(
+                f"--config-dir: {printable(place)} cannot be read ({error.strerror}); mend that"
+            ) from None
         except OSError:  # there is no such group
             pass
 
@@ -174,7 +165,7 @@ def need_weights(path: Path) -> None:
         CheckpointError: so it is.
     """
     if what := absence(path):
-        raise CheckpointError(f"model.weights: {shown(path)} {what}; give {WEIGHTS}")
+        raise CheckpointError(f"model.weights: {printable(path)} {what}; give {WEIGHTS}")
 
 
 def absence(path: Path | str) -> str:

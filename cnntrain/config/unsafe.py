@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cnntrain.config.paths import shown
 from cnntrain.errors import UnsafeError
+from cnntrain.text import printable
 
 # How Hydra and Python's logging name code: a class, a function.
 CODE_KEYS = ("_target_", "()", "class")
@@ -31,7 +31,7 @@ def refuse_code(tree: DictConfig) -> None:
     """
     plain = OmegaConf.to_container(tree.hydra)
     if found := list(_faults(plain, "hydra", "")):
-        raise UnsafeError("\n".join(map(shown, found)))
+        raise UnsafeError("\n".join(map(printable, found)))
 
 
 def _faults(node: Any, key: str, section: str) -> Iterator[str]:

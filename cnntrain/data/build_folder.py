@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import expanded, shown, typed
+from cnntrain.config.paths import expanded, typed
 from cnntrain.config.schema.data import CropMode, DataSettings, LoaderKind
 from cnntrain.data import statistics
 from cnntrain.data.common import (
@@ -30,6 +30,7 @@ from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import available_cores, free_memory, generator, shares_memory
+from cnntrain.text import printable
 
 IMAGE_SIZE = 128
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
@@ -45,12 +46,12 @@ def image_folder(request: Request) -> Data:
     found = layout.folders
     if "train" not in found and "train" in request.splits:
         names = " and ".join(f"{folder.name}/" for folder in found.values())
-        raise DataError(f"data.root: {shown(root)} has {names} but no train/; add it, or name one of class folders")
+        raise DataError(f"data.root: {printable(root)} has {names} but no train/; add it, or name one of class folders")
     scanned = {name: scan(folder, name, settings.classes) for name, folder in found.items()}
     first = scanned.get("train", next(iter(scanned.values())))
     classes = request.classes or chosen_classes([*first.classes, *first.left_out], request)
     if len(classes) < 2:
-        raise DataError(f"{shown(root)}: {classes[0]!r} is the only class folder; {_deeper(root / classes[0])}")
+        raise DataError(f"{printable(root)}: {classes[0]!r} is the only class folder; {_deeper(root / classes[0])}")
     aligned = {name: align(part, classes, name, partial=request.classes is not None) for name, part in scanned.items()}
     _note_layout(layout, request)
     _note_ignored(scanned, request)
@@ -117,7 +118,7 @@ def _note_layout(layout: Layout, request: Request) -> None:
     root = expanded(request.settings.root)
     if layout.folders.get("train") != root:
         told = ", ".join(f"{folder.name}/ is {split}" for split, folder in layout.folders.items())
-        request.notes.append(f"splits: {shown(told)}")
+        request.notes.append(f"splits: {printable(told)}")
     if layout.unused:
         unused = f"{listed(layout.unused)} {'is' if len(layout.unused) == 1 else 'are'}"
         request.warnings.append(f"data.root: {unused} not used, beside the folders of the splits")
@@ -180,7 +181,7 @@ def _statistics(
     looks = (view.size, view.share, view.interpolation.value, channels, *mode)
     file = statistics.cache_file(mark, train.paths.chosen(), *looks)
     if (cached := statistics.load(file, channels)) is not None:
-        request.notes.append(f"mean and std: computed on train earlier, kept in {shown(file)}")
+        request.notes.append(f"mean and std: computed on train earlier, kept in {printable(file)}")
         return cached
     order = torch.randperm(len(train.labels), generator=generator(torch.device("cpu"), 0, SAMPLE))[:SAMPLE_IMAGES]
     request.say(f"computing mean and std on {len(order):,} training images")

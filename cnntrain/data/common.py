@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from cnntrain.config.messages import hint, nearest
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, Sampling
 from cnntrain.data.loaders import Loader
@@ -16,6 +15,7 @@ from cnntrain.data.view import View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import free_memory, shares_memory
 from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.text import hint, nearest
 
 VAL, LIMIT, PROBE = -2, -3, -8  # parts of seeds that keep these draws apart from all others
 LEAST_PROBE, PROBE_SHARE = 100, 10  # the probe holds a tenth of the training images at most, if that is 100 or more

@@ -16,9 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import absence, shown, typed
+from cnntrain.config.paths import absence, typed
 from cnntrain.data.split import stratified
 from cnntrain.errors import DataError, FileSystemError
+from cnntrain.text import printable
 
 NAMES = ("digits", "mnist", "cifar10", "cifar100")
 DIGITS_TEST = (1797, 360)  # seed and size of the digits' test part, the same for every run
@@ -74,7 +75,7 @@ def load_set(name: str, root: Path, download: bool, say: Callable[[str], object]
         elif not 0 <= int(labels.min()) <= int(labels.max()) < len(data.classes):
             fault = f"a label that is not in 0..{len(data.classes) - 1}"
         if fault:
-            raise DataError(f"{shown(root / _HOMES[name].folder)}: {name} has {fault}; {_renew(name, root)}")
+            raise DataError(f"{printable(root / _HOMES[name].folder)}: {name} has {fault}; {_renew(name, root)}")
     return data
 
 
@@ -122,19 +123,19 @@ def _torchvision(name: str, root: Path, download: bool, say: Callable[[str], obj
     folder = root / home.folder
     if not folder.is_dir() and (above := _above(root, home)):
         raise DataError(
-            f"data.root: {shown(root)} is itself {name}, and the folder that holds {home.folder}/ is wanted; "
+            f"data.root: {printable(root)} is itself {name}, and the folder that holds {home.folder}/ is wanted; "
             f"did you mean {typed('data.root', above)}?"
         )
     if not folder.is_dir() and not download:
         raise DataError(
-            f"data.root: {name} is not in {shown(root)} (no {home.folder}/ there); set data.download=true to fetch it, "
-            f"or data.root to the folder that holds {home.folder}/"
+            f"data.root: {name} is not in {printable(root)} (no {home.folder}/ there); set data.download=true to "
+            f"fetch it, or data.root to the folder that holds {home.folder}/"
         )
     if download:
         _download(kind, name, root, say)
     for file in sorted(folder.glob("*")):
         if what := absence(file):  # a read of a pipe would wait for ever
-            raise DataError(f"data.root: {shown(file)} {what}; {_renew(name, root)}")
+            raise DataError(f"data.root: {printable(file)} {what}; {_renew(name, root)}")
     try:
         parts = [kind(str(root), train=train) for train in (True, False)]
     except Exception as error:  # its parsers raise anything from AssertionError to UnpicklingError on damaged files
@@ -166,20 +167,20 @@ def _download(kind: Any, name: str, root: Path, say: Callable[[str], object]) ->
         kind(str(root), train=True, download=True)
     except _DOWNLOAD_ERRORS as error:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            what = f"data.root: {shown(root)} cannot be written ({error.strerror})"
+            what = f"data.root: {printable(root)} cannot be written ({error.strerror})"
             raise FileSystemError(f"{what}; choose another folder") from None
         reason = " ".join(str(error).split())[:160]
         raise DataError(
-            f"data.download: {name} could not be fetched to {shown(root)} ({reason}); check the network and run again, "
-            f"or copy {_HOMES[name].folder}/ there from another machine"
+            f"data.download: {name} could not be fetched to {printable(root)} ({reason}); check the network and run "
+            f"again, or copy {_HOMES[name].folder}/ there from another machine"
         ) from None
     finally:
         socket.setdefaulttimeout(patience)
-    say(f"{name} is in {shown(root)}")
+    say(f"{name} is in {printable(root)}")
 
 
 def _renew(name: str, root: Path) -> str:
-    return f"delete {shown(root / _HOMES[name].folder)} and run again with data.download=true"
+    return f"delete {printable(root / _HOMES[name].folder)} and run again with data.download=true"
 
 
 def _damaged(kind: Any, name: str, root: Path, error: Exception) -> DataError:
@@ -193,14 +194,14 @@ def _damaged(kind: Any, name: str, root: Path, error: Exception) -> DataError:
         wanted = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
     for file, md5 in wanted:
         if not (folder / file).is_file():
-            what = f"{shown(folder / file)}: a file of {name} is missing"
+            what = f"{printable(folder / file)}: a file of {name} is missing"
             return DataError(f"{what}; set data.download=true, or copy it there")
         if not check_integrity(str(folder / file), md5):
-            return DataError(f"{shown(folder / file)}: damaged, its MD5 is not that of {name}; {renew}")
+            return DataError(f"{printable(folder / file)}: damaged, its MD5 is not that of {name}; {renew}")
         if name == "mnist" and (fault := _idx_fault(folder / file)):
-            return DataError(f"{shown(folder / file)}: {fault}; {renew}")
+            return DataError(f"{printable(folder / file)}: {fault}; {renew}")
     reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return DataError(f"{shown(folder)}: {name} is damaged ({reason}); {renew}")
+    return DataError(f"{printable(folder)}: {name} is damaged ({reason}); {renew}")
 
 
 def _idx_fault(file: Path) -> str:

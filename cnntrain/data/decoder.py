@@ -12,13 +12,13 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import shown
 from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.decode import BadImage, read_image
 from cnntrain.data.folder import Paths
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import DataError
 from cnntrain.runtime.device import mix_seed
+from cnntrain.text import printable
 
 BOX = -5  # part of the seed that keeps these draws apart from all others
 CHUNK = 4  # images of one task: few enough to share a batch among threads, enough to make tasks cheap
@@ -60,7 +60,7 @@ class Decoder:
     @property
     def skipped(self) -> list[tuple[str, str]]:
         """Bad files met so far, as (path, reason), in the order of the file list."""
-        return [(shown(self.paths[index]), reason) for index, reason in sorted(self._bad.items())]
+        return [(printable(self.paths[index]), reason) for index, reason in sorted(self._bad.items())]
 
     def image(self, index: int, epoch: int) -> Tensor:
         """uint8 (S, S, C).
@@ -73,7 +73,7 @@ class Decoder:
         except BadImage as error:
             if self.on_bad_image is OnBadImage.error:
                 raise DataError(
-                    f"{shown(self.paths[index])}: {error}; mend or remove the file, or set data.on_bad_image=skip"
+                    f"{printable(self.paths[index])}: {error}; mend or remove the file, or set data.on_bad_image=skip"
                 ) from None
             self._note(index, str(error))
         members = (self.labels == self.labels[index]).nonzero().squeeze(1)
@@ -84,7 +84,7 @@ class Decoder:
             except BadImage as error:
                 self._note(other, str(error))
         raise DataError(
-            f"{shown(self.paths[index])}: none of the images of its class in its split ({len(members)}) can be "
+            f"{printable(self.paths[index])}: none of the images of its class in its split ({len(members)}) can be "
             "decoded; replace the files, or see that the split gets more of them"
         )
 
@@ -102,7 +102,7 @@ class Decoder:
             if len(self._bad) > self.most_bad:
                 raise DataError(
                     f"data.on_bad_image: more than {self.most_bad} bad images (10, or 1 % of all, may be skipped), "
-                    f"the last {shown(self.paths[index])}: {reason}; mend the files"
+                    f"the last {printable(self.paths[index])}: {reason}; mend the files"
                 )
 
     def batches(self, groups: list[Tensor], epoch: int, workers: int, pinned: bool) -> Generator[Tensor, None, None]:

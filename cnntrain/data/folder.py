@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import shown
 from cnntrain.data.decode import looks_like_image
 from cnntrain.data.layout import SORT, SUFFIXES, entries, is_clutter, is_dir, unreadable
 from cnntrain.errors import DataError
+from cnntrain.text import printable
 
 # Photos, but not for Pillow.
 UNREADABLE = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2")
@@ -87,7 +87,7 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
     labels: list[int] = []
     sizes: list[int] = []
     for entry in entries(folder):
-        name = shown(os.fsencode(entry.name))
+        name = printable(os.fsencode(entry.name))
         if is_clutter(entry.name):
             ignored["hidden or system entry"] += 1
         elif not is_dir(entry):
@@ -104,12 +104,12 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
             if len(relative) == before:
                 there = kinds(ignored - skipped) or "no other files"
                 raise DataError(
-                    f"{shown(entry.path)}: the class folder holds no images ({there}); fill it or remove it"
+                    f"{printable(entry.path)}: the class folder holds no images ({there}); fill it or remove it"
                 )
             labels += [len(classes)] * (len(relative) - before)
             classes.append(name)
     if not classes and not left_out:
-        raise DataError(f"{shown(folder)}: the {split} split has no class folders; {SORT}")
+        raise DataError(f"{printable(folder)}: the {split} split has no class folders; {SORT}")
     paths = Paths.join(folder, relative)
     found, lengths = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
     return FolderSplit(classes, paths, found, lengths, ignored, lost, left_out)
@@ -212,7 +212,7 @@ def align(split: FolderSplit, classes: list[str], name: str, *, partial: bool) -
         return split
     extra = sorted(set(split.classes) - set(classes))
     missing = sorted(set(classes) - set(split.classes))
-    where = f"{shown(split.paths.root)}: the {name} split"
+    where = f"{printable(split.paths.root)}: the {name} split"
     if not split.classes:
         raise DataError(f"{where} has none of {_class_names(classes)}; add images of them")
     if extra:

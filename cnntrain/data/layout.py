@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cnntrain.config.paths import need_image_folder, shown, typed
+from cnntrain.config.paths import need_image_folder, typed
 from cnntrain.errors import DataError
+from cnntrain.text import printable
 
 # Of image files; what has none of these is looked into.
 SUFFIXES = (
@@ -50,7 +51,7 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
     """
     need_image_folder(root)
     names = folders_in(root)
-    known, there = set(classes or ()), {shown(os.fsencode(name)) for name in names}
+    known, there = set(classes or ()), {printable(os.fsencode(name)) for name in names}
     if known and there and (known <= there or there <= known):
         return Layout({"train": root})
     found: dict[str, list[str]] = {}
@@ -63,11 +64,11 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
         return Layout({"train": root})
     for same in found.values():
         if len(same) > 1:
-            raise DataError(f"data.root: {shown(root)} holds both {listed(same[:2], ' and ')}; keep one of them")
+            raise DataError(f"data.root: {printable(root)} holds both {listed(same[:2], ' and ')}; keep one of them")
     folders = {split: root / name for split, (name,) in found.items()}
     if others and not any(_inside(folders["train"])):
         raise DataError(
-            f"data.root: {shown(root)} has {listed(found['train'])} without class folders beside {listed(others)}; "
+            f"data.root: {printable(root)} has {listed(found['train'])} without class folders beside {listed(others)}; "
             f"if all of them are classes, say {_say_classes(names)}, else give {listed(found['train'])} class folders"
         )
     _refuse_flat_splits(root, folders)
@@ -91,7 +92,7 @@ def _refuse_images_alone(root: Path) -> None:
         above = Path(os.path.abspath(root)).parent
         above = above.parent if split_of(above.name) == "train" else above
         raise DataError(
-            f"data.root: {shown(root)} holds images and no class folders; {SORT}, or if it is a class itself, give "
+            f"data.root: {printable(root)} holds images and no class folders; {SORT}, or if it is a class itself, give "
             f"the folder above: {typed('data.root', above)}"
         )
 
@@ -106,7 +107,7 @@ def _refuse_flat_splits(root: Path, folders: Mapping[str, Path]) -> None:
         advice += f", or say {_say_classes(sorted(flat.values()))} if these are the classes"
     elif "train" in folders and "train" not in flat:
         advice += f", or move {names} away: unlabelled pictures are for `cnntrain predict RUN images=DIR`"
-    raise DataError(f"data.root: {shown(root)}: {names} {_hold(flat)} images and no class folders; {advice}")
+    raise DataError(f"data.root: {printable(root)}: {names} {_hold(flat)} images and no class folders; {advice}")
 
 
 def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
@@ -115,7 +116,9 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
     _refuse_data_sets(root, inner)
     same = {tuple(folders) for folders in inner.values()}
     if len(names) > 1 and len(same) == 1 and len(splits := min(same)) > 1:
-        what = f"data.root: {shown(root)}: {listed(names)} all hold the same folders ({', '.join(splits)}), no images"
+        what = (
+            f"data.root: {printable(root)}: {listed(names)} all hold the same folders ({', '.join(splits)}), no images"
+        )
         if all(map(split_of, splits)):
             raise DataError(f"{what}; splits come above classes: move the images to {splits[0]}/CLASS/ and so on")
         raise DataError(
@@ -126,9 +129,9 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
     if again := [name for name in again if len(inner[name]) > (not split_of(name))]:
         classes = sorted({folder for name in again for folder in inner[name]})
         raise DataError(
-            f"data.root: {shown(root)}: {listed(again)} {_hold(again)} folders of the names beside "
-            f"({', '.join(map(shown, classes[:4]))}{', …' if len(classes) > 4 else ''}) and no images, as splits do; "
-            f"put the classes into train/, or say {_say_classes(names)} if all of them are classes"
+            f"data.root: {printable(root)}: {listed(again)} {_hold(again)} folders of the names beside "
+            f"({', '.join(map(printable, classes[:4]))}{', …' if len(classes) > 4 else ''}) and no images, as splits "
+            f"do; put the classes into train/, or say {_say_classes(names)} if all of them are classes"
         )
     stems: dict[tuple[str, ...], dict[str, str]] = {}  # what is left of a name without its word of a split
     for name in names:
@@ -139,8 +142,8 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
     for alike in stems.values():
         if "train" in alike and len(alike) > 1:
             raise DataError(
-                f"data.root: {shown(root)}: {listed(list(alike.values()))} look like splits; call them train/, val/ "
-                f"and test/, with class folders inside, or say {_say_classes(names)} if they are classes"
+                f"data.root: {printable(root)}: {listed(list(alike.values()))} look like splits; call them train/, "
+                f"val/ and test/, with class folders inside, or say {_say_classes(names)} if they are classes"
             )
 
 
@@ -159,7 +162,7 @@ def _refuse_data_sets(root: Path, inner: Mapping[str, Sequence[str]]) -> None:
         meant = " or ".join(typed("data.root", root / name) for name in sets[:3])
         classes = f" Or say {_say_classes(sorted(inner))} if all of them are classes" if len(inner) > 1 else ""
         raise DataError(
-            f"data.root: {shown(root)}: {listed(sets)} {_hold(sets)} train/ with class folders, as data sets do; "
+            f"data.root: {printable(root)}: {listed(sets)} {_hold(sets)} train/ with class folders, as data sets do; "
             f"did you mean {meant}?{classes}"
         )
 
@@ -201,7 +204,7 @@ def _inside(folder: Path, *, images: bool = False) -> Iterator[str | None]:
 
 def listed(names: Sequence[str], between: str = ", ") -> str:
     """`a/, b/, c/ and 4 more`."""
-    text = between.join(f"{shown(name)}/" for name in names[:4])
+    text = between.join(f"{printable(name)}/" for name in names[:4])
     return text + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
 
 
@@ -210,7 +213,7 @@ def _hold(names: Collection[str]) -> str:
 
 
 def _say_classes(names: Sequence[str]) -> str:
-    return f"data.classes=[{','.join(map(shown, names[:4]))}{',…' if len(names) > 4 else ''}]"
+    return f"data.classes=[{','.join(map(printable, names[:4]))}{',…' if len(names) > 4 else ''}]"
 
 
 def entries(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -224,7 +227,7 @@ def entries(folder: str | Path) -> list[os.DirEntry[str]]:
 
 def unreadable(folder: str | Path, error: OSError) -> DataError:
     """The fault of a folder that cannot be listed or entered."""
-    return DataError(f"{shown(folder)}: cannot be read ({error.strerror or error}); mend its permissions")
+    return DataError(f"{printable(folder)}: cannot be read ({error.strerror or error}); mend its permissions")
 
 
 def is_clutter(name: str) -> bool:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import shown
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, OnBadImage
 from cnntrain.data.build_folder import decode_threads
@@ -19,6 +18,7 @@ from cnntrain.data.folder import Images, Paths, kinds
 from cnntrain.data.loaders import Loader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, View
 from cnntrain.errors import ConfigError, DataError
+from cnntrain.text import printable
 
 
 def data_without_images(settings: DataSettings, classes: list[str], fingerprint: str) -> Data:
@@ -72,7 +72,7 @@ def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:
         names = (name for name, _ in images.below(str(place))) if place.is_dir() else (str(place),)
         found |= dict.fromkeys(map(os.fsencode, names))
     if not found:
-        where = ", ".join(map(shown, places[:3])) + (", …" if len(places) > 3 else "")
+        where = ", ".join(map(printable, places[:3])) + (", …" if len(places) > 3 else "")
         there = f" ({kinds(images.ignored)})" if images.ignored else ""
         raise DataError(f"images: {where}: no images there{there}; give another folder, or files")
     return Paths.join(Path(), list(found)), images.ignored

@@ -18,8 +18,8 @@ from cnntrain.data.decoder import Decoder
 from cnntrain.data.loaders import Batch, Loader, gather
 from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.models.name_patterns import is_below
-from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import Stop
 
 SAMPLE = 8  # images of each split that are tried first
@@ -117,7 +117,7 @@ def cache(
     normalise: Callable[[Tensor], Tensor],
     device: torch.device,
     precision: Precision,
-    report: Report,
+    report: Reporter,
     stop: Stop,
 ) -> dict[str, FeatureLoader] | None:
     """Encode the images of all splits once; None where the images themselves must go through the network.
@@ -264,7 +264,7 @@ def _reserve(encoder: _Encoder, loaders: Mapping[str, Loader], device: torch.dev
 
 
 def _fill(
-    encoder: _Encoder, loaders: Mapping[str, Loader], stores: Mapping[str, Tensor], report: Report, stop: Stop
+    encoder: _Encoder, loaders: Mapping[str, Loader], stores: Mapping[str, Tensor], report: Reporter, stop: Stop
 ) -> None:
     ordered = {name: loader.in_order() for name, loader in loaders.items()}
     report.validating(sum(map(len, ordered.values())), "encoding")

@@ -10,7 +10,7 @@ from cnntrain.config.schema.finetune import FinetuneSettings, Mode, NormPolicy
 from cnntrain.errors import CheckpointError, ConfigError, FrozenError
 from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.encoder import module_and_above
-from cnntrain.finetune.layer_groups import LayerGroup
+from cnntrain.finetune.layer_groups import LayerGroup, layer_groups
 from cnntrain.finetune.proofs import GradientWatch, digest, fixed_tensors, moved
 from cnntrain.models.name_patterns import require
 from cnntrain.optim.optimizers import Learner
@@ -278,3 +278,10 @@ def _count(groups: int) -> str:
 def _shown(names: Sequence[str]) -> str:
     """All of a few names, the ends of many."""
     return ", ".join(names) if len(names) <= MOST_NAMES else f"{names[0]}, {names[1]}, ..., {names[-1]}"
+
+
+def build_tuning(model: nn.Module, settings: FinetuneSettings) -> Tuning | None:
+    """What of the network learns when; None where it is trained from scratch."""
+    if settings.mode is Mode.none:
+        return None
+    return Tuning(model, layer_groups(model, settings), settings)

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
-from cnntrain.cli.exit import brief, is_out_of_memory
 from cnntrain.config.messages import ConfigErrors, unknown_arguments
 from cnntrain.config.schema.model import DROPS, Library, ModelSettings
 from cnntrain.config.schema.nets import FIXED_NETS, NATIVE, OWN_NETS
-from cnntrain.errors import ConfigError, ResourceError
+from cnntrain.errors import ConfigError, ResourceError, is_out_of_memory
+from cnntrain.text import one_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,7 +107,7 @@ def _own(settings: ModelSettings, *, classes: int, channels: int) -> Recipe:
             if "verflow" not in str(error):
                 raise
             raise ConfigError(
-                f"model.args: {settings.name} is too large for any machine ({brief(error)}); correct model.args"
+                f"model.args: {settings.name} is too large for any machine ({one_line(error)}); correct model.args"
             ) from error
         return model if takes_norm else _with_norm(model, settings)
 

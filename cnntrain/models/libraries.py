@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnntrain.cli.exit import brief
-from cnntrain.config.messages import hint, nearest, unknown_argument
 from cnntrain.config.schema.model import DROPS, Library, ModelSettings
 from cnntrain.config.schema.nets import OWN_NETS
 from cnntrain.errors import ConfigError
+from cnntrain.registry import unknown_argument
+from cnntrain.text import hint, nearest, one_line
 
 ALIASES = {"xception": "legacy_xception", "nasnet": "nasnetalarge", "mobilenet_v1": "mobilenetv1_100"}  # timm's names
 _DROP_ARGUMENTS = {
@@ -89,7 +89,9 @@ class LibraryNetwork:
             with torch.device("meta"):
                 return self._builder()
         except RuntimeError as error:
-            raise ConfigError(f"model.name: {self.name!r} ({brief(error)}); leave out what follows the dot") from error
+            raise ConfigError(
+                f"model.name: {self.name!r} ({one_line(error)}); leave out what follows the dot"
+            ) from error
 
     def _no_place(self, setting: str, rate: float, asked: Library) -> str:
         advice = f"set model.{setting}=null"
@@ -121,7 +123,7 @@ class LibraryNetwork:
         except (TypeError, AttributeError, KeyError, ArithmeticError) as error:
             twice = "multiple values" in str(error)  # the network's function hands it to its class itself
             advice = "leave out what it sets itself" if twice else "correct model.args"
-            raise ConfigError(f"model.args: {self.name} refuses {args} ({brief(error)}); {advice}") from error
+            raise ConfigError(f"model.args: {self.name} refuses {args} ({one_line(error)}); {advice}") from error
         if channels != 3 and self.library is Library.torchvision:
             set_channels(model, channels)
         return model

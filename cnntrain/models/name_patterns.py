@@ -7,8 +7,8 @@ module stands for everything below it: `layer1` matches `layer1.0.conv1.weight`.
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from cnntrain.config.messages import hint, nearest
 from cnntrain.errors import ConfigError
+from cnntrain.text import hint, nearest
 
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from cnntrain.cli.exit import brief
 from cnntrain.errors import ConfigError
 from cnntrain.registry import call
 from cnntrain.runtime.device import restore_rng_state, rng_state
+from cnntrain.text import one_line
 
 
 def build_foreign(name: str, args: dict[str, Any], *, classes: int, channels: int, image_size: int) -> nn.Module:
@@ -52,7 +52,7 @@ def _try_mode(model: nn.Module, name: str, images: torch.Tensor, classes: int) -
     except Exception as error:
         fits = "let it take in_channels and image_size, or set data.channels and data.image_size"
         raise ConfigError(
-            f"model.name: {name} fails on a batch of images {shape}{mode} ({brief(error)}); "
+            f"model.name: {name} fails on a batch of images {shape}{mode} ({one_line(error)}); "
             + ("correct it" if model.training else fits)
         ) from error
     finally:

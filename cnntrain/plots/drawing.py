@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from cnntrain.config.paths import shown
+from cnntrain.text import printable
 
 Colour: TypeAlias = tuple[int, int, int]
 Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
@@ -31,7 +31,7 @@ def font(size: int, ascii_only: bool = True) -> Font:
 @functools.cache
 def readable(text: str, size: int) -> tuple[str, Font]:
     """A text of one line, and a font for it; letters that no font has lose their accents or are escaped."""
-    text = shown(text)
+    text = printable(text)
     if text.isascii():
         return text, font(size)
     chosen = font(size, False)

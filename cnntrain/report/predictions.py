@@ -6,9 +6,8 @@ from itertools import chain
 
 from rich.cells import cell_len, set_cell_size
 
-from cnntrain.config.paths import shown
 from cnntrain.storage import spreadsheet
-from cnntrain.text import WIDEST_NAME, WIDTH, aligned, percent, shorten
+from cnntrain.text import WIDEST_NAME, WIDTH, aligned, percent, printable, shorten
 
 WIDEST_CLASS, LEAST_FILE, RUNNERS_UP = 24, 24, 31
 LEAST = 0.00005  # a probability below it would be shown as 0.00 %
@@ -25,12 +24,12 @@ class Prediction:
 
 def table(predictions: Sequence[Prediction]) -> list[str]:
     """A line for each image: file, class, probability, and as many of the runners-up as there is room for."""
-    names = [shorten(shown(found.classes[0][0]), WIDEST_CLASS) for found in predictions]
+    names = [shorten(printable(found.classes[0][0]), WIDEST_CLASS) for found in predictions]
     name_width = max(map(cell_len, ["class", *names]))
     room = WIDTH - name_width - len("  " * 3 + "99.99%")
     others = max(cell_len(_runners_up(found.classes[1:], RUNNERS_UP)) for found in predictions)
     widest_file = max(LEAST_FILE, room - max(others, len("runners-up")))
-    files = [shorten(shown(found.file), widest_file) for found in predictions]
+    files = [shorten(printable(found.file), widest_file) for found in predictions]
     file_width = max(map(cell_len, ["file", *files]))
     room -= file_width
     lines = [f"{set_cell_size('file', file_width)}  {set_cell_size('class', name_width)}   prob.  runners-up"]
@@ -44,7 +43,7 @@ def table(predictions: Sequence[Prediction]) -> list[str]:
 def _runners_up(classes: list[tuple[str, float]], room: int) -> str:
     words = ""
     for name, probability in classes:
-        more = f"{', ' if words else ''}{shorten(shown(name), WIDEST_CLASS)} {percent(probability)}"
+        more = f"{', ' if words else ''}{shorten(printable(name), WIDEST_CLASS)} {percent(probability)}"
         if probability < LEAST or cell_len(words + more) > room:
             break
         words += more
@@ -57,7 +56,7 @@ def summary(counts: Sequence[tuple[str, int, float]]) -> list[str]:
     total = sum(images for _, images, _ in found)
     rows = [["class", "images", "share", "mean prob."]]
     rows += [
-        [shorten(shown(name), WIDEST_NAME), f"{images:,}", percent(images / total), percent(mean)]
+        [shorten(printable(name), WIDEST_NAME), f"{images:,}", percent(images / total), percent(mean)]
         for name, images, mean in found[:MOST_CLASSES]
     ]
     more = len(found) - MOST_CLASSES

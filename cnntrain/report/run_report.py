@@ -6,13 +6,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from cnntrain.cli.exit import brief
-from cnntrain.config.paths import shown
 from cnntrain.errors import FileSystemError
 from cnntrain.report.csv_log import CsvLog
 from cnntrain.report.terminal import Screen
 from cnntrain.storage.atomic import file_system_error, open_own
-from cnntrain.text import WIDEST_NAME, aligned, clock, number, percent, rate, short_path, shorten
+from cnntrain.text import WIDEST_NAME, aligned, clock, number, one_line, percent, printable, rate, short_path, shorten
 
 if TYPE_CHECKING:
     import torch
@@ -101,11 +99,11 @@ class Report:
             if isinstance(error, OSError) and error.errno:  # of the system; those of Pillow are of the picture alone
                 self._close(self._tensorboard)
                 self._tensorboard = None
-                place = f"{shown(error.filename)}: " if error.filename else ""
+                place = f"{printable(error.filename)}: " if error.filename else ""
                 self.warn(f"nothing more for TensorBoard: {place}{error.strerror or error}; the training goes on")
             elif what not in self._failed:
                 self._failed.add(what)
-                self.warn(f"no {what} for TensorBoard: {brief(error)}; the training goes on")
+                self.warn(f"no {what} for TensorBoard: {one_line(error)}; the training goes on")
 
     def say(self, line: str, *, copied: bool = False) -> None:
         """A line for the user; the bar stays below it. `copied`: never broken, so that it can be copied."""
@@ -265,7 +263,7 @@ def _class_table(split: str, classes: dict[str, dict[str, float]]) -> list[str]:
         score = classes[name]
         rows.append(
             [
-                shorten(shown(name), WIDEST_NAME),
+                shorten(printable(name), WIDEST_NAME),
                 f"{score['images']:,}",
                 *(percent(score[key]) for key in ("precision", "recall", "f1")),
             ]

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cnntrain.config.paths import shown
 from cnntrain.report.event_file import EventFile
+from cnntrain.text import printable
 
 
 class TensorBoardLog:
@@ -92,5 +92,5 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, bool | int | fl
             flat |= flatten(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) else str(value or "none")
-            flat[prefix + key] = value if isinstance(value, (bool, int, float)) else shown(text)
+            flat[prefix + key] = value if isinstance(value, (bool, int, float)) else printable(text)
     return flat

@@ -11,9 +11,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from cnntrain.config.paths import shown
+from cnntrain.report.epoch_table import epoch_line, table_head, table_row
 from cnntrain.report.progress_bar import Bar
-from cnntrain.text import epoch_line, table_head, table_row
+from cnntrain.text import printable
 
 REFRESHES_PER_SECOND = 5  # each takes about a millisecond, on rich's own thread
 SECONDS_BETWEEN_LINES = 60  # within an epoch, where there is no bar
@@ -69,14 +69,14 @@ class Screen:
 
     def line(self, text: str, style: str = "", *, copied: bool = False) -> None:
         """A line of text, above the bar while that is there; `copied`: never broken, so that it can be copied."""
-        text = shown(text)
+        text = printable(text)
         if self.is_live:
             self.console.print(Text(text, style), soft_wrap=copied)
         self._plain(text)
 
     def frame(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
         """Named facts below a title, in a frame."""
-        title, rows = shown(title), [(shown(name), shown(value)) for name, value in rows]
+        title, rows = printable(title), [(printable(name), printable(value)) for name, value in rows]
         width = max((len(name) for name, _ in rows), default=0)
         if self.is_live:
             grid = Table.grid(padding=(0, 2))

@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 import cnntrain
-from cnntrain.cli.sweep import SWEEP
 from cnntrain.config.paths import meant_run
 from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFolderError
 from cnntrain.storage import git
@@ -35,6 +34,7 @@ from cnntrain.storage.atomic import RUN_DIR, file_system_error, open_own, read_o
 
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
 ENVIRONMENT, RESULTS, LOCK = "environment.json", "results.json", "run.lock"
+SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
 OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv")  # what a run writes or removes by name
 
 

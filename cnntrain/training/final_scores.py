@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from cnntrain.data.loaders import Loader
-from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import StopFlag
 from cnntrain.storage import checkpoint
 from cnntrain.storage.atomic import write_atomic
@@ -18,7 +18,7 @@ from cnntrain.training.load_state import load_weights
 from cnntrain.training.state import Run
 
 
-def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Report) -> dict[str, Any]:
+def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Reporter) -> dict[str, Any]:
     """Scores of the best epoch: validation as measured then, the test split once, now.
 
     Without validation images, the best epoch is the last one.
@@ -49,7 +49,7 @@ def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Report) -> d
 
 
 def _last_scores(
-    job: Job, run: Run, model: torch.nn.Module, loader: Loader, stop: StopFlag, report: Report
+    job: Job, run: Run, model: torch.nn.Module, loader: Loader, stop: StopFlag, report: Reporter
 ) -> dict[str, float]:
     """Scores and confusion matrix of the test split, or of the validation split where there is none."""
     counts, is_test = ConfusionCounts(len(job.data.classes), job.device), loader is job.data.test
@@ -90,7 +90,7 @@ class ConfusionCounts:
         self.matrix += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
 
 
-def list_bad_images(job: Job, folder: Path, report: Report) -> int:
+def list_bad_images(job: Job, folder: Path, report: Reporter) -> int:
     """How many images were skipped (data.on_bad_image=skip); bad_images.tsv names them with the reason."""
     loaders = [loader for loader in (job.data.train, job.data.val, job.data.test) if loader]
     found = job.world.gather([entry for loader in loaders for entry in loader.skipped])

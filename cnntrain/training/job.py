@@ -11,22 +11,25 @@ from torch import Tensor, nn
 from cnntrain.augment.build import Augment, Moment, build_augment, build_normalise
 from cnntrain.augment.mix import Mix
 from cnntrain.config import load as config
+from cnntrain.config.schema.model import DropSchedule
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.build import build_data
 from cnntrain.data.common import Data
 from cnntrain.data.epoch_plan import Plan
 from cnntrain.data.loaders import Loader
-from cnntrain.finetune.tuning import Tuning
+from cnntrain.errors import ConfigError
+from cnntrain.finetune.tuning import Tuning, build_tuning
 from cnntrain.models.build import build_model
+from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.models.small_images.check_size import check_size
+from cnntrain.models.weights.preprocessing import follow_weights
 from cnntrain.optim import optimizers
 from cnntrain.optim.optimizers import Rates
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.training.losses import Loss, class_weights
 from cnntrain.training.state import Ema, Run
-from cnntrain.training.transfer import build_tuning, follow_weights
 
 Say = Callable[[str], None]
 
@@ -127,7 +130,7 @@ class Job:
     @cached_property
     def tuning(self) -> Tuning | None:
         """What of a pretrained network learns when; None: everything, always."""
-        return build_tuning(self)
+        return build_tuning(self.model, self.settings.finetune)
 
     @property
     def normalise(self) -> Callable[[Tensor], Tensor]:
@@ -247,3 +250,20 @@ def build_run(job: Job) -> Run:
         compiled=trainer.compile,
         world=job.world,
     )
+
+
+def scheduled_drops(job: Job) -> list[DropLayer]:
+    """The rates that rise over the run; none where they are constant.
+
+    Raises:
+        ConfigError: they should rise, and the network drops nothing.
+    """
+    if job.settings.model.drop_schedule is DropSchedule.constant:
+        return []
+    found = drop_layers(job.model)
+    if not found:
+        raise ConfigError(
+            f"model.drop_schedule: {job.settings.model.name} drops nothing, so no rate can rise (given linear); "
+            "set model.dropout=0.5 or another rate, or model.drop_schedule=constant"
+        )
+    return found

@@ -13,7 +13,7 @@ from cnntrain.data.common import Data
 from cnntrain.data.unlabelled import data_without_images
 from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
-from cnntrain.report.run_report import Report
+from cnntrain.runtime.reporter import Reporter
 from cnntrain.storage import checkpoint
 from cnntrain.training.job import Job, build_job
 from cnntrain.training.load_state import load_weights
@@ -21,7 +21,7 @@ from cnntrain.training.state import Progress, limits_met
 
 
 def load_job(
-    target: Path, overrides: list[str], report: Report, *, images: bool = True
+    target: Path, overrides: list[str], report: Reporter, *, images: bool = True
 ) -> tuple[Path, dict[str, Any], Job]:
     """A trained network with its weights, and the images that it is scored on (val and test).
 
@@ -59,7 +59,7 @@ def load_job(
     return folder, state, job
 
 
-def _warn_of_other_images(known: dict[str, str], data: Data, report: Report) -> None:
+def _warn_of_other_images(known: dict[str, str], data: Data, report: Reporter) -> None:
     """Say what scores on other images are worth; where only the training images have changed, they are what they were.
 
     Args:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from cnntrain.models.drop import DropLayer, set_drop_factor
 from cnntrain.optim import optimizers
 from cnntrain.optim.optimizers import Rates
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import StopFlag, asked_for, interrupted
 from cnntrain.training.losses import Loss
 from cnntrain.training.scoring import evaluate
@@ -24,17 +25,6 @@ from cnntrain.training.state import Progress, Run
 from cnntrain.training.timing import Clock, Meter, Timed
 
 Batches = Iterable[tuple[Tensor, Tensor]]
-
-
-class Reporter(Protocol):
-    """What the loop tells; `report.Report` shows and stores it."""
-
-    def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None: ...
-    def advance(self, images: int) -> None: ...
-    def step(self, row: dict[str, Any]) -> None: ...
-    def validating(self, batches: int) -> None: ...
-    def epoch(self, row: dict[str, Any]) -> None: ...
-    def say(self, line: str) -> None: ...
 
 
 @dataclass

@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from cnntrain.config.messages import hint, nearest
-from cnntrain.config.paths import shown
 from cnntrain.config.schema.settings import LossSettings
 from cnntrain.errors import ConfigError
+from cnntrain.text import hint, nearest, printable
 
 
 class Loss:
@@ -87,7 +86,7 @@ def _in_order(wish: dict[str, float], classes: list[str]) -> list[float]:
 
 def _spelt(name: object) -> str:
     """A name of a class that the command line has read as a value."""
-    return str(name).lower() if isinstance(name, bool) else "null" if name is None else shown(str(name))
+    return str(name).lower() if isinstance(name, bool) else "null" if name is None else printable(str(name))
 
 
 def _given(wish: list[Any], classes: list[str]) -> Tensor:

@@ -3,66 +3,24 @@
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice
-from statistics import fmean
 from typing import TYPE_CHECKING
 
-from cnntrain.config.schema.data import CropMode
 from cnntrain.config.schema.finetune import Mode, NormPolicy
-from cnntrain.config.schema.settings import Settings
 from cnntrain.finetune.batch_norms import recalibrate
 from cnntrain.finetune.cached_features import cache, reason_not_to_cache
-from cnntrain.finetune.layer_groups import layer_groups
-from cnntrain.finetune.tuning import Tuning
 from cnntrain.models.head import find_head, head_paths
 from cnntrain.models.weights.load import Weights, load_weights_into
-from cnntrain.models.weights.pretrained import preprocessing
 from cnntrain.runtime import device as machine
 
 if TYPE_CHECKING:
-    from cnntrain.report.run_report import Report
+    from cnntrain.runtime.reporter import Reporter
     from cnntrain.runtime.signals import Stop
     from cnntrain.training.job import Job
     from cnntrain.training.loop import Task
     from cnntrain.training.state import Run
 
 MEASURED = 2000  # training images that recalibrated statistics are averages over, at most
-FILLED = ("image_size", "channels", "mean", "std", "interpolation", "crop", "crop_mode")
-
-
-def follow_weights(settings: Settings) -> tuple[Settings, list[str]]:
-    """Settings whose images are prepared as the weights know them, where the user says nothing; and lines on that."""
-    data = settings.data
-    missing = [key for key in FILLED if getattr(data, key) is None]
-    if not missing or not (settings.model.pretrained or settings.model.weights):
-        return settings, []
-    known = preprocessing(settings.model)
-    if known is None:
-        return settings, ["the weights do not say how their images were prepared: as the data set's own are"]
-    notes = []
-    filled = {key: getattr(known, key) for key in missing}
-    if "crop" in filled:
-        filled["crop"] = known.crop_at(data.eval_size or data.image_size or known.image_size)
-    if data.name != "imagefolder":
-        if filled.pop("image_size", None):
-            notes.append(f"images keep their own size; the weights know {known.image_size} pixels (data.image_size)")
-        for key in ("crop", "crop_mode"):
-            filled.pop(key, None)  # they are seen whole
-    if data.channels == 1:
-        filled |= {key: [fmean(filled[key])] for key in ("mean", "std") if key in filled}
-    words = {
-        "image_size": f"{known.image_size} pixels",
-        "interpolation": known.interpolation.name,
-        "crop": f"crop {known.crop:.3g}",
-        "crop_mode": known.crop_mode.name,
-        "mean": "mean and std",
-    }
-    if known.crop_mode is CropMode.center:
-        del words["crop_mode"]
-    if told := ", ".join(words[key] for key in words if key in filled):
-        notes.insert(0, f"images as {known.source} knows them: {told}")
-    return replace(settings, data=replace(data, **filled)), notes
 
 
 def start_from_weights(job: "Job", weights: Weights | None) -> None:
@@ -86,14 +44,6 @@ def start_from_weights(job: "Job", weights: Weights | None) -> None:
     )
 
 
-def build_tuning(job: "Job") -> Tuning | None:
-    """What of the network learns when; None where it is trained from scratch."""
-    settings = job.settings.finetune
-    if settings.mode is Mode.none:
-        return None
-    return Tuning(job.model, layer_groups(job.model, settings), settings)
-
-
 def _learning(job: "Job") -> list[str]:
     """Names of the parameters that ever learn."""
     assert job.tuning is not None
@@ -110,7 +60,7 @@ def may_cache(job: "Job") -> bool:
     return reason_not_to_cache(settings, train, head, _learning(job)) is None
 
 
-def use_features(job: "Job", run: "Run", task: "Task", report: "Report", stop: "Stop") -> None:
+def use_features(job: "Job", run: "Run", task: "Task", report: "Reporter", stop: "Stop") -> None:
     """Let the head train on cached features, where the settings allow it and nothing but the head changes."""
     if job.tuning is None:
         return

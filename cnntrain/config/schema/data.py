@@ -4,8 +4,8 @@ import enum
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
-from cnntrain.config.paths import shown
 from cnntrain.config.schema.limits import number
+from cnntrain.text import printable
 
 
 class LoaderKind(enum.Enum):
@@ -70,7 +70,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         if self.classes:  # as those of the data are written, under every locale
-            self.classes = [shown(name) for name in self.classes]
+            self.classes = [printable(name) for name in self.classes]
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""

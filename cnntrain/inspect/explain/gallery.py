@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from cnntrain.config.paths import shown
 from cnntrain.errors import ConfigError
 from cnntrain.storage.atomic import file_system_error, write_atomic
+from cnntrain.text import printable
 
 STEP = "cnntrain step"  # the entry of a PNG file that says which checkpoint it shows
 EVENTS, OURS = "events.out.tfevents.*", ".explain"  # event files, and the end of the names of our own
@@ -40,7 +40,7 @@ class Gallery:
         except OSError as error:
             raise file_system_error(folder, error, what="the folder cannot be made", word=WORD) from error
         if any(not file.name.endswith(OURS) for file in folder.glob(EVENTS)):
-            raise ConfigError(f"out: {shown(folder)} holds TensorBoard files of something else; write {WORD}")
+            raise ConfigError(f"out: {printable(folder)} holds TensorBoard files of something else; write {WORD}")
 
     def add(self, name: str, picture: Image.Image) -> Path:
         """Write a picture; whatever letters the name has, the file's are letters, digits, dots, dashes and _."""

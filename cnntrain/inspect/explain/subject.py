@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cnntrain.config.paths import shown
 from cnntrain.data.decode import BadImage, read_image
 from cnntrain.data.view import View
 from cnntrain.errors import DataError
 from cnntrain.runtime.device import restore_rng_state, rng_state
+from cnntrain.text import printable
 
 
 class Unsuited(Exception):
@@ -89,5 +89,5 @@ def read_files(files: tuple[Path, ...], channels: int, view: View) -> Tensor:
         try:
             images.append(view(read_image(file, channels)).permute(2, 0, 1))
         except BadImage as error:
-            raise DataError(f"images: {shown(file)}: {error}; give another file") from None
+            raise DataError(f"images: {printable(file)}: {error}; give another file") from None
     return torch.stack(images)

@@ -1,11 +1,10 @@
 """What changes from step to step of a run, known before its first one: the curves of a preview."""
 
-from cnntrain.commands.train import scheduled_drops
 from cnntrain.config.schema.schedule import PlateauSettings
 from cnntrain.models.drop import drop_layers
 from cnntrain.optim.optimizers import Plateau
 from cnntrain.plots.curves import Curves, Panel
-from cnntrain.training.job import Job
+from cnntrain.training.job import Job, scheduled_drops
 
 MOST_POINTS = 900  # of a curve: one for each pixel
 

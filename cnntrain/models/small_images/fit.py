@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from cnntrain.cli.exit import brief
 from cnntrain.config.schema.model import Stem
 from cnntrain.errors import ConfigError
 from cnntrain.models.small_images.relax import Edit, in_words, keeps_pools, relax, shrink_classifier, with_border
 from cnntrain.models.small_images.shape_trace import SIZE_FAULTS, Trace, trace
+from cnntrain.text import one_line
 
 LAST_MAP = 4  # pixels a side; a ResNet's last map at the 32 pixels of CIFAR, without its stem's two halvings
 ROOMY = 448  # pixels; patches of 14, 16 and 32 and windows of 7 fit: what fails here seldom runs at a larger size
@@ -74,9 +74,9 @@ class Fitter:
             model = self.make(self.image_size)
         except SIZE_FAULTS as error:
             if self.sized:
-                raise self._too_small(brief(error)) from error
+                raise self._too_small(one_line(error)) from error
             raise ConfigError(
-                f"model.args: {self.name} cannot be built ({brief(error)}); correct model.args"
+                f"model.args: {self.name} cannot be built ({one_line(error)}); correct model.args"
             ) from error
         published = self._trace(model)
         self.hint = "" if published.fault else " (model.stem=imagenet keeps the original)"

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnntrain.cli.exit import brief
+from cnntrain.text import one_line
 
 SIZE_FAULTS = (RuntimeError, ValueError, AssertionError, IndexError)  # what layers raise on maps that do not suit them
 _SEEN = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Linear)
@@ -94,7 +94,7 @@ def trace(model: nn.Module, *, channels: int, classes: int, image_size: int, tra
             output = model.train(training)(torch.empty(2, channels, image_size, image_size, device="meta"))
         found.fault = _wrong_output(output, classes, training)
     except SIZE_FAULTS as error:
-        found.fault = brief(error)
+        found.fault = one_line(error)
     finally:
         for hook in hooks:
             hook.remove()

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
-from cnntrain.cli.exit import brief
 from cnntrain.errors import ConfigError
 from cnntrain.storage.atomic import sha256_of
+from cnntrain.text import one_line
 
 Say = Callable[[str], None]
 
@@ -96,7 +96,7 @@ def damaged(path: Path, error: Exception) -> ConfigError:
     """The fault of a file in a cache that cannot be used."""
     file = path.resolve()  # Hugging Face keeps links, and would make one again to the same file
     return ConfigError(
-        f"model.pretrained: {file} cannot be used ({brief(error)}); delete it to have it downloaded anew, {_LOCAL}"
+        f"model.pretrained: {file} cannot be used ({one_line(error)}); delete it to have it downloaded anew, {_LOCAL}"
     )
 
 
@@ -111,7 +111,7 @@ def _verify(path: Path, digits: str) -> None:
 
 def _unreachable(url: str, place: Path, error: Exception) -> ConfigError:
     return ConfigError(
-        f"model.pretrained: {url} cannot be downloaded ({brief(error)}); "
+        f"model.pretrained: {url} cannot be downloaded ({one_line(error)}); "
         f"put it as {place.name} into {place.parent}, {_LOCAL}"
     )
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from cnntrain.cli.exit import brief
-from cnntrain.config.paths import WEIGHTS, need_weights, shown
+from cnntrain.config.paths import WEIGHTS, need_weights
 from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.storage import checkpoint, state_form
 from cnntrain.storage.manifest import MANIFEST, STATE
+from cnntrain.text import one_line, printable
 
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged|teacher)(?:[._]|$)", re.IGNORECASE)
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80")  # a zip archive, and the pickle of before torch 1.6
@@ -42,16 +42,16 @@ def content_of(path: Path) -> dict[str, Any]:
         if begin.startswith(_TORCH_MAGIC):
             content = checkpoint.read_tensors(path, _tensors_alone(path), _harmless())
             if is_run(content) and (place := state_form.fault(content)):
-                raise CheckpointError(f"{shown(path)}: no {place} in it as cnntrain writes it; give {WEIGHTS}")
+                raise CheckpointError(f"{printable(path)}: no {place} in it as cnntrain writes it; give {WEIGHTS}")
             return content
     except (CheckpointError, UnsafeError) as error:
         raise type(error)(f"model.weights: {error}") from error
     except OSError as error:
         raise CheckpointError(
-            f"model.weights: {shown(path)} cannot be read ({brief(error)}); give {WEIGHTS}"
+            f"model.weights: {printable(path)} cannot be read ({one_line(error)}); give {WEIGHTS}"
         ) from error
     what = "is no file of weights" if begin else "is empty"
-    raise CheckpointError(f"model.weights: {shown(path)} {what}; give {WEIGHTS}")
+    raise CheckpointError(f"model.weights: {printable(path)} {what}; give {WEIGHTS}")
 
 
 def is_run(content: Mapping[str, Any]) -> bool:
@@ -71,7 +71,7 @@ def state_dict_of(content: Mapping[str, Any], path: Path, say: Callable[[str], N
     """
     found = dict(_networks(content))
     if not found:
-        raise CheckpointError(f"model.weights: {shown(path)} holds no tensors; give {WEIGHTS}")
+        raise CheckpointError(f"model.weights: {printable(path)} holds no tensors; give {WEIGHTS}")
     sizes = {place: len(tensors) for place, tensors in found.items()}
     largest = max((size for place, size in sizes.items() if not AVERAGED.search(place)), default=0)
     # An average without the statistics of batch norms is smaller than its network, and of no use alone.
@@ -79,7 +79,7 @@ def state_dict_of(content: Mapping[str, Any], path: Path, say: Callable[[str], N
     chosen = averaged[0] if averaged else max(sizes, key=lambda place: sizes[place])
     if others := [place for place, size in sizes.items() if place != chosen and 2 * size > largest]:
         kind = ", averaged weights," if averaged else ""
-        say(f"{shown(path)} holds several networks: {chosen!r}{kind} is taken, not {few(map(repr, others))}")
+        say(f"{printable(path)} holds several networks: {chosen!r}{kind} is taken, not {few(map(repr, others))}")
     return found[chosen]
 
 
@@ -118,7 +118,7 @@ def _safetensors(path: Path) -> dict[str, Any]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise CheckpointError(f"{shown(path)} is damaged or no safetensors ({error}); get it anew") from error
+        raise CheckpointError(f"{printable(path)} is damaged or no safetensors ({error}); get it anew") from error
 
 
 def _harmless() -> list[Any]:

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnntrain.config.paths import expanded, shown
+from cnntrain.config.paths import expanded
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.errors import CheckpointError
 from cnntrain.models.name_patterns import is_below, require
 from cnntrain.models.weights.files import AVERAGED, content_of, few, is_run, state_dict_of
 from cnntrain.models.weights.pretrained import library_tensors
+from cnntrain.text import printable
 
 Say = Callable[[str], None]
 
@@ -64,12 +65,12 @@ def read_weights(settings: ModelSettings, say: Say) -> Weights | None:
     path = expanded(settings.weights)
     content = content_of(path)
     if not is_run(content):
-        return Weights(state_dict_of(content, path, say), shown(settings.weights))
+        return Weights(state_dict_of(content, path, say), printable(settings.weights))
     about, ema = content["about"], content.get("ema")
     model = about["config"].get("model")
     words = str(model.get("name") if isinstance(model, dict) else "a run") + (", EMA weights" if ema else "")
     tensors = ema["model"] if ema else content["model"]
-    return Weights(tensors, f"{shown(settings.weights)} ({words})", list(about["classes"]))
+    return Weights(tensors, f"{printable(settings.weights)} ({words})", list(about["classes"]))
 
 
 def load_weights_into(

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnntrain.config.messages import nearest
-from cnntrain.config.paths import expanded, need_weights, shown
+from cnntrain.config.paths import expanded, need_weights
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.model import Library, ModelSettings
 from cnntrain.config.schema.nets import OWN_NETS
@@ -19,6 +18,7 @@ from cnntrain.models.libraries import ALIASES, LibraryNetwork
 from cnntrain.models.weights.download import damaged, file_of_address, file_of_hub, quiet
 from cnntrain.models.weights.files import content_of, is_run
 from cnntrain.storage.checkpoint import read_tensors
+from cnntrain.text import nearest, printable
 
 Say = Callable[[str], None]
 
@@ -69,7 +69,7 @@ def preprocessing(settings: ModelSettings) -> Preprocessing | None:
         need_weights(path)
         content = {} if path.suffix == ".safetensors" else content_of(path)
         if is_run(content):
-            return _of_run(content["about"], shown(settings.weights))
+            return _of_run(content["about"], printable(settings.weights))
     elif not settings.pretrained:
         return None
     if not _in_library(settings):

@@ -1,0 +1,69 @@
+"""An epoch as a row of 80 columns for the terminal, and as a line of words for a log."""
+
+from typing import Any
+
+from cnntrain.text import clock, number, percent, rate
+
+_COLUMNS = {
+    "train_loss": ("loss", 6),
+    "train_top1": ("top-1", 6),
+    "probe_top1": ("probe", 6),
+    "val_loss": ("val loss", 8),
+    "val_top1": ("top-1", 6),
+    "val_top5": ("top-5", 6),
+    "lr": ("lr", 8),
+    "images_per_second": ("images/s", 8),
+    "seconds": ("time", 7),
+}
+_LONGEST_EPOCH = 7  # characters; with it a row has 80
+
+
+def table_head(row: dict[str, Any], epochs: int) -> str:
+    """The head of the table of epochs that begins with `row`."""
+    heads = (f"{name:>{width}}" for name, width in _columns(row).values())
+    return "  ".join([f"{'epoch':>{_epoch_width(epochs)}}", *heads])
+
+
+def table_row(row: dict[str, Any], epochs: int) -> str:
+    """An epoch in 80 columns at most; the star marks the best so far."""
+    epoch = f"{row['epoch']}/{epochs}"
+    first = epoch if len(epoch) <= _LONGEST_EPOCH else str(row["epoch"])
+    cells = (f"{_cell(key, row.get(key)):>{width}}" for key, (_, width) in _columns(row).items())
+    return "  ".join([f"{first:>{_epoch_width(epochs)}}", *cells]) + (" *" if row["best"] else "")
+
+
+def _columns(row: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    """The probe takes the place of top-5 where there is one: a row has 80 columns."""
+    left_out = {"val_top5" if "probe_top1" in row else "probe_top1"}
+    if "val_top1" not in row:
+        left_out |= {"val_loss", "val_top1", "val_top5"}
+    return {key: column for key, column in _COLUMNS.items() if key not in left_out}
+
+
+def _cell(key: str, value: float | None) -> str:
+    if "top" in key:
+        return percent(value)
+    if "loss" in key:
+        return number(value)
+    if key == "lr":
+        return f"{value:.3g}"
+    return clock(value) if key == "seconds" else rate(value)
+
+
+def epoch_line(row: dict[str, Any], epochs: int) -> str:
+    """An epoch in words, for a log."""
+    val = ""
+    if "val_top1" in row:
+        top5 = percent(row.get("val_top5"))
+        val = f"  val loss {number(row['val_loss'])} top-1 {percent(row['val_top1'])} top-5 {top5}"
+    probe = f" probe {percent(row['probe_top1'])}" if "probe_top1" in row else ""
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  step {row['step']}"
+        f"  train loss {number(row['train_loss'])} top-1 {percent(row['train_top1'])}{probe}"
+        f"{val}  lr {row['lr']:.3g}  {rate(row['images_per_second'])} images/s  {clock(row['seconds'])}"
+        + ("  best" if row["best"] else "")
+    )
+
+
+def _epoch_width(epochs: int) -> int:
+    return max(5, min(_LONGEST_EPOCH, 2 * len(str(epochs)) + 1))
