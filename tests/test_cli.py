@@ -14,6 +14,8 @@ import pytest
 
 import cnntrain
 from cnntrain import cli
+from cnntrain.cli import dispatch
+from cnntrain.cli.help import COMMANDS
 from cnntrain.compare import plan
 from cnntrain.config import arguments
 from cnntrain.config import load as config
@@ -35,7 +37,7 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
         return run
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "_load", load)
+    monkeypatch.setattr(dispatch, "_load", load)
     return noted
 
 
@@ -57,7 +59,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *errors: BaseException | None) -> N
         if error is not None:
             raise error
 
-    monkeypatch.setattr(cli, "_load", lambda command: run)
+    monkeypatch.setattr(dispatch, "_load", lambda command: run)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_the_command_sees_the_line_that_the_user_typed(calls: Calls, monkeypatch
     typed = ["/bin/cnntrain", "seed=3"]
     monkeypatch.setattr(sys, "argv", typed)
     seen: list[list[str]] = []
-    monkeypatch.setattr(cli, "_load", lambda command: lambda *given: seen.append(sys.argv))
+    monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given: seen.append(sys.argv))
     assert cli.main() == 0
     assert seen == [typed]
     assert sys.argv is typed
@@ -117,7 +119,7 @@ def test_two_runs_in_the_same_second_get_two_folders(
         (folder / "config.yaml").write_text("")
         calls.append(("train", (folder,)))
 
-    monkeypatch.setattr(cli, "_load", lambda command: keep)
+    monkeypatch.setattr(dispatch, "_load", lambda command: keep)
     monkeypatch.setattr(config, "output_folder", lambda tree, kind: Path("outputs/same"))
     assert cli.main([]) == cli.main([]) == 0
     assert [str(given[0]) for _, given in calls] == ["outputs/same", "outputs/same-2"]
@@ -575,11 +577,11 @@ def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixtu
     for file in config.conf_dir().glob("*/*.yaml"):
         if file.parent.name not in ("hydra", "recipe", "experiment", "model") and not file.stem.startswith("for_"):
             assert re.search(rf"\b{file.stem}\b", text), file
-    for command in cli.COMMANDS:
+    for command in COMMANDS:
         assert re.search(rf"^  {command} ", text, re.MULTILINE)
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_each_command_has_help(calls: Calls, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out

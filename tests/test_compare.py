@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from cnntrain import cli
+from cnntrain.cli import dispatch
 from cnntrain.commands.compare import RECORD, _tables, compare
 from cnntrain.compare import plan as comparison
 from cnntrain.compare.plan import Combination, plan
@@ -371,7 +372,7 @@ def test_an_interrupt_shows_what_is_finished_and_how_to_go_on(capsys: pytest.Cap
 
 def test_flags_reach_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
-    monkeypatch.setattr(cli, "_load", lambda command: lambda *args: given.extend(args) or 0)
+    monkeypatch.setattr(dispatch, "_load", lambda command: lambda *args: given.extend(args) or 0)
     assert cli.main(["compare", "--config-dir", str(tmp_path), "out=here", *LISTS]) == 0
     runs, wishes, words, flags = given
     assert (len(runs), wishes, flags) == (4, CompareWishes(Path("here")), ["--config-dir", str(tmp_path)])

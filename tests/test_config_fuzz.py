@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnntrain import cli
+from cnntrain.cli import dispatch
 from cnntrain.config import load as config
 from cnntrain.config import messages
 from cnntrain.config.overrides import GROUPS
@@ -146,7 +147,7 @@ def test_very_many_lines_compose_or_are_told(typed: list[str], multirun: bool) -
 def test_the_whole_command_line_answers_and_leaves_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_load", lambda command: lambda *given, **named: 0)
+    monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given, **named: 0)
 
     @settings(max_examples=300, **SEARCH)
     @given(lines, st.sampled_from(["train", "check", "compare", "summary", "preview", "eval"]), st.booleans())

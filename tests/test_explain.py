@@ -204,13 +204,13 @@ def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch
 
 
 def test_the_scores_of_shift_zero_are_those_of_eval_and_out_takes_the_pictures(here):
-    from cnntrain.commands.eval import eval
+    from cnntrain.commands.eval import evaluate
 
     train("model=lenet5", "data.limit=200", "hydra.run.dir=run")
     for words, message in ((["layers=con1"], "layers: no layer con1"), (["what=shift", "data.valu=3"], "data.valu")):
         with pytest.raises(ConfigError, match=message):
             command.explain(Path("run"), words)
-    scores = eval(Path("run"), [])["test"]
+    scores = evaluate(Path("run"), [])["test"]
     rows = command.explain(Path("run"), ["what=shift", "out=pictures"])["shift"]
     assert rows[0]["top1"] == pytest.approx(scores["top1"])
     assert sorted(path.name for path in (here / "pictures").iterdir()) == ["shift.csv", "shift.png"]

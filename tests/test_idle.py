@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from cnntrain import cli
+from cnntrain.cli import dispatch
 from cnntrain.compare import plan
 from cnntrain.config import load as config
 from cnntrain.config import no_effect
@@ -194,7 +195,7 @@ def test_folders_in_place_of_a_data_set_are_told_what_was_meant(
 
 
 def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_load", lambda command: lambda *given, **named: None)
+    monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given, **named: None)
     assert cli.main(["summary", "trainer.early_stop=99"]) == 0
 
 
@@ -222,7 +223,7 @@ def test_an_override_of_a_saved_run_must_act_in_the_command(command: str, words:
 
 
 def test_a_run_without_a_checkpoint_may_still_begin_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_load", lambda command: lambda *given: None)
+    monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given: None)
     (tmp_path / "config.yaml").write_text(config.to_yaml(config.compose([])))
     assert cli.main(["resume", str(tmp_path), "model.weights=x.pt"]) == 0
     (tmp_path / "checkpoints").mkdir()

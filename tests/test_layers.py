@@ -1,102 +1,65 @@
-"""The house: imports go down only, and some things have one owner."""
+"""The house: every room stands on a floor of its own, imports go down only, and some things have one owner."""
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "cnntrain"
 FILES = sorted(PACKAGE.rglob("*.py"))
-FLOORS = [
-    {"errors", "__version__", "take_seconds"},
-    {"paths"},
-    {"settings", "files", "git", "manual", "spreadsheet"},
-    {
-        "assign",
-        "faults",
-        "guard",
-        "overrides",
-        "comparison",
-        "composer",
-        "config",
-        "device",
-        "distributed",
-        "idle",
-        "inherit",
-        "losses",
-        "metrics",
-        "named",
-        "patterns",
-        "plan",
-        "signals",
-        "sweep",
-        "timing",
-        "unsafe",
-        "wishes",
-    },
-    {
-        "models",
-        "anatomy",
-        "data",
-        "augment",
-        "finetune",
-        "optim",
-        "checkpoint",
-        "form",
-        "loading",
-        "manifest",
-        "runfolder",
-        "report",
-        "explain",
-        "filters",
-        "tta",
-    },
-    {"run", "evaluation"},
-    {"loop"},
-    {"commands", "launch"},
-    {"cli"},
-    {"__main__", "__init__"},
-]
-NEIGHBOURS = (3, 4)  # floors whose rooms may use each other
-WITHOUT_TORCH = (
-    "cli",
-    "guard",
-    "manual",
-    "assign",
-    "config",
-    "composer",
-    "faults",
-    "idle",
-    "inherit",
-    "overrides",
-    "unsafe",
-    "paths",
-    "patterns",
+FLOORS = (  # from the lowest up; the plan and what each room is for stand in CONTRIBUTING.md
+    "__init__",
     "errors",
-    "settings",
-    "runfolder",
-    "commands/models",
-    "commands/filter",
-    "wishes",
-    "comparison",
-    "distributed",
-    "commands/compare",
-    "commands/preview",
-    "commands/summary",
+    "text",
+    "registry",
+    "config",
+    "runtime",
+    "storage",
+    "augment",
+    "data",
+    "models",
+    "optim",
+    "finetune",
+    "training",
+    "plots",
+    "report",
+    "inspect",
+    "compare",
+    "commands",
+    "cli",
+    "__main__",
 )
-
-
-def floor(module: str) -> int:
-    return next(level for level, names in enumerate(FLOORS) if module in names)
+WITHOUT_TORCH = (
+    "errors.py",
+    "text.py",
+    "registry.py",
+    "config",
+    "cli",
+    "runtime/distributed.py",
+    "storage/run_folder.py",
+    "compare/plan.py",
+    "commands/compare.py",
+    "commands/filter.py",
+    "commands/models.py",
+    "commands/preview.py",
+    "commands/summary.py",
+)
+HEAVY = {"torch", "torchvision", "torchmetrics", "tensorboard", "sklearn", "rich", "PIL", "numpy", "matplotlib"}
 
 
 def name_of(file: Path) -> str:
-    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """`config.schema.data`; a package has the name of its folder."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {name_of(file): file for file in FILES}
 
 
 def imports(tree: ast.AST, anywhere: bool = True) -> Iterator[str]:
-    """The modules that a file imports; with `anywhere` off, only while it is itself imported."""
+    """What a file imports; with `anywhere` off, only while it is itself imported."""
     for node in ast.walk(tree) if anywhere else module_level(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -114,21 +77,38 @@ def module_level(tree: ast.AST) -> Iterator[ast.AST]:
         yield from module_level(node)
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_imports_go_down_only(file: Path) -> None:
-    own = name_of(file)
-    for module in imports(ast.parse(file.read_text())):
-        parts = module.split(".")
-        if parts[0] != "cnntrain" or len(parts) == 1 or parts[1] == own:
-            continue
-        below, here = floor(parts[1]), floor(own)
-        assert below < here or below == here in NEIGHBOURS, f"{own} imports {parts[1]}, which is not below it"
+def own_modules(file: Path) -> set[str]:
+    """The modules of ours that a file imports anywhere in it, for types alone too."""
+    found = set()
+    for name in imports(ast.parse(file.read_text())):
+        own = name.removeprefix("cnntrain.")
+        if name.startswith("cnntrain."):
+            found.add(own if own in MODULES else own.rpartition(".")[0] or "__init__")
+    return found
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down_only(name: str) -> None:
+    room = name.partition(".")[0]
+    for other in {module.partition(".")[0] for module in own_modules(MODULES[name])} - {room}:
+        assert FLOORS.index(other) < FLOORS.index(room), f"{name} imports {other}, which is not below it"
+
+
+def test_no_module_leads_back_to_itself() -> None:
+    try:
+        TopologicalSorter({name: own_modules(file) - {name} for name, file in MODULES.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_the_root_holds_what_all_rooms_say_and_no_more() -> None:
+    assert {file.stem for file in PACKAGE.glob("*.py")} == {"__init__", "__main__", "errors", "registry", "text"}
 
 
 def test_only_device_names_cuda() -> None:
-    """Settings may name it in words for the user; code that acts on it lies in device.py."""
-    for file in FILES:
-        if name_of(file) in ("device", "settings"):
+    """Settings may name it in words for the user; code that acts on it lies in runtime/device.py."""
+    for name, file in MODULES.items():
+        if name == "runtime.device" or name.startswith("config.schema"):
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             named = isinstance(node, ast.Attribute) and node.attr == "cuda"
@@ -138,8 +118,8 @@ def test_only_device_names_cuda() -> None:
 
 
 def test_only_checkpoint_saves_and_loads_with_torch() -> None:
-    for file in FILES:
-        if name_of(file) == "checkpoint":
+    for name, file in MODULES.items():
+        if name == "storage.checkpoint":
             continue
         for node in ast.walk(ast.parse(file.read_text())):
             call = isinstance(node, ast.Attribute) and node.attr in ("save", "load")
@@ -148,10 +128,8 @@ def test_only_checkpoint_saves_and_loads_with_torch() -> None:
 
 @pytest.mark.parametrize("place", WITHOUT_TORCH)
 def test_what_finds_faults_does_not_import_torch(place: str) -> None:
-    files = [PACKAGE / f"{place}.py"] if (PACKAGE / f"{place}.py").exists() else sorted((PACKAGE / place).glob("*.py"))
+    files = [PACKAGE / place] if place.endswith(".py") else sorted((PACKAGE / place).rglob("*.py"))
     assert files
     for file in files:
         heavy = {module.split(".")[0] for module in imports(ast.parse(file.read_text()), anywhere=False)}
-        assert not heavy & {"torch", "torchvision", "torchmetrics", "tensorboard", "sklearn", "rich", "PIL", "numpy"}, (
-            file
-        )
+        assert not heavy & HEAVY, file

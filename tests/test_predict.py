@@ -13,7 +13,7 @@ from PIL import Image
 from rich.cells import cell_len
 
 from cnntrain import cli
-from cnntrain.commands.eval import eval
+from cnntrain.commands.eval import evaluate
 from cnntrain.commands.predict import predict
 from cnntrain.config import load as config
 from cnntrain.config.arguments import PredictWishes, read_predict
@@ -190,7 +190,7 @@ def test_eval_tells_of_the_plain_view_beside_the_average(here, capsys):
 def test_predict_averages_as_eval_does(here):
     words = ["tta=[hflip,shift,crops]"]
     assert predict(Path("run"), ["images=new", "out=new.csv", *words])["views"] == 18
-    scores = eval(Path("run"), words)["test"]
+    scores = evaluate(Path("run"), words)["test"]
     losses = [-np.log(dict(best)[Path(file).parts[1]]) for file, best in stored("new.csv").items()]
     assert np.mean(losses) == pytest.approx(scores["loss"], abs=1e-5)
 
@@ -259,7 +259,7 @@ def test_a_run_saved_before_the_menu_of_augmentation_is_still_understood(here):
             del plain[section][key]
     Path("older").mkdir()
     checkpoint.save(Path("older"), state, best=True)
-    scores = [eval(Path(name), [])["test"] for name in ("digits", "older")]
+    scores = [evaluate(Path(name), [])["test"] for name in ("digits", "older")]
     assert scores[0] == scores[1]
     assert run("predict", "older", "images=new") == 0
     shutil.copy("digits/environment.json", "older")

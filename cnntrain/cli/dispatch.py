@@ -18,6 +18,7 @@ from cnntrain.cli.launch import Work, call_hydra
 from cnntrain.config.paths import conf_dir, expanded, need_image_folder
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime.distributed import World, tells
+from cnntrain.runtime.job_clock import take_seconds
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,6 +32,7 @@ guarded = functools.partial(guard, tells=tells)
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; answers the exit code (errors.py lists them)."""
+    take_seconds()  # what a run costs begins here
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -105,7 +107,8 @@ def _help() -> str:
 
 def _load(command: str) -> Any:
     """The function of a command, imported only now: most of them cost seconds."""
-    return getattr(importlib.import_module(f"cnntrain.commands.{command}"), command)
+    function = "evaluate" if command == "eval" else command  # Python has a function eval of its own
+    return getattr(importlib.import_module(f"cnntrain.commands.{command}"), function)
 
 
 # --- resume, eval, predict and explain -------------------------------------------------------------------------------

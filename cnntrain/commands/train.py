@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from cnntrain import take_seconds
 from cnntrain.config import load as config
 from cnntrain.config.messages import ConfigErrors
 from cnntrain.config.schema.settings import Settings
@@ -36,6 +35,7 @@ from cnntrain.report.summary import (
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import distributed, signals
 from cnntrain.runtime.distributed import World
+from cnntrain.runtime.job_clock import take_seconds
 from cnntrain.storage import checkpoint, run_folder
 from cnntrain.training import loop
 from cnntrain.training.final_scores import list_bad_images, score
