@@ -75,7 +75,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *errors: BaseException | None) -> N
         ("check data=mnist", "check"),
         ("models conv", "models"),
         ("resume runs/a=b seed=4", "resume"),
-        ("eval runs/x", "evaluate"),
+        ("eval runs/x", "eval"),
     ],
 )
 def test_first_word_picks_the_command(calls: Calls, line: str, command: str) -> None:

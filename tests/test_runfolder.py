@@ -54,7 +54,7 @@ def test_20_threads_in_the_same_second_get_20_folders(tmp_path: Path) -> None:
 def test_5_processes_in_the_same_second_get_5_folders(tmp_path: Path) -> None:
     code = """if True:
         import sys, pathlib
-        from cnntrain.runfolder import reserve
+        from cnntrain.storage.run_folder import reserve
         print("ready", flush=True); sys.stdin.readline()
         for _ in range(20): print(reserve(pathlib.Path(sys.argv[1])))
     """
@@ -117,7 +117,7 @@ def test_a_folder_that_holds_a_run_is_refused_with_two_ways_out(tmp_path: Path) 
 
 HOLD = """if True:
     import sys, pathlib
-    from cnntrain.runfolder import lock
+    from cnntrain.storage.run_folder import lock
     with lock(pathlib.Path(sys.argv[1])):
         print("held", flush=True); sys.stdin.readline()
 """
@@ -330,7 +330,8 @@ def test_words_that_are_no_utf_8_survive(tmp_path: Path) -> None:
 
 
 def test_the_run_folder_is_there_without_torch() -> None:
-    child = python("import sys, cnntrain.runfolder, cnntrain.signals, cnntrain.manifest; print('torch' in sys.modules)")
+    modules = "cnntrain.storage.run_folder, cnntrain.runtime.signals, cnntrain.storage.manifest"
+    child = python(f"import sys, {modules}; print('torch' in sys.modules)")
     assert child.communicate()[0] == "False\n"
 
 

@@ -19,7 +19,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import open_dict
 
 from cnntrain import cli
-from cnntrain.cli import sweep
+from cnntrain.cli import dispatch, sweep
 from cnntrain.config import load as config
 from cnntrain.errors import DataError, NonFiniteError, UnsafeError
 from cnntrain.runtime import signals
@@ -102,7 +102,7 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 _until(lambda: stop.requested)
                 raise signals.interrupted(stop.signum)
 
-    monkeypatch.setattr(cli, "_load", lambda command: work)
+    monkeypatch.setattr(dispatch, "_load", lambda command: work)
     monkeypatch.chdir(tmp_path)
 
 
