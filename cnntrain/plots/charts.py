@@ -21,9 +21,8 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnntrain.config.paths import shown
 from cnntrain.plots.drawing import FAINT_INK, INK, Colour, ascii_letter
-from cnntrain.text import shorten
+from cnntrain.text import printable, shorten
 
 Size: TypeAlias = tuple[float, float]  # pixels: width, height
 
@@ -144,7 +143,7 @@ def rgb(colour: Colour) -> tuple[float, ...]:
 def escape_unknown(text: str) -> str:
     """A text of one line in letters that our fonts have; others lose their accents or are escaped."""
     known = _letters()
-    return "".join(letter if ord(letter) in known else ascii_letter(letter) for letter in shown(text))
+    return "".join(letter if ord(letter) in known else ascii_letter(letter) for letter in printable(text))
 
 
 def _whole_pixels(figure: Figure, margin: int) -> Bbox:
