@@ -6,11 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from cnntrain.config import load as config
 
 # A shell starts the background jobs of a script with Ctrl-C ignored; the tests send it to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# What one run of a property finds, every run finds.
+settings.register_profile("repeatable", max_examples=50, deadline=None, derandomize=True)
+settings.load_profile("repeatable")
 
 # A process composes our own conf/ once; the tests do so a thousand times, which costs 150 ms each.
 _fresh, _shared = config.composer, functools.cache(config.composer)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.v2.functional as reference
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cnntrain.config.schema.augment import AugmentSettings
@@ -15,8 +17,10 @@ from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage, Sa
 from cnntrain.config.schema.pieces import ResizedCropSettings
 from cnntrain.data import build_folder, common
 from cnntrain.data.build import build_data
+from cnntrain.data.loaders import MemoryLoader
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import ConfigError, DataError
+from cnntrain.runtime.distributed import World
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
 
@@ -161,6 +165,48 @@ def test_in_order_shows_each_training_image_once_as_its_label_stands(root, loade
     groups = torch.arange(29).split(10)[1:]
     assert same(content(train.in_order(10), 0, 1), [(train.pick(rows), train.labels[rows]) for rows in groups])
     assert same(content(train, 1), before)
+
+
+# ---- the order, whatever the settings ----
+
+
+@given(
+    labels=st.lists(st.integers(0, 3), min_size=2, max_size=60).map(torch.tensor),
+    sampling=st.sampled_from(Sampling),
+    batch_size=st.integers(1, 20),
+    processes=st.integers(1, 4),
+    seed=st.integers(0, 2**63 - 1),
+    epoch=st.integers(0, 10**6),
+    used=st.lists(st.integers(0, 3), max_size=3),
+)
+def test_an_epoch_depends_on_seed_and_epoch_alone_however_it_is_shared_or_gone_on_with(
+    labels, sampling, batch_size, processes, seed, epoch, used
+):
+    images = torch.arange(len(labels), dtype=torch.uint8).view(-1, 1, 1, 1)
+
+    def loader(batch_size, rank=0, processes=1):
+        chosen = {"device": torch.device("cpu"), "seed": seed, "train": True, "sampling": sampling, "resident": True}
+        return MemoryLoader(images, labels, batch_size=batch_size, world=World(rank, processes), **chosen)
+
+    order = loader(len(labels)).order(epoch)
+    shared = [loader(batch_size, rank, processes) for rank in range(processes)]
+    for one in shared:
+        for other in used:  # epochs that this process has shown before
+            one.order(other)
+    count = len(shared[0])
+    parts = [[one.indices(epoch, batch) for one in shared] for batch in range(count)]
+    joined = torch.cat([torch.cat(part) for part in parts]) if parts else order[:0]
+    assert joined.equal(order[: shared[0].images])
+    assert all(max(map(len, part)) - min(map(len, part)) <= 1 for part in parts)
+    if sampling is Sampling.natural:
+        assert sorted(order.tolist()) == list(range(len(labels)))
+    for start in {0, count // 2, max(0, count - 1)}:
+        for rank, one in enumerate(shared):
+            batches = list(one.batches(epoch, start))
+            assert len(batches) == count - start
+            for (pixels, classes), part in zip(batches, parts[start:], strict=True):
+                assert pixels.flatten().equal(part[rank].to(torch.uint8))
+                assert classes.equal(labels[part[rank]])
 
 
 # ---- which road ----

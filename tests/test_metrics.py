@@ -1,9 +1,12 @@
 """The running sums agree with torchmetrics and survive a checkpoint."""
 
 import dataclasses
+import itertools
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchmetrics.functional.classification import multiclass_accuracy
 
@@ -70,6 +73,31 @@ def test_a_restored_and_merged_window_reads_the_same():
     again.restore(first.state())
     again.merge(rest)
     assert again.read() == pytest.approx(whole.read())
+
+
+@given(
+    count=st.integers(1, 40),
+    classes=st.integers(1, 8),
+    cuts=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), max_size=8),
+    seed=st.integers(0, 2**63 - 1),
+)
+def test_any_parting_among_micro_batches_and_windows_sums_up_to_the_same(count, classes, cuts, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(count, classes, generator=generator)
+    labels = torch.randint(classes, (count,), generator=generator)
+    losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
+    whole, windows = Window(CPU, top5=True), [Window(CPU, top5=True) for _ in range(3)]
+    whole.add(losses.sum(), logits, labels)
+    edges = sorted({(0, 0), (count, 0), *((min(cut, count), window) for cut, window in cuts)})
+    for (first, window), (last, _) in itertools.pairwise(edges):
+        part = slice(first, last)
+        windows[window].add(losses[part].sum(), logits[part], labels[part])
+    for other in windows[1:]:
+        windows[0].merge(other)
+    (loss, *hits), images = windows[0].totals()
+    (wanted, *known), counted = whole.totals()
+    assert (hits, images) == (known, counted)
+    assert loss == pytest.approx(wanted)
 
 
 def test_top5_is_counted_where_asked_for_and_an_empty_window_reads_0():

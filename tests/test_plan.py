@@ -5,6 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
@@ -162,6 +164,68 @@ def _run_lengths(made: Plan) -> list[int]:
         epoch = (middle - 16) / 16 * 800_000
         borders.append(int(epoch) + inclusive)
     return [end - start for start, end in zip(borders, [*borders[1:], made.epochs], strict=True)]
+
+
+# ---- whatever the settings ----
+
+
+@st.composite
+def plans(draw):
+    """Runs of up to 40 epochs, growing or not, in one process or several."""
+    processes = draw(st.integers(1, 4))
+    grown = st.builds(
+        ProgressiveSettings,
+        start=st.floats(0.05, 0.95),
+        until=st.floats(0.01, 1),
+        multiple=st.integers(1, 40),
+        batch=st.booleans(),
+    )
+    return Plan(
+        draw(st.integers(2 * processes, 3000)),
+        batch_size=processes * draw(st.integers(1, 300)),
+        image_size=draw(st.integers(4, 224)),
+        epochs=draw(st.integers(1, 40)),
+        accumulate=draw(st.integers(1, 9)),
+        progressive=draw(st.none() | grown),
+        max_steps=draw(st.none() | st.integers(1, 2000)),
+        processes=processes,
+    )
+
+
+@given(plans())
+def test_the_micro_batches_of_an_epoch_hold_each_of_its_images_once(made):
+    for epoch in range(made.epochs + 2):
+        size, batches = made.stage(epoch).batch_size, made.batches(epoch)
+        counts = [made.images_in(epoch, batch, 1) for batch in range(batches)]
+        assert sum(counts) == made.images_in(epoch, 0, batches) == images_in_epoch(made.images, size, made.processes)
+        assert counts[:-1] == [size] * (batches - 1)
+        assert made.processes <= counts[-1] <= size
+        assert made.images - sum(counts) < 2 * made.processes
+        for parted in range(0, batches, 7):
+            assert made.images_in(epoch, 0, parted) + made.images_in(epoch, parted, batches) == sum(counts)
+
+
+@given(plans())
+def test_the_steps_of_the_epochs_follow_one_another_and_make_up_the_run(made):
+    steps = 0
+    for epoch in range(made.epochs):
+        assert made.first_step(epoch) == steps
+        assert made.steps(epoch) == math.ceil(made.batches(epoch) / made.accumulate) > 0
+        for step in (steps, steps + made.steps(epoch) - 1):
+            assert made.stage_at(step) == made.stage(epoch)
+            assert epoch <= made.position(step) < epoch + 1
+        steps += made.steps(epoch)
+    assert made.total == steps
+    assert made.position(steps) == pytest.approx(made.epochs)
+
+
+@given(plans())
+def test_images_grow_from_stage_to_stage_to_the_full_size(made):
+    grown = sizes(made)
+    assert grown == sorted(grown)
+    assert made.stage(made.epochs) == Stage(made.image_size, made.batch_size)
+    assert made.progressive or set(grown) == {made.image_size}
+    assert batch_sizes(made) == sorted(batch_sizes(made), reverse=True)
 
 
 # ---- what the loaders really do ----

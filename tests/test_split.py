@@ -1,11 +1,14 @@
 """Stratified choices keep the shares of the classes, whatever their sizes."""
 
-import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cnntrain.data.split import count_of, fold_numbers, stratified
+from cnntrain.data.split import count_of, few, fold_numbers, stratified
 from cnntrain.errors import DataError
+
+seeds = st.integers(0, 2**63 - 1)
 
 
 def of_sizes(*sizes):
@@ -14,27 +17,27 @@ def of_sizes(*sizes):
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
 
 
-def drawn(seed):
-    """Up to six classes, some of them empty and some with one image or two."""
-    draw = np.random.default_rng(seed)
-    sizes = draw.choice([0, 1, 2, 3, 10, 50], draw.integers(2, 7))
-    return of_sizes(*(sizes if sizes.sum() > 1 else [2, 2]))
+# Up to six classes in mixed order, some of them empty and some with one image or two.
+some_labels = (
+    st.lists(st.sampled_from([0, 1, 2, 3, 10, 30]), min_size=1, max_size=6)
+    .filter(lambda sizes: sum(sizes) > 1)
+    .map(lambda sizes: of_sizes(*sizes))
+)
 
 
 def counted(labels, chosen):
     return labels[chosen].bincount(minlength=int(labels.max()) + 1)
 
 
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("leave", [False, True])
-def test_a_choice_and_its_rest_are_all_images_and_no_class_vanishes(seed, leave):
-    labels = drawn(seed)
+@given(some_labels, seeds, st.booleans())
+def test_a_choice_and_its_rest_are_all_images_and_no_class_vanishes(labels, seed, leave):
     sizes = labels.bincount()
     present, shared = int((sizes > 0).sum()), sizes >= 2
     for count in range(1, len(labels) + 1):
         chosen, rest = stratified(labels, count, seed, leave=leave)
         assert sorted(chosen.tolist() + rest.tolist()) == list(range(len(labels)))
         assert all((one.diff() > 0).all() for one in (chosen, rest) if len(one) > 1)
+        assert chosen.equal(stratified(labels, count, seed, leave=leave)[0])
         found = counted(labels, chosen)
         if leave:
             assert (found[shared] >= 1).all()
@@ -45,6 +48,37 @@ def test_a_choice_and_its_rest_are_all_images_and_no_class_vanishes(seed, leave)
         else:
             assert len(chosen) == count
             assert count < present or (found[sizes > 0] >= 1).all()
+
+
+@given(some_labels, seeds)
+def test_a_class_keeps_its_share_up_to_one_image_where_each_is_due_one(labels, seed):
+    sizes = labels.bincount()
+    least = -(-len(labels) // int(sizes[sizes > 0].min()))  # of so many, one is due to the smallest class
+    for count in range(least, len(labels) + 1):
+        found = counted(labels, stratified(labels, count, seed)[0])
+        assert ((found - sizes * count / len(labels)).abs() < 1).all()
+
+
+@given(some_labels, seeds)
+def test_a_few_of_each_class_are_so_many_or_all_and_are_among_those_of_more(labels, seed):
+    before = set()
+    for most in range(1, len(labels) + 2):
+        chosen = few(labels, most, seed)
+        assert (chosen.diff() > 0).all()
+        assert counted(labels, chosen).equal(labels.bincount().clamp(max=most))
+        assert before <= set(chosen.tolist())
+        before = set(chosen.tolist())
+
+
+@given(some_labels, seeds, st.integers(2, 9))
+def test_folds_part_the_images_evenly_in_all_and_by_class(labels, seed, folds):
+    numbers = fold_numbers(labels, folds, seed)
+    assert numbers.equal(fold_numbers(labels, folds, seed))
+    sizes = labels.bincount()
+    assert (numbers == -1).equal((sizes == 1)[labels])
+    for some in (numbers >= 0, *(labels == label for label in range(len(sizes)) if sizes[label] > 1)):
+        dealt = numbers[some].bincount(minlength=folds)
+        assert dealt.max() - dealt.min() <= 1
 
 
 def test_shares_go_by_the_largest_remainders():
