@@ -27,7 +27,7 @@ test-all: $(READY) ## Run all tests, the slow ones too
 test-gpu: $(READY) ## Run the tests that need CUDA (in one process: they share the GPU)
 	$(BIN)/python -m pytest -m gpu
 
-mutate: $(READY) ## Change the core in small ways: do the tests notice? FILE=cnntrain/optim.py SAMPLE=40 SEED=1
+mutate: $(READY) ## Change the core in small ways: do the tests notice? FILE=cnntrain/optim/optimizers.py SAMPLE=40 SEED=1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,mutate]"
 	OMP_NUM_THREADS=1 nice $(BIN)/python tests/mutate.py FILE=$(FILE) SAMPLE=$(SAMPLE) SEED=$(SEED)
 

@@ -38,21 +38,21 @@ LEAST = 0.95
 
 # The tests of each file, the quick and telling ones first.
 ROOMS = {
-    "cnntrain/optim.py": "optim optim_embeddings reference",
-    "cnntrain/losses.py": "losses",
-    "cnntrain/metrics.py": "metrics",
-    "cnntrain/plan.py": "plan",
-    "cnntrain/evaluation.py": "evaluation tta",
-    "cnntrain/augment/mix.py": "augment_mix",
-    "cnntrain/run.py": "loop_counts loop reference",
-    "cnntrain/loop.py": "loop_counts loop reference",
-    "cnntrain/data/split.py": "split tiny_data",
-    "cnntrain/data/loaders.py": "data_loaders data_epochs data",
-    "cnntrain/finetune/tuning.py": "tuning",
-    "cnntrain/finetune/groups.py": "groups",
-    "cnntrain/models/head.py": "head",
-    "cnntrain/checkpoint.py": "checkpoint weights",
-    "cnntrain/models/fit.py": "models_fit",
+    "cnntrain/optim/optimizers.py": "optim/optim optim/optim_embeddings training/reference",
+    "cnntrain/training/losses.py": "training/losses",
+    "cnntrain/training/metrics.py": "training/metrics",
+    "cnntrain/data/epoch_plan.py": "data/epoch_plan",
+    "cnntrain/training/scoring.py": "commands/evaluation training/tta",
+    "cnntrain/augment/mix.py": "augment/augment_mix",
+    "cnntrain/training/state.py": "training/loop_counts training/loop training/reference",
+    "cnntrain/training/loop.py": "training/loop_counts training/loop training/reference",
+    "cnntrain/data/split.py": "data/split data/tiny_data",
+    "cnntrain/data/loaders.py": "data/data_loaders data/data_epochs data/data",
+    "cnntrain/finetune/tuning.py": "finetune/tuning",
+    "cnntrain/finetune/layer_groups.py": "finetune/layer_groups",
+    "cnntrain/models/head.py": "models/head",
+    "cnntrain/storage/checkpoint.py": "storage/checkpoint models/weights",
+    "cnntrain/models/small_images/fit.py": "models/models_fit",
 }
 
 # Of the many operators that cosmic-ray would put in the place of one, its nearest relation.
@@ -209,7 +209,7 @@ class Bench:
 def try_out(bench: Bench, path: str, sample: int, seed: int, known: set[tuple[str, str, str]]) -> Tally:
     """Make the changes to a file one after the other."""
     source, tally = (bench.folder / path).read_text(encoding="utf-8"), Tally()
-    rooms = [f"tests/test_{name}.py" for name in ROOMS[path].split()]
+    rooms = ["tests/{}/test_{}.py".format(*name.split("/")) for name in ROOMS[path].split()]
     tests, begin = [name for name in rooms if (bench.folder / name).exists()], time.perf_counter()
     if not bench.passes(tests):
         raise SystemExit(f"{path}: its tests ({' '.join(tests)}) fail without any change")

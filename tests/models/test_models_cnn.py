@@ -18,7 +18,7 @@ from cnntrain.config.schema.nets import argument_faults
 from cnntrain.errors import ConfigError
 from cnntrain.models.zoo.cnn import build_cnn
 
-CONF = Path(__file__).parents[1] / "conf" / "model"
+CONF = Path(__file__).parents[2] / "conf" / "model"
 
 
 def preset(name: str) -> CnnArgs:

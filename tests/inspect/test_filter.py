@@ -327,7 +327,7 @@ def test_a_kernel_that_does_not_fit_is_told_with_the_numbers(folder: Path, capsy
 
 def test_faults_are_found_without_torch(folder: Path) -> None:
     code = "import sys; from cnntrain.cli import main; main(['filter', 'kernel=x']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parent.parent).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[2]).returncode == 0
 
 
 def test_read_gives_typed_settings(folder: Path) -> None:

@@ -280,7 +280,7 @@ def test_a_newer_format_is_named_as_newer(run: Path, monkeypatch: pytest.MonkeyP
 def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """What checkpoint_kills.py found."""
     root = str(Path(cnntrain.__file__).parent.parent)
-    program = Path(__file__).with_name("checkpoint_kills.py")
+    program = Path(__file__).parents[1] / "checkpoint_kills.py"
     environment = {**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
     # Python 3.12 warns of forks where a library keeps threads; these threads are idle.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(program), str(tmp_path_factory.mktemp("kills"))]

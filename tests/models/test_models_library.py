@@ -13,7 +13,7 @@ from cnntrain.errors import ConfigError
 from cnntrain.models.build import build_model
 from cnntrain.models.catalogue import catalogue
 
-CONF = Path(__file__).parents[1] / "conf" / "model"
+CONF = Path(__file__).parents[2] / "conf" / "model"
 # Parameters with 1,000 classes and auxiliary heads, as torchvision publishes them; test_catalogue.py has all others.
 WITH_HEADS = {"googlenet": 13_004_888, "inception_v3": 27_161_264}
 

@@ -17,7 +17,7 @@ from cnntrain.models.drop import DropPath
 from cnntrain.models.zoo.build import build_own
 from cnntrain.models.zoo.resnet_cifar import BasicUnit, FreeShortcut, PreactUnit
 
-CONF = Path(__file__).parents[1] / "conf" / "model"
+CONF = Path(__file__).parents[2] / "conf" / "model"
 IMAGENET = {
     "inception_v1": (1000, 3, 224),
     "inception_v2": (1000, 3, 224),
