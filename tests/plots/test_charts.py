@@ -101,8 +101,9 @@ def test_matplotlib_is_imported_where_a_chart_is_drawn_and_says_nothing_without_
     (tmp_path / "file").touch()
     program = """
 import sys
-from cnntrain.report import Report, compared, curves, pictures
-from cnntrain.plots import comparison, confusion
+from cnntrain.compare import table
+from cnntrain.plots import comparison, confusion, curves, grid
+from cnntrain.report import run_report
 assert "matplotlib" not in sys.modules
 curves.Curves("title", [], [curves.Panel("rate", [0], [[1.0]])], 1, [0, 1]).draw().content("png")
 assert "matplotlib.pyplot" not in sys.modules
