@@ -1,6 +1,7 @@
 """Recipes: what composes from conf/, who wins over whom, and the way to plain containers and back."""
 
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from cnntrain.config import load as config
+from cnntrain.config import overrides
 from cnntrain.config.compose import Composer
 from cnntrain.config.messages import ConfigErrors, keys_of
 from cnntrain.config.schema.optimizer import OPTIMIZERS
@@ -185,22 +187,29 @@ def test_trainer_files_hold_hardware_only() -> None:
         assert not {"epochs", "max_steps", "accumulate", "ema"} & set(yaml.safe_load(file.read_text()))
 
 
-@pytest.mark.parametrize(
-    "group", [path.name for path in sorted(CONF.iterdir()) if path.is_dir() and path.name != "hydra"]
-)
-def test_every_option_of_every_group_composes(group: str) -> None:
-    for file in (CONF / group).glob("*.yaml"):
-        extra = {
-            "torchvision": " model.name=resnet101",
-            "timm": " model.name=resnet50d",
-            "own": " augment.own.name=pkg.mod:function",
-        }
-        key = "recipe@optimizer" if group == "recipe" and "_" in file.stem else group
-        optimizer = f" optimizer={file.stem.partition('_')[0]}" if key != group else ""
-        compose(
-            f"{key}={file.stem}{extra.get(file.stem, '')}{optimizer}"
-            + (" data=imagefolder" if "imagefolder" in file.stem else "")
-        )
+def option(file: Path) -> str:
+    """The words that choose a file of conf/, with those that it needs beside it."""
+    group, name = file.parent.name, file.stem
+    needed = {"torchvision": "model.name=resnet101", "timm": "model.name=resnet50d", "own": "augment.own.name=a.b:f"}
+    words = [f"{group}={name}", needed.get(name, "")]
+    if group == "recipe":
+        optimizer, _, data = name.rpartition("_")
+        words = [f"recipe@optimizer={name}", f"optimizer={optimizer}"] if optimizer else [f"recipe={name}"]
+        words += ["data=imagefolder"] if data == "imagefolder" else []
+    return " ".join(words)
+
+
+ALONE = ("recipe", "experiment")  # groups whose options choose those of other groups
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_option_of_every_group_composes(part: int) -> None:
+    """Those of several groups together, as composing takes its time."""
+    together = [sorted(CONF.glob(f"{group}/*.yaml")) for group in overrides.GROUPS if group not in ALONE]
+    lines = [" ".join(map(option, filter(None, files))) for files in itertools.zip_longest(*together)]
+    lines += [option(file) for group in ALONE for file in sorted(CONF.glob(f"{group}/*.yaml"))]
+    for line in lines[part::4]:
+        compose(line)
 
 
 def test_every_key_stands_in_a_yaml_file() -> None:

@@ -161,7 +161,7 @@ def test_maps_have_the_sizes_of_the_papers(name):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_net_works_at_its_native_size_and_at_32_pixels(name, channels):
     native = (NATIVE | IMAGENET)[name][2]
-    for size in {native, 32}:
+    for size in {native, 32} if channels == 3 else {32}:  # only the first layer differs
         with torch.device("meta"):
             model, _ = build_model(ModelSettings(name=name), classes=7, channels=channels, image_size=size)
             for training in (True, False):
@@ -206,17 +206,17 @@ def memorise(name: str, image_size: int, *, lr: float, steps: int, **args: objec
     pytest.fail(f"loss {loss:.2f} after {steps} steps")
 
 
-@pytest.mark.parametrize(
-    ("name", "image_size"), [("resnet20", 32), ("resnet56", 16), ("resnet110", 16), ("airbench", 32)]
-)
+@pytest.mark.parametrize(("name", "image_size"), [("resnet20", 16), ("airbench", 32)])
 def test_small_nets_memorise_a_batch_of_noise(name, image_size):
     memorise(name, image_size, lr=3e-3, steps=80)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["preact_resnet18", "wrn28_10", "resnet9", *IMAGENET])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "resnet56", "resnet110", "preact_resnet18", "wrn28_10", "resnet9", *IMAGENET]
+)
 def test_large_nets_memorise_a_batch_of_noise(name):
-    rates = {"efficientnet": 3e-3, "inception_v1": 3e-4}
+    rates = {"efficientnet": 3e-3, "inception_v1": 3e-4, "resnet20": 3e-3, "resnet56": 3e-3, "resnet110": 3e-3}
     args = {"dropout": 0.0} if "dropout" in asdict(OWN_NETS[name]()) else {}
     memorise(name, 32, lr=rates.get(name, 1e-3), steps=80, **args)
 
