@@ -19,10 +19,10 @@ demo: $(READY) ## Install into .venv and train: handwritten digits, the main job
 	$(BIN)/cnntrain
 
 test: $(READY) ## Run the fast tests
-	$(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-all: $(READY) ## Run all tests, the slow ones too
-	$(BIN)/python -m pytest -n auto -m ""
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m ""
 
 test-gpu: $(READY) ## Run the tests that need CUDA (in one process: they share the GPU)
 	$(BIN)/python -m pytest -m gpu
