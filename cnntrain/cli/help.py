@@ -47,7 +47,7 @@ whole config: another value of any key makes new runs beside the old ones.
 """,
     "eval": """\
 usage: cnntrain eval RUN_DIR_OR_CHECKPOINT [KEY=VALUE ...] [tta=VIEWS]
-                     [out=FILE.json]
+                     [out=FILE]
 
 Score a trained network on its validation and test images. The checkpoint knows
 its classes, its preprocessing and its config; values can be changed, groups
@@ -56,10 +56,12 @@ its classes, its preprocessing and its config; values can be changed, groups
   tta   several views of each image, their probabilities averaged: hflip,
         vflip, shift (moved by a sixteenth in four directions), crops (corners
         and centre of a picture a seventh larger; small sets: mirrored border)
+  out   FILE.json: the scores; FILE.png, .svg or .pdf: the confusion matrix of
+        the test images, or of the validation images where there are no others
 
   cnntrain eval outputs/digits/lenet5/2026-01-31_12-00-00
   cnntrain eval RUN_DIR/checkpoints/last data.root=/data/photos out=scores.json
-  cnntrain eval RUN_DIR 'tta=[hflip,crops]'
+  cnntrain eval RUN_DIR 'tta=[hflip,crops]' out=confusion.pdf
 """,
     "predict": """\
 usage: cnntrain predict RUN_DIR_OR_CHECKPOINT images=PATH [top=5] [tta=VIEWS]

@@ -66,7 +66,7 @@ class Chart:
 @contextmanager
 def style() -> Iterator[None]:
     """Draw in our style, whatever the user's matplotlibrc says. What is drawn of text is the text: no formulas."""
-    faint = rgb(FAINT_INK)
+    faint = fractions(FAINT_INK)
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(
@@ -75,12 +75,12 @@ def style() -> Iterator[None]:
                 "font.sans-serif": _fonts(),
                 "font.size": SMALL,
                 "text.parse_math": False,
-                **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), rgb(INK)),
+                **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), fractions(INK)),
                 **dict.fromkeys(("xtick.labelcolor", "ytick.labelcolor"), faint),
                 **dict.fromkeys(("axes.spines.top", "axes.spines.right", "axes.spines.left", "ytick.left"), False),
                 "axes.grid": True,
                 "axes.axisbelow": True,
-                "grid.color": rgb(GRID),
+                "grid.color": fractions(GRID),
                 "grid.linewidth": 1,
                 "axes.titlesize": TEXT,
                 "legend.frameon": False,
@@ -114,7 +114,7 @@ def finish(figure: Figure, title: str, notes: Sequence[str] = ()) -> Chart:
         if lines:
             words = "\n".join(map(escape_unknown, lines))
             place = ((left + GAP) / width, top / height)
-            above = figure.text(*place, words, size=size, color=rgb(colour), ha="left", va="bottom")
+            above = figure.text(*place, words, size=size, color=fractions(colour), ha="left", va="bottom")
             top = above.get_window_extent().y1 + GAP / 2
     return Chart(figure)
 
@@ -135,7 +135,7 @@ def set_scale(axis: Any, low: float, high: float, most: int, form: str = "g", *,
     return [float(tick) for tick in locator.tick_values(low, high)]
 
 
-def rgb(colour: Colour) -> tuple[float, ...]:
+def fractions(colour: Colour) -> tuple[float, ...]:
     """A colour as matplotlib wants it."""
     return tuple(part / 255 for part in colour)
 

@@ -77,11 +77,11 @@ def draw_comparison(curves: Sequence[Curve], title: str) -> "Chart":
 
 def _draw_panel(axes: "Axes", curves: Sequence[Curve], key: str) -> list["Line2D"]:
     """Draw the curves over the epochs or the seconds; the lines of the means."""
-    from cnntrain.plots.charts import rgb, set_scale
+    from cnntrain.plots.charts import fractions, set_scale
 
     means = []
     for number, curve in enumerate(curves):
-        colour = rgb(COLOURS[number % len(COLOURS)])
+        colour = fractions(COLOURS[number % len(COLOURS)])
         dashes = DASHES[number // len(COLOURS) % len(DASHES)]
         for run in curve.runs if len(curve.runs) > 1 else ():
             axes.plot(*_places(run, key), color=colour, linewidth=THIN, alpha=PALE)

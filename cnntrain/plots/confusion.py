@@ -18,11 +18,14 @@ LONGEST_NAME = 20  # characters
 DIGIT = 0.64  # the width of a digit by the height of letters
 
 
-def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> "Chart":
+def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str], what: str = "images") -> "Chart":
     """A heat map of counts (K, K): true classes down, predicted classes across, coloured by share of the row.
 
     Right answers, on the diagonal, are blue, and mistakes red. Counts are written where they fit; where there are many
     classes, every n-th has its name.
+
+    Args:
+        what: these are counts of, for the title.
     """
     from cnntrain.plots import charts
 
@@ -40,7 +43,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> "Chart"
         axes.spines[:].set_visible(True)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
-        axes.tick_params(length=0, labelsize=letters, labelcolor=charts.rgb(INK))
+        axes.tick_params(length=0, labelsize=letters, labelcolor=charts.fractions(INK))
         axes.set_xticks(labelled, names, rotation=90)
         axes.set_yticks(labelled, names)
         axes.set_xlabel("predicted class")
@@ -48,7 +51,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str]) -> "Chart"
         if DIGIT * letters * len(str(matrix.max())) <= cell - 4:
             _write_counts(axes, matrix, letters)
         share = f", {100 * int(matrix.trace()) / images:.2f} % of them right" if images else ""
-        return charts.finish(figure, f"{images:,} images{share}", ["coloured by share of the true class"])
+        return charts.finish(figure, f"{images:,} {what}{share}", ["coloured by share of the true class"])
 
 
 def _shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -65,10 +68,10 @@ def _colours(matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
 
 
 def _write_counts(axes: "Axes", matrix: NDArray[np.int64], letters: int) -> None:
-    from cnntrain.plots.charts import rgb
+    from cnntrain.plots.charts import fractions
 
     shares = _shares(matrix)
     for row, column in zip(*np.nonzero(matrix), strict=True):
-        colour = rgb(BACKGROUND if shares[row, column] > 0.3 else INK)
+        colour = fractions(BACKGROUND if shares[row, column] > 0.3 else INK)
         words = axes.text(column, row, str(matrix[row, column]), size=letters, color=colour, ha="center", va="center")
         words.set_in_layout(False)  # it lies within the axes: its size need not be known

@@ -78,9 +78,9 @@ class Curves:
             return charts.finish(figure, self.title, self.notes)
 
     def _draw_panel(self, axes: "Axes", panel: Panel, *, last: bool) -> None:
-        from cnntrain.plots.charts import SMALL, escape_unknown, rgb, set_scale
+        from cnntrain.plots.charts import SMALL, escape_unknown, fractions, set_scale
 
-        blue, single = rgb(RIGHT), len(panel.lines) == 1
+        blue, single = fractions(RIGHT), len(panel.lines) == 1
         steps = [*panel.steps, self.steps]
         for line in panel.lines:
             values, width = [*line, line[-1]], WIDTH if len(panel.lines) < MANY else WIDTH / 2
@@ -90,7 +90,7 @@ class Curves:
             if single:
                 axes.fill_between(steps, values, step="post" if panel.stairs else None, color=blue, alpha=SHADE, lw=0)
         axes.set_title(escape_unknown(panel.name), loc="left")
-        axes.set_title(escape_unknown(panel.words()), loc="right", size=SMALL, color=rgb(FAINT_INK))
+        axes.set_title(escape_unknown(panel.words()), loc="right", size=SMALL, color=fractions(FAINT_INK))
         axes.set_ylim(0, set_scale(axes.yaxis, 0, panel.highest or 1, MOST_TICKS["y"])[-1])
         axes.set_xlim(0, self.steps)
         set_scale(axes.xaxis, 0, self.steps, MOST_TICKS["x"], ",.0f", whole=True)

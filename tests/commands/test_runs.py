@@ -152,6 +152,10 @@ def test_eval_needs_the_checkpoint_alone(here, capsys):
     assert scores["test"]["top1"] == pytest.approx(results("run")["test"]["top1"])
     assert scores["val"]["top1"] == pytest.approx(results("run")["val"]["top1"])
     assert scores["test"]["classes"]["3"]["images"] == 37
+    assert run("eval", "run", "out=confusion.SVG") == 0
+    text = Path("confusion.SVG").read_text()
+    assert all(f">{words}<" in text for words in ("predicted class", "true class", *"0123456789"))
+    assert ">360 test images, " in text
 
 
 def test_check_says_what_a_run_takes_and_writes_nothing(here, capsys):
