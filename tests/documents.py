@@ -1,0 +1,152 @@
+"""README.md and docs/: the examples in them, and a folder in which these can be typed."""
+
+import functools
+import hashlib
+import io
+import pickle
+import re
+import shlex
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cnntrain import config
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PHOTOS = ("photos", "my_photos", "hymenoptera", "imagenette160")  # what data.root= of the examples names
+
+
+@dataclass(frozen=True)
+class Example:
+    """A command line of a page, and the lines that the page shows below it."""
+
+    command: str
+    output: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def words(self) -> list[str]:
+        """All words of the line, without its comment."""
+        return shlex.split(self.command, comments=True)
+
+    @property
+    def ours(self) -> list[str]:
+        """The words that cnntrain gets."""
+        return self.words[self.words.index("cnntrain") + 1 :]
+
+    @property
+    def is_ours(self) -> bool:
+        return "cnntrain" in self.words
+
+    @property
+    def fails(self) -> bool:
+        """Whether the page shows an error."""
+        return any(line.startswith("cnntrain: error") for line in self.output)
+
+
+def examples() -> list[Example]:
+    """Every command line of all pages once; of several, that with output."""
+    found: dict[str, Example] = {}
+    for page in PAGES:
+        for example in [*_fenced(page), *_inline(page)]:
+            found[example.command] = max(found.get(example.command, example), example, key=lambda one: len(one.output))
+    return list(found.values())
+
+
+def _fenced(page: Path) -> Iterator[Example]:
+    for kind, block in FENCED.findall(page.read_text(encoding="utf-8")):
+        if kind not in ("sh", "console"):
+            continue
+        lines = re.sub(r"\\\n\s*", "", block).splitlines()
+        starts = [index for index, line in enumerate(lines) if line and (kind == "sh" or line.startswith("$ "))]
+        for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+            line = lines[start].removeprefix("$ ")
+            yield Example(re.sub(r"\s+# .*", "", line), tuple(lines[start + 1 : end]))
+
+
+def _inline(page: Path) -> Iterator[Example]:
+    for span in spans(page):
+        if re.match(r"(cnntrain|make|torchrun) \S", span):
+            yield Example(span)
+
+
+def spans(page: Path) -> list[str]:
+    """The code spans of a page."""
+    return re.findall(r"`([^`\n]+)`", FENCED.sub("", page.read_text(encoding="utf-8")))
+
+
+# --- where the examples are typed ------------------------------------------------------------------------------------
+
+
+def lay_out(folder: Path) -> None:
+    """The files that the pages show, folders of pictures, and the config of a run, RUN_DIR."""
+    for page in PAGES:
+        for kind, block in FENCED.findall(page.read_text(encoding="utf-8")):
+            if kind in ("python", "yaml"):
+                name = re.match(r"# (\S+\.(?:py|yaml))\b", block)
+                assert name, f"{page}: a block of {kind} begins with its name"
+                (folder / name[1]).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name[1]).write_text(block, encoding="utf-8")
+    for place, count in [(f"{name}/{split}", count) for name in PHOTOS for split, count in (("train", 8), ("val", 4))]:
+        for label in ("cat", "dog"):
+            (folder / place / label).mkdir(parents=True)
+            for number in range(count):
+                (folder / place / label / f"{number}.jpg").write_bytes(picture(number))
+    for name in ("cat.jpg", "dog.jpg", "photos/a.jpg"):
+        (folder / name).write_bytes(picture(0))
+    (folder / "tf_efficientnet_lite0.safetensors").touch()
+    (folder / "RUN_DIR" / "checkpoints").mkdir(parents=True)
+    (folder / "RUN_DIR" / "config.yaml").write_text(default_config(), encoding="utf-8")
+
+
+@functools.cache
+def picture(seed: int) -> bytes:
+    """A JPEG file of random pixels."""
+    content = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (72, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(content, "JPEG")
+    return content.getvalue()
+
+
+@functools.cache
+def default_config() -> str:
+    return config.to_yaml(config.compose([]))
+
+
+def lay_out_mnist(folder: Path) -> None:
+    """Files as MNIST has them, of random pixels."""
+    raw, random = folder / "MNIST" / "raw", np.random.default_rng(0)
+    raw.mkdir(parents=True)
+    for part, count in (("train", 600), ("t10k", 40)):
+        pixels, labels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count, dtype=np.uint8) % 10
+        header = struct.pack(">4i", 0x803, count, 28, 28)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, count) + labels.tobytes())
+
+
+def lay_out_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files as CIFAR-10 has them, of random pixels; torchvision is told their checksums."""
+    from torchvision.datasets import CIFAR10
+
+    home, random = folder / CIFAR10.base_folder, np.random.default_rng(0)
+    home.mkdir(parents=True)
+
+    def write(name: str, content: dict[str, object]) -> list[str]:
+        (home / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((home / name).read_bytes()).hexdigest()]
+
+    def batch(name: str) -> list[str]:
+        pixels = random.integers(0, 256, (60, 3072), dtype=np.uint8)
+        return write(name, {"data": pixels, "labels": [number % 10 for number in range(60)]})
+
+    monkeypatch.setattr(CIFAR10, "train_list", [batch(f"data_batch_{number}") for number in range(1, 6)])
+    monkeypatch.setattr(CIFAR10, "test_list", [batch("test_batch")])
+    names = [f"class {number}" for number in range(10)]
+    filename, md5 = write("batches.meta", {"label_names": names})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": filename, "key": "label_names", "md5": md5})
