@@ -28,9 +28,8 @@ NOT_RUN = {  # command line: why it is not run to its end
     "torchrun --nproc-per-node=4 -m cnntrain model=resnet50 data=imagefolder data.root=photos": "wants four devices",
     "torchrun --nproc-per-node=4 -m cnntrain resume RUN_DIR": "wants four devices",
 }
-SHORT = ["debug=smoke"]  # a few steps on a few images
-WHOLE = ("cnntrain", "check", "eval", "explain", "filter", "models", "predict", "preview", "resume", "summary")
-QUICK = ("filter", "models", "summary")  # these need no torch, or no images
+QUICK = ("filter", "models", "summary")  # commands that need no torch, or no images
+TRAINING = ("train", "compare")  # commands that are cut short
 
 
 @pytest.fixture
@@ -99,13 +98,22 @@ def test_each_command_runs(
         train_run(desk / "RUN_DIR")
     if words and words[0] == "compare":
         in_this_process(monkeypatch)
-    more = [] if example.command in WHOLE or set(words[:1]) & set(WHOLE) else SHORT
+    more = cut_short(words) if words else []
     if any("finetune=" in word for word in words):
-        more = [*more, *start_from_made_up_weights(words)]
+        more += start_from_made_up_weights(words)
     capsys.readouterr()
     assert cli.main([*words, *more]) == 0, capsys.readouterr().err
     if example.output:
         check_output(example, capsys.readouterr().out, figures=False)
+
+
+def cut_short(words: list[str]) -> list[str]:
+    """Words that end a training after two small steps, also where stand-ins are fewer than the images of `data.limit`."""
+    if words[0] in cli.COMMANDS and words[0] not in TRAINING:
+        return []
+    typed = {word.partition("=")[0] for word in words}
+    more = ["trainer.max_steps=2", *(["data.limit=64"] if "data.limit" in typed else [])]
+    return more if "data.batch_size" in typed else [*more, "data.batch_size=8"]
 
 
 def train_run(folder: Path) -> None:
@@ -132,7 +140,7 @@ def start_from_made_up_weights(words: list[str]) -> list[str]:
         save_file(timm.create_model(given["model.name"]).state_dict(), given["model.weights"])
         return []
     save_file(torchvision.models.get_model(given["model"]).state_dict(), "weights.safetensors")
-    return ["model.weights=weights.safetensors", "data.image_size=64"]
+    return ["model.weights=weights.safetensors", "data.image_size=64", "model.stem=imagenet"]
 
 
 @pytest.mark.parametrize("example", named([example for example in EXAMPLES if not example.is_ours]))
