@@ -1,4 +1,4 @@
-"""What can go wrong, one class per exit code. The codes are a public contract (README, "Exit codes").
+"""What can go wrong, one class per exit code. The codes are a public contract (docs/run-folder.md).
 
 A message is one line, `<key or path>: <what is wrong>; <what to do>`; the command line prints it without a traceback.
 """

@@ -16,9 +16,11 @@ import pytest
 from documents import PAGES, ROOT, Example
 
 from cnntrain import cli, errors
-from cnntrain.faults import keys_of
-from cnntrain.settings.optimizer import OPTIMIZERS
-from cnntrain.settings.schedule import SCHEDULES
+from cnntrain.cli import dispatch
+from cnntrain.cli.help import COMMANDS
+from cnntrain.config.messages import keys_of
+from cnntrain.config.schema.optimizer import OPTIMIZERS
+from cnntrain.config.schema.schedule import SCHEDULES
 
 EXAMPLES = documents.examples()
 OURS = [example for example in EXAMPLES if example.is_ours]
@@ -70,7 +72,7 @@ def test_the_words_of_each_command_are_accepted(
 ) -> None:
     quick = bool(set(example.ours[:1]) & set(QUICK))
     if not example.fails and not quick:
-        monkeypatch.setattr(cli, "_load", lambda command: lambda *given: 0)
+        monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given: 0)
     code = cli.main(example.ours)
     out, err = capsys.readouterr()
     assert code == (errors.ConfigError.exit_code if example.fails else 0), err
@@ -108,8 +110,8 @@ def test_each_command_runs(
 
 
 def cut_short(words: list[str]) -> list[str]:
-    """Words that end a training after two small steps, also where stand-ins are fewer than the images of `data.limit`."""
-    if words[0] in cli.COMMANDS and words[0] not in TRAINING:
+    """Words that end a training after two small steps, also where fewer images stand in than `data.limit` asks for."""
+    if words[0] in COMMANDS and words[0] not in TRAINING:
         return []
     typed = {word.partition("=")[0] for word in words}
     more = ["trainer.max_steps=2", *(["data.limit=64"] if "data.limit" in typed else [])]
@@ -124,7 +126,7 @@ def train_run(folder: Path) -> None:
 
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs of `compare` are made here, one after the other: importing torch for each of them takes minutes."""
-    from cnntrain.commands.relay import Relay
+    from cnntrain.runtime.child import Relay
 
     monkeypatch.setattr(Relay, "run", lambda self, command: cli.main(list(command[3:])))
 
@@ -166,7 +168,8 @@ def test_each_key_that_a_page_names_is_there() -> None:
     for page in PAGES:
         for span in documents.spans(page):
             key = span.partition("=")[0]
-            if re.fullmatch(rf"({sections})(\.[a-z_]+)+", key) and ".args." not in key:
+            is_file = key.endswith((".png", ".svg", ".csv", ".json"))
+            if re.fullmatch(rf"({sections})(\.[a-z_]+)+", key) and ".args." not in key and not is_file:
                 assert key in known, f"{page.name}: {key}"
 
 
@@ -216,6 +219,15 @@ def test_each_link_leads_somewhere() -> None:
 def test_the_list_in_the_readme_has_every_page() -> None:
     listed = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Documentation")[2].partition("\n## ")[0]
     assert [f"docs/{page.name}" in listed for page in PAGES[1:]] == [True] * (len(PAGES) - 1)
+
+
+def test_the_readme_says_of_each_dependency_why_it_is_here() -> None:
+    listed = re.search(r"^dependencies = \[(.*?)\]$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    assert listed
+    needed = re.findall(r'"([\w-]+)', listed[1])
+    rows = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
+    named = [name for row in re.findall(r"^\| (.*?) \|", rows, re.MULTILINE) for name in row.split(", ")]
+    assert sorted(needed) == sorted(set(named) - {"package", "---"})
 
 
 def anchors(page: Path) -> set[str]:
