@@ -6,6 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor, nn
 
 from cnntrain.config.arguments import ExplainWishes, read_explain
@@ -170,7 +171,9 @@ class _Work:
 
         pixels = shift.SHORT if is_small else shift.LONG
         rows = shift.measure(self.subject.model, batches(), self.job.normalise, pixels)
-        self._keep("shift", shift.picture(rows, count, self.split, self.subject.about))
+        chart = shift.draw(rows, count, self.split, self.subject.about)
+        self._keep("shift", Image.fromarray(chart.pixels()))
+        write_atomic(self.gallery.folder / "shift.svg", chart.content("svg"), word=WORD)
         write_atomic(self.gallery.folder / "shift.csv", shift.csv(rows), word=WORD)
         for line in aligned(shift.table(rows)):
             self.report.say(line)

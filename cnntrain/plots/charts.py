@@ -100,10 +100,10 @@ def new_figure(size: Size) -> Figure:
     return figure
 
 
-def add_axes(figure: Figure, top: float, size: Size) -> Axes:
-    """Axes at the left edge, `top` pixels below the upper one."""
+def add_axes(figure: Figure, corner: tuple[float, float], size: Size) -> Axes:
+    """Axes whose upper left corner lies so many pixels right of that of the figure, and below it."""
     width, height = figure.bbox.size
-    return figure.add_axes((0, 1 - (top + size[1]) / height, size[0] / width, size[1] / height))
+    return figure.add_axes((corner[0] / width, 1 - (corner[1] + size[1]) / height, size[0] / width, size[1] / height))
 
 
 def finish(figure: Figure, title: str, notes: Sequence[str] = ()) -> Chart:

@@ -67,7 +67,7 @@ def draw_comparison(curves: Sequence[Curve], title: str) -> "Chart":
     with charts.style():
         figure = charts.new_figure((PLOT[0], 2 * PLOT[1] + SPACE))
         for number, key in enumerate(AXES):
-            axes = charts.add_axes(figure, number * (PLOT[1] + SPACE), PLOT)
+            axes = charts.add_axes(figure, (0, number * (PLOT[1] + SPACE)), PLOT)
             means = _draw_panel(axes, curves, key)
             if number == 0:
                 words, columns = [_in_lines(curve) for curve in curves], -(-len(curves) // LEGEND)

@@ -37,7 +37,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str], what: str 
     names = [name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…" for name in names]
     with charts.style():
         figure = charts.new_figure((count * cell, count * cell))
-        axes = charts.add_axes(figure, 0, (count * cell, count * cell))
+        axes = charts.add_axes(figure, (0, 0), (count * cell, count * cell))
         axes.imshow(_colours(matrix), interpolation="none", aspect="auto")
         axes.grid(False)
         axes.spines[:].set_visible(True)

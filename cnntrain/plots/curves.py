@@ -73,7 +73,7 @@ class Curves:
         with charts.style():
             figure = charts.new_figure((PLOT[0], len(self.panels) * each - SPACE))
             for number, panel in enumerate(self.panels):
-                axes = charts.add_axes(figure, number * each, PLOT)
+                axes = charts.add_axes(figure, (0, number * each), PLOT)
                 self._draw_panel(axes, panel, last=number == len(self.panels) - 1)
             return charts.finish(figure, self.title, self.notes)
 

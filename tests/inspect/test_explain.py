@@ -184,7 +184,7 @@ def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch
     names = sorted(path.name for path in (here / "run" / "explain").iterdir())
     layers = [name.removeprefix("features-") for name in names if name.startswith("features-")]
     assert names == sorted(
-        ["filters.png", "gradcam.png", "shift.csv", "shift.png"]
+        ["filters.png", "gradcam.png", "shift.csv", "shift.png", "shift.svg"]
         + [f"{part}-{layer}" for part in ("features", "excite") for layer in layers]
     )
     assert len(layers) == 2
@@ -213,7 +213,7 @@ def test_the_scores_of_shift_zero_are_those_of_eval_and_out_takes_the_pictures(h
     scores = evaluate(Path("run"), [])["test"]
     rows = command.explain(Path("run"), ["what=shift", "out=pictures"])["shift"]
     assert rows[0]["top1"] == pytest.approx(scores["top1"])
-    assert sorted(path.name for path in (here / "pictures").iterdir()) == ["shift.csv", "shift.png"]
+    assert sorted(path.name for path in (here / "pictures").iterdir()) == ["shift.csv", "shift.png", "shift.svg"]
     assert not (here / "run" / "explain").exists()
 
 

@@ -380,4 +380,5 @@ def test_the_effect_of_a_shift_is_the_mean_over_images_and_directions():
     assert (two.changed, two.moved, two.top1) == pytest.approx((np.mean(changed), np.mean(moved), np.mean(right)))
     assert zero.top1 == pytest.approx((before.argmax(1) == labels).float().mean().item())
     assert shift.csv([zero]).splitlines()[0] == "pixels,changed,moved,top1"
-    assert shift.picture([zero, two], 30, "test", "a net").width > 900
+    text = shift.draw([zero, two], 30, "test", "a $net$").content("svg").decode()
+    assert all(f">{words}<" in text for words in ("a $net$", "shift in pixels", "0", "2", f"{100 * zero.top1:.1f}"))

@@ -4,15 +4,18 @@ A convolution answers a moved image with moved maps, so a network of convolution
 gives the same answer; strides, borders and fully connected layers spoil that (arXiv 1904.11486).
 """
 
+import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cnntrain.plots.drawing import BACKGROUND, FAINT_INK, INK, RIGHT, wrap, write
-from cnntrain.plots.sheet import GAP, MARGIN, SMALL, TEXT, TITLE
+from cnntrain.plots.drawing import RIGHT
+
+if TYPE_CHECKING:
+    from cnntrain.plots.charts import Chart
 
 DIRECTIONS = ((0, 1), (0, -1), (1, 0), (-1, 0))
 SMALL_IMAGE, SHORT, LONG = 64, (1, 2, 3, 4), (1, 2, 4, 8)  # pixels
@@ -98,54 +101,39 @@ def csv(rows: list[Row]) -> str:
     return "\n".join(["pixels,changed,moved,top1", *lines]) + "\n"
 
 
-# ---- the sheet ----
+# ---- the chart ----
 
-PANEL, CHART = (300, 250), (230, 170)  # pixels: a chart with its words, and its axes alone
+AXES, APART, WIDEST_NOTE = (230, 170), 70, 125  # pixels: of a panel, and between two; characters
 
 
-def picture(rows: list[Row], images: int, split: str, about: str) -> Image.Image:
-    """Three bar charts on fixed scales of 0 to 100 %, so that the sheets of two networks can be laid side by side."""
+def draw(rows: list[Row], images: int, split: str, about: str) -> "Chart":
+    """Three panels of bars on fixed scales of 0 to 100 %, so that those of two networks can be laid side by side."""
+    from cnntrain.plots import charts
+
     notes = [
         f"{images:,} {split} images are moved left, right, up and down by a few pixels (the border is "
         "repeated into the gap), which changes nothing that a person would call the answer.",
         "Convolution moves its maps with the image, so a convolutional network should hardly care; a fully connected "
         "one has a weight of its own for each pixel. Strides and poolings keep the invariance from being perfect.",
+        about,
     ]
-    width = 2 * MARGIN + 3 * PANEL[0]
-    lines = [line for note in notes for line in wrap(note, width - 2 * MARGIN, TEXT)]
-    top = MARGIN + TITLE + GAP + len(lines) * (TEXT + 6) + 2 * GAP
-    picture = Image.new("RGB", (width, top + PANEL[1] + 2 * MARGIN), BACKGROUND)
-    write(picture, (MARGIN, picture.height - MARGIN), about, SMALL, FAINT_INK, "ls")
-    write(picture, (MARGIN, MARGIN), "A shift by a few pixels: does the answer stay?", TITLE)
-    for number, line in enumerate(lines):
-        write(picture, (MARGIN, MARGIN + TITLE + GAP + number * (TEXT + 6)), line, TEXT, FAINT_INK)
-    charts = (
-        ("predictions that change", [(row.pixels, row.changed) for row in rows[1:]]),
-        ("change of the true class's probability", [(row.pixels, row.moved) for row in rows[1:]]),
-        ("accuracy (top-1); 0: not moved", [(row.pixels, row.top1) for row in rows]),
-    )
-    for index, (title, bars) in enumerate(charts):
-        _draw_chart(picture, (MARGIN + index * PANEL[0], top), title, bars)
-    return picture
-
-
-def _draw_chart(picture: Image.Image, corner: tuple[int, int], title: str, bars: list[tuple[int, float]]) -> None:
-    pen = ImageDraw.Draw(picture)
-    left, top = corner[0] + 44, corner[1] + 36
-    bottom = top + CHART[1]
-    write(picture, (corner[0], corner[1]), title, TEXT)
-    for share in (0, 0.25, 0.5, 0.75, 1):
-        height = bottom - round(share * CHART[1])
-        pen.line((left, height, left + CHART[0], height), fill=INK if share == 0 else (225, 225, 225))
-        write(picture, (left - 6, height), f"{100 * share:.0f} %", SMALL, FAINT_INK, "rm")
-    step = CHART[0] / len(bars)
-    for index, (pixels, share) in enumerate(bars):
-        middle, height = left + round((index + 0.5) * step), bottom - round(share * CHART[1])
-        half = min(16, round(step * 0.3))
-        if height < bottom:
-            pen.rectangle((middle - half, height, middle + half, bottom - 1), fill=RIGHT)
-        inside = share > 0.9
-        at = (middle, height + 4 if inside else height - 3)
-        write(picture, at, f"{100 * share:.1f}", SMALL, BACKGROUND if inside else INK, "mt" if inside else "mb")
-        write(picture, (middle, bottom + 6), str(pixels), SMALL, INK, "mt")
-    write(picture, (left + CHART[0] // 2, bottom + 24), "shift in pixels", SMALL, FAINT_INK, "mt")
+    panels = {
+        "predictions that change": {row.pixels: row.changed for row in rows[1:]},
+        "change of the true class's probability": {row.pixels: row.moved for row in rows[1:]},
+        "accuracy (top-1); 0: not moved": {row.pixels: row.top1 for row in rows},
+    }
+    with charts.style():
+        figure = charts.new_figure((3 * (AXES[0] + APART) - APART, AXES[1]))
+        for number, (title, shares) in enumerate(panels.items()):
+            axes = charts.add_axes(figure, (number * (AXES[0] + APART), 0), AXES)
+            heights = [100 * share for share in shares.values()]
+            bars = axes.bar([str(pixels) for pixels in shares], heights, width=0.6, color=charts.fractions(RIGHT))
+            axes.bar_label(bars, fmt="%.1f", padding=1)
+            axes.grid(False, axis="x")
+            axes.tick_params("x", length=0)
+            axes.set_ylim(0, charts.set_scale(axes.yaxis, 0, 100, 5)[-1])
+            axes.set_title(title, pad=18)
+            axes.set_xlabel("shift in pixels")
+            axes.set_ylabel("%")
+        lines = [line for note in notes for line in textwrap.wrap(note, WIDEST_NOTE)]
+        return charts.finish(figure, "A shift by a few pixels: does the answer stay?", lines)
