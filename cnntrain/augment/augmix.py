@@ -34,8 +34,8 @@ class AugMix:
         weights = moment.send(self.weights(count, moment.host))
         ends = perform(images, draws, moment, interpolation=settings.interpolation, fill=settings.fill).split(count)
         width = settings.width
-        mixed = [mix(images, weights[i], *ends[i * width : (i + 1) * width]) for i in range(self.mixtures)]
-        return torch.cat([images, *mixed]) if settings.jsd else mixed[0]
+        mixtures = [mix(images, weights[i], *ends[i * width : (i + 1) * width]) for i in range(self.mixtures)]
+        return torch.cat([images, *mixtures]) if settings.jsd else mixtures[0]
 
     def draws(self, count: int, size: Size, random: np.random.Generator) -> Draws:
         """The chains of `count` images: all first ones, then all second ones and so on, mixture after mixture."""
@@ -66,7 +66,7 @@ def mix(images: Tensor, weights: Tensor, /, *ends: Tensor) -> Tensor:
         ends: as many uint8 (N, C, H, W).
     """
     first, *others = weights.unbind(1)
-    mixed = images * column(first)
+    total = images * column(first)
     for end, weight in zip(ends, others, strict=True):
-        mixed += end * column(weight)
-    return levels(mixed)
+        total += end * column(weight)
+    return levels(total)

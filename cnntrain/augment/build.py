@@ -14,7 +14,7 @@ from cnntrain.augment.erase import build_noise
 from cnntrain.augment.normalize import Normalise
 from cnntrain.augment.pieces import build_affine, build_colour
 from cnntrain.augment.policies import build_policies
-from cnntrain.augment.user_function import Own
+from cnntrain.augment.user_function import UserFunction
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.errors import ConfigError
 
@@ -91,7 +91,7 @@ def build_augment(
         Stage("geometry", _geometry(settings, image_size, cropped)),
         Stage("policy", build_policies(settings)),
         Stage("colour", build_colour(settings, channels, image_size)),
-        Stage("noise", [*build_noise(settings, mean), *_own(settings)]),
+        Stage("noise", [*build_noise(settings, mean), *_user_function(settings)]),
     ]
     return Augment(stages, build_normalise(mean, std, channels_last))
 
@@ -101,8 +101,8 @@ def build_normalise(mean: list[float], std: list[float], channels_last: bool) ->
     return Normalise(mean, std, channels_last)
 
 
-def _own(settings: AugmentSettings) -> list[Piece]:
-    return [] if settings.own is None else [("own", Own(settings.own))]
+def _user_function(settings: AugmentSettings) -> list[Piece]:
+    return [] if settings.own is None else [("own", UserFunction(settings.own))]
 
 
 def _geometry(settings: AugmentSettings, image_size: int, cropped: bool) -> list[Piece]:
@@ -110,7 +110,7 @@ def _geometry(settings: AugmentSettings, image_size: int, cropped: bool) -> list
     if settings.progressive is not None and (settings.resized_crop is None or cropped):
         pieces.append(("progressive", lambda images, moment: geometry.resize(images, moment.image_size)))
     if (crop := settings.resized_crop) is not None:
-        pieces.append(("resized_crop", _kept if cropped else _resized_crop(crop.scale, crop.ratio)))
+        pieces.append(("resized_crop", _leave if cropped else _resized_crop(crop.scale, crop.ratio)))
     if (pad := settings.pad_crop) is not None:
         if pad.mode == "reflect" and pad.padding >= image_size:
             raise ConfigError(
@@ -136,6 +136,6 @@ def _resized_crop(scale: list[float], ratio: list[float]) -> Operation:
     return lambda images, moment: geometry.resized_crop(images, moment.image_size, scale, ratio, moment.generator)
 
 
-def _kept(images: Tensor, moment: Moment) -> Tensor:
+def _leave(images: Tensor, moment: Moment) -> Tensor:
     """The loader has cut these crops already."""
     return images

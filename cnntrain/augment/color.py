@@ -76,6 +76,8 @@ def _colours(sixths: Tensor, purity: Tensor, value: Tensor) -> Tensor:
     red = (sector - 2.5).abs_().sub_(1.5)  # 1 or more where red has the value, -1 or less where it is the lowest
     green, blue = (1.5 - (sector - peak).abs_() for peak in (1.5, 3.5))
     # 2 lies beyond all levels: clamped, the sum is the channel. where() and gather() are several times as slow.
+    # An orange (sector 0): red = |0 - 2.5| - 1.5 = 1, green = 1.5 - 1.5 = 0, blue = 1.5 - 3.5 = -2; twice that plus the
+    # middle, 0.5 say, is 2.5, 0.5 and -3.5, and clamped to low..value = 0.2..0.9: red 0.9, green 0.5, blue 0.2.
     colours = torch.stack([red, green, blue], dim=1).mul_(2).add_(middle.unsqueeze(1))
     return torch.maximum(torch.minimum(colours, value.unsqueeze(1)), low.unsqueeze(1))
 

@@ -80,7 +80,7 @@ def alternating_flip(images: Tensor, p: float, moment: Moment) -> Tensor:
     Args and result: uint8 (N, C, H, W).
     """
     first = _fractions(moment.indices.numpy(), mix_seed(moment.seed, ALTERNATE)) < p
-    return _flipped(images, moment.send(first ^ bool(moment.epoch % 2)), 3)
+    return _mirror(images, moment.send(first ^ bool(moment.epoch % 2)), 3)
 
 
 def _fractions(indices: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
@@ -106,13 +106,13 @@ def flip(images: Tensor, p: float, dimension: int, generator: torch.Generator) -
 
     Args and result: uint8 (N, C, H, W).
     """
-    return _flipped(images, torch.rand(len(images), generator=generator, device=images.device) < p, dimension)
+    return _mirror(images, torch.rand(len(images), generator=generator, device=images.device) < p, dimension)
 
 
-def _flipped(images: Tensor, chosen: Tensor, dimension: int) -> Tensor:
+def _mirror(images: Tensor, mask: Tensor, dimension: int) -> Tensor:
     """The images of which those `chosen`, bool (N,), are mirrored."""
     # With masks of bits: torch.where takes several times as long for bytes on a CPU.
-    bits = (chosen * 255).to(torch.uint8).view(-1, 1, 1, 1)
+    bits = (mask * 255).to(torch.uint8).view(-1, 1, 1, 1)
     return images.flip(dimension).bitwise_xor_(images).bitwise_and_(bits).bitwise_xor_(images)
 
 

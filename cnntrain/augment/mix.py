@@ -60,7 +60,7 @@ class Mix:
             return inputs, one_hot.lerp_(self._partners(one_hot), float(shares[0]))
 
         if mode is MixMode.pair:
-            weights, boxes, shares = (_mirrored(values, count) for values in (weights, boxes, shares))
+            weights, boxes, shares = (_mirror_pairs(values, count) for values in (weights, boxes, shares))
         rows = as_rows(inputs)
         tall, wide = box_masks(boxes, rows, width)
         # One weight for every number: a lerp by 0 or 1 is exact.
@@ -107,7 +107,7 @@ def cutmix_boxes(areas: NDArray[np.float64], height: int, width: int, host: np.r
     return np.stack(edges, axis=1)
 
 
-def _mirrored(values: NDArray[Any], count: int) -> NDArray[Any]:
+def _mirror_pairs(values: NDArray[Any], count: int) -> NDArray[Any]:
     """What (count // 2, ...) says of the first half of the images, also for their partners; 0 for one in the middle."""
     middle = np.zeros((count % 2, *values.shape[1:]), values.dtype)
     return np.concatenate([values, middle, values[::-1]])

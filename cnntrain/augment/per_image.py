@@ -17,7 +17,7 @@ Integers: TypeAlias = NDArray[np.int64]
 Floats: TypeAlias = NDArray[np.float64]
 
 
-def in_rounds(
+def apply_per_image(
     images: Tensor,
     kernels: Sequence[Kernel | None],
     choices: Integers,
@@ -39,7 +39,10 @@ def in_rounds(
     """
     still = np.arange(choices.shape[1])
     orders = np.vstack([still, choices.argsort(axis=1, kind="stable"), still])
-    # From the order of a round straight to that of the next: one copy of the batch instead of two.
+    # From the order of a round straight to that of the next: one copy of the batch instead of two. Say that four images
+    # want the kernels 2 0 1 0. Sorted by kernel they stand in the order 1 3 2 0, and argsort of that, 3 0 2 1, tells
+    # where each image stands now. If the next round wants the order 0 2 1 3, its first image is the one that stands at
+    # 3, its second the one at 2, and so on: the rows to take are 3 2 0 1.
     moves = np.take_along_axis(orders[:-1].argsort(axis=1), orders[1:], axis=1)
     moves[0] %= len(images)
     sorted_choices = np.take_along_axis(choices, orders[1:-1], axis=1)

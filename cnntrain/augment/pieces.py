@@ -8,8 +8,8 @@ from torch import Tensor
 from cnntrain.augment import color
 from cnntrain.augment.affine import inverse_matrices
 from cnntrain.augment.batch_context import Moment, Operation
-from cnntrain.augment.kernels import Kernel, moved, plain, shifted, valued
-from cnntrain.augment.per_image import Floats, Integers, in_rounds
+from cnntrain.augment.kernels import Kernel, affine_kernel, shift_kernel, with_number, without_numbers
+from cnntrain.augment.per_image import Floats, Integers, apply_per_image
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import AffineSettings, BlurSettings, ColorJitterSettings
 from cnntrain.errors import ConfigError
@@ -24,10 +24,10 @@ def build_affine(settings: AffineSettings) -> Operation:
     def operation(images: Tensor, moment: Moment) -> Tensor:
         height, width = images.shape[2:]
         draws = affine_draws(settings, len(images), height, width, moment.host)
-        kernel = moved(settings.interpolation, settings.fill)
+        kernel = affine_kernel(settings.interpolation, settings.fill)
         if only_shifts:
             right, down = (int(np.abs(draws[name]).max()) for name in ("translate_x", "translate_y"))
-            kernel = shifted(settings.fill, most_right=right, most_down=down)
+            kernel = shift_kernel(settings.fill, most_right=right, most_down=down)
         return _sometimes(images, settings.p, kernel, inverse_matrices(**draws).reshape(-1, 6), moment)
 
     return operation
@@ -69,19 +69,19 @@ def build_colour(settings: AugmentSettings, channels: int, image_size: int) -> l
     if (grayscale := settings.grayscale) is not None:
         if channels == 1:
             raise ConfigError("augment.grayscale: does nothing to images of 1 channel; leave it out, or set it to null")
-        pieces.append(("grayscale", _piece(grayscale.p, plain(color.grayscale))))
+        pieces.append(("grayscale", _piece(grayscale.p, without_numbers(color.grayscale))))
     if (invert := settings.invert) is not None:
-        pieces.append(("invert", _piece(invert.p, plain(color.invert))))
+        pieces.append(("invert", _piece(invert.p, without_numbers(color.invert))))
     if (posterize := settings.posterize) is not None:
-        pieces.append(("posterize", _piece(posterize.p, valued(color.posterize), _always(posterize.bits))))
+        pieces.append(("posterize", _piece(posterize.p, with_number(color.posterize), _always(posterize.bits))))
     if (solarize := settings.solarize) is not None:
-        pieces.append(("solarize", _piece(solarize.p, valued(color.solarize), _always(solarize.threshold))))
+        pieces.append(("solarize", _piece(solarize.p, with_number(color.solarize), _always(solarize.threshold))))
     if (equalize := settings.equalize) is not None:
-        pieces.append(("equalize", _piece(equalize.p, plain(color.equalize))))
+        pieces.append(("equalize", _piece(equalize.p, without_numbers(color.equalize))))
     if (autocontrast := settings.autocontrast) is not None:
-        pieces.append(("autocontrast", _piece(autocontrast.p, plain(color.autocontrast))))
+        pieces.append(("autocontrast", _piece(autocontrast.p, without_numbers(color.autocontrast))))
     if (sharpness := settings.sharpness) is not None:
-        pieces.append(("sharpness", _piece(sharpness.p, valued(color.sharpness), _always(sharpness.factor))))
+        pieces.append(("sharpness", _piece(sharpness.p, with_number(color.sharpness), _always(sharpness.factor))))
     if (blur := settings.blur) is not None:
         pieces.append(("blur", _blur(blur, image_size)))
     return pieces
@@ -103,7 +103,7 @@ def _sometimes(images: Tensor, p: float, kernel: Kernel, numbers: Floats, moment
     """Apply a kernel to each image with probability `p`; numbers: float64 (N, P), its row for each image."""
     choices: Integers = np.zeros((1, len(images)), dtype=np.int64)
     choices[0, moment.chosen(len(images), p)] = 1
-    return in_rounds(images, [None, kernel], choices, numbers[None], moment)
+    return apply_per_image(images, [None, kernel], choices, numbers[None], moment)
 
 
 def _blur(settings: BlurSettings, image_size: int) -> Operation:
@@ -114,7 +114,7 @@ def _blur(settings: BlurSettings, image_size: int) -> Operation:
             f"pixels; choose an odd number up to {widest}"
         )
     smallest, largest = settings.sigma
-    kernel = valued(lambda images, sigmas: color.blur(images, sigmas, settings.kernel_size))
+    kernel = with_number(lambda images, sigmas: color.blur(images, sigmas, settings.kernel_size))
     return _piece(settings.p, kernel, lambda count, random: random.uniform(smallest, largest, count))
 
 
@@ -131,12 +131,12 @@ def _color_jitter(settings: ColorJitterSettings, channels: int) -> Operation:
             f"1 channel; set {advice}"
         )
     functions = (color.brightness, color.contrast, color.saturation, color.hue)
-    kernels = [None, *(valued(function) for function in functions)]
+    kernels = [None, *(with_number(function) for function in functions)]
 
     def operation(images: Tensor, moment: Moment) -> Tensor:
         choices, factors = jitter_draws(settings, len(images), moment.host)
-        chosen = np.isin(np.arange(len(images)), moment.chosen(len(images), settings.p))
-        return in_rounds(images, kernels, choices * chosen, factors[:, :, None], moment)
+        touched = np.isin(np.arange(len(images)), moment.chosen(len(images), settings.p))
+        return apply_per_image(images, kernels, choices * touched, factors[:, :, None], moment)
 
     return operation
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from cnntrain.augment import color
 from cnntrain.augment.affine import inverse_matrices
 from cnntrain.augment.batch_context import Moment
-from cnntrain.augment.kernels import Kernel, moved, plain, shifted, valued
-from cnntrain.augment.per_image import Floats, Integers, in_rounds
+from cnntrain.augment.kernels import Kernel, affine_kernel, shift_kernel, with_number, without_numbers
+from cnntrain.augment.per_image import Floats, Integers, apply_per_image
 from cnntrain.augment.spaces import BLENDS, GEOMETRIC, OPERATIONS, Space
 from cnntrain.config.schema.pieces import Interpolation
 
@@ -25,7 +25,7 @@ class Draws:
     """What each of N images goes through in R rounds.
 
     Attributes:
-        operations: int64 (R, N), places in tables.OPERATIONS.
+        operations: int64 (R, N), places in spaces.OPERATIONS.
         magnitudes: float64 (R, N) with their signs, as torchvision counts them.
     """
 
@@ -90,7 +90,7 @@ def perform(images: Tensor, draws: Draws, moment: Moment, *, interpolation: Inte
     numbers = np.empty((*draws.operations.shape, 7))
     numbers[..., :6] = _matrices(draws, *images.shape[2:])
     numbers[..., 6] = _BASE[draws.operations] + _UNIT[draws.operations] * draws.magnitudes
-    return in_rounds(images, _kernels(draws, interpolation, fill), _KERNELS[draws.operations], numbers, moment)
+    return apply_per_image(images, _kernels(draws, interpolation, fill), _KERNELS[draws.operations], numbers, moment)
 
 
 def _matrices(draws: Draws, height: int, width: int) -> Floats:
@@ -116,17 +116,17 @@ def _kernels(draws: Draws, interpolation: Interpolation, fill: float) -> list[Ke
     """In the order of _NAMES."""
     kernels: dict[str, Kernel | None] = {
         "Identity": None,
-        "Shift": shifted(fill, most_right=_most(draws, "TranslateX"), most_down=_most(draws, "TranslateY")),
-        "Affine": moved(interpolation, fill),
-        "Brightness": valued(color.brightness),
-        "Color": valued(color.saturation),
-        "Contrast": valued(color.contrast),
-        "Sharpness": valued(color.sharpness),
-        "Posterize": valued(color.posterize),
-        "Solarize": valued(lambda images, thresholds: color.solarize(images, thresholds.float())),
-        "AutoContrast": plain(color.autocontrast),
-        "Equalize": plain(color.equalize),
-        "Invert": plain(color.invert),
+        "Shift": shift_kernel(fill, most_right=_most(draws, "TranslateX"), most_down=_most(draws, "TranslateY")),
+        "Affine": affine_kernel(interpolation, fill),
+        "Brightness": with_number(color.brightness),
+        "Color": with_number(color.saturation),
+        "Contrast": with_number(color.contrast),
+        "Sharpness": with_number(color.sharpness),
+        "Posterize": with_number(color.posterize),
+        "Solarize": with_number(lambda images, thresholds: color.solarize(images, thresholds.float())),
+        "AutoContrast": without_numbers(color.autocontrast),
+        "Equalize": without_numbers(color.equalize),
+        "Invert": without_numbers(color.invert),
     }
     return [kernels[name] for name in _NAMES]
 

@@ -13,7 +13,7 @@ from cnntrain.text import one_line
 SECTION = "augment.own"
 
 
-class Own:
+class UserFunction:
     """Calls `function(images, generator, **args)` on each micro-batch.
 
     Raises:
@@ -48,10 +48,10 @@ class Own:
             raise ConfigError(
                 f"{SECTION}.name: {self.name} fails on images {shape} ({one_line(error)}); correct it"
             ) from error
-        wanted = _kind(images)
-        if (given := _kind(result)) != wanted:
+        expected = _kind(images)
+        if (actual := _kind(result)) != expected:
             raise ConfigError(
-                f"{SECTION}.name: {self.name} gave {given} back for {wanted}; return images of the same kind"
+                f"{SECTION}.name: {self.name} gave {actual} back for {expected}; return images of the same kind"
             )
         return result
 

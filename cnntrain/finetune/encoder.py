@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from cnntrain.models.head import unwrapped
+from cnntrain.models.head import unwrap
 from cnntrain.models.name_patterns import is_below
 from cnntrain.models.small_images.shape_trace import largest
 
@@ -89,7 +89,7 @@ def module_and_above(path: str) -> Iterator[str]:
 
 def _timm_parts(model: nn.Module, head: Sequence[str], *, coarse: bool) -> list[Part]:
     """By timm's table of the network; [] where it has none. What it counts to the head joins the last part below."""
-    root, core = unwrapped(model)
+    root, core = unwrap(model)
     if not hasattr(core, "group_matcher"):
         return []
     from timm.models import group_parameters

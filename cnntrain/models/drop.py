@@ -33,8 +33,8 @@ class DropBlock2d(nn.Module):
         chance = self.p * height * width / (tall * wide * places[0] * places[1])
         corners = (torch.rand((images, channels, *places), device=x.device) < chance).to(x.dtype)
         corners = functional.pad(corners, (wide - 1, wide - 1, tall - 1, tall - 1))
-        kept = 1 - functional.max_pool2d(corners, (tall, wide), stride=1)
-        return x * kept * (kept.numel() / kept.sum(dtype=torch.float32).clamp(min=1)).to(x.dtype)
+        mask = 1 - functional.max_pool2d(corners, (tall, wide), stride=1)
+        return x * mask * (mask.numel() / mask.sum(dtype=torch.float32).clamp(min=1)).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, size={self.size}"
@@ -53,8 +53,8 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.p == 0:
             return x
-        kept = torch.rand((len(x), *[1] * (x.ndim - 1)), device=x.device) >= self.p
-        return x * (kept / (1 - self.p)).to(x.dtype)
+        mask = torch.rand((len(x), *[1] * (x.ndim - 1)), device=x.device) >= self.p
+        return x * (mask / (1 - self.p)).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
@@ -117,7 +117,7 @@ _ATTRIBUTES = ("drop_prob", "drop_rate", "dropout", "attention_dropout")
 
 def drop_layers(model: nn.Module) -> list[DropLayer]:
     """Every rate above 0 in a network, of torch's layers, torchvision's, timm's and ours."""
-    return [found for layer in model.modules() for found in _rates(layer)]
+    return [drop for layer in model.modules() for drop in _rates(layer)]
 
 
 def _rates(layer: nn.Module) -> list[DropLayer]:
@@ -131,5 +131,5 @@ def _rates(layer: nn.Module) -> list[DropLayer]:
 
 def set_drop_factor(layers: list[DropLayer], factor: float) -> None:
     """Set every rate to `factor` times its value when the network was built, 0 <= factor <= 1."""
-    for found in layers:
-        setattr(found.layer, found.attribute, found.base * factor)
+    for layer in layers:
+        setattr(layer.layer, layer.attribute, layer.base * factor)

@@ -46,22 +46,22 @@ def find_head(model: nn.Module, pattern: str | None = None) -> str:
 
 def head_paths(model: nn.Module, pattern: str | None = None) -> list[str]:
     """All modules whose outputs are logits: heads, the first of which find_head names, and last auxiliary layers."""
-    heads = _heads(model) if pattern is None else [_chosen(model, pattern)]
+    heads = _heads(model) if pattern is None else [_match_one(model, pattern)]
     return heads + [layers[-1] for path in auxiliary_paths(model) if (layers := _layers(model, path))]
 
 
 def auxiliary_paths(model: nn.Module) -> list[str]:
     """The classifiers on the way, each with all its layers: torchvision's aux1, aux2, AuxLogits, and ours."""
-    path, core = unwrapped(model)
-    found = []
+    path, core = unwrap(model)
+    paths = []
     for name, child in core.named_children():
         if name.lower().startswith(_AUXILIARY):
             parts = [key for key, _ in child.named_children()] if isinstance(child, _LISTS) else [""]
-            found += [_joined(path, name, part) for part in parts]
-    return found
+            paths += [_join(path, name, part) for part in parts]
+    return paths
 
 
-def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
+def unwrap(model: nn.Module) -> tuple[str, nn.Module]:
     """The network inside of what only wraps it, such as one that enlarges the images, and its path."""
     path = ""
     while True:
@@ -69,7 +69,7 @@ def unwrapped(model: nn.Module) -> tuple[str, nn.Module]:
         alone = len(inner) == 1 and not model._parameters and next(inner[0][1].children(), None) is not None
         if not alone or hasattr(model, "get_classifier"):
             return path, model
-        path, model = _joined(path, inner[0][0]), inner[0][1]
+        path, model = _join(path, inner[0][0]), inner[0][1]
 
 
 def replace_head(model: nn.Module, settings: HeadSettings, classes: int, pattern: str | None = None) -> None:
@@ -86,7 +86,7 @@ def replace_head(model: nn.Module, settings: HeadSettings, classes: int, pattern
     """
     if settings == HeadSettings():
         return
-    paths = _heads(model) if pattern is None else _layers(model, _chosen(model, pattern))[-1:]
+    paths = _heads(model) if pattern is None else _layers(model, _match_one(model, pattern))[-1:]
     if not paths:
         raise ConfigError(
             f"model.head: {pattern}, the head by finetune.head, has no linear layer and no convolution that could be "
@@ -109,7 +109,7 @@ def _heads(model: nn.Module) -> list[str]:
     """By rule: one path, or several whose logits are averaged."""
     if made := [path for path, module in model.named_modules() if isinstance(module, Head)]:
         return made
-    root, core = unwrapped(model)
+    root, core = unwrap(model)
     if hasattr(core, "get_classifier"):
         return _timm_heads(model, core)
     side = tuple(f"{path}." for path in auxiliary_paths(model))
@@ -120,32 +120,32 @@ def _heads(model: nn.Module) -> list[str]:
             "that makes the logits, finetune.head=NAME"
         )
     below = len(root) + 1 if root else 0
-    named = [path for path in layers if path[below:].partition(".")[0] in _NAMES]
-    if named and _sizes(model, named[-1])[1] != _sizes(model, layers[-1])[0]:
-        return named[-1:]
+    with_usual_name = [path for path in layers if path[below:].partition(".")[0] in _NAMES]
+    if with_usual_name and _sizes(model, with_usual_name[-1])[1] != _sizes(model, layers[-1])[0]:
+        return with_usual_name[-1:]
     return layers[-1:]
 
 
 def _timm_heads(model: nn.Module, core: Any) -> list[str]:
-    given = core.get_classifier()
-    parts = given if isinstance(given, (tuple, list, nn.ModuleList)) else (given,)
+    classifier = core.get_classifier()
+    parts = classifier if isinstance(classifier, (tuple, list, nn.ModuleList)) else (classifier,)
     paths = {id(module): path for path, module in model.named_modules()}
-    found = []
+    heads = []
     for part in parts:
         layers = _layers(model, paths[id(part)])
-        found += [path for path in layers if _sizes(model, path)[1] == core.num_classes] or layers[-1:]
-    if not found:
+        heads += [path for path in layers if _sizes(model, path)[1] == core.num_classes] or layers[-1:]
+    if not heads:
         raise ConfigError(
             f"finetune.head: the classifier of {type(core).__name__} has no linear layer; name the module that makes "
             "the logits, finetune.head=NAME"
         )
-    return found
+    return heads
 
 
 def _layers(model: nn.Module, root: str) -> list[str]:
     """Linear layers and convolutions at or below a path, in module order."""
     below = model.get_submodule(root).named_modules()
-    return [_joined(root, path) for path, layer in below if isinstance(layer, (nn.Linear, nn.Conv2d))]
+    return [_join(root, path) for path, layer in below if isinstance(layer, (nn.Linear, nn.Conv2d))]
 
 
 def _sizes(model: nn.Module, path: str) -> tuple[int, int]:
@@ -156,14 +156,14 @@ def _sizes(model: nn.Module, path: str) -> tuple[int, int]:
     return layer.in_channels, layer.out_channels
 
 
-def _chosen(model: nn.Module, pattern: str) -> str:
+def _match_one(model: nn.Module, pattern: str) -> str:
     names = [path for path, _ in model.named_modules() if path]
     matched = require("finetune.head", [pattern], names, "module")
     outer = [path for path in names if path in matched and path.rpartition(".")[0] not in matched]
     if len(outer) > 1:
-        listed = ", ".join(outer[:3]) + (", ..." if len(outer) > 3 else "")
+        some = ", ".join(outer[:3]) + (", ..." if len(outer) > 3 else "")
         raise ConfigError(
-            f"finetune.head: {pattern!r} matches {len(outer)} modules ({listed}); name the one that makes the logits"
+            f"finetune.head: {pattern!r} matches {len(outer)} modules ({some}); name the one that makes the logits"
         )
     if next(model.get_submodule(outer[0]).parameters(), None) is None:
         raise ConfigError(f"finetune.head: {outer[0]} has no parameters to learn; name the layer that makes the logits")
@@ -180,7 +180,7 @@ def _made(model: nn.Module, path: str, settings: HeadSettings, classes: int) -> 
     if leaving != classes or not plain:
         what = f"gives {leaving} values and not the {classes} classes" if plain else "is a convolution above 1x1"
         raise ConfigError(
-            f"model.head: {path}, taken for the head of {type(unwrapped(model)[1]).__name__}, {what}; name the head by "
+            f"model.head: {path}, taken for the head of {type(unwrap(model)[1]).__name__}, {what}; name the head by "
             "finetune.head, or leave out model.head and build such a head in the network's own code"
         )
     widths = [entering, *settings.hidden, classes]
@@ -215,7 +215,7 @@ def _set_pool(model: nn.Module, head: str, pool: Pool) -> None:
     ]
     if not beside:
         raise ConfigError(
-            f"model.head.pool: {type(unwrapped(model)[1]).__name__} has no global pooling layer beside its head that "
+            f"model.head.pool: {type(unwrap(model)[1]).__name__} has no global pooling layer beside its head that "
             f"{pool.name} could replace (it pools elsewhere, in its code or not at all); set model.head.pool=null"
         )
     path, old = beside[-1]
@@ -255,5 +255,5 @@ def _set(model: nn.Module, path: str, new: nn.Module) -> None:
     setattr(model.get_submodule(parent), key, new)
 
 
-def _joined(*parts: str) -> str:
+def _join(*parts: str) -> str:
     return ".".join(part for part in parts if part)

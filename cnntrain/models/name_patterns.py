@@ -13,8 +13,8 @@ from cnntrain.text import hint, nearest
 
 def matching(pattern: str, names: Iterable[str]) -> list[str]:
     """Those of the dotted names that a pattern matches, in their order."""
-    wanted = _alternatives(pattern)
-    return [name for name in names if any(_matches(one, name) for one in wanted)]
+    alternatives = _alternatives(pattern)
+    return [name for name in names if any(_matches(one, name) for one in alternatives)]
 
 
 def require(key: str, patterns: Sequence[str], names: Sequence[str], what: str) -> set[str]:
@@ -27,15 +27,18 @@ def require(key: str, patterns: Sequence[str], names: Sequence[str], what: str) 
     Raises:
         ConfigError: a pattern, or one of the alternatives in it, matches nothing.
     """
-    found: set[str] = set()
+    every: set[str] = set()
     for pattern in patterns:
         for one in _alternatives(pattern):
             matched = [name for name in names if _matches(one, name)]
             if not matched:
                 within = f" of {pattern!r}" if one != pattern else ""
-                raise ConfigError(f"{key}: {one!r}{within} matches no {what}" + hint(_meant(one, names), _shown(names)))
-            found.update(matched)
-    return found
+                raise ConfigError(
+                    f"{key}: {one!r}{within} matches no {what}"
+                    + hint(_nearest_name(one, names), _outermost_names(names))
+                )
+            every.update(matched)
+    return every
 
 
 def is_below(name: str, modules: Sequence[str]) -> bool:
@@ -51,15 +54,15 @@ def _matches(pattern: str, name: str) -> bool:
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")
 
 
-def _meant(pattern: str, names: Iterable[str]) -> str | None:
+def _nearest_name(pattern: str, names: Iterable[str]) -> str | None:
     """The name, or the module around some of them, that is spelled most alike."""
     parts = [name.split(".") for name in names]
     modules = (".".join(each[:depth]) for each in parts for depth in range(1, len(each) + 1))
     return nearest(pattern, dict.fromkeys(modules))
 
 
-def _shown(names: Sequence[str], most: int = 8) -> str:
+def _outermost_names(names: Sequence[str], most: int = 8) -> str:
     """The outermost names, as what to choose from."""
     outer = list(dict.fromkeys(name.partition(".")[0] for name in names))
-    listed = ", ".join(outer[:most]) + (", ..." if len(outer) > most else "")
-    return f"there are {listed}" if outer else "there are none"
+    choices = ", ".join(outer[:most]) + (", ..." if len(outer) > most else "")
+    return f"there are {choices}" if outer else "there are none"

@@ -63,7 +63,7 @@ class Fitter:
         with torch.device("meta"):
             plan = self._plan()
         on_meta = torch.get_default_device().type == "meta"
-        model = plan.model if on_meta else self._edited(plan.edits, plan.enlarged)
+        model = plan.model if on_meta else self._apply_edits(plan.edits, plan.enlarged)
         if plan.enlarged:
             enlarge = nn.Upsample(size=(plan.enlarged, plan.enlarged), mode="bilinear")
             model = nn.Sequential(OrderedDict(enlarge=enlarge, net=model))
@@ -98,18 +98,18 @@ class Fitter:
         """Relax group after group until the last map is large enough; where it never is, keep the best that runs."""
         pools_stay = keeps_pools(self._reference() if published.fault else published)
         steps: list[list[Edit]] = []
-        found, best, best_map = published, 0, published.last_map()
-        while best_map < LAST_MAP and (step := relax(found, pools_stay)):
+        trace, best, best_map = published, 0, published.last_map()
+        while best_map < LAST_MAP and (step := relax(trace, pools_stay)):
             for edit in step:
                 edit.apply(model)
             steps.append(step)
-            found = self._trace(model)
-            if found.last_map() > best_map:
-                best, best_map = len(steps), found.last_map()
+            trace = self._trace(model)
+            if trace.last_map() > best_map:
+                best, best_map = len(steps), trace.last_map()
         edits = [edit for step in steps[:best] for edit in step]
         if best < len(steps):
-            model = self._edited(edits)
-            found = self._trace(model)
+            model = self._apply_edits(edits)
+            trace = self._trace(model)
         plan = Plan(model, edits)
         if edits:
             before = f"{published.last_map()}x{published.last_map()}" if published.last_map() else "none"
@@ -117,50 +117,50 @@ class Fitter:
                 f"stem for {self.image_size}-pixel images: {in_words(steps[:best])}; "
                 f"last map {best_map}x{best_map} instead of {before}{self.hint}"
             )
-        return self._finish(self._classifier(found, plan), plan)
+        return self._finish(self._classifier(trace, plan), plan)
 
     def _small(self) -> Plan:
         """Relax the first two halvings, whatever the image size."""
         model, steps = self.make(self.image_size), []
-        found = self._reference()
+        trace = self._reference()
         for _ in range(2):
-            step = relax(found, pools_stay=False)
+            step = relax(trace, pools_stay=False)
             for edit in step:
                 edit.apply(model)
             steps.append(step)
-            found = self._trace(model, self.native)
+            trace = self._trace(model, self.native)
         edits = [edit for step in steps for edit in step]
         if not edits:
             raise ConfigError(f"model.stem: small relaxes strides, and {self.name} has none; use model.stem=auto")
         plan = Plan(model, edits, [f"small stem: {in_words(steps)}{self.hint}"])
-        found = self._trace(model)
-        return self._finish(self._classifier(found, plan), plan, may_enlarge=False)
+        trace = self._trace(model)
+        return self._finish(self._classifier(trace, plan), plan, may_enlarge=False)
 
-    def _classifier(self, found: Trace, plan: Plan) -> Trace:
+    def _classifier(self, trace: Trace, plan: Plan) -> Trace:
         """Give a network that flattens its last map a classifier for a map below 4x4."""
-        edits, words = shrink_classifier(found) if 0 < found.last_map() < LAST_MAP else ([], "")
+        edits, words = shrink_classifier(trace) if 0 < trace.last_map() < LAST_MAP else ([], "")
         if not edits:
-            return found
+            return trace
         for edit in edits:
             edit.apply(plan.model)
         plan.edits += edits
-        plan.notes.append(f"classifier for a last map of {found.last_map()}x{found.last_map()}: {words}{self.hint}")
+        plan.notes.append(f"classifier for a last map of {trace.last_map()}x{trace.last_map()}: {words}{self.hint}")
         return self._trace(plan.model)
 
-    def _finish(self, found: Trace, plan: Plan, *, may_enlarge: bool = True) -> Plan:
+    def _finish(self, trace: Trace, plan: Plan, *, may_enlarge: bool = True) -> Plan:
         """The plan, if the planned network runs in training mode too; else that of enlarged images."""
-        if not found.fault:
+        if not trace.fault:
             heads, fault = self._settle(plan.model, self.image_size)
             if not fault:
                 plan.edits += heads
                 plan.notes += [in_words([[edit]]) for edit in heads]
                 return plan
-            found = Trace(fault=fault)
+            trace = Trace(fault=fault)
         if not may_enlarge:
-            raise self._too_small(found.fault, plan.edits)
+            raise self._too_small(trace.fault, plan.edits)
         size = self._next_size([])
         if size is None:
-            raise self._never(found.fault)
+            raise self._never(trace.fault)
         model = self.make(size)
         heads, _ = self._settle(model, size)
         note = f"images enlarged from {self.image_size} to {size} pixels, the smallest that {self.name} runs at"
@@ -170,10 +170,10 @@ class Fitter:
         """Try training mode, with borders for convolutions of auxiliary heads that their maps are too small for."""
         edits: list[Edit] = []
         while True:
-            found = self._trace(model, size, training=True)
-            last = found.visits[-1] if found.visits else None
-            if not (found.fault and last and isinstance(last.layer, nn.Conv2d) and last.lacks_pixels()):
-                return edits, found.fault
+            trace = self._trace(model, size, training=True)
+            last = trace.visits[-1] if trace.visits else None
+            if not (trace.fault and last and isinstance(last.layer, nn.Conv2d) and last.lacks_pixels()):
+                return edits, trace.fault
             edits.append(Edit(last.path, with_border, f"with a border, as its map has {last.side}x{last.side} pixels"))
             edits[-1].apply(model)
 
@@ -199,7 +199,7 @@ class Fitter:
 
     def _next_size(self, edits: list[Edit]) -> int | None:
         """The smallest image size above the data's that works in both modes; None where no size would help."""
-        model = None if self.sized else self._edited(edits)
+        model = None if self.sized else self._apply_edits(edits)
 
         def works(size: int) -> bool:
             try:
@@ -220,12 +220,12 @@ class Fitter:
 
     def _reference(self) -> Trace:
         """The published network on images of the size that it was made for."""
-        found = self._trace(self.make(self.native), self.native)
-        if found.fault:
-            raise self._never(found.fault)
-        return found
+        trace = self._trace(self.make(self.native), self.native)
+        if trace.fault:
+            raise self._never(trace.fault)
+        return trace
 
-    def _edited(self, edits: list[Edit], size: int | None = None) -> nn.Module:
+    def _apply_edits(self, edits: list[Edit], size: int | None = None) -> nn.Module:
         model = self.make(size or self.image_size)
         for edit in edits:
             edit.apply(model)

@@ -26,44 +26,44 @@ class Edit:
         setattr(model.get_submodule(parent), key, self.change(model.get_submodule(self.path)))
 
 
-def keeps_pools(found: Trace) -> bool:
+def keeps_pools(trace: Trace) -> bool:
     """Whether nothing but pools makes the map smaller, or the classifier reads it flattened."""
-    return all(visit.is_pool() for visit in found.strided()) or bool(flattened(found))
+    return all(visit.is_pool() for visit in trace.strided()) or bool(flattening_layers(trace))
 
 
-def relax(found: Trace, pools_stay: bool) -> list[Edit]:
+def relax(trace: Trace, pools_stay: bool) -> list[Edit]:
     """The next step towards a larger last map; [] where nothing is left to relax.
 
     Layers with a stride that see maps of the same size lie side by side (the convolution of a residual block and its
     shortcut, the branches of an Inception reduction); the first such group is relaxed as a whole.
     """
-    strided = [visit for visit in found.strided() if not (pools_stay and visit.is_pool())]
+    strided = [visit for visit in trace.strided() if not (pools_stay and visit.is_pool())]
     if not strided:
-        stuck = [visit for visit in found.visits[-1:] if visit.is_pool() and visit.lacks_pixels()]
+        stuck = [visit for visit in trace.visits[-1:] if visit.is_pool() and visit.lacks_pixels()]
         return [Edit(visit.path, _nothing) for visit in stuck]
     group = {visit.path: visit for visit in strided if visit.side == strided[0].side}
     convolutions = [visit for visit in group.values() if not visit.is_pool()]
     if not convolutions:
         return [Edit(path, _nothing) for path in group]
-    first = found.visits[0].layer
+    first = trace.visits[0].layer
     keeps_size = all(map(_keeps_size, convolutions))
-    return [_relaxed(visit, visit.layer is first, keeps_size) for visit in group.values()]
+    return [_relax_layer(visit, visit.layer is first, keeps_size) for visit in group.values()]
 
 
-def flattened(found: Trace) -> list[Visit]:
+def flattening_layers(trace: Trace) -> list[Visit]:
     """The pool that brings the last map to the size of a flattening classifier, and its linear layers; or []."""
-    pools = [index for index, visit in enumerate(found.visits) if visit.is_adaptive()]
+    pools = [index for index, visit in enumerate(trace.visits) if visit.is_adaptive()]
     if not pools:
         return []
-    pool, *linear = found.visits[pools[-1] :]
+    pool, *linear = trace.visits[pools[-1] :]
     if pool.out > 1 and linear and all(isinstance(visit.layer, nn.Linear) for visit in linear):
         return [pool, *linear]
     return []
 
 
-def shrink_classifier(found: Trace) -> tuple[list[Edit], str]:
+def shrink_classifier(trace: Trace) -> tuple[list[Edit], str]:
     """A classifier for the last map as it is, no hidden layer wider than that map has values; and it in words."""
-    visits = flattened(found)
+    visits = flattening_layers(trace)
     if not visits or visits[0].side >= visits[0].out:
         return [], ""
     pool, *linear = visits
@@ -84,20 +84,20 @@ def with_border(layer: nn.Conv2d) -> nn.Module:
 
 def in_words(steps: list[list[Edit]]) -> str:
     """The steps, one after the other; of one with many layers side by side, the first layer stands for all."""
-    told: dict[str, tuple[str, str, int]] = {}
+    changes: dict[str, tuple[str, str, int]] = {}
     for step in steps:
-        shown = step if len(step) <= 2 else step[:1]
-        for edit in shown:
-            _, old, _ = told.get(edit.path, ("", edit.old, 0))
-            told[edit.path] = (edit.new, old, len(step) - len(shown))
+        named = step if len(step) <= 2 else step[:1]
+        for edit in named:
+            _, old, _ = changes.get(edit.path, ("", edit.old, 0))
+            changes[edit.path] = (edit.new, old, len(step) - len(named))
     lines = []
-    for path, (new, old, others) in told.items():
+    for path, (new, old, others) in changes.items():
         beside = f" with {others} layers beside it" if others else ""
         lines.append(f"{path} {new}" + (f" instead of {old}" if old else "") + beside)
     return ", ".join(lines)
 
 
-def _relaxed(visit: Visit, is_first: bool, keeps_size: bool) -> Edit:
+def _relax_layer(visit: Visit, is_first: bool, keeps_size: bool) -> Edit:
     """Half the stride; a large kernel at the input shrinks with it, as in the CIFAR nets of arXiv 1512.03385, 4.2."""
     stride, kernel = visit.stride() // 2, visit.kernel()
     if visit.is_pool():

@@ -72,35 +72,35 @@ def trace(model: nn.Module, *, channels: int, classes: int, image_size: int, tra
 
     The network must give logits (2, classes); in training mode also a tuple of them, those of auxiliary heads last.
     """
-    found = Trace()
+    shapes = Trace()
 
-    def enter(path: str, layer: nn.Module, given: tuple[torch.Tensor, ...]) -> None:
-        found.visits.append(Visit(path, layer, tuple(given[0].shape), _side(given[0])))
+    def enter(path: str, layer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        shapes.visits.append(Visit(path, layer, tuple(inputs[0].shape), _side(inputs[0])))
 
     def leave(layer: nn.Module, output: torch.Tensor) -> None:
-        last = next(visit for visit in reversed(found.visits) if visit.layer is layer)
+        last = next(visit for visit in reversed(shapes.visits) if visit.layer is layer)
         last.out = _side(output)
 
-    skipped = [layer for layer in model.modules() if isinstance(layer, _SKIPPED)]
-    for layer in skipped:
-        layer.forward = lambda given: given
+    bypassed = [layer for layer in model.modules() if isinstance(layer, _SKIPPED)]
+    for layer in bypassed:
+        layer.forward = lambda inputs: inputs
     hooks = []
     for path, layer in model.named_modules():
         if isinstance(layer, _SEEN):
-            hooks.append(layer.register_forward_pre_hook(lambda layer, given, path=path: enter(path, layer, given)))
-            hooks.append(layer.register_forward_hook(lambda layer, given, output: leave(layer, output)))
+            hooks.append(layer.register_forward_pre_hook(lambda layer, inputs, path=path: enter(path, layer, inputs)))
+            hooks.append(layer.register_forward_hook(lambda layer, inputs, output: leave(layer, output)))
     try:
         with torch.no_grad():
             output = model.train(training)(torch.empty(2, channels, image_size, image_size, device="meta"))
-        found.fault = _wrong_output(output, classes, training)
+        shapes.fault = _wrong_output(output, classes, training)
     except SIZE_FAULTS as error:
-        found.fault = one_line(error)
+        shapes.fault = one_line(error)
     finally:
         for hook in hooks:
             hook.remove()
-        for layer in skipped:
+        for layer in bypassed:
             del layer.forward
-    return found
+    return shapes
 
 
 def largest(size: int | tuple[int, ...]) -> int:
@@ -108,11 +108,11 @@ def largest(size: int | tuple[int, ...]) -> int:
     return size if isinstance(size, int) else max(size)
 
 
-def _side(given: torch.Tensor) -> int:
-    return min(given.shape[-2:]) if given.ndim == 4 else 0
+def _side(maps: torch.Tensor) -> int:
+    return min(maps.shape[-2:]) if maps.ndim == 4 else 0
 
 
 def _wrong_output(output: Any, classes: int, training: bool) -> str:
     heads = output if training and isinstance(output, tuple) else (output,)
-    given = [tuple(head.shape) if isinstance(head, torch.Tensor) else type(head).__name__ for head in heads]
-    return "" if set(given) == {(2, classes)} else f"it gives {given[0]} instead of {(2, classes)} logits"
+    outputs = [tuple(head.shape) if isinstance(head, torch.Tensor) else type(head).__name__ for head in heads]
+    return "" if set(outputs) == {(2, classes)} else f"it gives {outputs[0]} instead of {(2, classes)} logits"

@@ -33,8 +33,8 @@ def file_of_address(url: str, say: Say, name: str | None = None) -> Path:
         ConfigError: it cannot be downloaded, or is damaged.
     """
     place = _folder() / (name or url.rpartition("/")[2])
-    known = _HASH.search(place.name)
-    digits = known.group(1) if known else ""
+    digest = _HASH.search(place.name)
+    digits = digest.group(1) if digest else ""
     if place.is_file():
         _verify(place, digits)
         return place
@@ -78,7 +78,9 @@ def file_of_hub(repository: str, names: Sequence[str], say: Say) -> Path:
         url = hf_hub_url(filename=name, **which)
         try:
             with quiet():
-                known = get_hf_file_metadata(url, timeout=PATIENCE)  # fails at once, where a download tries for minutes
+                metadata = get_hf_file_metadata(
+                    url, timeout=PATIENCE
+                )  # fails at once, where a download tries for minutes
                 say(f"downloading {url} to the cache of Hugging Face")
                 path = Path(hf_hub_download(filename=name, **which))
         except Exception as error:  # of the network, the disk or the repository
@@ -86,13 +88,13 @@ def file_of_hub(repository: str, names: Sequence[str], say: Say) -> Path:
             if absent and name != names[-1]:
                 continue
             raise _unreachable(url, place, error) from error
-        if re.fullmatch("[0-9a-f]{64}", known.etag or ""):  # of large files it is their sha256
-            _verify(path, str(known.etag))
+        if re.fullmatch("[0-9a-f]{64}", metadata.etag or ""):  # of large files it is their sha256
+            _verify(path, str(metadata.etag))
         return path
     raise AssertionError("no names were given")
 
 
-def damaged(path: Path, error: Exception) -> ConfigError:
+def damage_error(path: Path, error: Exception) -> ConfigError:
     """The fault of a file in a cache that cannot be used."""
     file = path.resolve()  # Hugging Face keeps links, and would make one again to the same file
     return ConfigError(
@@ -106,7 +108,7 @@ def _folder() -> Path:
 
 def _verify(path: Path, digits: str) -> None:
     if not sha256_of(path).startswith(digits):
-        raise damaged(path, ValueError(f"its sha256 does not begin with {digits[:8]}"))
+        raise damage_error(path, ValueError(f"its sha256 does not begin with {digits[:8]}"))
 
 
 def _unreachable(url: str, place: Path, error: Exception) -> ConfigError:

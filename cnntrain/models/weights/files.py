@@ -69,18 +69,18 @@ def state_dict_of(content: Mapping[str, Any], path: Path, say: Callable[[str], N
     Raises:
         CheckpointError: there are no tensors.
     """
-    found = dict(_networks(content))
-    if not found:
+    networks = dict(_networks(content))
+    if not networks:
         raise CheckpointError(f"model.weights: {printable(path)} holds no tensors; give {WEIGHTS}")
-    sizes = {place: len(tensors) for place, tensors in found.items()}
+    sizes = {place: len(tensors) for place, tensors in networks.items()}
     largest = max((size for place, size in sizes.items() if not AVERAGED.search(place)), default=0)
     # An average without the statistics of batch norms is smaller than its network, and of no use alone.
     averaged = [place for place, size in sizes.items() if AVERAGED.search(place) and size >= largest]
-    chosen = averaged[0] if averaged else max(sizes, key=lambda place: sizes[place])
-    if others := [place for place, size in sizes.items() if place != chosen and 2 * size > largest]:
+    best = averaged[0] if averaged else max(sizes, key=lambda place: sizes[place])
+    if others := [place for place, size in sizes.items() if place != best and 2 * size > largest]:
         kind = ", averaged weights," if averaged else ""
-        say(f"{printable(path)} holds several networks: {chosen!r}{kind} is taken, not {few(map(repr, others))}")
-    return found[chosen]
+        say(f"{printable(path)} holds several networks: {best!r}{kind} is taken, not {few(map(repr, others))}")
+    return networks[best]
 
 
 def few(words: Iterable[str], most: int = 4) -> str:

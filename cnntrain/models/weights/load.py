@@ -160,15 +160,15 @@ class _Match:
     rivals: list[str]
 
     def lines(self) -> list[str]:
-        found = [f"names of the file without their {self.prefix!r}"] if self.prefix else []
+        lines = [f"names of the file without their {self.prefix!r}"] if self.prefix else []
         if self.rivals:
-            found.append(f"{few([repr(one) for one in self.rivals])} would have fitted as well")
-        return found
+            lines.append(f"{few([repr(one) for one in self.rivals])} would have fitted as well")
+        return lines
 
     def unused(self, names: Collection[str], new: Sequence[str]) -> list[str]:
         """Names in the file that no tensor took, but for those of a head that is made new."""
-        taken = set(self.files.values())
-        return [name for name in names if name not in taken and not is_below(self.bare(name), new)]
+        used = set(self.files.values())
+        return [name for name in names if name not in used and not is_below(self.bare(name), new)]
 
     def bare(self, name: str) -> str:
         """What the network would call a tensor of the file."""
@@ -179,10 +179,10 @@ def _match(own: list[str], names: Collection[str]) -> _Match:
     """Match by the prefix under which most names fit; that none is needed wins over any that does no better."""
     inner = ENLARGED if all(name.startswith(ENLARGED) for name in own) else ""
     compiled = any(_COMPILED in name for name in own)
-    given = {name if compiled else name.replace(_COMPILED, ""): name for name in names}
+    by_plain_name = {name if compiled else name.replace(_COMPILED, ""): name for name in names}
     spelled = {spelling: name for name in own for spelling in _spellings(name.removeprefix(inner))}
     fits: Counter[str] = Counter()
-    for name in given:
+    for name in by_plain_name:
         parts = name.split(".")
         for depth in range(len(parts)):
             if ".".join(parts[depth:]) in spelled:
@@ -190,7 +190,11 @@ def _match(own: list[str], names: Collection[str]) -> _Match:
     prefix = max(fits, key=lambda one: (fits[one], bool(AVERAGED.search(one)), -len(one)), default="")
     if fits[prefix] == fits[""]:
         prefix = ""
-    files = {name: given[prefix + spelling] for spelling, name in spelled.items() if prefix + spelling in given}
+    files = {
+        name: by_plain_name[prefix + spelling]
+        for spelling, name in spelled.items()
+        if prefix + spelling in by_plain_name
+    }
     return _Match(files, prefix, inner, [one for one in fits if one != prefix and fits[one] == fits[prefix]])
 
 
@@ -203,22 +207,22 @@ def _spellings(name: str) -> Iterator[str]:
     yield name
 
 
-def _for_grey(own: Tensor, given: Tensor) -> bool:
+def _for_grey(own: Tensor, loaded: Tensor) -> bool:
     """Whether a kernel for colour images meets one for grey ones."""
-    return given.dim() == 4 and given.shape[1] == 3 and own.shape == (len(given), 1, *given.shape[2:])
+    return loaded.dim() == 4 and loaded.shape[1] == 3 and own.shape == (len(loaded), 1, *loaded.shape[2:])
 
 
-def _other_kernel(own: Tensor, given: Tensor) -> bool:
-    return own.dim() == given.dim() == 4 and own.shape[2:] != given.shape[2:]
+def _other_kernel(own: Tensor, loaded: Tensor) -> bool:
+    return own.dim() == loaded.dim() == 4 and own.shape[2:] != loaded.shape[2:]
 
 
-def _unlike(own: Tensor, given: Tensor) -> str:
+def _unlike(own: Tensor, loaded: Tensor) -> str:
     """Why one tensor cannot take the values of another; empty where it can."""
-    if own.shape != given.shape:
-        return f"{tuple(given.shape)} in the file and {tuple(own.shape)} in the network"
-    if own.is_floating_point() != given.is_floating_point():
-        return f"{given.dtype} in the file and {own.dtype} in the network"
-    if given.is_floating_point() and not given.isfinite().all():
+    if own.shape != loaded.shape:
+        return f"{tuple(loaded.shape)} in the file and {tuple(own.shape)} in the network"
+    if own.is_floating_point() != loaded.is_floating_point():
+        return f"{loaded.dtype} in the file and {own.dtype} in the network"
+    if loaded.is_floating_point() and not loaded.isfinite().all():
         return "NaN or infinite in places"
     return ""
 

@@ -16,29 +16,31 @@ def follow_weights(settings: Settings) -> tuple[Settings, list[str]]:
     missing = [key for key in FILLED if getattr(data, key) is None]
     if not missing or not (settings.model.pretrained or settings.model.weights):
         return settings, []
-    known = preprocessing(settings.model)
-    if known is None:
+    published = preprocessing(settings.model)
+    if published is None:
         return settings, ["the weights do not say how their images were prepared: as the data set's own are"]
     notes = []
-    filled = {key: getattr(known, key) for key in missing}
-    if "crop" in filled:
-        filled["crop"] = known.crop_at(data.eval_size or data.image_size or known.image_size)
+    values = {key: getattr(published, key) for key in missing}
+    if "crop" in values:
+        values["crop"] = published.crop_at(data.eval_size or data.image_size or published.image_size)
     if data.name != "imagefolder":
-        if filled.pop("image_size", None):
-            notes.append(f"images keep their own size; the weights know {known.image_size} pixels (data.image_size)")
+        if values.pop("image_size", None):
+            notes.append(
+                f"images keep their own size; the weights know {published.image_size} pixels (data.image_size)"
+            )
         for key in ("crop", "crop_mode"):
-            filled.pop(key, None)  # they are seen whole
+            values.pop(key, None)  # they are seen whole
     if data.channels == 1:
-        filled |= {key: [fmean(filled[key])] for key in ("mean", "std") if key in filled}
+        values |= {key: [fmean(values[key])] for key in ("mean", "std") if key in values}
     words = {
-        "image_size": f"{known.image_size} pixels",
-        "interpolation": known.interpolation.name,
-        "crop": f"crop {known.crop:.3g}",
-        "crop_mode": known.crop_mode.name,
+        "image_size": f"{published.image_size} pixels",
+        "interpolation": published.interpolation.name,
+        "crop": f"crop {published.crop:.3g}",
+        "crop_mode": published.crop_mode.name,
         "mean": "mean and std",
     }
-    if known.crop_mode is CropMode.center:
+    if published.crop_mode is CropMode.center:
         del words["crop_mode"]
-    if told := ", ".join(words[key] for key in words if key in filled):
-        notes.insert(0, f"images as {known.source} knows them: {told}")
-    return replace(settings, data=replace(data, **filled)), notes
+    if facts := ", ".join(words[key] for key in words if key in values):
+        notes.insert(0, f"images as {published.source} knows them: {facts}")
+    return replace(settings, data=replace(data, **values)), notes

@@ -15,7 +15,7 @@ from cnntrain.config.schema.nets import OWN_NETS
 from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, UnsafeError
 from cnntrain.models.libraries import ALIASES, LibraryNetwork
-from cnntrain.models.weights.download import damaged, file_of_address, file_of_hub, quiet
+from cnntrain.models.weights.download import damage_error, file_of_address, file_of_hub, quiet
 from cnntrain.models.weights.files import content_of, is_run
 from cnntrain.storage.checkpoint import read_tensors
 from cnntrain.text import nearest, printable
@@ -135,15 +135,15 @@ def _from_torchvision(settings: ModelSettings, say: Say) -> tuple[dict[str, Tens
     except UnsafeError as error:
         raise UnsafeError(f"model.pretrained: {error}") from error
     except CheckpointError as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
 def _of_torchvision(settings: ModelSettings) -> Preprocessing | None:
     weights = _torchvision_weights(settings.name)
     if weights is None:
         return None
-    known = weights.transforms()
-    mean, std, size = list(known.mean), list(known.std), known.crop_size[0]
+    transforms = weights.transforms()
+    mean, std, size = list(transforms.mean), list(transforms.std), transforms.crop_size[0]
     if settings.name in ("googlenet", "inception_v3") and not settings.args.get("transform_input"):
         # These were trained on images in -1..1. Built with their weights, torchvision's networks turn images normalised
         # by ImageNet's mean and std into such themselves (transform_input); built as here, they do not.
@@ -152,8 +152,8 @@ def _of_torchvision(settings: ModelSettings) -> Preprocessing | None:
         mean,
         std,
         image_size=size,
-        interpolation=Interpolation(known.interpolation.value),
-        crop=size / known.resize_size[0],
+        interpolation=Interpolation(transforms.interpolation.value),
+        crop=size / transforms.resize_size[0],
         channels=len(mean),
         source=f"torchvision's {weights.name}",
     )
@@ -194,7 +194,7 @@ def _from_timm(settings: ModelSettings, say: Say) -> tuple[dict[str, Tensor], st
             own = ALIASES.get(settings.name, settings.name)
             model = timm.create_model(own, pretrained=True, pretrained_cfg_overlay=place)
     except Exception as error:  # a damaged file can fail with anything
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
     return model.state_dict(), _timm_source(config)
 
 

@@ -129,12 +129,12 @@ def _head(args: CnnArgs, features: int, classes: int) -> nn.Sequential:
     layers: dict[str, nn.Module] = {"flatten": nn.Flatten()}
     if args.dropout and not args.hidden:
         layers["drop"] = nn.Dropout(args.dropout)
-    chosen = args.hidden_activation or args.activation
+    kind = args.hidden_activation or args.activation
     rate = args.hidden_drop_connect
     for number, units in enumerate(args.hidden, start=1):
         layers[f"fc{number}"] = DropConnectLinear(features, units, p=rate) if rate else nn.Linear(features, units)
-        if chosen != "none":
-            layers[f"act{number}"] = activation(chosen)
+        if kind != "none":
+            layers[f"act{number}"] = activation(kind)
         if args.dropout:
             layers[f"drop{number}"] = nn.Dropout(args.dropout)
         features = units
