@@ -254,7 +254,11 @@ def _value_fault(node: DictConfig, name: str, key: str, kind: messages.Key) -> s
     if kind.classes():
         return messages.wrong_value(key, "${...}", kind) if OmegaConf.is_interpolation(node, name) else None
     value = node[name]
-    value = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if OmegaConf.is_config(value):
+        unknown = OmegaConf.missing_keys(value)
+        value = OmegaConf.to_container(value, resolve=True)
+        if unknown:
+            return f"{key}: an item is missing (given {value}); write its value in place of ???"
     return None if kind.takes(value) else messages.wrong_value(key, value, kind)
 
 

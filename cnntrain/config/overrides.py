@@ -168,7 +168,8 @@ def _syntax_fault(word: str, parser: OverridesParser) -> str:
 
 def quote(text: str) -> str:
     """Text as a quoted value of Hydra's grammar."""
-    return "'" + text.replace("\\'", "\\\\'").replace("'", "\\'") + "'"
+    # There a backslash stands for itself, unless a quote follows the last of its row: then two stand for one.
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
 
 
 def for_shell(word: str) -> str:

@@ -3,19 +3,21 @@
 The fast form finds what is common; `make test-all` runs the long one, which goes through the whole command line.
 """
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cnntrain import cli
 from cnntrain.cli import dispatch
 from cnntrain.config import load as config
-from cnntrain.config import messages
+from cnntrain.config import messages, overrides
 from cnntrain.config.overrides import GROUPS
 from cnntrain.errors import ConfigError, UnsafeError
 
@@ -133,6 +135,49 @@ SEARCH: dict[str, Any] = {"deadline": None, "derandomize": True, "suppress_healt
 def test_any_line_composes_or_is_told(typed: list[str], multirun: bool) -> None:
     told(lambda: composed(typed, multirun), typed)
     told(lambda: resumed(typed), typed)
+
+
+def value_of(word: str) -> Any:
+    (override,), wrong = overrides.parse([word])
+    assert wrong == []
+    return override.value()
+
+
+# Blanks around a value, brackets, quotes, commas and backslashes mean something to Hydra.
+awkward = st.text("ab1_=.-~/():$+ é", min_size=1, max_size=10).filter(lambda text: text.strip(" ") == text)
+quoted = texts | st.text("a\\'\", =${[:~", max_size=8)
+
+
+@given(quoted)
+def test_text_that_we_quote_comes_back(text: str) -> None:
+    word = f"model.name={overrides.quote(text)}"
+    assert value_of(word) == text
+    assert shlex.split(overrides.for_shell(word)) == [word]
+
+
+@given(awkward.filter(lambda text: text[0] != "="))
+def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
+    assert value_of(f"data.root={path}") == path
+
+
+@given(st.lists(quoted, min_size=2, max_size=4))
+def test_each_word_of_a_sweep_has_one_of_the_values_that_were_typed(values: list[str]) -> None:
+    (override,), _ = overrides.parse(["data.root=" + ",".join(map(overrides.quote, values))])
+    assert [value_of(word) for word in overrides.words_of(override)] == values
+
+
+# Interpolations and ??? never stand in a saved run. PyYAML writes U+0085 as it is, and reads it as the end of a line.
+saved_texts = texts.filter(lambda text: "${" not in text and "\x85" not in text and text != "???")
+saved_scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | saved_texts
+
+
+@settings(max_examples=10, **SEARCH)
+@given(st.dictionaries(st.sampled_from("ab"), saved_scalars | st.lists(saved_scalars, max_size=3), max_size=2))
+def test_the_settings_of_a_run_come_back_from_its_config(arguments: dict[str, Any]) -> None:
+    plain = {**PLAIN, "augment": {**PLAIN["augment"], "own": {"name": "module:function", "args": arguments}}}
+    settled = config.from_plain(plain)
+    assert config.to_plain(settled) == plain
+    assert config.from_plain(yaml.safe_load(config.to_yaml(settled))) == settled
 
 
 @pytest.mark.slow

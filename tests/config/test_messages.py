@@ -216,6 +216,8 @@ def test_each_kind_of_fault_is_told_in_one_line(composer: Composer, line: str, f
         ("augment=blur augment.blur.sigma=[2,1]", "augment.blur.sigma: must be two numbers"),
         ("augment=random_erasing augment.random_erasing.ratio=[1,2,3]", "augment.random_erasing.ratio: must be two"),
         ("augment=own", "augment.own.name: missing; name your function"),
+        ("data.classes=[a,???]", "data.classes: an item is missing (given ['a', '???']); write its value in place of"),
+        ("loss.class_weights={a:???}", "loss.class_weights: an item is missing (given {'a': '???'}); write its value"),
         ("augment=own augment.own.name=noise", "augment.own.name: must be package.module:function"),
         ("augment=[augmix,cutmix] augment.augmix.jsd=12", "augment.augmix.jsd: must be 0 with mixup or cutmix"),
         ("augment=mixup augment.mix.off_epoch=0", "augment.mix.off_epoch: must be a whole number >= 1, or null"),
