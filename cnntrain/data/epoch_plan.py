@@ -71,7 +71,7 @@ class Plan:
         self.images, self.batch_size, self.image_size, self.accumulate = images, batch_size, image_size, accumulate
         self.epochs, self.progressive, self.processes, self._filled = epochs, progressive, processes, epochs
         if progressive and max_steps is not None:
-            # How many epochs max_steps fill, found by bisection, as each plan grows at a pace of its own: of max_steps=25
+            # How many epochs max_steps fill, found by bisection, as each plan grows at its own pace: of max_steps=25
             # where a plan of 1 epoch has 10 steps, one of 2 has 18 and one of 3 has 26, it is 3.
             sizes = {"batch_size": batch_size, "image_size": image_size, "accumulate": accumulate}
             shorter = partial(Plan, images, **sizes, processes=processes, progressive=progressive)
