@@ -143,6 +143,7 @@ def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
     """Find faults before torch is imported, where the run's config can be read; else the command itself will."""
     from cnntrain.config import load as config
     from cnntrain.config import no_effect
+    from cnntrain.config.changes import find_changes
     from cnntrain.storage import run_folder
 
     try:
@@ -152,8 +153,8 @@ def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
         return
     settings = config.from_plain(plain, overrides, source=str(target / "config.yaml"))
     begun = command != "resume" or (target / "checkpoints").is_dir()
-    differences = config.differences(before, settings)
-    if found := no_effect.faults_of_saved(command, settings, overrides, differences, begun=begun):
+    changes = find_changes(before, settings)
+    if found := no_effect.faults_of_saved(command, settings, overrides, changes, begun=begun):
         raise config.ConfigErrors(found)
     if settings.data.name == "imagefolder" and command != "predict":  # which needs no data
         need_image_folder(expanded(settings.data.root))

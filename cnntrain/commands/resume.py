@@ -1,12 +1,13 @@
 """`cnntrain resume RUN_DIR [overrides]`: go on where a run was stopped, killed or finished."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cnntrain.commands.train import Order, Start, work
 from cnntrain.config import load as config
+from cnntrain.config.changes import Change, find_changes
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError
 from cnntrain.runtime import device as machine
@@ -35,8 +36,8 @@ def go_on(folder: Path, overrides: list[str], world: World) -> dict[str, Any]:
     before = config.from_plain(plain, source=str(folder / "config.yaml"))
     settings = config.from_plain(plain, overrides, source=str(folder / "config.yaml"))
     refuse_foreign_code(settings, overrides, training=True)
-    differences = config.differences(before, settings)
-    refuse_other_split(differences)
+    changes = find_changes(before, settings)
+    refuse_other_split(changes)
     with run_folder.lock(folder):
         warnings: list[str] = []
         found = checkpoint.newest(folder, warnings.append)
@@ -45,30 +46,29 @@ def go_on(folder: Path, overrides: list[str], world: World) -> dict[str, Any]:
             raise checkpoint.lost(folder)
         about = state["about"] if state else {}
         if state:
-            refuse_end_behind(settings.trainer, state["progress"], differences, is_done=run_folder.is_done(folder))
+            refuse_end_behind(settings.trainer, state["progress"], changes, is_done=run_folder.is_done(folder))
             warnings += forget_lost_best(folder, state["progress"])
         if not run_folder.run_id(folder):
             warnings.append(f"{folder / run_folder.ENVIRONMENT}: missing or without an id of the run; written anew")
             run_folder.give_id(folder, about.get("run_id"))
         if state and (before_size := about.get("processes", 1)) != world.size:
-            differences.append(f"processes: {before_size} -> {world.size}")
-        return work(Order(settings, folder, overrides, Start(state, warnings, differences)), world)
+            changes["processes"] = Change(before_size, world.size)
+        return work(Order(settings, folder, overrides, Start(state, warnings, changes)), world)
 
 
 def refuse_end_behind(
-    trainer: TrainerSettings, progress: dict[str, Any], differences: Sequence[str], *, is_done: bool
+    trainer: TrainerSettings, progress: dict[str, Any], changes: Mapping[str, Change], *, is_done: bool
 ) -> None:
     """Refuse changes with which nothing would be trained: config.yaml would tell of a run that never was.
 
     Args:
         progress: of the checkpoint.
-        differences: "trainer.epochs: 10 -> 50", as `config.differences` tells them.
+        changes: what is to be other than before.
         is_done: the run has come to its end.
 
     Raises:
         ConfigError: its new end lies behind, or it has come to its end and stays there.
     """
-    changed = [line.partition(":")[0] for line in differences]
     epochs, steps, seconds = progress["epoch"] + (progress["batch"] > 0), progress["step"], progress["seconds"]
     ends = (
         ("trainer.epochs", trainer.epochs, trainer.epochs, epochs, f"in epoch {epochs}"),
@@ -76,12 +76,12 @@ def refuse_end_behind(
         ("trainer.max_time", trainer.max_time, trainer.max_seconds(), seconds, f"at {seconds:.3g} seconds"),
     )
     for key, given, end, done, place in ends:
-        if key in changed and end is not None and end < done:
+        if key in changes and end is not None and end < done:
             raise ConfigError(f"{key}: the run is {place} already (given {given}); give more, or leave it out")
-    if is_done and changed and (reason := reached(trainer, Progress(**progress))):
+    if is_done and changes and (reason := reached(trainer, Progress(**progress))):
         raise ConfigError(
-            f"{changed[0]}: the run is finished, {reason} is reached, and nothing would be trained with this change; "
-            "raise that too, or start a new run"
+            f"{next(iter(changes))}: the run is finished, {reason} is reached, and nothing would be trained with this "
+            "change; raise that too, or start a new run"
         )
 
 

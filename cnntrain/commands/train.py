@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from cnntrain.config import load as config
+from cnntrain.config.changes import Change
 from cnntrain.config.messages import ConfigErrors
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import (
@@ -46,11 +48,11 @@ from cnntrain.training.transfer import recalibration, start_from_weights, use_fe
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
 STEP_BORDERS = (
-    *("data.batch_size:", "data.limit:", "data.per_class:", "data.sampling:"),
-    *("trainer.accumulate:", "augment.progressive", "processes:"),
+    *("data.batch_size", "data.limit", "data.per_class", "data.sampling"),
+    *("trainer.accumulate", "augment.progressive", "processes"),
 )
-LEARNING = "finetune."  # changing these may change which layer groups learn in an epoch
-GROWTH = ("trainer.epochs:", "trainer.max_steps:", "data.image_size:")  # beside these, where the images grow
+LEARNING = ("finetune",)  # changing these may change which layer groups learn in an epoch
+GROWTH = ("trainer.epochs", "trainer.max_steps", "data.image_size")  # beside these, where the images grow
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Start:
 
     state: dict[str, Any] | None
     warnings: list[str]
-    differences: list[str]  # "trainer.epochs: 10 -> 50"
+    changes: dict[str, Change]  # of its config, by key; and of the number of its processes
 
 
 @dataclass
@@ -115,7 +117,7 @@ def work(given: Order | None, world: World) -> dict[str, Any]:
             return _work(order, world, report, stop)
 
     resume_step = start.state["progress"]["step"] if start and start.state else None
-    ended = start is not None and not start.differences and run_folder.is_done(folder)
+    ended = start is not None and not start.changes and run_folder.is_done(folder)
     report = Report(folder, tensorboard=order.settings.trainer.tensorboard, resume_step=resume_step, ended=ended)
     try:
         with signals.handle_signals(report.note) as stop:
@@ -143,7 +145,7 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
     state = start.state if start else None
     followed = settings
     if start and state:  # weights to start from may be gone by now, and the training images may be others
-        followed = with_preprocessing(settings, state["about"], start.differences)
+        followed = with_preprocessing(settings, state["about"], start.changes)
     with world.in_turn():  # weights are fetched by one process, and before the images are read
         weights = None if state else read_weights(settings.model, report.say)
     job = build_job(followed, report.say, world=world)
@@ -240,8 +242,8 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
     """Put a checkpoint's state into the run, and say what differs and where it goes on."""
     for warning in start.warnings:
         report.warn(warning)
-    for line in start.differences:
-        report.say(f"changed: {line}")
+    for key, change in start.changes.items():
+        report.say(f"changed: {key}: {change}")
     if start.state is None:
         report.say("no checkpoint yet: the run starts again from its config")
         return
@@ -256,9 +258,9 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
         report.warn(
             f"data.root: the images of {splits} are not those that the run was started on; it goes on with them"
         )
-    run.restore(start.state, retuned=any(line.startswith(LEARNING) for line in start.differences))
+    run.restore(start.state, retuned=any_below(start.changes, LEARNING))
     progress = run.progress
-    if "train" in changed or any(line.startswith(step_borders(job)) for line in start.differences):
+    if "train" in changed or any_below(start.changes, step_borders(job)):
         if progress.batch:
             report.warn(f"epoch {progress.epoch + 1} starts anew, as the images of its steps have changed")
         progress.batch, progress.step_offset = 0, progress.step - task.plan.first_step(progress.epoch)
@@ -271,8 +273,13 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
 
 
 def step_borders(job: Job) -> tuple[str, ...]:
-    """The beginnings of the differences after which steps hold other images than before."""
+    """The keys after whose change steps hold other images than before."""
     return STEP_BORDERS + GROWTH if job.settings.augment.progressive else STEP_BORDERS
+
+
+def any_below(keys: Iterable[str], parents: tuple[str, ...]) -> bool:
+    """Whether any key is one of the parents, or lies in a section that is."""
+    return any(f"{key}.".startswith(tuple(f"{parent}." for parent in parents)) for key in keys)
 
 
 def shorten(names: list[str]) -> str:

@@ -4,11 +4,9 @@ Nothing here imports torch. Every fault is found before a run folder exists, and
 """
 
 import contextlib
-import enum
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from cnntrain.config.assign import apply, set_value, variants_of
 from cnntrain.config.compose import Composer, stray_sweep
 from cnntrain.config.messages import VARIANTS, ConfigErrors
 from cnntrain.config.paths import conf_dir, expanded, need_config_dir
+from cnntrain.config.plain import to_plain, to_yaml
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.unsafe import refuse_code
 
@@ -34,7 +33,6 @@ __all__ = [
     "ConfigErrors",
     "compose",
     "conf_dir",
-    "differences",
     "from_plain",
     "inspect",
     "register",
@@ -310,41 +308,3 @@ def _graft(tree: DictConfig, plain: dict[str, Any], source: str) -> list[str]:
             return [f"{source}: {messages.unknown_option(section, name, list(kinds))}"]
         tree[section] = OmegaConf.structured(kinds[name])
     return [f"{source}: {line}" for name, value in plain.items() for line in set_value(tree, name, value, str(value))]
-
-
-def to_plain(settings: Any) -> dict[str, Any]:
-    """Settings as plain dicts, lists, numbers and strings; enums as their names."""
-    return {item.name: _plain(getattr(settings, item.name)) for item in fields(settings)}
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return to_plain(value)
-    if isinstance(value, enum.Enum):
-        return value.name
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
-    return {str(name): _plain(part) for name, part in value.items()} if isinstance(value, dict) else value
-
-
-def to_yaml(settings: Settings) -> str:
-    """Settings as YAML, in the order of the settings classes."""
-    return OmegaConf.to_yaml(OmegaConf.create(to_plain(settings)))
-
-
-def differences(old: Settings, new: Settings) -> list[str]:
-    """What changed, one line each: `trainer.epochs: 10 -> 50`."""
-    before, after = _leaves(to_plain(old)), _leaves(to_plain(new))
-    changed = [key for key in before | after if before.get(key) != after.get(key)]
-    return [f"{key}: {_show(before.get(key))} -> {_show(after.get(key))}" for key in changed]
-
-
-def _leaves(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in plain.items():
-        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
-    return found
-
-
-def _show(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -2,11 +2,12 @@
 
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cnntrain.config import overrides
+from cnntrain.config.changes import Change, yaml_word
 from cnntrain.config.paths import expanded, holds_images, meant_folder
 from cnntrain.config.schema.needs import RULES, Rule, first_drop
 from cnntrain.config.schema.settings import Settings
@@ -123,19 +124,18 @@ BEGINNING = ("model.pretrained", "model.weights", "model.new_head", "model.allow
 
 
 def faults_of_saved(
-    command: str, settings: Settings, words: Sequence[str], differences: Collection[str], *, begun: bool = True
+    command: str, settings: Settings, words: Sequence[str], changes: Mapping[str, Change], *, begun: bool = True
 ) -> list[str]:
     """The lines for words that change nothing of what a command does with a run that exists.
 
     Args:
         command: resume, eval, predict or explain.
-        differences: "trainer.epochs: 10 -> 50", as `config.differences` tells them.
+        changes: what the words have changed in the config of the run.
         begun: the run has weights of its own by now.
     """
     found = []
-    for line in differences:
-        key, _, change = line.partition(": ")
-        given = change.rpartition(" -> ")[2]
+    for key, change in changes.items():
+        given = yaml_word(change.after)
         if begun and key in BEGINNING:
             found.append(f"{key}: is for the start, and the run has weights of its own (given {given}); leave it out")
         elif command != "resume" and key.startswith(TRAINING) and key not in ASKED:

@@ -1,11 +1,12 @@
 """Trained networks: how a checkpoint becomes a job again, and what of a saved run is not to be changed or believed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from cnntrain.config import load as config
+from cnntrain.config.changes import Change, find_changes
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
@@ -43,9 +44,9 @@ def load_job(
         raise CheckpointError(str(error).splitlines()[0]) from error
     settings = config.from_plain(about["config"], overrides, source=str(folder))
     refuse_foreign_code(settings, overrides, training=False)
-    differences = config.differences(before, settings)
-    refuse_other_split(differences)
-    settings = with_preprocessing(settings, about, differences)
+    changes = find_changes(before, settings)
+    refuse_other_split(changes)
+    settings = with_preprocessing(settings, about, changes)
     data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
     job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"], data=data)
     if images and not (job.data.val or job.data.test):
@@ -96,22 +97,21 @@ def changed_splits(about: dict[str, Any], data: Data) -> list[str]:
 SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name", "data.classes")
 
 
-def refuse_other_split(differences: Sequence[str]) -> None:
+def refuse_other_split(changes: Mapping[str, Change]) -> None:
     """Whoever changed the split of a saved run would mix images that validate with those that were trained on.
 
     Args:
-        differences: "data.val: 0.1 -> 0.2", as `config.differences` tells them.
+        changes: what is to be other than it was saved.
 
     Raises:
         ConfigError: one of the keys that the split depends on was changed.
     """
-    for line in differences:
-        key = line.partition(":")[0]
+    for key, change in changes.items():
         if key in SPLIT_KEYS:
             what = "would mix images that validate with those that were trained on"
             if key == "data.classes":
                 what = "the outputs of the network stand for the classes as they were, in their order"
-            raise ConfigError(f"{line}: {what}; leave {key} out, or train anew")
+            raise ConfigError(f"{key}: {change}: {what}; leave {key} out, or train anew")
 
 
 def reached(trainer: TrainerSettings, progress: Progress) -> str | None:
@@ -121,9 +121,12 @@ def reached(trainer: TrainerSettings, progress: Progress) -> str | None:
     return next((f"trainer.{key}={getattr(trainer, key)}" for key in limits_met(trainer, progress)), None)
 
 
-def with_preprocessing(settings: Settings, about: dict[str, Any], differences: Sequence[str]) -> Settings:
-    """Settings whose images are prepared as the checkpoint's network knows them, where the user says nothing."""
-    changed = {line.partition(":")[0] for line in differences}
+def with_preprocessing(settings: Settings, about: dict[str, Any], changed: Collection[str]) -> Settings:
+    """Settings whose images are prepared as the checkpoint's network knows them, where the user says nothing.
+
+    Args:
+        changed: the keys that the user has changed.
+    """
     known: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")}
     known["interpolation"] = Interpolation(about.get("interpolation", "bilinear"))  # all that older checkpoints knew
     known["crop"] = about.get("crop", EVAL_SHARE)

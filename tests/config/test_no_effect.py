@@ -11,6 +11,7 @@ from cnntrain.cli import dispatch
 from cnntrain.compare import plan
 from cnntrain.config import load as config
 from cnntrain.config import no_effect
+from cnntrain.config.changes import find_changes
 from cnntrain.config.messages import ConfigErrors, keys_of
 
 HALF = "model.pretrained=true"
@@ -218,7 +219,7 @@ def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPa
 def test_an_override_of_a_saved_run_must_act_in_the_command(command: str, words: list[str], fault: str) -> None:
     plain = yaml.safe_load(config.to_yaml(config.compose([])))
     before, settings = config.from_plain(plain), config.from_plain(plain, words)
-    found = no_effect.faults_of_saved(command, settings, words, config.differences(before, settings))
+    found = no_effect.faults_of_saved(command, settings, words, find_changes(before, settings))
     assert found[0].startswith(fault) if fault else found == []
 
 

@@ -1,0 +1,37 @@
+"""What differs between two configs, as data; whoever shows it makes it text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from cnntrain.config.plain import to_plain
+from cnntrain.config.schema.settings import Settings
+
+
+@dataclass(frozen=True)
+class Change:
+    """The two plain values of a key; None where the key is not there."""
+
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        """`10 -> 50`."""
+        return f"{yaml_word(self.before)} -> {yaml_word(self.after)}"
+
+
+def find_changes(before: Settings, after: Settings) -> dict[str, Change]:
+    """The keys whose values differ, with both values."""
+    old, new = _leaves(to_plain(before)), _leaves(to_plain(after))
+    return {key: Change(old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
+
+
+def _leaves(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in plain.items():
+        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+    return leaves
+
+
+def yaml_word(value: Any) -> str:
+    """A plain value as a user would type it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
