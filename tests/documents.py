@@ -6,7 +6,6 @@ import io
 import pickle
 import re
 import shlex
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,17 +116,6 @@ def picture(seed: int) -> bytes:
 @functools.cache
 def default_config() -> str:
     return config.to_yaml(config.compose([]))
-
-
-def lay_out_mnist(folder: Path) -> None:
-    """Files as MNIST has them, of random pixels."""
-    raw, random = folder / "MNIST" / "raw", np.random.default_rng(0)
-    raw.mkdir(parents=True)
-    for part, count in (("train", 600), ("t10k", 40)):
-        pixels, labels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8), np.arange(count, dtype=np.uint8) % 10
-        header = struct.pack(">4i", 0x803, count, 28, 28)
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, count) + labels.tobytes())
 
 
 def lay_out_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import urllib.request
 import numpy as np
 import pytest
 import torch
+from samples import fake_mnist
 
 from cnntrain.augment.build import build_normalise
 from cnntrain.config.schema.augment import AugmentSettings
@@ -253,19 +254,6 @@ def test_an_unknown_name_is_a_config_error_that_lists_the_known():
 
 
 # ---- torchvision's data sets ----
-
-
-def fake_mnist(root, train: int = 60, test: int = 20):
-    """Files in MNIST's format with random pixels."""
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for part, count in (("train", train), ("t10k", test)):
-        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8).tobytes()
-        (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, count, 28, 28) + pixels)
-        labels = (np.arange(count) % 10).astype(np.uint8).tobytes()
-        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, count) + labels)
-    return folder
 
 
 def test_mnist_is_read_whole_and_split(tmp_path):
