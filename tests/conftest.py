@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from hydra._internal.config_repository import ConfigRepository, ObjectType
+from hydra._internal.hydra import Hydra
 from hypothesis import settings
 
 from cnntrain.config import load as config
@@ -41,6 +42,18 @@ def _load_config(self: ConfigRepository, config_path: str) -> Any:
 
 
 ConfigRepository.load_config = _load_config
+
+# To learn whether hydra.mode is set, Hydra composes each line once more; without files of a user's only a word sets it.
+_PLACES, _asked = {"pkg://hydra.conf", _OURS[0], "structured://"}, Hydra.get_mode
+
+
+def _get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+    places = {place.path for place in self.config_loader.get_search_path().get_path()}
+    typed = any(word.lstrip("+~").startswith(("hydra.mode", "hydra.searchpath")) for word in overrides)
+    return _asked(self, config_name, overrides) if typed or places != _PLACES else None
+
+
+Hydra.get_mode = _get_mode
 
 
 def pytest_collection_finish() -> None:
