@@ -54,7 +54,7 @@ def short_path(path: str | Path) -> str:
         return str(path)
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of equal columns: the first one flush left, the others right."""
     from rich.cells import cell_len, set_cell_size  # costs more than all that is here
 
@@ -84,7 +84,7 @@ def shorten(text: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
-def wrapped(facts: dict[str, str], width: int = 80) -> list[tuple[str, str]]:
+def wrap_facts(facts: dict[str, str], width: int = 80) -> list[tuple[str, str]]:
     """Named facts, those too long for one line in several, so that they fit the screen, frame and all."""
     room = width - max(map(len, facts)) - 6
     rows = []

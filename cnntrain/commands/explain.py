@@ -13,11 +13,11 @@ from cnntrain.config.arguments import ExplainWishes, read_explain
 from cnntrain.data.loaders import Loader
 from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
 from cnntrain.inspect.explain.gallery import WORD, Gallery
-from cnntrain.inspect.explain.subject import Subject, Unsuited, at_rest, read_files, spread
+from cnntrain.inspect.explain.subject import NotApplicable, Subject, at_rest, read_files, spread
 from cnntrain.plots.sheet import Rgb
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import need_own_folder, write_atomic
-from cnntrain.text import aligned, short_path
+from cnntrain.text import align_columns, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 
@@ -75,7 +75,7 @@ class _Work:
         for name in self.wishes.what:
             try:
                 parts[name]()
-            except Unsuited as fault:
+            except NotApplicable as fault:
                 left_out[name] = str(fault)
         for reason in dict.fromkeys(left_out.values()):
             names = ", ".join(name for name in left_out if left_out[name] == reason)
@@ -91,7 +91,7 @@ class _Work:
         subject = self.subject
         try:
             self.all_layers = feature_maps.map_layers(subject.model, subject.inputs)
-        except Unsuited as reason:
+        except NotApplicable as reason:
             self.no_maps = str(reason)
             return
         self.layers = feature_maps.choose_layers(self.wishes.layers, self.all_layers, subject.model)
@@ -101,7 +101,7 @@ class _Work:
 
     def _need_maps(self) -> None:
         if self.no_maps:
-            raise Unsuited(self.no_maps)
+            raise NotApplicable(self.no_maps)
 
     def _keep(self, name: str, picture: Any) -> None:
         path = self.gallery.add(name, picture)
@@ -175,7 +175,7 @@ class _Work:
         self._keep("shift", Image.fromarray(chart.pixels()))
         write_atomic(self.gallery.folder / "shift.svg", chart.content("svg"), word=WORD)
         write_atomic(self.gallery.folder / "shift.csv", shift.csv(rows), word=WORD)
-        for line in aligned(shift.table(rows)):
+        for line in align_columns(shift.table(rows)):
             self.report.say(line)
         self.results["shift"] = [vars(row) for row in rows]
 

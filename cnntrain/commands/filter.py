@@ -41,7 +41,7 @@ def filter(words: list[str]) -> None:
     """Filter an image, print the kernel, the sizes and the range of values, and write the picture.
 
     Args:
-        words: KEY=VALUE, the keys being those of FilterSettings and of the kernel (settings/filter.py).
+        words: KEY=VALUE, the keys being those of FilterSettings and of the kernel (config/schema/filter.py).
 
     Raises:
         ConfigError: with all faults of the words; or a kernel or padding that does not fit the image.

@@ -45,7 +45,7 @@ def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> 
     from cnntrain.inspect.preview.schedule import Course
     from cnntrain.inspect.preview.sheet import Sample, sheet
     from cnntrain.report.run_report import Report
-    from cnntrain.text import short_path, wrapped
+    from cnntrain.text import short_path, wrap_facts
     from cnntrain.training.job import build_job
 
     report = Report(None, tensorboard=False)
@@ -62,7 +62,7 @@ def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> 
     for name, content in files.items():
         write_atomic(folder / name, content, word=WORD)
     _write_events(folder, strips, course, curves)
-    report.header(f"preview: {settings.model.name} on {source}", wrapped(_facts(job, course)))
+    report.header(f"preview: {settings.model.name} on {source}", wrap_facts(_facts(job, course)))
     for note in job.notes:
         report.say(note)
     for warning in job.warnings:

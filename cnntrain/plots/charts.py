@@ -142,8 +142,8 @@ def fractions(colour: Colour) -> tuple[float, ...]:
 
 def escape_unknown(text: str) -> str:
     """A text of one line in letters that our fonts have; others lose their accents or are escaped."""
-    known = _letters()
-    return "".join(letter if ord(letter) in known else ascii_letter(letter) for letter in printable(text))
+    available = _letters()
+    return "".join(letter if ord(letter) in available else ascii_letter(letter) for letter in printable(text))
 
 
 def _whole_pixels(figure: Figure, margin: int) -> Bbox:
@@ -158,8 +158,8 @@ def _whole_pixels(figure: Figure, margin: int) -> Bbox:
 
 @functools.cache
 def _fonts() -> list[str]:
-    known = set(font_manager.get_font_names())
-    return [name for name in FONTS if name in known]
+    available = set(font_manager.get_font_names())
+    return [name for name in FONTS if name in available]
 
 
 @functools.cache

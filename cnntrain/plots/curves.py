@@ -106,6 +106,6 @@ class Curves:
         below = axes.secondary_xaxis(-45 / PLOT[1])
         done = bisect_right(self.epochs, self.steps) - 1  # epochs that end within the run
         ticks = set_scale(below.xaxis, 0, done, MOST_TICKS["x"], whole=True)
-        shown = [round(tick) for tick in ticks if tick <= done]
-        below.set_xticks([self.epochs[epoch] for epoch in shown], [f"{epoch:,}" for epoch in shown])
+        labels = [round(tick) for tick in ticks if tick <= done]
+        below.set_xticks([self.epochs[epoch] for epoch in labels], [f"{epoch:,}" for epoch in labels])
         below.set_xlabel("epoch", loc="right", labelpad=0)

@@ -34,16 +34,14 @@ def readable(text: str, size: int) -> tuple[str, Font]:
     text = printable(text)
     if text.isascii():
         return text, font(size)
-    chosen = font(size, False)
-    unknown = _glyph(chosen, "\uffff")
-    letters = [
-        letter if letter == " " or _glyph(chosen, letter) != unknown else ascii_letter(letter) for letter in text
-    ]
-    return "".join(letters), chosen
+    face = font(size, False)
+    unknown = _glyph(face, "\uffff")
+    letters = [letter if letter == " " or _glyph(face, letter) != unknown else ascii_letter(letter) for letter in text]
+    return "".join(letters), face
 
 
-def _glyph(chosen: Font, letter: str) -> tuple[tuple[int, int], bytes]:
-    mask = chosen.getmask(letter)
+def _glyph(face: Font, letter: str) -> tuple[tuple[int, int], bytes]:
+    mask = face.getmask(letter)
     return mask.size, bytes(mask.getpixel((x, y)) for y in range(mask.size[1]) for x in range(mask.size[0]))
 
 
@@ -55,16 +53,16 @@ def ascii_letter(letter: str) -> str:
 
 def length(text: str, size: int) -> float:
     """Of a text of one line, in pixels."""
-    text, chosen = readable(text, size)
-    return chosen.getlength(text)
+    text, face = readable(text, size)
+    return face.getlength(text)
 
 
 def write(
     picture: Image.Image, place: tuple[float, float], text: str, size: int, ink: Colour = INK, anchor: str = "la"
 ) -> None:
     """A text of one line at a place (x, y)."""
-    text, chosen = readable(text, size)
-    ImageDraw.Draw(picture).text(place, text, fill=ink, font=chosen, anchor=anchor)
+    text, face = readable(text, size)
+    ImageDraw.Draw(picture).text(place, text, fill=ink, font=face, anchor=anchor)
 
 
 def fit(text: str, room: float, size: int) -> str:

@@ -111,13 +111,13 @@ class Sheet:
             write(picture, (left[0], top + number * LINE), fit(line, room, SMALL), SMALL, ink)
         for index, tile in enumerate(row.tiles):
             place = (left[1] + index * (self.side + GAP), top)
-            picture.paste(_placed(tile, self.side), place)
+            picture.paste(_place(tile, self.side), place)
             for number, caption in enumerate(tile.captions):
                 at = (place[0], top + self.side + 1 + number * LINE)
                 write(picture, at, fit(caption, self.side + GAP - 3, SMALL), SMALL, INK if number == 0 else FAINT_INK)
 
 
-def _placed(tile: Tile, side: int) -> Image.Image:
+def _place(tile: Tile, side: int) -> Image.Image:
     """The tile enlarged (each pixel a square) or reduced to fit, in the middle of its place."""
     height, width = tile.pixels.shape[:2]
     room = side - 2 * FRAME if tile.mark else side

@@ -21,8 +21,8 @@ def tree(rows: Sequence[Row], width: int) -> list[tuple[str, str]]:
     Args:
         width: columns of the terminal; names are shortened to keep lines within it.
     """
-    named = len(rows) <= MOST_WITH_LAYERS
-    table, widths = _table(rows, counted=not named)
+    with_names = len(rows) <= MOST_WITH_LAYERS
+    table, widths = _table(rows, counted=not with_names)
     if _room(widths, width) < LEAST_NAME:
         table, widths = _table(rows, counted=False)
     longest = max(cell_len(cells[0]) for cells in table)
@@ -33,7 +33,7 @@ def tree(rows: Sequence[Row], width: int) -> list[tuple[str, str]]:
         branch, name = name[: len(BRANCH)], name[len(BRANCH) :]
         line = _line((branch + shorten(name, room - len(BRANCH)), *cells), [room, *widths])
         lines.append((line, "dim" if row.opens is None else ""))
-        if named and row.layers:
+        if with_names and row.layers:
             trunk = "     " if branch == LAST_BRANCH else "│    "
             lines.append((trunk + _layers(row, width - len(trunk)), "dim"))
     return [*lines, (total(rows), "")]

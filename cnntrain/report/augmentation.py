@@ -15,21 +15,21 @@ LEAST = 0.005  # a smaller weight would be written as 0.00
 
 def mixing(settings: AugmentSettings) -> list[str]:
     """The pieces that mix images, and what they share."""
-    found = [name for name in ("mixup", "cutmix") if getattr(settings, name) is not None]
-    return [*found, "mix"] if found else []
+    names = [name for name in ("mixup", "cutmix") if getattr(settings, name) is not None]
+    return [*names, "mix"] if names else []
 
 
 def describe(settings: AugmentSettings, piece: str) -> str:
     """A piece with those of its numbers that do something: `pad_crop padding=4 mode=reflect`."""
-    chosen = getattr(settings, piece)
-    values = {item.name: getattr(chosen, item.name) for item in fields(chosen) if item.name != "interpolation"}
+    numbers = getattr(settings, piece)
+    values = {item.name: getattr(numbers, item.name) for item in fields(numbers) if item.name != "interpolation"}
     if piece == "mix" and (settings.mixup is None or settings.cutmix is None):
         del values["switch_p"]
     words = [f"{key}={_value(value)}" for key, value in values.items() if _acts(key, value)]
     return " ".join([piece, *words])
 
 
-def described(settings: AugmentSettings) -> str:
+def describe_all(settings: AugmentSettings) -> str:
     """All pieces, those that mix and what they share at the end; `none` where none is on."""
     last = mixing(settings)
     pieces = [*(name for name in settings.pieces if name not in last), *last]
@@ -46,13 +46,13 @@ def shares(targets: "Tensor", classes: Sequence[str]) -> list[tuple[str, ...]]:
 
     Weights that would be written as 0.00 are left out.
     """
-    found = []
+    captions = []
     for target in targets.tolist():
         weights = {target: 1.0} if isinstance(target, int) else dict(enumerate(target))
         labels = sorted((label for label in weights if weights[label] >= LEAST), key=lambda label: -weights[label])
         first, *others = (f"{weights[label]:.2f} {class_name(classes[label])}" for label in labels)
-        found.append((first, *(f"+ {words}" for words in others)))
-    return found
+        captions.append((first, *(f"+ {words}" for words in others)))
+    return captions
 
 
 def _acts(key: str, value: Any) -> bool:

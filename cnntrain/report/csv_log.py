@@ -36,15 +36,15 @@ class CsvLog:
         self._path = path
         aside = path.with_suffix(".csv.new")
         try:
-            kept: list[dict[str, str]] = []
+            earlier_rows: list[dict[str, str]] = []
             if resume_step is not None and path.exists():
-                kept = [row for row in rows_of(path, "step", "epoch") if int(row["step"]) <= resume_step]
-            self._last = {row["kind"]: int(row["step"]) for row in kept}
+                earlier_rows = [row for row in rows_of(path, "step", "epoch") if int(row["step"]) <= resume_step]
+            self._last = {row["kind"]: int(row["step"]) for row in earlier_rows}
             handle = open_own(aside, os.O_WRONLY | os.O_TRUNC)
             self._file = open(handle, "w", encoding="utf-8", newline="")  # noqa: SIM115  (`close` does it)
             self._writer = csv.DictWriter(self._file, COLUMNS, extrasaction="ignore", lineterminator="\n")
             self._writer.writeheader()
-            self._writer.writerows(kept)
+            self._writer.writerows(earlier_rows)
             self._file.flush()
             os.replace(aside, path)
         except OSError as error:

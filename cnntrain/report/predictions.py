@@ -7,7 +7,7 @@ from itertools import chain
 from rich.cells import cell_len, set_cell_size
 
 from cnntrain.storage import spreadsheet
-from cnntrain.text import WIDEST_NAME, WIDTH, aligned, percent, printable, shorten
+from cnntrain.text import WIDEST_NAME, WIDTH, align_columns, percent, printable, shorten
 
 WIDEST_CLASS, LEAST_FILE, RUNNERS_UP = 24, 24, 31
 LEAST = 0.00005  # a probability below it would be shown as 0.00 %
@@ -60,7 +60,7 @@ def summary(counts: Sequence[tuple[str, int, float]]) -> list[str]:
         for name, images, mean in found[:MOST_CLASSES]
     ]
     more = len(found) - MOST_CLASSES
-    return aligned(rows) + ([f"and {more} class{'es' if more > 1 else ''} more"] if more > 0 else [])
+    return align_columns(rows) + ([f"and {more} class{'es' if more > 1 else ''} more"] if more > 0 else [])
 
 
 def as_csv(predictions: Iterable[Prediction], most: int) -> str:

@@ -46,11 +46,11 @@ class Bar:
         if not batches:
             return None
         each = seconds / batches
-        known = self._phase_seconds | {self.phase: each * self.total}
+        per_phase = self._phase_seconds | {self.phase: each * self.total}
         rest = each * max(0, self.total - self.done)
         if self.phase == TRAINING:
-            rest += known.get(VALIDATING, 0)
-        return rest + (self.epochs - self.epoch) * (known.get(TRAINING, 0) + known.get(VALIDATING, 0))
+            rest += per_phase.get(VALIDATING, 0)
+        return rest + (self.epochs - self.epoch) * (per_phase.get(TRAINING, 0) + per_phase.get(VALIDATING, 0))
 
     def words(self) -> str:
         """How far the phase is, in a line for a log."""

@@ -10,7 +10,18 @@ from cnntrain.errors import FileSystemError
 from cnntrain.report.csv_log import CsvLog
 from cnntrain.report.terminal import Screen
 from cnntrain.storage.atomic import file_system_error, open_own
-from cnntrain.text import WIDEST_NAME, aligned, clock, number, one_line, percent, printable, rate, short_path, shorten
+from cnntrain.text import (
+    WIDEST_NAME,
+    align_columns,
+    clock,
+    number,
+    one_line,
+    percent,
+    printable,
+    rate,
+    short_path,
+    shorten,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -190,14 +201,14 @@ class Report:
         self._screen.stop_bar()
         splits = {name: results[key] for name, key in (("validation", "val"), ("test", "test")) if results.get(key)}
         rows = []
-        for name, found in splits.items():
-            plain = {key: found[f"plain_{key}"] for key in ("top1", "top5", "loss") if f"plain_{key}" in found}
-            rows += [(name, _scores(found)), *([("  one view", _scores(plain))] if plain else [])]
+        for name, scores in splits.items():
+            plain = {key: scores[f"plain_{key}"] for key in ("top1", "top5", "loss") if f"plain_{key}" in scores}
+            rows += [(name, _scores(scores)), *([("  one view", _scores(plain))] if plain else [])]
         if "tta" in results:
             rows.append(("tta", f"{', '.join(results['tta'])}: {results['views']} views"))
         self._screen.frame(short_path(results["checkpoint"]), rows)
-        for name, found in splits.items():
-            for line in _class_table(name, found.get("classes", {})):
+        for name, scores in splits.items():
+            for line in _class_table(name, scores.get("classes", {})):
                 self._screen.line(line)
 
     def pictures(self, tag: str, images: "torch.Tensor", captions: Sequence[str]) -> None:
@@ -244,11 +255,11 @@ class Report:
                 part.close()
 
 
-def _scores(found: dict[str, Any]) -> str:
+def _scores(scores: dict[str, Any]) -> str:
     """`top-1 95.12%, top-5 99.85%, loss 0.1721`."""
-    words = [f"top-1 {percent(found['top1'])}"]
-    words += [f"top-5 {percent(found['top5'])}"] if found.get("top5") is not None else []
-    return ", ".join([*words, f"loss {number(found['loss'])}"])
+    words = [f"top-1 {percent(scores['top1'])}"]
+    words += [f"top-5 {percent(scores['top5'])}"] if scores.get("top5") is not None else []
+    return ", ".join([*words, f"loss {number(scores['loss'])}"])
 
 
 def _class_table(split: str, classes: dict[str, dict[str, float]]) -> list[str]:
@@ -256,10 +267,10 @@ def _class_table(split: str, classes: dict[str, dict[str, float]]) -> list[str]:
     if not classes:
         return []
     hardest = sorted(classes, key=lambda name: classes[name]["f1"])[:MOST_CLASSES]
-    listed = hardest if len(classes) > MOST_CLASSES else classes
+    names = hardest if len(classes) > MOST_CLASSES else classes
     title = f"{split}, the {MOST_CLASSES} hardest of {len(classes)} classes" if len(classes) > MOST_CLASSES else split
     rows = [[title, "images", "precision", "recall", "F1"]]
-    for name in listed:
+    for name in names:
         score = classes[name]
         rows.append(
             [
@@ -268,4 +279,4 @@ def _class_table(split: str, classes: dict[str, dict[str, float]]) -> list[str]:
                 *(percent(score[key]) for key in ("precision", "recall", "f1")),
             ]
         )
-    return aligned(rows)
+    return align_columns(rows)

@@ -10,10 +10,10 @@ from typing import Any
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.finetune.audit import audit
-from cnntrain.report.augmentation import described, shares
+from cnntrain.report.augmentation import describe_all, shares
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
-from cnntrain.text import WIDEST_NAME, shorten, wrapped
+from cnntrain.text import WIDEST_NAME, shorten, wrap_facts
 from cnntrain.training.job import Job
 from cnntrain.training.state import Progress, limits_met
 
@@ -36,13 +36,13 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
     rows = {
         "model": f"{settings.model.name}, {job.parameters:,} parameters",
         "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
-        "augment": described(settings.augment),
-        **({"finetune": _tuned(job)} if job.tuning else {}),
+        "augment": describe_all(settings.augment),
+        **({"finetune": _finetuning(job)} if job.tuning else {}),
         "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
         "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images{shared}",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
     }
-    report.header(f"{settings.model.name} on {data.name}", [*wrapped(rows), ("folder", str(folder))])
+    report.header(f"{settings.model.name} on {data.name}", [*wrap_facts(rows), ("folder", str(folder))])
     show_notes(job, report)
 
 
@@ -51,8 +51,8 @@ def show_notes(job: Job, report: Report) -> None:
     for note in job.notes:
         report.say(note)
     if (weights := job.loss.class_weights) is not None:
-        told = _weighted(job.data.classes, weights.tolist())
-        report.say(f"class weights, 1 on average over the training images: {told}")
+        words = _weights_of_classes(job.data.classes, weights.tolist())
+        report.say(f"class weights, 1 on average over the training images: {words}")
     for warning in [*job.warnings, *_rising_alone(job)]:
         report.warn(warning)
 
@@ -67,7 +67,7 @@ def _rising_alone(job: Job) -> list[str]:
     return [f"{what} (given {warmup:g}, in epochs); set schedule.warmup=0, or train longer"]
 
 
-def _weighted(classes: Sequence[str], weights: Sequence[float]) -> str:
+def _weights_of_classes(classes: Sequence[str], weights: Sequence[float]) -> str:
     """`cat 0.5, dog 2`; of many classes those of the lowest and of the highest weights."""
     pairs = [(shorten(name, WIDEST_NAME), weight) for name, weight in zip(classes, weights, strict=True)]
     if len(pairs) <= MOST_WEIGHTS:
@@ -78,7 +78,7 @@ def _weighted(classes: Sequence[str], weights: Sequence[float]) -> str:
     return f"{low}, … ({len(pairs) - MOST_WEIGHTS:,} between) …, {high}"
 
 
-def _tuned(job: Job) -> str:
+def _finetuning(job: Job) -> str:
     """`mode C, 9 layer groups, lr_decay 0.7, batch norms train`."""
     settings, tuning = job.settings.finetune, job.tuning
     assert tuning is not None
@@ -125,10 +125,10 @@ def flat_scores(results: dict[str, Any]) -> dict[str, float]:
 
 def end_words(ended: str, trainer: TrainerSettings, progress: Progress) -> str:
     """Why a run came to its end, from what `loop.train` answers."""
-    given = f"by trainer.{ended}={getattr(trainer, ended)}"
+    limit = f"by trainer.{ended}={getattr(trainer, ended)}"
     if ended == "early_stop":
-        return f"{given}: no better epoch since epoch {progress.best_epoch}"
-    return given if ended == "epochs" else f"{given}, with {progress.epoch} of {trainer.epochs} epochs done"
+        return f"{limit}: no better epoch since epoch {progress.best_epoch}"
+    return limit if ended == "epochs" else f"{limit}, with {progress.epoch} of {trainer.epochs} epochs done"
 
 
 def next_commands(settings: Settings, progress: Progress, folder: Path, *, scored: bool) -> list[str]:

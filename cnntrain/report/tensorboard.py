@@ -35,8 +35,10 @@ class TensorBoardLog:
         """All values of a step in one event, which costs a seventh of an event for each; None is left out."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        known = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None]
-        self._events.add(summary=Summary(value=known), step=step)
+        values_of_step = [
+            Summary.Value(tag=tag, simple_value=value) for tag, value in values.items() if value is not None
+        ]
+        self._events.add(summary=Summary(value=values_of_step), step=step)
 
     def picture(self, tag: str, image: NDArray[np.uint8], step: int) -> None:
         """An RGB picture (H, W, 3)."""

@@ -93,10 +93,10 @@ class World:
         import torch
         import torch.distributed as dist
 
-        found = torch.tensor(numbers, dtype=torch.uint8)
+        largest = torch.tensor(numbers, dtype=torch.uint8)
         with _answered():
-            dist.all_reduce(found, dist.ReduceOp.MAX)
-        return [int(number) for number in found.tolist()]
+            dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return [int(number) for number in largest.tolist()]
 
     def wait(self) -> None:
         """Until all are here."""

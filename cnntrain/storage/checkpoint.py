@@ -106,26 +106,26 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]
     checkpoints = run / "checkpoints"
     need_own_folder(checkpoints)  # before time is spent on what could not be saved
     last, previous, best = (checkpoints / name for name in ("last", "previous", "best"))
-    found = [folder for folder in (last, previous, best) if folder.exists()]
+    folders = [folder for folder in (last, previous, best) if folder.exists()]
     if manifest.step(best) > max(manifest.step(last), manifest.step(previous)):
-        found.insert(0, found.pop())  # killed after `best` was put in place and before `last` was
+        folders.insert(0, folders.pop())  # killed after `best` was put in place and before `last` was
     faults: list[str] = []
-    for folder in found:
+    for folder in folders:
         try:
-            known = verify(folder, known_id)
+            manifest_of_it = verify(folder, known_id)
             state = _read(folder)
         except CheckpointError as error:
             faults.append(str(error).partition(";")[0])
             continue
-        _trusted.add(known["sha256"])
+        _trusted.add(manifest_of_it["sha256"])
         if folder != last:
             reason = "; ".join(faults) or f"{last}: missing or not the newest, a save was cut short"
-            warn(f"{reason}; using {folder} (step {known['step']})")
+            warn(f"{reason}; using {folder} (step {manifest_of_it['step']})")
         return folder, state
-    if not found:
+    if not folders:
         return None
     raise CheckpointError(
-        f"{checkpoints}: no usable checkpoint, {len(found)} found, {len(faults)} damaged ({'; '.join(faults)}); "
+        f"{checkpoints}: no usable checkpoint, {len(folders)} found, {len(faults)} damaged ({'; '.join(faults)}); "
         "restore one of these folders from a copy, or start a new run"
     )
 
@@ -151,7 +151,7 @@ def read_tensors(path: Path, unsafe: str, harmless: Sequence[Any] = ()) -> dict[
         UnsafeError: it holds other objects, such as a whole network.
     """
     with torch.serialization.safe_globals(list(harmless)):
-        return _unpickled(path, "cpu", "weights", "give the state dict of a network, or a .safetensors file", unsafe)
+        return _unpickle(path, "cpu", "weights", "give the state dict of a network, or a .safetensors file", unsafe)
 
 
 def find(target: Path) -> Path:
@@ -179,8 +179,8 @@ def find(target: Path) -> Path:
 
 
 def _no_checkpoint(target: Path, what: str) -> CheckpointError:
-    wanted = f"give a run folder such as outputs/DATA/MODEL/DATE_TIME, a checkpoint folder or its {STATE}"
-    return CheckpointError(f"{target}: {what}; {meant_run(target) or wanted}")
+    advice = f"give a run folder such as outputs/DATA/MODEL/DATE_TIME, a checkpoint folder or its {STATE}"
+    return CheckpointError(f"{target}: {what}; {meant_run(target) or advice}")
 
 
 def lost(run: Path) -> CheckpointError:
@@ -286,13 +286,13 @@ def _tidy(folder: Path) -> None:
 
 def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     unsafe = "use a checkpoint from a source that you trust"
-    state = _unpickled(folder / STATE, map_location, "training state", elsewhere(folder), unsafe)
+    state = _unpickle(folder / STATE, map_location, "training state", elsewhere(folder), unsafe)
     if place := state_form.fault(state):
         raise CheckpointError(f"{folder / STATE}: no {place} in it as cnntrain writes it; {elsewhere(folder)}")
     return state
 
 
-def _unpickled(path: Path, map_location: str | torch.device, what: str, advice: str, unsafe: str) -> dict[str, Any]:
+def _unpickle(path: Path, map_location: str | torch.device, what: str, advice: str, unsafe: str) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():  # on pickle protocols that we never write; the refusal below says enough
             warnings.simplefilter("ignore")

@@ -30,11 +30,11 @@ def state(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_dirty(folder: Path, commit: str) -> bool | None:
-    found = _git(folder, "rev-parse", "--show-toplevel", "--git-path", "index", "--git-path", "objects")
+    answer = _git(folder, "rev-parse", "--show-toplevel", "--git-path", "index", "--git-path", "objects")
     settings = _git(folder, "config", "--get-regexp", HARMLESS)
-    if found is None:
+    if answer is None:
         return None
-    top, index, objects = (str(folder / line) for line in found.splitlines())
+    top, index, objects = (str(folder / line) for line in answer.splitlines())
     words = [word for line in (settings or "").splitlines() for word in ("-c", line.replace(" ", "=", 1))]
     with tempfile.TemporaryDirectory(prefix="cnntrain-git-") as own:
         for name in ("refs", "objects"):
@@ -45,8 +45,8 @@ def _is_dirty(folder: Path, commit: str) -> bool | None:
         borrowed = {"GIT_DIR": own, "GIT_WORK_TREE": top, "GIT_INDEX_FILE": index, "GIT_OBJECT_DIRECTORY": objects}
         # The user's own settings may name filters too, which the repository's files would choose.
         nobodys = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1"}
-        listed = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all", "--no-renames")
-        changes = _git(Path(top), *words, *listed, variables=borrowed | nobodys)
+        status = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=all", "--no-renames")
+        changes = _git(Path(top), *words, *status, variables=borrowed | nobodys)
     return None if changes is None else bool(changes)
 
 

@@ -93,15 +93,15 @@ def refuse_used(folder: Path) -> None:
 
 def _written_by_runs(folder: Path) -> list[Path]:
     """What lies in a folder under the names of what a run writes there, beside its config and its lock."""
-    named = [folder / name for name in OURS if os.path.lexists(folder / name)]
-    return [*named, *folder.glob("events.out.tfevents*")]
+    own_files = [folder / name for name in OURS if os.path.lexists(folder / name)]
+    return [*own_files, *folder.glob("events.out.tfevents*")]
 
 
 def refuse_files(folder: Path) -> None:
     """Raises RunFolderError when a folder that holds no run holds files of names that a run would write or remove."""
-    if taken := [path.name for path in _written_by_runs(folder)]:
+    if clashes := [path.name for path in _written_by_runs(folder)]:
         raise RunFolderError(
-            f"{folder}: holds a file called {taken[0]}, which a run would write over; choose another with out=DIR"
+            f"{folder}: holds a file called {clashes[0]}, which a run would write over; choose another with out=DIR"
         )
 
 
@@ -170,11 +170,11 @@ def describe(folder: Path, *, config_yaml: str, overrides: list[str], command: s
         FileSystemError: the folder cannot be written.
         CheckpointError: the folder's environment.json is damaged.
     """
-    known = read_environment(folder)
-    earlier_times = times if isinstance(times := known.get("resumed"), list) else []
+    before = read_environment(folder)
+    earlier_times = times if isinstance(times := before.get("resumed"), list) else []
     first = {"run_id": uuid.uuid4().hex[:12], "started": _now()}
     environment = {
-        **known,
+        **before,
         **({"resumed": [*earlier_times, _now()]} if run_id(folder) else first),
         **_environment(),
         **facts,
@@ -195,8 +195,8 @@ def complete(folder: Path, **facts: Any) -> None:
 
 def run_id(folder: Path) -> str:
     """The id that `describe` gave to the run in this folder; empty where none is known."""
-    known = read_environment(folder).get("run_id")
-    return known if isinstance(known, str) else ""
+    identity = read_environment(folder).get("run_id")
+    return identity if isinstance(identity, str) else ""
 
 
 def give_id(folder: Path, known: str | None) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from cnntrain.errors import ConfigError
 from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
-from cnntrain.inspect.explain.subject import Subject, Unsuited
+from cnntrain.inspect.explain.subject import NotApplicable, Subject
 from cnntrain.plots.drawing import fit
 from cnntrain.plots.sheet import HEAT, Tile, colour
 
@@ -59,9 +59,9 @@ def test_layers_with_maps_are_found_by_running():
 
 def test_a_network_without_maps_says_so():
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
-    with pytest.raises(Unsuited, match="no convolution gives a feature map"):
+    with pytest.raises(NotApplicable, match="no convolution gives a feature map"):
         feature_maps.map_layers(flat, torch.zeros(1, 1, 8, 8))
-    with pytest.raises(Unsuited, match="no convolution gives a feature map"):
+    with pytest.raises(NotApplicable, match="no convolution gives a feature map"):
         feature_maps.map_layers(nn.Sequential(nn.Conv2d(1, 3, 8), nn.Flatten()), torch.zeros(1, 1, 8, 8))
 
 
@@ -147,7 +147,7 @@ def test_the_first_layer_is_the_convolution_that_runs_first_else_the_linear_laye
     name, layer = filters.first_layer(subject_of(mlp, pixels(1, 1, 8, 8), 2))
     assert name == "1"
     assert torch.equal(filters.weights_of(layer, (1, 8, 8)), mlp[1].weight.detach().view(9, 1, 8, 8))
-    with pytest.raises(Unsuited, match="neither a convolution nor"):
+    with pytest.raises(NotApplicable, match="neither a convolution nor"):
         filters.first_layer(subject_of(nn.Sequential(nn.AvgPool2d(4), nn.Flatten()), pixels(1, 1, 8, 8), 4))
 
 
@@ -201,7 +201,7 @@ def test_grad_cam_of_a_network_without_derivatives_says_so():
             return images.detach()
 
     model = nn.Sequential(nn.Conv2d(1, 2, 3), Cut(), nn.Flatten(), nn.Linear(72, 3))
-    with pytest.raises(Unsuited, match="no derivative by the maps of 0"):
+    with pytest.raises(NotApplicable, match="no derivative by the maps of 0"):
         gradcam.grad_cam(model, torch.zeros(1, 1, 8, 8), "0", torch.tensor([[1]]))
 
 
@@ -213,7 +213,7 @@ def test_the_second_class_is_the_true_one_where_the_prediction_is_wrong():
 def test_heat_is_enlarged_to_the_image_on_a_scale_of_its_own():
     heat = torch.zeros(2, 2, 2)
     heat[0, 0, 0] = 5.0
-    large = gradcam.enlarged(heat, 8)
+    large = gradcam.enlarge(heat, 8)
     assert large.shape == (2, 8, 8)
     assert large[0].max() == large[0, 0, 0] == 1
     assert not large[1].any()
@@ -339,10 +339,10 @@ def test_patches_are_cut_out_or_framed():
 
 def test_shifted_images_repeat_their_border_or_come_round():
     images = pixels(2, 3, 5, 6)
-    round_ = shift.shifted(images, 1, -2, circular=True)
+    round_ = shift.shift(images, 1, -2, circular=True)
     assert torch.equal(round_, images.roll((1, -2), (2, 3)))
     padded = functional.pad(images.float(), (2, 2, 2, 2), mode="replicate").to(torch.uint8)
-    assert torch.equal(shift.shifted(images, 1, -2), padded[:, :, 1:6, 4:10])
+    assert torch.equal(shift.shift(images, 1, -2), padded[:, :, 1:6, 4:10])
 
 
 def scale(images: torch.Tensor) -> torch.Tensor:
@@ -371,7 +371,7 @@ def test_the_effect_of_a_shift_is_the_mean_over_images_and_directions():
         before = model(scale(images)).softmax(1)
         changed, moved, right = [], [], []
         for down, across in ((0, 2), (0, -2), (2, 0), (-2, 0)):
-            after = model(scale(shift.shifted(images, down, across))).softmax(1)
+            after = model(scale(shift.shift(images, down, across))).softmax(1)
             changed.append((after.argmax(1) != before.argmax(1)).float().mean().item())
             moved.append((after - before)[torch.arange(30), labels].abs().mean().item())
             right.append((after.argmax(1) == labels).float().mean().item())

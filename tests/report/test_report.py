@@ -20,7 +20,7 @@ from cnntrain.report.epoch_table import table_head, table_row
 from cnntrain.report.progress_bar import Bar
 from cnntrain.report.run_report import Report
 from cnntrain.report.terminal import Screen
-from cnntrain.text import aligned, clock, number, percent, rate, short_path, wrapped
+from cnntrain.text import align_columns, clock, number, percent, rate, short_path, wrap_facts
 
 ESCAPE = "\x1b"
 
@@ -117,7 +117,7 @@ def test_a_log_that_takes_no_more_is_said_once_and_numbers_that_cannot_be_kept_e
 
 
 def test_long_facts_fill_several_lines_of_the_screen() -> None:
-    rows = wrapped({"augment": ", ".join(["pad_crop padding=4 mode=reflect"] * 5), "optimizer": "sgd"})
+    rows = wrap_facts({"augment": ", ".join(["pad_crop padding=4 mode=reflect"] * 5), "optimizer": "sgd"})
     assert [name for name, _ in rows] == ["augment", "", "", "optimizer"]
     assert max(len(value) for _, value in rows) <= 80 - len("optimizer") - 6
     assert " ".join(value for _, value in rows[:3]) == ", ".join(["pad_crop padding=4 mode=reflect"] * 5)
@@ -439,7 +439,7 @@ def test_words_for_numbers():
     assert (clock(3725.4), clock(None), clock(float("inf"))) == ("1:02:05", "-:--:--", "-:--:--")
     assert (number(0.123456), number(123.456), number(None)) == ("0.1235", "123.46", "-")
     assert (rate(12345.6), rate(0.52), rate(None)) == ("12,346", "0.52", "-")
-    assert aligned([["a", "10"], ["long", "5"]]) == ["a     10", "long   5"]
+    assert align_columns([["a", "10"], ["long", "5"]]) == ["a     10", "long   5"]
 
 
 def test_path_below_the_current_folder_is_shown_relative(tmp_path, monkeypatch):

@@ -22,7 +22,7 @@ PATCH = 0.75  # of the image's side; a larger receptive field is framed in the i
 
 
 @dataclass
-class Excited:
+class TopImages:
     """The images that excite each of F filters most, the strongest first.
 
     Where an activation has a ceiling, as ReLU6 has, many reach it: the larger sum decides, then the earlier image.
@@ -47,45 +47,45 @@ class Excited:
 
 def most_exciting(
     model: nn.Module, batches: Iterable[Tensor], channels: Mapping[str, Sequence[int]], best: int
-) -> dict[str, Excited]:
+) -> dict[str, TopImages]:
     """Run all images once and keep the `best` for each chosen channel of each layer.
 
     Args:
         batches: float32 (N, C, S, S), in the order of the split.
         channels: by layer; the layers give feature maps.
     """
-    found: dict[str, Excited] = {}
-    fresh: dict[str, Excited] = {}  # of the batch in hand: a layer that runs more than once counts as it ends
+    strongest: dict[str, TopImages] = {}
+    fresh: dict[str, TopImages] = {}  # of the batch in hand: a layer that runs more than once counts as it ends
     seen = 0
 
     def look(name: str, _: nn.Module, maps: Tensor) -> None:
-        chosen = maps[:, list(channels[name])].float()
-        values, sums = chosen.amax((2, 3)), chosen.sum((2, 3))
-        around = F.avg_pool2d(chosen, 3, 1, 1).masked_fill(chosen < values[..., None, None], -math.inf)
+        picked_maps = maps[:, list(channels[name])].float()
+        values, sums = picked_maps.amax((2, 3)), picked_maps.sum((2, 3))
+        around = F.avg_pool2d(picked_maps, 3, 1, 1).masked_fill(picked_maps < values[..., None, None], -math.inf)
         places = around.flatten(2).argmax(2)
         rows = torch.stack([places // maps.shape[3], places % maps.shape[3]], 2)
         images = torch.arange(seen, seen + len(values), device=values.device)[:, None].expand_as(values)
-        fresh[name] = Excited(values, sums, images, rows)
+        fresh[name] = TopImages(values, sums, images, rows)
 
     with listening(model, {name: model.get_submodule(name) for name in channels}, look), torch.no_grad():
         for inputs in batches:
             model(inputs)
-            found = {name: _best(found.get(name), new, best) for name, new in fresh.items()}
+            strongest = {name: _best(strongest.get(name), new, best) for name, new in fresh.items()}
             seen += len(inputs)
-    return found
+    return strongest
 
 
-def _best(old: Excited | None, new: Excited, best: int) -> Excited:
+def _best(old: TopImages | None, new: TopImages, best: int) -> TopImages:
     """The best of two, image by image."""
     if old is not None:
         pairs = zip(vars(old).values(), vars(new).values(), strict=True)
-        new = Excited(*(torch.cat(pair) for pair in pairs))
+        new = TopImages(*(torch.cat(pair) for pair in pairs))
     by_sum = new.sums.sort(dim=0, descending=True, stable=True).indices
     by_value = new.values.gather(0, by_sum).sort(dim=0, descending=True, stable=True).indices
     order = by_sum.gather(0, by_value)[:best]
     places = new.places.gather(0, order[..., None].expand(-1, -1, 2))
     values, sums, images = (part.gather(0, order) for part in (new.values, new.sums, new.images))
-    return Excited(values, sums, images, places)
+    return TopImages(values, sums, images, places)
 
 
 def receptive_fields(model: nn.Module, inputs: Tensor, names: Iterable[str]) -> dict[str, Field]:
@@ -97,8 +97,8 @@ def receptive_fields(model: nn.Module, inputs: Tensor, names: Iterable[str]) -> 
     fields: dict[str, Field] = {}
 
     def note(name: str, _: nn.Module, output: Tensor) -> None:
-        found = tracer.fields.get(output)
-        fields[name] = WHOLE if found is None or found.lost else found
+        strongest = tracer.fields.get(output)
+        fields[name] = WHOLE if strongest is None or strongest.lost else strongest
 
     images = inputs[:1].clone()
     modules = {name: model.get_submodule(name) for name in names}
@@ -142,7 +142,7 @@ def picture(
     subject: Subject,
     layer: Layer,
     channels: Sequence[int],
-    excited: Excited,
+    excited: TopImages,
     *,
     images: Tensor,
     labels: Tensor,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cnntrain.errors import ConfigError
-from cnntrain.inspect.explain.subject import Unsuited
+from cnntrain.inspect.explain.subject import NotApplicable
 
 MOST_STAGES = 5
 
@@ -56,7 +56,7 @@ def map_layers(model: nn.Module, inputs: Tensor) -> list[Layer]:
         inputs: float32 (N, C, S, S), as the model takes them; one image is run.
 
     Raises:
-        Unsuited: there are none.
+        NotApplicable: there are none.
     """
     found: dict[str, tuple[nn.Module, Tensor, int]] = {}
     last_shapes: set[tuple[int, ...]] = set()  # of tensors with their channels last
@@ -80,7 +80,7 @@ def map_layers(model: nn.Module, inputs: Tensor) -> list[Layer]:
         if tuple(output.shape) not in last_shapes and output.shape[2] * output.shape[3] > 1
     ]
     if not layers:
-        raise Unsuited("no convolution gives a feature map")
+        raise NotApplicable("no convolution gives a feature map")
     return layers
 
 
@@ -171,7 +171,7 @@ def stages(layers: Sequence[Layer]) -> list[Layer]:
     return chosen
 
 
-def choose_layers(wanted: Sequence[str], layers: Sequence[Layer], model: nn.Module) -> list[Layer]:
+def choose_layers(words_of_user: Sequence[str], layers: Sequence[Layer], model: nn.Module) -> list[Layer]:
     """The layers that names, patterns and the words `first`, `last` and `stages` mean, in the order of the network.
 
     Raises:
@@ -179,7 +179,7 @@ def choose_layers(wanted: Sequence[str], layers: Sequence[Layer], model: nn.Modu
     """
     words = {"first": [first_map(layers)], "last": [last_map(layers)], "stages": stages(layers)}
     names, chosen = [layer.name for layer in layers], set[str]()
-    for word in wanted:
+    for word in words_of_user:
         if word in words:  # before names: the ResNets for CIFAR have a block `stages`, which is `last` too
             chosen |= {layer.name for layer in words[word]}
         elif word in names:

@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cnntrain.inspect.explain.feature_maps import listening
-from cnntrain.inspect.explain.subject import Subject, Unsuited
+from cnntrain.inspect.explain.subject import NotApplicable, Subject
 from cnntrain.plots.sheet import Legend, Rgb, Row, Sheet, Tile
 
 MOST, COLUMNS = 64, 16
@@ -19,7 +19,7 @@ def first_layer(subject: Subject) -> tuple[str, nn.Conv2d | nn.Linear]:
     """The layer that meets the pixels: the first convolution that runs, else a linear layer of as many inputs.
 
     Raises:
-        Unsuited: there is neither.
+        NotApplicable: there is neither.
     """
     met: list[tuple[str, nn.Module]] = []
     modules = dict(subject.model.named_modules())
@@ -31,7 +31,7 @@ def first_layer(subject: Subject) -> tuple[str, nn.Conv2d | nn.Linear]:
     for name, module in met:
         if isinstance(module, nn.Linear) and module.in_features == subject.images[0].numel():
             return name, module
-    raise Unsuited("the first layer is neither a convolution nor a linear layer on all pixels")
+    raise NotApplicable("the first layer is neither a convolution nor a linear layer on all pixels")
 
 
 def weights_of(layer: nn.Conv2d | nn.Linear, image_shape: tuple[int, ...]) -> Tensor:

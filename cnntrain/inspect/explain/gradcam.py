@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnntrain.inspect.explain.feature_maps import Layer, listening
-from cnntrain.inspect.explain.subject import Subject, Unsuited
+from cnntrain.inspect.explain.subject import NotApplicable, Subject
 from cnntrain.plots.drawing import RIGHT, WRONG
 from cnntrain.plots.sheet import HEAT, Legend, Rgb, Row, Sheet, Tile, colour, rgb
 
@@ -44,24 +44,24 @@ def grad_cam(model: torch.nn.Module, inputs: Tensor, layer: str, ranks: Tensor) 
         ranks: int64 (M, N): M classes for each image.
 
     Raises:
-        Unsuited: the logits have no derivative by the maps.
+        NotApplicable: the logits have no derivative by the maps.
     """
-    kept: list[Tensor] = []
+    outputs: list[Tensor] = []
     with torch.enable_grad():
         watched = inputs.detach().requires_grad_().clone()  # the weights may be frozen, a layer may work in place
-        with listening(model, {layer: model.get_submodule(layer)}, lambda *heard: kept.append(heard[2])):
+        with listening(model, {layer: model.get_submodule(layer)}, lambda *heard: outputs.append(heard[2])):
             logits = model(watched)
-        maps = kept[-1]
-        found = []
+        maps = outputs[-1]
+        evidence = []
         for classes in ranks:
             score = logits.gather(1, classes[:, None]).sum()
             slopes = _derivative(score, maps)
             if slopes is None:
-                raise Unsuited(f"the answer has no derivative by the maps of {layer}")
+                raise NotApplicable(f"the answer has no derivative by the maps of {layer}")
             heat = (slopes.mean((2, 3), keepdim=True) * maps).sum(1).relu().detach().float()
             probabilities = logits.detach().float().softmax(1).gather(1, classes[:, None]).squeeze(1)
-            found.append(Evidence(classes, heat, probabilities))
-    return found
+            evidence.append(Evidence(classes, heat, probabilities))
+    return evidence
 
 
 def _derivative(score: Tensor, maps: Tensor) -> Tensor | None:
@@ -71,7 +71,7 @@ def _derivative(score: Tensor, maps: Tensor) -> Tensor | None:
     return torch.autograd.grad(score, maps, retain_graph=True, allow_unused=True)[0]
 
 
-def enlarged(heat: Tensor, size: int) -> Tensor:
+def enlarge(heat: Tensor, size: int) -> Tensor:
     """Heat (N, H, W) as (N, size, size), bilinear, each divided by its largest value; 0 stays 0."""
     large = F.interpolate(heat[:, None], (size, size), mode="bilinear", align_corners=False).squeeze(1)
     return large / large.amax((1, 2), keepdim=True).clamp_min(1e-12)
@@ -110,7 +110,7 @@ def picture(subject: Subject, layer: Layer) -> Image.Image:
         for evidence, what in ((predicted, "predicted"), (other, "second choice" if is_right else "true class")):
             words = f"{what}, {100 * evidence.probabilities[index]:.1f} %"
             none = () if evidence.heat[index].any() else ("no evidence",)
-            large = enlarged(evidence.heat[index : index + 1], size)[0]
+            large = enlarge(evidence.heat[index : index + 1], size)[0]
             cells.append(Tile(overlay(pixels, large), (subject.classes[int(evidence.classes[index])], words, *none)))
     across = 3 * min(COLUMNS, len(subject.labels))
     rows = [Row((), cells[start : start + across]) for start in range(0, len(cells), across)]

@@ -37,7 +37,7 @@ class Row:
     top1: float
 
 
-def shifted(images: Tensor, down: int, right: int, *, circular: bool = False) -> Tensor:
+def shift(images: Tensor, down: int, right: int, *, circular: bool = False) -> Tensor:
     """Images (N, C, H, W) moved by whole pixels; the border is repeated into the gap, or the image comes round."""
     rows = torch.arange(images.shape[2], device=images.device) - down
     columns = torch.arange(images.shape[3], device=images.device) - right
@@ -70,7 +70,7 @@ def measure(
         before = model(normalise(images)).float().softmax(1)
         for length in lengths:
             for down, right in DIRECTIONS if length else DIRECTIONS[:1]:
-                moved = shifted(images, down * length, right * length, circular=circular)
+                moved = shift(images, down * length, right * length, circular=circular)
                 after = model(normalise(moved)).float().softmax(1) if length else before
                 true = labels[:, None]
                 sums = torch.stack(

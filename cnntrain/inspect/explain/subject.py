@@ -15,7 +15,7 @@ from cnntrain.runtime.device import restore_rng_state, rng_state
 from cnntrain.text import printable
 
 
-class Unsuited(Exception):
+class NotApplicable(Exception):
     """This network, or these images, have not what a picture needs; the message is the reason."""
 
 
@@ -74,8 +74,8 @@ def spread(labels: Tensor, count: int) -> Tensor:
         present = present[torch.arange(count) * len(present) // count]
     members = [(labels == label).nonzero().squeeze(1) for label in present]
     rounds = [(turn, place) for turn in range(max(map(len, members))) for place in range(len(members))]
-    chosen = [(place, turn) for turn, place in rounds if turn < len(members[place])][:count]
-    return torch.stack([members[place][turn] for place, turn in sorted(chosen)])
+    sample = [(place, turn) for turn, place in rounds if turn < len(members[place])][:count]
+    return torch.stack([members[place][turn] for place, turn in sorted(sample)])
 
 
 def read_files(files: tuple[Path, ...], channels: int, view: View) -> Tensor:

@@ -78,7 +78,7 @@ class Sample:
 
     def originals(self) -> Tensor:
         """The images as validation would see them, uint8 (N, C, S, S)."""
-        return _picked(self.train, self.indices, 0, self.job.data.view(self.job.data.image_size))
+        return _pick(self.train, self.indices, 0, self.job.data.view(self.job.data.image_size))
 
     def stages(self) -> Iterator[Strip]:
         """The images of the first epoch after each stage of the augmentation."""
@@ -131,7 +131,7 @@ class Sample:
 
     def _seen(self, epoch: int) -> Tensor:
         """What the loader gives in an epoch, uint8 (N, C, S, S): of a folder, random crops may be cut already."""
-        return _picked(self.job.loader(epoch), self.indices, epoch)
+        return _pick(self.job.loader(epoch), self.indices, epoch)
 
     def _input(self, epoch: int, *, mixed: bool) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the network, on the host."""
@@ -149,7 +149,7 @@ def _in_turns(labels: Tensor, indices: Tensor) -> Tensor:
     return indices[turns.argsort(stable=True)]
 
 
-def _picked(train: Loader, indices: Tensor, epoch: int, view: View | None = None) -> Tensor:
+def _pick(train: Loader, indices: Tensor, epoch: int, view: View | None = None) -> Tensor:
     """Some images as a train loader gives them in an epoch, or in another view; of a folder no others are decoded."""
     assert isinstance(train, (MemoryLoader, StreamLoader))
     if train.decoder is None:
@@ -181,12 +181,12 @@ def sheet(strips: Sequence[Strip], title: str, notes: Sequence[str], footer: str
 
 def _beside(strip: Strip, most: int) -> list[str]:
     """The words beside a row, in at most so many lines: where they are too many, pieces go without their numbers."""
-    lines = _wrapped([strip.name, strip.version, *strip.words])
+    lines = _wrap([strip.name, strip.version, *strip.words])
     if len(lines) > most:
-        lines = _wrapped([strip.name, strip.version, ", ".join(word.partition(" ")[0] for word in strip.words)])
+        lines = _wrap([strip.name, strip.version, ", ".join(word.partition(" ")[0] for word in strip.words)])
     return lines[:most]
 
 
-def _wrapped(words: Sequence[str]) -> list[str]:
+def _wrap(words: Sequence[str]) -> list[str]:
     """Words in lines of the width that is left beside a row."""
     return [line for text in words if text for line in wrap(text, LONGEST_LABEL - GAP, SMALL)]

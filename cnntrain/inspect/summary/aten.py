@@ -23,14 +23,14 @@ class Call:
 
     Attributes:
         name: its name in torch, such as `convolution`.
-        given: its arguments by the names of torch's schema.
+        arguments: by the names of torch's schema.
         inputs: those of its tensors that depend on the image.
         fields: the fields of such tensors.
         outputs: the shapes of its results.
     """
 
     name: str
-    given: dict[str, Any]
+    arguments: dict[str, Any]
     inputs: list[Tensor]
     fields: WeakTensorKeyDictionary
     outputs: list[Shape]
@@ -45,16 +45,16 @@ class Call:
 
     @property
     def dim(self) -> int:
-        return self.given["dim"] % len(self.field.dims)
+        return self.arguments["dim"] % len(self.field.dims)
 
     @property
     def borders(self) -> list[int]:
         """Elements that a padding adds before and after, from the last dimension on."""
-        return list(self.given["pad" if "pad" in self.given else "padding"])
+        return list(self.arguments["pad" if "pad" in self.arguments else "padding"])
 
     def sides(self, key: str, count: int, default: Any = 1) -> list[int]:
         """An argument with a number for each side of a window, or one for all."""
-        value = self.given.get(key, default)
+        value = self.arguments.get(key, default)
         values = list(value) if isinstance(value, (list, tuple)) else [value]
         return values * count if len(values) == 1 else values
 
@@ -71,20 +71,20 @@ def rule_of(func: Any, name: str) -> Rule | None:
 
 def fields_after(rule: Rule | None, call: Call) -> list[Field]:
     """The field of each result of a call."""
-    known = [call.fields[item] for item in call.inputs]
-    found: Field | list[Field]
-    if any(field.is_whole for field in known):
-        found = WHOLE
-    elif lost := [field for field in known if field.lost]:
-        found = lost[0]
-    elif "dot_product_attention" in call.name or (rule is _product and len(known) > 1):
-        found = _attended(call, known)
+    fields = [call.fields[item] for item in call.inputs]
+    after: Field | list[Field]
+    if any(field.is_whole for field in fields):
+        after = WHOLE
+    elif lost := [field for field in fields if field.lost]:
+        after = lost[0]
+    elif "dot_product_attention" in call.name or (rule is _product and len(fields) > 1):
+        after = _attention(call, fields)
     else:
         try:
-            found = rule(call) if rule else Field.unknown(call.name)
+            after = rule(call) if rule else Field.unknown(call.name)
         except Untracked:
-            found = Field.unknown(call.name)
-    return found if isinstance(found, list) else [found] * len(call.outputs)
+            after = Field.unknown(call.name)
+    return after if isinstance(after, list) else [after] * len(call.outputs)
 
 
 # --- windows ---------------------------------------------------------------------------------------------------------
@@ -92,14 +92,18 @@ def fields_after(rule: Rule | None, call: Call) -> list[Field]:
 
 def window_rule(call: Call) -> Field:
     """A convolution or a pooling over the last dimensions."""
-    shape, weight, sides = call.outputs[0], call.given.get("weight"), window_sides(call)
-    step = receptive_field.transposed if call.given.get("transposed") else receptive_field.windowed
+    shape, weight, sides = call.outputs[0], call.arguments.get("weight"), window_sides(call)
+    step = (
+        receptive_field.through_transposed_window
+        if call.arguments.get("transposed")
+        else receptive_field.through_window
+    )
     field, first = call.field, len(shape) - len(sides)
     if weight is not None:
-        field = receptive_field.contracted(field, [1]).with_dim(1, *receptive_field.opaque(shape[1]))
+        field = receptive_field.sum_over(field, [1]).with_dim(1, *receptive_field.opaque(shape[1]))
     for dim, (kernel, stride, padding, dilation) in enumerate(sides, first):
-        if "count_include_pad" in call.given and shape[dim] == 1 and kernel >= call.shape[dim] > 1:
-            field = receptive_field.binned(field, dim, 1)  # an average of the whole map
+        if "count_include_pad" in call.arguments and shape[dim] == 1 and kernel >= call.shape[dim] > 1:
+            field = receptive_field.through_adaptive_pool(field, dim, 1)  # an average of the whole map
         else:
             field = step(field, dim, kernel, stride, padding, dilation, shape[dim])
     return field
@@ -107,7 +111,7 @@ def window_rule(call: Call) -> Field:
 
 def window_sides(call: Call) -> list[tuple[int, int, int, int]]:
     """Kernel, stride, padding and dilation along each dimension of the window."""
-    weight = call.given.get("weight")
+    weight = call.arguments.get("weight")
     count = int(call.name.partition("pool")[2][0]) if weight is None else weight.dim() - 2  # the 2 of max_pool2d
     kernel = call.sides("kernel_size", count) if weight is None else list(weight.shape[2:])
     stride = call.sides("stride", count) or kernel  # a pool without one takes its kernel
@@ -116,8 +120,8 @@ def window_sides(call: Call) -> list[tuple[int, int, int, int]]:
 
 def _adaptive(call: Call) -> Field:
     field, shape = call.field, call.outputs[0]
-    for dim in range(len(shape) - len(call.given["output_size"]), len(shape)):
-        field = receptive_field.binned(field, dim, shape[dim])
+    for dim in range(len(shape) - len(call.arguments["output_size"]), len(shape)):
+        field = receptive_field.through_adaptive_pool(field, dim, shape[dim])
     return field
 
 
@@ -126,7 +130,7 @@ def pad_rule(call: Call) -> Field:
     field, shape = call.field, call.outputs[0]
     for back, before in enumerate(call.borders[::2]):
         dim = len(shape) - 1 - back
-        field = receptive_field.sliced(field, dim, -before, 1, shape[dim])
+        field = receptive_field.through_slice(field, dim, -before, 1, shape[dim])
     return field
 
 
@@ -135,21 +139,21 @@ def _upsample(call: Call) -> Field:
     taps = next((taps for kind, taps in _TAPS.items() if kind in call.name), 1)
     for dim in range(2, len(shape)):
         shrinks = math.ceil(call.shape[dim] / shape[dim]) if call.name.endswith("_aa") else 1
-        field = receptive_field.rescaled(field, dim, shape[dim], taps * shrinks)
+        field = receptive_field.through_interpolation(field, dim, shape[dim], taps * shrinks)
     return field
 
 
 def _pixel_shuffle(call: Call) -> Field:
     field, shape = call.field, call.outputs[0]
     for dim in (-2, -1):
-        field = receptive_field.rescaled(field, len(shape) + dim, shape[dim], 1)
+        field = receptive_field.through_interpolation(field, len(shape) + dim, shape[dim], 1)
     return field.with_dim(len(shape) - 3, *receptive_field.opaque(shape[-3]))
 
 
 def _pixel_unshuffle(call: Call) -> Field:
-    field, shape, factor = call.field, call.outputs[0], call.given["downscale_factor"]
+    field, shape, factor = call.field, call.outputs[0], call.arguments["downscale_factor"]
     for dim in (len(shape) - 2, len(shape) - 1):
-        field = receptive_field.windowed(field, dim, factor, factor, 0, 1, shape[dim])
+        field = receptive_field.through_window(field, dim, factor, factor, 0, 1, shape[dim])
     return field.with_dim(len(shape) - 3, *receptive_field.opaque(shape[-3]))
 
 
@@ -157,18 +161,18 @@ def _pixel_unshuffle(call: Call) -> Field:
 
 
 def _pointwise(call: Call) -> Field:
-    return receptive_field.merged([(call.fields[item], tuple(item.shape)) for item in call.inputs], call.outputs[0])
+    return receptive_field.merge([(call.fields[item], tuple(item.shape)) for item in call.inputs], call.outputs[0])
 
 
 def _softmax(call: Call) -> Field:
-    summed = receptive_field.contracted(call.field, [call.dim])
+    summed = receptive_field.sum_over(call.field, [call.dim])
     return replace(summed, dims=call.field.dims)
 
 
 def _cat(call: Call) -> Field:
     """The images side by side in channels; class tokens may also join the pixels."""
     dim, shape = call.dim, call.outputs[0]
-    merged = receptive_field.merged([(call.fields[item], shape) for item in call.inputs], shape)
+    merged = receptive_field.merge([(call.fields[item], shape) for item in call.inputs], shape)
     placed = [part for part in merged.dims[dim] if part.axis is not None]
     if not placed:
         return merged.with_dim(dim, *receptive_field.opaque(shape[dim]))
@@ -181,66 +185,66 @@ def _cat(call: Call) -> Field:
 
 def _stack(call: Call) -> Field:
     shapes = [(call.fields[item], call.shape) for item in call.inputs]
-    dim = call.given["dim"] % len(call.outputs[0])
-    merged = receptive_field.merged(shapes, call.shape)
+    dim = call.arguments["dim"] % len(call.outputs[0])
+    merged = receptive_field.merge(shapes, call.shape)
     return replace(merged, dims=(*merged.dims[:dim], receptive_field.opaque(len(shapes)), *merged.dims[dim:]))
 
 
-def _attended(call: Call, known: list[Field]) -> Field:
+def _attention(call: Call, fields: list[Field]) -> Field:
     """Attention sees the whole image, unless its matrices are parts of it, such as the windows of a Swin."""
-    batch = [part for field in known for dim in field.dims[:-2] for part in dim]
+    batch = [part for field in fields for dim in field.dims[:-2] for part in dim]
     return WHOLE if all(part.axis is None for part in batch) else Field.unknown("attention in windows")
 
 
 def _product(call: Call) -> Field:
     """A matrix product with weights."""
     shape = call.outputs[0]
-    right = call.given.get("mat2", call.given.get("batch2"))
+    right = call.arguments.get("mat2", call.arguments.get("batch2"))
     gone, new = (-2, len(shape) - 2) if right is call.inputs[0] else (-1, len(shape) - 1)
-    return receptive_field.contracted(call.field, [gone]).with_dim(new, *receptive_field.opaque(shape[new]))
+    return receptive_field.sum_over(call.field, [gone]).with_dim(new, *receptive_field.opaque(shape[new]))
 
 
 def _reduce(call: Call) -> Field:
     count = len(call.field.dims)
-    chosen = call.given.get("dim")
-    dims = range(count) if chosen is None or chosen == [] else [chosen] if isinstance(chosen, int) else chosen
+    dim = call.arguments.get("dim")
+    dims = range(count) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
     gone = {dim % count for dim in dims}
-    field = receptive_field.contracted(call.field, gone)
-    if call.given.get("keepdim"):
+    field = receptive_field.sum_over(call.field, gone)
+    if call.arguments.get("keepdim"):
         return field
-    return receptive_field.permuted(field, [dim for dim in range(count) if dim not in gone])
+    return receptive_field.permute(field, [dim for dim in range(count) if dim not in gone])
 
 
 # --- other places for the same elements ------------------------------------------------------------------------------
 
 
 def _reshape(call: Call) -> Field:
-    return receptive_field.reshaped(call.field, call.outputs[0])
+    return receptive_field.reshape(call.field, call.outputs[0])
 
 
 def _permute(call: Call) -> Field:
-    return receptive_field.permuted(call.field, call.given["dims"])
+    return receptive_field.permute(call.field, call.arguments["dims"])
 
 
 def _transpose(call: Call) -> Field:
     order = list(range(len(call.field.dims)))
-    one, two = call.given.get("dim0", 0), call.given.get("dim1", -1)
+    one, two = call.arguments.get("dim0", 0), call.arguments.get("dim1", -1)
     if order:
         order[one], order[two] = order[two], order[one]
-    return receptive_field.permuted(call.field, order)
+    return receptive_field.permute(call.field, order)
 
 
 def _slice(call: Call) -> Field:
     dim = call.dim
     extent = call.shape[dim]
-    start, _, stride = slice(call.given["start"], None, call.given.get("step", 1)).indices(extent)
-    return receptive_field.sliced(call.field, dim, start, stride, call.outputs[0][dim])
+    start, _, stride = slice(call.arguments["start"], None, call.arguments.get("step", 1)).indices(extent)
+    return receptive_field.through_slice(call.field, dim, start, stride, call.outputs[0][dim])
 
 
 def _split(call: Call) -> list[Field]:
     dim, start, fields = call.dim, 0, []
     for shape in call.outputs:
-        fields.append(receptive_field.sliced(call.field, dim, start, 1, shape[dim]))
+        fields.append(receptive_field.through_slice(call.field, dim, start, 1, shape[dim]))
         start += shape[dim]
     return fields
 
@@ -250,11 +254,13 @@ def _select(call: Call) -> Field | list[Field]:
     dim = call.dim
     order = [other for other in range(len(call.field.dims)) if other != dim]
 
-    def taken(index: int) -> Field:
-        return receptive_field.permuted(receptive_field.sliced(call.field, dim, index % call.shape[dim], 1, 1), order)
+    def element(index: int) -> Field:
+        return receptive_field.permute(
+            receptive_field.through_slice(call.field, dim, index % call.shape[dim], 1, 1), order
+        )
 
-    index = call.given.get("index")
-    return [taken(place) for place in range(len(call.outputs))] if index is None else taken(index)
+    index = call.arguments.get("index")
+    return [element(place) for place in range(len(call.outputs))] if index is None else element(index)
 
 
 def _resize(call: Call) -> Field:
@@ -271,7 +277,7 @@ def _resize(call: Call) -> Field:
 
 
 def _roll(call: Call) -> Field:
-    dims = call.given["dims"] or range(len(call.field.dims))
+    dims = call.arguments["dims"] or range(len(call.field.dims))
     if any(part.axis is not None for dim in dims for part in call.field.dims[dim]):
         raise Untracked
     return call.field

@@ -55,7 +55,7 @@ class Field:
     def with_dim(self, dim: int, *parts: Part) -> "Field":
         return replace(self, dims=(*self.dims[:dim], parts, *self.dims[dim + 1 :]))
 
-    def grown(self, axis: int, pixels: Number, low: Number = Fraction(0)) -> "Field":
+    def grow(self, axis: int, pixels: Number, low: Number = Fraction(0)) -> "Field":
         """The field with `pixels` more of an axis, its first pixel moved by `low`."""
         both = [(self.low[0], self.size[0]), (self.low[1], self.size[1])]
         if math.isinf(pixels):
@@ -100,17 +100,19 @@ def single(field: Field, dim: int) -> Part | None:
     return placed[0]
 
 
-def windowed(field: Field, dim: int, kernel: int, stride: int, before: int, dilation: int, extent: int) -> Field:
+def through_window(field: Field, dim: int, kernel: int, stride: int, before: int, dilation: int, extent: int) -> Field:
     """After a convolution or a pooling over one dimension that has `before` elements of padding in front."""
     part = single(field, dim)
     if part is None:
         return field.with_dim(dim, *opaque(extent))
     assert part.axis is not None
     reach = dilation * (kernel - 1) * part.step
-    return field.with_dim(dim, Part(extent, part.axis, part.step * stride)).grown(part.axis, reach, -before * part.step)
+    return field.with_dim(dim, Part(extent, part.axis, part.step * stride)).grow(part.axis, reach, -before * part.step)
 
 
-def transposed(field: Field, dim: int, kernel: int, stride: int, before: int, dilation: int, extent: int) -> Field:
+def through_transposed_window(
+    field: Field, dim: int, kernel: int, stride: int, before: int, dilation: int, extent: int
+) -> Field:
     """After a transposed convolution over one dimension."""
     part = single(field, dim)
     if part is None:
@@ -118,11 +120,11 @@ def transposed(field: Field, dim: int, kernel: int, stride: int, before: int, di
     assert part.axis is not None
     reach = dilation * (kernel - 1)
     step = part.step / stride
-    grown = field.grown(part.axis, reach // stride * part.step, (before - reach) * step)
+    grown = field.grow(part.axis, reach // stride * part.step, (before - reach) * step)
     return grown.with_dim(dim, Part(extent, part.axis, step))
 
 
-def rescaled(field: Field, dim: int, extent: int, taps: int) -> Field:
+def through_interpolation(field: Field, dim: int, extent: int, taps: int) -> Field:
     """After an interpolation over `taps` neighbours in one dimension (1: nearest, 2: linear, 4: cubic)."""
     part = single(field, dim)
     if part is None or part.extent == extent:
@@ -131,38 +133,38 @@ def rescaled(field: Field, dim: int, extent: int, taps: int) -> Field:
     step = part.step * Fraction(part.extent, extent)
     reach = (taps - 1) * part.step
     low = (step - part.step - reach) / 2 if taps > 1 else Fraction(0)
-    return field.with_dim(dim, Part(extent, part.axis, step)).grown(part.axis, reach, low)
+    return field.with_dim(dim, Part(extent, part.axis, step)).grow(part.axis, reach, low)
 
 
-def binned(field: Field, dim: int, extent: int) -> Field:
+def through_adaptive_pool(field: Field, dim: int, extent: int) -> Field:
     """After adaptive pooling of one dimension to `extent` bins; one bin sees the whole image."""
     part = single(field, dim)
     if part is None:
         return field.with_dim(dim, *opaque(extent))
     assert part.axis is not None
     if extent == 1:
-        return field.with_dim(dim).grown(part.axis, math.inf)
+        return field.with_dim(dim).grow(part.axis, math.inf)
     if part.extent == extent:
         return field
     widest = max(-(-(index + 1) * part.extent // extent) - index * part.extent // extent for index in range(extent))
     step = part.step * Fraction(part.extent, extent)
-    return field.with_dim(dim, Part(extent, part.axis, step)).grown(part.axis, (widest - 1) * part.step)
+    return field.with_dim(dim, Part(extent, part.axis, step)).grow(part.axis, (widest - 1) * part.step)
 
 
-def contracted(field: Field, dims: Iterable[int]) -> Field:
+def sum_over(field: Field, dims: Iterable[int]) -> Field:
     """After a sum over whole dimensions: what is summed over the last of an axis sees all of the image."""
-    chosen = {dim % len(field.dims) for dim in dims}
-    gone = [part for dim in chosen for part in field.dims[dim]]
-    for dim in chosen:
+    summed = {dim % len(field.dims) for dim in dims}
+    gone = [part for dim in summed for part in field.dims[dim]]
+    for dim in summed:
         field = field.with_dim(dim)
     for part in gone:
         if part.axis is not None:
             left = any(other.axis == part.axis for parts in field.dims for other in parts)
-            field = field.grown(part.axis, (part.extent - 1) * part.step if left else math.inf)
+            field = field.grow(part.axis, (part.extent - 1) * part.step if left else math.inf)
     return field
 
 
-def sliced(field: Field, dim: int, start: int, stride: int, extent: int) -> Field:
+def through_slice(field: Field, dim: int, start: int, stride: int, extent: int) -> Field:
     """After taking every `stride`-th element from `start` on; `start` is negative where elements were put in front."""
     parts = field.dims[dim]
     if all(part.axis is None for part in parts):
@@ -173,15 +175,15 @@ def sliced(field: Field, dim: int, start: int, stride: int, extent: int) -> Fiel
         raise Untracked
     (part,) = parts
     assert part.axis is not None
-    moved = field.grown(part.axis, Fraction(0), start * part.step)
-    return moved.with_dim(dim, Part(extent, part.axis, part.step * stride))
+    shifted = field.grow(part.axis, Fraction(0), start * part.step)
+    return shifted.with_dim(dim, Part(extent, part.axis, part.step * stride))
 
 
-def permuted(field: Field, order: Sequence[int]) -> Field:
+def permute(field: Field, order: Sequence[int]) -> Field:
     return replace(field, dims=tuple(field.dims[dim] for dim in order))
 
 
-def reshaped(field: Field, shape: Sequence[int]) -> Field:
+def reshape(field: Field, shape: Sequence[int]) -> Field:
     """After a view as another shape: the factors are dealt out anew, in their order."""
     pending = [part for parts in field.dims for part in parts]
     dims = []
@@ -209,7 +211,7 @@ def reshaped(field: Field, shape: Sequence[int]) -> Field:
     return replace(field, dims=tuple(dims))
 
 
-def merged(fields: Sequence[tuple[Field, tuple[int, ...]]], shape: tuple[int, ...]) -> Field:
+def merge(fields: Sequence[tuple[Field, tuple[int, ...]]], shape: tuple[int, ...]) -> Field:
     """Where tensors of the given fields and shapes meet element by element: the hull of what they see."""
     if any(field.is_whole for field, _ in fields):
         return WHOLE
@@ -219,8 +221,8 @@ def merged(fields: Sequence[tuple[Field, tuple[int, ...]]], shape: tuple[int, ..
     for axis in (0, 1):
         low = min(field.low[axis] for field, _ in fields)
         if math.isinf(low):
-            like = like.grown(axis, math.inf)
+            like = like.grow(axis, math.inf)
             continue
         high = max(field.low[axis] + field.size[axis] for field, _ in fields)
-        like = like.grown(axis, high - low - like.size[axis], low - like.low[axis])
+        like = like.grow(axis, high - low - like.size[axis], low - like.low[axis])
     return like

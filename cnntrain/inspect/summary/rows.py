@@ -199,13 +199,13 @@ class _Counter:
         self._met: set[int] = set()
 
     def fresh(self, module: nn.Module, *, recurse: bool) -> dict[str, nn.Parameter]:
-        found = {
+        fresh = {
             name: parameter
             for name, parameter in module.named_parameters(recurse=recurse)
             if id(parameter) not in self._met and not is_lazy(parameter)
         }
-        self._met |= {id(parameter) for parameter in found.values()}
-        return found
+        self._met |= {id(parameter) for parameter in fresh.values()}
+        return fresh
 
 
 def _rows(event: _Visit | tuple[_Visit, Operation], counter: _Counter) -> Iterator[Row]:
@@ -244,14 +244,14 @@ def _look(operations: list[Operation]) -> Look | None:
     """The one window of a layer; padding that the layer does just before is part of it."""
     look: Look | None = None
     for operation in operations:
-        found = operation.look
-        if found is None:
+        own = operation.look
+        if own is None:
             continue
-        if look and found.is_window and look.after == found.before:
-            borders = _sum(look.window.borders, found.window.borders)
-            found = replace(found, window=replace(found.window, borders=borders), before=look.before)
-        look = found
-        if found.is_window:
+        if look and own.is_window and look.after == own.before:
+            borders = _sum(look.window.borders, own.window.borders)
+            own = replace(own, window=replace(own.window, borders=borders), before=look.before)
+        look = own
+        if own.is_window:
             break
     return look
 

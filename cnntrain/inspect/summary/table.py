@@ -62,7 +62,7 @@ def table(model: nn.Module, rows: Sequence[Row], width: int, *, formulas: bool) 
     widths = _widths([cells for cells, _, _ in lines if isinstance(cells, tuple)], width)
     text: list[Text] = []
     for cells, style, row in lines:
-        text.append(Text(_cut(cells, width) if isinstance(cells, str) else _aligned(cells, widths), style))
+        text.append(Text(_cut(cells, width) if isinstance(cells, str) else _align(cells, widths), style))
         if formulas and row:
             text += [Text(line, "dim") for line in _sums(row, width)]
     return text
@@ -144,8 +144,8 @@ def _span(blocks: Sequence[_Block]) -> str:
 def _cells(row: Row, base: str) -> tuple[str, ...]:
     window = row.look.window if row.look else None
     name, kind = _within(row, base), row.kind.removesuffix("2d")
-    told = name.rpartition(".")[2].rstrip("0123456789").lower()
-    if told not in (kind.lower(), row.kind.lower()):  # `conv1` needs no class
+    last = name.rpartition(".")[2].rstrip("0123456789").lower()
+    if last not in (kind.lower(), row.kind.lower()):  # `conv1` needs no class
         name = f"{name} {kind}".strip()
     sides = ("", "", _borders(row) if row.look else "")
     if window and row.look and row.look.is_window:
@@ -225,7 +225,7 @@ def _widths(cells: Sequence[tuple[str, ...]], width: int) -> list[int]:
     return widths
 
 
-def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
+def _align(cells: tuple[str, ...], widths: list[int]) -> str:
     name = cells[0] if len(cells[0]) <= widths[0] else _short_name(cells[0], widths[0])
     others = [f"{cell:>{size}}" for cell, size in zip(cells[1:10], widths[1:10], strict=True)]
     return " ".join([f"{name:<{widths[0]}}", *others, *(cells[10:] if len(widths) > 10 else [])]).rstrip()
@@ -247,14 +247,14 @@ def _cut(text: str, width: int) -> str:
 
 def _sums(row: Row, width: int) -> list[str]:
     """The sums that make a row's numbers, each on a line of its own."""
-    found = size_formulas(row.look) if row.look else []
+    sums = size_formulas(row.look) if row.look else []
     if row.parameter_sum:
-        found.append(f"{row.parameter_sum} = {row.parameters:,} parameters")
+        sums.append(f"{row.parameter_sum} = {row.parameters:,} parameters")
     if row.mac_sum:
-        found.append(f"{row.mac_sum} = {row.macs:,} multiply-adds")
+        sums.append(f"{row.mac_sum} = {row.macs:,} multiply-adds")
     indent = " " * 6
     return [
         line
-        for text in found
+        for text in sums
         for line in textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
     ]

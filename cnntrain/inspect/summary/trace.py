@@ -87,19 +87,21 @@ class Tracer(TorchDispatchMode):
             if result is not NotImplemented:
                 return result
         result = func(*args, **kwargs)
-        known = func._schema.arguments
-        given = {item.name: item.default_value for item in known if item.has_default_value()}
-        given |= dict(zip((item.name for item in known), args, strict=False)) | kwargs
+        schema = func._schema.arguments
+        arguments = {item.name: item.default_value for item in schema if item.has_default_value()}
+        arguments |= dict(zip((item.name for item in schema), args, strict=False)) | kwargs
         flops = count(*args, **kwargs, out_val=result) if count else 0
-        self._follow(name, rule, given, tensors(result), flops)
+        self._follow(name, rule, arguments, tensors(result), flops)
         return result
 
-    def _follow(self, name: str, rule: Rule | None, given: dict[str, Any], results: list[Tensor], flops: int) -> None:
-        inputs = tensors(given)
+    def _follow(
+        self, name: str, rule: Rule | None, arguments: dict[str, Any], results: list[Tensor], flops: int
+    ) -> None:
+        inputs = tensors(arguments)
         seen = [item for item in inputs if item in self.fields]
         if not results or not (seen or flops):
             return
-        call = Call(name, given, seen, self.fields, [tuple(item.shape) for item in results])
+        call = Call(name, arguments, seen, self.fields, [tuple(item.shape) for item in results])
         if seen:
             for item, field in zip(results, fields_after(rule, call), strict=True):
                 self.fields[item] = field
@@ -133,14 +135,14 @@ def look_of(call: Call, rule: Rule | None) -> Look | None:
         return None
     kernel, stride, padding, dilation = zip(*sides, strict=True)
     window = Window(kernel, stride, ((padding[0],) * 2, (padding[1],) * 2), dilation)
-    given = call.given
+    arguments = call.arguments
     extra = call.sides("output_padding", 2, 0)
     return Look(
         window,
         before,
         after,
-        groups=given.get("groups", 1),
-        is_transposed=given.get("transposed", False),
+        groups=arguments.get("groups", 1),
+        is_transposed=arguments.get("transposed", False),
         extra=(extra[0], extra[1]),
-        ceil=given.get("ceil_mode", False),
+        ceil=arguments.get("ceil_mode", False),
     )

@@ -24,7 +24,7 @@ _OLD_NAMES = (
     (re.compile(r"\.mlp\.0\."), ".mlp.linear_1."),
     (re.compile(r"\.mlp\.3\."), ".mlp.linear_2."),
 )
-ENLARGED = "net."  # before the names of a network whose images are enlarged, see models/fit.py
+ENLARGED = "net."  # before the names of a network whose images are enlarged, see models/small_images/fit.py
 _COMPILED = "_orig_mod."  # before the names of a module that torch.compile made
 FEW = 4  # tensors of no known kind that a file may hold beside a network
 _HEADS = re.compile(r"^(?:aux|.*(?:head|fc|classif|logits|proj|prototype|last_linear))", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""The network that is described in YAML, whose keys are in `settings/cnn.py`.
+"""The network that is described in YAML, whose keys are in `config/schema/cnn.py`.
 
 [[CONV -> NORM -> ACT -> DROP] * N -> POOL] * M -> [FC -> ACT -> DROP] * K -> FC
 """
