@@ -21,7 +21,7 @@ from cnntrain.inspect.preview.sheet import Sample, Strip, sheet
 from cnntrain.models.drop import drop_layers, set_drop_factor
 from cnntrain.optim import optimizers
 from cnntrain.plots.curves import Panel
-from cnntrain.report.augmentation import describe_all, shares
+from cnntrain.report.augmentation import describe, describe_all, shares
 from cnntrain.report.summary import show_samples
 from cnntrain.training.job import Job, build_job
 
@@ -155,11 +155,11 @@ def test_every_piece_can_be_shown() -> None:
 
 def test_pieces_are_told_with_the_numbers_that_do_something() -> None:
     settings = config.compose(["augment=[flip_crop,rotation,randaugment,cutmix]", "augment.mix.off_epoch=9"]).augment
-    assert describe_all(settings, "pad_crop") == "pad_crop padding=4 mode=zeros"
-    assert describe_all(settings, "hflip") == "hflip p=0.5"
-    assert describe_all(settings, "affine") == "affine degrees=15"
-    assert describe_all(settings, "randaugment") == "randaugment n=2 m=9"
-    assert describe_all(settings, "mix") == "mix mode=batch off_epoch=9"
+    assert describe(settings, "pad_crop") == "pad_crop padding=4 mode=zeros"
+    assert describe(settings, "hflip") == "hflip p=0.5"
+    assert describe(settings, "affine") == "affine degrees=15"
+    assert describe(settings, "randaugment") == "randaugment n=2 m=9"
+    assert describe(settings, "mix") == "mix mode=batch off_epoch=9"
     assert describe_all(settings).endswith("randaugment n=2 m=9, cutmix alpha=1, mix mode=batch off_epoch=9")
     assert describe_all(AugmentSettings()) == "none"
     assert describe_all(AugmentSettings(augmix=AugMixSettings())) == "augmix severity=3 width=3 alpha=1"
