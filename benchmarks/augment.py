@@ -116,9 +116,9 @@ def crop_with(mode: str, called: str, rounds: int) -> None:
     augment = build_augment(settings, channels=3, image_size=32, mean=MEAN, std=STD, channels_last=True, cropped=False)
 
     def ours() -> None:
-        for number, (batch, _) in enumerate(loader.batches()):
-            moment = Moment(CPU, 0, 0, number, image_size=32, indices=loader.indices(0, number))
-            augment(batch, moment)
+        for number, batch in enumerate(loader.batches()):
+            moment = Moment(CPU, 0, 0, number, image_size=32, indices=batch.indices)
+            augment(batch.images, moment)
 
     compare(f"crop ({mode}), flip, normalise", lambda: [None for _ in peer], ours, len(images), rounds)
 

@@ -86,8 +86,7 @@ def sync():
     }
     for name, words in cases.items():
         _, run, task = built(f"{NET} {LITTLE} {words}")
-        loader = task.loader(0)
-        batches = loader.batches()
+        batches = task.loader(0).batches()
         run.start_epoch()
         for turn in range(4):
             group = [next(batches)]
@@ -97,7 +96,7 @@ def sync():
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 run.progress.step = 1
-                loop.train_step(run, task, loader, group)
+                loop.train_step(run, task, group)
             if turn >= 2:
                 found.setdefault(name, set()).update(
                     f"{Path(w.filename).name}:{w.lineno} {str(w.message)[:60]}" for w in told

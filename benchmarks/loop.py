@@ -33,8 +33,8 @@ from cnntrain.training.state import Run
 
 def bare_steps(job: Job, run: Run, steps: int) -> float:
     """Seconds for `steps` steps on one fixed batch."""
-    images, labels = next(iter(job.data.train.batches()))
-    inputs = job.augment(images, job.moment(0, 0))
+    images, labels, indices, _ = next(job.data.train.batches())
+    inputs = job.augment(images, job.moment(0, 0, indices))
     run.model.train()
 
     def step() -> None:

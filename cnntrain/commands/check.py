@@ -41,7 +41,7 @@ def check(settings: Settings) -> None:
     for _ in range(TIMED_STEPS + 1):  # the first one warms up
         run.progress.batch = 0
         start = time.perf_counter()
-        loop.train_step(run, task, loader, group)
+        loop.train_step(run, task, group)
         machine.synchronize(job.device)
         seconds.append(time.perf_counter() - start)
     run.check_finite()
@@ -49,7 +49,7 @@ def check(settings: Settings) -> None:
 
     start = time.perf_counter()
     with torch.no_grad(), machine.autocast(run.precision, run.device):
-        functional.cross_entropy(run.eval_model.eval()(job.normalise(group[0][0])).float(), group[0][1])
+        functional.cross_entropy(run.eval_model.eval()(job.normalise(group[0].images)).float(), group[0].labels)
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
     steps = task.plan.steps(run.progress.epoch)

@@ -124,9 +124,9 @@ class _Work:
 
         def inputs() -> Iterator[Tensor]:
             with closing(loader.batches()) as batches:
-                for images, labels in batches:
-                    yield normalise(images)
-                    self.report.advance(len(labels))
+                for batch in batches:
+                    yield normalise(batch.images)
+                    self.report.advance(len(batch.labels))
 
         subject = self.subject
         found = excite.most_exciting(subject.model, inputs(), self.channels, excite.BEST)

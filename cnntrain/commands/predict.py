@@ -80,11 +80,11 @@ class _Work:
         found: list[tuple[Tensor, Tensor]] = []
         self.report.validating(len(self.loader), phase="predicting")
         with closing(self.loader.batches()) as batches:
-            for images, numbers in batches:
-                _, logits = averaged(forward, self.views(images))
+            for batch in batches:
+                _, logits = averaged(forward, self.views(batch.images))
                 best = logits.softmax(1).topk(kept, dim=1)
                 found.append((best.values.cpu(), best.indices.cpu()))
-                self.report.advance(len(numbers))
+                self.report.advance(len(batch.indices))
         self.report.end_phase()
         self.values, self.labels = (torch.cat(part) for part in zip(*found, strict=True))
         need_finite(float(self.values.sum()), "what the network answers", self.job.precision)

@@ -92,11 +92,6 @@ class Plan:
         """Micro-batches of an epoch."""
         return self._at(epoch).batches
 
-    def images_in(self, epoch: int, batch: int, count: int) -> int:
-        """Images of `count` micro-batches of an epoch, from `batch` on, over all processes."""
-        size = self.stage(epoch).batch_size
-        return min((batch + count) * size, images_in_epoch(self.images, size, self.processes)) - batch * size
-
     def steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch; its last one may hold fewer micro-batches."""
         return self._at(epoch).steps

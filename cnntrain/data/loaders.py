@@ -1,139 +1,107 @@
 """What the loop draws batches from: images in memory, or files decoded on the way."""
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
 from cnntrain.config.schema.data import Sampling
 from cnntrain.data.decoder import Decoder
-from cnntrain.data.epoch_plan import images_in_epoch
-from cnntrain.data.order import balanced, shuffled
+from cnntrain.data.sampler import BatchSampler
 from cnntrain.data.view import RandomView
-from cnntrain.runtime.device import can_pin, generator
+from cnntrain.runtime.device import can_pin
 from cnntrain.runtime.distributed import ALONE, World
 
-ORDER = -1  # part of the seed that keeps the order of an epoch apart from all other draws
-
-Batch = tuple[Tensor, Tensor]
-Ordered = TypeVar("Ordered", bound="_Order")
+AnyLoader = TypeVar("AnyLoader", bound="Loader")
 
 
-class Loader(Protocol):
-    """Micro-batches of one split; `labels` holds the classes of all its images, int64 (N,), on the host.
+class Batch(NamedTuple):
+    """A micro-batch, or this process's part of one.
 
-    Of several processes, each is given its part of every micro-batch. All numbers here count the images of all parts.
+    In evaluation a process may get no images of the last micro-batch: N is then 0.
     """
 
-    labels: Tensor
-    batch_size: int
-    crops: bool  # random resized crops are cut by the loader already
+    images: Tensor  # uint8 (N, C, S, S), channels_last, on the device; of cached features, these: (N, ...)
+    labels: Tensor  # int64 (N,), on the device
+    indices: Tensor  # int64 (N,), on the host: which images of the split these are, in the order of its labels
+    total: int  # images of the micro-batch, over all processes
+
+
+class Loader(ABC):
+    """Micro-batches of one split.
+
+    Of several processes, each is given its part of every micro-batch. All numbers here count the images of all parts.
+
+    Attributes:
+        sampler: which images make a micro-batch.
+        device: where the batches go.
+        decoder: of the images, where they come from files.
+        crops: random resized crops are cut by the loader already.
+    """
+
+    crops = False
+
+    def __init__(self, sampler: BatchSampler, device: torch.device, decoder: Decoder | None = None) -> None:
+        self.sampler, self.device, self.decoder = sampler, device, decoder
+
+    @property
+    def labels(self) -> Tensor:
+        """Classes of all images, int64 (N,), on the host."""
+        return self.sampler.labels
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a micro-batch."""
+        return self.sampler.batch_size
 
     @property
     def images(self) -> int:
         """How many images an epoch shows: a train loader leaves out a remainder that is too small for a micro-batch."""
+        return self.sampler.images
 
-    @property
-    def decoder(self) -> Decoder | None:
-        """Of the images, where they come from files."""
+    def __len__(self) -> int:
+        """Micro-batches of an epoch."""
+        return len(self.sampler)
 
     @property
     def skipped(self) -> list[tuple[str, str]]:
         """Bad files met so far, as (path, reason)."""
+        return self.decoder.skipped if self.decoder else []
 
-    def __len__(self) -> int:
-        """Micro-batches of an epoch."""
-
-    def at(self, batch_size: int, image_size: int) -> "Loader":
+    def at(self: AnyLoader, batch_size: int, image_size: int) -> AnyLoader:
         """The same images in the same order and storage, cut into micro-batches of another size.
 
         Files are decoded to `image_size`, from the same random boxes; what lies in memory keeps the size it has there.
         """
+        return self._with(self.sampler.cut(batch_size))
 
-    def in_order(self, batch_size: int | None = None) -> "Loader":
+    def in_order(self: AnyLoader, batch_size: int | None = None) -> AnyLoader:
         """All images in the order of `labels`, each once, as an evaluation split in the same storage.
 
         What augments them while they are decoded (`crops`) does so still. Several processes are given all of them each.
         """
+        return self._with(self.sampler.in_order(batch_size))
 
-    def indices(self, epoch: int, batch: int) -> Tensor:
-        """Which images this process's part of a micro-batch holds, int64 (N,) on the host, in the order of `labels`."""
-
+    @abstractmethod
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
-        """Yield uint8 images (N, C, S, S), channels_last, and int64 labels (N,) on the device, from `start` on.
+        """Yield the micro-batches of an epoch from `start` on, both counted from 0."""
 
-        In evaluation a process may get no images of the last micro-batch: N is then 0. The order of a train split is a
-        pure function of (seed, epoch), that of the others is the order of the files.
-        """
-
+    @abstractmethod
     def pick(self, indices: Tensor) -> Tensor:
         """Some images of the split, by int64 indices in the order of `labels`, uint8 (N, C, S, S) on the device.
 
         Of random crops (`crops`) those of epoch 0.
         """
 
-
-class _Order:
-    """The part that both loaders share: how many images, in which order, and which of them are this process's.
-
-    Args:
-        batch_size: images of a micro-batch in each process.
-    """
-
-    def __init__(
-        self,
-        labels: Tensor,
-        *,
-        batch_size: int,
-        device: torch.device,
-        seed: int,
-        train: bool,
-        sampling: Sampling = Sampling.natural,
-        world: World = ALONE,
-    ) -> None:
-        self.labels, self.batch_size, self.device, self.seed = labels, batch_size * world.size, device, seed
-        self.train, self.sampling, self.world = train, sampling, world
-        self._drawn: tuple[int, Tensor] | None = None  # an epoch and its order: drawn once, not for every batch
-
-    @property
-    def images(self) -> int:
-        """See Loader."""
-        return images_in_epoch(len(self.labels), self.batch_size, self.world.size) if self.train else len(self.labels)
-
-    def __len__(self) -> int:
-        return -(-self.images // self.batch_size)
-
-    def order(self, epoch: int) -> Tensor:
-        """Indices of an epoch, int64 (images,), the same for every device."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, self._draw(epoch)
-        return self._drawn[1][: self.images]
-
-    def _draw(self, epoch: int) -> Tensor:
-        if not self.train:
-            return torch.arange(len(self.labels))
-        draw = generator(torch.device("cpu"), self.seed, epoch, ORDER)
-        return (balanced if self.sampling is Sampling.balanced else shuffled)(self.labels, draw)
-
-    def in_order(self: Ordered, batch_size: int | None = None) -> Ordered:
-        """See Loader."""
+    def _with(self: AnyLoader, sampler: BatchSampler) -> AnyLoader:
+        """This loader with other micro-batches."""
         other = copy.copy(self)
-        other.batch_size, other.world = batch_size or self.batch_size // self.world.size, ALONE
-        other.train, other.sampling, other._drawn = False, Sampling.natural, None
+        other.sampler = sampler
         return other
-
-    def indices(self, epoch: int, batch: int) -> Tensor:
-        """See Loader."""
-        return self.order(epoch)[slice(*self.bounds(batch))]
-
-    def bounds(self, batch: int) -> tuple[int, int]:
-        """Where this process's part of a micro-batch begins and ends in the order of an epoch."""
-        before = batch * self.batch_size
-        first, last = self.world.part(min(self.batch_size, self.images - before))
-        return before + first, before + last
 
 
 def gather(source: Tensor, index: Tensor, device: torch.device) -> Tensor:
@@ -148,21 +116,20 @@ class _Store:
     """Images and labels at home, made at first use, for all loaders that show them."""
 
     def __init__(self, images: Tensor | Callable[[], Tensor], labels: Tensor, home: torch.device) -> None:
-        self._source: Tensor | Callable[[], Tensor] | None = images
+        self._source: Tensor | Callable[[], Tensor] = images
         self._labels, self.home = labels, home
-        self._content: Batch | None = None
+        self._content: tuple[Tensor, Tensor] | None = None
 
-    def content(self) -> Batch:
+    def content(self) -> tuple[Tensor, Tensor]:
         """uint8 (N, S, S, C), as decoded files come too and as crops and normalisation are fastest, and int64 (N,)."""
         if self._content is None:
-            assert self._source is not None
             images = self._source if isinstance(self._source, Tensor) else self._source()
             self._content = images.permute(0, 2, 3, 1).contiguous().to(self.home), self._labels.to(self.home)
-            self._source = None  # a copy elsewhere is free to go
+            self._source = images[:0]  # a copy elsewhere is free to go
         return self._content
 
 
-class MemoryLoader(_Order):
+class MemoryLoader(Loader):
     """Decoded images in one tensor: a batch is one gather.
 
     Args:
@@ -171,8 +138,6 @@ class MemoryLoader(_Order):
         resident: the images lie on the device; else in host memory, and each batch is transferred.
         decoder: of the images, where they come from files.
     """
-
-    crops = False
 
     def __init__(
         self,
@@ -188,42 +153,28 @@ class MemoryLoader(_Order):
         resident: bool,
         decoder: Decoder | None = None,
     ) -> None:
-        super().__init__(
-            labels, batch_size=batch_size, device=device, seed=seed, train=train, sampling=sampling, world=world
-        )
+        sampler = BatchSampler(labels, batch_size=batch_size, seed=seed, train=train, sampling=sampling, world=world)
+        super().__init__(sampler, device, decoder)
         self._store = _Store(images, labels, device if resident else torch.device("cpu"))
         self._rows: Tensor | None = None  # where the images of a part lie in the store, at home; None: all, in order
-        self.decoder = decoder
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """Bad files met so far, as (path, reason)."""
-        return self.decoder.skipped if self.decoder else []
-
-    def at(self, batch_size: int, image_size: int) -> "MemoryLoader":
-        """See Loader."""
-        other = copy.copy(self)
-        other.batch_size = batch_size
-        return other
 
     def part(self, indices: Tensor) -> "MemoryLoader":
         """Some of the images, int64 (n,), as an evaluation split in the same storage, in this order."""
-        other = self.in_order(self.batch_size)
-        other.world = self.world
-        other.labels, other._rows = self.labels[indices], self._places(indices)
+        other = self._with(self.sampler.chosen(indices))
+        other._rows = self._places(indices)
         return other
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """See Loader."""
         images, labels = self._store.content()
-        places = self._places(self.order(epoch)) if self.train else self._rows
-        for first, last in map(self.bounds, range(start, len(self))):
+        order = self.sampler.order(epoch)
+        places = self._places(order) if self.sampler.train else self._rows
+        for part, total in self.sampler.parts(start):
             if places is None:
-                pixels, classes = self._send(images[first:last]), self._send(labels[first:last])
+                pixels, classes = self._send(images[part]), self._send(labels[part])
             else:
-                chosen = places[first:last]
-                pixels, classes = gather(images, chosen, self.device), gather(labels, chosen, self.device)
-            yield pixels.permute(0, 3, 1, 2), classes
+                pixels, classes = gather(images, places[part], self.device), gather(labels, places[part], self.device)
+            yield Batch(pixels.permute(0, 3, 1, 2), classes, order[part], total)
 
     def pick(self, indices: Tensor) -> Tensor:
         """See Loader."""
@@ -238,7 +189,7 @@ class MemoryLoader(_Order):
         return part.to(self.device, non_blocking=True)
 
 
-class StreamLoader(_Order):
+class StreamLoader(Loader):
     """Files decoded by threads, a few batches ahead.
 
     Args:
@@ -260,39 +211,28 @@ class StreamLoader(_Order):
         workers: int,
         rows: Tensor | None = None,
     ) -> None:
-        super().__init__(
-            decoder.labels if rows is None else decoder.labels[rows],
-            batch_size=batch_size,
-            device=device,
-            seed=seed,
-            train=train,
-            sampling=sampling,
-            world=world,
-        )
-        self.decoder, self.workers, self._rows = decoder, workers, rows
+        labels = decoder.labels if rows is None else decoder.labels[rows]
+        sampler = BatchSampler(labels, batch_size=batch_size, seed=seed, train=train, sampling=sampling, world=world)
+        super().__init__(sampler, device)
+        self.decoder: Decoder = decoder
+        self.workers, self._rows = workers, rows
         self.crops = isinstance(decoder.view, RandomView)
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """Bad files met so far, as (path, reason)."""
-        return self.decoder.skipped
 
     def at(self, batch_size: int, image_size: int) -> "StreamLoader":
         """See Loader."""
-        other = copy.copy(self)
-        other.batch_size, other.decoder = batch_size, self.decoder.through(replace(self.decoder.view, size=image_size))
+        other = super().at(batch_size, image_size)
+        other.decoder = self.decoder.through(replace(self.decoder.view, size=image_size))
         return other
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """See Loader. Closing the iterator ends the threads."""
-        order = self.order(epoch)
-        parts = [slice(*self.bounds(batch)) for batch in range(start, len(self))]
-        labels = self.labels[order].to(self.device)
-        files = self._files(order)
-        decoded = self.decoder.batches([files[part] for part in parts], epoch, self.workers, can_pin(self.device))
+        order, parts = self.sampler.order(epoch), list(self.sampler.parts(start))
+        labels, files = self.labels[order].to(self.device), self._files(order)
+        groups = [files[part] for part, _ in parts]
+        decoded = self.decoder.batches(groups, epoch, self.workers, can_pin(self.device))
         try:
-            for part, images in zip(parts, decoded, strict=True):
-                yield images.to(self.device, non_blocking=True), labels[part]
+            for (part, total), images in zip(parts, decoded, strict=True):
+                yield Batch(images.to(self.device, non_blocking=True), labels[part], order[part], total)
         finally:
             decoded.close()
 

@@ -3,7 +3,6 @@
 This is where linear probing gets its speed from. It is exact where nothing but the head changes between two epochs.
 """
 
-import copy
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 
@@ -14,7 +13,6 @@ from cnntrain.config.schema.finetune import Mode
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.common import SHARE, Room, gigabytes
-from cnntrain.data.decoder import Decoder
 from cnntrain.data.loaders import Batch, Loader, gather
 from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.models.name_patterns import is_below
@@ -25,68 +23,31 @@ from cnntrain.runtime.signals import Stop
 SAMPLE = 8  # images of each split that are tried first
 
 
-class FeatureLoader:
+class FeatureLoader(Loader):
     """Stands for a loader of images and yields their features: the same images in the same micro-batches and order.
+
+    Features keep the image size that they were made at.
 
     Args:
         source: the loader of the images.
         features: (N, ...) in the order of its labels, on the device or on the host.
-        device: where the batches go.
     """
 
-    crops = False
-
-    def __init__(self, source: Loader, features: Tensor, device: torch.device) -> None:
-        self.source, self.labels, self.batch_size, self.device = source, source.labels, source.batch_size, device
+    def __init__(self, source: Loader, features: Tensor) -> None:
+        super().__init__(source.sampler, source.device, source.decoder)
         self._features, self._labels = features, source.labels.to(features.device)
-
-    @property
-    def images(self) -> int:
-        """See Loader."""
-        return self.source.images
-
-    @property
-    def decoder(self) -> Decoder | None:
-        """Of the images."""
-        return self.source.decoder
-
-    @property
-    def skipped(self) -> list[tuple[str, str]]:
-        """Bad files met when the images were encoded, as (path, reason)."""
-        return self.source.skipped
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def at(self, batch_size: int, image_size: int) -> "FeatureLoader":
-        """The same features in micro-batches of another size; they keep the image size that they were made at."""
-        return self._standing_for(self.source.at(batch_size, image_size))
-
-    def in_order(self, batch_size: int | None = None) -> "FeatureLoader":
-        """See Loader."""
-        return self._standing_for(self.source.in_order(batch_size))
-
-    def indices(self, epoch: int, batch: int) -> Tensor:
-        """See Loader."""
-        return self.source.indices(epoch, batch)
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """Yield features (N, D), or (N, D, H, W) for a head that pools, and int64 labels (N,) on the device."""
-        parts = [self.indices(epoch, batch) for batch in range(start, len(self))]
-        if not parts:
-            return
-        order = torch.cat(parts).to(self._features.device)
-        for rows in order.split([len(part) for part in parts]):
-            yield gather(self._features, rows, self.device), gather(self._labels, rows, self.device)
+        order = self.sampler.order(epoch)
+        rows = order.to(self._features.device)
+        for part, total in self.sampler.parts(start):
+            features, labels = self.pick(rows[part]), gather(self._labels, rows[part], self.device)
+            yield Batch(features, labels, order[part], total)
 
     def pick(self, indices: Tensor) -> Tensor:
         """Features of some images, by int64 indices in the order of `labels`, on the device."""
         return gather(self._features, indices.to(self._features.device), self.device)
-
-    def _standing_for(self, source: Loader) -> "FeatureLoader":
-        other = copy.copy(self)
-        other.source, other.batch_size = source, source.batch_size
-        return other
 
 
 def reason_not_to_cache(settings: Settings, train: Loader, head: str, learning: Iterable[str]) -> str | None:
@@ -156,7 +117,7 @@ def cache(
         return None
     finally:
         report.end_phase()
-    found = {name: FeatureLoader(loaders[name], store, device) for name, store in stores.items()}
+    found = {name: FeatureLoader(loaders[name], store) for name, store in stores.items()}
     images, size = sum(len(store) for store in stores.values()), sum(store.nbytes for store in stores.values())
     report.say(f"features of {images:,} images cached ({gigabytes(size)}): the encoder has run once for each")
     return found
@@ -271,9 +232,10 @@ def _fill(
     for name, loader in ordered.items():
         done = 0
         with closing(loader.batches()) as batches:
-            for images, labels in batches:
-                stores[name][done : done + len(labels)] = encoder(images)
-                done += len(labels)
-                report.advance(len(labels))
+            for batch in batches:
+                count = len(batch.labels)
+                stores[name][done : done + count] = encoder(batch.images)
+                done += count
+                report.advance(count)
                 if stop.requested:
                     raise Interrupted(stop.signum or 2, "stopped while the images were encoded")

@@ -120,11 +120,9 @@ class Job:
         assert self.data.train is not None
         return self.data.train.at(stage.batch_size, stage.image_size)
 
-    def moment(self, epoch: int, batch: int, indices: Tensor | None = None) -> Moment:
-        """What decides how a training micro-batch, counted from 0, is augmented, or one of the images of `indices`."""
+    def moment(self, epoch: int, batch: int, indices: Tensor) -> Moment:
+        """What decides how the images of `indices` are augmented as a training micro-batch, counted from 0."""
         size = self.plan.stage(epoch).image_size
-        if indices is None:
-            indices = self.loader(epoch).indices(epoch, batch)
         return Moment(self.device, self.settings.seed, epoch, batch, image_size=size, indices=indices)
 
     @cached_property

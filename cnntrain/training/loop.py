@@ -11,7 +11,7 @@ from cnntrain.augment.batch_context import Moment
 from cnntrain.config.schema.schedule import PlateauSettings, ScheduleSettings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.data.epoch_plan import Plan
-from cnntrain.data.loaders import Loader
+from cnntrain.data.loaders import Batch, Loader
 from cnntrain.errors import CnntrainError, FrozenError, Interrupted, NonFiniteError
 from cnntrain.models.drop import DropLayer, set_drop_factor
 from cnntrain.optim import optimizers
@@ -22,9 +22,7 @@ from cnntrain.runtime.signals import StopFlag, asked_for, interrupted
 from cnntrain.training.losses import Loss
 from cnntrain.training.scoring import evaluate
 from cnntrain.training.state import Progress, Run
-from cnntrain.training.timing import Clock, Meter, Timed
-
-Batches = Iterable[tuple[Tensor, Tensor]]
+from cnntrain.training.timing import Clock, Meter
 
 
 @dataclass
@@ -107,15 +105,11 @@ def train_epoch(run: Run, task: Task, clock: Clock) -> None:
     total = task.total_steps(progress)
 
     with closing(loader.batches(progress.epoch, progress.batch)) as batches:
-        source = Timed(batches)
-        meter = Meter(source)
-        for micro_batches in in_groups(source, settings.accumulate):
+        meter = Meter(batches)
+        for micro_batches in in_groups(meter, settings.accumulate):
             if progress.step >= total:
                 break
-            first = progress.batch
-            train_step(run, task, loader, micro_batches)
-            meter.images += task.plan.images_in(progress.epoch, first, len(micro_batches))
-
+            train_step(run, task, micro_batches)
             if progress.step % settings.log_every == 0 or progress.step == total:
                 report.step(log_row(run, meter))
             if progress.step % settings.save_every == 0:
@@ -129,19 +123,19 @@ def train_epoch(run: Run, task: Task, clock: Clock) -> None:
                 break
 
 
-def train_step(run: Run, task: Task, loader: Loader, micro_batches: list[tuple[Tensor, Tensor]]) -> None:
+def train_step(run: Run, task: Task, micro_batches: list[Batch]) -> None:
     """One optimizer step: the mean gradient over all images of its micro-batches, however they are cut."""
     progress, settings = run.progress, task.trainer
     total, offset = task.total_steps(progress), progress.step_offset
     optimizers.set_rate(run.optimizer, task.rates.at(progress.step - offset, total - offset, run.plateau))
     set_drop_factor(task.drops, progress.step / total)
-    images_in_step = task.plan.images_in(progress.epoch, progress.batch, len(micro_batches))
+    images_in_step = sum(batch.total for batch in micro_batches)
 
-    for images, labels in micro_batches:
-        moment = moment_of(run, task, loader)
-        inputs, targets = task.augment(images, moment), labels
+    for batch in micro_batches:
+        moment = moment_of(run, task, batch)
+        inputs, targets = task.augment(batch.images, moment), batch.labels
         if task.mix:
-            inputs, targets = task.mix(inputs, labels, moment)
+            inputs, targets = task.mix(inputs, targets, moment)
         with machine.autocast(run.precision, run.device):
             output = run.forward(inputs)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
@@ -151,9 +145,9 @@ def train_step(run: Run, task: Task, loader: Loader, micro_batches: list[tuple[T
             objective = objective + task.aux_weight * task.loss(aux_logits, targets)
         run.scaler.scale(objective / images_in_step).backward()
         # Of several versions of each image, the first is the clean one.
-        run.log_window.add(loss.detach(), logits.detach()[: len(labels)], targets)
+        run.log_window.add(loss.detach(), logits.detach()[: len(targets)], targets)
         progress.batch += 1
-        task.report.advance(len(labels))
+        task.report.advance(len(targets))
 
     run.exchange()
     if run.tuning:
@@ -170,16 +164,16 @@ def train_step(run: Run, task: Task, loader: Loader, micro_batches: list[tuple[T
     progress.step += 1
 
 
-def moment_of(run: Run, task: Task, loader: Loader) -> Moment:
-    """What the random numbers of the next micro-batch depend on."""
-    epoch, batch = run.progress.epoch, run.progress.batch
+def moment_of(run: Run, task: Task, batch: Batch) -> Moment:
+    """What the random numbers of the micro-batch that comes next depend on."""
+    epoch = run.progress.epoch
     return Moment(
         run.device,
         run.seed,
         epoch,
-        batch,
+        run.progress.batch,
         image_size=task.plan.stage(epoch).image_size,
-        indices=loader.indices(epoch, batch),
+        indices=batch.indices,
         rank=run.world.rank,
     )
 
@@ -265,9 +259,9 @@ def end_reason(run: Run, task: Task, clock: Clock) -> str:
     return ""
 
 
-def in_groups(batches: Batches, size: int) -> Iterator[list[tuple[Tensor, Tensor]]]:
+def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Micro-batches in lists of `size`; the last list may be shorter."""
-    group: list[tuple[Tensor, Tensor]] = []
+    group: list[Batch] = []
     for batch in batches:
         group.append(batch)
         if len(group) == size:

@@ -59,7 +59,7 @@ def evaluate(
             collect(logits, labels)
 
     with closing(loader.batches()) as batches:
-        for images, labels in batches:
+        for images, labels, *_ in batches:
             if len(labels):  # of a short last micro-batch, some processes may have no images
                 score(images, labels)
             if advance:

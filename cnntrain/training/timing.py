@@ -3,41 +3,35 @@
 import time
 from collections.abc import Iterator
 
-from torch import Tensor
-
-
-class Timed:
-    """An iterator that adds up the seconds its consumer waits for it."""
-
-    def __init__(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
-        self.batches = batches
-        self.waited = 0.0
-
-    def __iter__(self) -> "Timed":
-        return self
-
-    def __next__(self) -> tuple[Tensor, Tensor]:
-        start = time.perf_counter()
-        try:
-            return next(self.batches)
-        finally:
-            self.waited += time.perf_counter() - start
+from cnntrain.data.loaders import Batch
 
 
 class Meter:
-    """Throughput and the share of time spent waiting for data since the last reading."""
+    """Passes micro-batches on, and measures throughput and the share of time that their consumer waits for them."""
 
-    def __init__(self, source: Timed) -> None:
-        self.source = source
+    def __init__(self, batches: Iterator[Batch]) -> None:
+        self._batches = batches
         self._start()
 
     def _start(self) -> None:
-        self.images, self.since, self.source.waited = 0, time.perf_counter(), 0.0
+        self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
+
+    def __iter__(self) -> "Meter":
+        return self
+
+    def __next__(self) -> Batch:
+        start = time.perf_counter()
+        try:
+            batch = next(self._batches)
+        finally:
+            self._waited += time.perf_counter() - start
+        self._images += batch.total
+        return batch
 
     def read(self) -> dict[str, float]:
-        """`images_per_second` and `data_wait` (0..1); starts anew."""
-        seconds = max(time.perf_counter() - self.since, 1e-9)
-        row = {"images_per_second": self.images / seconds, "data_wait": min(self.source.waited / seconds, 1.0)}
+        """`images_per_second`, of all processes, and `data_wait` (0..1) since the last reading."""
+        seconds = max(time.perf_counter() - self._since, 1e-9)
+        row = {"images_per_second": self._images / seconds, "data_wait": min(self._waited / seconds, 1.0)}
         self._start()
         return row
 

@@ -98,7 +98,7 @@ def recalibration(job: "Job", run: "Run") -> Callable[[], None] | None:
     def measure() -> None:
         model = run.eval_model
         with closing(train.batches()) as batches:  # shuffled: the first images of a folder are all of one class
-            images = (images for images, _ in islice(batches, -(-MEASURED // train.batch_size)))
+            images = (batch.images for batch in islice(batches, -(-MEASURED // train.batch_size)))
             with machine.autocast(job.precision, job.device):
                 recalibrate(model, tuning.norms(), images, lambda batch: model(job.normalise(batch)))
         # Of several processes each has measured images of its own, thousands of values in every channel: the spread

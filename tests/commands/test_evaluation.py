@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from cnntrain.config.schema.trainer import Precision
+from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.training.scoring import evaluate, need_finite
 from cnntrain.training.tta import Views
@@ -23,7 +24,7 @@ class Part(Digits):
     def batches(self, epoch=0, start=0):
         try:
             yield from super().batches(epoch, start)
-            yield self.pixels[:0], self.labels[:0]
+            yield Batch(self.pixels[:0], self.labels[:0], torch.arange(0), 1)
         finally:
             self.closed = True
 
@@ -82,7 +83,7 @@ def test_of_several_views_the_first_is_scored_apart():
     with torch.no_grad():
         both = [model(normalise(images)).softmax(1) for images in (loader.pixels, loader.pixels.flip(3))]
     labels = torch.cat([labels for _, labels in given])
-    order = torch.cat([labels for _, labels in Digits(20).batches()])
+    order = torch.cat([labels for _, labels, *_ in Digits(20).batches()])
     assert torch.equal(labels, order)
     assert scores["loss"] == pytest.approx(functional.nll_loss((sum(both) / 2).log(), loader.labels).item(), rel=1e-5)
 

@@ -80,7 +80,7 @@ def answers(job, loader):
     """Probabilities (N, K) of a split as `eval` sees it."""
     with torch.no_grad():
         model = job.model.eval()
-        return torch.cat([model(job.normalise(images)).softmax(1) for images, _ in loader.batches()])
+        return torch.cat([model(job.normalise(images)).softmax(1) for images, *_ in loader.batches()])
 
 
 def stored(file):
@@ -110,7 +110,7 @@ def test_eval_and_predict_see_photos_in_the_interpolation_and_crop_of_the_traini
     ]
     expected = torch.stack([whole(read_image(file, 3)).permute(2, 0, 1) for file in files])
     _, state, job = load_job(Path("sharp"), [], Report(None, tensorboard=False))
-    (images, _), *_ = job.data.test.batches()
+    (images, *_), *_ = job.data.test.batches()
     assert torch.equal(images, expected)
     assert job.data.batch_size == 64  # of training, 4
     assert (state["about"]["interpolation"], state["about"]["crop"]) == ("bicubic", 1.0)
@@ -154,7 +154,7 @@ def test_eval_and_predict_make_squares_as_the_training_did(here, mode):
 def test_images_of_a_small_set_are_seen_whole(here):
     _, _, job = load_job(Path("digits"), [], Report(None, tensorboard=False))
     Path("digit").mkdir()
-    (images, _), *_ = job.data.test.batches()
+    (images, *_), *_ = job.data.test.batches()
     for number, image in enumerate(images[:9]):
         Image.fromarray(image[0].numpy()).save(f"digit/{number}.png")
     predict(Path("digits"), ["images=digit", "top=10", "out=digits.csv"])

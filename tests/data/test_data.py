@@ -32,7 +32,7 @@ def build(seed: int = 0, splits=("train", "val", "test"), classes=None, **settin
 
 def content(loader, epoch: int = 0, start: int = 0):
     batches = list(loader.batches(epoch, start))
-    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches])
 
 
 def prints(loader) -> set[bytes]:
@@ -124,7 +124,7 @@ def test_start_gives_exactly_the_tail_of_the_epoch(digits):
     for start in (1, 7, len(whole) - 1, len(whole)):
         tail = list(digits.train.batches(3, start))
         assert len(tail) == len(whole) - start
-        for (images, labels), (other, known) in zip(tail, whole[start:], strict=True):
+        for (images, labels, *_), (other, known, *_) in zip(tail, whole[start:], strict=True):
             assert torch.equal(images, other)
             assert torch.equal(labels, known)
 
@@ -144,16 +144,16 @@ def test_labels_follow_their_images_through_the_shuffle(digits):
 def test_a_last_micro_batch_of_one_is_left_out_of_train_and_said():
     data = build(batch_size=68)  # 1293 = 19 x 68 + 1
     assert (data.train.images, len(data.train), len(data.train.labels)) == (1292, 19, 1293)
-    assert {len(labels) for _, labels in data.train.batches()} == {68}
+    assert {len(labels) for _, labels, *_ in data.train.batches()} == {68}
     told = "train: 1 image is left out per epoch (for every network: batch norm would fail on a last micro-batch of 1)"
     assert told in data.notes
-    assert sum(len(labels) for _, labels in data.val.batches()) == 144
+    assert sum(len(labels) for _, labels, *_ in data.val.batches()) == 144
     assert build(batch_size=1).train.images == 1293
 
 
 def test_a_micro_batch_may_be_larger_than_the_data():
     data = build(batch_size=5000)
-    assert [len(labels) for _, labels in data.train.batches()] == [1293]
+    assert [len(labels) for _, labels, *_ in data.train.batches()] == [1293]
 
 
 # ---- pixels ----

@@ -14,7 +14,7 @@ from cnntrain.config.schema.pieces import ResizedCropSettings
 from cnntrain.data.build import build_data, resize_batch
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
-from cnntrain.data.order import balanced, shuffled
+from cnntrain.data.sampler import BatchSampler, balanced, shuffled
 from cnntrain.data.view import View
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
@@ -56,7 +56,7 @@ def each_kind(root, augment=PLAIN, **settings):
 
 
 def content(loader, epoch=0, start=0):
-    batches = [(images.clone(), labels) for images, labels in loader.batches(epoch, start)]
+    batches = [(images.clone(), labels) for images, labels, *_ in loader.batches(epoch, start)]
     return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
 
 
@@ -76,7 +76,7 @@ def test_other_micro_batches_hold_the_same_images_in_the_same_order(root):
             shared = min(len(found), len(images))  # a remainder of one is left out
             assert torch.equal(found[:shared], images[:shared])
             assert torch.equal(known[:shared], labels[:shared])
-            assert [len(x) for x, _ in other.batches(3)][:-1] == [batch_size] * (len(other) - 1)
+            assert [len(x) for x, *_ in other.batches(3)][:-1] == [batch_size] * (len(other) - 1)
         assert data.train.batch_size == 8
 
 
@@ -113,17 +113,18 @@ def test_indices_are_those_of_the_images_in_the_batch(root):
     for data in each_kind(root, probe=20):
         for loader in (data.train, data.train.at(5, 16), data.val, data.probe):
             for epoch in (0, 4):
-                for number, (images, labels) in enumerate(loader.batches(epoch)):
-                    indices = loader.indices(epoch, number)
+                batches = list(loader.batches(epoch))
+                for images, labels, indices, total in batches:
                     assert torch.equal(loader.pick(indices), images)
                     assert torch.equal(loader.labels[indices], labels)
-                assert number + 1 == len(loader)
+                    assert total == len(indices)
+                assert len(batches) == len(loader)
 
 
 def test_images_picked_from_a_stream_of_random_crops_are_those_of_epoch_0(root):
     train = build(root, CROP).train
-    images, _ = next(train.batches(0))
-    assert torch.equal(train.pick(train.indices(0, 0)), images)
+    batch = next(train.batches(0))
+    assert torch.equal(train.pick(batch.indices), batch.images)
 
 
 @pytest.mark.parametrize(("resident", "home"), [(True, "meta"), (False, "cpu")])
@@ -132,18 +133,17 @@ def test_images_in_memory_lie_on_the_device_or_are_sent_there_batch_by_batch(res
     settings = {"batch_size": 2, "device": torch.device("meta"), "seed": 0, "train": False, "resident": resident}
     loader = MemoryLoader(images, labels, **settings)
     assert {part.device.type for part in loader._store.content()} == {home}
-    assert {part.device.type for part in next(loader.batches())} == {"meta"}
+    assert {part.device.type for part in next(loader.batches())[:2]} == {"meta"}
 
 
-def test_indices_and_batches_from_a_resumed_micro_batch_on_are_the_same(root):
+def test_batches_from_a_resumed_micro_batch_on_are_the_same(root):
     for data in each_kind(root, CROP):
         loader = data.train.at(5, 12)
-        whole, indices = list(loader.batches(2)), loader.indices(2, 3)
+        whole = list(loader.batches(2))
         again = build(None if data.name == "digits" else root, CROP, loader=_kind(data.train)).train.at(5, 12)
-        assert torch.equal(again.indices(2, 3), indices)
-        for (images, labels), (wanted, known) in zip(again.batches(2, 3), whole[3:], strict=True):
-            assert torch.equal(images, wanted)
-            assert torch.equal(labels, known)
+        for batch, wanted in zip(again.batches(2, 3), whole[3:], strict=True):
+            assert all(map(torch.equal, batch[:3], wanted[:3]))
+            assert batch.total == wanted.total
 
 
 def _kind(loader) -> LoaderKind:
@@ -155,13 +155,14 @@ def test_the_order_of_an_epoch_is_drawn_apart_from_what_augments_its_batches(roo
         loader, indices = data.train.at(2, 16), torch.arange(2)
         moments = (Moment(loader.device, 0, 3, batch, image_size=16, indices=indices) for batch in range(len(loader)))
         others = [shuffled(loader.labels, moment.generator)[: loader.images] for moment in moments]
-        assert not any(torch.equal(loader.order(3), other) for other in others)
+        assert not any(torch.equal(loader.sampler.order(3), other) for other in others)
 
 
 def test_the_order_of_an_epoch_is_drawn_once(root, monkeypatch):
     train, drawn = build(root).train, []
-    monkeypatch.setattr(StreamLoader, "_draw", lambda self, epoch: drawn.append(epoch) or torch.arange(37))
-    assert [len(train.indices(3, batch)) for batch in range(5)] == [len(labels) for _, labels in train.batches(3)]
+    monkeypatch.setattr(BatchSampler, "_draw", lambda self, epoch: drawn.append(epoch) or torch.arange(37))
+    batches = [*train.batches(3), *train.batches(3, 1)]
+    assert [len(batch.indices) for batch in batches] == [len(batch.labels) for batch in batches]
     assert drawn == [3]
 
 

@@ -41,7 +41,7 @@ def greys(loader) -> list[tuple[int, int]]:
     """(grey level, label) of each image."""
     return [
         (int(image.float().mean()), int(label))
-        for images, labels in loader.batches()
+        for images, labels, *_ in loader.batches()
         for image, label in zip(images, labels, strict=True)
     ]
 

@@ -67,7 +67,7 @@ def build(root, augment=AugmentSettings(), seed=0, **settings):  # noqa: B008
 
 
 def content(loader, epoch=0, start=0):
-    return [(images.clone(), labels) for images, labels in loader.batches(epoch, start)]
+    return [(images.clone(), labels) for images, labels, *_ in loader.batches(epoch, start)]
 
 
 def same(first, second) -> bool:
@@ -131,7 +131,7 @@ def test_labels_belong_to_their_images(root):
     data = build(root, workers=3)
     val = {
         image.numpy().tobytes(): int(label)
-        for images, labels in data.val.batches()
+        for images, labels, *_ in data.val.batches()
         for image, label in zip(images, labels, strict=True)
     }
     view = View(16)
@@ -188,13 +188,13 @@ def test_an_epoch_depends_on_seed_and_epoch_alone_however_it_is_shared_or_gone_o
         chosen = {"device": torch.device("cpu"), "seed": seed, "train": True, "sampling": sampling, "resident": True}
         return MemoryLoader(images, labels, batch_size=batch_size, world=World(rank, processes), **chosen)
 
-    order = loader(len(labels)).order(epoch)
+    order = loader(len(labels)).sampler.order(epoch)
     shared = [loader(batch_size, rank, processes) for rank in range(processes)]
     for one in shared:
         for other in used:  # epochs that this process has shown before
-            one.order(other)
+            one.sampler.order(other)
     count = len(shared[0])
-    parts = [[one.indices(epoch, batch) for one in shared] for batch in range(count)]
+    parts = list(zip(*([batch.indices for batch in one.batches(epoch)] for one in shared), strict=True))
     joined = torch.cat([torch.cat(part) for part in parts]) if parts else order[:0]
     assert joined.equal(order[: shared[0].images])
     assert all(max(map(len, part)) - min(map(len, part)) <= 1 for part in parts)
@@ -204,9 +204,10 @@ def test_an_epoch_depends_on_seed_and_epoch_alone_however_it_is_shared_or_gone_o
         for rank, one in enumerate(shared):
             batches = list(one.batches(epoch, start))
             assert len(batches) == count - start
-            for (pixels, classes), part in zip(batches, parts[start:], strict=True):
+            for (pixels, classes, _, total), part in zip(batches, parts[start:], strict=True):
                 assert pixels.flatten().equal(part[rank].to(torch.uint8))
                 assert classes.equal(labels[part[rank]])
+                assert total == sum(map(len, part))
 
 
 # ---- which road ----

@@ -54,7 +54,7 @@ def build(root, augment=None, **settings):
 
 
 def content(loader, epoch=0):
-    return torch.cat([images for images, _ in loader.batches(epoch)])
+    return torch.cat([images for images, *_ in loader.batches(epoch)])
 
 
 @pytest.mark.parametrize("interpolation", Interpolation)

@@ -14,6 +14,8 @@ from cnntrain.config.schema.data import DataSettings, LoaderKind
 from cnntrain.config.schema.pieces import ResizedCropSettings
 from cnntrain.data.build import build_data
 from cnntrain.data.epoch_plan import Plan, Stage, images_in_epoch
+from cnntrain.data.sampler import BatchSampler
+from cnntrain.runtime.distributed import World
 
 
 def plan(images=50_000, batch_size=128, image_size=32, epochs=10, accumulate=1, max_steps=None, **progressive):
@@ -34,6 +36,13 @@ def sizes(made: Plan) -> list[int]:
 
 def batch_sizes(made: Plan) -> list[int]:
     return [made.stage(epoch).batch_size for epoch in range(made.epochs)]
+
+
+def totals(made: Plan, epoch: int, start: int = 0) -> list[int]:
+    """Images of each micro-batch of an epoch, as the loaders cut it."""
+    labels, world = torch.zeros(made.images, dtype=torch.int64), World(0, made.processes)
+    sampler = BatchSampler(labels, batch_size=1, seed=0, train=True, world=world).cut(made.stage(epoch).batch_size)
+    return [total for _, total in sampler.parts(start)]
 
 
 # ---- by hand ----
@@ -104,10 +113,9 @@ def test_a_last_micro_batch_of_one_image_is_left_out():
 def test_the_last_micro_batch_counts_what_it_holds():
     made = Plan(30, batch_size=7, image_size=8, epochs=2)
     assert (made.batches(0), made.steps(0), made.total) == (5, 5, 10)
-    parts = {(0, 1): 7, (0, 2): 14, (3, 1): 7, (3, 2): 9, (4, 1): 2, (4, 3): 2, (0, 5): 30}
-    assert {part: made.images_in(0, *part) for part in parts} == parts
+    assert totals(made, 0) == [7, 7, 7, 7, 2]
     grown = plan(images=513, batch_size=128, epochs=10, start=0.5, until=0.8)
-    assert [grown.images_in(epoch, 0, 99) for epoch in (0, 2, 9)] == [512, 513, 512]  # of 512, 328 and 128 images
+    assert [sum(totals(grown, epoch)) for epoch in (0, 2, 9)] == [512, 513, 512]  # of 512, 328 and 128 images
 
 
 def test_each_process_gets_two_images_of_a_last_micro_batch_or_it_is_left_out():
@@ -115,7 +123,7 @@ def test_each_process_gets_two_images_of_a_last_micro_batch_or_it_is_left_out():
     assert [images_in_epoch(images, 8, 2) for images in (3, 4, 7, 11, 12)] == [0, 4, 7, 8, 12]
     assert [images_in_epoch(images, 2, 2) for images in (4, 5, 6)] == [4, 4, 6]  # one image for each is what was asked
     shared = Plan(13, batch_size=4, image_size=8, epochs=1, processes=2)
-    assert (shared.batches(0), shared.images_in(0, 0, 4)) == (3, 12)
+    assert (shared.batches(0), totals(shared, 0)) == (3, [4, 4, 4])
 
 
 @pytest.mark.parametrize("accumulate", [1, 4])
@@ -196,13 +204,14 @@ def plans(draw):
 def test_the_micro_batches_of_an_epoch_hold_each_of_its_images_once(made):
     for epoch in range(made.epochs + 2):
         size, batches = made.stage(epoch).batch_size, made.batches(epoch)
-        counts = [made.images_in(epoch, batch, 1) for batch in range(batches)]
-        assert sum(counts) == made.images_in(epoch, 0, batches) == images_in_epoch(made.images, size, made.processes)
+        counts = totals(made, epoch)
+        assert len(counts) == batches
+        assert sum(counts) == images_in_epoch(made.images, size, made.processes)
         assert counts[:-1] == [size] * (batches - 1)
         assert made.processes <= counts[-1] <= size
         assert made.images - sum(counts) < 2 * made.processes
-        for parted in range(0, batches, 7):
-            assert made.images_in(epoch, 0, parted) + made.images_in(epoch, parted, batches) == sum(counts)
+        for start in range(0, batches, 7):
+            assert totals(made, epoch, start) == counts[start:]
 
 
 @given(plans())
@@ -267,7 +276,7 @@ def test_the_planned_steps_are_those_that_the_loaders_yield(folder, kind, accumu
     for epoch in range(5):
         stage = made.stage(epoch)
         loader = train.at(stage.batch_size, stage.image_size)
-        counts = [len(labels) for _, labels in loader.batches(epoch)]
+        counts = [len(labels) for _, labels, *_ in loader.batches(epoch)]
         assert len(counts) == len(loader) == made.batches(epoch)
         assert sum(counts) == loader.images
         assert min(counts) > 1

@@ -44,7 +44,7 @@ def sizes(loader, classes=0):
 
 def prints(loader):
     """What tells the images of a split apart."""
-    return {image.numpy().tobytes() for images, _ in loader.batches() for image in images}
+    return {image.numpy().tobytes() for images, *_ in loader.batches() for image in images}
 
 
 def note(data, begin):
@@ -212,7 +212,7 @@ def test_every_class_is_trained_and_validated_however_few_images_it_has(tmp_path
     data = build(paint(tmp_path, [count] * 3), val=val, batch_size=None)
     assert (sizes(data.train), sizes(data.val)) == (train_sizes, val_sizes)
     assert data.batch_size == 4
-    assert sum(len(labels) for _, labels in data.train.batches()) == data.train.images
+    assert sum(len(labels) for _, labels, *_ in data.train.batches()) == data.train.images
 
 
 def test_one_image_of_each_class_cannot_be_split_and_with_a_val_folder_need_not(tmp_path):
@@ -230,7 +230,7 @@ def test_rare_classes_are_shown_or_weighted_as_much_as_common_ones(tmp_path):
     root = paint(tmp_path, [5, 50])
     data = build(root, batch_size=None, sampling=Sampling.balanced)
     assert (sizes(data.train), sizes(data.val)) == ([4, 45], [1, 5])
-    seen = torch.cat([labels for _, labels in data.train.batches()])
+    seen = torch.cat([labels for _, labels, *_ in data.train.batches()])
     assert seen.bincount().min() >= 23  # of 49, of which one is left out
     weights = class_weights(LossSettings(class_weights="balanced"), data.train.labels, data.classes)
     torch.testing.assert_close(weights, torch.tensor([49 / 8, 49 / 90]))

@@ -99,7 +99,7 @@ def train(model, loader, forward, steps):
     losses = []
     epoch = 0
     while len(losses) < steps:
-        for inputs, labels in loader.batches(epoch):
+        for inputs, labels, *_ in loader.batches(epoch):
             loss = functional.cross_entropy(forward(inputs), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -128,7 +128,9 @@ def test_training_on_features_gives_the_losses_and_the_head_of_training_on_image
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
     for name in ("val", "probe"):
         whole.eval()
-        for (inputs, labels), (images, known) in zip(encoded[name].batches(), loaders[name].batches(), strict=True):
+        for (inputs, labels, *_), (images, known, *_) in zip(
+            encoded[name].batches(), loaders[name].batches(), strict=True
+        ):
             assert torch.equal(labels, known)
             torch.testing.assert_close(alone.head(inputs), whole(NORMALISE(images)), rtol=0, atol=1e-4)
 
@@ -137,7 +139,7 @@ def test_in_the_micro_batches_they_were_made_in_features_give_the_very_bits_of_t
     loaders, model = splits(digits()), network()
     encoded = cached(loaders, model)
     model.eval()
-    for (inputs, _), (images, _) in zip(encoded["val"].batches(), loaders["val"].batches(), strict=True):
+    for (inputs, *_), (images, *_) in zip(encoded["val"].batches(), loaders["val"].batches(), strict=True):
         assert torch.equal(model.head(inputs), model(NORMALISE(images)))
 
 
@@ -153,8 +155,8 @@ def test_a_head_that_pools_gets_maps():
     model = network(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10)))
     model.body = model.body[:3]
     loaders = splits(digits())
-    inputs, _ = next(cached(loaders, model)["val"].batches())
-    images, _ = next(loaders["val"].batches())
+    inputs, *_ = next(cached(loaders, model)["val"].batches())
+    images, *_ = next(loaders["val"].batches())
     assert inputs.shape == (32, 16, 3, 3)
     assert torch.equal(model.eval().head(inputs), model(NORMALISE(images)))
 
@@ -163,8 +165,8 @@ def test_features_have_the_precision_of_the_training():
     model, loaders = network(), splits(digits())
     model.body.append(nn.Linear(144, 144).requires_grad_(False))
     encoded = cached(loaders, model, precision=Precision.bf16)
-    inputs, _ = next(encoded["val"].batches())
-    images, _ = next(loaders["val"].batches())
+    inputs, *_ = next(encoded["val"].batches())
+    images, *_ = next(loaders["val"].batches())
     assert inputs.dtype is torch.bfloat16
     with machine.autocast(Precision.bf16, CPU):
         assert torch.equal(model.head(inputs), model.eval()(NORMALISE(images)))
@@ -175,7 +177,7 @@ def test_a_head_that_changes_its_input_in_place_finds_it_unchanged_in_the_cache(
     inplace = network(nn.Sequential(nn.LeakyReLU(-2.0, inplace=True), nn.Linear(144, 10)))
     plain = network(nn.Sequential(nn.LeakyReLU(-2.0), nn.Linear(144, 10)))
     inplace.body[2] = plain.body[2] = nn.Identity()
-    for (ours, _), (theirs, _) in zip(
+    for (ours, *_), (theirs, *_) in zip(
         cached(loaders, inplace)["val"].batches(), cached(loaders, plain)["val"].batches(), strict=True
     ):
         assert torch.equal(ours, theirs)
@@ -203,15 +205,16 @@ def test_caching_leaves_the_network_and_the_random_numbers_as_they_were():
 def test_features_come_in_the_micro_batches_of_the_images(sampling, batch_size):
     source = digits(sampling=sampling, batch_size=batch_size).train
     numbers = torch.arange(len(source.labels), dtype=torch.float32)[:, None]
-    loader = FeatureLoader(source, numbers, CPU)
+    loader = FeatureLoader(source, numbers)
     assert (loader.images, len(loader), loader.batch_size) == (source.images, len(source), batch_size)
     for epoch in (0, 5):
         found = list(loader.batches(epoch))
         assert len(found) == len(source)
-        for batch, ((rows, labels), (_, known)) in enumerate(zip(found, source.batches(epoch), strict=True)):
-            assert torch.equal(labels, known)
-            assert torch.equal(rows.squeeze(1).long(), source.indices(epoch, batch))
-            assert torch.equal(loader.indices(epoch, batch), source.indices(epoch, batch))
+        for batch, known in zip(found, source.batches(epoch), strict=True):
+            assert torch.equal(batch.labels, known.labels)
+            assert torch.equal(batch.images.squeeze(1).long(), known.indices)
+            assert torch.equal(batch.indices, known.indices)
+            assert batch.total == known.total
 
 
 def test_start_gives_exactly_the_tail_of_the_epoch():
@@ -220,20 +223,20 @@ def test_start_gives_exactly_the_tail_of_the_epoch():
     for start in (0, 1, 6, 7):
         tail = list(loader.batches(4, start))
         assert len(tail) == len(whole) - start
-        for (rows, labels), (expected, known) in zip(tail, whole[start:], strict=True):
+        for (rows, labels, *_), (expected, known, *_) in zip(tail, whole[start:], strict=True):
             assert torch.equal(rows, expected)
             assert torch.equal(labels, known)
 
 
 def test_another_batch_size_and_the_order_of_the_labels_are_those_of_the_images():
     source = digits().train
-    loader = FeatureLoader(source, torch.arange(200.0)[:, None], CPU)
+    loader = FeatureLoader(source, torch.arange(200.0)[:, None])
     smaller, images = loader.at(10, 8), source.at(10, 8)
     assert (smaller.batch_size, len(smaller)) == (10, 20)
-    for (_, labels), (_, known) in zip(smaller.batches(2), images.batches(2), strict=True):
+    for (_, labels, *_), (_, known, *_) in zip(smaller.batches(2), images.batches(2), strict=True):
         assert torch.equal(labels, known)
     ordered = loader.in_order(60)
-    assert torch.cat([rows for rows, _ in ordered.batches(9)]).squeeze(1).tolist() == list(range(200))
+    assert torch.cat([rows for rows, *_ in ordered.batches(9)]).squeeze(1).tolist() == list(range(200))
     assert loader.batch_size == 32
 
 
@@ -397,7 +400,7 @@ def test_features_lie_on_the_host_where_the_device_is_full(monkeypatch):
 
     monkeypatch.setattr(cached_features, "Room", Full)
     loaders, model = splits(digits()), network()
-    rows, labels = next(cached(loaders, model)["val"].batches())
+    rows, labels, *_ = next(cached(loaders, model)["val"].batches())
     assert rows.shape == (32, 144)
     assert torch.equal(labels, loaders["val"].labels[:32])
 

@@ -120,7 +120,11 @@ def test_crops_of_streamed_files_are_those_that_training_gets(tmp_path: Path) ->
     strips = {strip.tag: strip for strip in sample.strips()}
     for epoch, tag in ((0, "geometry"), (1, "epoch 2")):
         seen = dict(
-            zip(train.order(epoch).tolist(), torch.cat([images for images, _ in train.batches(epoch)]), strict=True)
+            zip(
+                train.sampler.order(epoch).tolist(),
+                torch.cat([images for images, *_ in train.batches(epoch)]),
+                strict=True,
+            )
         )
         for index, image in zip(sample.indices.tolist(), strips[tag].images, strict=True):
             assert torch.equal(image, seen[index])
@@ -181,8 +185,8 @@ class Told:
 def test_samples_of_a_run_are_its_first_micro_batch_as_the_network_gets_it() -> None:
     job, told = job_of(ALL, "augment.mixup.alpha=9", "augment.mix.switch_p=0"), Told()
     show_samples(job, told)
-    images, labels = next(job.data.train.batches())
-    moment = job.moment(0, 0)
+    images, labels, indices, _ = next(job.data.train.batches())
+    moment = job.moment(0, 0, indices)
     inputs, targets = job.mix(job.augment(images, moment), labels, moment)
     assert torch.equal(told.images, job.as_images(inputs)[:32])
     assert told.captions == ["\n".join(lines) for lines in shares(targets[:32], job.data.classes)]
@@ -192,8 +196,8 @@ def test_samples_of_a_run_are_its_first_micro_batch_as_the_network_gets_it() -> 
 def test_samples_show_all_versions_of_a_few_images_however_small_the_micro_batch() -> None:
     job, told = job_of("augment=augmix", "augment.augmix.jsd=12", "data.batch_size=6"), Told()
     show_samples(job, told)
-    images, labels = next(job.data.train.batches())
-    assert torch.equal(told.images, job.as_images(job.augment(images, job.moment(0, 0))))
+    images, labels, indices, _ = next(job.data.train.batches())
+    assert torch.equal(told.images, job.as_images(job.augment(images, job.moment(0, 0, indices))))
     assert told.captions == [job.data.classes[label] for label in labels.tolist()] * 3
 
 

@@ -61,7 +61,7 @@ def ours(photos, name):
     model = ModelSettings(name=name, library=Library.timm, pretrained=True)
     settings, _ = follow_weights(replace(Settings(), data=data, model=model))
     found = build_data(settings.data, AugmentSettings(), seed=0, device=torch.device("cpu"), splits=("val",), say=list)
-    images = torch.cat([images for images, _ in found.val.batches()])
+    images = torch.cat([images for images, *_ in found.val.batches()])
     return build_normalise(found.mean, found.std, channels_last=False)(images), settings.data
 
 

@@ -126,16 +126,15 @@ def test_every_image_of_a_micro_batch_goes_to_one_process(size, train):
     whole = digits(43, 4 * size, ALONE, train)
     parts = [digits(43, 4, World(rank, size), train) for rank in range(size)]
     for epoch in range(2):
-        expected = [(images, labels.tolist()) for images, labels in whole.batches(epoch, 1)]
+        expected = list(whole.batches(epoch, 1))
         found = list(zip(*(part.batches(epoch, 1) for part in parts), strict=True))
         assert len(found) == len(parts[0]) - 1 <= len(expected)
-        for number, (given, (images, labels)) in enumerate(zip(found, expected, strict=False), 1):
-            assert torch.cat([one for one, _ in given]).equal(images)
-            assert [label for _, some in given for label in some.tolist()] == labels
-            rows = torch.cat([part.indices(epoch, number) for part in parts])
-            assert rows.equal(whole.indices(epoch, number))
-            assert not train or min(len(some) for _, some in given) > 1
-    assert sum(len(labels) for part in parts for _, labels in part.batches()) == parts[0].images
+        for batches, whole_batch in zip(found, expected, strict=False):
+            for key in ("images", "labels", "indices"):
+                assert torch.cat([getattr(batch, key) for batch in batches]).equal(getattr(whole_batch, key))
+            assert {batch.total for batch in batches} == {whole_batch.total} == {len(whole_batch.labels)}
+            assert not train or min(len(batch.labels) for batch in batches) > 1
+    assert sum(len(labels) for part in parts for _, labels, *_ in part.batches()) == parts[0].images
 
 
 @pytest.mark.parametrize("kind", [LoaderKind.stream, LoaderKind.memory])
@@ -152,10 +151,10 @@ def test_files_are_shared_out_as_images_in_memory_are(tmp_path, kind):
         return build_data(chosen, AugmentSettings(), seed=0, device=CPU, say=list, world=world)
 
     whole, parts = data(ALONE, batch_size=6).train, [data(World(rank, 2)) for rank in range(2)]
-    for given, (images, _) in zip(
+    for batches, wanted in zip(
         zip(*(part.train.batches(1) for part in parts), strict=True), whole.batches(1), strict=False
     ):
-        assert torch.cat([one for one, _ in given]).equal(images)
+        assert torch.cat([batch.images for batch in batches]).equal(wanted.images)
     assert parts[0].train.images == 12
     assert "train: 2 images are left out per epoch (too few for all processes)" in parts[0].notes
     assert [data(World(0, size), batch_size=None, limit=14).batch_size for size in (1, 2)] == [4, 4]
@@ -166,13 +165,13 @@ def test_files_are_shared_out_as_images_in_memory_are(tmp_path, kind):
 def test_a_part_of_the_images_is_shared_too_and_what_is_in_order_is_not():
     parts = [digits(43, 4, World(rank, 2)) for rank in range(2)]
     chosen = torch.arange(5, 40)
-    found = [torch.cat([labels for _, labels in part.part(chosen).batches()]) for part in parts]
+    found = [torch.cat([batch.labels for batch in part.part(chosen).batches()]) for part in parts]
     assert sum(map(len, found)) == 35
     assert torch.cat(found).sort()[0].equal(parts[0].labels[chosen].sort()[0])
     for part in parts:
         ordered = part.in_order()
         assert (ordered.batch_size, ordered.images, len(ordered)) == (4, 43, 11)
-        assert torch.cat([labels for _, labels in ordered.batches()]).equal(part.labels)
+        assert torch.cat([labels for _, labels, *_ in ordered.batches()]).equal(part.labels)
 
 
 def test_an_epoch_leaves_out_a_last_micro_batch_that_is_too_small_for_all_processes():
@@ -181,7 +180,7 @@ def test_an_epoch_leaves_out_a_last_micro_batch_that_is_too_small_for_all_proces
     assert images_in_epoch(3, 8, 2) == 0
     plan = Plan(21, batch_size=8, image_size=8, epochs=2, accumulate=2, processes=2)
     assert (plan.batches(0), plan.steps(0)) == (3, 2)
-    assert [plan.images_in(1, batch, count) for batch, count in ((0, 1), (0, 2), (2, 1), (2, 2))] == [8, 16, 5, 5]
+    assert [batch.total for batch in digits(21, 4, World(0, 2)).batches(1)] == [8, 8, 5]
 
 
 def test_each_process_draws_numbers_of_its_own():

@@ -75,8 +75,7 @@ def test_batches_of_images_in_memory_are_those_that_their_indices_name(device: t
     images = torch.randint(0, 256, (37, 3, 5, 5), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     labels = torch.arange(37)
     loader = MemoryLoader(images, labels, batch_size=8, device=device, seed=1, train=True, resident=resident)
-    for batch, (pixels, classes) in enumerate(loader.batches(epoch=2)):
-        indices = loader.indices(2, batch)
+    for pixels, classes, indices, _ in loader.batches(epoch=2):
         assert pixels.device.type == classes.device.type == device.type
         assert torch.equal(pixels.cpu(), images[indices])
         assert torch.equal(classes.cpu(), labels[indices])

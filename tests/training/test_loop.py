@@ -17,6 +17,7 @@ from cnntrain.config.schema.pieces import CutmixSettings, MixupSettings
 from cnntrain.config.schema.schedule import CosineSettings, PlateauSettings
 from cnntrain.config.schema.trainer import Precision, TrainerSettings
 from cnntrain.data.epoch_plan import Plan
+from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.models.drop import drop_layers
 from cnntrain.optim import optimizers
@@ -49,14 +50,10 @@ class Digits:
         other.batch_size = batch_size
         return other
 
-    def indices(self, epoch, batch):
-        order = torch.randperm(self.images, generator=machine.generator(CPU, 1, epoch))
-        return order[batch * self.batch_size : (batch + 1) * self.batch_size]
-
     def batches(self, epoch=0, start=0):
         order = torch.randperm(self.images, generator=machine.generator(CPU, 1, epoch))
         for batch in order.split(self.batch_size)[start:]:
-            yield self.pixels[batch], self.labels[batch]
+            yield Batch(self.pixels[batch], self.labels[batch], batch, len(batch))
 
 
 class Silent:

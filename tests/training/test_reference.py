@@ -173,9 +173,9 @@ def batches_of(job):
 
     def batches(epoch):
         made = []
-        for number, (images, labels) in enumerate(job.data.train.batches(epoch)):
-            moment = job.moment(epoch, number)
-            inputs, targets = job.augment(images, moment), labels
+        for number, batch in enumerate(job.data.train.batches(epoch)):
+            moment = job.moment(epoch, number, batch.indices)
+            inputs, targets = job.augment(batch.images, moment), batch.labels
             made.append(job.mix(inputs, targets, moment) if job.mix else (inputs, targets))
         return made
 
@@ -198,7 +198,7 @@ def check(keys, groups, monkeypatch):
     task = make_task(job, run, save, told, types.SimpleNamespace(requested=False, signum=None))
     loop.train(run, task)
 
-    images, labels = (torch.cat(parts) for parts in zip(*job.data.val.batches(), strict=True))
+    images, labels, *_ = map(torch.cat, list(zip(*job.data.val.batches(), strict=True))[:2])
     class_weights = reference.counted_weights(keys, job.data.train.labels)
     done = reference.train(net, keys, batches_of(job), (job.normalise(images), labels), class_weights, groups)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from cnntrain.augment.build import Moment
-from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader
+from cnntrain.data.loaders import Loader
 from cnntrain.data.view import View
 from cnntrain.inspect.explain.subject import spread
 from cnntrain.plots.drawing import wrap
@@ -151,7 +151,6 @@ def _in_turns(labels: Tensor, indices: Tensor) -> Tensor:
 
 def _pick(train: Loader, indices: Tensor, epoch: int, view: View | None = None) -> Tensor:
     """Some images as a train loader gives them in an epoch, or in another view; of a folder no others are decoded."""
-    assert isinstance(train, (MemoryLoader, StreamLoader))
     if train.decoder is None:
         return train.pick(indices)
     decoder = train.decoder.through(view) if view else train.decoder

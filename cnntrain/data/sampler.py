@@ -1,0 +1,118 @@
+"""Which images of a split an epoch holds, in which order, and how they are cut into micro-batches."""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from cnntrain.config.schema.data import Sampling
+from cnntrain.data.epoch_plan import images_in_epoch
+from cnntrain.runtime.device import generator
+from cnntrain.runtime.distributed import ALONE, World
+
+ORDER = -1  # part of the seed that keeps the order of an epoch apart from all other draws
+
+
+class BatchSampler:
+    """The micro-batches of a split as indices, and which part of each is this process's.
+
+    The order of a train split is a pure function of (seed, epoch), that of the others is the order of `labels`.
+
+    Args:
+        labels: classes of all images of the split, int64 (N,), on the host.
+        batch_size: images of a micro-batch in each process.
+        train: shuffle, and leave out a remainder that is too small for a micro-batch.
+    """
+
+    def __init__(
+        self,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        seed: int,
+        train: bool,
+        sampling: Sampling = Sampling.natural,
+        world: World = ALONE,
+    ) -> None:
+        self.labels, self.batch_size, self.seed = labels, batch_size * world.size, seed  # from here on, of all
+        self.train, self.sampling, self.world = train, sampling, world
+        self._drawn: tuple[int, Tensor] | None = None  # an epoch and its order: drawn once, not for every batch
+
+    @property
+    def images(self) -> int:
+        """Images of an epoch, over all processes."""
+        return images_in_epoch(len(self.labels), self.batch_size, self.world.size) if self.train else len(self.labels)
+
+    def __len__(self) -> int:
+        """Micro-batches of an epoch."""
+        return -(-self.images // self.batch_size)
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of an epoch, int64 (images,), the same for every device."""
+        if self._drawn is None or self._drawn[0] != epoch:
+            self._drawn = epoch, self._draw(epoch)
+        return self._drawn[1][: self.images]
+
+    def _draw(self, epoch: int) -> Tensor:
+        if not self.train:
+            return torch.arange(len(self.labels))
+        draw = generator(torch.device("cpu"), self.seed, epoch, ORDER)
+        return (balanced if self.sampling is Sampling.balanced else shuffled)(self.labels, draw)
+
+    def parts(self, start: int = 0) -> Iterator[tuple[slice, int]]:
+        """Of each micro-batch from `start` on, where this process's part stands in the order of an epoch, and its size.
+
+        The size counts the images of all processes.
+        """
+        for first in range(start * self.batch_size, self.images, self.batch_size):
+            total = min(self.batch_size, self.images - first)
+            begin, end = self.world.part(total)
+            yield slice(first + begin, first + end), total
+
+    def cut(self, batch_size: int) -> "BatchSampler":
+        """The same images in the same order, in micro-batches of another size over all processes."""
+        other = copy.copy(self)
+        other.batch_size = batch_size
+        return other
+
+    def in_order(self, batch_size: int | None = None) -> "BatchSampler":
+        """All images in the order of `labels`, each once; several processes are given all of them each."""
+        size = batch_size or self.batch_size // self.world.size
+        return BatchSampler(self.labels, batch_size=size, seed=self.seed, train=False)
+
+    def chosen(self, indices: Tensor) -> "BatchSampler":
+        """Some of the images, int64 (n,), in this order, shared among the same processes."""
+        size = self.batch_size // self.world.size
+        return BatchSampler(self.labels[indices], batch_size=size, seed=self.seed, train=False, world=self.world)
+
+
+def shuffled(labels: Tensor, draw: torch.Generator) -> Tensor:
+    """Every image once. Takes and gives int64 (N,)."""
+    return torch.randperm(len(labels), generator=draw)
+
+
+def balanced(labels: Tensor, draw: torch.Generator) -> Tensor:
+    """As many images as there are, every class equally often and the images of a class as evenly as can be.
+
+    Where the numbers do not divide, chance decides which classes, and which of their images, get one turn more.
+
+    Args:
+        labels: int64 (N,); a class without images is none.
+        draw: on the host.
+
+    Returns:
+        Indices, int64 (N,).
+    """
+    order = torch.randperm(len(labels), generator=draw)
+    order = order[labels[order].argsort(stable=True)]  # class by class, each in random order
+    sizes = labels.bincount()
+    present = sizes.nonzero().squeeze(1)
+    sizes = sizes[present]
+    turns = torch.full_like(sizes, len(labels) // len(sizes))
+    turns[torch.randperm(len(sizes), generator=draw)[: len(labels) % len(sizes)]] += 1
+    # The first of each class in that order are those with one turn more.
+    place = torch.arange(len(labels)) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    repeats = (turns // sizes).repeat_interleave(sizes) + (place < (turns % sizes).repeat_interleave(sizes))
+    order = order.repeat_interleave(repeats)
+    return order[torch.randperm(len(order), generator=draw)]
