@@ -25,7 +25,7 @@ from cnntrain.data.common import (
 )
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
-from cnntrain.data.layout import Layout, find_splits, folders_in, listed
+from cnntrain.data.layout import Layout, find_splits, folders_in, join
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
@@ -120,7 +120,7 @@ def _note_layout(layout: Layout, request: Request) -> None:
         told = ", ".join(f"{folder.name}/ is {split}" for split, folder in layout.folders.items())
         request.notes.append(f"splits: {printable(told)}")
     if layout.unused:
-        unused = f"{listed(layout.unused)} {'is' if len(layout.unused) == 1 else 'are'}"
+        unused = f"{join(layout.unused)} {'is' if len(layout.unused) == 1 else 'are'}"
         request.warnings.append(f"data.root: {unused} not used, beside the folders of the splits")
 
 

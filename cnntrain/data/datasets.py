@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.paths import absence, typed
-from cnntrain.data.split import stratified
+from cnntrain.data.split import stratify
 from cnntrain.errors import DataError, FileSystemError
 from cnntrain.text import printable
 
@@ -86,7 +86,7 @@ def _digits() -> TensorSet:
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
     seed, count = DIGITS_TEST
-    test, train = stratified(labels, count, seed, leave=True)
+    test, train = stratify(labels, count, seed, leave=True)
     return TensorSet([str(digit) for digit in range(10)], (images[train], labels[train]), (images[test], labels[test]))
 
 

@@ -169,13 +169,13 @@ class Decoder:
             uint8 (N, C, S, S), contiguous.
         """
         size = self.view.size
-        wanted = torch.arange(len(self.labels)) if indices is None else indices
-        images = torch.empty(len(wanted), self.channels, size, size, dtype=torch.uint8)
-        done, told = 0, time.monotonic()
-        for batch in self.batches(list(wanted.split(64)), 0, workers, False):
+        rows = torch.arange(len(self.labels)) if indices is None else indices
+        images = torch.empty(len(rows), self.channels, size, size, dtype=torch.uint8)
+        done, last_line = 0, time.monotonic()
+        for batch in self.batches(list(rows.split(64)), 0, workers, False):
             images[done : done + len(batch)] = batch
             done += len(batch)
-            if time.monotonic() - told > 5 and done < len(images):
-                told = time.monotonic()
+            if time.monotonic() - last_line > 5 and done < len(images):
+                last_line = time.monotonic()
                 say(f"{what}: {done:,} of {len(images):,} images decoded")
         return images

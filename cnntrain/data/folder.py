@@ -111,8 +111,8 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
     if not classes and not left_out:
         raise DataError(f"{printable(folder)}: the {split} split has no class folders; {SORT}")
     paths = Paths.join(folder, relative)
-    found, lengths = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
-    return FolderSplit(classes, paths, found, lengths, ignored, lost, left_out)
+    label_tensor, size_tensor = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
+    return FolderSplit(classes, paths, label_tensor, size_tensor, ignored, lost, left_out)
 
 
 class Images:
@@ -186,8 +186,8 @@ class Images:
 
 def kinds(ignored: Counter[str]) -> str:
     """`12 x .heic file that is no image, 3 x hidden or system entry`; of many kinds the most frequent ones."""
-    told = [f"{count:,} x {kind}" for kind, count in sorted(ignored.items(), key=lambda item: (-item[1], item[0]))]
-    return ", ".join([*told[:MOST_KINDS], *([f"{len(told) - MOST_KINDS} more kinds"] if told[MOST_KINDS:] else [])])
+    words = [f"{count:,} x {kind}" for kind, count in sorted(ignored.items(), key=lambda item: (-item[1], item[0]))]
+    return ", ".join([*words[:MOST_KINDS], *([f"{len(words) - MOST_KINDS} more kinds"] if words[MOST_KINDS:] else [])])
 
 
 def _suffix(name: str) -> str:
@@ -227,8 +227,8 @@ def align(split: FolderSplit, classes: list[str], name: str, *, partial: bool) -
 
 
 def _class_names(names: list[str]) -> str:
-    listed = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"class {listed}" if len(names) == 1 else f"classes {listed}"
+    quoted = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"class {quoted}" if len(names) == 1 else f"classes {quoted}"
 
 
 def fingerprint(splits: dict[str, FolderSplit]) -> str:

@@ -54,22 +54,22 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
     known, there = set(classes or ()), {printable(os.fsencode(name)) for name in names}
     if known and there and (known <= there or there <= known):
         return Layout({"train": root})
-    found: dict[str, list[str]] = {}
+    groups: dict[str, list[str]] = {}
     for name in names:
-        found.setdefault(split_of(name), []).append(name)
-    others = found.pop("", [])
-    if "train" not in found and (others or not found):  # a class may be called test
+        groups.setdefault(split_of(name), []).append(name)
+    others = groups.pop("", [])
+    if "train" not in groups and (others or not groups):  # a class may be called test
         _refuse_images_alone(root)
         _refuse_splits_by_other_names(root, names)
         return Layout({"train": root})
-    for same in found.values():
+    for same in groups.values():
         if len(same) > 1:
-            raise DataError(f"data.root: {printable(root)} holds both {listed(same[:2], ' and ')}; keep one of them")
-    folders = {split: root / name for split, (name,) in found.items()}
+            raise DataError(f"data.root: {printable(root)} holds both {join(same[:2], ' and ')}; keep one of them")
+    folders = {split: root / name for split, (name,) in groups.items()}
     if others and not any(_inside(folders["train"])):
         raise DataError(
-            f"data.root: {printable(root)} has {listed(found['train'])} without class folders beside {listed(others)}; "
-            f"if all of them are classes, say {_say_classes(names)}, else give {listed(found['train'])} class folders"
+            f"data.root: {printable(root)} has {join(groups['train'])} without class folders beside {join(others)}; "
+            f"if all of them are classes, say {_say_classes(names)}, else give {join(groups['train'])} class folders"
         )
     _refuse_flat_splits(root, folders)
     return Layout(folders, others)
@@ -102,7 +102,7 @@ def _refuse_flat_splits(root: Path, folders: Mapping[str, Path]) -> None:
     flat = {split: folder.name for split, folder in folders.items() if _is_flat(folder)}
     if not flat:
         return
-    names, advice = listed(list(flat.values()), " and "), SORT
+    names, advice = join(list(flat.values()), " and "), SORT
     if 1 < len(flat) == len(folders):
         advice += f", or say {_say_classes(sorted(flat.values()))} if these are the classes"
     elif "train" in folders and "train" not in flat:
@@ -116,9 +116,7 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
     _refuse_data_sets(root, inner)
     same = {tuple(folders) for folders in inner.values()}
     if len(names) > 1 and len(same) == 1 and len(splits := min(same)) > 1:
-        what = (
-            f"data.root: {printable(root)}: {listed(names)} all hold the same folders ({', '.join(splits)}), no images"
-        )
+        what = f"data.root: {printable(root)}: {join(names)} all hold the same folders ({', '.join(splits)}), no images"
         if all(map(split_of, splits)):
             raise DataError(f"{what}; splits come above classes: move the images to {splits[0]}/CLASS/ and so on")
         raise DataError(
@@ -129,7 +127,7 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
     if again := [name for name in again if len(inner[name]) > (not split_of(name))]:
         classes = sorted({folder for name in again for folder in inner[name]})
         raise DataError(
-            f"data.root: {printable(root)}: {listed(again)} {_hold(again)} folders of the names beside "
+            f"data.root: {printable(root)}: {join(again)} {_hold(again)} folders of the names beside "
             f"({', '.join(map(printable, classes[:4]))}{', …' if len(classes) > 4 else ''}) and no images, as splits "
             f"do; put the classes into train/, or say {_say_classes(names)} if all of them are classes"
         )
@@ -142,7 +140,7 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
     for alike in stems.values():
         if "train" in alike and len(alike) > 1:
             raise DataError(
-                f"data.root: {printable(root)}: {listed(list(alike.values()))} look like splits; call them train/, "
+                f"data.root: {printable(root)}: {join(list(alike.values()))} look like splits; call them train/, "
                 f"val/ and test/, with class folders inside, or say {_say_classes(names)} if they are classes"
             )
 
@@ -162,19 +160,19 @@ def _refuse_data_sets(root: Path, inner: Mapping[str, Sequence[str]]) -> None:
         meant = " or ".join(typed("data.root", root / name) for name in sets[:3])
         classes = f" Or say {_say_classes(sorted(inner))} if all of them are classes" if len(inner) > 1 else ""
         raise DataError(
-            f"data.root: {printable(root)}: {listed(sets)} {_hold(sets)} train/ with class folders, as data sets do; "
+            f"data.root: {printable(root)}: {join(sets)} {_hold(sets)} train/ with class folders, as data sets do; "
             f"did you mean {meant}?{classes}"
         )
 
 
 def _folders_alone(folder: Path) -> list[str]:
     """The folders in a folder, sorted; none where images lie beside them."""
-    found = []
+    groups = []
     for name in _inside(folder, images=True):
         if name is None:
             return []
-        found.append(name)
-    return sorted(found)
+        groups.append(name)
+    return sorted(groups)
 
 
 def _is_flat(folder: Path) -> bool:
@@ -190,8 +188,8 @@ def _is_flat(folder: Path) -> bool:
 def _inside(folder: Path, *, images: bool = False) -> Iterator[str | None]:
     """The names of the folders in a folder, as they come; with `images`, None for each image file."""
     try:
-        with os.scandir(folder) as found:
-            for entry in found:
+        with os.scandir(folder) as groups:
+            for entry in groups:
                 if is_clutter(entry.name):
                     continue
                 if is_dir(entry):
@@ -202,7 +200,7 @@ def _inside(folder: Path, *, images: bool = False) -> Iterator[str | None]:
         raise unreadable(folder, error) from None
 
 
-def listed(names: Sequence[str], between: str = ", ") -> str:
+def join(names: Sequence[str], between: str = ", ") -> str:
     """`a/, b/, c/ and 4 more`."""
     text = between.join(f"{printable(name)}/" for name in names[:4])
     return text + (f" and {len(names) - 4:,} more" if len(names) > 4 else "")
@@ -219,8 +217,8 @@ def _say_classes(names: Sequence[str]) -> str:
 def entries(folder: str | Path) -> list[os.DirEntry[str]]:
     """What a folder holds, sorted by name; DataError where it cannot be read."""
     try:
-        with os.scandir(folder) as found:
-            return sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as groups:
+            return sorted(groups, key=lambda entry: entry.name)
     except OSError as error:
         raise unreadable(folder, error) from None
 

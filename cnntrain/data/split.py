@@ -8,7 +8,7 @@ from cnntrain.errors import DataError
 from cnntrain.runtime.device import generator
 
 
-def stratified(labels: Tensor, count: int, *parts: int, leave: bool = False) -> tuple[Tensor, Tensor]:
+def stratify(labels: Tensor, count: int, *parts: int, leave: bool = False) -> tuple[Tensor, Tensor]:
     """Choose `count` images so that each class keeps its share, and none vanishes where `count` suffices for all.
 
     Args:
@@ -25,10 +25,10 @@ def stratified(labels: Tensor, count: int, *parts: int, leave: bool = False) -> 
     high = np.maximum(sizes - leave, 0)
     low = np.minimum(high, 1 if leave or count >= (sizes > 0).sum() else 0)
     shares = _shares(sizes * (count / sizes.sum()), count, low, high)
-    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    is_in = torch.zeros(len(labels), dtype=torch.bool)
     for members, share in zip(_by_class(labels, *parts), shares.tolist(), strict=True):
-        chosen[members[:share]] = True
-    return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
+        is_in[members[:share]] = True
+    return is_in.nonzero().squeeze(1), (~is_in).nonzero().squeeze(1)
 
 
 def few(labels: Tensor, most: int, *parts: int) -> Tensor:

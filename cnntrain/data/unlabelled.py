@@ -67,15 +67,15 @@ def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:
         DataError: none is found, or a folder cannot be read.
     """
     images = Images()
-    found: dict[bytes, None] = {}
+    files: dict[bytes, None] = {}
     for place in places:
         names = (name for name, _ in images.below(str(place))) if place.is_dir() else (str(place),)
-        found |= dict.fromkeys(map(os.fsencode, names))
-    if not found:
+        files |= dict.fromkeys(map(os.fsencode, names))
+    if not files:
         where = ", ".join(map(printable, places[:3])) + (", …" if len(places) > 3 else "")
         there = f" ({kinds(images.ignored)})" if images.ignored else ""
         raise DataError(f"images: {where}: no images there{there}; give another folder, or files")
-    return Paths.join(Path(), list(found)), images.ignored
+    return Paths.join(Path(), list(files)), images.ignored
 
 
 class FileDecoder(Decoder):

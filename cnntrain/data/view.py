@@ -39,7 +39,7 @@ class View:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (H, W, C) to uint8 (size, size, C)."""
-        resized = self._resized(pixels)
+        resized = self._resize(pixels)
         top, left = self._first(resized.shape[0]), self._first(resized.shape[1])
         seen = resized[max(0, top) : top + self.size, max(0, left) : left + self.size]
         height, width, channels = seen.shape
@@ -49,9 +49,9 @@ class View:
         whole[max(0, -top) :, max(0, -left) :][:height, :width] = seen
         return whole
 
-    def _resized(self, pixels: Tensor) -> Tensor:
+    def _resize(self, pixels: Tensor) -> Tensor:
         if self.mode is CropMode.squash:
-            return _squashed(pixels, self.short, self.interpolation)
+            return _squash(pixels, self.short, self.interpolation)
         if self.mode is CropMode.border:
             ratio = max(pixels.shape[:2]) / self.short
             height, width = (max(1, round(length / ratio)) for length in pixels.shape[:2])
@@ -90,7 +90,7 @@ class _WideView(View):
         return _before(length, self.middle) - _before(self.size, self.middle)
 
 
-def _squashed(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
+def _squash(pixels: Tensor, size: int, interpolation: Interpolation) -> Tensor:
     """uint8 (H, W, C) to uint8 (size, size, C), by Pillow itself: which side it resizes first depends on its version.
 
     Where the one is made smaller and the other larger, that changes bicubic by up to 8 levels.

@@ -105,10 +105,10 @@ def test_names_and_weights_are_told_before_training(photos, capsys):
 
 
 def test_of_many_classes_the_lowest_and_the_highest_weights_are_told():
-    from cnntrain.report.summary import _weighted
+    from cnntrain.report.summary import _weights_of_classes
 
     names, weights = [f"c{number}" for number in range(100)], [1 + number / 100 for number in range(100)]
-    assert _weighted(names, weights) == (
+    assert _weights_of_classes(names, weights) == (
         ", ".join(f"c{number} {1 + number / 100:.3g}" for number in range(10))
         + ", … (80 between) …, "
         + ", ".join(f"c{number} {1 + number / 100:.3g}" for number in range(90, 100))
