@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from cnntrain.config import load as config
+from cnntrain.config.compose import compose_settings
 from cnntrain.inspect.summary.rows import inspect
 from cnntrain.models.build import build_model
 from cnntrain.storage import checkpoint
@@ -37,7 +37,7 @@ def macs(overrides: list[str], about: dict[str, Any]) -> int:
     channels, size = about["channels"], about["image_size"]
     with torch.device("meta"):
         model, _ = build_model(
-            config.compose(overrides).model, classes=len(about["classes"]), channels=channels, image_size=size
+            compose_settings(overrides).model, classes=len(about["classes"]), channels=channels, image_size=size
         )
     return sum(row.macs for row in inspect(model, channels, size))
 

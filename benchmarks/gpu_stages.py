@@ -210,7 +210,7 @@ def equal():
     from cnntrain.augment.batch_context import Moment
     from cnntrain.augment.pieces import build_colour
     from cnntrain.augment.policies import build_policies
-    from cnntrain.config import load as config
+    from cnntrain.config.compose import compose_settings
 
     found = {}
     images = torch.randint(
@@ -235,7 +235,7 @@ def equal():
         "posterize",
         "solarize",
     ):
-        settings = config.compose(["data=digits", f"augment={name}"]).augment
+        settings = compose_settings(["data=digits", f"augment={name}"]).augment
         pieces = [*build_policies(settings), *build_colour(settings, 3, 32)]
         ends = []
         for device in ("cpu", DEVICE):

@@ -107,13 +107,13 @@ def wait():
 def built(line):
     """Job, run and task of a config, as benchmarks/loop.py makes them."""
     from cnntrain.commands.train import make_task
-    from cnntrain.config import load as config
+    from cnntrain.config.compose import compose_settings
     from cnntrain.report.run_report import Report
     from cnntrain.runtime import signals
     from cnntrain.training.job import build_job, build_run
 
     with contextlib.redirect_stdout(io.StringIO()):
-        job = build_job(config.compose(line.split()), lambda line: None, splits=("train", "val"))
+        job = build_job(compose_settings(line.split()), lambda line: None, splits=("train", "val"))
         run = build_run(job)
         return job, run, make_task(job, run, lambda s, b: None, Report(None, tensorboard=False), signals.Stop())
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from cnntrain.commands.train import make_task
-from cnntrain.config import load as config
+from cnntrain.config.compose import compose_settings
 from cnntrain.optim import optimizers
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
@@ -74,7 +74,7 @@ def main() -> None:
     words = dict(word.split("=", 1) for word in sys.argv[1:] if word.startswith(("rounds=", "steps=")))
     rounds, steps = int(words.get("rounds", 5)), int(words.get("steps", 20))
     overrides = [word for word in sys.argv[1:] if not word.startswith(("rounds=", "steps="))]
-    settings = config.compose([*overrides, "trainer.epochs=100000"])
+    settings = compose_settings([*overrides, "trainer.epochs=100000"])
     job = build_job(settings, lambda line: None, splits=("train", "val"))
     run = build_run(job)
     bare_run = Run(

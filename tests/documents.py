@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cnntrain.config import load as config
+from cnntrain.config.compose import compose_settings
+from cnntrain.config.plain import to_yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -115,7 +116,7 @@ def picture(seed: int) -> bytes:
 
 @functools.cache
 def default_config() -> str:
-    return config.to_yaml(config.compose([]))
+    return to_yaml(compose_settings([]))
 
 
 def lay_out_cifar10(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

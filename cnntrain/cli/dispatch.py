@@ -23,6 +23,8 @@ from cnntrain.runtime.job_clock import take_seconds
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from cnntrain.config.compose import Composition
+
 # command -> module of commands/
 SAVED_RUN = {"resume": "resume", "eval": "eval", "predict": "predict", "explain": "explain"}
 SHARED = ("train", "resume")  # what several processes can do together
@@ -141,21 +143,22 @@ def _overrides(command: str, words: list[str]) -> list[str]:
 
 def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
     """Find faults before torch is imported, where the run's config can be read; else the command itself will."""
-    from cnntrain.config import load as config
     from cnntrain.config import no_effect
     from cnntrain.config.changes import find_changes
+    from cnntrain.config.messages import ConfigErrors
+    from cnntrain.config.run_config import settings_from_plain
     from cnntrain.storage import run_folder
 
     try:
         plain = run_folder.read_config(target)
-        before = config.from_plain(plain)
+        before = settings_from_plain(plain)
     except (CnntrainError, OSError):
         return
-    settings = config.from_plain(plain, overrides, source=str(target / "config.yaml"))
+    settings = settings_from_plain(plain, overrides, source=str(target / "config.yaml"))
     begun = command != "resume" or (target / "checkpoints").is_dir()
     changes = find_changes(before, settings)
     if found := no_effect.faults_of_saved(command, settings, overrides, changes, begun=begun):
-        raise config.ConfigErrors(found)
+        raise ConfigErrors(found)
     if settings.data.name == "imagefolder" and command != "predict":  # which needs no data
         need_image_folder(expanded(settings.data.root))
 
@@ -165,26 +168,25 @@ def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
 
 def _summary(words: list[str]) -> int:
     """Nothing is read from disk but the config: the data set only says how its images look."""
-    from cnntrain.config import load as config
     from cnntrain.config.arguments import read_summary
 
     wishes, words = read_summary(words)
-    tree, overrides = _inspect("summary", words, "data.root=.")
+    composition, overrides = _inspect("summary", words, "data.root=.")
     named = any(word.lstrip("+").startswith(("data=", "experiment=")) for word in overrides)
-    _load("summary")(config.settle(tree), wishes, data_named=named, option=tree.hydra.runtime.choices.model)
+    option = composition.tree.hydra.runtime.choices.model
+    _load("summary")(composition.settings, wishes, data_named=named, option=option)
     return 0
 
 
 def _preview(words: list[str]) -> int:
     """The images are those of the config; no run folder is made."""
-    from cnntrain.config import load as config
     from cnntrain.config.arguments import read_preview
 
     wishes, words = read_preview(words)
-    tree, _ = _inspect("preview", words)
-    if tree.data.name == "imagefolder":
-        need_image_folder(expanded(tree.data.root))
-    _load("preview")(config.settle(tree), wishes, words)
+    settings = _inspect("preview", words)[0].settings
+    if settings.data.name == "imagefolder":
+        need_image_folder(expanded(settings.data.root))
+    _load("preview")(settings, wishes, words)
     return 0
 
 
@@ -201,14 +203,14 @@ def _compare(words: list[str]) -> int:
     return int(_load("compare")(runs, wishes, words, flags))
 
 
-def _inspect(command: str, words: list[str], *more: str) -> tuple["DictConfig", list[str]]:
+def _inspect(command: str, words: list[str], *more: str) -> tuple["Composition", list[str]]:
     """The config that the words compose, and those of them that are no flags."""
-    from cnntrain.config import load as config
+    from cnntrain.config.compose import compose_line
     from cnntrain.config.overrides import part_config_dir
 
     overrides, config_dir = part_config_dir(command, words)
     acting = command != "summary"  # which trains nothing
-    return config.inspect([*overrides, *more], config_dir=config_dir, acting=acting), overrides
+    return compose_line([*overrides, *more], config_dir=config_dir, acting=acting), overrides
 
 
 # --- train and check -------------------------------------------------------------------------------------------------
@@ -224,8 +226,8 @@ def _check(settings: Any, folder: Path, overrides: list[str]) -> Any:
 
 def _hydra_command(words: list[str], work: Work) -> int:
     """Find all faults of the line, make the run folder, then let Hydra run the job or the jobs."""
-    from cnntrain.config import load as config
     from cnntrain.config.arguments import read_train
+    from cnntrain.config.compose import compose_line, is_multirun, output_folder
     from cnntrain.config.overrides import for_hydra, quote, read_flags
     from cnntrain.storage import run_folder
 
@@ -235,7 +237,7 @@ def _hydra_command(words: list[str], work: Work) -> int:
     wishes, overrides = read_train(overrides, writes=work is not _check)
     overrides = for_hydra(overrides)
     shows = bool(asked.cfg or asked.info)
-    tree = config.inspect(
+    composition = compose_line(
         overrides,
         config_dir=asked.config_dir,
         config_name=asked.config_name or "train",
@@ -244,14 +246,15 @@ def _hydra_command(words: list[str], work: Work) -> int:
     )
     if shows:
         return call_hydra(flags, overrides, work)
-    many = asked.multirun or config.is_multirun(tree)
+    tree = composition.tree
+    many = asked.multirun or is_multirun(tree)
     if many and World.here().size > 1:
         raise ConfigError("hydra.mode: several processes train one network (given MULTIRUN); start one run at a time")
     if tree.data.name == "imagefolder" and not many:  # the jobs of a sweep may each have a root of their own
         need_image_folder(expanded(tree.data.root))
     with contextlib.ExitStack() as stack:
         if work is _check or not World.here().is_first:  # neither leaves anything behind
-            config.output_folder(tree, "sweep" if many else "run")  # may be at fault
+            output_folder(tree, "sweep" if many else "run")  # may be at fault
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
         else:
             folder = _make_folder(tree, overrides, many, wishes.out)
@@ -267,11 +270,11 @@ def _make_folder(tree: "DictConfig", overrides: list[str], many: bool, out: Path
     Args:
         out: the user's word for it; another is hydra.run.dir or hydra.sweep.dir.
     """
-    from cnntrain.config import load as config
+    from cnntrain.config.compose import output_folder
     from cnntrain.storage import run_folder
 
     kind = "sweep" if many else "run"
-    folder = out or config.output_folder(tree, kind)
+    folder = out or output_folder(tree, kind)
     if not out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in overrides):
         return run_folder.reserve(folder)
     return run_folder.claim(folder, sweep=many)  # the jobs of a sweep look after their own folders as well

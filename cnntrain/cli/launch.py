@@ -37,7 +37,7 @@ def call_hydra(
     """
     import hydra
 
-    from cnntrain.config import load as config
+    from cnntrain.config.sources import register_types
 
     typed, codes, home = sys.argv, [], os.getpid()
     notes = sweep.open_notes(sweep_folder) if sweep_folder else None
@@ -55,7 +55,7 @@ def call_hydra(
                 sys.exit(code)
         return score
 
-    config.register()
+    register_types()
     entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)
     error: Exception | None = None
     sys.argv = ["cnntrain", *flags, *overrides]
@@ -124,7 +124,7 @@ def _job(tree: "DictConfig", work: Work, notes: Path | None, keeps: bool) -> tup
     """One job: its exit code, and the validation accuracy, which a sweeper may want to improve."""
     from hydra.core.hydra_config import HydraConfig
 
-    from cnntrain.config import load as config
+    from cnntrain.config.check import settings_of
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -143,7 +143,7 @@ def _job(tree: "DictConfig", work: Work, notes: Path | None, keeps: bool) -> tup
 
     def attempt() -> None:
         try:
-            results.append(work(config.settle(tree, cwd), folder, overrides))
+            results.append(work(settings_of(tree, cwd), folder, overrides))
         except BaseException as error:
             reasons.append(reason(error))
             raise

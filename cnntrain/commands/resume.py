@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.commands.train import Order, Start, work
-from cnntrain.config import load as config
 from cnntrain.config.changes import Change, find_changes
+from cnntrain.config.run_config import settings_from_plain
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError
 from cnntrain.runtime import device as machine
@@ -33,8 +33,8 @@ def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
 def go_on(folder: Path, overrides: list[str], world: World) -> dict[str, Any]:
     """The part of `resume` that the first process does."""
     plain = run_folder.read_config(folder)
-    before = config.from_plain(plain, source=str(folder / "config.yaml"))
-    settings = config.from_plain(plain, overrides, source=str(folder / "config.yaml"))
+    before = settings_from_plain(plain, source=str(folder / "config.yaml"))
+    settings = settings_from_plain(plain, overrides, source=str(folder / "config.yaml"))
     refuse_foreign_code(settings, overrides, training=True)
     changes = find_changes(before, settings)
     refuse_other_split(changes)

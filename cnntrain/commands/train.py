@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 
-from cnntrain.config import load as config
 from cnntrain.config.changes import Change
 from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.plain import to_plain, to_yaml
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import (
     CheckpointError,
@@ -98,7 +98,7 @@ def begin(order: Order, world: World) -> dict[str, Any]:
 def describe(order: Order) -> None:
     """Write down how this run is made."""
     command = shlex.join(["cnntrain", *sys.argv[1:]])
-    config_yaml = config.to_yaml(order.settings)
+    config_yaml = to_yaml(order.settings)
     run_folder.describe(order.folder, config_yaml=config_yaml, overrides=order.overrides, command=command)
 
 
@@ -178,7 +178,7 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
         "bad_images": list_bad_images(job, folder, report),
     }
     results["seconds"] = round(take_seconds(), 2)
-    report.hparams(config.to_plain(settings), flat_scores(results))
+    report.hparams(to_plain(settings), flat_scores(results))
     if world.is_first:
         run_folder.write_results(folder, results)
     why = end_words(ended, settings.trainer, run.progress)

@@ -19,10 +19,12 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from cnntrain.config import load as config
 from cnntrain.config import no_effect, overrides
-from cnntrain.config.compose import Composer
+from cnntrain.config.check import settings_of
+from cnntrain.config.compose import acting_settings, is_multirun, make_composer
+from cnntrain.config.composer import Composer
 from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.plain import to_plain
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import ConfigError
 
@@ -66,7 +68,7 @@ class Combination:
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The whole config, as a run folder keeps it."""
-        return config.to_plain(self.settings)
+        return to_plain(self.settings)
 
     @cached_property
     def digest(self) -> str:
@@ -95,7 +97,7 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combinatio
         ConfigErrors: with the faults of all combinations.
         ConfigError: there is only one.
     """
-    by = config.composer(config_dir)
+    by = make_composer(config_dir)
     read, found = overrides.parse(list(words), by.loader)
     typed = len(read)
     common = [override.input_line or "" for override in read if not override.is_sweep_override()]
@@ -108,15 +110,15 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combinatio
         tree, wrong = by.compose(list(job))
         found += wrong
         try:
-            settings = config.settle(tree)
+            settings = settings_of(tree)
         except ConfigErrors as error:
             found += error.faults
             continue
-        once = ("hydra.mode=RUN",) if config.is_multirun(tree) else ()  # of a preset that is a sweep
+        once = ("hydra.mode=RUN",) if is_multirun(tree) else ()  # of a preset that is a sweep
         runs += _folds(Combination(job + once, _listed(read, job), settings), read)
     if found:
         raise ConfigErrors(found)
-    asked = [(config.acting_settings(by, run.words), run.words[:typed]) for run in runs]
+    asked = [(acting_settings(by, run.words), run.words[:typed]) for run in runs]
     if found := no_effect.faults(asked):
         raise ConfigErrors(found)
     runs = [_without_idle(by, run, *words) for run, words in zip(runs, asked, strict=True)]
@@ -135,7 +137,7 @@ def _without_idle(by: Composer, run: Combination, settings: Settings, typed: Seq
     if not gone:
         return run
     words = tuple(word for word in run.words if word not in gone)
-    return replace(run, words=words, settings=config.settle(by.compose(list(words))[0]))
+    return replace(run, words=words, settings=settings_of(by.compose(list(words))[0]))
 
 
 def _misfit(override: Override) -> str | None:

@@ -1,259 +1,169 @@
-"""Composition by Hydra with each fault blamed on the word or file that brought it."""
+"""From YAML files and the words of a command line to checked settings: composed once, checked once.
 
-import copy
-import importlib.util
-import re
+Nothing here imports torch. Every fault is found before a run folder exists, and all of them are told together.
+"""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
-from hydra.core.config_loader import ConfigLoader
-from hydra.core.override_parser.types import ChoiceSweep, Override
-from hydra.errors import MissingConfigException
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from cnntrain.config import messages, overrides
-from cnntrain.config.assign import apply, set_value
-from cnntrain.config.inherit import inherit_recipes
-from cnntrain.config.messages import VARIANTS, ConfigErrors
+from cnntrain.config import no_effect, overrides
+from cnntrain.config.check import check_tree, settings_of
+from cnntrain.config.composer import Composer, stray_sweep
+from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.paths import expanded
 from cnntrain.config.schema.settings import Settings
-
-OURS = "train"  # our own file with a defaults list
-LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
-NEEDED = ("model", "data", "optimizer", "finetune", "trainer")  # groups that cannot be left out
+from cnntrain.config.sources import make_loader
+from cnntrain.config.unsafe import refuse_code
 
 
-class Composer:
-    """Composes as Hydra would.
+@dataclass(frozen=True)
+class Composition:
+    """What a line composes.
 
-    Args:
-        loader: Hydra's, over the first of the folders.
-        folders: where options may lie, our own conf/ first.
-        config_name: the file with the defaults list.
+    Attributes:
+        tree: with its `hydra` part; of a sweep, what its jobs have in common.
+        known: the settings of a single run, where all of its values are there and keep the rules.
+        faults: all that is wrong with the words and the values.
+        composer: which has made it.
     """
 
-    def __init__(self, loader: ConfigLoader, folders: list[Path], config_name: str) -> None:
-        self.loader = loader
-        self.folders = folders
-        self.config_name = config_name
-        self.search: list[str] = []
-        self.known_options: dict[tuple[str, ...], list[str]] = {}
-        self.known_trees: dict[tuple[str, ...], tuple[DictConfig, list[str]]] = {}
+    tree: DictConfig
+    known: Settings | None
+    faults: list[str]
+    composer: Composer
 
-    def options(self, group: str) -> list[str]:
-        """The options of a config group; empty where there is no such group."""
-        place = (group, *self.search)
-        if place not in self.known_options:
-            found = self.loader.get_group_options(group, overrides=self.search)
-            self.known_options[place] = found
-        return self.known_options[place]
-
-    def _is_group(self, key: str) -> bool:
-        return key in overrides.GROUPS or ("." not in key and bool(self.options(key)))
-
-    def compose(self, words: list[str]) -> tuple[DictConfig, list[str]]:
-        """The tree that the sound words make, and the faults of the others."""
-        read, found = overrides.parse(words)
-        found += self._set_search(read)
-        choices, values = [], []
-        for override in read:
-            key = override.key_or_group
-            if key == "hydra.searchpath":
-                continue
-            if isinstance(override.value(), dict) or not self._is_group(key):
-                values.append(override)
-            elif fault := _choice_fault(override, self.options(key)):
-                found.append(fault)
-            else:
-                choices.append(override.input_line or "")
-        tree, wrong = self._choose(choices)
-        found += wrong
-        for override in values:
-            found += apply(tree, override)
-        return tree, found
-
-    def _set_search(self, read: list[Override]) -> list[str]:
-        """Tell Hydra's composer of the user's search path, which is read before all else; the faults of it."""
-        folders: list[str] = []
-        found = []
-        for override in read:
-            if override.key_or_group != "hydra.searchpath":
-                continue
-            value = override.value()
-            lost = [folder for folder in value if not _is_place(folder)] if isinstance(value, list) else [value]
-            if lost:
-                rule = "a list of folders that are there, such as [file:///my_conf]"
-                found.append(f"hydra.searchpath: must be {rule} (given {overrides.given(override)})")
-            else:
-                folders = [str(folder) for folder in value]
-        self.search = [f"hydra.searchpath=[{','.join(map(overrides.quote, folders))}]"] if folders else []
-        inherit_recipes([*folders, *(f"file://{folder}" for folder in self.folders[1:])], self.options)
-        return found
-
-    def _compose(self, choices: list[str]) -> DictConfig:
-        return self.loader.load_configuration(self.config_name, [*choices, *self.search], run_mode=RunMode.RUN)
-
-    def _choose(self, choices: list[str]) -> tuple[DictConfig, list[str]]:
-        """The tree of some choices. Jobs of a sweep that differ in values only share it, as composing costs 50 ms."""
-        place = (*choices, *self.search)
-        if place not in self.known_trees:
-            tree, found = self._compose_choices(choices)
-            if OmegaConf.get_type(tree) is not Settings:
-                line = f"{self.config_name} is no training config; let its defaults list begin with {OURS}"
-                raise ConfigErrors([f"--config-name: {line}"])
-            self.known_trees[place] = tree, found + self._optional_faults(tree)
-        tree, found = self.known_trees[place]
-        return copy.deepcopy(tree), found
-
-    def _compose_choices(self, choices: list[str]) -> tuple[DictConfig, list[str]]:
-        """Compose the choices; where that fails, leave out the one that is to blame and say what is wrong with it."""
-        try:
-            return self._compose(choices), []
-        except Exception as error:  # Hydra raises ValueError, AssertionError and YAML's own errors as well
-            reason = error
-        for index in reversed(range(len(choices))):
-            try:
-                tree = self._compose(choices[:index] + choices[index + 1 :])
-            except Exception:  # the next choice may be the one to blame
-                continue
-            return tree, self._explain(reason, tree, choices[index])
-        try:
-            tree = self._compose([])
-        except Exception as error:  # no choice is to blame: --config-name or a file that stands in for one of ours is
-            if isinstance(error, MissingConfigException) and error.missing_cfg_file == self.config_name:
-                raise ConfigErrors([self._no_config()]) from error
-            file = f"--config-name={self.config_name}"
-            raise ConfigErrors(self._explain(error, OmegaConf.structured(Settings), file)) from error
-        return tree, self._explain(reason, tree, " ".join(choices))
-
-    def _no_config(self) -> str:
-        places = " or ".join(str(folder) for folder in self.folders)
-        return f"--config-name: no {self.config_name}.yaml in {places}; {overrides.OWN_OPTIONS}"
-
-    def _explain(self, error: Exception, tree: DictConfig, choice: str) -> list[str]:
-        """What Hydra's error means, told with the file and the key that it names."""
-        if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
-            mark = error.problem_mark
-            return [f"{mark.name}:{mark.line + 1}: not valid YAML, {error.problem}"]
-        text = str(error)
-        where = re.search(r"In '([^']+)'", text)
-        file = self._file(where[1]) if where else None
-        if isinstance(error, RecursionError):
-            return [f"{choice}: its defaults list leads back to itself; let it begin with an option of cnntrain's"]
-        if lost := re.search(r"Could not override '(([^'@]+)@[^']*)'", text):
-            value = choice.partition("=")[2]
-            return [f"{lost[1]}: no part of the config is chosen by that (given {value}); write {lost[2]}={value}"]
-        if lost := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
-            return [f"{file or choice}: {messages.unknown_option(lost[1], lost[2], self.options(lost[1]))}"]
-        if lost := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-            if lost[2].startswith("for_"):
-                data = lost[2].removeprefix("for_")
-                advice = "choose one, such as model=resnet18, or let its file begin with defaults: [imagefolder]"
-                return [f"{lost[1]}: data={data} brings none; {advice}"]
-            source = "" if choice.partition("=")[2] == lost[2] else f"{choice}: "
-            return [source + messages.unknown_option(lost[1], lost[2], self.options(lost[1]))]
-        if file is None:
-            return [f"{choice}: {text.splitlines()[0]}"]
-        package = "" if file.parent in self.folders else file.parent.name
-        return [f"{file}: {line}" for line in _file_faults(file, package, tree) or [_foreign_key(text, file)]]
-
-    def _file(self, path: str) -> Path | None:
-        found = [folder / f"{path}.yaml" for folder in self.folders if (folder / f"{path}.yaml").is_file()]
-        return found[0] if found and path != OURS else None
-
-    def _optional_faults(self, tree: DictConfig) -> list[str]:
-        """Options of optional groups that do not exist, which Hydra leaves out without a word."""
-        chosen = tree.hydra.runtime.choices
-        brought = {"augment": f"for_{chosen.data}", "schedule": f"for_{chosen.data}", "recipe": chosen.data}
-        found = []
-        for group, default in brought.items():
-            names = chosen.get(group) or []
-            for name in [names] if isinstance(names, str) else names:
-                if name != default and name not in (options := self.options(group)):
-                    found.append(messages.unknown_option(group, name, options))
-        return found + self._recipe_faults(chosen)
-
-    def _recipe_faults(self, chosen: DictConfig) -> list[str]:
-        """What a recipe says and later files of the composition overrule."""
-        name = chosen.get("recipe")
-        read = self.loader.repository.load_config(f"recipe/{name}") if name else None
-        places = {
-            "optimizer": f"recipe/{chosen.optimizer}_{name}.yaml, which holds the keys alone, such as lr",
-            "schedule": f"schedule/for_{name}.yaml",
-            "augment": f"augment/for_{name}.yaml",
-        }
-        return [
-            f"recipe/{name}.yaml: {section}: is overruled by files that come later; write it into {place}"
-            for section, place in places.items()
-            if read and section in read.config
-        ]
+    @property
+    def settings(self) -> Settings:
+        """The settings of a single run."""
+        assert self.known is not None
+        return self.known
 
 
-def _is_place(folder: Any) -> bool:
-    """Whether options may lie there: in a folder, or in a package."""
-    if not isinstance(folder, str) or not folder:
-        return False
-    if not folder.startswith("pkg://"):
-        return Path(folder.removeprefix("file://")).is_dir()
-    try:
-        return importlib.util.find_spec(folder.removeprefix("pkg://")) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def stray_sweep(override: Override) -> str:
-    """The fault of several values where no sweep was asked for."""
-    key, text = override.key_or_group, overrides.given(override)
-    if key in LISTS:
-        return f"{key}: several options stand in brackets; write '{key}=[{text}]', or add -m for one run each"
-    if key in overrides.PATHS and isinstance(sweep := override.value(), ChoiceSweep):
-        text = ",".join(str(getattr(item, "text", item)) for item in sweep.list)
-        whole = overrides.for_shell(f"{key}={overrides.quote(text)}")
-        return f"{key}: a comma makes a list (given {text}); write {whole}"
-    return f"{key}: takes one value (given {text}); add -m for one run each, or type cnntrain compare"
-
-
-def _choice_fault(override: Override, options: list[str]) -> str | None:
-    group, value, text = override.key_or_group, override.value(), overrides.given(override)
-    if override.is_delete():
-        return f"{group}: cannot be left out; choose with {group}=OPTION" if group in NEEDED else None
-    if (override.is_add() or override.is_force_add()) and group in overrides.GROUPS and not override.package:
-        return f"{group}: is there already; leave out the + and write {group}={text}"
-    if isinstance(value, list) and group not in LISTS:
-        return f"{group}: takes one option (given {text}); for one run each drop the brackets and add -m"
-    if value is None and group not in NEEDED:
-        return f"{group}: null is no option; leave the group out with ~{group}"
-    names = value if isinstance(value, list) else [text if value is None else value]
-    wrong = [name for name in names if not isinstance(name, str) or name not in options]
-    return messages.unknown_option(group, wrong[0], options) if wrong else None
-
-
-def _file_faults(file: Path, package: str, tree: DictConfig) -> list[str]:
-    """All keys and values of one option's file that do not fit the tree.
+def compose_settings(words: list[str], config_dir: str | None = None) -> Settings:
+    """The settings of one run; a program may say more than acts in it.
 
     Args:
-        package: where they go, if the file does not say it itself.
+        words: overrides as on the command line.
+        config_dir: a folder with options of the user's own.
+    Raises:
+        ConfigErrors: with all faults, one line each.
     """
-    text = file.read_text(encoding="utf-8")
-    header = re.search(r"^#\s*@package\s+(\S+)", text, re.MULTILINE)
-    package = header[1].replace("_global_", "") if header else package
-    content = OmegaConf.to_container(OmegaConf.create(text))
-    prefix = package and package + "."
-    names = [name for name in content if name not in ("defaults", "hydra")] if isinstance(content, dict) else []
-    return [line for name in names for line in set_value(tree, f"{prefix}{name}", content[name], str(content[name]))]
+    return compose_line(words, config_dir=config_dir, acting=False).settings
 
 
-def _foreign_key(text: str, file: Path) -> str:
-    """The fault of a key that only fails together with what else its file chooses."""
-    key = re.search(r"full_key: (\S+)", text)
-    kind = re.search(r"object_type=(\w+)", text)
-    if not key or not kind or "not in" not in text:
-        return text.splitlines()[-1 if key is None else 1]
-    named = {
-        section: name for section, kinds in VARIANTS.items() for name, cls in kinds.items() if cls.__name__ == kind[1]
-    }
-    value = OmegaConf.select(OmegaConf.load(file), key[1]) or OmegaConf.select(
-        OmegaConf.load(file), key[1].partition(".")[2]
+def compose_line(
+    words: list[str],
+    *,
+    config_dir: str | None = None,
+    config_name: str = "train",
+    multirun: bool = False,
+    complete: bool = True,
+    acting: bool = True,
+) -> Composition:
+    """Compose as Hydra will, and raise ConfigErrors with all that is wrong.
+
+    Args:
+        multirun: check the jobs of a sweep; of many, an even choice.
+        complete: also check missing values and limits, which only a run needs.
+        acting: also refuse words that act on nothing in the run (no_effect.py).
+    """
+    composition = examine(make_composer(config_dir, config_name), words, multirun, complete)
+    found = composition.faults
+    if complete and acting and not found:
+        found = _idle_faults(composition, words, multirun or is_multirun(composition.tree))
+    if found:
+        raise ConfigErrors(found)
+    refuse_code(composition.tree)
+    return composition
+
+
+def make_composer(config_dir: str | None = None, config_name: str = "train") -> Composer:
+    """A composer of our conf/, which a process makes once, or of that and a folder of the user's."""
+    return _own_composer(config_name) if config_dir is None else Composer(*make_loader(config_dir), config_name)
+
+
+@functools.cache
+def _own_composer(config_name: str) -> Composer:
+    return Composer(*make_loader(), config_name)
+
+
+def examine(composer: Composer, words: list[str], multirun: bool, complete: bool) -> Composition:
+    """What `compose_line` does, without raising."""
+    read, unread = overrides.parse(words, composer.loader)
+    sweeps = [override for override in read if override.is_sweep_override()]
+    tree, wrong = composer.compose_read([override for override in read if override not in sweeps])
+    if not multirun and not is_multirun(tree):
+        found = unread + wrong + [stray_sweep(override) for override in sweeps]
+        settings, more = _check(tree, found) if complete else (None, [])
+        return Composition(tree, settings, found + more, composer)
+    found = []
+    read += overrides.parse(overrides.sweeper_params(tree), composer.loader)[0]
+    for job in overrides.jobs(read):
+        job_tree, wrong = composer.compose(job)
+        found += wrong + (_check(job_tree, unread + wrong)[1] if complete else [])
+    return Composition(tree, None, unread + found, composer)
+
+
+def _check(tree: DictConfig, found: list[str]) -> tuple[Settings | None, list[str]]:
+    """The settings and the faults of the values, but for keys that are known to be wrong: they are not set."""
+    known = {line.partition(":")[0] for line in found}
+    settings, more = check_tree(tree)
+    return settings, [line for line in more if line.partition(":")[0] not in known]
+
+
+def _idle_faults(composition: Composition, words: list[str], many: bool) -> list[str]:
+    """The faults of sound words that act on nothing in the run, or in the jobs of a sweep."""
+    composer = composition.composer
+    if not many:
+        if not no_effect.rules_met(words):
+            return []
+        return no_effect.faults([(acting_settings(composer, words, composition.settings), words)])
+    read = overrides.parse(words, composer.loader)[0]
+    presets = overrides.parse(overrides.sweeper_params(composition.tree), composer.loader)[0]
+    jobs = ((job, job[: len(read)]) for job in overrides.jobs(read + presets))
+    return no_effect.faults(
+        (acting_settings(composer, job), typed) for job, typed in jobs if no_effect.rules_met(typed)
     )
-    return messages.unknown_key(key[1], str(value), messages.keys_of(named), named)
+
+
+def acting_settings(composer: Composer, words: Sequence[str], settings: Settings | None = None) -> Settings:
+    """What sound words make; without `debug`, which switches off on purpose what other words are for.
+
+    Args:
+        settings: what all of the words make, where that is known.
+    """
+    plain = [word for word in words if not word.startswith("debug=")]
+    if len(plain) < len(words):
+        with contextlib.suppress(ConfigErrors):
+            return settings_of(composer.compose(plain)[0])
+    return settings or settings_of(composer.compose(list(words))[0])
+
+
+def is_multirun(tree: DictConfig) -> bool:
+    """Whether a composed tree asks for a sweep (hydra.mode), without -m on the command line."""
+    try:
+        return tree.hydra.mode == RunMode.MULTIRUN
+    except OmegaConfBaseException as error:
+        raise ConfigErrors([f"hydra.mode: {str(error).splitlines()[0]}"]) from error
+
+
+def output_folder(tree: DictConfig, kind: str) -> Path:
+    """What hydra.run.dir or hydra.sweep.dir of a composed tree says, by kind: run | sweep."""
+    HydraConfig.instance().set_config(tree)  # for the resolvers of Hydra
+    try:
+        folder = tree.hydra[kind].dir
+    except OmegaConfBaseException as error:
+        raise ConfigErrors([f"hydra.{kind}.dir: {str(error).splitlines()[0]}"]) from error
+    if not folder or not str(folder).strip():
+        raise ConfigErrors(
+            [f"hydra.{kind}.dir: must be the name of a folder (given {folder or 'nothing'}); write out=DIR"]
+        )
+    return expanded(str(folder))

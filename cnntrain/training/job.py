@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cnntrain.augment.build import Augment, Moment, build_augment, build_normalise
 from cnntrain.augment.mix import Mix
-from cnntrain.config import load as config
+from cnntrain.config.plain import to_plain
 from cnntrain.config.schema.model import DropSchedule
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision
@@ -148,7 +148,7 @@ class Job:
         """What a checkpoint says of itself, so that it can be used without the run folder or the data."""
         data = self.data
         return {
-            "config": config.to_plain(self.settings),
+            "config": to_plain(self.settings),
             "classes": list(data.classes),
             "channels": data.channels,
             "image_size": data.image_size,

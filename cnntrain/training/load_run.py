@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cnntrain.config import load as config
 from cnntrain.config.changes import Change, find_changes
+from cnntrain.config.run_config import settings_from_plain
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
@@ -39,10 +39,10 @@ def load_job(
     state = checkpoint.load(folder)
     about = state["about"]
     try:
-        before = config.from_plain(about["config"], source=str(folder))
+        before = settings_from_plain(about["config"], source=str(folder))
     except ConfigError as error:  # not of the user's making
         raise CheckpointError(str(error).splitlines()[0]) from error
-    settings = config.from_plain(about["config"], overrides, source=str(folder))
+    settings = settings_from_plain(about["config"], overrides, source=str(folder))
     refuse_foreign_code(settings, overrides, training=False)
     changes = find_changes(before, settings)
     refuse_other_split(changes)

@@ -18,7 +18,9 @@ from cnntrain.cli import dispatch
 from cnntrain.cli.help import COMMANDS
 from cnntrain.compare import plan
 from cnntrain.config import arguments
-from cnntrain.config import load as config
+from cnntrain.config.compose import compose_settings
+from cnntrain.config.paths import conf_dir
+from cnntrain.config.plain import to_yaml
 from cnntrain.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 
 Calls = list[tuple[str, tuple[Any, ...]]]
@@ -120,7 +122,7 @@ def test_two_runs_in_the_same_second_get_two_folders(
         calls.append(("train", (folder,)))
 
     monkeypatch.setattr(dispatch, "_load", lambda command: keep)
-    monkeypatch.setattr(config, "output_folder", lambda tree, kind: Path("outputs/same"))
+    monkeypatch.setattr("cnntrain.config.compose.output_folder", lambda tree, kind: Path("outputs/same"))
     assert cli.main([]) == cli.main([]) == 0
     assert [str(given[0]) for _, given in calls] == ["outputs/same", "outputs/same-2"]
 
@@ -535,8 +537,8 @@ def test_an_image_folder_that_is_not_there_is_found_before_anything_is_made(
     calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str
 ) -> None:
     (tmp_path / "run").mkdir()
-    settings = config.compose(["data=imagefolder", "data.root=/photos"])
-    (tmp_path / "run" / "config.yaml").write_text(config.to_yaml(settings))
+    settings = compose_settings(["data=imagefolder", "data.root=/photos"])
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(settings))
     words = [*line.split(), "data.root=nowhere"]
     assert cli.main(words if "run" in words else [*words, "data=imagefolder"]) == 3
     assert f"data.root: {Path('nowhere')}" in capsys.readouterr().err.replace(f"{tmp_path}/", "")
@@ -559,7 +561,7 @@ def test_overrides_of_a_saved_run_are_checked_before_the_command_is_loaded(
     calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.yaml").write_text(config.to_yaml(config.compose([])))
+    (tmp_path / "run" / "config.yaml").write_text(to_yaml(compose_settings([])))
     assert cli.main([command, "run", "model=cnn", "trainer.epoch=3"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("cnntrain: error: model: cannot be chosen again")
@@ -574,7 +576,7 @@ def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     assert "$$" not in text
-    for file in config.conf_dir().glob("*/*.yaml"):
+    for file in conf_dir().glob("*/*.yaml"):
         if file.parent.name not in ("hydra", "recipe", "experiment", "model") and not file.stem.startswith("for_"):
             assert re.search(rf"\b{file.stem}\b", text), file
     for command in COMMANDS:
@@ -607,7 +609,7 @@ def test_models_lists_each_option_with_a_line(capsys: pytest.CaptureFixture[str]
     assert cli.main(["models"]) == 0
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 80
-    for file in (config.conf_dir() / "model").glob("[!f]*.yaml"):  # not for_<data>, a choice rather than a network
+    for file in (conf_dir() / "model").glob("[!f]*.yaml"):  # not for_<data>, a choice rather than a network
         assert re.search(rf"^{file.stem} +\S+", out, re.MULTILINE)
     assert cli.main(["models", "RESNET"]) == 0
     assert "lenet5" not in capsys.readouterr().out

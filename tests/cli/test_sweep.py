@@ -20,7 +20,7 @@ from omegaconf import open_dict
 
 from cnntrain import cli
 from cnntrain.cli import dispatch, sweep
-from cnntrain.config import load as config
+from cnntrain.config.compose import make_composer
 from cnntrain.errors import DataError, NonFiniteError, UnsafeError
 from cnntrain.runtime import signals
 from cnntrain.storage.run_folder import SWEEP
@@ -85,7 +85,7 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Plugins.instance().register(Forking)
     target = {"_target_": "hydra_plugins.forking.Forking"}
     ConfigStore.instance().store(group="hydra/launcher", name="forking", node=target)
-    config.composer().known_options.clear()  # the tests share one composer, which may have looked before
+    make_composer().known_options.clear()  # a process has one composer, which may have looked before
 
     def work(settings: Any, *rest: Any) -> None:
         if settings.seed == 1:

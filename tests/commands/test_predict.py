@@ -15,8 +15,8 @@ from rich.cells import cell_len
 from cnntrain import cli
 from cnntrain.commands.eval import evaluate
 from cnntrain.commands.predict import predict
-from cnntrain.config import load as config
 from cnntrain.config.arguments import PredictWishes, read_predict
+from cnntrain.config.run_config import settings_from_plain
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation
 from cnntrain.data.decode import read_image
 from cnntrain.data.unlabelled import data_without_images
@@ -132,7 +132,7 @@ def test_eval_and_predict_see_photos_in_the_interpolation_and_crop_of_the_traini
 def test_checkpoints_that_do_not_tell_interpolation_and_crop_are_bilinear_and_seven_eighths(here):
     _, state, _ = load_job(Path("sharp"), [], Report(None, tensorboard=False))
     older = {key: value for key, value in state["about"].items() if key not in ("interpolation", "crop", "crop_mode")}
-    settings = config.from_plain(older["config"], ["data.interpolation=null", "data.crop=null"])
+    settings = settings_from_plain(older["config"], ["data.interpolation=null", "data.crop=null"])
     data = with_preprocessing(settings, older, []).data
     assert (data.interpolation, data.crop, data.crop_mode) == (Interpolation.bilinear, 0.875, CropMode.center)
 
@@ -140,7 +140,7 @@ def test_checkpoints_that_do_not_tell_interpolation_and_crop_are_bilinear_and_se
 @pytest.mark.parametrize("mode", ["squash", "border"])
 def test_eval_and_predict_make_squares_as_the_training_did(here, mode):
     about = torch.load("run/checkpoints/best/state.pt", weights_only=True)["about"] | {"crop_mode": mode}
-    settings = with_preprocessing(config.from_plain(about["config"], []), about, [])
+    settings = with_preprocessing(settings_from_plain(about["config"], []), about, [])
     assert settings.data.crop_mode is CropMode[mode]
     _, _, job = load_job(Path("run"), [f"data.crop_mode={mode}"], Report(None, tensorboard=False))
     assert job.about()["crop_mode"] == mode

@@ -20,9 +20,11 @@ from cnntrain.cli import dispatch
 from cnntrain.commands.compare import RECORD, _tables, compare
 from cnntrain.compare import plan as comparison
 from cnntrain.compare.plan import Combination, plan
-from cnntrain.config import load as config
 from cnntrain.config import overrides
 from cnntrain.config.arguments import CompareWishes, read_compare
+from cnntrain.config.compose import compose_settings
+from cnntrain.config.plain import to_plain, to_yaml
+from cnntrain.config.run_config import settings_from_plain
 from cnntrain.errors import CheckpointError, ConfigError, Interrupted
 from cnntrain.report.csv_log import COLUMNS
 from cnntrain.runtime.child import cnntrain_command
@@ -138,7 +140,7 @@ def test_words_compose_what_was_planned_and_names_need_no_quotes() -> None:
     ]
     runs = plan(overrides.for_hydra([*words, "model=mlp", "optimizer.lr=choice(1e-5)"]))
     for run in runs:
-        assert config.compose(list(run.words)) == run.settings
+        assert compose_settings(list(run.words)) == run.settings
         assert overrides.parse([f"hydra.run.dir={run.name}"])[1] == []
     assert len({run.name for run in runs}) == len({run.digest for run in runs}) == 4
     assert runs[0].settings.data.root.endswith("/my photos")
@@ -147,8 +149,8 @@ def test_words_compose_what_was_planned_and_names_need_no_quotes() -> None:
 
 def test_a_saved_config_is_read_as_it_was_written() -> None:
     words = ["optimizer.lr=1e-5", "data.limit=0.5", "model=mlp", "augment=[cutmix,affine]", "trainer.max_time=2h"]
-    plain = config.to_plain(config.compose(words))
-    assert yaml.safe_load(config.to_yaml(config.compose(words))) == plain
+    plain = to_plain(compose_settings(words))
+    assert yaml.safe_load(to_yaml(compose_settings(words))) == plain
 
 
 def test_folds_are_repeats_and_all_of_them_run_unless_some_are_chosen() -> None:
@@ -157,7 +159,7 @@ def test_folds_are_repeats_and_all_of_them_run_unless_some_are_chosen() -> None:
     runs = plan(["data.folds=2", "optimizer.lr=0.1,0.2"])
     found = [(run.values["optimizer.lr"], run.settings.data.fold) for run in runs]
     assert found == [("0.1", 0), ("0.2", 0), ("0.1", 1), ("0.2", 1)]
-    assert config.compose(list(runs[2].words)) == runs[2].settings
+    assert compose_settings(list(runs[2].words)) == runs[2].settings
 
 
 def test_values_that_are_listed_twice_run_once() -> None:
@@ -270,8 +272,8 @@ def test_only_new_values_run_and_another_config_gets_other_folders() -> None:
 def test_a_run_that_was_resumed_with_other_values_is_another_one() -> None:
     _, first = run(LISTS)
     changed = HOME / first.folders[0] / "config.yaml"
-    settings = config.from_plain(yaml.safe_load(changed.read_text()), ["trainer.epochs=99"])
-    changed.write_text(config.to_yaml(settings))
+    settings = settings_from_plain(yaml.safe_load(changed.read_text()), ["trainer.epochs=99"])
+    changed.write_text(to_yaml(settings))
     _, again = run(LISTS)
     assert again.folders == [f"{first.folders[0]}-2"]
     assert run(LISTS)[1].commands == []

@@ -1,6 +1,5 @@
 """Recipes: what composes from conf/, who wins over whom, and the way to plain containers and back."""
 
-import functools
 import itertools
 from pathlib import Path
 from typing import Any
@@ -8,23 +7,19 @@ from typing import Any
 import pytest
 import yaml
 
-from cnntrain.config import load as config
 from cnntrain.config import overrides
 from cnntrain.config.changes import Change, find_changes
-from cnntrain.config.compose import Composer
+from cnntrain.config.compose import compose_settings
 from cnntrain.config.messages import ConfigErrors, keys_of
+from cnntrain.config.paths import conf_dir
+from cnntrain.config.plain import to_plain, to_yaml
+from cnntrain.config.run_config import settings_from_plain
 from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
 from cnntrain.config.schema.settings import Settings
 
-CONF = config.conf_dir()
+CONF = conf_dir()
 DATA = ("digits", "mnist", "cifar10", "cifar100", "imagefolder")
-
-
-@functools.cache
-def shared() -> Composer:
-    """One for many lines: it remembers what it composed."""
-    return config.composer()
 
 
 def compose(line: str = "", config_dir: Path | None = None) -> Settings:
@@ -32,10 +27,8 @@ def compose(line: str = "", config_dir: Path | None = None) -> Settings:
     if "data=imagefolder" in words:
         words.append("data.root=/photos")
     if config_dir:
-        return config.compose(words, str(config_dir))
-    tree, found = config.examine(shared(), words, multirun=False, complete=True)
-    assert not found
-    return config.settle(tree)
+        return compose_settings(words, str(config_dir))
+    return compose_settings(words)
 
 
 def written(path: str) -> dict[str, Any]:
@@ -45,7 +38,7 @@ def written(path: str) -> dict[str, Any]:
 
 
 def numbers(part: Any) -> dict[str, Any]:
-    return config.to_plain(part)
+    return to_plain(part)
 
 
 def pieces(settings: Settings) -> set[str]:
@@ -240,17 +233,17 @@ def test_relative_roots_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 )
 def test_saved_settings_come_back_the_same(line: str) -> None:
     settings = compose(line)
-    plain = yaml.safe_load(config.to_yaml(settings))
-    assert plain == config.to_plain(settings)
-    assert config.from_plain(plain) == settings
-    assert find_changes(settings, config.from_plain(plain)) == {}
+    plain = yaml.safe_load(to_yaml(settings))
+    assert plain == to_plain(settings)
+    assert settings_from_plain(plain) == settings
+    assert find_changes(settings, settings_from_plain(plain)) == {}
 
 
 def test_the_overrides_of_a_saved_run_are_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     old = compose()
     words = ["trainer.epochs=50", "data.root=other", "trainer.compile=true", "augment.pad_crop=null", "trainer.ema=0.9"]
-    new = config.from_plain(config.to_plain(old), words)
+    new = settings_from_plain(to_plain(old), words)
     changes = find_changes(old, new)
     assert changes == {
         "trainer.epochs": Change(old.trainer.epochs, 50),
@@ -281,21 +274,21 @@ def test_the_overrides_of_a_saved_run_are_its_changes(tmp_path: Path, monkeypatc
     ],
 )
 def test_faulty_overrides_of_a_saved_run_are_told(words: list[str], fault: str) -> None:
-    plain = config.to_plain(compose())
+    plain = to_plain(compose())
     with pytest.raises(ConfigErrors) as caught:
-        config.from_plain(plain, words)
+        settings_from_plain(plain, words)
     assert len(caught.value.faults) == 1
     assert fault in caught.value.faults[0]
 
 
 def test_a_piece_of_augmentation_is_switched_on_in_a_saved_run_as_its_fault_says() -> None:
-    plain = config.to_plain(compose())
+    plain = to_plain(compose())
     with pytest.raises(ConfigErrors) as caught:
-        config.from_plain(plain, ["augment.hflip.p=0.3"])
+        settings_from_plain(plain, ["augment.hflip.p=0.3"])
     assert caught.value.faults == [
         "augment.hflip.p: hflip is off (given 0.3); switch it on with 'augment.hflip={p: 0.3}'"
     ]
-    settings = config.from_plain(plain, ["augment.hflip={p: 0.3}"])
+    settings = settings_from_plain(plain, ["augment.hflip={p: 0.3}"])
     assert settings.augment.hflip is not None
     assert settings.augment.hflip.p == 0.3
 
@@ -311,8 +304,8 @@ def test_a_piece_of_augmentation_is_switched_on_in_a_saved_run_as_its_fault_says
     ],
 )
 def test_a_damaged_saved_config_is_told(section: str, value: dict[str, Any], fault: str) -> None:
-    plain = config.to_plain(compose())
+    plain = to_plain(compose())
     plain[section] = plain.get(section, {}) | value
     with pytest.raises(ConfigErrors, match=r".") as caught:
-        config.from_plain(plain, source="run/config.yaml")
+        settings_from_plain(plain, source="run/config.yaml")
     assert fault in str(caught.value)

@@ -16,13 +16,16 @@ from hypothesis import strategies as st
 
 from cnntrain import cli
 from cnntrain.cli import dispatch
-from cnntrain.config import load as config
 from cnntrain.config import messages, overrides
+from cnntrain.config.compose import compose_line, compose_settings, output_folder
 from cnntrain.config.overrides import GROUPS
+from cnntrain.config.paths import conf_dir
+from cnntrain.config.plain import to_plain, to_yaml
+from cnntrain.config.run_config import settings_from_plain
 from cnntrain.errors import ConfigError, UnsafeError
 
 OPTIONS = {
-    group: sorted(file.stem for file in (config.conf_dir() / group).glob("*.yaml") if not file.stem.startswith("for_"))
+    group: sorted(file.stem for file in (conf_dir() / group).glob("*.yaml") if not file.stem.startswith("for_"))
     for group in GROUPS
 }
 KEYS = sorted(
@@ -116,17 +119,17 @@ def told(work: Callable[[], object], typed: Iterable[str]) -> None:
 
 
 def composed(typed: list[str], multirun: bool) -> None:
-    tree = config.inspect(typed, multirun=multirun)
-    config.output_folder(tree, "sweep" if multirun else "run")
+    composition = compose_line(typed, multirun=multirun)
+    output_folder(composition.tree, "sweep" if multirun else "run")
     if not multirun:
-        config.from_plain(config.to_plain(config.settle(tree)))
+        settings_from_plain(to_plain(composition.settings))
 
 
 def resumed(typed: list[str]) -> None:
-    config.from_plain(PLAIN, typed)
+    settings_from_plain(PLAIN, typed)
 
 
-PLAIN = config.to_plain(config.compose([]))
+PLAIN = to_plain(compose_settings([]))
 SEARCH: dict[str, Any] = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
@@ -175,9 +178,9 @@ saved_scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=
 @given(st.dictionaries(st.sampled_from("ab"), saved_scalars | st.lists(saved_scalars, max_size=3), max_size=2))
 def test_the_settings_of_a_run_come_back_from_its_config(arguments: dict[str, Any]) -> None:
     plain = {**PLAIN, "augment": {**PLAIN["augment"], "own": {"name": "module:function", "args": arguments}}}
-    settled = config.from_plain(plain)
-    assert config.to_plain(settled) == plain
-    assert config.from_plain(yaml.safe_load(config.to_yaml(settled))) == settled
+    settled = settings_from_plain(plain)
+    assert to_plain(settled) == plain
+    assert settings_from_plain(yaml.safe_load(to_yaml(settled))) == settled
 
 
 @pytest.mark.slow

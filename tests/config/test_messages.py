@@ -9,26 +9,27 @@ import yaml
 
 from cnntrain import cli
 from cnntrain.compare import plan
-from cnntrain.config import load as config
-from cnntrain.config.compose import Composer
+from cnntrain.config.compose import compose_line, compose_settings, examine, make_composer
+from cnntrain.config.composer import Composer
 from cnntrain.config.messages import ConfigErrors
 from cnntrain.config.overrides import quote
+from cnntrain.config.plain import to_plain, to_yaml
+from cnntrain.config.run_config import settings_from_plain
 from cnntrain.errors import ConfigError, UnsafeError
 
 
 def faults(*words: str, config_dir: Path | None = None, multirun: bool = False) -> list[str]:
     try:
-        tree = config.inspect(list(words), config_dir=str(config_dir) if config_dir else None, multirun=multirun)
+        compose_line(list(words), config_dir=str(config_dir) if config_dir else None, multirun=multirun)
     except ConfigErrors as errors:
         return errors.faults
-    config.settle(tree)
     return []
 
 
 @pytest.fixture(scope="module")
 def composer() -> Composer:
     """One for many lines: it remembers what it composed."""
-    return config.composer()
+    return make_composer()
 
 
 def write(folder: Path, path: str, text: str) -> None:
@@ -196,7 +197,7 @@ def write(folder: Path, path: str, text: str) -> None:
     ],
 )
 def test_each_kind_of_fault_is_told_in_one_line(composer: Composer, line: str, fault: str) -> None:
-    _, found = config.examine(composer, line.split(), multirun=False, complete=True)
+    found = examine(composer, line.split(), multirun=False, complete=True).faults
     assert found
     assert "\n" not in "".join(found)
     assert found[0].startswith(fault)
@@ -230,7 +231,7 @@ def test_each_kind_of_fault_is_told_in_one_line(composer: Composer, line: str, f
     ],
 )
 def test_augmentation_and_loss_keep_their_rules(composer: Composer, line: str, fault: str) -> None:
-    _, found = config.examine(composer, line.split(), multirun=False, complete=True)
+    found = examine(composer, line.split(), multirun=False, complete=True).faults
     assert len(found) == 1
     assert found[0].startswith(fault)
 
@@ -255,10 +256,10 @@ def test_augmentation_and_loss_keep_their_rules(composer: Composer, line: str, f
 )
 def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
     whole = os.path.abspath(os.path.expanduser(path))
-    assert config.compose([f"data.root={path}"]).data.root == whole
-    assert config.compose([f"data.root={quote(path)}"]).data.root == whole
-    assert config.compose([f"model.weights={path}"]).model.weights == path
-    saved = config.from_plain(config.to_plain(config.compose([])), [f"data.root={path}"])
+    assert compose_settings([f"data.root={path}"]).data.root == whole
+    assert compose_settings([f"data.root={quote(path)}"]).data.root == whole
+    assert compose_settings([f"model.weights={path}"]).model.weights == path
+    saved = settings_from_plain(to_plain(compose_settings([])), [f"data.root={path}"])
     assert saved.data.root == whole
 
 
@@ -303,7 +304,7 @@ def test_faults_of_all_kinds_are_told_together() -> None:
     ],
 )
 def test_sound_lines_have_no_faults(composer: Composer, line: str) -> None:
-    assert config.examine(composer, line.split(), multirun=False, complete=True)[1] == []
+    assert examine(composer, line.split(), multirun=False, complete=True).faults == []
 
 
 @pytest.mark.parametrize(
@@ -363,11 +364,11 @@ def test_a_config_of_ones_own_is_found_and_its_faults_are_told(
 ) -> None:
     write(tmp_path, file, text)
     with pytest.raises(ConfigErrors) as told:
-        config.inspect(["seed=2"], config_dir=str(tmp_path), config_name="mine")
+        compose_line(["seed=2"], config_dir=str(tmp_path), config_name="mine")
     assert len(told.value.faults) == 1
     assert told.value.faults[0].startswith(fault.replace("FILE", str(tmp_path / file)))
     write(tmp_path, "mine.yaml", "defaults: [train, _self_]\nseed: 3\n")
-    assert config.inspect([], config_dir=str(tmp_path), config_name="mine").seed == 3
+    assert compose_line([], config_dir=str(tmp_path), config_name="mine").settings.seed == 3
 
 
 def test_an_optimizer_of_the_users_says_which_of_ours_it_derives_from(tmp_path: Path) -> None:
@@ -386,10 +387,10 @@ def test_a_file_that_names_an_optimizer_of_ours_and_derives_from_none_lacks_its_
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, None, int("f" * 5000, 16)], ids=["list", "mapping", "null", "huge"])
 def test_a_saved_config_whose_optimizer_has_no_name_is_told(value: object) -> None:
-    plain = config.to_plain(config.compose([]))
+    plain = to_plain(compose_settings([]))
     plain["optimizer"]["name"] = value
     with pytest.raises(ConfigErrors, match=r"^x\.yaml: [^\n]*$"):
-        config.from_plain(plain, source="x.yaml")
+        settings_from_plain(plain, source="x.yaml")
 
 
 @pytest.mark.parametrize(
@@ -481,12 +482,12 @@ def test_what_a_recipe_says_in_vain_is_told(tmp_path: Path) -> None:
     assert fault.endswith("let the file of the recipe begin with '# @package _global_'")
     recipe.write_text("# @package _global_\ntrainer: {epochs: 3}\n")
     (tmp_path / "recipe" / "sgd_mine.yaml").write_text("lr: 0.02\n")
-    settings = config.compose(["data=mine"], str(tmp_path))
+    settings = compose_settings(["data=mine"], str(tmp_path))
     assert (settings.trainer.epochs, settings.optimizer.lr) == (3, 0.02)
 
 
 def test_two_words_in_one_are_told(composer: Composer) -> None:
-    _, found = config.examine(composer, ["model=resnet18 data=digits"], multirun=False, complete=True)
+    found = examine(composer, ["model=resnet18 data=digits"], multirun=False, complete=True).faults
     fault = "model: two words in one (given resnet18 data=digits); write data=... outside of the quotes"
     assert found == [fault]
 
@@ -525,7 +526,7 @@ def test_a_preset_that_sweeps_is_checked(tmp_path: Path) -> None:
 
 def test_a_value_of_a_foreign_run_writes_no_line_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = "\x1b[31m\ncnntrain: error: rm -r all"
-    plain = yaml.safe_load(config.to_yaml(config.settle(config.inspect([]))))
+    plain = yaml.safe_load(to_yaml(compose_line([]).settings))
     plain["trainer"] |= {odd: 1, "precision": odd}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(plain))
     assert cli.main(["resume", str(tmp_path)]) == 2

@@ -9,17 +9,19 @@ import yaml
 from cnntrain import cli
 from cnntrain.cli import dispatch
 from cnntrain.compare import plan
-from cnntrain.config import load as config
 from cnntrain.config import no_effect
 from cnntrain.config.changes import find_changes
+from cnntrain.config.compose import compose_line, compose_settings
 from cnntrain.config.messages import ConfigErrors, keys_of
+from cnntrain.config.plain import to_yaml
+from cnntrain.config.run_config import settings_from_plain
 
 HALF = "model.pretrained=true"
 
 
 def faults(line: str, *, multirun: bool = False, config_dir: Path | None = None) -> list[str]:
     try:
-        config.inspect(line.split(), multirun=multirun, config_dir=str(config_dir) if config_dir else None)
+        compose_line(line.split(), multirun=multirun, config_dir=str(config_dir) if config_dir else None)
     except ConfigErrors as errors:
         return errors.faults
     return []
@@ -159,8 +161,8 @@ def test_a_run_of_a_comparison_is_not_told_what_acts_in_the_others_alone() -> No
     runs = plan.plan(["augment=none,mixup", "augment.mix.p=0.5"])
     assert [run.words for run in runs] == [("augment=none",), ("augment=mixup", "augment.mix.p=0.5")]
     assert [run.values for run in runs] == [{"augment": "none"}, {"augment": "mixup"}]
-    assert all(config.compose(list(run.words)) == run.settings for run in runs)
-    assert all(config.inspect(list(run.words)) for run in runs)
+    assert all(compose_settings(list(run.words)) == run.settings for run in runs)
+    assert all(compose_line(list(run.words)) for run in runs)
     with pytest.raises(ConfigErrors, match=r"augment.mix.p: is for mixed images"):
         plan.plan(["seed=0,1", "augment.mix.p=0.5"])
 
@@ -217,15 +219,15 @@ def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_an_override_of_a_saved_run_must_act_in_the_command(command: str, words: list[str], fault: str) -> None:
-    plain = yaml.safe_load(config.to_yaml(config.compose([])))
-    before, settings = config.from_plain(plain), config.from_plain(plain, words)
+    plain = yaml.safe_load(to_yaml(compose_settings([])))
+    before, settings = settings_from_plain(plain), settings_from_plain(plain, words)
     found = no_effect.faults_of_saved(command, settings, words, find_changes(before, settings))
     assert found[0].startswith(fault) if fault else found == []
 
 
 def test_a_run_without_a_checkpoint_may_still_begin_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given: None)
-    (tmp_path / "config.yaml").write_text(config.to_yaml(config.compose([])))
+    (tmp_path / "config.yaml").write_text(to_yaml(compose_settings([])))
     assert cli.main(["resume", str(tmp_path), "model.weights=x.pt"]) == 0
     (tmp_path / "checkpoints").mkdir()
     assert cli.main(["resume", str(tmp_path), "model.weights=x.pt"]) == 2

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cnntrain.config import load as config
+from cnntrain.config.compose import compose_settings
 from cnntrain.config.paths import absence, expanded, need_config_dir, typed
 from cnntrain.errors import ConfigError
 from cnntrain.text import printable
@@ -42,7 +42,7 @@ def test_a_path_that_was_saved_under_another_locale_leads_to_the_same_place(monk
 
 
 def test_a_class_that_was_typed_under_another_locale_is_the_same() -> None:
-    assert config.compose(["data=imagefolder", "data.root=x", f"data.classes=['{UNDECODED}',b]"]).data.classes == [
+    assert compose_settings(["data=imagefolder", "data.root=x", f"data.classes=['{UNDECODED}',b]"]).data.classes == [
         "Größe",
         "b",
     ]

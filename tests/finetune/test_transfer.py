@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from samples import digits
 from test_runs import run, run_killed
 
-from cnntrain.config import load as config
+from cnntrain.config.compose import compose_settings
 from cnntrain.storage import checkpoint
 
 NET = ("model=cnn", "model.args.blocks=[8,16]", "model.args.norm=batch", "model.args.hidden=[24]")
@@ -206,7 +206,7 @@ def test_what_the_command_line_says_wins_over_the_modes_recipe():
         "data.batch_size=5",
         "trainer.epochs=7",
     )
-    settings = config.compose(["data=digits", *words])
+    settings = compose_settings(["data=digits", *words])
     assert settings.schedule.name == "cosine"
     assert not settings.augment.pieces
     assert (settings.optimizer.name, settings.data.batch_size, settings.trainer.epochs) == ("adamw", 5, 7)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from cnntrain.commands.preview import _facts, preview
-from cnntrain.config import load as config
 from cnntrain.config.arguments import PreviewWishes, read_preview
+from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import AugMixSettings
 from cnntrain.errors import ConfigError
@@ -31,7 +31,7 @@ ALL = "augment=[flip_crop,randaugment,blur,cutout,mixup,cutmix]"
 
 @functools.cache
 def job_of(*words: str) -> Job:
-    settings = config.compose(["model=lenet5", "trainer.device=cpu", "trainer.threads=1", "trainer.probe=0", *words])
+    settings = compose_settings(["model=lenet5", "trainer.device=cpu", "trainer.threads=1", "trainer.probe=0", *words])
     return build_job(settings, lambda line: None, splits=("train",))
 
 
@@ -158,7 +158,7 @@ def test_every_piece_can_be_shown() -> None:
 
 
 def test_pieces_are_told_with_the_numbers_that_do_something() -> None:
-    settings = config.compose(["augment=[flip_crop,rotation,randaugment,cutmix]", "augment.mix.off_epoch=9"]).augment
+    settings = compose_settings(["augment=[flip_crop,rotation,randaugment,cutmix]", "augment.mix.off_epoch=9"]).augment
     assert describe(settings, "pad_crop") == "pad_crop padding=4 mode=zeros"
     assert describe(settings, "hflip") == "hflip p=0.5"
     assert describe(settings, "affine") == "affine degrees=15"
@@ -267,7 +267,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(words: list[str], **wishes: Any) -> Path:
     words = ["model=lenet5", "trainer.device=cpu", *words]
-    return preview(config.compose(words), PreviewWishes(**wishes), words)
+    return preview(compose_settings(words), PreviewWishes(**wishes), words)
 
 
 def test_preview_of_digits_writes_pictures_and_a_page_and_says_how_to_go_on(here: Path, capsys) -> None:

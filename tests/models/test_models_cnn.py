@@ -10,8 +10,8 @@ from samples import digits
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.config import load as config
 from cnntrain.config import overrides
+from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
 from cnntrain.config.schema.cnn import INITS, NORMS, POOLS, CnnArgs
 from cnntrain.config.schema.nets import argument_faults
@@ -103,7 +103,7 @@ def test_stride_belongs_to_the_first_convolution_of_a_block():
 
 def test_description_comes_through_the_command_line():
     words = ["data=digits", "model=cnn", "model.args.blocks=[{filters:32,repeat:2,kernel:[3,1]},64]"]
-    args = config.compose(overrides.for_hydra([*words, "model.args.kernel=5"])).model.args
+    args = compose_settings(overrides.for_hydra([*words, "model.args.kernel=5"])).model.args
     assert [(block.filters, block.repeat, block.kernel) for block in CnnArgs(**args).layout()] == [
         (32, 2, [3, 1]),
         (64, 1, 5),

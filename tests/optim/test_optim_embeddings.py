@@ -7,7 +7,7 @@ from networks import timm_families, timm_net
 from torch import nn
 from torchvision import models
 
-from cnntrain.config import load as config
+from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.optimizer import SgdSettings
 from cnntrain.optim import optimizers
 
@@ -78,7 +78,7 @@ def test_embeddings_of_torchvisions_transformers_have_a_decay_of_their_own(name,
 
 @pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop"])
 def test_no_optimizer_decays_embeddings_by_default(name):
-    assert config.compose([f"optimizer={name}"], None).optimizer.embedding_weight_decay == 0
+    assert compose_settings([f"optimizer={name}"], None).optimizer.embedding_weight_decay == 0
 
 
 def test_a_learner_multiplies_the_decay_of_embeddings_too():

@@ -11,7 +11,7 @@ from reference import Group
 from safetensors.torch import save_file
 
 from cnntrain.commands.train import make_task
-from cnntrain.config import load as config
+from cnntrain.config.compose import compose_settings
 from cnntrain.training import job as setup
 from cnntrain.training import loop
 
@@ -186,7 +186,7 @@ def check(keys, groups, monkeypatch):
     """Train with the loop and with the reference, and compare them step by step; answers what the reference did."""
     keys = completed(keys)
     monkeypatch.setattr(setup, "build_model", lambda *args, **kwargs: (reference.Net(), []))
-    job = setup.build_job(config.compose(words(keys)), lambda line: None, splits=("train", "val"))
+    job = setup.build_job(compose_settings(words(keys)), lambda line: None, splits=("train", "val"))
     job.model.answers_twice = keys["model.aux_weight"] > 0
     net, run, told = copy.deepcopy(job.model), setup.build_run(job), Told()
     weights, averages = {}, {}

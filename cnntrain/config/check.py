@@ -1,0 +1,95 @@
+"""A composed tree as typed settings, with all of its values that are missing or break a rule."""
+
+import os
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from cnntrain.config import messages
+from cnntrain.config.assign import variants_of
+from cnntrain.config.messages import VARIANTS, ConfigErrors
+from cnntrain.config.schema.settings import Settings
+
+
+def settings_of(tree: DictConfig, cwd: str | None = None) -> Settings:
+    """A composed tree as Settings; raises ConfigErrors with all values that are missing or break a rule.
+
+    Args:
+        cwd: the folder that relative paths start from; None for the current one.
+    """
+    settings, found = check_tree(tree, cwd)
+    if found or settings is None:
+        raise ConfigErrors(found)
+    return settings
+
+
+def check_tree(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | None, list[str]]:
+    """What `settings_of` does, without raising: the settings, and all faults; no settings where they cannot be made."""
+    tree = tree.copy()
+    with open_dict(tree):
+        tree.pop("hydra", None)
+    if found := _unknown_variants(tree):
+        return None, found
+    _choose_variants(tree)
+    unresolved = _unresolved(tree)
+    if OmegaConf.missing_keys(tree):
+        return None, list(unresolved.values())
+    settings: Settings = OmegaConf.to_object(tree)
+    if not settings.data.root:
+        unresolved["data.root"] = f"data.root: must not be empty; {messages.MISSING['data.root']}"
+    settings.data.root = os.path.abspath(os.path.join(cwd or "", os.path.expanduser(settings.data.root)))
+    return settings, [
+        *unresolved.values(),
+        *(line for line in messages.broken_rules(settings) if line.partition(":")[0] not in unresolved),
+    ]
+
+
+def _choose_variants(tree: DictConfig) -> None:
+    """Give each section the keys that belong to its name, where no file of ours has done so: the user's, or none."""
+    for section, name in variants_of(tree).items():
+        kind = VARIANTS[section][name]
+        if OmegaConf.get_type(tree[section]) is not kind:
+            known = {key: tree[section]._get_node(key) for key in tree[section]}
+            tree[section] = OmegaConf.merge(OmegaConf.structured(kind), known)
+
+
+def _unknown_variants(tree: DictConfig) -> list[str]:
+    """The faults of sections whose file, one of the user's, names no optimizer or schedule of ours."""
+    return [
+        f"{section}.name: must be one of {', '.join(VARIANTS[section])} (given {name}); let the defaults list of its "
+        f"file begin with the one that it derives from, such as {next(iter(VARIANTS[section]))}"
+        for section, name in variants_of(tree).items()
+        if name not in VARIANTS[section]
+    ]
+
+
+def _unresolved(tree: DictConfig) -> dict[str, str]:
+    """The faults of keys without a value; texts get a place holder, so that the other keys can be checked as well."""
+    found: dict[str, str] = {}
+    for key, kind in messages.keys_of(variants_of(tree)).items():
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(tree, parent) if parent else tree  # None: off, or known to be faulty
+        if node is None:
+            continue
+        try:
+            if fault := _value_fault(node, name, key, kind):
+                found[key] = fault
+        except OmegaConfBaseException as error:
+            found[key] = f"{key}: {str(error).splitlines()[0]}"
+        if key in found:
+            node[name] = "missing" if kind.hint is str else "???"
+    return found
+
+
+def _value_fault(node: DictConfig, name: str, key: str, kind: messages.Key) -> str | None:
+    if OmegaConf.is_missing(node, name):
+        return f"{key}: missing; {messages.MISSING.get(key, f'write {key}=VALUE')}"
+    if kind.classes():
+        return messages.wrong_value(key, "${...}", kind) if OmegaConf.is_interpolation(node, name) else None
+    value = node[name]
+    if OmegaConf.is_config(value):
+        unknown = OmegaConf.missing_keys(value)
+        value = OmegaConf.to_container(value, resolve=True)
+        if unknown:
+            return f"{key}: an item is missing (given {value}); write its value in place of ???"
+    return None if kind.takes(value) else messages.wrong_value(key, value, kind)

@@ -1,0 +1,62 @@
+"""Where Hydra finds our files and the types of our settings."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra._internal.config_repository import ConfigRepository, ObjectType
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_search_path import SearchPathElement
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+
+from cnntrain.config import overrides
+from cnntrain.config.messages import VARIANTS
+from cnntrain.config.paths import conf_dir, need_config_dir
+from cnntrain.config.schema.settings import Settings
+
+_contents: dict[tuple[str, str], Any] = {}  # of files of ours and of Hydra's, by place and name
+
+
+class OnceRead(ConfigRepository):
+    """Hydra's repository, which would read all files again for each composition, with one look at those of ours."""
+
+    def load_config(self, config_path: str) -> Any:
+        """The content of a file; None where there is no such file."""
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None or source.path not in (str(conf_dir()), "hydra.conf"):
+            return super().load_config(config_path)
+        place = (source.path, config_path)
+        if place not in _contents:
+            _contents[place] = super().load_config(config_path)
+        return _contents[place]
+
+
+@functools.cache
+def register_types() -> None:
+    """Give Hydra the types of our settings.
+
+    They lie under hydra/, which Hydra leaves out of the app's help and of the completion of group names.
+    """
+    store = ConfigStore.instance()
+    store.store(group="hydra/cnntrain", name="settings", node=Settings)
+    for section, kinds in VARIANTS.items():
+        for name, kind in kinds.items():
+            store.store(group=f"hydra/cnntrain/{section}", name=name, node=kind)
+
+
+def make_loader(config_dir: str | None = None) -> tuple[ConfigLoader, list[Path]]:
+    """Hydra's loader over our conf/ and a folder of the user's, and these folders."""
+    if config_dir is not None:
+        need_config_dir(config_dir, overrides.GROUPS)
+    register_types()
+    folders = [conf_dir()]
+    with initialize_config_dir(str(folders[0]), job_name="cnntrain", version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+    if config_dir is not None:
+        folders.append(Path(config_dir).resolve())
+        place = SearchPathElement("command-line", f"file://{folders[1]}")
+        loader.config_search_path.get_path().insert(-1, place)  # the last one is that of our types
+    loader.repository = OnceRead(config_search_path=loader.config_search_path)
+    return loader, folders
