@@ -207,7 +207,7 @@ def test_the_reference_names_each_exit_code() -> None:
 
 
 def test_each_link_leads_somewhere() -> None:
-    for page in PAGES:
+    for page in [*PAGES, *ROOT.glob("CONTRIBUTING.md")]:
         for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
             if link.startswith("https://"):
                 continue
