@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ def crop_with(mode: str, called: str, rounds: int) -> None:
     peer = torch.utils.data.DataLoader(Cifar(images, usual), batch_size=500, shuffle=True)
     labels = torch.zeros(len(images), dtype=torch.int64)
     stored = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
-    loader = MemoryLoader(stored, labels, batch_size=500, device=CPU, seed=0, train=True)
+    loader = MemoryLoader(stored, labels, batch_size=500, device=CPU, seed=0, train=True, resident=True)
     settings = AugmentSettings(pad_crop=PadCropSettings(mode=mode), hflip=HflipSettings())
     augment = build_augment(settings, channels=3, image_size=32, mean=MEAN, std=STD, channels_last=True, cropped=False)
 
@@ -160,7 +161,7 @@ def mix(rounds: int) -> None:
     shares = []
     for turn in range(rounds):
         whole = seconds(step)
-        mixing = sum(seconds(lambda one=one, turn=turn: one(inputs, labels, moment(turn))) for one in mixes)
+        mixing = sum(seconds(partial(one, inputs, labels, moment(turn))) for one in mixes)
         shares.append(mixing / whole)
         print(f"round {turn + 1}: ResNet-18 step {whole:.3f} s, mixup and CutMix {mixing * 1000:.2f} ms", flush=True)
     print(f"mixup and CutMix together: {statistics.median(shares):.2%} of a ResNet-18 step")

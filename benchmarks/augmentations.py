@@ -13,9 +13,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 
-def train(overrides: list[str]) -> tuple[dict, dict]:
+def train(overrides: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The results.json of one command, and the last row of its epochs."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"

@@ -7,6 +7,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from unittest import mock
 
 from gpu_tools import (
     ANTS,
@@ -132,10 +133,9 @@ def resume():
         line = f"{NET} {LITTLE} trainer.epochs=4 trainer.deterministic={fixed} seed=1"
         whole = command(line, name=f"whole-{fixed}")
         again = command(line, name=f"again-{fixed}")
-        asked_for, answers = loop.asked_for, iter([*[0] * 7, signal.SIGTERM])  # as if it came in the 8th step
-        loop.asked_for = lambda stop, answers=answers: next(answers)
-        cut = command(line, name=f"cut-{fixed}")
-        loop.asked_for = asked_for
+        answers = [*[0] * 7, signal.SIGTERM]  # as if it came in the 8th step
+        with mock.patch.object(loop, "asked_for", side_effect=answers):
+            cut = command(line, name=f"cut-{fixed}")
         on = command(f"resume {RUNS}/cut-{fixed}", name=f"cut-{fixed}")
         found[f"deterministic={fixed}"] = {
             "cut exit": cut["exit"],

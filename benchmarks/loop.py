@@ -29,6 +29,7 @@ from cnntrain.runtime import signals
 from cnntrain.training import loop
 from cnntrain.training.job import Job, build_job, build_run
 from cnntrain.training.state import Run
+from cnntrain.training.timing import Clock
 
 
 def bare_steps(job: Job, run: Run, steps: int) -> float:
@@ -62,7 +63,7 @@ def real_steps(run: Run, task: loop.Task, steps: int) -> tuple[float, int]:
     images, start = 0, time.perf_counter()
     while progress.step < limited.total_steps(progress):
         before = progress.batch
-        loop.train_epoch(run, limited, loop.Clock(0.0, None))
+        loop.train_epoch(run, limited, Clock(0.0, None))
         images += min(progress.batch * task.train.batch_size, task.train.images) - before * task.train.batch_size
         if progress.batch >= limited.plan.batches(progress.epoch):
             progress.epoch, progress.batch = progress.epoch + 1, 0

@@ -89,10 +89,10 @@ def lay_out(folder: Path) -> None:
     for page in PAGES:
         for kind, block in FENCED.findall(page.read_text(encoding="utf-8")):
             if kind in ("python", "yaml"):
-                name = re.match(r"# (\S+\.(?:py|yaml))\b", block)
-                assert name, f"{page}: a block of {kind} begins with its name"
-                (folder / name[1]).parent.mkdir(parents=True, exist_ok=True)
-                (folder / name[1]).write_text(block, encoding="utf-8")
+                first = re.match(r"# (\S+\.(?:py|yaml))\b", block)
+                assert first, f"{page}: a block of {kind} begins with its name"
+                (folder / first[1]).parent.mkdir(parents=True, exist_ok=True)
+                (folder / first[1]).write_text(block, encoding="utf-8")
     for place, count in [(f"{name}/{split}", count) for name in PHOTOS for split, count in (("train", 8), ("val", 4))]:
         for label in ("cat", "dog"):
             (folder / place / label).mkdir(parents=True)

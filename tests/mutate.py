@@ -125,8 +125,9 @@ def places(source: str) -> dict[tuple[int, int], list[tuple[str, int]]]:
 
 def _protocol(node: ast.AST) -> ast.ClassDef | None:
     """A class that only says what others have."""
-    bases = node.bases if isinstance(node, ast.ClassDef) else []
-    return node if any(isinstance(base, ast.Name) and base.id == "Protocol" for base in bases) else None
+    if not isinstance(node, ast.ClassDef):
+        return None
+    return node if any(isinstance(base, ast.Name) and base.id == "Protocol" for base in node.bases) else None
 
 
 def mutants(path: str, source: str, sample: int, seed: int) -> Iterator[Mutant]:
@@ -145,9 +146,10 @@ def mutants(path: str, source: str, sample: int, seed: int) -> Iterator[Mutant]:
 def difference(before: str, after: str) -> tuple[str, str]:
     """The lines that differ, in one line each."""
     lines = list(ndiff(before.splitlines(), after.splitlines()))
-    return tuple(
+    gone, come = (
         " ".join(" ".join(line[2:] for line in lines if line.startswith(sign)).split()) for sign in ("- ", "+ ")
     )
+    return gone, come
 
 
 def equivalent() -> set[tuple[str, str, str]]:
@@ -187,6 +189,7 @@ class Bench:
         child.start()
         child.join(limit)
         if child.is_alive():
+            assert child.pid
             os.killpg(child.pid, signal.SIGKILL)
             child.join()
         return child.exitcode == 0

@@ -65,8 +65,8 @@ def make_run(world, *, random, seed=0):
     )
 
 
-def make_task(world, batch_size, *, random, images=45, saved=None, stop=None, **trainer):
-    trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1, "accumulate": 2} | trainer))
+def make_task(world, batch_size, *, random, images=45, saved=None, stop=None, **settings):
+    trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1, "accumulate": 2} | settings))
     sizes = {"batch_size": batch_size * world.size, "image_size": 8, "epochs": trainer.epochs}
     plan = Plan(images, **sizes, accumulate=trainer.accumulate, processes=world.size)
 

@@ -122,8 +122,8 @@ def test_only_checkpoint_saves_and_loads_with_torch() -> None:
         if name == "storage.checkpoint":
             continue
         for node in ast.walk(ast.parse(file.read_text())):
-            call = isinstance(node, ast.Attribute) and node.attr in ("save", "load")
-            assert not (call and isinstance(node.value, ast.Name) and node.value.id == "torch"), file
+            if isinstance(node, ast.Attribute) and node.attr in ("save", "load"):
+                assert not (isinstance(node.value, ast.Name) and node.value.id == "torch"), file
 
 
 @pytest.mark.parametrize("place", WITHOUT_TORCH)

@@ -1,5 +1,7 @@
 """A small network with all that makes freezing hard, and its layer groups."""
 
+from typing import Any
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -74,7 +76,7 @@ def groups_of(net: nn.Module) -> list[LayerGroup]:
     ]
 
 
-def make_tuning(net: nn.Module, **settings: object) -> Tuning:
+def make_tuning(net: nn.Module, **settings: Any) -> Tuning:
     return Tuning(net, groups_of(net), FinetuneSettings(**settings))
 
 

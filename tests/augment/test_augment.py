@@ -3,6 +3,7 @@
 import math
 import random
 import typing
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def on(name: str, **numbers) -> AugmentSettings:
 
 
 HINTS = typing.get_type_hints(AugmentSettings)
-PIECES = {
+PIECES: dict[str, dict[str, Any]] = {
     "resized_crop": {},
     "pad_crop": {"mode": "reflect"},
     "hflip": {},

@@ -95,8 +95,9 @@ def test_random_erasing_fills_its_boxes_and_nothing_else(layout, value):
     draws, expected = moment(), images.clone()
     chosen = draws.chosen(50, 0.5)
     boxes = erasing_boxes(len(chosen), 18, 14, erasing.scale, erasing.ratio, draws.host)
-    for index, box in zip(chosen, boxes.tolist(), strict=True):
-        fill_one(expected[index], *box, COLOUR if value is Fill.mean else torch.zeros_like(COLOUR))
+    colour = COLOUR if value is Fill.mean else torch.zeros_like(COLOUR)
+    for index, (top, bottom, left, right) in zip(chosen, boxes.tolist(), strict=True):
+        fill_one(expected[index], top, bottom, left, right, colour)
     assert torch.equal(result, expected)
     assert not torch.equal(result, images)
 

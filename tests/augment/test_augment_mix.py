@@ -1,6 +1,7 @@
 """mixup and CutMix against torchvision, and the weights of labels against the pixels."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from cnntrain.config.schema.pieces import CutmixSettings, MixupSettings
 
 MODES = list(MixMode)
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-KINDS = {
+KINDS: dict[str, dict[str, Any]] = {
     "mixup": {"mixup": MixupSettings(0.8)},
     "cutmix": {"cutmix": CutmixSettings(1.0)},
     "both": {"mixup": MixupSettings(0.8), "cutmix": CutmixSettings(1.0)},
@@ -133,7 +134,7 @@ def test_a_box_is_torchvisions_with_the_same_draws(lam, x, y, monkeypatch):
     draws = iter([torch.tensor([x]), torch.tensor([y])])
     monkeypatch.setattr(torch, "randint", lambda *_, **__: next(draws))
     left, top, right, bottom = transform.make_params([torch.zeros(2, 3, 12, 10)])["box"]
-    host = SimpleNamespace(integers=lambda high, size: np.full(size, {12: y, 10: x}[high]))
+    host: Any = SimpleNamespace(integers=lambda high, size: np.full(size, {12: y, 10: x}[high]))
     assert cutmix_boxes(np.array([1 - lam]), 12, 10, host).tolist() == [[top, bottom, left, right]]
 
 

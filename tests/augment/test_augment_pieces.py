@@ -1,6 +1,7 @@
 """Single pieces, image by image against torchvision's functions, and what is drawn for them."""
 
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from cnntrain.config.schema.pieces import (
 )
 from cnntrain.errors import ConfigError
 
-PIECES = {
+PIECES: dict[str, tuple[Any, Any]] = {
     "grayscale": (GrayscaleSettings(p=0.3), lambda image: reference.rgb_to_grayscale(image, num_output_channels=3)),
     "invert": (InvertSettings(p=0.3), reference.invert),
     "posterize": (PosterizeSettings(bits=3, p=0.3), lambda image: reference.posterize(image, 3)),
@@ -94,7 +95,7 @@ def test_never_and_always_and_a_single_image(name):
 
 
 def test_pieces_come_in_the_order_of_the_settings_and_leave_grey_images_grey():
-    settings = {name: item for name, (item, _) in reversed(PIECES.items())}
+    settings: dict[str, Any] = {name: item for name, (item, _) in reversed(PIECES.items())}
     assert [name for name, _ in build(color_jitter=JITTER, **settings)] == ["color_jitter", *PIECES]
     del settings["grayscale"]
     for _, operation in build(1, color_jitter=ColorJitterSettings(brightness=0.5, contrast=0.5), **settings):

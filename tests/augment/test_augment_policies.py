@@ -1,6 +1,7 @@
 """The policies, image by image against torchvision.transforms.v2 with the same draws, and what is drawn."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -206,7 +207,7 @@ def test_a_single_image_and_any_layout_do(name, channels, channels_last):
 def test_an_image_does_not_depend_on_its_neighbours():
     images = pictures(60)
     draws = randaugment(RandAugmentSettings(n=3, m=15))(60, (16, 16), np.random.default_rng(0))
-    options = {"interpolation": Interpolation.nearest, "fill": 0.0}
+    options: dict[str, Any] = {"interpolation": Interpolation.nearest, "fill": 0.0}
     together = perform(images, draws, moment(), **options)
     for part in (slice(7, 8), slice(20, 40)):
         alone = Draws(draws.operations[:, part], draws.magnitudes[:, part])

@@ -76,7 +76,7 @@ def _until(true: Callable[[], bool]) -> None:
 @pytest.fixture
 def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The launcher above, and a command whose result depends on the seed."""
-    package = types.ModuleType("hydra_plugins")  # where Hydra looks for them
+    package: Any = types.ModuleType("hydra_plugins")  # where Hydra looks for them
     package.__path__ = []
     package.forking = sys.modules[__name__]
     monkeypatch.setitem(sys.modules, "hydra_plugins", package)
@@ -100,6 +100,7 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 if settings.seed == 6:
                     os.kill(os.getppid(), settings.trainer.epochs)
                 _until(lambda: stop.requested)
+                assert stop.signum
                 raise signals.interrupted(stop.signum)
 
     monkeypatch.setattr(dispatch, "_load", lambda command: work)

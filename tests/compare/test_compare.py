@@ -59,7 +59,9 @@ class Trainer:
         self.signum = code - 128 if code > 128 else None
         if words[0] == "train":
             folder = Path(overrides.parse(words[-1:])[0][0].value())
-            digest = re.search(r"_([0-9a-f]{8})(-\d+)?$", folder.name)[1]
+            ending = re.search(r"_([0-9a-f]{8})(-\d+)?$", folder.name)
+            assert ending
+            digest = ending[1]
             leave(folder, next(run.plain for run in self.runs if run.digest == digest), code)
         else:
             folder = Path(words[1])
@@ -112,7 +114,7 @@ def planned(*words: str) -> list[Combination]:
 def run(words: Sequence[str], *ends: int) -> tuple[int, Trainer]:
     """The exit code of a comparison with stand-ins, and these."""
     trainer = Trainer(planned(*words), *ends)
-    return compare(trainer.runs, CompareWishes(), words, starter=lambda: nullcontext(trainer)), trainer
+    return compare(trainer.runs, CompareWishes(), words, starter=lambda: nullcontext[Any](trainer)), trainer
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -293,15 +295,15 @@ def test_code_of_ones_own_is_named_again_when_its_run_goes_on() -> None:
     runs = plan(words)
     trainer = Trainer(runs, 143)
     with pytest.raises(Interrupted):
-        compare(runs, CompareWishes(Path("outputs/mine")), words, starter=lambda: nullcontext(trainer))
-    compare(runs, CompareWishes(Path("outputs/mine")), words, starter=lambda: nullcontext(trainer))
+        compare(runs, CompareWishes(Path("outputs/mine")), words, starter=lambda: nullcontext[Any](trainer))
+    compare(runs, CompareWishes(Path("outputs/mine")), words, starter=lambda: nullcontext[Any](trainer))
     assert trainer.commands[1][2:] == ["model.name=my_pkg:net", "augment.own.name=my_aug:noise"]
 
 
 @pytest.mark.parametrize("code", [1, 4, 5, 7, 137])
 def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFixture[str], code: int) -> None:
     trainer = Trainer(planned(*LISTS), code, 0, 6)
-    found = compare(trainer.runs, CompareWishes(), LISTS, starter=lambda: nullcontext(NoSignal(trainer)))
+    found = compare(trainer.runs, CompareWishes(), LISTS, starter=lambda: nullcontext[Any](NoSignal(trainer)))
     assert (found, len(trainer.commands)) == (code, 4)
     out = capsys.readouterr().out
     assert re.search(rf"^failed: optimizer=sgd seed=0 \(exit code {code}.*\)$", out, re.MULTILINE)
@@ -332,7 +334,7 @@ def test_without_any_finished_run_nothing_is_left(tmp_path: Path) -> None:
     assert {path.name for path in HOME.iterdir()} == {combination.name for combination in planned(*LISTS)}
     trainer = NoSignal(Trainer(planned(*LISTS)))
     trainer.run = lambda command: 3  # whose folder is gone
-    assert compare(planned(*LISTS), CompareWishes(Path("new")), LISTS, starter=lambda: nullcontext(trainer)) == 3
+    assert compare(planned(*LISTS), CompareWishes(Path("new")), LISTS, starter=lambda: nullcontext[Any](trainer)) == 3
     assert not (tmp_path / "new").exists()
 
 
@@ -344,7 +346,7 @@ def test_a_run_that_cannot_go_on_has_failed_whatever_its_earlier_end_was(capsys:
     assert "failed" not in capsys.readouterr().out
     trainer = NoSignal(Trainer(planned(*LISTS)))
     trainer.run = lambda command: 4  # its checkpoints are damaged
-    compare(planned(*LISTS), CompareWishes(), LISTS, starter=lambda: nullcontext(trainer))
+    compare(planned(*LISTS), CompareWishes(), LISTS, starter=lambda: nullcontext[Any](trainer))
     assert "failed: optimizer=adamw seed=0 (exit code 4)" in capsys.readouterr().out.splitlines()
 
 
@@ -380,7 +382,7 @@ def test_flags_reach_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (len(runs), wishes, flags) == (4, CompareWishes(Path("here")), ["--config-dir", str(tmp_path)])
     assert words == ["--config-dir", str(tmp_path), "out=here", *LISTS]
     trainer = Trainer(runs, 2)
-    compare(runs, wishes, words, flags, starter=lambda: nullcontext(trainer))
+    compare(runs, wishes, words, flags, starter=lambda: nullcontext[Any](trainer))
     assert trainer.commands[0][-3:-1] == flags
 
 

@@ -15,6 +15,7 @@ from cnntrain.config.compose import compose_line, compose_settings
 from cnntrain.config.messages import ConfigErrors, keys_of
 from cnntrain.config.plain import to_yaml
 from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.schema import needs
 
 HALF = "model.pretrained=true"
 
@@ -241,5 +242,5 @@ def test_the_rules_speak_of_keys_that_there_are() -> None:
     }
     for schedule in ("step", "multistep", "plateau"):
         known |= keys_of({"schedule": schedule, "optimizer": "sgd"})
-    for rule in no_effect.RULES:
+    for rule in needs.RULES:
         assert all(key.endswith("=") or key in known for key in rule.keys.split())

@@ -5,6 +5,7 @@ import gzip
 import os
 import struct
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -336,10 +337,8 @@ def test_a_download_makes_the_folder_that_is_missing(tmp_path, monkeypatch):
 
     seen = []
     kind = torchvision.datasets.MNIST
-    monkeypatch.setattr(
-        kind, "download", lambda self: seen.append(datasets.Path(self.root).is_dir()) or fake_mnist(root)
-    )
     root = tmp_path / "not" / "there"
+    monkeypatch.setattr(kind, "download", lambda self: seen.append(Path(self.root).is_dir()) or fake_mnist(root))
     assert build(name="mnist", root=str(root), download=True, val=10).train.images == 50
     assert seen == [True]
 

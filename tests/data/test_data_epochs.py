@@ -1,5 +1,7 @@
 """Epochs of other sizes, balanced ones, the probe, and another size in evaluation."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -39,7 +41,7 @@ def root(tmp_path_factory):
 
 def build(root, augment=PLAIN, seed=0, probe=0, **settings):
     """The folder, streamed, or with root=None the digits."""
-    chosen = {"image_size": 16, "batch_size": 8, "workers": 0}
+    chosen: dict[str, Any] = {"image_size": 16, "batch_size": 8, "workers": 0}
     if root is None:
         chosen |= {"name": "digits", "root": "nowhere"}
     else:

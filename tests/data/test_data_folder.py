@@ -1,6 +1,7 @@
 """A user's own folder of pictures: what counts as a class, what is ignored, what is refused."""
 
 import os
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,12 @@ def paint(folder, names=("a", "b", "c"), count: int = 4):
 
 
 def build(root, said=None, **arguments):
-    settings = {"name": "imagefolder", "root": str(root), "image_size": 8, "workers": 0}
-    options = {"seed": 0, "device": torch.device("cpu"), "say": (said if said is not None else []).append}
+    settings: dict[str, Any] = {"name": "imagefolder", "root": str(root), "image_size": 8, "workers": 0}
+    options: dict[str, Any] = {
+        "seed": 0,
+        "device": torch.device("cpu"),
+        "say": (said if said is not None else []).append,
+    }
     options |= {key: arguments.pop(key) for key in ("classes", "splits", "seed") if key in arguments}
     return build_data(DataSettings(**settings | arguments), AugmentSettings(), **options)
 

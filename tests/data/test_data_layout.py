@@ -289,7 +289,7 @@ def test_a_pipe_in_the_place_of_a_file_is_no_image_and_does_not_hang(tmp_path):
 class _Locked:
     """An entry of a folder that can be listed and not be entered."""
 
-    def __init__(self, entry: os.DirEntry) -> None:
+    def __init__(self, entry: os.DirEntry[str]) -> None:
         self.name, self.path, self.entry = entry.name, entry.path, entry
 
     def is_dir(self) -> bool:

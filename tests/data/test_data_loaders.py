@@ -3,6 +3,7 @@
 import io
 import random
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def damaged(root, tmp_path):
 
 
 def build(root, augment=AugmentSettings(), seed=0, **settings):  # noqa: B008
-    settings = {
+    known: dict[str, Any] = {
         "name": "imagefolder",
         "root": str(root),
         "image_size": 16,
@@ -62,8 +63,8 @@ def build(root, augment=AugmentSettings(), seed=0, **settings):  # noqa: B008
         "mean": [0.5],
         "std": [0.5],
         "loader": LoaderKind.stream,
-    } | settings
-    return build_data(DataSettings(**settings), augment, seed=seed, device=torch.device("cpu"), say=list)
+    }
+    return build_data(DataSettings(**known | settings), augment, seed=seed, device=torch.device("cpu"), say=list)
 
 
 def content(loader, epoch=0, start=0):

@@ -1,5 +1,7 @@
 """Few images: fitted batch sizes, few-shot subsets, folds, and splits of classes with hardly any images."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -30,7 +32,8 @@ def paint(folder, sizes):
 
 def build(root, *, seed=0, splits=("train", "val", "test"), **settings):
     """Of a folder, or the digits where `root` is None."""
-    known = {"name": "imagefolder", "root": str(root), "image_size": 8, "mean": [0.5], "std": [0.5], "workers": 0}
+    known: dict[str, Any] = {"name": "imagefolder", "root": str(root), "image_size": 8, "workers": 0}
+    known |= {"mean": [0.5], "std": [0.5]}
     if root is None:
         known |= {"name": "digits"}
     return build_data(

@@ -2,6 +2,7 @@
 
 import copy
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +78,7 @@ def learning(model):
 
 
 def cached(loaders, model, chosen=None, *, report=None, stop=GOES_ON, precision=Precision.fp32):
+    told: Any = report or Report()
     return cache(
         chosen or settings(True),
         model,
@@ -86,7 +88,7 @@ def cached(loaders, model, chosen=None, *, report=None, stop=GOES_ON, precision=
         normalise=NORMALISE,
         device=CPU,
         precision=precision,
-        report=report or Report(),
+        report=told,
         stop=stop,
     )
 
@@ -314,7 +316,7 @@ def test_crops_of_the_loader_and_learners_outside_the_head_are_reasons():
     assert reason.startswith("aux.1.weight outside the head head learns; ")
     reason = reason_not_to_cache(settings(), train, "head", ["header.weight"])
     assert reason.startswith("header.weight outside")
-    crops = SimpleNamespace(crops=True)
+    crops: Any = SimpleNamespace(crops=True)
     assert reason_not_to_cache(settings(), crops, "head", []).startswith("augment.resized_crop changes")
 
 
@@ -394,7 +396,7 @@ def test_features_that_do_not_fit_are_not_cached(monkeypatch):
 
 
 def test_features_lie_on_the_host_where_the_device_is_full(monkeypatch):
-    class Full(cached_features.Room):
+    class Full(common.Room):
         def __init__(self, device):
             self.near, self.host = 0, 10**9
 

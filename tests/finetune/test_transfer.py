@@ -119,7 +119,7 @@ def test_weights_of_the_same_classes_bring_their_head(here):
 
 def test_a_resume_after_unfreezing_freezes_nothing_again_and_ends_with_the_same_bits(here, monkeypatch):
     """Killed before, after and between the openings of two groups, with everything on that keeps state."""
-    words = (*NET, *QUICK, *PHOTOS, "model.weights=digits", "finetune=C", "finetune.unfreeze=[2,3]", "trainer.epochs=3")
+    words = [*NET, *QUICK, *PHOTOS, "model.weights=digits", "finetune=C", "finetune.unfreeze=[2,3]", "trainer.epochs=3"]
     words += ("augment=[hflip,mixup]", "trainer.ema=0.9", "trainer.accumulate=2", "data.batch_size=8")
     words += ("trainer.save_every=1",)
     assert run(*words, "hydra.run.dir=whole") == 0

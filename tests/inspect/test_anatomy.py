@@ -244,13 +244,11 @@ def test_lenet5_is_the_lectures_table() -> None:
         ("(120+1)·84", 10164, (84,)),
         ("(84+1)·10", 850, (10,)),
     ]
+    assert rows[0].look
     assert size_formulas(rows[0].look) == ["H' = ⌊(32 + 2·0 - 1·(5-1) - 1)/1⌋ + 1 = 28"]
     assert rows[-1].field == (math.inf, math.inf)
-    assert sum(row.memory for row in rows) == 4 * sum(
-        math.prod(row.output)
-        for row in rows
-        if row.kind != "Flatten"  # a view takes no memory
-    )
+    held = [math.prod(row.output or ()) for row in rows if row.kind != "Flatten"]  # a view takes no memory
+    assert sum(row.memory for row in rows) == 4 * sum(held)
 
 
 def test_sums_have_no_bias_where_there_is_none() -> None:
@@ -306,11 +304,13 @@ def test_strips_are_told_apart_from_squares() -> None:
 def test_an_enlarged_image_counts_in_its_own_pixels() -> None:
     rows = inspect(meta(lambda: nn.Sequential(nn.Upsample(scale_factor=4), nn.Conv2d(3, 3, 8, stride=8))), 3, 8)
     assert rows[-1].jump == (2, 2)
+    assert rows[-1].field
     assert math.ceil(rows[-1].field[0]) == 3  # 8 of the enlarged pixels, which come from 2 or 3
     back = inspect(
         meta(lambda: nn.Sequential(nn.Conv2d(3, 3, 2, stride=2), nn.ConvTranspose2d(3, 3, 2, stride=2))), 3, 8
     )
     assert (back[-1].field, back[-1].jump, back[-1].output) == ((2, 2), (1, 1), (3, 8, 8))
+    assert back[-1].look
     assert size_formulas(back[-1].look) == ["H' = (4-1)·2 - 2·0 + 1·(2-1) + 0 + 1 = 8"]
 
 

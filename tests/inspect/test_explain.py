@@ -21,6 +21,7 @@ from cnntrain.inspect.explain.subject import at_rest, read_files, spread
 from cnntrain.plots.drawing import fit, readable, wrap
 from cnntrain.plots.sheet import Row, Sheet, Tile
 from cnntrain.storage import checkpoint
+from cnntrain.training import load_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -171,7 +172,7 @@ def train(*words: str) -> None:
 def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch, capsys):
     train("model=lenet5", "data.limit=200", "hydra.run.dir=run")
     loaded = []
-    load_job = command.load_job
+    load_job = load_run.load_job
 
     def load(*args):
         folder, state, job = load_job(*args)

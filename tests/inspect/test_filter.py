@@ -122,7 +122,7 @@ def test_gabor_answers_most_to_stripes_of_its_own_direction_and_wavelength(theta
         for turn in (0, 30, 90, 135)
         for wave in (5, 8, 12)
     }
-    assert max(strength, key=strength.get) == (theta, 8)
+    assert max(strength, key=lambda grid: strength[grid]) == (theta, 8)
 
 
 def test_gabor_turned_a_quarter_is_transposed_and_a_phase_of_90_makes_it_odd() -> None:

@@ -3,7 +3,7 @@
 import functools
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -80,6 +80,7 @@ def test_rows_are_what_training_does_to_these_images() -> None:
     assert all(map(torch.equal, strips["network input"].images, strips["noise"].images))  # normalised and back
 
     moment = sample.moment(0)
+    assert job.mix
     inputs, targets = job.mix(job.augment(images, moment), sample.labels, moment)
     low, high = job.data.mean[0], job.data.std[0]
     shown = torch.stack(strips["mixed"].images).float() / 255
@@ -183,10 +184,11 @@ class Told:
 
 
 def test_samples_of_a_run_are_its_first_micro_batch_as_the_network_gets_it() -> None:
-    job, told = job_of(ALL, "augment.mixup.alpha=9", "augment.mix.switch_p=0"), Told()
+    job, told = job_of(ALL, "augment.mixup.alpha=9", "augment.mix.switch_p=0"), cast(Any, Told())
     show_samples(job, told)
     images, labels, indices, _ = next(job.data.train.batches())
     moment = job.moment(0, 0, indices)
+    assert job.mix
     inputs, targets = job.mix(job.augment(images, moment), labels, moment)
     assert torch.equal(told.images, job.as_images(inputs)[:32])
     assert told.captions == ["\n".join(lines) for lines in shares(targets[:32], job.data.classes)]
@@ -194,7 +196,7 @@ def test_samples_of_a_run_are_its_first_micro_batch_as_the_network_gets_it() -> 
 
 
 def test_samples_show_all_versions_of_a_few_images_however_small_the_micro_batch() -> None:
-    job, told = job_of("augment=augmix", "augment.augmix.jsd=12", "data.batch_size=6"), Told()
+    job, told = job_of("augment=augmix", "augment.augmix.jsd=12", "data.batch_size=6"), cast(Any, Told())
     show_samples(job, told)
     images, labels, indices, _ = next(job.data.train.batches())
     assert torch.equal(told.images, job.as_images(job.augment(images, job.moment(0, 0, indices))))
@@ -213,6 +215,7 @@ def test_curve_of_the_rate_equals_the_schedule(schedule: str) -> None:
     job = job_of(f"schedule={schedule}", "trainer.epochs=7")
     course = Course(job)
     panel = panels(course)[f"learning rate, schedule {schedule}"]
+    assert job.data.train
     lr, each = job.rates.lr, len(job.data.train)
     expected = [
         lr * optimizers.factor(job.settings.schedule, step, 7 * each, each, optimizers.Plateau())

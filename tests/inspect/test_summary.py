@@ -5,6 +5,7 @@ import io
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from cnntrain.inspect.summary.table import LONGEST_FULL, table
 from cnntrain.models.build import build_model
 
 
-def settings_of(name: str, data: str = "digits", **data_keys: int) -> Settings:
+def settings_of(name: str, data: str = "digits", **data_keys: Any) -> Settings:
     return Settings(model=ModelSettings(name=name), data=DataSettings(name=data, root=".", **data_keys))
 
 

@@ -1,5 +1,7 @@
 """What drops at random while training: shares, shapes and expectations against the papers, rates over a run."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -109,7 +111,13 @@ def test_dropconnect_layers_are_those_of_torch_to_whoever_looks():
 
 
 def test_every_rate_of_the_described_network_follows_the_factor():
-    rates = {"drop_unit": 0.1, "drop_channel": 0.2, "drop_block": 0.3, "drop_path": 0.4, "drop_connect": 0.05}
+    rates: dict[str, Any] = {
+        "drop_unit": 0.1,
+        "drop_channel": 0.2,
+        "drop_block": 0.3,
+        "drop_path": 0.4,
+        "drop_connect": 0.05,
+    }
     args = CnnArgs(blocks=[4, 4], padding="same", residual=True, hidden=[5], hidden_drop_connect=0.15, **rates)
     layers = drop_layers(build_cnn(args, classes=3, channels=1, image_size=8))
     assert sorted(found.base for found in layers) == sorted([*rates.values(), *rates.values(), 0.15, 0.5])

@@ -33,8 +33,8 @@ AUXILIARY = {"googlenet": 0.3, "inception_v1": 0.3, "inception_v3": 0.4}
 
 
 def build(name, image_size=32, channels=3, classes=10, **settings):
-    settings = ModelSettings(name=name, **{"aux_weight": AUXILIARY.get(name, 0.0), **settings})
-    return build_model(settings, classes=classes, channels=channels, image_size=image_size)
+    chosen = ModelSettings(name=name, **{"aux_weight": AUXILIARY.get(name, 0.0), **settings})
+    return build_model(chosen, classes=classes, channels=channels, image_size=image_size)
 
 
 def on_meta(*words, **keys):

@@ -1,6 +1,7 @@
 """The networks of torchvision and timm by name: counts, lookup, arguments, channels, auxiliary heads, drops, norms."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -28,8 +29,8 @@ def parameters(model: nn.Module) -> int:
 
 
 def build(name, args=None, classes=10, channels=3, image_size=32, **settings):
-    settings = ModelSettings(name=name, args=args or {}, **settings)
-    return build_model(settings, classes=classes, channels=channels, image_size=image_size)
+    chosen = ModelSettings(name=name, args=args or {}, **settings)
+    return build_model(chosen, classes=classes, channels=channels, image_size=image_size)
 
 
 def on_meta(*words, **keys):
@@ -211,7 +212,7 @@ def test_network_without_auxiliary_heads_refuses_their_weight():
 # Drops
 
 
-def rates(model: nn.Module, kind: str) -> set[float]:
+def rates(model: nn.Module, kind: str) -> set[Any]:
     found = [layer for layer in model.modules() if type(layer).__name__ == kind]
     return {getattr(layer, "p", getattr(layer, "drop_prob", None)) for layer in found}
 

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import timm
@@ -24,7 +25,7 @@ from cnntrain.models.weights import pretrained
 from cnntrain.models.weights.preprocessing import follow_weights
 
 SHAPES = [(300, 400), (401, 299), (256, 256), (120, 470), (90, 97)]  # height, width
-NETWORKS = {  # and what of its published config is changed, for kinds that only giants have
+NETWORKS: dict[str, dict[str, Any]] = {  # and what of its published config is changed, for kinds that only giants have
     "resnet18": {},  # 0.95
     "vit_tiny_patch16_224": {},  # 0.9
     "convnext_atto": {},  # 0.875
@@ -73,7 +74,9 @@ def theirs(photos, config):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_pictures_and_logits_equal_those_of_timms_own_pipeline(name, photos, monkeypatch):
-    config = replace(get_pretrained_cfg(name), **NETWORKS[name])
+    published = get_pretrained_cfg(name)
+    assert published
+    config = replace(published, **NETWORKS[name])
     monkeypatch.setattr(pretrained, "_timm_config", lambda _: config)
     mine, data = ours(photos, name)
     wanted = theirs(photos, config)

@@ -300,8 +300,8 @@ def test_names_in_the_published_files_of_torchvision_are_known(own: str, publish
     with torch.device("meta"):
         assert own in (models.densenet121() if "dense" in own else models.vit_b_16()).state_dict()
     model = nn.Module()
-    model.state_dict = lambda: {own: value, "fc.bias": torch.zeros(2)}  # type: ignore[method-assign,assignment]
     value = torch.zeros(2)
+    model.state_dict = lambda: {own: value, "fc.bias": torch.zeros(2)}  # type: ignore[method-assign,assignment]
     assert fill(model, {published: torch.ones(2), "fc.bias": torch.ones(2)}) == ["loaded 2/2 tensors of f.pt"]
     assert value.sum() == 2
 

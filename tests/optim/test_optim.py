@@ -1,6 +1,7 @@
 """The learning rate is a pure function of the step, equal to torch's own schedulers; decay spares norms and biases."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +24,7 @@ from cnntrain.data.epoch_plan import Plan
 from cnntrain.optim import optimizers
 
 TOTAL, PER_EPOCH = 60, 6
-SGD = {"lr": 0.1, "lr_base_batch": None, "momentum": 0.9, "nesterov": True}
+SGD: dict[str, Any] = {"lr": 0.1, "lr_base_batch": None, "momentum": 0.9, "nesterov": True}
 
 
 def factors(settings, total=TOTAL):
@@ -82,7 +83,7 @@ def test_warmup_joins_what_the_schedule_begins_with():
     assert found[:12] == pytest.approx([0.01 + 0.03 * step / 12 for step in range(12)])
     assert found[12:] == factors(OneCycleSettings(start=0.04), TOTAL - 12)
     assert factors(OneCycleSettings(warmup=1.0, start=0.0))[:7] == [0.0] * 7
-    rise = {"warmup": 2.5, "warmup_start": 0.0}
+    rise: dict[str, Any] = {"warmup": 2.5, "warmup_start": 0.0}
     for settings in (StepSettings(every=1.0, **rise), MultistepSettings(milestones=[1.0, 2.0], **rise)):
         found = factors(settings)  # two drops stand within the warm-up
         assert found[14] < found[15] == pytest.approx(0.01)

@@ -1,5 +1,7 @@
 """Weight decay spares what a network wants no decay for: embeddings of positions, class tokens, attention biases."""
 
+from typing import Any
+
 import pytest
 import timm
 import torch
@@ -11,7 +13,7 @@ from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.optimizer import SgdSettings
 from cnntrain.optim import optimizers
 
-SGD = {"lr": 0.1, "lr_base_batch": None, "momentum": 0.9, "nesterov": True}
+SGD: dict[str, Any] = {"lr": 0.1, "lr_base_batch": None, "momentum": 0.9, "nesterov": True}
 
 
 def decayed(model, **decays):

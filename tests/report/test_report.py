@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -25,14 +26,14 @@ from cnntrain.text import align_columns, clock, number, percent, rate, short_pat
 ESCAPE = "\x1b"
 
 
-def step_row(step: int, epoch: int = 1) -> dict:
+def step_row(step: int, epoch: int = 1) -> dict[str, Any]:
     return {
         "step": step, "epoch": epoch, "loss": 1 / step, "top1": 0.5, "lr": 0.1,
         "images_per_second": 1234.5, "data_wait": 0.03, "grad_norm": 1.5,
     }  # fmt: skip
 
 
-def epoch_row(epoch: int, step: int, best: bool = True, top5: float | None = 0.99) -> dict:
+def epoch_row(epoch: int, step: int, best: bool = True, top5: float | None = 0.99) -> dict[str, Any]:
     return {
         "epoch": epoch, "step": step, "train_loss": 1.25, "train_top1": 0.6, "val_loss": 1.5, "val_top1": 0.5,
         "val_top5": top5, "lr": 0.1, "seconds": 12.5, "images_per_second": 1000.0, "best": best, "val_images": 7,

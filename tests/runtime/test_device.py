@@ -1,5 +1,7 @@
 """Seeds, precision and the choice of the device."""
 
+import os
+
 import pytest
 import torch
 
@@ -57,7 +59,7 @@ def test_bf16_warns_where_the_hardware_lacks_it_and_is_known_to(monkeypatch, tmp
     ],
 )
 def test_cores_are_no_more_than_the_quota_of_the_container(monkeypatch, tmp_path, files, cores):
-    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     monkeypatch.setattr(machine, "CGROUPS", tmp_path)
     (tmp_path / "cpu").mkdir()
     for name, text in files.items():
@@ -79,7 +81,7 @@ def test_free_memory_is_half_of_all_where_the_system_does_not_tell(monkeypatch, 
     def sysconf(name):  # as on macOS
         return {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 16384}[name]
 
-    monkeypatch.setattr(machine.os, "sysconf", sysconf)
+    monkeypatch.setattr(os, "sysconf", sysconf)
     monkeypatch.setattr(machine, "Path", lambda path: tmp_path / "absent")
     assert machine.free_memory(CPU) == 500 * 16384
 

@@ -29,8 +29,8 @@ def here(tmp_path, monkeypatch):
 def start(*words):
     script = [str(Path(__file__).parents[1] / "trained_apart.py"), "."]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([*torchrun, *script, *words], env=os.environ | {"OMP_NUM_THREADS": "1"}, **pipes)
+    line, env = [*torchrun, *script, *words], os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):

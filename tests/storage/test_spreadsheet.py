@@ -1,6 +1,7 @@
 """No cell is run by a spreadsheet, and every number stays one."""
 
 import csv
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ def test_numbers_and_plain_text_stay_as_they_are(value: object) -> None:
 
 
 def test_a_table_is_read_back_as_it_was_written() -> None:
-    rows = [["file", "class"], ["a,b\n.png", 'the "cat"'], ["=x", -1.5], [None, "é猫"]]
+    rows: list[list[Any]] = [["file", "class"], ["a,b\n.png", 'the "cat"'], ["=x", -1.5], [None, "é猫"]]
     assert list(csv.reader(as_csv(rows).splitlines(keepends=True))) == [
         ["file", "class"],
         ["a,b\n.png", 'the "cat"'],

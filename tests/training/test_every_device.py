@@ -13,8 +13,8 @@ from cnntrain import cli
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.training import loop
 
-QUICK = ("model=cnn", "data.limit=96", "data.batch_size=16", "trainer.epochs=2", "trainer.threads=1", "trainer.probe=0")
-QUICK += ("trainer.log_every=1", "trainer.tensorboard=false", "trainer.deterministic=true")
+QUICK = ["model=cnn", "data.limit=96", "data.batch_size=16", "trainer.epochs=2", "trainer.threads=1", "trainer.probe=0"]
+QUICK += ["trainer.log_every=1", "trainer.tensorboard=false", "trainer.deterministic=true"]
 
 
 @pytest.fixture(autouse=True)

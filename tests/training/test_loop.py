@@ -2,8 +2,10 @@
 
 import copy
 import math
+import time
 import types
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -90,9 +92,9 @@ def make_run(seed=0, ema=0.9, optimizer=None, precision=Precision.fp32):
 
 
 def make_task(
-    saved=None, schedule=None, stop=None, images=30, mix=None, progressive=None, batch_size=7, lr=0.1, **trainer
+    saved=None, schedule=None, stop=None, images=30, mix=None, progressive=None, batch_size=7, lr=0.1, **settings
 ):
-    trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1} | trainer))
+    trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1} | settings))
     schedule = schedule or CosineSettings()
     plan = Plan(
         images,
@@ -102,9 +104,11 @@ def make_task(
         accumulate=trainer.accumulate,
         progressive=progressive,
     )
+    train: Any = Digits(images)
+    val: Any = Digits(20)
     return loop.Task(
-        train=Digits(images),
-        val=Digits(20),
+        train=train,
+        val=val,
         probe=None,
         plan=plan,
         rates=optimizers.Rates(lr, SGD, schedule, plan),
@@ -373,7 +377,7 @@ def test_a_probe_is_scored_as_validation_is_and_told_beside_it():
 
 def test_throughput_counts_the_whole_epoch_however_often_it_was_saved(monkeypatch):
     now = iter(range(10_000))
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     rates = []
     for save_every in (1, 1000):
         task = make_task([], epochs=1, save_every=save_every, log_every=1000)

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import math
+import time
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from cnntrain.config.schema.schedule import CosineSettings
 from cnntrain.config.schema.trainer import Precision, TrainerSettings
 from cnntrain.errors import CheckpointError, DataError, NonFiniteError
 from cnntrain.runtime.distributed import World
-from cnntrain.training import loop, timing
+from cnntrain.training import loop
 from cnntrain.training.load_state import load_weights
 from cnntrain.training.state import Ema, Progress, limits_met
 
@@ -23,7 +24,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 5.0
-        monkeypatch.setattr(timing.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def slows(self, task):
         augment, normalise = task.augment, task.normalise
@@ -157,7 +158,7 @@ def test_a_new_run_has_counted_nothing_and_is_worse_than_any():
 
 def test_a_run_whose_time_is_over_at_once_takes_a_step_all_the_same(monkeypatch):
     now = iter(range(10_000))
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: float(next(now)))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     run = make_run()
     assert loop.train(run, make_task(max_time="1s")) == "max_time"
     assert (run.progress.step, run.progress.best_epoch) == (1, 1)

@@ -22,7 +22,7 @@ def written() -> dict[str, Any]:
 def rounded(curve: list[list[float | None]]) -> list[dict[str, float]]:
     """What each row has in the columns that may differ by rounding."""
     rows = [dict(zip(COLUMNS, row, strict=True)) for row in curve]
-    return [{name: row[name] for name in ROUNDED if row[name] is not None} for row in rows]
+    return [{name: value for name, value in row.items() if name in ROUNDED and value is not None} for row in rows]
 
 
 def test_the_curves_written_down_are_those_that_are_trained(written: dict[str, Any]) -> None:

@@ -92,6 +92,7 @@ COUNTS = torch.bincount(LABELS)
 
 def weights_of(labels: torch.Tensor = LABELS, **settings) -> torch.Tensor:
     result = class_weights(LossSettings(**settings), labels, CLASSES)
+    assert result is not None
     assert result.dtype == torch.float32
     assert result[labels].mean().item() == pytest.approx(1, rel=1e-5)
     return result

@@ -3,6 +3,7 @@
 import copy
 import json
 import types
+from typing import Any
 
 import pytest
 import reference
@@ -53,7 +54,7 @@ LISTED = [0.5, 1, 2, 3, 1.5, 1, 0.7, 1, 1, 4]
 PIECES = {"finetune.groups": ["conv1|bn1", "conv2|bn2"]}
 WHOLE = [Group(("",))]
 
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "nesterov": {"optimizer.nesterov": True},
     "momentum": {},
     "no momentum": {"optimizer.momentum": 0.0, "optimizer.nesterov": True},
