@@ -86,8 +86,8 @@ def sync():
         "rmsprop fp16": "optimizer=rmsprop trainer.precision=fp16",
     }
     for name, words in cases.items():
-        _, run, task = built(f"{NET} {LITTLE} {words}")
-        batches = task.loader(0).batches()
+        job, run = built(f"{NET} {LITTLE} {words}")
+        batches = job.loader(0).batches()
         run.start_epoch()
         for turn in range(4):
             group = [next(batches)]
@@ -97,7 +97,7 @@ def sync():
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 run.progress.step = 1
-                loop.train_step(run, task, group)
+                loop.train_step(run, job, group)
             if turn >= 2:
                 found.setdefault(name, set()).update(
                     f"{Path(w.filename).name}:{w.lineno} {str(w.message)[:60]}" for w in told

@@ -105,17 +105,15 @@ def wait():
 
 
 def built(line):
-    """Job, run and task of a config, as benchmarks/loop.py makes them."""
-    from cnntrain.commands.train import make_task
+    """Job and run of a config, as benchmarks/loop.py makes them."""
     from cnntrain.config.compose import compose_settings
     from cnntrain.report.run_report import Report
-    from cnntrain.runtime import signals
-    from cnntrain.training.job import build_job, build_run
+    from cnntrain.training.job import build_run, build_train_job
 
     with contextlib.redirect_stdout(io.StringIO()):
-        job = build_job(compose_settings(line.split()), lambda line: None, splits=("train", "val"))
-        run = build_run(job)
-        return job, run, make_task(job, run, lambda s, b: None, Report(None, tensorboard=False), signals.Stop())
+        report = Report(None, tensorboard=False)
+        job = build_train_job(compose_settings(line.split()), report, splits=("train", "val"))
+        return job, build_run(job)
 
 
 def share(line, rounds=3, steps=20):

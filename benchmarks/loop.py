@@ -20,19 +20,17 @@ from pathlib import Path
 
 import torch
 
-from cnntrain.commands.train import make_task
 from cnntrain.config.compose import compose_settings
 from cnntrain.optim import optimizers
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
-from cnntrain.runtime import signals
 from cnntrain.training import loop
-from cnntrain.training.job import Job, build_job, build_run
+from cnntrain.training.job import TrainJob, build_run, build_train_job
 from cnntrain.training.state import Run
 from cnntrain.training.timing import Clock
 
 
-def bare_steps(job: Job, run: Run, steps: int) -> float:
+def bare_steps(job: TrainJob, run: Run, steps: int) -> float:
     """Seconds for `steps` steps on one fixed batch."""
     images, labels, indices, _ = next(job.data.train.batches())
     inputs = job.augment(images, job.moment(0, 0, indices))
@@ -56,15 +54,16 @@ def bare_steps(job: Job, run: Run, steps: int) -> float:
     return time.perf_counter() - start
 
 
-def real_steps(run: Run, task: loop.Task, steps: int) -> tuple[float, int]:
+def real_steps(run: Run, job: TrainJob, steps: int) -> tuple[float, int]:
     """Seconds for `steps` steps of the real loop, and its images; goes on where the last call stopped."""
     progress = run.progress
-    limited = replace(task, trainer=replace(task.trainer, max_steps=progress.step + steps))
-    images, start = 0, time.perf_counter()
+    trainer = replace(job.trainer, max_steps=progress.step + steps)
+    limited = replace(job, settings=replace(job.settings, trainer=trainer))
+    images, start, train = 0, time.perf_counter(), job.data.train
     while progress.step < limited.total_steps(progress):
         before = progress.batch
         loop.train_epoch(run, limited, Clock(0.0, None))
-        images += min(progress.batch * task.train.batch_size, task.train.images) - before * task.train.batch_size
+        images += min(progress.batch * train.batch_size, train.images) - before * train.batch_size
         if progress.batch >= limited.plan.batches(progress.epoch):
             progress.epoch, progress.batch = progress.epoch + 1, 0
     machine.synchronize(run.device)
@@ -76,7 +75,7 @@ def main() -> None:
     rounds, steps = int(words.get("rounds", 5)), int(words.get("steps", 20))
     overrides = [word for word in sys.argv[1:] if not word.startswith(("rounds=", "steps="))]
     settings = compose_settings([*overrides, "trainer.epochs=100000"])
-    job = build_job(settings, lambda line: None, splits=("train", "val"))
+    job = build_train_job(settings, Report(None, tensorboard=False), splits=("train", "val"))
     run = build_run(job)
     bare_run = Run(
         model=copy.deepcopy(run.model),
@@ -92,9 +91,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         with redirect_stdout(StringIO()):
             report = Report(Path(folder), tensorboard=settings.trainer.tensorboard)
-        task = make_task(job, run, lambda state, best: None, report, signals.Stop())
+        reported = replace(job, report=report)
         with redirect_stdout(StringIO()):
-            real_steps(run, task, 3)
+            real_steps(run, reported, 3)
         for turn in range(rounds):
             order = ("bare", "real") if turn % 2 else ("real", "bare")
             rates = {}
@@ -104,7 +103,7 @@ def main() -> None:
                         batch = min(job.data.batch_size, job.data.train.images)
                         rates[kind] = steps * batch / bare_steps(job, bare_run, steps)
                     else:
-                        seconds, images = real_steps(run, task, steps)
+                        seconds, images = real_steps(run, reported, steps)
                         rates[kind] = images / seconds
             rows.append(rates)
             print(f"round {turn + 1}: bare {rates['bare']:,.1f}  real {rates['real']:,.1f} images/s", flush=True)

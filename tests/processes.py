@@ -4,18 +4,23 @@ import copy
 import os
 import time
 import types
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
+from cnntrain.augment.build import Augment
 from cnntrain.augment.mix import Mix
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.optimizer import SgdSettings
 from cnntrain.config.schema.pieces import MixupSettings
 from cnntrain.config.schema.schedule import CosineSettings
+from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision, TrainerSettings
+from cnntrain.data.common import TrainData
 from cnntrain.data.epoch_plan import Plan
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.errors import DataError, Interrupted, NonFiniteError, ResourceError
@@ -24,6 +29,7 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import joined, tells
 from cnntrain.storage import checkpoint
 from cnntrain.training import loop, scoring
+from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss
 from cnntrain.training.state import Ema, Run
 
@@ -65,7 +71,14 @@ def make_run(world, *, random, seed=0):
     )
 
 
-def make_task(world, batch_size, *, random, images=45, saved=None, stop=None, **settings):
+def data_of(**loaders: Any) -> TrainData:
+    """Data of which only the loaders are looked at."""
+    unknown: dict[str, Any] = dict.fromkeys(("classes", "interpolation", "crop_mode", "mean", "std", "notes"))
+    facts: dict[str, Any] = {"name": "", "channels": 1, "image_size": 8, "eval_size": 8, "crop": 1.0, "batch_size": 7}
+    return TrainData(**unknown, **facts, fingerprint="", **loaders)
+
+
+def make_job(world, batch_size, *, random, images=45, saved=None, stop=None, **settings):
     trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1, "accumulate": 2} | settings))
     sizes = {"batch_size": batch_size * world.size, "image_size": 8, "epochs": trainer.epochs}
     plan = Plan(images, **sizes, accumulate=trainer.accumulate, processes=world.size)
@@ -78,20 +91,26 @@ def make_task(world, batch_size, *, random, images=45, saved=None, stop=None, **
         pass
 
     report = types.SimpleNamespace(start_epoch=none, advance=none, step=none, validating=none, epoch=none, say=none)
-    return loop.Task(
-        train=digits(images, batch_size, world),
-        val=digits(21, batch_size, world, train=False),
-        probe=None,
+    loaders = {"train": digits(images, batch_size, world), "val": digits(21, batch_size, world, train=False)}
+    return TrainJob(
+        settings=Settings(seed=3, schedule=CosineSettings(), trainer=trainer),
+        data=data_of(**loaders),
+        model=None,  # that of the run
+        device=CPU,
+        precision=Precision.fp32,
+        channels_last=False,
+        notes=[],
+        warnings=[],
         plan=plan,
         rates=optimizers.Rates(0.1, SGD, CosineSettings(), plan),
-        augment=augment,
+        augment=cast(Augment, augment),
         mix=Mix(AugmentSettings(mixup=MixupSettings()), 10) if random else None,
         loss=Loss(label_smoothing=0.1),
         normalise=lambda given: given.float() / 255,
-        trainer=trainer,
-        schedule=CosineSettings(),
-        aux_weight=0.0,
+        tuning=None,
         drops=[],
+        recalibrate=None,
+        world=world,
         save=lambda state, best: saved.append(copy.deepcopy(state)) if saved is not None else None,
         report=report,
         stop=stop or types.SimpleNamespace(requested=False, signum=None),
@@ -124,8 +143,8 @@ def check_sums(world):
 
 def check_training(world, random, **trainer):
     saved = []
-    run, task = make_run(world, random=random), make_task(world, 4, random=random, saved=saved, **trainer)
-    ended = loop.train(run, task)
+    run, job = make_run(world, random=random), make_job(world, 4, random=random, saved=saved, **trainer)
+    ended = loop.train(run, job)
     weights = {name: tensor.clone() for name, tensor in run.model.state_dict().items()}
     return {"ended": ended, "print": prints(run), "weights": weights, "progress": run.state()["progress"]}, saved
 
@@ -136,7 +155,7 @@ def check_resume(world, saved):
     for state in saved[1:-1:3]:
         run = make_run(world, random=True, seed=99)
         run.restore(world.share(state))
-        loop.train(run, make_task(world, 4, random=True))
+        loop.train(run, make_job(world, 4, random=True))
         found.append(prints(run))
     return found
 
@@ -145,14 +164,14 @@ def check_stop(world):
     """Only the second process hears of the signal, while it works on the third step."""
     stop = types.SimpleNamespace(requested=False, signum=15)
     saved = []
-    run, task = make_run(world, random=True), make_task(world, 4, random=True, saved=saved, stop=stop, save_every=99)
+    run, job = make_run(world, random=True), make_job(world, 4, random=True, saved=saved, stop=stop, save_every=99)
 
     def advance(images):
         stop.requested = world.rank == 1 and run.progress.step == 2
 
-    task.report.advance = advance
+    job.report.advance = advance
     try:
-        loop.train(run, task)
+        loop.train(run, job)
     except Interrupted as error:
         return {"signum": error.signum, "step": saved[-1]["progress"]["step"], "saves": len(saved)}
     return {}
@@ -166,26 +185,26 @@ def check_time(world):
 
 def check_nan(world):
     """Only the second process's images are broken."""
-    run, task = make_run(world, random=False), make_task(world, 4, random=False)
+    run, job = make_run(world, random=False), make_job(world, 4, random=False)
     if world.rank == 1:
-        task.augment = lambda given, moment: given.float() * float("nan")
+        job = replace(job, augment=lambda given, moment: given.float() * float("nan"))
     try:
-        loop.train(run, task)
+        loop.train(run, job)
     except NonFiniteError as error:
         return str(error).partition(":")[0]
 
 
 def check_fault(world):
     """One process fails for itself: last, as the others are left behind."""
-    run, task = make_run(world, random=False), make_task(world, 4, random=False)
+    run, job = make_run(world, random=False), make_job(world, 4, random=False)
     if world.rank == 1:
 
         def augment(given, moment):
             raise DataError("one file is bad")
 
-        task.augment = augment
+        job = replace(job, augment=augment)
     try:
-        loop.train(run, task)
+        loop.train(run, job)
     except (DataError, ResourceError) as error:
         told = tells(error)
         if world.rank == 1:
@@ -200,13 +219,13 @@ def one_of_several(rank: int, port: int, folder: str) -> None:
     with joined("gloo") as world:
         plain, _ = check_training(world, False)
         mixed, saved = check_training(world, True)
-        task = make_task(world, 4, random=False)
+        job = make_job(world, 4, random=False)
         model = make_run(world, random=False).model
         results = {
             "sums": check_sums(world),
             "plain": plain,
             "mixed": mixed,
-            "scores": scoring.evaluate(model, task.val, task.normalise, CPU, Precision.fp32, world=world),
+            "scores": scoring.evaluate(model, job.data.val, job.normalise, CPU, Precision.fp32, world=world),
             "resumed": check_resume(world, saved),
             "stop": check_stop(world),
             "time": check_time(world),

@@ -4,6 +4,7 @@ The stages follow each other in a fixed order, whatever the order of `augment=[.
 then normalisation, then mixing (`mix.Mix`, which needs the labels).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,7 +35,7 @@ class Stage:
 class Augment:
     """The chosen pieces in their fixed order, then normalisation."""
 
-    def __init__(self, stages: list[Stage], normalise: Normalise) -> None:
+    def __init__(self, stages: list[Stage], normalise: Callable[[Tensor], Tensor]) -> None:
         self.stages = [stage for stage in stages if stage.pieces]
         self.normalise = normalise
 

@@ -7,15 +7,13 @@ from contextlib import closing
 import torch
 from torch.nn import functional
 
-from cnntrain.commands.train import make_task
 from cnntrain.config.schema.settings import Settings
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_audit, show_notes
 from cnntrain.runtime import device as machine
-from cnntrain.runtime import signals
 from cnntrain.training import loop
-from cnntrain.training.job import build_job, build_run
+from cnntrain.training.job import build_run, build_train_job
 from cnntrain.training.transfer import may_cache, start_from_weights
 
 TIMED_STEPS = 3
@@ -24,15 +22,13 @@ TIMED_STEPS = 3
 def check(settings: Settings) -> None:
     """Build model and data, train a few steps on throw-away weights, and report parameters, memory and time."""
     report = Report(None, tensorboard=False)
-    job = build_job(settings, report.say)
-    start_from_weights(job, read_weights(settings.model, report.say))
+    job = build_train_job(settings, report)
+    job = start_from_weights(job, read_weights(settings.model, report.say))
     run = build_run(job)
     data = job.data
-    assert data.train is not None
-    task = make_task(job, run, lambda state, best: None, report, signals.Stop())
     if settings.augment.progressive:
         run.progress.epoch = settings.trainer.epochs - 1  # the largest images tell what fits into memory
-    loader = task.loader(run.progress.epoch)
+    loader = job.loader(run.progress.epoch)
     with closing(loader.batches(run.progress.epoch)) as batches:
         group = list(itertools.islice(batches, settings.trainer.accumulate))
 
@@ -41,7 +37,7 @@ def check(settings: Settings) -> None:
     for _ in range(TIMED_STEPS + 1):  # the first one warms up
         run.progress.batch = 0
         start = time.perf_counter()
-        loop.train_step(run, task, group)
+        loop.train_step(run, job, group)
         machine.synchronize(job.device)
         seconds.append(time.perf_counter() - start)
     run.check_finite()
@@ -52,9 +48,9 @@ def check(settings: Settings) -> None:
         functional.cross_entropy(run.eval_model.eval()(job.normalise(group[0].images)).float(), group[0].labels)
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
-    steps = task.plan.steps(run.progress.epoch)
+    steps = job.plan.steps(run.progress.epoch)
     epoch = step * steps + forward * (len(data.val) if data.val else 0)
-    total = task.total_steps(run.progress)
+    total = job.total_steps(run.progress)
     mebibyte = 2**20
     shorter = "; with cached features, a small part of it" if may_cache(job) else ""
     report.header(

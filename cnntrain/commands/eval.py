@@ -43,9 +43,7 @@ def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
         confusions: dict[str, ConfusionCounts] = {}
         if views:
             results |= {"tta": list(views.names), "views": len(views)}
-        for split, loader in (("val", job.data.val), ("test", job.data.test)):
-            if loader is None:
-                continue
+        for split, loader in job.data.scored.items():
             if views and views.reach:
                 loader = widened(loader, job.settings.data, job.device)
             confusions[split] = ConfusionCounts(len(job.data.classes), job.device)

@@ -53,11 +53,9 @@ class _Work:
 
     def __init__(self, wishes: ExplainWishes, job: Job, step: int, report: Report) -> None:
         self.wishes, self.job, self.report = wishes, job, report
-        self.split = "test" if job.data.test else "validation"
-        loader = job.data.test or job.data.val
-        assert loader is not None
-        self.loader: Loader = loader
-        self.subject = _subject(wishes, job, loader, step)
+        split, self.loader = list(job.data.scored.items())[-1]
+        self.split = "test" if split == "test" else "validation"
+        self.subject = _subject(wishes, job, self.loader, step)
         self.results: dict[str, Any] = {"split": self.split, "pictures": []}
         self._find_layers()
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cnntrain.inspect.preview.schedule import Course
     from cnntrain.inspect.preview.sheet import Strip
     from cnntrain.plots.charts import Chart
-    from cnntrain.training.job import Job
+    from cnntrain.training.job import TrainJob
 
 HOME, WORD = Path("outputs/preview"), "out=DIR"
 MOST_SCALARS = 300  # steps that TensorBoard gets
@@ -46,11 +46,11 @@ def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> 
     from cnntrain.inspect.preview.sheet import Sample, sheet
     from cnntrain.report.run_report import Report
     from cnntrain.text import short_path, wrap_facts
-    from cnntrain.training.job import build_job
+    from cnntrain.training.job import build_train_job
 
     report = Report(None, tensorboard=False)
     unscored = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
-    job = build_job(unscored, report.say, splits=("train",))
+    job = build_train_job(unscored, report, splits=("train",))
     strips, course = list(Sample(job, wishes.images).strips()), Course(job)
     source = _source(settings)
     typed = shlex.join(["cnntrain", "preview", *words])
@@ -98,12 +98,11 @@ def _source(settings: Settings) -> str:
 # --- what is told ----------------------------------------------------------------------------------------------------
 
 
-def _facts(job: "Job", course: "Course") -> dict[str, str]:
+def _facts(job: "TrainJob", course: "Course") -> dict[str, str]:
     """What was composed, in the order in which the images meet it."""
     from cnntrain.report.augmentation import describe, mixing
 
     settings, data = job.settings, job.data
-    assert data.train is not None
     facts = {
         "data": f"{data.train.images:,} training images of {len(data.classes)} classes, "
         f"{data.channels}x{data.image_size}x{data.image_size}"
@@ -127,7 +126,7 @@ def _facts(job: "Job", course: "Course") -> dict[str, str]:
     return facts
 
 
-def _notes(job: "Job") -> list[str]:
+def _notes(job: "TrainJob") -> list[str]:
     """How to read the sheet."""
     if not job.augment.stages and not job.mix:
         return ["augment=none: the images go to the network as they are."]

@@ -4,14 +4,13 @@ import shlex
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from cnntrain.config.changes import Change
-from cnntrain.config.messages import ConfigErrors
 from cnntrain.config.plain import to_plain, to_yaml
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import (
@@ -41,10 +40,10 @@ from cnntrain.runtime.job_clock import take_seconds
 from cnntrain.storage import checkpoint, run_folder
 from cnntrain.training import loop
 from cnntrain.training.final_scores import list_bad_images, score
-from cnntrain.training.job import Job, build_job, build_run, scheduled_drops
+from cnntrain.training.job import TrainJob, build_run, build_train_job
 from cnntrain.training.load_run import changed_splits, reached, with_preprocessing
 from cnntrain.training.state import Run
-from cnntrain.training.transfer import recalibration, start_from_weights, use_features
+from cnntrain.training.transfer import start_from_weights, use_features
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
 STEP_BORDERS = (
@@ -148,9 +147,9 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
         followed = with_preprocessing(settings, state["about"], start.changes)
     with world.in_turn():  # weights are fetched by one process, and before the images are read
         weights = None if state else read_weights(settings.model, report.say)
-    job = build_job(followed, report.say, world=world)
+    job = build_train_job(followed, report, stop=stop, world=world)
     same_images(job)
-    start_from_weights(job, weights)
+    job = start_from_weights(job, weights)
     run = build_run(job)
     run_id = world.share(run_folder.run_id(folder) if world.is_first else "")
     about = job.about() | {"run_id": run_id, "processes": world.size}
@@ -159,23 +158,23 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
         if world.is_first:
             checkpoint.save(folder, state | {"about": about}, best=best)
 
-    task = make_task(job, run, save, report, stop)
-    show_header(job, task.total_steps(run.progress), folder, report)
+    job = replace(job, save=save)
+    show_header(job, job.total_steps(run.progress), folder, report)
     show_audit(job, report)
     if start:
-        go_on(job, run, task, start, report)
+        go_on(job, run, start, report)
     if world.is_first:
         note_start(order, job, report)
     if stop.requested:
         raise Interrupted(stop.signum or 2, "stopped before the first step")
 
-    use_features(job, run, task, report, stop)
+    training = use_features(job, run)
     if world.is_first:
         run_folder.discard_results(folder)  # from here on, those of an earlier end are out of date
-    ended = loop.train(run, task)
-    results = score(job, run, stop, folder, report) | {
+    ended = loop.train(run, training)
+    results = score(job, run, folder) | {
         "ended": ended,
-        "bad_images": list_bad_images(job, folder, report),
+        "bad_images": list_bad_images(job, folder),
     }
     results["seconds"] = round(take_seconds(), 2)
     report.hparams(to_plain(settings), flat_scores(results))
@@ -187,7 +186,7 @@ def _work(order: Order, world: World, report: Report, stop: signals.Stop) -> dic
     return results
 
 
-def note_start(order: Order, job: Job, report: Report) -> None:
+def note_start(order: Order, job: TrainJob, report: Report) -> None:
     """Write down what is known before the first step."""
     state = order.start.state if order.start else None
     if order.start:
@@ -203,7 +202,7 @@ def note_start(order: Order, job: Job, report: Report) -> None:
     )
 
 
-def same_images(job: Job) -> None:
+def same_images(job: TrainJob) -> None:
     """Raises DataError where this process was given other images than the first one."""
     if job.data.fingerprint != job.world.share(job.data.fingerprint):
         raise DataError(
@@ -212,33 +211,7 @@ def same_images(job: Job) -> None:
         )
 
 
-def make_task(job: Job, run: Run, save: Any, report: Any, stop: Any) -> loop.Task:
-    """What the loop needs, from a built job."""
-    assert job.data.train is not None
-    if job.data.val is None and (found := job.settings.unvalidated()):
-        raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in found)
-    return loop.Task(
-        train=job.data.train,
-        val=job.data.val,
-        probe=job.data.probe,
-        plan=job.plan,
-        rates=job.rates,
-        augment=job.augment,
-        mix=job.mix,
-        loss=job.loss,
-        normalise=job.normalise,
-        trainer=job.settings.trainer,
-        schedule=job.settings.schedule,
-        aux_weight=job.settings.model.aux_weight,
-        drops=scheduled_drops(job),
-        save=save,
-        report=report,
-        stop=stop,
-        recalibrate=recalibration(job, run),
-    )
-
-
-def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> None:
+def go_on(job: TrainJob, run: Run, start: Start, report: Report) -> None:
     """Put a checkpoint's state into the run, and say what differs and where it goes on."""
     for warning in start.warnings:
         report.warn(warning)
@@ -263,7 +236,7 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
     if "train" in changed or any_below(start.changes, step_borders(job)):
         if progress.batch:
             report.warn(f"epoch {progress.epoch + 1} starts anew, as the images of its steps have changed")
-        progress.batch, progress.step_offset = 0, progress.step - task.plan.first_step(progress.epoch)
+        progress.batch, progress.step_offset = 0, progress.step - job.plan.first_step(progress.epoch)
         run.epoch_window.reset()
         run.log_window.reset()
     if end := reached(job.settings.trainer, progress):
@@ -272,7 +245,7 @@ def go_on(job: Job, run: Run, task: loop.Task, start: Start, report: Report) -> 
         report.say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}, batch {progress.batch}")
 
 
-def step_borders(job: Job) -> tuple[str, ...]:
+def step_borders(job: TrainJob) -> tuple[str, ...]:
     """The keys after whose change steps hold other images than before."""
     return STEP_BORDERS + GROWTH if job.settings.augment.progressive else STEP_BORDERS
 

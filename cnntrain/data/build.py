@@ -1,7 +1,7 @@
 """From settings to the three splits, with everything that the model must know about the images."""
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from cnntrain.data.common import (
     Data,
     Request,
     Room,
+    TrainData,
     check_train,
     choose_statistics,
     chosen_classes,
@@ -23,7 +24,7 @@ from cnntrain.data.common import (
     take_probe,
     take_val,
 )
-from cnntrain.data.loaders import MemoryLoader
+from cnntrain.data.loaders import Loader, MemoryLoader
 from cnntrain.data.view import resize_planes
 from cnntrain.errors import ConfigError
 from cnntrain.runtime.distributed import ALONE, World
@@ -37,22 +38,20 @@ def build_data(
     *,
     seed: int,
     device: torch.device,
-    classes: list[str] | None = None,
     splits: Collection[str] = ("train", "val", "test"),
     probe: int = 0,
     say: Callable[[str], object] = print,
     world: World = ALONE,
-) -> Data:
-    """Load a data set and make its loaders.
+) -> TrainData:
+    """Load a data set to train on, and make its loaders.
 
     Args:
         settings: which data, its size, its splits.
         augment: read for one thing: a random resized crop is cut while decoding where files are streamed.
         seed: decides the validation part, the limited part and the order of each epoch.
         device: where the batches go.
-        classes: the class names of a checkpoint; labels are aligned to them.
-        splits: which loaders are wanted.
-        probe: at most so many training images make `Data.probe`, where train is wanted; 0: none.
+        splits: which loaders are wanted, train among them.
+        probe: at most so many training images make `TrainData.probe`; 0: none.
         say: takes progress lines.
         world: the processes that share each micro-batch.
 
@@ -60,15 +59,38 @@ def build_data(
         DataError: missing, damaged or inconsistent data.
         ConfigError: settings that do not fit the data.
     """
-    request = Request(settings, augment, seed, device, classes, splits, probe, say, world)
-    if settings.name == "imagefolder":
+    data, loaders = _load(Request(settings, augment, seed, device, None, splits, probe, say, world))
+    return TrainData(**vars(data), train=loaders["train"], probe=loaders.get("probe"))
+
+
+def build_eval_data(
+    settings: DataSettings,
+    *,
+    seed: int,
+    device: torch.device,
+    classes: list[str] | None = None,
+    splits: Collection[str] = ("val", "test"),
+    say: Callable[[str], object] = print,
+) -> Data:
+    """Load the images that a trained network is scored on; see build_data.
+
+    Args:
+        classes: those of the network; labels are aligned to them.
+    """
+    return _load(Request(settings, AugmentSettings(), seed, device, classes, splits, 0, say))[0]
+
+
+def _load(request: Request) -> tuple[Data, Mapping[str, Loader]]:
+    """The data without its training images, and the loaders of all splits that were asked for."""
+    name = request.settings.name
+    if name == "imagefolder":
         return image_folder(request)
-    if settings.name in datasets.NAMES:
+    if name in datasets.NAMES:
         return _tensor_set(request)
-    raise ConfigError(f"data.name: {settings.name!r} is unknown; choose {', '.join(datasets.NAMES)} or imagefolder")
+    raise ConfigError(f"data.name: {name!r} is unknown; choose {', '.join(datasets.NAMES)} or imagefolder")
 
 
-def _tensor_set(request: Request) -> Data:
+def _tensor_set(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     settings = request.settings
     if settings.loader is LoaderKind.stream:
         raise ConfigError(
@@ -113,7 +135,7 @@ def _tensor_set(request: Request) -> Data:
             else:
                 resized = prepare(images[kept[chosen]], labels[kept[chosen]], eval_size)
                 loaders["probe"] = _loader(*resized, "probe", room, request)
-    return Data(
+    data = Data(
         name=settings.name,
         classes=request.classes or whole.classes,
         channels=channels,
@@ -125,14 +147,13 @@ def _tensor_set(request: Request) -> Data:
         batch_size=request.batch_size,
         mean=mean,
         std=std,
-        train=loaders.get("train"),
         val=loaders.get("val"),
         test=loaders.get("test"),
-        probe=loaders.get("probe"),
         fingerprint=whole.fingerprint(),
         notes=request.notes,
         warnings=request.warnings,
     )
+    return data, loaders
 
 
 def _loader(images: Tensor, labels: Tensor, split: str, room: Room, request: Request) -> MemoryLoader:

@@ -1,6 +1,7 @@
 """A folder of pictures to the three splits."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from cnntrain.data.common import (
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
 from cnntrain.data.layout import Layout, find_splits, folders_in, join
-from cnntrain.data.loaders import MemoryLoader, StreamLoader
+from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import available_cores, free_memory, generator, shares_memory
@@ -38,8 +39,8 @@ MANY = 0.1  # of the files of a class, or of all: whoever loses so many is warne
 MOST_WORKERS = 16  # above, the interpreter's own work per image is the limit
 
 
-def image_folder(request: Request) -> Data:
-    """See build_data."""
+def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
+    """The data without its training images, and the loaders of all splits that were asked for. See build_data."""
     settings = request.settings
     root = expanded(settings.root)
     layout = find_splits(root, settings.classes or request.classes)
@@ -68,16 +69,17 @@ def image_folder(request: Request) -> Data:
         request = request.fitted(len(parts["train"].labels))
     room = Room(request.device)
     eval_view = replace(view, size=settings.eval_size or size)
-    loaders: dict[str, MemoryLoader | StreamLoader] = {
-        name: _loader(name, parts[name], view if name == "train" else eval_view, channels, room, request)
+    decoders = {
+        name: _decoder(parts[name], view if name == "train" else eval_view, channels, request)
         for name in ("train", "val", "test")
         if name in parts and name in request.splits
     }
+    loaders: dict[str, Loader] = {name: _loader(name, decoder, room, request) for name, decoder in decoders.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
         if request.probe:
-            loaders["probe"] = _probe(loaders["train"], eval_view, room, request)
-    return Data(
+            loaders["probe"] = _probe(loaders["train"], decoders["train"].through(eval_view), room, request)
+    data = Data(
         name=settings.name,
         classes=classes,
         channels=channels,
@@ -89,15 +91,14 @@ def image_folder(request: Request) -> Data:
         batch_size=request.batch_size,
         mean=mean,
         std=std,
-        train=loaders.get("train"),
         val=loaders.get("val"),
         test=loaders.get("test"),
-        probe=loaders.get("probe"),
         fingerprint=mark,
         notes=request.notes,
         warnings=request.warnings,
         marks=_marks(scanned, settings.folds),
     )
+    return data, loaders
 
 
 def _marks(scanned: dict[str, FolderSplit], folds: int | None) -> dict[str, str]:
@@ -210,11 +211,8 @@ def decode_threads(wanted: int | None) -> int:
     return min(MOST_WORKERS, available_cores()) if wanted is None else wanted
 
 
-def _loader(
-    split: str, part: FolderSplit, view: View, channels: int, room: Room, request: Request
-) -> MemoryLoader | StreamLoader:
-    crop = request.augment.resized_crop if split == "train" else None
-    decoder = _decoder(part, view, channels, request)
+def _loader(split: str, decoder: Decoder, room: Room, request: Request) -> Loader:
+    crop, view = request.augment.resized_crop if split == "train" else None, decoder.view
     if crop is None:
         return _placed(split, decoder, decoder, room, request)
     # A crop on the device needs some room around, however little of it validation sees.
@@ -223,19 +221,17 @@ def _loader(
     return _placed(split, decoder.through(roomy), decoder.through(cropped), room, request)
 
 
-def _probe(train: MemoryLoader | StreamLoader, view: View, room: Room, request: Request) -> MemoryLoader | StreamLoader:
-    """Some training images in the evaluation view: those that lie decoded in memory, else decoded for themselves."""
+def _probe(train: Loader, decoder: Decoder, room: Room, request: Request) -> Loader:
+    """Some training images in the decoder's view: those that lie decoded in memory, else decoded for themselves."""
     chosen = take_probe(train.labels, request)
-    assert train.decoder is not None
-    if isinstance(train, MemoryLoader) and train.decoder.view == view:
+    if isinstance(train, MemoryLoader) and train.decoder and train.decoder.view == decoder.view:
         return train.part(chosen)
-    decoder = train.decoder.through(view)
     return _placed("probe", decoder, decoder, room, request, rows=chosen)
 
 
 def _placed(
     split: str, kept: Decoder, streamed: Decoder, room: Room, request: Request, rows: Tensor | None = None
-) -> MemoryLoader | StreamLoader:
+) -> Loader:
     """A loader of the decoder's images, or of some `rows` of them: kept in memory where they fit, else streamed."""
     settings, workers = request.settings, decode_threads(request.settings.workers)
     labels = kept.labels if rows is None else kept.labels[rows]

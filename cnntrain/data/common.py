@@ -24,13 +24,13 @@ STEPS = 16  # of an epoch, which it aims at
 SHARE = 4  # decoded images may fill this part of the memory that is free: 1 / SHARE
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Data:
-    """A data set that is ready to train on.
+    """What scoring needs of a data set: the images to score, and all that a network must know of any image.
 
     `mean` and `std` are per channel on the 0..1 scale; `fingerprint` is a sha256 over names and sizes of the files, or
     over the pixels of a set in memory; `notes` are one-line facts for the header. A split that was not asked for, or is
-    not there, is None. `probe` shows some of the training images as val and test show theirs.
+    not there, is None.
     """
 
     name: str
@@ -44,19 +44,30 @@ class Data:
     batch_size: int  # images of a micro-batch
     mean: list[float]
     std: list[float]
-    train: Loader | None
-    val: Loader | None
-    test: Loader | None
-    probe: Loader | None
+    val: Loader | None = None
+    test: Loader | None = None
     fingerprint: str
     notes: list[str]
     warnings: list[str] = field(default_factory=list)
     # A sha256 for each split that is a folder of its own: `val` is among them where no training image validates.
     marks: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def scored(self) -> dict[str, Loader]:
+        """The splits that are there, `val` before `test`."""
+        return {name: loader for name, loader in (("val", self.val), ("test", self.test)) if loader}
+
     def view(self, size: int) -> View:
         """What validation sees of a picture, in `size` pixels a side."""
         return View(size, self.crop, self.interpolation, self.crop_mode, border(self.crop_mode, self.mean))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainData(Data):
+    """What training needs besides: `probe` shows some of the training images as val and test show theirs."""
+
+    train: Loader
+    probe: Loader | None = None
 
 
 @dataclass(frozen=True)

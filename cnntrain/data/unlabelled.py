@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ from cnntrain.data.view import EVAL_SHARE, View
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.text import printable
 
+T = TypeVar("T")
+
 
 def data_without_images(settings: DataSettings, classes: list[str], fingerprint: str) -> Data:
     """What a network must know of images that are not here: all of it stands in the settings of a trained one.
@@ -27,13 +30,10 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
     Raises:
         ConfigError: a value that only the images could tell.
     """
-    size, channels = settings.image_size, settings.channels
+    size, channels = _need("image_size", settings.image_size), _need("channels", settings.channels)
+    _need("mean", settings.mean)
+    _need("std", settings.std)
     files = settings.name == "imagefolder"
-    for key in ("image_size", "channels", "mean", "std"):
-        if getattr(settings, key) is None:
-            raise ConfigError(f"data.{key}: null takes the images of the run, which are not read here; leave it out")
-    assert size is not None
-    assert channels is not None
     request = Request(settings, AugmentSettings(), 0, torch.device("cpu"), classes, (), 0, print)
     mean, std = choose_statistics(request, channels, lambda: ([], []))
     return Data(
@@ -48,13 +48,16 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
         batch_size=request.batch_size,
         mean=mean,
         std=std,
-        train=None,
-        val=None,
-        test=None,
-        probe=None,
         fingerprint=fingerprint,
         notes=[],
     )
+
+
+def _need(key: str, value: T | None) -> T:
+    """A value that stands in the settings."""
+    if value is None:
+        raise ConfigError(f"data.{key}: null takes the images of the run, which are not read here; leave it out")
+    return value
 
 
 def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:

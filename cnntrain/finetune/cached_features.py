@@ -18,7 +18,7 @@ from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.models.name_patterns import is_below
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.reporter import Reporter
-from cnntrain.runtime.signals import Stop
+from cnntrain.runtime.signals import StopFlag
 
 SAMPLE = 8  # images of each split that are tried first
 
@@ -79,7 +79,7 @@ def cache(
     device: torch.device,
     precision: Precision,
     report: Reporter,
-    stop: Stop,
+    stop: StopFlag,
 ) -> dict[str, FeatureLoader] | None:
     """Encode the images of all splits once; None where the images themselves must go through the network.
 
@@ -225,7 +225,7 @@ def _reserve(encoder: _Encoder, loaders: Mapping[str, Loader], device: torch.dev
 
 
 def _fill(
-    encoder: _Encoder, loaders: Mapping[str, Loader], stores: Mapping[str, Tensor], report: Reporter, stop: Stop
+    encoder: _Encoder, loaders: Mapping[str, Loader], stores: Mapping[str, Tensor], report: Reporter, stop: StopFlag
 ) -> None:
     ordered = {name: loader.in_order() for name, loader in loaders.items()}
     report.validating(sum(map(len, ordered.values())), "encoding")

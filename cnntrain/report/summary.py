@@ -14,13 +14,13 @@ from cnntrain.report.augmentation import describe_all, shares
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
 from cnntrain.text import WIDEST_NAME, shorten, wrap_facts
-from cnntrain.training.job import Job
+from cnntrain.training.job import TrainJob
 from cnntrain.training.state import Progress, limits_met
 
 MOST_WEIGHTS = 20  # of classes that are told
 
 
-def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
+def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None:
     """What will be trained, on what, and how."""
     settings, data, trainer = job.settings, job.data, job.settings.trainer
     splits = {"train": data.train, "val": data.val, "test": data.test}
@@ -46,7 +46,7 @@ def show_header(job: Job, steps: int, folder: Path, report: Report) -> None:
     show_notes(job, report)
 
 
-def show_notes(job: Job, report: Report) -> None:
+def show_notes(job: TrainJob, report: Report) -> None:
     """What there is to say of data, network and loss."""
     for note in job.notes:
         report.say(note)
@@ -57,7 +57,7 @@ def show_notes(job: Job, report: Report) -> None:
         report.warn(warning)
 
 
-def _rising_alone(job: Job) -> list[str]:
+def _rising_alone(job: TrainJob) -> list[str]:
     """What there is to say of a warm-up that lasts to the end of the run."""
     plan, warmup = job.plan, job.settings.schedule.warmup
     steps = min(plan.total, job.settings.trainer.max_steps or plan.total)
@@ -78,7 +78,7 @@ def _weights_of_classes(classes: Sequence[str], weights: Sequence[float]) -> str
     return f"{low}, … ({len(pairs) - MOST_WEIGHTS:,} between) …, {high}"
 
 
-def _finetuning(job: Job) -> str:
+def _finetuning(job: TrainJob) -> str:
     """`mode C, 9 layer groups, lr_decay 0.7, batch norms train`."""
     settings, tuning = job.settings.finetune, job.tuning
     assert tuning is not None
@@ -89,13 +89,13 @@ def _finetuning(job: Job) -> str:
     return ", ".join([*words, f"batch norms {tuning.norm.name}"])
 
 
-def show_audit(job: Job, report: Report) -> None:
+def show_audit(job: TrainJob, report: Report) -> None:
     """What of the network learns, when and how fast, as a tree; for TensorBoard too."""
     if job.tuning:
         report.audit(audit(job.tuning, lr=job.rates.lr, weight_decay=job.settings.optimizer.weight_decay))
 
 
-def show_samples(job: Job, report: Report) -> None:
+def show_samples(job: TrainJob, report: Report) -> None:
     """Training images as the network gets them, and the graph of the model, for TensorBoard."""
     data = job.data
     with closing(job.loader(0).batches()) as batches:

@@ -51,6 +51,9 @@ class Stop:
             raise KeyboardInterrupt
 
 
+NEVER = Stop()  # for work that no signal stops early
+
+
 def _say(line: str) -> None:
     # Not print: a signal may arrive inside a print, and the buffered stream refuses to be entered twice.
     with contextlib.suppress(OSError, ValueError):

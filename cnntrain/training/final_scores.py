@@ -7,18 +7,16 @@ import torch
 
 from cnntrain.data.loaders import Loader
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.reporter import Reporter
-from cnntrain.runtime.signals import StopFlag
 from cnntrain.storage import checkpoint
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.storage.spreadsheet import cell
 from cnntrain.training import scoring
-from cnntrain.training.job import Job
+from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
 from cnntrain.training.state import Run
 
 
-def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Reporter) -> dict[str, Any]:
+def score(job: TrainJob, run: Run, folder: Path) -> dict[str, Any]:
     """Scores of the best epoch: validation as measured then, the test split once, now.
 
     Without validation images, the best epoch is the last one.
@@ -28,7 +26,7 @@ def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Reporter) ->
     model = run.eval_model
     load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
     loader = data.test or data.val
-    scores = _last_scores(job, run, model, loader, stop, report) if loader else None
+    scores = _last_scores(job, run, model, loader) if loader else None
     if scores:
         what = f"the loss on the {'test' if data.test else 'validation'} images"
         scoring.need_finite(scores["loss"], what, run.precision)
@@ -48,25 +46,23 @@ def score(job: Job, run: Run, stop: StopFlag, folder: Path, report: Reporter) ->
     }
 
 
-def _last_scores(
-    job: Job, run: Run, model: torch.nn.Module, loader: Loader, stop: StopFlag, report: Reporter
-) -> dict[str, float]:
+def _last_scores(job: TrainJob, run: Run, model: torch.nn.Module, loader: Loader) -> dict[str, float]:
     """Scores and confusion matrix of the test split, or of the validation split where there is none."""
     counts, is_test = ConfusionCounts(len(job.data.classes), job.device), loader is job.data.test
-    report.validating(len(loader), phase="testing" if is_test else "validating")
+    job.report.validating(len(loader), phase="testing" if is_test else "validating")
     scores = scoring.evaluate(
         model,
         loader,
         job.normalise,
         run.device,
         run.precision,
-        stop=stop,
-        advance=report.advance,
+        stop=job.stop,
+        advance=job.report.advance,
         collect=counts.add,
         world=run.world,
     )
     run.world.sum_([counts.matrix])
-    report.confusion(f"{'test' if is_test else 'val'}/confusion", counts.matrix.cpu(), job.data.classes)
+    job.report.confusion(f"{'test' if is_test else 'val'}/confusion", counts.matrix.cpu(), job.data.classes)
     return scores
 
 
@@ -90,7 +86,7 @@ class ConfusionCounts:
         self.matrix += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
 
 
-def list_bad_images(job: Job, folder: Path, report: Reporter) -> int:
+def list_bad_images(job: TrainJob, folder: Path) -> int:
     """How many images were skipped (data.on_bad_image=skip); bad_images.tsv names them with the reason."""
     loaders = [loader for loader in (job.data.train, job.data.val, job.data.test) if loader]
     found = job.world.gather([entry for loader in loaders for entry in loader.skipped])
@@ -99,5 +95,5 @@ def list_bad_images(job: Job, folder: Path, report: Reporter) -> int:
         path = folder / "bad_images.tsv"
         write_atomic(path, "".join(f"{cell(name)}\t{cell(reason)}\n" for name, reason in skipped))
         many = f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them"
-        report.warn(f"1 bad image was skipped, another stood in; {path} names it" if len(skipped) == 1 else many)
+        job.report.warn(f"1 bad image was skipped, another stood in; {path} names it" if len(skipped) == 1 else many)
     return len(skipped)

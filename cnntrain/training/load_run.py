@@ -16,7 +16,7 @@ from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.storage import checkpoint
-from cnntrain.training.job import Job, build_job
+from cnntrain.training.job import Job, build_eval_job
 from cnntrain.training.load_state import load_weights
 from cnntrain.training.state import Progress, limits_met
 
@@ -48,8 +48,8 @@ def load_job(
     refuse_other_split(changes)
     settings = with_preprocessing(settings, about, changes)
     data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
-    job = build_job(settings, report.say, splits=("val", "test"), classes=about["classes"], data=data)
-    if images and not (job.data.val or job.data.test):
+    job = build_eval_job(settings, report.say, classes=about["classes"], data=data)
+    if images and not job.data.scored:
         raise DataError(
             "data.val: nothing to score, as the run has no validation images (data.val=0) and there is no test/; "
             "give others with data.root=DIR, which holds val/ or test/"

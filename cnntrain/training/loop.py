@@ -1,64 +1,23 @@
 """The training loop: straight code, to be read from top to bottom."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
-from cnntrain.augment.batch_context import Moment
-from cnntrain.config.schema.schedule import PlateauSettings, ScheduleSettings
-from cnntrain.config.schema.trainer import TrainerSettings
-from cnntrain.data.epoch_plan import Plan
+from cnntrain.config.schema.schedule import PlateauSettings
 from cnntrain.data.loaders import Batch, Loader
 from cnntrain.errors import CnntrainError, FrozenError, Interrupted, NonFiniteError
-from cnntrain.models.drop import DropLayer, set_drop_factor
+from cnntrain.models.drop import set_drop_factor
 from cnntrain.optim import optimizers
-from cnntrain.optim.optimizers import Rates
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.reporter import Reporter
-from cnntrain.runtime.signals import StopFlag, asked_for, interrupted
-from cnntrain.training.losses import Loss
+from cnntrain.runtime.signals import asked_for, interrupted
+from cnntrain.training.job import TrainJob
 from cnntrain.training.scoring import evaluate
-from cnntrain.training.state import Progress, Run
+from cnntrain.training.state import Run
 from cnntrain.training.timing import Clock, Meter
 
 
-@dataclass
-class Task:
-    """What the loop trains on and how: all of it constant over the run."""
-
-    train: Loader
-    val: Loader | None  # None: the last epoch counts as the best
-    probe: Loader | None  # training images, scored as those of val are
-    plan: Plan
-    rates: Rates
-    augment: Callable[[Tensor, Moment], Tensor]
-    mix: Callable[[Tensor, Tensor, Moment], tuple[Tensor, Tensor]] | None
-    loss: Loss
-    normalise: Callable[[Tensor], Tensor]
-    trainer: TrainerSettings
-    schedule: ScheduleSettings
-    aux_weight: float  # of each auxiliary classifier's loss
-    drops: list[DropLayer]  # whose rates rise from 0 over the run; [] where they are constant
-    save: Callable[[dict[str, Any], bool], None]  # state, whether it is the best so far
-    report: Reporter
-    stop: StopFlag
-    recalibrate: Callable[[], None] | None = None  # measures the statistics of batch norms before each validation
-
-    def total_steps(self, progress: Progress) -> int:
-        """Steps of the whole run, to which the schedule is fitted."""
-        planned = self.plan.total + progress.step_offset
-        return min(planned, self.trainer.max_steps or planned)
-
-    def loader(self, epoch: int) -> Loader:
-        """The training images as an epoch shows them."""
-        stage = self.plan.stage(epoch)
-        return self.train.at(stage.batch_size, stage.image_size)
-
-
-def train(run: Run, task: Task) -> str:
+def train(run: Run, job: TrainJob) -> str:
     """Train from the run's progress to its end, and answer why it ended.
 
     "epochs", "max_steps", "max_time" or "early_stop". `last` is saved every `save_every` steps and after each epoch,
@@ -71,13 +30,13 @@ def train(run: Run, task: Task) -> str:
         ConfigError: a layer group that learns received no gradient.
         Interrupted: a signal asked for the end.
     """
-    clock = Clock(run.progress.seconds, task.trainer.max_seconds())
+    clock = Clock(run.progress.seconds, job.trainer.max_seconds())
     # A run stopped between its last step and the validation after it still owes that validation.
-    ended = end_reason(run, task, clock) if run.progress.validated_step == run.progress.step else ""
+    ended = end_reason(run, job, clock) if run.progress.validated_step == run.progress.step else ""
     try:
         while not ended:
-            train_epoch(run, task, clock)
-            ended = finish_epoch(run, task, clock)
+            train_epoch(run, job, clock)
+            ended = finish_epoch(run, job, clock)
     except (NonFiniteError, FrozenError):
         raise
     except CnntrainError as error:
@@ -87,67 +46,67 @@ def train(run: Run, task: Task) -> str:
         if (run.world.size == 1 and begun) or isinstance(error, Interrupted):
             run.progress.seconds = clock.seconds
             run.check_finite()
-            task.save(run.state(), False)
+            job.save(run.state(), False)
             run.world.wait()
         raise
     return ended
 
 
-def train_epoch(run: Run, task: Task, clock: Clock) -> None:
+def train_epoch(run: Run, job: TrainJob, clock: Clock) -> None:
     """Train on the rest of the epoch in hand, or up to the run's limit of steps or time."""
-    settings, progress, report = task.trainer, run.progress, task.report
-    loader = task.loader(progress.epoch)
+    settings, progress, report = job.trainer, run.progress, job.report
+    loader = job.loader(progress.epoch)
     if progress.batch == 0:
         progress.epoch_started = clock.seconds
     for line in run.start_epoch():
         report.say(line)
     report.start_epoch(progress.epoch + 1, settings.epochs, len(loader), progress.batch)
-    total = task.total_steps(progress)
+    total = job.total_steps(progress)
 
     with closing(loader.batches(progress.epoch, progress.batch)) as batches:
         meter = Meter(batches)
         for micro_batches in in_groups(meter, settings.accumulate):
             if progress.step >= total:
                 break
-            train_step(run, task, micro_batches)
+            train_step(run, job, micro_batches)
             if progress.step % settings.log_every == 0 or progress.step == total:
                 report.step(log_row(run, meter))
             if progress.step % settings.save_every == 0:
                 progress.seconds = clock.seconds
                 run.check_finite()
-                task.save(run.state(), False)
-            signum, is_over = run.world.most(asked_for(task.stop), clock.is_over)
+                job.save(run.state(), False)
+            signum, is_over = run.world.most(asked_for(job.stop), clock.is_over)
             if signum:
                 raise interrupted(signum)
             if is_over:
                 break
 
 
-def train_step(run: Run, task: Task, micro_batches: list[Batch]) -> None:
+def train_step(run: Run, job: TrainJob, micro_batches: list[Batch]) -> None:
     """One optimizer step: the mean gradient over all images of its micro-batches, however they are cut."""
-    progress, settings = run.progress, task.trainer
-    total, offset = task.total_steps(progress), progress.step_offset
-    optimizers.set_rate(run.optimizer, task.rates.at(progress.step - offset, total - offset, run.plateau))
-    set_drop_factor(task.drops, progress.step / total)
+    progress, settings = run.progress, job.trainer
+    total, offset = job.total_steps(progress), progress.step_offset
+    optimizers.set_rate(run.optimizer, job.rates.at(progress.step - offset, total - offset, run.plateau))
+    set_drop_factor(job.drops, progress.step / total)
     images_in_step = sum(batch.total for batch in micro_batches)
 
     for batch in micro_batches:
-        moment = moment_of(run, task, batch)
-        inputs, targets = task.augment(batch.images, moment), batch.labels
-        if task.mix:
-            inputs, targets = task.mix(inputs, targets, moment)
+        moment = job.moment(progress.epoch, progress.batch, batch.indices)
+        inputs, targets = job.augment(batch.images, moment), batch.labels
+        if job.mix:
+            inputs, targets = job.mix(inputs, targets, moment)
         with machine.autocast(run.precision, run.device):
             output = run.forward(inputs)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-        loss = task.loss(logits, targets)
+        loss = job.loss(logits, targets)
         objective = loss
         for aux_logits in auxiliary:
-            objective = objective + task.aux_weight * task.loss(aux_logits, targets)
+            objective = objective + job.settings.model.aux_weight * job.loss(aux_logits, targets)
         run.scaler.scale(objective / images_in_step).backward()
         # Of several versions of each image, the first is the clean one.
         run.log_window.add(loss.detach(), logits.detach()[: len(targets)], targets)
         progress.batch += 1
-        task.report.advance(len(targets))
+        job.report.advance(len(targets))
 
     run.exchange()
     if run.tuning:
@@ -164,20 +123,6 @@ def train_step(run: Run, task: Task, micro_batches: list[Batch]) -> None:
     progress.step += 1
 
 
-def moment_of(run: Run, task: Task, batch: Batch) -> Moment:
-    """What the random numbers of the micro-batch that comes next depend on."""
-    epoch = run.progress.epoch
-    return Moment(
-        run.device,
-        run.seed,
-        epoch,
-        run.progress.batch,
-        image_size=task.plan.stage(epoch).image_size,
-        indices=batch.indices,
-        rank=run.world.rank,
-    )
-
-
 def log_row(run: Run, meter: Meter) -> dict[str, Any]:
     """The measures since the last log row; the only place in an epoch where the host waits for the device."""
     row = {"step": run.progress.step, "epoch": run.progress.epoch + 1, **run.read_log_window()}
@@ -185,20 +130,20 @@ def log_row(run: Run, meter: Meter) -> dict[str, Any]:
     return row | {"lr": run.optimizer.param_groups[0]["lr"], "grad_norm": float(run.grad_norm), **meter.read()}
 
 
-def finish_epoch(run: Run, task: Task, clock: Clock) -> str:
+def finish_epoch(run: Run, job: TrainJob, clock: Clock) -> str:
     """Validate, keep the best, save; answer why the run ends here, or ""."""
-    progress = run.progress
+    progress, schedule = run.progress, job.settings.schedule
     run.check_finite()
     if run.tuning:
         run.tuning.check()
-    if task.recalibrate:
-        task.recalibrate()
+    if job.recalibrate:
+        job.recalibrate(run.eval_model)
         run.check_finite()
     trained = run.epoch_scores()
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
-    val = validate(run, task, task.val) if task.val else None
-    probe = validate(run, task, task.probe) if task.probe else {}
+    val = validate(run, job, job.data.val) if job.data.val else None
+    probe = validate(run, job, job.data.probe) if job.data.probe else {}
 
     progress.validated_step = progress.step
     best = val is None or progress.is_best(val["top1"], val["loss"])
@@ -207,50 +152,50 @@ def finish_epoch(run: Run, task: Task, clock: Clock) -> str:
     if best and val:
         progress.best_loss, progress.best_top1, progress.best_top5 = val["loss"], val["top1"], val["top5"]
     progress.epoch_train_seconds = train_seconds
-    if progress.batch >= task.plan.batches(progress.epoch):
+    if progress.batch >= job.plan.batches(progress.epoch):
         progress.images += int(trained["images"])
         progress.train_seconds += train_seconds
         progress.epoch_train_seconds = 0.0
         progress.waited = 0 if best else progress.waited + 1
-        if isinstance(task.schedule, PlateauSettings) and val:
-            run.plateau.update(task.schedule, val["loss"])
+        if isinstance(schedule, PlateauSettings) and val:
+            run.plateau.update(schedule, val["loss"])
         progress.epoch, progress.batch = progress.epoch + 1, 0
         run.epoch_window.reset()
     progress.seconds = clock.seconds
     seconds = progress.seconds - progress.epoch_started
-    task.save(run.state(), best)
-    task.report.epoch(
+    job.save(run.state(), best)
+    job.report.epoch(
         {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": best and val is not None}
         | {"images_per_second": trained["images"] / max(train_seconds, 1e-9)}
         | {"train_loss": trained["loss"], "train_top1": trained["top1"]}
         | {f"val_{key}": value for key, value in (val or {}).items()}
         | {f"probe_{key}": value for key, value in probe.items()}
     )
-    return end_reason(run, task, clock)
+    return end_reason(run, job, clock)
 
 
-def validate(run: Run, task: Task, loader: Loader) -> dict[str, float]:
+def validate(run: Run, job: TrainJob, loader: Loader) -> dict[str, float]:
     """The scores of the run's network on all images of a loader."""
-    task.report.validating(len(loader))
+    job.report.validating(len(loader))
     return evaluate(
         run.eval_part,
         loader,
-        task.normalise,
+        job.normalise,
         run.device,
         run.precision,
-        stop=task.stop,
-        advance=task.report.advance,
+        stop=job.stop,
+        advance=job.report.advance,
         world=run.world,
     )
 
 
-def end_reason(run: Run, task: Task, clock: Clock) -> str:
+def end_reason(run: Run, job: TrainJob, clock: Clock) -> str:
     """Why no further epoch follows, or ""."""
-    progress, settings = run.progress, task.trainer
+    progress, settings = run.progress, job.trainer
     (is_over,) = run.world.most(clock.is_over)
     if progress.epoch >= settings.epochs:
         return "epochs"
-    if progress.step >= task.total_steps(progress):
+    if progress.step >= job.total_steps(progress):
         return "max_steps"
     if is_over:
         return "max_time"

@@ -17,18 +17,22 @@ from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Interpolation, LoaderKind
 from cnntrain.data import build as build_module
 from cnntrain.data import datasets, statistics
-from cnntrain.data.build import build_data, convert_channels, resize_batch
+from cnntrain.data.build import build_data, build_eval_data, convert_channels, resize_batch
 from cnntrain.data.split import count_of, stratify
 from cnntrain.errors import ConfigError, DataError, FileSystemError
 
 CPU = torch.device("cpu")
 
 
-def build(seed: int = 0, splits=("train", "val", "test"), classes=None, **settings):
+def build(seed: int = 0, splits=("train", "val", "test"), **settings):
     settings = {"name": "digits", "root": "nowhere"} | settings
-    return build_data(
-        DataSettings(**settings), AugmentSettings(), seed=seed, device=CPU, splits=splits, classes=classes, say=list
-    )
+    chosen, options = DataSettings(**settings), {"seed": seed, "device": CPU, "splits": splits, "say": list}
+    return build_data(chosen, AugmentSettings(), **options)
+
+
+def build_eval(seed: int = 0, splits=("val", "test"), classes=None, **settings):
+    chosen = DataSettings(**{"name": "digits", "root": "nowhere"} | settings)
+    return build_eval_data(chosen, seed=seed, device=CPU, splits=splits, classes=classes, say=list)
 
 
 def content(loader, epoch: int = 0, start: int = 0):
@@ -219,7 +223,7 @@ def test_given_statistics_are_taken_and_must_fit_the_channels():
 
 
 def test_the_fingerprint_is_that_of_the_pixels_and_not_of_the_settings(digits):
-    assert digits.fingerprint == build(seed=4, splits=("test",)).fingerprint
+    assert digits.fingerprint == build_eval(seed=4, splits=("test",)).fingerprint
     assert len(digits.fingerprint) == 64
     changed = datasets.load_set("digits", CPU, False, print)
     changed.train[0][0, 0, 0, 0] += 1
@@ -231,16 +235,16 @@ def test_the_fingerprint_is_that_of_the_pixels_and_not_of_the_settings(digits):
 
 def test_labels_are_aligned_to_the_names_of_a_checkpoint(digits):
     names = ["none", *reversed(digits.classes)]
-    data = build(image_size=8, classes=names)
+    data = build_eval(image_size=8, classes=names)
     assert data.classes == names
     assert torch.equal(data.test.labels, 10 - digits.test.labels)
     with pytest.raises(DataError, match=r"class '9' is not among the 9 classes"):
-        build(classes=digits.classes[:9])
+        build_eval(classes=digits.classes[:9])
 
 
 def test_only_the_splits_that_are_asked_for_are_made(digits):
-    data = build(splits=("val",), image_size=8)
-    assert data.train is data.test is None
+    data = build_eval(splits=("val",), image_size=8)
+    assert list(data.scored) == ["val"]
     assert prints(data.val) == prints(digits.val)
 
 

@@ -254,9 +254,6 @@ def test_the_probe_is_a_tenth_of_train_or_100_images_at_most_and_none_where_none
         train = len(data.train.labels)
         assert len(data.probe.labels) == min(train, max(100, train // 10))
     assert build(root).probe is None
-    settings = DataSettings(name="digits", root="")
-    cpu = torch.device("cpu")
-    assert build_data(settings, PLAIN, seed=0, device=cpu, splits=("val",), probe=10, say=list).probe is None
 
 
 def test_the_probe_copies_nothing_that_lies_in_memory(root):

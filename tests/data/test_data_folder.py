@@ -10,7 +10,7 @@ from PIL import Image
 
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation
-from cnntrain.data.build import build_data
+from cnntrain.data.build import build_data, build_eval_data
 from cnntrain.data.folder import Paths, scan
 from cnntrain.data.layout import find_splits
 from cnntrain.errors import ConfigError, DataError
@@ -39,7 +39,10 @@ def build(root, said=None, **arguments):
         "say": (said if said is not None else []).append,
     }
     options |= {key: arguments.pop(key) for key in ("classes", "splits", "seed") if key in arguments}
-    return build_data(DataSettings(**settings | arguments), AugmentSettings(), **options)
+    chosen = DataSettings(**settings | arguments)
+    if "splits" in options:
+        return build_eval_data(chosen, **options)
+    return build_data(chosen, AugmentSettings(), **options)
 
 
 def greys(loader) -> list[tuple[int, int]]:
@@ -110,7 +113,7 @@ def test_training_without_train_names_what_is_there(tmp_path):
     with pytest.raises(DataError, match=r"^data\.root: .* has val/ but no train/"):
         build(tmp_path)
     data = build(tmp_path, splits=("val", "test"), mean=[0.5], std=[0.5])
-    assert (data.train, data.val.images, data.test) == (None, 12, None)
+    assert (data.val.images, data.test) == (12, None)
     with pytest.raises(ConfigError, match=r"^data\.mean: cannot be computed without a train/"):
         build(tmp_path, splits=("val",))
 

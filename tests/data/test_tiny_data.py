@@ -10,7 +10,7 @@ from PIL import Image
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Sampling
 from cnntrain.config.schema.settings import LossSettings
-from cnntrain.data.build import build_data
+from cnntrain.data.build import build_data, build_eval_data
 from cnntrain.data.split import few, fold_numbers
 from cnntrain.errors import DataError
 from cnntrain.training.losses import class_weights
@@ -30,15 +30,16 @@ def paint(folder, sizes):
     return folder
 
 
-def build(root, *, seed=0, splits=("train", "val", "test"), **settings):
+def build(root, *, seed=0, splits=None, **settings):
     """Of a folder, or the digits where `root` is None."""
     known: dict[str, Any] = {"name": "imagefolder", "root": str(root), "image_size": 8, "workers": 0}
     known |= {"mean": [0.5], "std": [0.5]}
     if root is None:
         known |= {"name": "digits"}
-    return build_data(
-        DataSettings(**known | settings), AugmentSettings(), seed=seed, device=CPU, splits=splits, say=list
-    )
+    chosen, options = DataSettings(**known | settings), {"seed": seed, "device": CPU, "say": list}
+    if splits:
+        return build_eval_data(chosen, splits=splits, **options)
+    return build_data(chosen, AugmentSettings(), **options)
 
 
 def sizes(loader, classes=0):

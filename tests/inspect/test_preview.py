@@ -22,20 +22,21 @@ from cnntrain.models.drop import drop_layers, set_drop_factor
 from cnntrain.optim import optimizers
 from cnntrain.plots.curves import Panel
 from cnntrain.report.augmentation import describe, describe_all, shares
+from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_samples
-from cnntrain.training.job import Job, build_job
+from cnntrain.training.job import TrainJob, build_train_job
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 ALL = "augment=[flip_crop,randaugment,blur,cutout,mixup,cutmix]"
 
 
 @functools.cache
-def job_of(*words: str) -> Job:
+def job_of(*words: str) -> TrainJob:
     settings = compose_settings(["model=lenet5", "trainer.device=cpu", "trainer.threads=1", "trainer.probe=0", *words])
-    return build_job(settings, lambda line: None, splits=("train",))
+    return build_train_job(settings, Report(None, tensorboard=False), splits=("train",))
 
 
-def names(job: Job) -> list[str]:
+def names(job: TrainJob) -> list[str]:
     return [strip.tag for strip in Sample(job, 4).strips()]
 
 
@@ -311,7 +312,7 @@ def test_preview_of_digits_writes_pictures_and_a_page_and_says_how_to_go_on(here
 
 
 def test_what_is_told_fits_what_was_composed() -> None:
-    def told(job: Job) -> dict[str, str]:
+    def told(job: TrainJob) -> dict[str, str]:
         return _facts(job, Course(job))
 
     assert told(job_of("augment=none"))["augment"].startswith("none")

@@ -15,11 +15,10 @@ from timm.models._registry import _model_pretrained_cfgs as CONFIGS
 from torchvision import models
 
 from cnntrain.augment.build import build_normalise
-from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings
 from cnntrain.config.schema.model import Library, ModelSettings
 from cnntrain.config.schema.settings import Settings
-from cnntrain.data.build import build_data
+from cnntrain.data.build import build_eval_data
 from cnntrain.data.view import View
 from cnntrain.models.weights import pretrained
 from cnntrain.models.weights.preprocessing import follow_weights
@@ -61,7 +60,7 @@ def ours(photos, name):
     data = DataSettings(name="imagefolder", root=str(photos), workers=0)
     model = ModelSettings(name=name, library=Library.timm, pretrained=True)
     settings, _ = follow_weights(replace(Settings(), data=data, model=model))
-    found = build_data(settings.data, AugmentSettings(), seed=0, device=torch.device("cpu"), splits=("val",), say=list)
+    found = build_eval_data(settings.data, seed=0, device=torch.device("cpu"), splits=("val",), say=list)
     images = torch.cat([images for images, *_ in found.val.batches()])
     return build_normalise(found.mean, found.std, channels_last=False)(images), settings.data
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import CPU, PROCESSES, digits, environment, make_run, make_task, one_of_several
+from processes import CPU, PROCESSES, digits, environment, make_job, make_run, one_of_several
 
 from cnntrain import cli
 from cnntrain.augment.batch_context import Moment
@@ -61,8 +61,8 @@ def test_processes_exchange_tensors_numbers_and_objects(results):
 
 
 def test_two_processes_take_the_steps_of_one_with_twice_the_batch(results):
-    run, task = make_run(ALONE, random=False), make_task(ALONE, 8, random=False)
-    loop.train(run, task)
+    run, job = make_run(ALONE, random=False), make_job(ALONE, 8, random=False)
+    loop.train(run, job)
     assert run.progress.step == 6
     for result in results[:2]:
         assert result["plain"]["progress"]["step"] == 6
@@ -80,8 +80,8 @@ def test_all_processes_hold_the_same_bits(results, kind):
 
 
 def test_scores_of_shared_images_are_those_of_all(results):
-    run, task = make_run(ALONE, random=False), make_task(ALONE, 8, random=False)
-    alone = scoring.evaluate(run.model, task.val, task.normalise, CPU, Precision.fp32)
+    run, job = make_run(ALONE, random=False), make_job(ALONE, 8, random=False)
+    alone = scoring.evaluate(run.model, job.data.val, job.normalise, CPU, Precision.fp32)
     assert results[0]["scores"] == results[1]["scores"] == pytest.approx(alone, abs=1e-12)
 
 

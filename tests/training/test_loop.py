@@ -5,18 +5,21 @@ import math
 import time
 import types
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import pytest
 import torch
+from processes import data_of
 from sklearn.datasets import load_digits
 from torch import nn
 
+from cnntrain.augment.build import Augment
 from cnntrain.augment.mix import Mix
 from cnntrain.config.schema.augment import AugmentSettings, MixMode, MixSettings, ProgressiveSettings
 from cnntrain.config.schema.optimizer import AdamWSettings, SgdSettings
 from cnntrain.config.schema.pieces import CutmixSettings, MixupSettings
 from cnntrain.config.schema.schedule import CosineSettings, PlateauSettings
+from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision, TrainerSettings
 from cnntrain.data.epoch_plan import Plan
 from cnntrain.data.loaders import Batch
@@ -24,7 +27,9 @@ from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.models.drop import drop_layers
 from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.distributed import ALONE
 from cnntrain.training import loop, scoring, timing
+from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss
 from cnntrain.training.state import Ema, Progress, Run
 
@@ -91,7 +96,7 @@ def make_run(seed=0, ema=0.9, optimizer=None, precision=Precision.fp32):
     )
 
 
-def make_task(
+def make_job(
     saved=None, schedule=None, stop=None, images=30, mix=None, progressive=None, batch_size=7, lr=0.1, **settings
 ):
     trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1} | settings))
@@ -104,22 +109,25 @@ def make_task(
         accumulate=trainer.accumulate,
         progressive=progressive,
     )
-    train: Any = Digits(images)
-    val: Any = Digits(20)
-    return loop.Task(
-        train=train,
-        val=val,
-        probe=None,
+    return TrainJob(
+        settings=Settings(seed=3, schedule=schedule, trainer=trainer),
+        data=data_of(train=Digits(images), val=Digits(20)),
+        model=None,  # that of the run
+        device=CPU,
+        precision=Precision.fp32,
+        channels_last=False,
+        notes=[],
+        warnings=[],
         plan=plan,
         rates=optimizers.Rates(lr, SGD, schedule, plan),
-        augment=augment,
+        augment=cast(Augment, augment),
         mix=mix,
         loss=Loss(label_smoothing=0.1),
         normalise=lambda images: images.float() / 255,
-        trainer=trainer,
-        schedule=schedule,
-        aux_weight=0.0,
+        tuning=None,
         drops=[],
+        recalibrate=None,
+        world=ALONE,
         save=lambda state, best: saved.append(copy.deepcopy(state)) if saved is not None else None,
         report=Silent(),
         stop=stop or types.SimpleNamespace(requested=False, signum=None),
@@ -148,11 +156,11 @@ VARIANTS = {
     "bf16": {"run": {"precision": Precision.bf16}},
     "plateau": {"schedule": PlateauSettings(patience=0)},
     "drop schedule": {"drops": True},
-    "mixup and cutmix": {"task": {"mix": mix_of(mode=MixMode.element)}},
-    "mixing ends early": {"task": {"mix": mix_of(off_epoch=1)}},
-    "growing images": {"task": {"progressive": ProgressiveSettings(start=0.5, until=1.0)}},
+    "mixup and cutmix": {"job": {"mix": mix_of(mode=MixMode.element)}},
+    "mixing ends early": {"job": {"mix": mix_of(off_epoch=1)}},
+    "growing images": {"job": {"progressive": ProgressiveSettings(start=0.5, until=1.0)}},
     "adamw": {
-        "task": {"lr": 0.01},
+        "job": {"lr": 0.01},
         "run": {"optimizer": AdamWSettings(lr=0.01, lr_base_batch=None, beta1=0.9, beta2=0.99, eps=1e-8)},
     },
 }
@@ -160,18 +168,18 @@ VARIANTS = {
 
 @pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
 def test_resume_at_any_step_gives_the_same_bits(variant):
-    def task(run, saved):
+    def job(run, saved):
         drops = drop_layers(run.model) if variant.get("drops") else []
-        made = make_task(saved, variant.get("schedule"), **variant.get("task", {}), **variant.get("trainer", {}))
+        made = make_job(saved, variant.get("schedule"), **variant.get("job", {}), **variant.get("trainer", {}))
         return replace(made, drops=drops)
 
     saved = []
     whole = make_run(**variant.get("run", {}))
-    loop.train(whole, task(whole, saved))
+    loop.train(whole, job(whole, saved))
     for state in saved[:-1]:
         resumed = make_run(seed=99, **variant.get("run", {}))
         resumed.restore(copy.deepcopy(state))
-        loop.train(resumed, task(resumed, None))
+        loop.train(resumed, job(resumed, None))
         assert same(resumed.state(), whole.state()), f"differs when resumed at step {state['progress']['step']}"
 
 
@@ -182,7 +190,7 @@ def test_every_part_of_the_state_is_needed(lost):
     """The control of the test above: it must fail when any part is not restored."""
     saved = []
     whole, schedule = make_run(), PlateauSettings(patience=0, threshold=0.5)
-    loop.train(whole, make_task(saved, schedule=schedule, epochs=4))
+    loop.train(whole, make_job(saved, schedule=schedule, epochs=4))
     state = copy.deepcopy(saved[-3])
     fresh = make_run(seed=99)
     if lost == "rng":
@@ -191,7 +199,7 @@ def test_every_part_of_the_state_is_needed(lost):
     state[lost] = fresh_rng if lost == "rng" else fresh.state()[lost]
     resumed = make_run(seed=99)
     resumed.restore(state)
-    loop.train(resumed, make_task(schedule=schedule, epochs=4))
+    loop.train(resumed, make_job(schedule=schedule, epochs=4))
     assert not same(resumed.state(), whole.state())
 
 
@@ -201,9 +209,9 @@ def test_gradients_of_micro_batches_equal_those_of_one_batch():
     def trained(accumulate, batch_size):
         run = make_run(ema=None)
         run.model[1], run.model[4] = nn.Identity(), nn.Identity()
-        task = make_task(epochs=1, accumulate=accumulate, batch_size=batch_size)
-        task.augment = lambda images, moment: images.float() / 255
-        loop.train(run, task)
+        job = make_job(epochs=1, accumulate=accumulate, batch_size=batch_size)
+        job = replace(job, augment=lambda images, moment: images.float() / 255)
+        loop.train(run, job)
         assert run.progress.step == 1
         return torch.cat([p.detach().flatten() for p in run.model.parameters()])
 
@@ -212,9 +220,9 @@ def test_gradients_of_micro_batches_equal_those_of_one_batch():
 
 def test_drop_rates_rise_from_nothing_over_the_run():
     run = make_run()
-    rates, task = [], replace(make_task(log_every=1), drops=drop_layers(run.model))
-    task.report.step = lambda row: rates.append(run.model[4].p)
-    loop.train(run, task)
+    rates, job = [], replace(make_job(log_every=1), drops=drop_layers(run.model))
+    job.report.step = lambda row: rates.append(run.model[4].p)
+    loop.train(run, job)
     assert rates == pytest.approx([0.2 * step / 10 for step in range(10)])
 
 
@@ -232,13 +240,14 @@ class TwoHeads(nn.Module):
 
 def test_auxiliary_losses_join_the_objective_by_their_weight():
     def trained(weight):
-        run, task = make_run(ema=None), replace(make_task(max_steps=1), aux_weight=weight)
+        run, job = make_run(ema=None), make_job(max_steps=1)
+        job.settings.model.aux_weight = weight
         torch.manual_seed(0)
         run.model = run.forward = TwoHeads()
         settings = SgdSettings(lr=0.1, weight_decay=0.0, lr_base_batch=None, momentum=0.0, nesterov=False)
         run.optimizer = optimizers.build_optimizer(settings, run.model, 0.1, CPU)
         before = copy.deepcopy(run.model)
-        loop.train(run, task)
+        loop.train(run, job)
         return [(after - old).detach() for after, old in zip(run.model.parameters(), before.parameters(), strict=True)]
 
     none, whole, half = trained(0.0), trained(1.0), trained(0.5)
@@ -250,17 +259,17 @@ def test_auxiliary_losses_join_the_objective_by_their_weight():
 
 
 def test_the_network_learns():
-    run, task = make_run(), make_task(epochs=30)
-    loop.train(run, task)
+    run, job = make_run(), make_job(epochs=30)
+    loop.train(run, job)
     assert run.progress.best_top1 >= 0.9
-    assert task.report.epochs[0]["val_loss"] > task.report.epochs[-1]["val_loss"]
+    assert job.report.epochs[0]["val_loss"] > job.report.epochs[-1]["val_loss"]
 
 
 def test_a_non_finite_loss_ends_the_run_and_is_never_saved():
     saved = []
-    run, task = make_run(), make_task(saved, epochs=10, save_every=2, lr=1e30)
+    run, job = make_run(), make_job(saved, epochs=10, save_every=2, lr=1e30)
     with pytest.raises(NonFiniteError, match=r"step \d+: .*; try a lower optimizer.lr"):
-        loop.train(run, task)
+        loop.train(run, job)
     assert all(torch.isfinite(value).all() for state in saved for value in state["model"].values())
 
 
@@ -280,16 +289,16 @@ def state_of(key, parameter):
 @pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
 def test_nothing_that_is_not_finite_reaches_a_checkpoint(optimizer, part, name, value):
     saved = []
-    run, task = make_run(optimizer=optimizer), make_task(saved, epochs=1, save_every=2)
-    loop.train(run, task)
+    run, job = make_run(optimizer=optimizer), make_job(saved, epochs=1, save_every=2)
+    loop.train(run, job)
     kept = len(saved)
     part(run).view(-1)[-1:] = value
     run.progress.epoch, run.progress.validated_step = 0, 0
-    task.plan.epochs = 3
+    job.plan.epochs = 3
     with pytest.raises(NonFiniteError, match=f"{name} is NaN or infinite in places"):
         run.check_finite()
     with pytest.raises(NonFiniteError):
-        loop.finish_epoch(run, task, timing.Clock(0.0, None))
+        loop.finish_epoch(run, job, timing.Clock(0.0, None))
     assert len(saved) == kept
 
 
@@ -306,7 +315,7 @@ def test_a_mask_of_infinite_values_is_no_fault_and_stays_as_it_is_in_the_average
     run = make_run()
     run = replace(run, model=model, optimizer=optimizers.build_optimizer(SGD, model, 0.1, CPU), ema=Ema(model, 0.9))
     saved = []
-    loop.train(run, make_task(saved))
+    loop.train(run, make_job(saved))
     assert torch.equal(run.ema.model.mask, model.mask)
     model.mask[0, 0] = math.nan
     run.restore(saved[-1])
@@ -324,54 +333,54 @@ def test_a_loss_that_is_no_number_is_never_better():
 def test_a_signal_saves_at_the_next_step():
     saved = []
     stop = types.SimpleNamespace(requested=False, signum=15)
-    run, task = make_run(), make_task(saved, stop=stop, save_every=100)
-    task.report.step = lambda row: setattr(stop, "requested", True)
+    run, job = make_run(), make_job(saved, stop=stop, save_every=100)
+    job.report.step = lambda row: setattr(stop, "requested", True)
     with pytest.raises(Interrupted) as caught:
-        loop.train(run, task)
+        loop.train(run, job)
     assert caught.value.exit_code == 143
     assert [state["progress"]["step"] for state in saved] == [2]
 
 
 def test_max_steps_ends_inside_an_epoch_and_can_be_extended():
     run = make_run()
-    assert loop.train(run, make_task(max_steps=7)) == "max_steps"
+    assert loop.train(run, make_job(max_steps=7)) == "max_steps"
     assert (run.progress.step, run.progress.epoch, run.progress.batch) == (7, 1, 2)
-    assert loop.train(run, make_task()) == "epochs"
+    assert loop.train(run, make_job()) == "epochs"
     assert (run.progress.step, run.progress.epoch) == (10, 2)
 
 
 def test_max_time_ends_the_run_after_a_step():
     run = make_run()
-    assert loop.train(run, make_task(max_time="0.0001s")) == "max_time"
+    assert loop.train(run, make_job(max_time="0.0001s")) == "max_time"
     assert run.progress.step == 1
     assert run.progress.best_epoch == 1
 
 
 def test_early_stop_counts_epochs_without_gain():
-    run, task = make_run(), make_task(epochs=50, early_stop=2)
+    run, job = make_run(), make_job(epochs=50, early_stop=2)
     run.lr = 1e-12
-    assert loop.train(run, task) == "early_stop"
+    assert loop.train(run, job) == "early_stop"
     assert run.progress.waited == 2
 
 
 def test_scores_equal_a_plain_loop():
-    run, task = make_run(), make_task()
-    scores = scoring.evaluate(run.model, task.val, task.normalise, run.device, run.precision)
+    run, job = make_run(), make_job()
+    scores = scoring.evaluate(run.model, job.data.val, job.normalise, run.device, run.precision)
     with torch.no_grad():
-        logits = run.model(task.val.pixels.float() / 255)
-    loss = nn.functional.cross_entropy(logits, task.val.labels).item()
-    ranks = logits.argsort(1, descending=True).eq(task.val.labels[:, None]).float().argmax(1)
+        logits = run.model(job.data.val.pixels.float() / 255)
+    loss = nn.functional.cross_entropy(logits, job.data.val.labels).item()
+    ranks = logits.argsort(1, descending=True).eq(job.data.val.labels[:, None]).float().argmax(1)
     assert scores["loss"] == pytest.approx(loss, rel=1e-6)
     assert scores["top1"] == pytest.approx((ranks < 1).float().mean().item())
     assert scores["top5"] == pytest.approx((ranks < 5).float().mean().item())
 
 
 def test_a_probe_is_scored_as_validation_is_and_told_beside_it():
-    run, task = make_run(ema=None), make_task()
+    run, job = make_run(ema=None), make_job()
     rows = []
-    task = replace(task, probe=task.val)
-    task.report.epoch = rows.append
-    loop.train(run, task)
+    job = replace(job, data=replace(job.data, probe=job.data.val))
+    job.report.epoch = rows.append
+    loop.train(run, job)
     assert [(row["probe_top1"], row["probe_loss"]) for row in rows] == [(r["val_top1"], r["val_loss"]) for r in rows]
 
 
@@ -380,9 +389,9 @@ def test_throughput_counts_the_whole_epoch_however_often_it_was_saved(monkeypatc
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     rates = []
     for save_every in (1, 1000):
-        task = make_task([], epochs=1, save_every=save_every, log_every=1000)
-        loop.train(make_run(), task)
-        rates.append(task.report.epochs[0]["images_per_second"])
+        job = make_job([], epochs=1, save_every=save_every, log_every=1000)
+        loop.train(make_run(), job)
+        rates.append(job.report.epochs[0]["images_per_second"])
     assert rates[0] == pytest.approx(rates[1], rel=0.5)
 
 

@@ -7,7 +7,8 @@ import time
 
 import pytest
 import torch
-from test_loop import Digits, Silent, make_run, make_task
+from processes import data_of
+from test_loop import Digits, Silent, make_job, make_run
 from torch import nn
 
 from cnntrain.config.schema.schedule import CosineSettings
@@ -26,8 +27,8 @@ class Clock:
         self.now = 5.0
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
-    def slows(self, task):
-        augment, normalise = task.augment, task.normalise
+    def slows(self, job):
+        augment, normalise = job.augment, job.normalise
 
         def training(images, moment):
             self.now += 0.1
@@ -37,8 +38,7 @@ class Clock:
             self.now += 0.3
             return normalise(images)
 
-        task.augment, task.normalise = training, scoring
-        return task
+        return dataclasses.replace(job, augment=training, normalise=scoring)
 
 
 class Told(Silent):
@@ -55,13 +55,13 @@ class Told(Silent):
 def test_seconds_and_throughput_are_those_of_training_or_of_the_whole_epoch(monkeypatch):
     """An epoch trains on 5 batches, 30 images, in 0.5 s and scores 3 in 0.9 s."""
     run, clock = make_run(), Clock(monkeypatch)
-    task = clock.slows(make_task(log_every=2))
-    loop.train(run, task)
-    for row in task.report.epochs:
+    job = clock.slows(make_job(log_every=2))
+    loop.train(run, job)
+    for row in job.report.epochs:
         assert row["seconds"] == pytest.approx(1.4)
         assert row["images_per_second"] == pytest.approx(60)
     # Steps 2, 4, 6, 8 and 10: the last of an epoch holds two images, and with the next one stands the validation.
-    rates = [row["images_per_second"] for row in task.report.steps]
+    rates = [row["images_per_second"] for row in job.report.steps]
     assert rates == pytest.approx([14 / 0.2, 14 / 0.2, 7 / 0.1, 14 / 0.2, 9 / 0.2])
     progress = run.progress
     assert (progress.images, progress.seconds) == (60, pytest.approx(2.8))
@@ -72,23 +72,23 @@ def test_seconds_and_throughput_are_those_of_training_or_of_the_whole_epoch(monk
 def test_an_epoch_that_a_limit_cuts_short_counts_for_the_throughput_of_the_run(monkeypatch):
     run, clock = make_run(), Clock(monkeypatch)
     assert run.images_per_second() == 0
-    loop.train(run, clock.slows(make_task(max_steps=7)))
+    loop.train(run, clock.slows(make_job(max_steps=7)))
     assert (run.progress.images, run.progress.epoch_train_seconds) == (30, pytest.approx(0.2))
     assert run.images_per_second() == pytest.approx(44 / 0.7)
-    loop.train(run, clock.slows(make_task()))
+    loop.train(run, clock.slows(make_job()))
     assert (run.progress.images, run.progress.epoch_train_seconds) == (60, 0)
 
 
 def test_a_clock_too_coarse_for_an_epoch_is_no_fault(monkeypatch):
     Clock(monkeypatch)
-    task = make_task()
-    loop.train(make_run(), task)
-    assert all(math.isfinite(row["images_per_second"]) for row in task.report.epochs + task.report.steps)
+    job = make_job()
+    loop.train(make_run(), job)
+    assert all(math.isfinite(row["images_per_second"]) for row in job.report.epochs + job.report.steps)
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, range(1, 11)), (3, (3, 6, 9, 10)), (4, (4, 8, 10)), (99, (10,))])
 def test_rows_stand_at_their_steps_and_at_the_last_with_the_means_since_the_row_before(every, steps):
-    single, rows = make_task(log_every=1), make_task(log_every=every)
+    single, rows = make_job(log_every=1), make_job(log_every=every)
     loop.train(make_run(), single)
     loop.train(make_run(), rows)
     assert [row["step"] for row in rows.report.steps] == list(steps)
@@ -115,22 +115,20 @@ def test_rows_stand_at_their_steps_and_at_the_last_with_the_means_since_the_row_
 @pytest.mark.parametrize(("every", "steps"), [(1, [1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 10]), (3, [3, 5, 6, 9, 10])])
 def test_last_is_saved_every_so_many_steps_and_after_each_epoch(every, steps):
     saved = []
-    loop.train(make_run(), make_task(saved, save_every=every))
+    loop.train(make_run(), make_job(saved, save_every=every))
     assert [state["progress"]["step"] for state in saved] == steps
 
 
 def test_the_report_is_told_of_each_epoch_and_image():
-    run, task = make_run(), make_task()
-    task.report = Told()
-    loop.train(run, task)
+    run, job = make_run(), dataclasses.replace(make_job(), report=Told())
+    loop.train(run, job)
     epoch = [("advance", 7)] * 4 + [("advance", 2), ("validating", 3)] + [("advance", 7)] * 2 + [("advance", 6)]
-    assert task.report.calls == [("start_epoch", 1, 2, 5, 0), *epoch, ("start_epoch", 2, 2, 5, 0), *epoch]
-    again, task = make_run(), make_task(max_steps=7)
-    loop.train(again, task)
-    task = make_task()
-    task.report = Told()
-    loop.train(again, task)
-    assert task.report.calls[0] == ("start_epoch", 2, 2, 5, 2)
+    assert job.report.calls == [("start_epoch", 1, 2, 5, 0), *epoch, ("start_epoch", 2, 2, 5, 0), *epoch]
+    again, job = make_run(), make_job(max_steps=7)
+    loop.train(again, job)
+    job = dataclasses.replace(make_job(), report=Told())
+    loop.train(again, job)
+    assert job.report.calls[0] == ("start_epoch", 2, 2, 5, 2)
 
 
 def test_the_best_epoch_has_the_highest_accuracy_and_the_lowest_loss_among_equals():
@@ -138,9 +136,9 @@ def test_the_best_epoch_has_the_highest_accuracy_and_the_lowest_loss_among_equal
     better = {(0.6, 9.0): True, (0.5, 0.9): True, (0.5, 1.0): False, (0.5, 1.1): False, (0.4, 0.1): False}
     assert {score: progress.is_best(*score) for score in better} == better
     assert Progress().is_best(0.0, 99.0)
-    run, task = make_run(), make_task(epochs=6)
-    loop.train(run, task)
-    rows = task.report.epochs
+    run, job = make_run(), make_job(epochs=6)
+    loop.train(run, job)
+    rows = job.report.epochs
     scores = [(row["val_top1"], -row["val_loss"]) for row in rows]
     assert [row["best"] for row in rows] == [score > max(scores[:i], default=(-1,)) for i, score in enumerate(scores)]
     best, progress = scores.index(max(scores)), run.progress
@@ -160,16 +158,16 @@ def test_a_run_whose_time_is_over_at_once_takes_a_step_all_the_same(monkeypatch)
     now = iter(range(10_000))
     monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
     run = make_run()
-    assert loop.train(run, make_task(max_time="1s")) == "max_time"
+    assert loop.train(run, make_job(max_time="1s")) == "max_time"
     assert (run.progress.step, run.progress.best_epoch) == (1, 1)
 
 
 def test_a_run_of_which_no_epoch_is_better_waits_and_stops_early():
-    run, task = make_run(), make_task(epochs=9, early_stop=3)
+    run, job = make_run(), make_job(epochs=9, early_stop=3)
     run.progress.best_top1 = 2.0
-    assert loop.train(run, task) == "early_stop"
+    assert loop.train(run, job) == "early_stop"
     assert (run.progress.epoch, run.progress.waited, run.progress.best_epoch) == (3, 3, 0)
-    assert loop.train(run, task) == "early_stop"
+    assert loop.train(run, job) == "early_stop"
     assert run.progress.epoch == 3
 
 
@@ -202,7 +200,7 @@ def test_behind_the_last_step_one_batch_is_read_at_most():
                 read.append(batch)
                 yield batch
 
-    loop.train(run, dataclasses.replace(make_task(max_steps=2), train=Read()))
+    loop.train(run, dataclasses.replace(make_job(max_steps=2), data=data_of(train=Read(), val=Digits(20))))
     assert run.progress.step == 2
     assert 2 <= len(read) <= 3
 
@@ -213,46 +211,46 @@ def test_behind_the_last_step_one_batch_is_read_at_most():
 )
 def test_a_run_beyond_its_end_ends_at_once(limits, reason):
     run = make_run()
-    loop.train(run, make_task(epochs=2))
+    loop.train(run, make_job(epochs=2))
     run.progress.waited = 3
     before = copy.deepcopy(run.model.state_dict())
-    assert loop.train(run, make_task(**({"epochs": 9} | limits))) == reason
+    assert loop.train(run, make_job(**({"epochs": 9} | limits))) == reason
     assert run.progress.step == 10
     assert all(torch.equal(value, before[name]) for name, value in run.model.state_dict().items())
 
 
 def test_the_schedule_counts_its_own_steps_after_a_resume_that_changed_the_batch():
     fresh, later = make_run(), make_run()
-    first, second = make_task(schedule=CosineSettings(), log_every=1), make_task(schedule=CosineSettings(), log_every=1)
+    first, second = make_job(schedule=CosineSettings(), log_every=1), make_job(schedule=CosineSettings(), log_every=1)
     loop.train(fresh, first)
     later.progress.step = later.progress.step_offset = 4
     assert second.total_steps(later.progress) == 14
     loop.train(later, second)
     assert later.progress.step == 14
     assert [row["lr"] for row in second.report.steps] == [row["lr"] for row in first.report.steps]
-    assert make_task(max_steps=6).total_steps(later.progress) == 6
-    assert make_task(max_steps=99).total_steps(later.progress) == 14
+    assert make_job(max_steps=6).total_steps(later.progress) == 6
+    assert make_job(max_steps=99).total_steps(later.progress) == 14
 
 
 def test_an_error_of_the_data_saves_what_was_trained_and_goes_on_as_an_error():
     saved, count = [], iter(range(99))
-    run, task = make_run(), make_task(saved, save_every=99)
-    augment = task.augment
+    run, job = make_run(), make_job(saved, save_every=99)
+    augment = job.augment
 
     def failing(images, moment):
         if next(count) == 3:
             raise DataError("data.root: a bad image")
         return augment(images, moment)
 
-    task.augment = failing
+    job = dataclasses.replace(job, augment=failing)
     with pytest.raises(DataError, match="a bad image"):
-        loop.train(run, task)
+        loop.train(run, job)
     assert [(state["progress"]["step"], state["progress"]["batch"]) for state in saved] == [(3, 3)]
 
 
 def test_a_loss_or_a_weight_that_is_not_finite_is_told_with_its_step_epoch_and_rate():
-    run, task = make_run(), make_task()
-    loop.train(run, task)
+    run, job = make_run(), make_job()
+    loop.train(run, job)
     run.optimizer.param_groups[0]["lr"] = 0.125
     advice = "try a lower optimizer.lr or trainer.clip_norm=1"
     with torch.no_grad():

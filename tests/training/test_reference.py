@@ -2,7 +2,7 @@
 
 import copy
 import json
-import types
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ import torch
 from reference import Group
 from safetensors.torch import save_file
 
-from cnntrain.commands.train import make_task
 from cnntrain.config.compose import compose_settings
 from cnntrain.training import job as setup
 from cnntrain.training import loop
@@ -187,17 +186,17 @@ def check(keys, groups, monkeypatch):
     """Train with the loop and with the reference, and compare them step by step; answers what the reference did."""
     keys = completed(keys)
     monkeypatch.setattr(setup, "build_model", lambda *args, **kwargs: (reference.Net(), []))
-    job = setup.build_job(compose_settings(words(keys)), lambda line: None, splits=("train", "val"))
+    told = Told()
+    job = setup.build_train_job(compose_settings(words(keys)), told, splits=("train", "val"))
     job.model.answers_twice = keys["model.aux_weight"] > 0
-    net, run, told = copy.deepcopy(job.model), setup.build_run(job), Told()
+    net, run = copy.deepcopy(job.model), setup.build_run(job)
     weights, averages = {}, {}
 
     def save(state, best):
         weights[run.progress.step] = copy.deepcopy(state["model"])
         averages[run.progress.step] = copy.deepcopy(state["ema"]["model"]) if state["ema"] else None
 
-    task = make_task(job, run, save, told, types.SimpleNamespace(requested=False, signum=None))
-    loop.train(run, task)
+    loop.train(run, replace(job, save=save))
 
     images, labels, *_ = map(torch.cat, list(zip(*job.data.val.batches(), strict=True))[:2])
     class_weights = reference.counted_weights(keys, job.data.train.labels)

@@ -4,7 +4,7 @@ from cnntrain.config.schema.schedule import PlateauSettings
 from cnntrain.models.drop import drop_layers
 from cnntrain.optim.optimizers import Plateau
 from cnntrain.plots.curves import Curves, Panel
-from cnntrain.training.job import Job, scheduled_drops
+from cnntrain.training.job import TrainJob
 
 MOST_POINTS = 900  # of a curve: one for each pixel
 
@@ -18,14 +18,14 @@ class Course:
         points: the steps that values are given for, counted from 0, the first and the last one among them.
     """
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: TrainJob) -> None:
         self.job = job
         plan, limit = job.plan, job.settings.trainer.max_steps
         self.steps = min(plan.total, limit or plan.total)
         self.epochs = min(plan.epochs, int(plan.position(self.steps - 1)) + 1)
         self.points = sorted({*range(0, self.steps, -(-self.steps // MOST_POINTS)), self.steps - 1})
         self.drops = sorted({drop.base for drop in drop_layers(job.model)})
-        self.drops_rise = bool(scheduled_drops(job))
+        self.drops_rise = bool(job.drops)
 
     @property
     def batch(self) -> str:

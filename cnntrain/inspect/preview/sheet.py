@@ -12,7 +12,7 @@ from cnntrain.inspect.explain.subject import spread
 from cnntrain.plots.drawing import wrap
 from cnntrain.plots.sheet import GAP, LINE, LONGEST_LABEL, MARGIN, SMALL, Row, Sheet, Tile, at_side, rgb
 from cnntrain.report.augmentation import class_name, describe, mixing, shares
-from cnntrain.training.job import Job
+from cnntrain.training.job import TrainJob
 
 DRAWS = 8  # epochs that one image is shown in, at least
 OTHER_EPOCHS = 2  # in which mixed images are shown again
@@ -51,9 +51,8 @@ class Sample:
     Random numbers come from the run's seed, so that the same config shows the same pictures.
     """
 
-    def __init__(self, job: Job, count: int) -> None:
+    def __init__(self, job: TrainJob, count: int) -> None:
         train = job.data.train
-        assert train is not None
         self.job, self.train = job, train
         least = 2 if job.mix else 1  # one image alone is not mixed
         self.indices = _in_turns(train.labels, spread(train.labels, min(max(count, least), train.images)))
