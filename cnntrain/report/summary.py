@@ -7,15 +7,18 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cnntrain.config.schema.finetune import FinetuneSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.finetune.audit import audit
+from cnntrain.finetune.tuning import Tuning
 from cnntrain.report.augmentation import describe_all, shares
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
 from cnntrain.text import WIDEST_NAME, shorten, wrap_facts
 from cnntrain.training.job import TrainJob
-from cnntrain.training.state import Progress, limits_met
+from cnntrain.training.limits import limits_met
+from cnntrain.training.state import Progress
 
 MOST_WEIGHTS = 20  # of classes that are told
 
@@ -37,7 +40,7 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
         "model": f"{settings.model.name}, {job.parameters:,} parameters",
         "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
         "augment": describe_all(settings.augment),
-        **({"finetune": _finetuning(job)} if job.tuning else {}),
+        **({"finetune": _finetuning(settings.finetune, job.tuning)} if job.tuning else {}),
         "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
         "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images{shared}",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
@@ -78,10 +81,8 @@ def _weights_of_classes(classes: Sequence[str], weights: Sequence[float]) -> str
     return f"{low}, … ({len(pairs) - MOST_WEIGHTS:,} between) …, {high}"
 
 
-def _finetuning(job: TrainJob) -> str:
+def _finetuning(settings: FinetuneSettings, tuning: Tuning) -> str:
     """`mode C, 9 layer groups, lr_decay 0.7, batch norms train`."""
-    settings, tuning = job.settings.finetune, job.tuning
-    assert tuning is not None
     pace = {key: getattr(settings, key) for key in ("lr_decay", "lr_factors", "wd_decay", "wd_factors", "unfreeze")}
     words = [f"mode {settings.mode.name}", f"{len(tuning.groups)} layer groups"]
     words += [f"{key} {value}" for key, value in pace.items() if value is not None]

@@ -9,7 +9,6 @@ from cnntrain.config.changes import Change, find_changes
 from cnntrain.config.run_config import settings_from_plain
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.settings import Settings
-from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.data.common import Data
 from cnntrain.data.unlabelled import data_without_images
 from cnntrain.data.view import EVAL_SHARE
@@ -18,7 +17,6 @@ from cnntrain.runtime.reporter import Reporter
 from cnntrain.storage import checkpoint
 from cnntrain.training.job import Job, build_eval_job
 from cnntrain.training.load_state import load_weights
-from cnntrain.training.state import Progress, limits_met
 
 
 def load_job(
@@ -72,27 +70,6 @@ def _warn_of_other_images(known: dict[str, str], data: Data, report: Reporter) -
         report.warn("these images are not those of the run")
 
 
-def changed_splits(about: dict[str, Any], data: Data) -> list[str]:
-    """Of a run that goes on, the splits whose images have changed since: at most train and test.
-
-    Raises:
-        CheckpointError: the images that choose the best epoch are not what they were, or have been trained on.
-    """
-    if about["data_fingerprint"] == data.fingerprint:
-        return []
-    known, now = about.get("marks", {}), data.marks
-    what = "data.root: the images are not those that the run was started on"
-    if data.val and "val" not in now:
-        reason = f"{what}, and validation would meet images that were trained on"
-    elif now and not known:
-        reason = f"{what}, and its checkpoint does not tell whether those of validation still are"
-    elif known.get("val") != now.get("val"):
-        reason = f"{what}, and the best epoch was chosen on other validation images"
-    else:
-        return [name for name in ("train", "test") if known.get(name) != now.get(name)] or ["train", "test"]
-    raise CheckpointError(f"{reason}; restore them, or start a new run")
-
-
 # What the validation images depend on, where they come out of the training images.
 SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name", "data.classes")
 
@@ -112,13 +89,6 @@ def refuse_other_split(changes: Mapping[str, Change]) -> None:
             if key == "data.classes":
                 what = "the outputs of the network stand for the classes as they were, in their order"
             raise ConfigError(f"{key}: {change}: {what}; leave {key} out, or train anew")
-
-
-def reached(trainer: TrainerSettings, progress: Progress) -> str | None:
-    """The setting that ends a run here, such as "trainer.epochs=30"; None where an epoch is left to train."""
-    if progress.validated_step != progress.step:
-        return None
-    return next((f"trainer.{key}={getattr(trainer, key)}" for key in limits_met(trainer, progress)), None)
 
 
 def with_preprocessing(settings: Settings, about: dict[str, Any], changed: Collection[str]) -> Settings:

@@ -12,6 +12,7 @@ from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.training.job import TrainJob
+from cnntrain.training.limits import limits
 from cnntrain.training.scoring import evaluate
 from cnntrain.training.state import Run
 from cnntrain.training.timing import Clock, Meter
@@ -32,7 +33,7 @@ def train(run: Run, job: TrainJob) -> str:
     """
     clock = Clock(run.progress.seconds, job.trainer.max_seconds())
     # A run stopped between its last step and the validation after it still owes that validation.
-    ended = end_reason(run, job, clock) if run.progress.validated_step == run.progress.step else ""
+    ended = end_reason(run, job) if run.progress.validated_step == run.progress.step else ""
     try:
         while not ended:
             train_epoch(run, job, clock)
@@ -171,7 +172,7 @@ def finish_epoch(run: Run, job: TrainJob, clock: Clock) -> str:
         | {f"val_{key}": value for key, value in (val or {}).items()}
         | {f"probe_{key}": value for key, value in probe.items()}
     )
-    return end_reason(run, job, clock)
+    return end_reason(run, job)
 
 
 def validate(run: Run, job: TrainJob, loader: Loader) -> dict[str, float]:
@@ -189,19 +190,11 @@ def validate(run: Run, job: TrainJob, loader: Loader) -> dict[str, float]:
     )
 
 
-def end_reason(run: Run, job: TrainJob, clock: Clock) -> str:
-    """Why no further epoch follows, or ""."""
-    progress, settings = run.progress, job.trainer
-    (is_over,) = run.world.most(clock.is_over)
-    if progress.epoch >= settings.epochs:
-        return "epochs"
-    if progress.step >= job.total_steps(progress):
-        return "max_steps"
-    if is_over:
-        return "max_time"
-    if settings.early_stop and progress.waited >= settings.early_stop:
-        return "early_stop"
-    return ""
+def end_reason(run: Run, job: TrainJob) -> str:
+    """Why no further epoch follows, or ""; where the processes differ in their time, all of them end with the first."""
+    table = limits(job.trainer, run.progress, job.total_steps(run.progress))
+    met = run.world.most(*(limit.is_met for limit in table))
+    return next((limit.key for limit, is_met in zip(table, met, strict=True) if is_met), "")
 
 
 def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cnntrain.config.schema.trainer import Precision, TrainerSettings
+from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import CheckpointError, NonFiniteError
 from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.tuning import Tuning
@@ -45,18 +45,6 @@ class Progress:
         """Whether a validation score beats the best so far; the loss decides between equal accuracies."""
         loss, best_loss = (math.inf if math.isnan(value) else value for value in (loss, self.best_loss))
         return (top1, -loss) > (self.best_top1, -best_loss)
-
-
-def limits_met(trainer: TrainerSettings, progress: Progress) -> list[str]:
-    """The keys below `trainer` whose limits a run has reached: with one of them no further epoch follows."""
-    seconds = trainer.max_seconds()
-    met = {
-        "epochs": progress.epoch >= trainer.epochs,
-        "max_steps": progress.step >= (trainer.max_steps or math.inf),
-        "max_time": seconds is not None and progress.seconds >= seconds,
-        "early_stop": progress.waited >= (trainer.early_stop or math.inf),
-    }
-    return [key for key, is_met in met.items() if is_met]
 
 
 @dataclass

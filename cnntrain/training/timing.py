@@ -37,7 +37,7 @@ class Meter:
 
 
 class Clock:
-    """Seconds of training, counted on over resumes, and the limit on those of this process."""
+    """Seconds of training, counted on over resumes, and the limit on them."""
 
     def __init__(self, before: float, limit: float | None) -> None:
         self.before, self.limit, self.start = before, limit, time.perf_counter()
@@ -48,4 +48,4 @@ class Clock:
 
     @property
     def is_over(self) -> bool:
-        return self.limit is not None and time.perf_counter() - self.start >= self.limit
+        return self.limit is not None and self.seconds >= self.limit

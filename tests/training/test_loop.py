@@ -356,6 +356,16 @@ def test_max_time_ends_the_run_after_a_step():
     assert run.progress.best_epoch == 1
 
 
+def test_max_time_counts_the_seconds_of_all_resumes():
+    run = make_run()
+    run.progress.seconds, run.progress.validated_step = 60.0, 0
+    assert loop.train(run, make_job(max_time="1m")) == "max_time"
+    assert run.progress.step == 0
+    run.progress.validated_step = -1  # killed between a step and the validation after it
+    assert loop.train(run, make_job(max_time="1m")) == "max_time"
+    assert run.progress.step == 1
+
+
 def test_early_stop_counts_epochs_without_gain():
     run, job = make_run(), make_job(epochs=50, early_stop=2)
     run.lr = 1e-12

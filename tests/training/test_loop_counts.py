@@ -16,8 +16,9 @@ from cnntrain.config.schema.trainer import Precision, TrainerSettings
 from cnntrain.errors import CheckpointError, DataError, NonFiniteError
 from cnntrain.runtime.distributed import World
 from cnntrain.training import loop
+from cnntrain.training.limits import limits_met
 from cnntrain.training.load_state import load_weights
-from cnntrain.training.state import Ema, Progress, limits_met
+from cnntrain.training.state import Ema, Progress
 
 
 class Clock:

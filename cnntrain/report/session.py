@@ -1,0 +1,152 @@
+"""One training in its run folder, from its start to its results: the road that `train` and `resume` share."""
+
+import shlex
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from rich.console import Console
+
+from cnntrain.config.plain import to_plain, to_yaml
+from cnntrain.errors import CnntrainError, DataError, Interrupted
+from cnntrain.models.weights.load import read_weights
+from cnntrain.report.run_report import Report
+from cnntrain.report.summary import (
+    end_words,
+    flat_scores,
+    next_commands,
+    resume_command,
+    show_audit,
+    show_header,
+    show_samples,
+)
+from cnntrain.runtime import device as machine
+from cnntrain.runtime import signals
+from cnntrain.runtime.distributed import World
+from cnntrain.runtime.job_clock import take_seconds
+from cnntrain.storage import checkpoint, run_folder
+from cnntrain.training import loop
+from cnntrain.training.final_scores import list_bad_images, score
+from cnntrain.training.job import TrainJob, build_run, build_train_job
+from cnntrain.training.resume import Start, restore
+from cnntrain.training.transfer import start_from_weights, use_features
+
+
+def lead(start: Start, world: World) -> dict[str, Any]:
+    """Train in a locked run folder, as the first process, which alone reads and writes the folder and speaks.
+
+    Returns:
+        What results.json holds.
+    """
+    folder = start.folder
+    world.share(start)
+    resume_step = start.state["progress"]["step"] if start.state else None
+    ended = start.resumed and not start.changes and run_folder.is_done(folder)
+    report = Report(folder, tensorboard=start.settings.trainer.tensorboard, resume_step=resume_step, ended=ended)
+    try:
+        with signals.handle_signals(report.note) as stop:
+            return train_and_score(start, world, report, stop)
+    except Interrupted as error:
+        note_end(folder, "interrupted", error)
+        raise Interrupted(error.signum, f"{error}; go on with {resume_command(start.settings, folder)}") from None
+    except CnntrainError as error:
+        note_end(folder, "failed", error)
+        raise
+    finally:
+        report.close()
+
+
+def follow(world: World) -> dict[str, Any]:
+    """The same in all other processes, which wait for the first one's word."""
+    start = cast(Start, world.share(None))
+    report = Report(None, tensorboard=False, console=Console(quiet=True))
+    with signals.handle_signals(lambda text: True) as stop:
+        return train_and_score(start, world, report, stop)
+
+
+def train_and_score(start: Start, world: World, report: Report, stop: signals.Stop) -> dict[str, Any]:
+    """Build what the settings describe, train it, and test the best epoch once at the end."""
+    settings, folder = start.settings, start.folder
+    with world.in_turn():  # weights are fetched by one process, and before the images are read
+        weights = None if start.state else read_weights(settings.model, report.say)
+    job = build_train_job(start.job_settings(), report, stop=stop, world=world)
+    need_same_images(job)
+    job = start_from_weights(job, weights)
+    run = build_run(job)
+    job = saved_in(folder, job)
+    show_header(job, job.total_steps(run.progress), folder, report)
+    show_audit(job, report)
+    if start.resumed:
+        restore(job, run, start)
+    if world.is_first:
+        note_start(start, job, report)
+    if stop.requested:
+        raise Interrupted(stop.signum or 2, "stopped before the first step")
+
+    training = use_features(job, run)
+    if world.is_first:
+        run_folder.discard_results(folder)  # from here on, those of an earlier end are out of date
+    ended = loop.train(run, training)
+
+    results = score(job, run, folder) | {"ended": ended, "bad_images": list_bad_images(job, folder)}
+    results["seconds"] = round(take_seconds(), 2)
+    report.hparams(to_plain(settings), flat_scores(results))
+    if world.is_first:
+        run_folder.write_results(folder, results)
+    why = end_words(ended, settings.trainer, run.progress)
+    scored = bool(results["val"] or results["test"])
+    report.finish(results, next_commands(settings, run.progress, folder, scored=scored), ended=why)
+    return results
+
+
+def need_same_images(job: TrainJob) -> None:
+    """Raises DataError where this process was given other images than the first one."""
+    if job.data.fingerprint != job.world.share(job.data.fingerprint):
+        raise DataError(
+            f"data.root: process {job.world.rank}, on this machine, has found other images than the first one; "
+            "give all machines the same images"
+        )
+
+
+def saved_in(folder: Path, job: TrainJob) -> TrainJob:
+    """The job with its checkpoints in a run folder, written by the first process."""
+    world = job.world
+    run_id = world.share(run_folder.run_id(folder) if world.is_first else "")
+    about = job.about() | {"run_id": run_id, "processes": world.size}
+
+    def save(state: dict[str, Any], best: bool) -> None:
+        if world.is_first:
+            checkpoint.save(folder, state | {"about": about}, best=best)
+
+    return replace(job, save=save)
+
+
+def describe(start: Start) -> None:
+    """Write down how this run is made."""
+    command = shlex.join(["cnntrain", *sys.argv[1:]])
+    run_folder.describe(start.folder, config_yaml=to_yaml(start.settings), overrides=start.overrides, command=command)
+
+
+def note_start(start: Start, job: TrainJob, report: Report) -> None:
+    """Write down what is known before the first step."""
+    if start.resumed:
+        describe(start)  # not before the checkpoint is known to fit the changed settings
+    if job.trainer.tensorboard and start.state is None:
+        show_samples(job, report)
+    run_folder.complete(
+        start.folder,
+        classes=job.data.classes,
+        data_fingerprint=job.data.fingerprint,
+        device=machine.describe_device(job.device),
+        processes=job.world.size,
+    )
+
+
+def note_end(folder: Path, status: str, error: CnntrainError) -> None:
+    """Leave a results.json behind for a run without results; those of a finished run stay."""
+    if (folder / run_folder.RESULTS).exists():
+        return
+    with suppress(OSError, CnntrainError):  # the disk may be what failed
+        run_folder.write_results(folder, {"status": status, "error": str(error), "seconds": take_seconds()})

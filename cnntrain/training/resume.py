@@ -1,0 +1,202 @@
+"""Where a run starts: anew, or from the newest checkpoint of its folder, with what has changed since."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cnntrain.config.changes import Change, find_changes
+from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.schema.settings import Settings
+from cnntrain.config.schema.trainer import TrainerSettings
+from cnntrain.data.common import Data
+from cnntrain.errors import CheckpointError, ConfigError
+from cnntrain.runtime.distributed import World
+from cnntrain.storage import checkpoint, run_folder
+from cnntrain.training.job import TrainJob
+from cnntrain.training.limits import end_of, limits
+from cnntrain.training.load_run import refuse_foreign_code, refuse_other_split, with_preprocessing
+from cnntrain.training.state import Progress, Run
+
+# Changing these moves the borders of the steps: the epoch in hand then starts anew.
+STEP_BORDERS = (
+    *("data.batch_size", "data.limit", "data.per_class", "data.sampling"),
+    *("trainer.accumulate", "augment.progressive", "processes"),
+)
+GROWTH = ("trainer.epochs", "trainer.max_steps", "data.image_size")  # beside these, where the images grow
+LEARNING = ("finetune",)  # changing these may change which layer groups learn in an epoch
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from: its settings and its folder, and what of it is there already.
+
+    Attributes:
+        overrides: the words that the settings were composed with.
+        resumed: the folder holds a run, which goes on.
+        state: its newest checkpoint; None: it starts from the first step.
+        changes: of its config, by key; and of the number of its processes.
+        warnings: what there is to say of its folder.
+    """
+
+    settings: Settings
+    folder: Path
+    overrides: list[str]
+    resumed: bool = False
+    state: dict[str, Any] | None = None
+    changes: dict[str, Change] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def job_settings(self) -> Settings:
+        """The settings with the preprocessing of the checkpoint, as the training images may be others by now."""
+        if self.state is None:
+            return self.settings
+        return with_preprocessing(self.settings, self.state["about"], self.changes)
+
+
+def changed_settings(folder: Path, overrides: list[str]) -> tuple[Settings, dict[str, Change]]:
+    """The settings of a run with overrides, and what these change.
+
+    Raises:
+        ConfigError: no run there, or an override that does not fit.
+    """
+    plain, source = run_folder.read_config(folder), str(folder / "config.yaml")
+    before, settings = settings_from_plain(plain, source=source), settings_from_plain(plain, overrides, source=source)
+    refuse_foreign_code(settings, overrides, training=True)
+    changes = find_changes(before, settings)
+    refuse_other_split(changes)
+    return settings, changes
+
+
+def find_start(
+    folder: Path, settings: Settings, overrides: list[str], changes: Mapping[str, Change], world: World
+) -> Start:
+    """The newest sound checkpoint of a locked run folder, or its config where the run has saved none yet.
+
+    Raises:
+        ConfigError: with these changes nothing would be trained.
+        CheckpointError: all checkpoints are damaged, or those of a finished run gone.
+    """
+    warnings: list[str] = []
+    newest, is_done = checkpoint.newest(folder, warnings.append), run_folder.is_done(folder)
+    state = newest[1] if newest else None
+    if state is None and is_done:
+        raise checkpoint.lost(folder)
+    about = state["about"] if state else {}
+    all_changes = dict(changes)
+    if state:
+        refuse_end_behind(settings.trainer, Progress(**state["progress"]), changes, is_done=is_done)
+        if fault := best_fault(folder, state["progress"]):
+            warnings.append(f"{fault}; the best epoch is chosen anew among those to come")
+            state = state | {"progress": state["progress"] | _no_best()}
+        if (before := about.get("processes", 1)) != world.size:
+            all_changes["processes"] = Change(before, world.size)
+    if not run_folder.run_id(folder):
+        warnings.append(f"{folder / run_folder.ENVIRONMENT}: missing or without an id of the run; written anew")
+        run_folder.give_id(folder, about.get("run_id"))
+    return Start(settings, folder, overrides, resumed=True, state=state, changes=all_changes, warnings=warnings)
+
+
+def refuse_end_behind(
+    trainer: TrainerSettings, progress: Progress, changes: Mapping[str, Change], *, is_done: bool
+) -> None:
+    """Refuse changes with which nothing would be trained: config.yaml would tell of a run that never was.
+
+    Args:
+        progress: of the checkpoint.
+        changes: what is to be other than before.
+        is_done: the run has come to its end.
+
+    Raises:
+        ConfigError: its new end lies behind, or it has come to its end and stays there.
+    """
+    for limit in limits(trainer, progress):
+        key = f"trainer.{limit.key}"
+        if key in changes and limit.is_behind:
+            given = getattr(trainer, limit.key)
+            raise ConfigError(f"{key}: the run is {limit.place} already (given {given}); give more, or leave it out")
+    if is_done and changes and (reason := end_of(trainer, progress)):
+        raise ConfigError(
+            f"{next(iter(changes))}: the run is finished, {reason} is reached, and nothing would be trained with this "
+            "change; raise that too, or start a new run"
+        )
+
+
+def best_fault(folder: Path, progress: Mapping[str, Any]) -> str | None:
+    """What is wrong with the checkpoint of the best epoch, where there should be one."""
+    return checkpoint.fault_of(folder / "checkpoints" / "best") if progress["best_epoch"] else None
+
+
+def _no_best() -> dict[str, Any]:
+    """The progress of a run that has no best epoch yet, as far as that goes."""
+    return {key: value for key, value in asdict(Progress()).items() if key.startswith("best_")}
+
+
+def restore(job: TrainJob, run: Run, start: Start) -> None:
+    """Put a checkpoint's state into the run, and say what differs and where it goes on.
+
+    Raises:
+        CheckpointError: the changed model or data do not fit.
+    """
+    for warning in start.warnings:
+        job.report.warn(warning)
+    for key, change in start.changes.items():
+        job.report.say(f"changed: {key}: {change}")
+    if start.state is None:
+        job.report.say("no checkpoint yet: the run starts again from its config")
+        return
+    about = start.state["about"]
+    if about["classes"] != job.data.classes:
+        raise CheckpointError(
+            f"data.root: the run knows the classes {shorten(about['classes'])}, the data has "
+            f"{shorten(job.data.classes)}; resume with the data that the run was started on"
+        )
+    if splits := changed_splits(about, job.data):
+        names = " and ".join(splits)
+        job.report.warn(
+            f"data.root: the images of {names} are not those that the run was started on; it goes on with them"
+        )
+    run.restore(start.state, retuned=any_below(start.changes, LEARNING))
+    progress = run.progress
+    borders = STEP_BORDERS + GROWTH if job.settings.augment.progressive else STEP_BORDERS
+    if "train" in splits or any_below(start.changes, borders):
+        if progress.batch:
+            job.report.warn(f"epoch {progress.epoch + 1} starts anew, as the images of its steps have changed")
+        progress.batch, progress.step_offset = 0, progress.step - job.plan.first_step(progress.epoch)
+        run.epoch_window.reset()
+        run.log_window.reset()
+    if end := end_of(job.trainer, progress):
+        job.report.say(f"nothing is left to train, {end} is reached: its best epoch is scored again")
+    else:
+        job.report.say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}, batch {progress.batch}")
+
+
+def changed_splits(about: dict[str, Any], data: Data) -> list[str]:
+    """Of a run that goes on, the splits whose images have changed since: at most train and test.
+
+    Raises:
+        CheckpointError: the images that choose the best epoch are not what they were, or have been trained on.
+    """
+    if about["data_fingerprint"] == data.fingerprint:
+        return []
+    known, now = about.get("marks", {}), data.marks
+    what = "data.root: the images are not those that the run was started on"
+    if data.val and "val" not in now:
+        reason = f"{what}, and validation would meet images that were trained on"
+    elif now and not known:
+        reason = f"{what}, and its checkpoint does not tell whether those of validation still are"
+    elif known.get("val") != now.get("val"):
+        reason = f"{what}, and the best epoch was chosen on other validation images"
+    else:
+        return [name for name in ("train", "test") if known.get(name) != now.get(name)] or ["train", "test"]
+    raise CheckpointError(f"{reason}; restore them, or start a new run")
+
+
+def any_below(keys: Iterable[str], parents: tuple[str, ...]) -> bool:
+    """Whether any key is one of the parents, or lies in a section that is."""
+    return any(f"{key}.".startswith(tuple(f"{parent}." for parent in parents)) for key in keys)
+
+
+def shorten(names: list[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(names[:4]) + (f" ... ({len(names)} in all)" if len(names) > 4 else "")
