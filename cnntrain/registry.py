@@ -1,19 +1,106 @@
-"""Functions of the user, named `package.module:function` by a `name` beside their `args`."""
+"""What a `name` in the config stands for: an entry of a registry, or a user's function, `package.module:function`.
+
+Nothing here imports torch: an entry names its builder, which is imported when it is called.
+"""
 
 import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, TypeVar
 
 from cnntrain.errors import ConfigError
 from cnntrain.text import hint, nearest, one_line
 
+UNNAMED = ":"  # stands for a function of the user's that has yet to be named
 SHOWN = 12  # functions of a module that lacks the one that was named
 
 
-def find(section: str, name: str) -> Callable[..., Any]:
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that a config can name; the entries of a section add its facts.
+
+    Attributes:
+        name: in the config.
+        settings: the class of its numbers.
+        builder: `package.module:function`, which is called with those settings.
+    """
+
+    name: str
+    settings: type[Any]
+    builder: str
+
+    def build(self, *positional: Any, **named: Any) -> Any:
+        """Call the builder."""
+        module, _, function = self.builder.partition(":")
+        return getattr(importlib.import_module(module), function)(*positional, **named)
+
+
+E = TypeVar("E", bound=Entry)
+
+
+class Registry(Mapping[str, E]):
+    """The entries of one section of the config by name, and the one that every function of the user's shares.
+
+    Args:
+        section: of the config: `optimizer`.
+        entries: in the order in which they are listed.
+        user: what a name of the form `package.module:function` stands for; its builder calls that function.
+    """
+
+    def __init__(self, section: str, entries: Iterable[E], user: E) -> None:
+        self.section, self.user = section, user
+        self._entries = {entry.name: entry for entry in entries}
+
+    def __getitem__(self, name: str) -> E:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: E) -> None:
+        """Take in one more entry."""
+        self._entries[entry.name] = entry
+
+    def find(self, name: str) -> E | None:
+        """The entry that a name stands for; None where it stands for nothing."""
+        return self.user if is_dotted(name) else self._entries.get(name)
+
+    def entry(self, name: str) -> E:
+        """The entry that a name stands for.
+
+        Raises:
+            ConfigError: it stands for nothing.
+        """
+        if (found := self.find(name)) is None:
+            raise ConfigError(self.unknown(name))
+        return found
+
+    def unknown(self, name: object) -> str:
+        """The fault of a name that stands for nothing, with the nearest one."""
+        advice = f"let its file begin with defaults: [{next(iter(self))}] or another one, and leave the name out"
+        rule = f"one of {', '.join(self)}, or package.module:function"
+        return f"{self.section}.name: must be {rule} (given {name}){hint(nearest(str(name), self), advice)}"
+
+
+def is_dotted(name: str) -> bool:
+    """Whether a name is that of a function of the user's."""
+    return ":" in name
+
+
+# --- functions of the user's -----------------------------------------------------------------------------------------
+
+
+def import_function(section: str, name: str) -> Callable[..., Any]:
     """What `package.module:function` names; the current folder is searched first, as `python -m` does.
 
     Afterwards the folder is searched last: a `random.py` beside the user's function is not what torch imports by it.
@@ -25,21 +112,7 @@ def find(section: str, name: str) -> Callable[..., Any]:
         ConfigError: no such module or function.
     """
     module_name, _, attribute = name.partition(":")
-    here = os.getcwd()
-    if new := here not in sys.path and "" not in sys.path:
-        sys.path.insert(0, here)
-    importlib.invalidate_caches()
-    try:
-        module = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:  # a user's module can fail with anything
-        raise ConfigError(
-            f"{section}.name: cannot import {module_name!r} of {name} ({one_line(error)}); "
-            f"it must lie in the current folder {here} or be installed"
-        ) from error
-    finally:
-        if new and here in sys.path:
-            sys.path.remove(here)
-            sys.path.append(here)
+    module = sys.modules.get(module_name) or _import(section, name, module_name)
     function: Callable[..., Any] | None = getattr(module, attribute, None)
     if function is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -52,6 +125,24 @@ def find(section: str, name: str) -> Callable[..., Any]:
             f"{section}.name: {name} is of type {type(function).__name__}; it must be a function or class"
         )
     return function
+
+
+def _import(section: str, name: str, module_name: str) -> ModuleType:
+    here = os.getcwd()
+    if new := here not in sys.path and "" not in sys.path:
+        sys.path.insert(0, here)
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # a user's module can fail with anything
+        raise ConfigError(
+            f"{section}.name: cannot import {module_name!r} of {name} ({one_line(error)}); "
+            f"it must lie in the current folder {here} or be installed"
+        ) from error
+    finally:
+        if new and here in sys.path:
+            sys.path.remove(here)
+            sys.path.append(here)
 
 
 def check_arguments(section: str, name: str, function: Callable[..., Any], args: Mapping[str, Any]) -> list[str] | None:
@@ -72,19 +163,19 @@ def check_arguments(section: str, name: str, function: Callable[..., Any], args:
     return list(parameters)
 
 
-def call(section: str, name: str, offered: Mapping[str, Any], args: Mapping[str, Any]) -> Any:
-    """Call a user's function with `args` and with what it accepts of `offered`; `args` wins.
+def call_user_function(section: str, name: str, args: Mapping[str, Any], *positional: Any, **offered: Any) -> Any:
+    """Call a user's function with `positional`, `args` and with what it accepts of `offered`; `args` wins.
 
     Raises:
         ConfigError: no such function, an argument that it does not have, or it failed.
     """
-    function = find(section, name)
+    function = import_function(section, name)
     known = check_arguments(section, name, function, args)
     accepted = {key: value for key, value in offered.items() if known is None or key in known} | dict(args)
     try:
-        return function(**accepted)
+        return function(*positional, **accepted)
     except Exception as error:
-        given = ", ".join(f"{key}={value!r}" for key, value in accepted.items())
+        given = ", ".join([*("..." for _ in positional), *(f"{key}={value!r}" for key, value in accepted.items())])
         raise ConfigError(
             f"{section}.name: {name}({given}) failed ({one_line(error)}); correct it or {section}.args"
         ) from error

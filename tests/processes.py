@@ -24,7 +24,7 @@ from cnntrain.data.common import TrainData
 from cnntrain.data.epoch_plan import Plan
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.errors import DataError, Interrupted, NonFiniteError, ResourceError
-from cnntrain.optim import optimizers
+from cnntrain.optim import optimizers, schedules
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import joined, tells
 from cnntrain.storage import checkpoint
@@ -102,7 +102,7 @@ def make_job(world, batch_size, *, random, images=45, saved=None, stop=None, **s
         notes=[],
         warnings=[],
         plan=plan,
-        rates=optimizers.Rates(0.1, SGD, CosineSettings(), plan),
+        rates=schedules.Rates(0.1, SGD, CosineSettings(), plan),
         augment=cast(Augment, augment),
         mix=Mix(AugmentSettings(mixup=MixupSettings()), 10) if random else None,
         loss=Loss(label_smoothing=0.1),

@@ -7,7 +7,7 @@ from torch import Tensor
 from cnntrain.augment.batch_context import Moment
 from cnntrain.config.schema.pieces import OwnSettings
 from cnntrain.errors import ConfigError
-from cnntrain.registry import check_arguments, find
+from cnntrain.registry import check_arguments, import_function
 from cnntrain.text import one_line
 
 SECTION = "augment.own"
@@ -22,7 +22,7 @@ class UserFunction:
 
     def __init__(self, settings: OwnSettings) -> None:
         self.name, self.args = settings.name, settings.args
-        self.function = find(SECTION, self.name)
+        self.function = import_function(SECTION, self.name)
         if check_arguments(SECTION, self.name, self.function, self.args) is not None:
             self._check_call()
 

@@ -16,6 +16,7 @@ from cnntrain.cli.exit import guard, say
 from cnntrain.cli.help import COMMANDS, HELP
 from cnntrain.cli.launch import Work, call_hydra
 from cnntrain.config.paths import conf_dir, expanded, need_image_folder
+from cnntrain.config.schema.data import DATASETS
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime.distributed import World, tells
 from cnntrain.runtime.job_clock import take_seconds
@@ -159,7 +160,7 @@ def _check_overrides(command: str, target: Path, overrides: list[str]) -> None:
     changes = find_changes(before, settings)
     if found := no_effect.faults_of_saved(command, settings, overrides, changes, begun=begun):
         raise ConfigErrors(found)
-    if settings.data.name == "imagefolder" and command != "predict":  # which needs no data
+    if settings.data.has_files and command != "predict":  # which needs no data
         need_image_folder(expanded(settings.data.root))
 
 
@@ -184,7 +185,7 @@ def _preview(words: list[str]) -> int:
 
     wishes, words = read_preview(words)
     settings = _inspect("preview", words)[0].settings
-    if settings.data.name == "imagefolder":
+    if settings.data.has_files:
         need_image_folder(expanded(settings.data.root))
     _load("preview")(settings, wishes, words)
     return 0
@@ -250,7 +251,7 @@ def _hydra_command(words: list[str], work: Work) -> int:
     many = asked.multirun or is_multirun(tree)
     if many and World.here().size > 1:
         raise ConfigError("hydra.mode: several processes train one network (given MULTIRUN); start one run at a time")
-    if tree.data.name == "imagefolder" and not many:  # the jobs of a sweep may each have a root of their own
+    if DATASETS.entry(tree.data.name).has_files and not many:  # the jobs of a sweep may each have a root of their own
         need_image_folder(expanded(tree.data.root))
     with contextlib.ExitStack() as stack:
         if work is _check or not World.here().is_first:  # neither leaves anything behind

@@ -75,7 +75,7 @@ def _need_files(runs: Sequence[Combination], folders: Sequence[Path]) -> None:
         data, weights = run.settings.data, run.settings.model.weights
         if _done(folder):
             continue
-        if data.name == "imagefolder":
+        if data.has_files:
             need_image_folder(expanded(data.root))
             _need_scores(data)
         if weights and not _begun(folder):

@@ -191,6 +191,7 @@ def _subject(wishes: ExplainWishes, job: Job, loader: Loader, step: int) -> Subj
     else:
         images = read_files(wishes.images, data.channels, data.view(data.image_size)).to(job.device)
         labels, names = [None] * len(images), [file.name for file in wishes.images]
-    source = Path(job.settings.data.root).name if data.name == "imagefolder" else data.name
-    about = f"{job.settings.model.name} trained on {source} for {step:,} step{'s' if step > 1 else ''}"
+    about = (
+        f"{job.settings.model.name} trained on {job.settings.data.source} for {step:,} step{'s' if step > 1 else ''}"
+    )
     return Subject(job.model, job.normalise, classes, images, labels, names, about)

@@ -52,7 +52,7 @@ def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> 
     unscored = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
     job = build_train_job(unscored, report, splits=("train",))
     strips, course = list(Sample(job, wishes.images).strips()), Course(job)
-    source = _source(settings)
+    source = settings.data.source
     typed = shlex.join(["cnntrain", "preview", *words])
     picture = sheet(strips, f"What the network sees of {source}", _notes(job), typed).draw()
     curves = course.curves(f"Schedule: {settings.model.name} on {source}").draw()
@@ -88,11 +88,6 @@ def _make(out: Path | None, source: str) -> Path:
     except OSError as error:
         raise file_system_error(out, error, what="the folder cannot be made", word=WORD) from error
     return out
-
-
-def _source(settings: Settings) -> str:
-    """The data in a word: of a folder its name."""
-    return Path(settings.data.root).absolute().name if settings.data.name == "imagefolder" else settings.data.name
 
 
 # --- what is told ----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnntrain.config.arguments import SummaryWishes
+from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.nets import NATIVE
 from cnntrain.config.schema.settings import Settings
 from cnntrain.models.catalogue import catalogue
@@ -18,13 +19,6 @@ if TYPE_CHECKING:
     from cnntrain.inspect.summary.rows import Row
 
 Sizes = tuple[int, int, int]  # classes, channels, pixels a side
-DATA: dict[str, Sizes] = {  # as training gets them, if not told otherwise
-    "digits": (10, 1, 32),
-    "mnist": (10, 1, 28),
-    "cifar10": (10, 3, 32),
-    "cifar100": (100, 3, 32),
-    "imagefolder": (1000, 3, 128),
-}
 PHOTOS = (1000, 3, 224)
 COLUMNS = (
     "layer", "kind", "kernel_h", "kernel_w", "stride_h", "stride_w",
@@ -56,12 +50,13 @@ def native_input(settings: Settings, data_named: bool, option: str | None = None
     """Classes, channels and pixels a side of the images that the network is shown with. Without torch."""
     data, names = settings.data, (option, settings.model.name)
     if data_named:
-        sizes = DATA.get(data.name, PHOTOS)
+        known = DATASETS.entry(data.name)
+        sizes = known.classes, known.channels, known.image_size or PHOTOS[2]
     elif native := next((NATIVE[name] for name in names if name in NATIVE), None):
         sizes = native
     else:
-        known = catalogue()
-        found = next((known[name] for name in names if name in known), None)
+        counted = catalogue()
+        found = next((counted[name] for name in names if name in counted), None)
         sizes = (*PHOTOS[:2], found.image_size if found else PHOTOS[2])
     classes, channels, image_size = sizes
     if data_named and data.classes:

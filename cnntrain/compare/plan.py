@@ -188,7 +188,7 @@ def _repeats_last(runs: Iterable[Combination]) -> list[Combination]:
 
 def folder_name(runs: Sequence[Combination]) -> str:
     """Of the whole comparison: `photos_resnet18`, or the group's name in place of several."""
-    data, model = ({kind(run.settings) for run in runs} for kind in (_source, lambda settings: settings.model.name))
+    data, model = ({kind(run.settings) for run in runs} for kind in (lambda s: s.data.source, lambda s: s.model.name))
     return "_".join(
         safe(names.pop()) if len(names) == 1 else group for names, group in ((data, "data"), (model, "model"))
     )
@@ -214,11 +214,6 @@ def tables_name(words: Sequence[str]) -> str:
     keys = [word.removesuffix("=...").rpartition(".")[2] for word in about if word.endswith("=...")]
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
     return f"{'_'.join(map(safe, keys or REPEATS[:1]))[:LONGEST_NAME]}_{digest}"
-
-
-def _source(settings: Settings) -> str:
-    """The data in a word: of a folder its name."""
-    return Path(settings.data.root).name if settings.data.name == "imagefolder" else settings.data.name
 
 
 # --- the numbers -----------------------------------------------------------------------------------------------------

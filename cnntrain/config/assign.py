@@ -10,10 +10,11 @@ from omegaconf.errors import OmegaConfBaseException
 from cnntrain.config import messages, overrides
 from cnntrain.config.messages import VARIANTS
 from cnntrain.config.paths import own_options
+from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.model import Library
+from cnntrain.registry import UNNAMED, Registry, is_dotted
 
 CHOSEN = {"data.name": "data", "model.name": "model", "finetune.mode": "finetune"}  # by an option, which brings more
-OPEN = ("hydra.", *(f"{mapping}." for mapping in overrides.OPEN_MAPPINGS))  # keys that no settings class lists
 
 
 def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[str]:
@@ -27,7 +28,8 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
         return [f"{key}: keys cannot be taken away; set a value, such as null where it is allowed"]
     if not saved and (group := _chosen_by(tree, key, text)):
         return [f"{key}: more than the name belongs to it (given {text}); choose with {group}={text}"]
-    if override.is_add() and not key.startswith(OPEN) and key in messages.keys_of(variants_of(tree)):
+    known = messages.keys_of(variants_of(tree))
+    if override.is_add() and not _is_open(key, known) and key in known:
         return [f"{key}: is there already; leave out the +"]
     if (
         isinstance(override.value(), dict)
@@ -46,6 +48,8 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
 def _chosen_by(tree: DictConfig, key: str, value: str) -> str | None:
     """The group whose option of this name brings other values as well; None where it is right to set the name alone."""
     group = CHOSEN.get(key)
+    if key == "data.name" and is_dotted(value) and OmegaConf.select(tree, "hydra.runtime.choices.data") in DATASETS:
+        return f"{group}={DATASETS.user.name} {key}"
     if group is None or value not in own_options(group) or OmegaConf.is_missing(tree[group], key.partition(".")[2]):
         return None
     of_library = group == "model" and tree.model.library is not Library.auto
@@ -61,7 +65,18 @@ def _is_off(key: str, piece: str, text: str, saved: bool) -> str:
 
 def variants_of(tree: DictConfig) -> dict[str, str]:
     """The chosen name of each section whose keys depend on it."""
-    return {section: str(OmegaConf.select(tree, f"{section}.name")) for section in VARIANTS}
+    return {section: _variant(tree[section], entries) for section, entries in VARIANTS.items()}
+
+
+def _variant(part: DictConfig, entries: Registry[Any]) -> str:
+    if OmegaConf.is_missing(part, "name") and _is_users(part, entries):
+        return UNNAMED
+    return str(OmegaConf.select(part, "name"))
+
+
+def _is_users(part: DictConfig, entries: Registry[Any]) -> bool:
+    """Whether a section has the keys of a function of the user's."""
+    return OmegaConf.get_type(part) is entries.user.settings
 
 
 def set_value(
@@ -85,8 +100,13 @@ def set_value(
             OmegaConf.update(tree, key, OmegaConf.structured(classes[0]), merge=False)
         return [line for part in value for line in set_value(tree, f"{key}.{part}", value[part], str(value[part]))]
     if section in VARIANTS and name == "name" and value != variants[section]:
-        return [f"{key}: the numbers belong to the name (given {text}); choose with {section}={text}"]
-    if not key.startswith(OPEN) and key not in known and not (parent in known and key.rpartition(".")[2].isdigit()):
+        entries, dotted = VARIANTS[section], is_dotted(text)
+        if not _is_users(tree[section], entries):
+            choice = f"{section}={entries.user.name} {key}={text}" if dotted else f"{section}={text}"
+            return [f"{key}: the numbers belong to the name (given {text}); choose with {choice}"]
+        if not dotted:
+            return [entries.unknown(text)]
+    if not _is_open(key, known) and key not in known and not (parent in known and key.rpartition(".")[2].isdigit()):
         return [messages.unknown_key(key, text, known, variants)]
     if null := _null_above(tree, key, known):
         is_piece = known[null].classes()
@@ -98,6 +118,12 @@ def set_value(
             return [messages.unknown_key(key, text, _names(tree.hydra, "hydra."), {})]
         return [messages.wrong_value(key, text, kind)]
     return []
+
+
+def _is_open(key: str, known: Mapping[str, messages.Key]) -> bool:
+    """Whether a key may be one that no settings class lists."""
+    mappings = (mapping for mapping in overrides.OPEN_MAPPINGS if mapping in known)
+    return key.startswith(("hydra.", *(f"{mapping}." for mapping in mappings)))
 
 
 def _null_above(tree: DictConfig, key: str, known: Mapping[str, messages.Key]) -> str | None:

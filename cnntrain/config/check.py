@@ -2,12 +2,13 @@
 
 import os
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain.config import messages
 from cnntrain.config.assign import variants_of
-from cnntrain.config.messages import VARIANTS, ConfigErrors
+from cnntrain.config.messages import REGISTRIES, VARIANTS, ConfigErrors
 from cnntrain.config.schema.settings import Settings
 
 
@@ -25,10 +26,12 @@ def settings_of(tree: DictConfig, cwd: str | None = None) -> Settings:
 
 def check_tree(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | None, list[str]]:
     """What `settings_of` does, without raising: the settings, and all faults; no settings where they cannot be made."""
+    if "hydra" in tree:
+        HydraConfig.instance().set_config(tree)  # for data.title, which is the option that was chosen
     tree = tree.copy()
     with open_dict(tree):
         tree.pop("hydra", None)
-    if found := _unknown_variants(tree):
+    if found := _unknown_names(tree):
         return None, found
     _choose_variants(tree)
     unresolved = _unresolved(tree)
@@ -47,20 +50,28 @@ def check_tree(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | Non
 def _choose_variants(tree: DictConfig) -> None:
     """Give each section the keys that belong to its name, where no file of ours has done so: the user's, or none."""
     for section, name in variants_of(tree).items():
-        kind = VARIANTS[section][name]
+        kind = VARIANTS[section].entry(name).settings
         if OmegaConf.get_type(tree[section]) is not kind:
             known = {key: tree[section]._get_node(key) for key in tree[section]}
             tree[section] = OmegaConf.merge(OmegaConf.structured(kind), known)
 
 
-def _unknown_variants(tree: DictConfig) -> list[str]:
-    """The faults of sections whose file, one of the user's, names no optimizer or schedule of ours."""
-    return [
-        f"{section}.name: must be one of {', '.join(VARIANTS[section])} (given {name}); let the defaults list of its "
-        f"file begin with the one that it derives from, such as {next(iter(VARIANTS[section]))}"
-        for section, name in variants_of(tree).items()
-        if name not in VARIANTS[section]
-    ]
+def _unknown_names(tree: DictConfig) -> list[str]:
+    """The faults of names that stand for nothing, and of those that do not fit the numbers beside them."""
+    found = []
+    for section, entries in REGISTRIES.items():
+        name = variants_of(tree)[section] if section in VARIANTS else OmegaConf.select(tree, f"{section}.name")
+        if name is None:  # missing, which is told later
+            continue
+        kind, entry = OmegaConf.get_type(tree[section]), entries.find(name)
+        others = [one.name for one in entries.values() if one.settings is kind]
+        if entry is None:
+            found.append(entries.unknown(name))
+        elif others and kind is not entry.settings:
+            rule = f"{others[0]}, whose numbers are in its file"
+            advice = f"let the defaults list of the file begin with {entry.name}"
+            found.append(f"{section}.name: must be {rule} (given {name}); {advice}")
+    return found
 
 
 def _unresolved(tree: DictConfig) -> dict[str, str]:

@@ -273,7 +273,10 @@ def _foreign_key(text: str, file: Path) -> str:
     if not key or not kind or "not in" not in text:
         return text.splitlines()[-1 if key is None else 1]
     named = {
-        section: name for section, kinds in VARIANTS.items() for name, cls in kinds.items() if cls.__name__ == kind[1]
+        section: name
+        for section, entries in VARIANTS.items()
+        for name, entry in entries.items()
+        if entry.settings.__name__ == kind[1]
     }
     value = OmegaConf.select(OmegaConf.load(file), key[1]) or OmegaConf.select(
         OmegaConf.load(file), key[1].partition(".")[2]

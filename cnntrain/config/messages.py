@@ -10,22 +10,28 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from cnntrain.config.paths import meant_folder
 from cnntrain.config.schema import limits
+from cnntrain.config.schema.data import DATASETS
+from cnntrain.config.schema.loss import LOSSES
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.config.schema.nets import OWN_NETS
 from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import ConfigError
-from cnntrain.registry import unknown_argument
+from cnntrain.registry import Registry, unknown_argument
 from cnntrain.text import hint, nearest, printable
 
-VARIANTS: dict[str, dict[str, type]] = {
+VARIANTS: dict[str, Registry[Any]] = {
     "optimizer": OPTIMIZERS,
     "schedule": SCHEDULES,
 }  # sections whose keys depend on their name
+REGISTRIES: dict[str, Registry[Any]] = {**VARIANTS, "data": DATASETS, "loss": LOSSES}
 MISSING = {
     "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class",
     "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
+    "data.name": "name your function, such as data.name=my_data:load",
+    "optimizer.name": "name your function, such as optimizer.name=my_optim:Lion",
+    "schedule.name": "name your function, such as schedule.name=my_rates:wave",
     "model.name": "give a network of the library, such as model.name=mobilenet_v3_small",
 }
 # What other tools call it.
@@ -136,8 +142,8 @@ def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) 
         name, hint = prefix + item.name, hints[item.name]
         found[name] = Key(hint, item.metadata.get("limits", {}))
         for option in found[name].classes():
-            chosen = VARIANTS.get(name, {}).get(dict(variants).get(name, ""), option)
-            found |= _keys_below(chosen, name + ".", variants)
+            entry = VARIANTS[name].find(dict(variants).get(name, "")) if name in VARIANTS else None
+            found |= _keys_below(entry.settings if entry else option, name + ".", variants)
     return types.MappingProxyType(found)
 
 
@@ -151,9 +157,8 @@ def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, 
     if key in COMMAND_WORDS:
         return f"{key}: goes with a command (given {given}); write cnntrain {COMMAND_WORDS[key]} {key}={given}"
     section, _, name = key.partition(".")
-    owners = [
-        option for option, kind in VARIANTS.get(section, {}).items() if name in {item.name for item in fields(kind)}
-    ]
+    entries = VARIANTS[section].values() if section in VARIANTS else ()
+    owners = [entry.name for entry in entries if name in {item.name for item in fields(entry.settings)}]
     if owners:
         chosen = variants.get(section, "this one")
         have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"

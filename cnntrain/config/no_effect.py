@@ -9,7 +9,7 @@ from typing import Any
 from cnntrain.config import overrides
 from cnntrain.config.changes import Change, yaml_word
 from cnntrain.config.paths import expanded, holds_images, meant_folder
-from cnntrain.config.schema.needs import RULES, Rule, first_drop
+from cnntrain.config.schema.needs import RULES, Rule
 from cnntrain.config.schema.settings import Settings
 
 OFF: tuple[Any, ...] = (None, False, 0, "", "auto", [])  # values that ask for nothing
@@ -98,7 +98,7 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 def _told(settings: Settings, given: str) -> dict[str, Any]:
     """What the texts of the rules can name."""
-    drop = first_drop(settings)[0]
+    drop, _ = settings.schedule.first_drop()
     root = expanded(given)
     meant = meant_folder(given) if os.path.isfile(root) or holds_images(root) else ""
     return {

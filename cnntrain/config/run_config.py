@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from cnntrain.config import messages, overrides
+from cnntrain.config import overrides
 from cnntrain.config.assign import apply, set_value
 from cnntrain.config.check import settings_of
 from cnntrain.config.messages import VARIANTS, ConfigErrors
@@ -53,10 +53,10 @@ def _graft(tree: DictConfig, plain: dict[str, Any], source: str) -> list[str]:
         return [f"{source}: holds a number that no key takes; start a new run"]
     if "${" in text:
         return [f"{source}: holds an interpolation, which a saved run never does; start a new run"]
-    for section, kinds in VARIANTS.items():
+    for section, entries in VARIANTS.items():
         part = plain.get(section)
         name = part.get("name") if isinstance(part, dict) else None
-        if not isinstance(name, str) or name not in kinds:
-            return [f"{source}: {messages.unknown_option(section, name, list(kinds))}"]
-        tree[section] = OmegaConf.structured(kinds[name])
+        if not isinstance(name, str) or (entry := entries.find(name)) is None:
+            return [f"{source}: {entries.unknown(name)}"]
+        tree[section] = OmegaConf.structured(entry.settings(name=name))
     return [f"{source}: {line}" for name, value in plain.items() for line in set_value(tree, name, value, str(value))]

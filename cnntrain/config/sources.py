@@ -41,9 +41,9 @@ def register_types() -> None:
     """
     store = ConfigStore.instance()
     store.store(group="hydra/cnntrain", name="settings", node=Settings)
-    for section, kinds in VARIANTS.items():
-        for name, kind in kinds.items():
-            store.store(group=f"hydra/cnntrain/{section}", name=name, node=kind)
+    for section, entries in VARIANTS.items():
+        for entry in (*entries.values(), entries.user):
+            store.store(group=f"hydra/cnntrain/{section}", name=entry.name, node=entry.settings)
 
 
 def make_loader(config_dir: str | None = None) -> tuple[ConfigLoader, list[Path]]:

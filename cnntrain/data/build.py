@@ -6,11 +6,9 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import expanded
 from cnntrain.config.schema.augment import AugmentSettings
-from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, LoaderKind
-from cnntrain.data import datasets, statistics
-from cnntrain.data.build_folder import image_folder
+from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, Interpolation, LoaderKind
+from cnntrain.data import statistics
 from cnntrain.data.common import (
     Data,
     Request,
@@ -24,12 +22,11 @@ from cnntrain.data.common import (
     take_probe,
     take_val,
 )
+from cnntrain.data.datasets import TensorSet
 from cnntrain.data.loaders import Loader, MemoryLoader
 from cnntrain.data.view import resize_planes
 from cnntrain.errors import ConfigError
 from cnntrain.runtime.distributed import ALONE, World
-
-DIGITS_SIZE = 32  # the 8 x 8 digits are resized: every small network takes 32 pixels
 
 
 def build_data(
@@ -82,26 +79,22 @@ def build_eval_data(
 
 def _load(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     """The data without its training images, and the loaders of all splits that were asked for."""
-    name = request.settings.name
-    if name == "imagefolder":
-        return image_folder(request)
-    if name in datasets.NAMES:
-        return _tensor_set(request)
-    raise ConfigError(f"data.name: {name!r} is unknown; choose {', '.join(datasets.NAMES)} or imagefolder")
+    made = DATASETS.entry(request.settings.name).build(request)
+    return in_memory(made, request) if isinstance(made, TensorSet) else made
 
 
-def _tensor_set(request: Request) -> tuple[Data, Mapping[str, Loader]]:
+def in_memory(whole: TensorSet, request: Request) -> tuple[Data, Mapping[str, Loader]]:
+    """The splits of a data set that is decoded already."""
     settings = request.settings
     if settings.loader is LoaderKind.stream:
         raise ConfigError(
             f"data.loader: stream reads files one by one, {settings.name} comes as one block; use auto or memory"
         )
-    whole = datasets.load_set(settings.name, expanded(settings.root), settings.download, request.say)
     if (classes := chosen_classes(whole.classes, request)) != whole.classes:
         whole = whole.only(classes)
     native = whole.train[0].shape
     channels = settings.channels or native[1]
-    size = settings.image_size or (DIGITS_SIZE if settings.name == "digits" else native[2])
+    size = settings.image_size or DATASETS.entry(settings.name).image_size or native[2]
     eval_size = settings.eval_size or size
     moved = positions(whole.classes, request.classes)
 
@@ -122,7 +115,7 @@ def _tensor_set(request: Request) -> tuple[Data, Mapping[str, Loader]]:
         request = request.fitted(len(kept))
     if "val" in request.splits and len(val_index):
         parts["val"] = prepare(images[val_index], labels[val_index], eval_size)
-    if "test" in request.splits:
+    if "test" in request.splits and whole.test:
         parts["test"] = prepare(*whole.test, eval_size)
     room = Room(request.device)
     loaders = {name: _loader(*part, name, room, request) for name, part in parts.items()}
@@ -171,12 +164,10 @@ def _loader(images: Tensor, labels: Tensor, split: str, room: Room, request: Req
 
 
 def _statistics(request: Request, channels: int, train_images: Callable[[], Tensor]) -> statistics.Statistics:
-    name = request.settings.name
-    if name in statistics.KNOWN:
-        mean, std = statistics.KNOWN[name]
-        if len(mean) in (1, channels):
-            request.notes.append(f"mean and std: the known ones of {name}")
-            return mean * (channels // len(mean)), std * (channels // len(std))
+    known = DATASETS.entry(request.settings.name)
+    if len(known.mean) in (1, channels):
+        request.notes.append(f"mean and std: the known ones of {known.name}")
+        return list(known.mean) * (channels // len(known.mean)), list(known.std) * (channels // len(known.std))
     request.notes.append("mean and std: computed on the training images")
     return statistics.compute(train_images())
 

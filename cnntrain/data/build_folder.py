@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.paths import expanded, typed
-from cnntrain.config.schema.data import CropMode, DataSettings, LoaderKind
+from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, LoaderKind
 from cnntrain.data import statistics
 from cnntrain.data.common import (
     Data,
@@ -33,7 +33,6 @@ from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import available_cores, free_memory, generator, shares_memory
 from cnntrain.text import printable
 
-IMAGE_SIZE = 128
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
 MANY = 0.1  # of the files of a class, or of all: whoever loses so many is warned
 MOST_WORKERS = 16  # above, the interpreter's own work per image is the limit
@@ -59,7 +58,9 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
 
     mark = fingerprint(scanned)
     parts = _three_parts(aligned, request)
-    size, channels = settings.image_size or IMAGE_SIZE, settings.channels or 3
+    known = DATASETS.entry(settings.name)
+    size, channels = settings.image_size or known.image_size, settings.channels or known.channels
+    assert size is not None
     view = View(size, settings.crop or EVAL_SHARE, request.interpolation, request.crop_mode)
     own = partial(_statistics, parts.get("train"), view, channels, mark, request)
     mean, std = choose_statistics(request, channels, own)

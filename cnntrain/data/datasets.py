@@ -8,7 +8,7 @@ import socket
 import tarfile
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import absence, typed
+from cnntrain.config.paths import absence, expanded, typed
+from cnntrain.config.schema.data import DATASETS
+from cnntrain.data.common import Request
 from cnntrain.data.split import stratify
 from cnntrain.errors import DataError, FileSystemError
 from cnntrain.text import printable
 
-NAMES = ("digits", "mnist", "cifar10", "cifar100")
 DIGITS_TEST = (1797, 360)  # seed and size of the digits' test part, the same for every run
 
 
 @dataclass
 class TensorSet:
-    """Train and test parts: uint8 (N, C, H, W) and int64 (N,)."""
+    """Train and test parts: uint8 (N, C, H, W) and int64 (N,). A data set of the user's may have no test part."""
 
     classes: list[str]
     train: tuple[Tensor, Tensor]
-    test: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor] | None
 
     def only(self, classes: list[str]) -> "TensorSet":
         """The images of some of the classes, whose labels count in `classes`."""
@@ -42,44 +43,21 @@ class TensorSet:
             kept = places[labels] >= 0
             return images[kept], places[labels[kept]]
 
-        return TensorSet(classes, part(*self.train), part(*self.test))
+        return TensorSet(classes, part(*self.train), part(*self.test) if self.test else None)
 
     def fingerprint(self) -> str:
         """sha256 over all pixels and labels."""
         digest = hashlib.sha256()
-        for part in (*self.train, *self.test):
+        for part in (*self.train, *(self.test or ())):
             digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
 
-def load_set(name: str, root: Path, download: bool, say: Callable[[str], object]) -> TensorSet:
-    """Load one of NAMES.
-
-    Args:
-        name: which.
-        root: the folder where torchvision keeps its data sets; the digits need none.
-        download: fetch what is missing, with torchvision's progress bar.
-        say: takes a line before a download.
-
-    Raises:
-        DataError: absent, damaged, or not to be had over the network.
-        FileSystemError: a download that cannot be written.
-    """
-    if name == "digits":
-        return _digits()
-    data = _torchvision(name, root, download, say)
-    for images, labels in (data.train, data.test):
-        fault = ""
-        if len(images) != len(labels):
-            fault = f"{len(images)} images but {len(labels)} labels"
-        elif not 0 <= int(labels.min()) <= int(labels.max()) < len(data.classes):
-            fault = f"a label that is not in 0..{len(data.classes) - 1}"
-        if fault:
-            raise DataError(f"{printable(root / _HOMES[name].folder)}: {name} has {fault}; {_renew(name, root)}")
-    return data
+# --- the builders of the entries -------------------------------------------------------------------------------------
 
 
-def _digits() -> TensorSet:
+def digits(request: Request) -> TensorSet:
+    """The handwritten digits of scikit-learn."""
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
@@ -90,63 +68,115 @@ def _digits() -> TensorSet:
     return TensorSet([str(digit) for digit in range(10)], (images[train], labels[train]), (images[test], labels[test]))
 
 
+def mnist(request: Request) -> TensorSet:
+    """MNIST, from torchvision's folder."""
+    data = _torchvision("MNIST", request)
+    return replace(data, classes=[str(digit) for digit in range(10)])
+
+
+def cifar10(request: Request) -> TensorSet:
+    """CIFAR-10, from torchvision's folder."""
+    return _torchvision("CIFAR10", request)
+
+
+def cifar100(request: Request) -> TensorSet:
+    """CIFAR-100, from torchvision's folder."""
+    return _torchvision("CIFAR100", request)
+
+
+# --- the data sets of torchvision ------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
-class _Home:
-    """Where torchvision keeps a data set, and how it is called there."""
+class _Place:
+    """Where torchvision keeps a data set.
 
-    kind: str
-    folder: str
+    Attributes:
+        name: ours.
+        kind: torchvision's class.
+        root: that the class is given.
+        home: the folder of the data set below it.
+    """
+
+    name: str
+    kind: Any
+    root: Path
+    home: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.home
+
+    @property
+    def renew(self) -> str:
+        """What to do with damaged files."""
+        return f"delete {printable(self.folder)} and run again with data.download=true"
+
+    def above(self) -> Path | None:
+        """The folder to give in place of one inside the data set's own; None where that is not the mistake."""
+        parts, place = Path(self.home).parts, Path(os.path.abspath(self.root))
+        for depth in range(1, len(parts) + 1):
+            above = place.parents[depth - 1] if len(place.parents) >= depth else place
+            if place == above.joinpath(*parts[:depth]) and (above / self.home).is_dir():
+                return above
+        return None
 
 
-_HOMES = {
-    "mnist": _Home("MNIST", "MNIST/raw"),
-    "cifar10": _Home("CIFAR10", "cifar-10-batches-py"),
-    "cifar100": _Home("CIFAR100", "cifar-100-python"),
-}
+def _torchvision(kind: str, request: Request) -> TensorSet:
+    """The data set of a class of torchvision.datasets.
 
-
-def _above(root: Path, home: _Home) -> Path | None:
-    """The folder to give in place of one inside the data set's own; None where that is not the mistake."""
-    parts, place = Path(home.folder).parts, Path(os.path.abspath(root))
-    for depth in range(1, len(parts) + 1):
-        above = place.parents[depth - 1] if len(place.parents) >= depth else place
-        if place == above.joinpath(*parts[:depth]) and (above / home.folder).is_dir():
-            return above
-    return None
-
-
-def _torchvision(name: str, root: Path, download: bool, say: Callable[[str], object]) -> TensorSet:
+    Raises:
+        DataError: absent, damaged, or not to be had over the network.
+        FileSystemError: a download that cannot be written.
+    """
     import torchvision.datasets
 
-    home = _HOMES[name]
-    kind: Any = getattr(torchvision.datasets, home.kind)
-    folder = root / home.folder
-    if not folder.is_dir() and (above := _above(root, home)):
+    settings = request.settings
+    home = DATASETS.entry(settings.name).home
+    place = _Place(settings.name, getattr(torchvision.datasets, kind), expanded(settings.root), home)
+    _need_folder(place, download=settings.download)
+    if settings.download:
+        _download(place, request.say)
+    for file in sorted(place.folder.glob("*")):
+        if what := absence(file):  # a read of a pipe would wait for ever
+            raise DataError(f"data.root: {printable(file)} {what}; {place.renew}")
+    try:
+        parts = [place.kind(str(place.root), train=train) for train in (True, False)]
+    except Exception as error:  # its parsers raise anything from AssertionError to UnpicklingError on damaged files
+        raise _damaged(place, error) from None
+    classes = list(parts[0].classes)
+    train, test = ((_pixels(part.data), torch.as_tensor(part.targets)) for part in parts)
+    for images, labels in (train, test):
+        fault = ""
+        if len(images) != len(labels):
+            fault = f"{len(images)} images but {len(labels)} labels"
+        elif not 0 <= int(labels.min()) <= int(labels.max()) < len(classes):
+            fault = f"a label that is not in 0..{len(classes) - 1}"
+        if fault:
+            raise DataError(f"{printable(place.folder)}: {place.name} has {fault}; {place.renew}")
+    return TensorSet(classes, train, test)
+
+
+def _pixels(data: Any) -> Tensor:
+    """uint8 (N, C, H, W), of grey images (N, H, W) or of coloured ones (N, H, W, 3) as torchvision keeps them."""
+    images = torch.as_tensor(data)
+    return images.unsqueeze(1) if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+
+
+def _need_folder(place: _Place, *, download: bool) -> None:
+    if place.folder.is_dir():
+        return
+    name, root, home = place.name, printable(place.root), place.home
+    if above := place.above():
         raise DataError(
-            f"data.root: {printable(root)} is itself {name}, and the folder that holds {home.folder}/ is wanted; "
+            f"data.root: {root} is itself {name}, and the folder that holds {home}/ is wanted; "
             f"did you mean {typed('data.root', above)}?"
         )
-    if not folder.is_dir() and not download:
+    if not download:
         raise DataError(
-            f"data.root: {name} is not in {printable(root)} (no {home.folder}/ there); set data.download=true to "
-            f"fetch it, or data.root to the folder that holds {home.folder}/"
+            f"data.root: {name} is not in {root} (no {home}/ there); set data.download=true to "
+            f"fetch it, or data.root to the folder that holds {home}/"
         )
-    if download:
-        _download(kind, name, root, say)
-    for file in sorted(folder.glob("*")):
-        if what := absence(file):  # a read of a pipe would wait for ever
-            raise DataError(f"data.root: {printable(file)} {what}; {_renew(name, root)}")
-    try:
-        parts = [kind(str(root), train=train) for train in (True, False)]
-    except Exception as error:  # its parsers raise anything from AssertionError to UnpicklingError on damaged files
-        raise _damaged(kind, name, root, error) from None
-    if name == "mnist":
-        train, test = ((part.data.unsqueeze(1), part.targets) for part in parts)
-        return TensorSet([str(digit) for digit in range(10)], train, test)
-    train, test = (
-        (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets)) for part in parts
-    )
-    return TensorSet(list(parts[0].classes), train, test)
 
 
 # URLError is an OSError; the others come from half a file.
@@ -158,37 +188,33 @@ _DISK_ERRORS = (
 )
 
 
-def _download(kind: Any, name: str, root: Path, say: Callable[[str], object]) -> None:
+def _download(place: _Place, say: Callable[[str], object]) -> None:
     """Let torchvision fetch what is missing; whatever goes wrong on the way becomes one line."""
-    patience = socket.getdefaulttimeout()
+    root, patience = printable(place.root), socket.getdefaulttimeout()
     socket.setdefaulttimeout(30)  # torchvision sets none: a dead connection would hang for ever
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        kind(str(root), train=True, download=True)
+        place.root.mkdir(parents=True, exist_ok=True)
+        place.kind(str(place.root), train=True, download=True)
     except _DOWNLOAD_ERRORS as error:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            what = f"data.root: {printable(root)} cannot be written ({error.strerror})"
+            what = f"data.root: {root} cannot be written ({error.strerror})"
             raise FileSystemError(f"{what}; choose another folder") from None
         reason = " ".join(str(error).split())[:160]
         raise DataError(
-            f"data.download: {name} could not be fetched to {printable(root)} ({reason}); check the network and run "
-            f"again, or copy {_HOMES[name].folder}/ there from another machine"
+            f"data.download: {place.name} could not be fetched to {root} ({reason}); check the network and run "
+            f"again, or copy {place.home}/ there from another machine"
         ) from None
     finally:
         socket.setdefaulttimeout(patience)
-    say(f"{name} is in {printable(root)}")
+    say(f"{place.name} is in {root}")
 
 
-def _renew(name: str, root: Path) -> str:
-    return f"delete {printable(root / _HOMES[name].folder)} and run again with data.download=true"
-
-
-def _damaged(kind: Any, name: str, root: Path, error: Exception) -> DataError:
+def _damaged(place: _Place, error: Exception) -> DataError:
     """Say which file torchvision does not accept."""
     from torchvision.datasets.utils import check_integrity
 
-    folder, renew = root / _HOMES[name].folder, _renew(name, root)
-    if name == "mnist":
+    kind, folder, name = place.kind, place.folder, place.name
+    if is_idx := hasattr(kind, "resources"):
         wanted = [(Path(url).stem, None) for url, _ in kind.resources]
     else:
         wanted = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
@@ -197,11 +223,11 @@ def _damaged(kind: Any, name: str, root: Path, error: Exception) -> DataError:
             what = f"{printable(folder / file)}: a file of {name} is missing"
             return DataError(f"{what}; set data.download=true, or copy it there")
         if not check_integrity(str(folder / file), md5):
-            return DataError(f"{printable(folder / file)}: damaged, its MD5 is not that of {name}; {renew}")
-        if name == "mnist" and (fault := _idx_fault(folder / file)):
-            return DataError(f"{printable(folder / file)}: {fault}; {renew}")
+            return DataError(f"{printable(folder / file)}: damaged, its MD5 is not that of {name}; {place.renew}")
+        if is_idx and (fault := _idx_fault(folder / file)):
+            return DataError(f"{printable(folder / file)}: {fault}; {place.renew}")
     reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return DataError(f"{printable(folder)}: {name} is damaged ({reason}); {renew}")
+    return DataError(f"{printable(folder)}: {name} is damaged ({reason}); {place.renew}")
 
 
 def _idx_fault(file: Path) -> str:

@@ -10,13 +10,6 @@ from torch import Tensor
 
 from cnntrain.config.paths import expanded
 
-# Of the training parts at their own size and channels; tests/ checks the embedded one, the others are well known.
-KNOWN = {
-    "mnist": ([0.1307], [0.3081]),
-    "cifar10": ([0.4914, 0.4822, 0.4465], [0.2470, 0.2435, 0.2616]),
-    "cifar100": ([0.5071, 0.4865, 0.4409], [0.2673, 0.2564, 0.2762]),
-}
-
 Statistics = tuple[list[float], list[float]]
 
 

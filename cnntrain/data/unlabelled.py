@@ -33,7 +33,7 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
     size, channels = _need("image_size", settings.image_size), _need("channels", settings.channels)
     _need("mean", settings.mean)
     _need("std", settings.std)
-    files = settings.name == "imagefolder"
+    files = settings.has_files
     request = Request(settings, AugmentSettings(), 0, torch.device("cpu"), classes, (), 0, print)
     mean, std = choose_statistics(request, channels, lambda: ([], []))
     return Data(

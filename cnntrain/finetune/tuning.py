@@ -13,7 +13,7 @@ from cnntrain.finetune.encoder import module_and_above
 from cnntrain.finetune.layer_groups import LayerGroup, layer_groups
 from cnntrain.finetune.proofs import GradientWatch, digest, fixed_tensors, moved
 from cnntrain.models.name_patterns import require
-from cnntrain.optim.optimizers import Learner
+from cnntrain.optim.parameter_groups import Learner
 
 # Steps before a group without gradient is a fault: a head of zeros hands none down in the first step, nor in the second
 # where the rate begins at zero, nor after steps that the loss scaler skips.

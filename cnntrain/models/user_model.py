@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from cnntrain.errors import ConfigError
-from cnntrain.registry import call
+from cnntrain.registry import call_user_function
 from cnntrain.runtime.device import restore_rng_state, rng_state
 from cnntrain.text import one_line
 
@@ -18,7 +18,7 @@ def build_foreign(name: str, args: dict[str, Any], *, classes: int, channels: in
     A function with `**kwargs` gets all three; `args` wins over them. The network is tried once on two blank images.
     """
     offered = {"num_classes": classes, "in_channels": channels, "image_size": image_size}
-    model = call("model", name, offered, args)
+    model = call_user_function("model", name, args, **offered)
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model.name: {name} gave {type(model).__name__} back; it must return a torch.nn.Module")
     _try_out(model, name, classes, channels, image_size)

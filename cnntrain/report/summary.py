@@ -45,7 +45,7 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
         "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images{shared}",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
     }
-    report.header(f"{settings.model.name} on {data.name}", [*wrap_facts(rows), ("folder", str(folder))])
+    report.header(f"{settings.model.name} on {settings.data.heading}", [*wrap_facts(rows), ("folder", str(folder))])
     show_notes(job, report)
 
 

@@ -11,6 +11,7 @@ from cnntrain.augment.build import Augment, Moment, build_augment, build_normali
 from cnntrain.augment.mix import Mix
 from cnntrain.config.messages import ConfigErrors
 from cnntrain.config.plain import to_plain
+from cnntrain.config.schema.loss import LOSSES
 from cnntrain.config.schema.model import DropSchedule, ModelSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision, TrainerSettings
@@ -24,8 +25,8 @@ from cnntrain.models.build import build_model
 from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.models.small_images.check_size import check_size
 from cnntrain.models.weights.preprocessing import follow_weights
-from cnntrain.optim import optimizers
-from cnntrain.optim.optimizers import Rates
+from cnntrain.optim import optimizers, schedules
+from cnntrain.optim.schedules import Rates
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.reporter import Reporter
@@ -106,7 +107,7 @@ class TrainJob(Job):
     @property
     def rate_words(self) -> str:
         """The learning rate, and how it came about."""
-        return optimizers.scaled_rate(self.settings.optimizer, images_in_step(self.settings, self.data, self.world))[1]
+        return schedules.scaled_rate(self.settings.optimizer, images_in_step(self.settings, self.data, self.world))[1]
 
     def total_steps(self, progress: Progress) -> int:
         """Steps of the whole run, to which the schedule is fitted."""
@@ -192,7 +193,7 @@ def build_train_job(
     if augment.progressive:
         check_size(job.model, data.channels, smallest, name=settings.model.name, key="augment.progressive")
     tuning = build_tuning(job.model, settings.finetune)
-    rate, _ = optimizers.scaled_rate(settings.optimizer, images_in_step(settings, data, world))
+    rate, _ = schedules.scaled_rate(settings.optimizer, images_in_step(settings, data, world))
     return TrainJob(
         **vars(job),
         plan=plan,
@@ -271,11 +272,10 @@ def _build_network(settings: Settings, data: Data, chosen: Machine, notes: list[
 def _build_loss(settings: Settings, data: TrainData, device: torch.device) -> Loss:
     """The loss of the training images."""
     weights = class_weights(settings.loss, data.train.labels, data.classes)
-    return Loss(
-        settings.loss.label_smoothing,
-        None if weights is None else weights.to(device),
-        settings.augment.augmix.jsd if settings.augment.augmix else 0.0,
-    )
+    weights = None if weights is None else weights.to(device)
+    jsd = settings.augment.augmix.jsd if settings.augment.augmix else 0.0
+    loss: Loss = LOSSES.entry(settings.loss.name).build(settings.loss, weights, jsd)
+    return loss
 
 
 def build_run(job: TrainJob) -> Run:

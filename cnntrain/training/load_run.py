@@ -41,7 +41,7 @@ def load_job(
     except ConfigError as error:  # not of the user's making
         raise CheckpointError(str(error).splitlines()[0]) from error
     settings = settings_from_plain(about["config"], overrides, source=str(folder))
-    refuse_foreign_code(settings, overrides, training=False)
+    refuse_foreign_code(settings, overrides, training=False, images=images)
     changes = find_changes(before, settings)
     refuse_other_split(changes)
     settings = with_preprocessing(settings, about, changes)
@@ -108,16 +108,17 @@ def with_preprocessing(settings: Settings, about: dict[str, Any], changed: Colle
     return replace(settings, data=replace(settings.data, **kept))
 
 
-def refuse_foreign_code(settings: Settings, overrides: Sequence[str], *, training: bool) -> None:
+def refuse_foreign_code(settings: Settings, overrides: Sequence[str], *, training: bool, images: bool = True) -> None:
     """A `package.module:function` of a saved config is followed only if the user repeats it.
 
     Args:
-        training: images will be augmented, by a function of the user too.
+        training: see Settings.users_code.
+        images: see there.
 
     Raises:
         UnsafeError: it was not repeated.
     """
-    for word in settings.users_code(training=training):
+    for word in settings.users_code(training=training, images=images):
         key, _, name = word.partition("=")
         if word not in overrides:
             raise UnsafeError(

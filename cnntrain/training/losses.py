@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from cnntrain.config.schema.settings import LossSettings
+from cnntrain.config.schema.loss import LossSettings
 from cnntrain.errors import ConfigError
+from cnntrain.registry import call_user_function, check_arguments, import_function
 from cnntrain.text import hint, nearest, printable
 
 
@@ -32,11 +33,68 @@ class Loss:
             targets: labels, int64 (N,), or probabilities, float32 (N, K).
         """
         logits = logits.float()
-        clean = logits[: len(targets)] if self.jsd else logits
-        entropy = functional.cross_entropy(
-            clean, targets, self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
+        loss = self.summed(logits[: len(targets)] if self.jsd else logits, targets)
+        return loss + self.jsd * jensen_shannon(logits) if self.jsd else loss
+
+    def summed(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss of unmixed or mixed images, one row of float32 logits for each, ()."""
+        return functional.cross_entropy(
+            logits, targets, self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
         )
-        return entropy + self.jsd * jensen_shannon(logits) if self.jsd else entropy
+
+
+class UserLoss(Loss):
+    """A function of the user's in place of the cross-entropy: `function(logits, targets, **args)`.
+
+    `logits` are float32 (N, K), `targets` labels, int64 (N,), or with mixup or cutmix probabilities, float32 (N, K). It
+    gives the loss of each image, (N,), or their mean, (). A class is made with `args` first, and the object is called.
+
+    Raises:
+        ConfigError: no such function, or an argument that it does not take.
+    """
+
+    def __init__(self, name: str, args: dict[str, Any], jsd: float = 0.0) -> None:
+        super().__init__(jsd=jsd)
+        self.name, self.args = name, args
+        function = import_function("loss", name)
+        check_arguments("loss", name, function, args)
+        self.made = call_user_function("loss", name, args) if isinstance(function, type) else None
+
+    def summed(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See Loss.
+
+        Raises:
+            ConfigError: it fails, or gives something else back.
+        """
+        if self.made is None:
+            loss = call_user_function("loss", self.name, self.args, logits, targets)
+        else:
+            if isinstance(self.made, nn.Module):
+                self.made.to(logits.device)
+            loss = self.made(logits, targets)
+        if not isinstance(loss, Tensor) or loss.shape not in ((), (len(logits),)):
+            given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ConfigError(
+                f"loss.name: {self.name} gave {given} back for {tuple(logits.shape)} logits; "
+                f"it must return the loss of each image, {(len(logits),)}, or their mean, ()"
+            )
+        return loss.sum() if loss.ndim else loss * len(logits)
+
+
+# --- the builders of the entries: settings, weights of the classes, weight of AugMix's consistency loss ---------------
+
+
+def cross_entropy(settings: LossSettings, weights: Tensor | None, jsd: float) -> Loss:
+    """See Loss."""
+    return Loss(settings.label_smoothing, weights, jsd)
+
+
+def user_loss(settings: LossSettings, weights: Tensor | None, jsd: float) -> Loss:
+    """See UserLoss, which smooths and weighs as it sees fit."""
+    return UserLoss(settings.name, settings.args, jsd)
+
+
+# --- their parts -----------------------------------------------------------------------------------------------------
 
 
 def jensen_shannon(logits: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import CheckpointError, NonFiniteError
 from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.tuning import Tuning
-from cnntrain.optim.optimizers import Plateau
+from cnntrain.optim.schedules import Plateau
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights

@@ -374,7 +374,9 @@ def test_a_config_of_ones_own_is_found_and_its_faults_are_told(
 def test_an_optimizer_of_the_users_says_which_of_ours_it_derives_from(tmp_path: Path) -> None:
     write(tmp_path, "optimizer/lion.yaml", "name: lion\nlr: 0.1\n")
     (fault,) = faults("optimizer=lion", config_dir=tmp_path)
-    assert fault.startswith("optimizer.name: must be one of sgd, adam, adamw, rmsprop (given lion); let the defaults")
+    assert fault.startswith(
+        "optimizer.name: must be one of sgd, adam, adamw, rmsprop, or package.module:function (given lion); "
+    )
     write(tmp_path, "optimizer/mine.yaml", "defaults: [sgd, _self_]\nlr: 0.3\n")
     assert faults("optimizer=mine", config_dir=tmp_path) == []
 

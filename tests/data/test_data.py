@@ -18,6 +18,7 @@ from cnntrain.config.schema.data import DataSettings, Interpolation, LoaderKind
 from cnntrain.data import build as build_module
 from cnntrain.data import datasets, statistics
 from cnntrain.data.build import build_data, build_eval_data, convert_channels, resize_batch
+from cnntrain.data.common import Request
 from cnntrain.data.split import count_of, stratify
 from cnntrain.errors import ConfigError, DataError, FileSystemError
 
@@ -225,7 +226,7 @@ def test_given_statistics_are_taken_and_must_fit_the_channels():
 def test_the_fingerprint_is_that_of_the_pixels_and_not_of_the_settings(digits):
     assert digits.fingerprint == build_eval(seed=4, splits=("test",)).fingerprint
     assert len(digits.fingerprint) == 64
-    changed = datasets.load_set("digits", CPU, False, print)
+    changed = datasets.digits(Request(DataSettings("digits"), AugmentSettings(), 0, CPU, None, (), 0, print))
     changed.train[0][0, 0, 0, 0] += 1
     assert changed.fingerprint() != digits.fingerprint
 
@@ -254,7 +255,10 @@ def test_a_data_set_in_memory_cannot_be_streamed():
 
 
 def test_an_unknown_name_is_a_config_error_that_lists_the_known():
-    with pytest.raises(ConfigError, match=r"^data\.name: 'cifar' is unknown; choose digits, mnist, cifar10"):
+    with pytest.raises(
+        ConfigError,
+        match=r"^data\.name: must be one of digits, mnist, cifar10, .* \(given cifar\); did you mean cifar10\?",
+    ):
         build(name="cifar")
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Sampling
-from cnntrain.config.schema.settings import LossSettings
+from cnntrain.config.schema.loss import LossSettings
 from cnntrain.data.build import build_data, build_eval_data
 from cnntrain.data.split import few, fold_numbers
 from cnntrain.errors import DataError

@@ -19,7 +19,7 @@ from cnntrain.errors import ConfigError
 from cnntrain.inspect.preview.schedule import Course
 from cnntrain.inspect.preview.sheet import Sample, Strip, sheet
 from cnntrain.models.drop import drop_layers, set_drop_factor
-from cnntrain.optim import optimizers
+from cnntrain.optim import schedules
 from cnntrain.plots.curves import Panel
 from cnntrain.report.augmentation import describe, describe_all, shares
 from cnntrain.report.run_report import Report
@@ -219,8 +219,7 @@ def test_curve_of_the_rate_equals_the_schedule(schedule: str) -> None:
     assert job.data.train
     lr, each = job.rates.lr, len(job.data.train)
     expected = [
-        lr * optimizers.factor(job.settings.schedule, step, 7 * each, each, optimizers.Plateau())
-        for step in panel.steps
+        lr * schedules.factor(job.settings.schedule, step, 7 * each, each, schedules.Plateau()) for step in panel.steps
     ]
     assert course.steps == 7 * each
     assert panel.steps[0] == 0

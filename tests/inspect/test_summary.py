@@ -12,12 +12,11 @@ import torch
 from torch import nn
 
 from cnntrain import cli
-from cnntrain.commands.summary import COLUMNS, DATA, as_csv, native_input, summary, totals
+from cnntrain.commands.summary import COLUMNS, as_csv, native_input, summary, totals
 from cnntrain.config.arguments import SummaryWishes, read_summary
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.config.schema.settings import Settings
-from cnntrain.data.build import DIGITS_SIZE
 from cnntrain.errors import ConfigError, FileSystemError
 from cnntrain.inspect.summary.rows import Row, inspect
 from cnntrain.inspect.summary.table import LONGEST_FULL, table
@@ -62,7 +61,6 @@ def test_images_look_as_the_data_or_the_network_says(
 def test_the_chosen_option_says_more_than_the_name() -> None:
     assert native_input(settings_of("cnn"), False) == (10, 1, 28)
     assert native_input(settings_of("cnn"), False, option="cnn3") == (10, 3, 32)
-    assert DATA["digits"] == (10, 1, DIGITS_SIZE)
 
 
 def test_alexnet_is_told_exactly(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,15 +21,16 @@ from cnntrain.config.schema.schedule import (
     StepSettings,
 )
 from cnntrain.data.epoch_plan import Plan
-from cnntrain.optim import optimizers
+from cnntrain.optim import optimizers, schedules
+from cnntrain.optim.parameter_groups import Learner, parameter_groups
 
 TOTAL, PER_EPOCH = 60, 6
 SGD: dict[str, Any] = {"lr": 0.1, "lr_base_batch": None, "momentum": 0.9, "nesterov": True}
 
 
 def factors(settings, total=TOTAL):
-    plateau = optimizers.Plateau()
-    return [optimizers.factor(settings, step, total, PER_EPOCH, plateau) for step in range(total)]
+    plateau = schedules.Plateau()
+    return [schedules.factor(settings, step, total, PER_EPOCH, plateau) for step in range(total)]
 
 
 def torch_factors(make, every=1):
@@ -92,14 +93,14 @@ def test_warmup_joins_what_the_schedule_begins_with():
 
 @pytest.mark.parametrize("settings", [CosineSettings, PolynomialSettings, ExponentialSettings, OneCycleSettings])
 def test_no_factor_is_above_1_where_the_warmup_ends_within_a_step(settings):
-    plateau = optimizers.Plateau()
-    found = [optimizers.factor(settings(warmup=0.35), step / 8, 10, 4, plateau) for step in range(80)]
+    plateau = schedules.Plateau()
+    found = [schedules.factor(settings(warmup=0.35), step / 8, 10, 4, plateau) for step in range(80)]
     assert max(found) <= 1.0
 
 
 def test_a_curve_reaches_its_end_one_step_after_the_last_so_that_with_an_end_of_0_every_step_learns():
     for settings in (CosineSettings(end=0.1), PolynomialSettings(end=0.1, power=2.0)):
-        assert optimizers.factor(settings, TOTAL, TOTAL, PER_EPOCH, optimizers.Plateau()) == pytest.approx(0.1)
+        assert schedules.factor(settings, TOTAL, TOTAL, PER_EPOCH, schedules.Plateau()) == pytest.approx(0.1)
         assert factors(settings)[-1] > 0.1
     assert factors(CosineSettings(), 2)[-1] == pytest.approx(0.5)
     assert factors(OneCycleSettings(end=0.1))[-1] == pytest.approx(0.1)
@@ -113,17 +114,17 @@ def test_the_shortest_runs_have_finite_factors(total):
 
 def test_plateau_drops_after_patience_and_never_below_its_end():
     settings = PlateauSettings(factor=0.1, patience=1, end=0.05)
-    plateau = optimizers.Plateau()
+    plateau = schedules.Plateau()
     seen = []
     for loss in [1.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]:
         plateau.update(settings, loss)
-        seen.append(optimizers.factor(settings, 0, TOTAL, PER_EPOCH, plateau))
+        seen.append(schedules.factor(settings, 0, TOTAL, PER_EPOCH, plateau))
     assert seen == pytest.approx([1, 1, 1, 0.1, 0.1, 0.05, 0.05])
 
 
 def test_plateau_waits_as_long_from_the_first_epoch_on():
     """A loss that is not finite is no gain, and the first finite one is."""
-    plateau, seen = optimizers.Plateau(), []
+    plateau, seen = schedules.Plateau(), []
     for loss in [math.nan, math.inf, 1.0, 2.0]:
         plateau.update(PlateauSettings(factor=0.1, patience=1), loss)
         seen.append((plateau.factor, plateau.best))
@@ -132,7 +133,7 @@ def test_plateau_waits_as_long_from_the_first_epoch_on():
 
 def test_norms_and_biases_are_not_decayed():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
-    decay, plain = optimizers.parameter_groups(model, SgdSettings(**SGD, weight_decay=0.1))
+    decay, plain = parameter_groups(model, SgdSettings(**SGD, weight_decay=0.1))
     assert {id(p) for p in decay["params"]} == {id(model[0].weight), id(model[3].weight)}
     assert len(plain["params"]) == 6
     assert (decay["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
@@ -141,10 +142,7 @@ def test_norms_and_biases_are_not_decayed():
 def test_norms_and_biases_have_decays_of_their_own_where_asked():
     model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2), nn.LayerNorm(2))
     settings = SgdSettings(**SGD, weight_decay=0.1, norm_weight_decay=0.02, bias_weight_decay=0.003)
-    groups = {
-        group["weight_decay"]: {id(p) for p in group["params"]}
-        for group in optimizers.parameter_groups(model, settings)
-    }
+    groups = {group["weight_decay"]: {id(p) for p in group["params"]} for group in parameter_groups(model, settings)}
     assert groups == {
         0.1: {id(model[0].weight), id(model[3].weight)},
         0.02: {id(p) for layer in (model[1], model[4]) for p in layer.parameters()},
@@ -154,8 +152,8 @@ def test_norms_and_biases_have_decays_of_their_own_where_asked():
 
 def test_a_learner_learns_at_the_full_rate_and_decay_unless_it_says_otherwise():
     model = nn.Sequential(nn.Linear(3, 3, bias=False), nn.Linear(3, 2, bias=False))
-    fast = optimizers.Learner("fast", [model[1].weight])
-    slow = optimizers.Learner("slow", [model[0].weight], lr_factor=0.5, wd_factor=4.0)
+    fast = Learner("fast", [model[1].weight])
+    slow = Learner("slow", [model[0].weight], lr_factor=0.5, wd_factor=4.0)
     settings = SgdSettings(**SGD, weight_decay=0.1)
     optimizer = optimizers.build_optimizer(settings, model, 0.1, torch.device("cpu"), [fast, slow])
     optimizers.set_rate(optimizer, 0.2)
@@ -166,14 +164,14 @@ def test_a_learner_learns_at_the_full_rate_and_decay_unless_it_says_otherwise():
 
 def rates(schedule, *, lr=0.1, epochs=10, progressive=None, base=128):
     plan = Plan(1280, batch_size=128, image_size=32, epochs=epochs, progressive=progressive)
-    made = optimizers.Rates(lr, SgdSettings(**SGD | {"lr_base_batch": base}), schedule, plan)
-    return [made.at(step, plan.total, optimizers.Plateau()) for step in range(plan.total)], plan
+    made = schedules.Rates(lr, SgdSettings(**SGD | {"lr_base_batch": base}), schedule, plan)
+    return [made.at(step, plan.total, schedules.Plateau()) for step in range(plan.total)], plan
 
 
 @pytest.mark.parametrize("schedule", [CosineSettings(warmup=1.5), OneCycleSettings(), StepSettings(every=3)])
 def test_without_growing_images_the_rate_is_the_schedules_factor_bit_by_bit(schedule):
     found, plan = rates(schedule)
-    wanted = [0.1 * optimizers.factor(schedule, step, 100, 10, optimizers.Plateau()) for step in range(100)]
+    wanted = [0.1 * schedules.factor(schedule, step, 100, 10, schedules.Plateau()) for step in range(100)]
     assert plan.total == 100
     assert found == wanted
 
@@ -183,7 +181,7 @@ def test_growing_images_keep_the_schedule_at_its_place_of_the_run_and_scale_the_
     found, plan = rates(CosineSettings(), progressive=growing)
     assert plan.stage(0).batch_size == 4 * 128
     for step, rate in enumerate(found):
-        share = optimizers.factor(CosineSettings(), plan.position(step), 10, 1, optimizers.Plateau())
+        share = schedules.factor(CosineSettings(), plan.position(step), 10, 1, schedules.Plateau())
         larger = plan.stage(int(plan.position(step) + 1e-9)).batch_size / 128
         assert rate == pytest.approx(0.1 * share * larger)
     as_given, _ = rates(ConstantSettings(), progressive=growing, base=None)
@@ -193,7 +191,7 @@ def test_growing_images_keep_the_schedule_at_its_place_of_the_run_and_scale_the_
 def test_a_weight_that_two_layers_share_is_stepped_once():
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
     model[1].weight = model[0].weight
-    assert [len(group["params"]) for group in optimizers.parameter_groups(model, SgdSettings(**SGD))] == [1, 2]
+    assert [len(group["params"]) for group in parameter_groups(model, SgdSettings(**SGD))] == [1, 2]
 
 
 @pytest.fixture
@@ -239,6 +237,6 @@ def test_each_optimizer_is_torchs_with_our_numbers(settings, kind):
 def test_the_rate_follows_the_batch_linearly_for_sgd_and_by_the_root_for_adam():
     sgd = SgdSettings(**SGD | {"lr_base_batch": 128})
     adam = AdamSettings(lr=0.1, lr_base_batch=64, beta1=0.9, beta2=0.99, eps=1e-8)
-    assert optimizers.scaled_rate(sgd, 256) == (pytest.approx(0.2), "0.2 (0.1 x 256/128)")
-    assert optimizers.scaled_rate(adam, 256)[0] == pytest.approx(0.2)
-    assert optimizers.scaled_rate(SgdSettings(**SGD), 4096)[0] == 0.1
+    assert schedules.scaled_rate(sgd, 256) == (pytest.approx(0.2), "0.2 (0.1 x 256/128)")
+    assert schedules.scaled_rate(adam, 256)[0] == pytest.approx(0.2)
+    assert schedules.scaled_rate(SgdSettings(**SGD), 4096)[0] == 0.1

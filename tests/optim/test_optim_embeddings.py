@@ -11,14 +11,14 @@ from torchvision import models
 
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.optimizer import SgdSettings
-from cnntrain.optim import optimizers
+from cnntrain.optim.parameter_groups import Learner, parameter_groups
 
 SGD: dict[str, Any] = {"lr": 0.1, "lr_base_batch": None, "momentum": 0.9, "nesterov": True}
 
 
 def decayed(model, **decays):
     """Names of the parameters with a weight decay."""
-    groups = optimizers.parameter_groups(model, SgdSettings(**SGD, weight_decay=0.1, **decays))
+    groups = parameter_groups(model, SgdSettings(**SGD, weight_decay=0.1, **decays))
     chosen = {id(p) for group in groups for p in group["params"] if group["weight_decay"]}
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
     return {name for name, p in model.named_parameters() if id(p) in chosen}
@@ -72,7 +72,7 @@ def test_embeddings_of_torchvisions_transformers_have_a_decay_of_their_own(name,
         model = getattr(models, name)()
     assert decayed(model) - decayed(model, embedding_weight_decay=0.0) >= embeddings
     settings = SgdSettings(**SGD, weight_decay=0.1, embedding_weight_decay=0.02)
-    groups = {group["weight_decay"]: group["params"] for group in optimizers.parameter_groups(model, settings)}
+    groups = {group["weight_decay"]: group["params"] for group in parameter_groups(model, settings)}
     own = {id(p) for p in groups.get(0.02, [])}
     assert embeddings <= {name for name, p in model.named_parameters() if id(p) in own}
     assert (0.02 in groups) == bool(embeddings)
@@ -87,6 +87,6 @@ def test_a_learner_multiplies_the_decay_of_embeddings_too():
     with torch.device("meta"):
         model = models.vit_b_32()
     settings = SgdSettings(**SGD, weight_decay=0.1, embedding_weight_decay=0.02)
-    learner = optimizers.Learner("slow", [model.class_token, model.heads.head.weight], wd_factor=0.5)
-    groups = optimizers.parameter_groups(model, settings, [learner])
+    learner = Learner("slow", [model.class_token, model.heads.head.weight], wd_factor=0.5)
+    groups = parameter_groups(model, settings, [learner])
     assert [(group["weight_decay"], len(group["params"])) for group in groups] == [(0.05, 1), (0.01, 1)]

@@ -25,7 +25,7 @@ from cnntrain.data.epoch_plan import Plan
 from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.models.drop import drop_layers
-from cnntrain.optim import optimizers
+from cnntrain.optim import optimizers, schedules
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE
 from cnntrain.training import loop, scoring, timing
@@ -119,7 +119,7 @@ def make_job(
         notes=[],
         warnings=[],
         plan=plan,
-        rates=optimizers.Rates(lr, SGD, schedule, plan),
+        rates=schedules.Rates(lr, SGD, schedule, plan),
         augment=cast(Augment, augment),
         mix=mix,
         loss=Loss(label_smoothing=0.1),

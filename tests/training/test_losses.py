@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional
 
-from cnntrain.config.schema.settings import LossSettings
+from cnntrain.config.schema.loss import LossSettings
 from cnntrain.errors import ConfigError
 from cnntrain.training.losses import Loss, class_weights, jensen_shannon
 

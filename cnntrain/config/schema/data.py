@@ -1,10 +1,12 @@
 """Where the images come from and how they are split, sized and batched."""
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional, Union
 
 from cnntrain.config.schema.limits import number
+from cnntrain.registry import Entry, Registry, is_dotted
 from cnntrain.text import printable
 
 
@@ -37,7 +39,9 @@ class OnBadImage(enum.Enum):
 
 @dataclass
 class DataSettings:
-    name: str = "???"  # digits | mnist | cifar10 | cifar100 | imagefolder
+    name: str = "???"  # an entry of DATASETS, or my_pkg.data:load
+    title: str = ""  # what runs are headed by and filed under: the option that was chosen
+    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of a function of the user's
     root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
     download: bool = False
     # Images of one micro-batch; null: 4 to 64, so that an epoch has about 16 of them.
@@ -72,6 +76,23 @@ class DataSettings:
         if self.classes:  # as those of the data are written, under every locale
             self.classes = [printable(name) for name in self.classes]
 
+    @property
+    def has_files(self) -> bool:
+        """Whether the images are files, each decoded, cut and resized by itself."""
+        return DATASETS.entry(self.name).has_files
+
+    @property
+    def heading(self) -> str:
+        """What heads a run: the data file that was chosen, or the function of the user's."""
+        function = self.name.rpartition(":")[2]
+        return function if is_dotted(self.name) and self.title in ("", DATASETS.user.name) else self.title or self.name
+
+    @property
+    def source(self) -> str:
+        """The data in a word: of a folder of images its name."""
+        is_folder = self.has_files and self.heading == self.name
+        return Path(self.root).absolute().name if is_folder else self.heading
+
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         found: list[tuple[str, Any, str]] = []
@@ -100,3 +121,53 @@ class DataSettings:
         if self.std is not None and min(self.std, default=1) <= 0:
             found.append(("std", self.std, "above 0 in each channel"))
         return found
+
+
+@dataclass(frozen=True)
+class DataEntry(Entry):
+    """A data set; its builder takes a Request (data/common.py) and gives a TensorSet (data/datasets.py), or the Data.
+
+    Attributes:
+        classes: how many.
+        channels: 1 or 3.
+        image_size: pixels a side that training gets, if not told otherwise; None: those of the images.
+        home: the folder below data.root that holds it; empty: data.root itself.
+        mean: of the training images, per channel, in 0..1; empty: computed.
+        std: the same.
+        has_files: each image is a file, in folders by class and split.
+        downloads: data.download=true fetches it.
+        is_embedded: it comes with a library, and reads no folder.
+    """
+
+    classes: int = 1000
+    channels: int = 3
+    image_size: Optional[int] = None
+    home: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    has_files: bool = False
+    downloads: bool = False
+    is_embedded: bool = False
+
+
+_SETS = "cnntrain.data.datasets"
+# Mean and standard deviation of the training part; tests/ checks the embedded one, the others are well known.
+MNIST = ((0.1307,), (0.3081,))
+CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+DATASETS = Registry(
+    "data",
+    (
+        # Digits of 8 pixels are resized: every small network takes 32.
+        DataEntry("digits", DataSettings, f"{_SETS}:digits", 10, 1, 32, is_embedded=True),
+        DataEntry("mnist", DataSettings, f"{_SETS}:mnist", 10, 1, 28, "MNIST/raw", *MNIST, downloads=True),
+        DataEntry(
+            "cifar10", DataSettings, f"{_SETS}:cifar10", 10, 3, 32, "cifar-10-batches-py", *CIFAR10, downloads=True
+        ),
+        DataEntry(
+            "cifar100", DataSettings, f"{_SETS}:cifar100", 100, 3, 32, "cifar-100-python", *CIFAR100, downloads=True
+        ),
+        DataEntry("imagefolder", DataSettings, "cnntrain.data.build_folder:image_folder", 1000, 3, 128, has_files=True),
+    ),
+    user=DataEntry("own", DataSettings, "cnntrain.data.user_data:user_data", downloads=True),
+)

@@ -1,13 +1,13 @@
 """When keys act: what a word must find in the rest of a config, lest it do nothing, or other than it says."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.finetune import Mode
-from cnntrain.config.schema.schedule import MultistepSettings, PlateauSettings, StepSettings
 from cnntrain.config.schema.settings import Settings
+from cnntrain.registry import is_dotted
 
 
 @dataclass(frozen=True)
@@ -27,26 +27,6 @@ class Rule:
     idle: bool = True
 
 
-def first_drop(settings: Settings) -> tuple[str, float]:
-    """The key that says when the rate drops first, and the epochs that are over by then; of a schedule with drops."""
-    match schedule := settings.schedule:
-        case StepSettings():
-            return "every", schedule.every
-        case MultistepSettings():
-            return "milestones", min(schedule.milestones, default=math.inf)
-        case PlateauSettings():
-            return "patience", schedule.patience + 2  # the first epoch sets the score to beat
-    return "", 0
-
-
-def _downloads(settings: Settings) -> bool:
-    return settings.data.name in ("mnist", "cifar10", "cifar100")
-
-
-def _from_files(settings: Settings) -> bool:
-    return settings.data.name == "imagefolder"
-
-
 def _from_weights(settings: Settings) -> bool:
     return settings.model.pretrained or settings.model.weights is not None
 
@@ -64,6 +44,7 @@ def _argument(settings: Settings, name: str, value: Any = None) -> bool:
     return settings.model.name != "cnn" or (value in found if value else any(found))
 
 
+_FETCHED = " and ".join(", ".join(name for name, entry in DATASETS.items() if entry.downloads).rsplit(", ", 1))
 _FILES = "is for image files, and data={s.data.name} has none (given {given}); leave it out"
 _WEIGHTS = (
     "is for weights to start from, and none are loaded (given {given}); set model.pretrained=true or model.weights=FILE"
@@ -74,13 +55,18 @@ RULES = (
     # --- data
     Rule(
         "data.root",
-        lambda s: s.data.name != "digits",
+        lambda s: not DATASETS.entry(s.data.name).is_embedded,
         "data=digits, the default, comes with scikit-learn and reads no folder (given {given}); {meant}",
     ),
     Rule(
-        "data.download", _downloads, "fetches mnist, cifar10 and cifar100 alone (given {given}); choose one, data=NAME"
+        "data.download",
+        lambda s: DATASETS.entry(s.data.name).downloads,
+        f"fetches {_FETCHED} alone (given {{given}}); choose one, data=NAME",
     ),
-    *(Rule(key, _from_files, _FILES) for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image")),
+    *(
+        Rule(key, lambda s: s.data.has_files, _FILES)
+        for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image")
+    ),
     Rule(
         "data.val",
         lambda s: s.data.folds is None,
@@ -112,6 +98,24 @@ RULES = (
         lambda s: s.trainer.epochs > 1,
         "one epoch is not enough to grow (given {given}); set trainer.epochs=2 or more",
     ),
+    *(
+        Rule(
+            key,
+            lambda s: not is_dotted(s.loss.name),
+            "is for loss.name=cross_entropy, and {s.loss.name} is a function (given {given}); give it loss.args",
+        )
+        for key in ("loss.label_smoothing", "loss.class_weights")
+    ),
+    Rule(
+        "loss.args",
+        lambda s: is_dotted(s.loss.name),
+        "is for a function of yours, and loss.name is {s.loss.name} (given {given}); leave it out",
+    ),
+    Rule(
+        "data.args",
+        lambda s: is_dotted(s.data.name),
+        "is for a function of yours, and data.name is {s.data.name} (given {given}); leave it out",
+    ),
     Rule(
         "loss.beta",
         lambda s: s.loss.class_weights == "effective",
@@ -136,7 +140,7 @@ RULES = (
     ),
     Rule(
         "schedule.milestones schedule.every schedule.patience schedule.factor schedule.threshold schedule=",
-        lambda s: first_drop(s)[1] < s.trainer.epochs,
+        lambda s: s.schedule.first_drop()[1] < s.trainer.epochs,
         "{s.schedule.name} never drops the rate in {s.trainer.epochs} epochs with {drop} (given {given}); lower that",
         idle=False,
     ),
@@ -175,7 +179,7 @@ RULES = (
     # --- the network
     Rule(
         "model.library",
-        lambda s: ":" not in s.model.name,
+        lambda s: not is_dotted(s.model.name),
         "is where a name is looked up, and {s.model.name} is a function (given {given}); leave it out",
     ),
     Rule(

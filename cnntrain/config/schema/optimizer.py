@@ -1,9 +1,10 @@
 """Optimizers, each with its own numbers: choosing another never inherits a rate."""
 
-from dataclasses import dataclass
-from typing import Optional
+from dataclasses import dataclass, field
+from typing import Any, Optional
 
 from cnntrain.config.schema.limits import number
+from cnntrain.registry import Entry, Registry
 
 
 @dataclass
@@ -53,4 +54,32 @@ class RmspropSettings(OptimizerSettings):
     eps: float = number("???", gt=0)
 
 
-OPTIMIZERS = {"sgd": SgdSettings, "adam": AdamSettings, "adamw": AdamWSettings, "rmsprop": RmspropSettings}
+@dataclass
+class UserOptimizerSettings(OptimizerSettings):
+    """A function of the user's, `name: my_pkg.optim:Lion`; optim/optimizers.py says how it is called."""
+
+    args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
+
+
+@dataclass(frozen=True)
+class OptimizerEntry(Entry):
+    """An optimizer.
+
+    Attributes:
+        by_root: its rate follows the square root of the batch (arXiv 2205.10287), in place of the batch.
+    """
+
+    by_root: bool = False
+
+
+_HOME = "cnntrain.optim.optimizers"
+OPTIMIZERS = Registry(
+    "optimizer",
+    (
+        OptimizerEntry("sgd", SgdSettings, f"{_HOME}:sgd"),
+        OptimizerEntry("adam", AdamSettings, f"{_HOME}:adam", by_root=True),
+        OptimizerEntry("adamw", AdamWSettings, f"{_HOME}:adamw", by_root=True),
+        OptimizerEntry("rmsprop", RmspropSettings, f"{_HOME}:rmsprop"),
+    ),
+    user=OptimizerEntry("own", UserOptimizerSettings, f"{_HOME}:user_optimizer"),
+)

@@ -1,9 +1,11 @@
 """Learning-rate schedules: the rate as a factor of optimizer.lr. Lengths are in epochs, fractions allowed."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 from cnntrain.config.schema.limits import number
+from cnntrain.registry import Entry, Registry
 
 
 @dataclass
@@ -11,6 +13,10 @@ class ScheduleSettings:
     name: str = "???"  # says which child class holds the numbers; chosen by `schedule=NAME`
     warmup: float = number(0.0, ge=0)  # epochs of linear rise to the factor that the schedule proper begins with
     warmup_start: float = number(0.01, ge=0, le=1)  # the factor at the first step of the rise
+
+    def first_drop(self) -> tuple[str, float]:
+        """The key that says when the rate drops first, and the epochs that are over by then; of a schedule of drops."""
+        return "", 0
 
 
 @dataclass
@@ -43,6 +49,10 @@ class StepSettings(ScheduleSettings):
     every: float = number(30.0, gt=0)  # epochs between two drops
     factor: float = number(0.1, gt=0, le=1)
 
+    def first_drop(self) -> tuple[str, float]:
+        """See ScheduleSettings."""
+        return "every", self.every
+
 
 @dataclass
 class MultistepSettings(ScheduleSettings):
@@ -54,6 +64,10 @@ class MultistepSettings(ScheduleSettings):
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         rising = self.milestones == sorted(self.milestones)
         return [] if rising else [("milestones", self.milestones, "in rising order")]
+
+    def first_drop(self) -> tuple[str, float]:
+        """See ScheduleSettings."""
+        return "milestones", min(self.milestones, default=math.inf)
 
 
 @dataclass
@@ -79,14 +93,30 @@ class PlateauSettings(ScheduleSettings):
     threshold: float = number(0.0001, ge=0)  # relative gain that counts
     end: float = number(0.001, ge=0, le=1)  # the factor never falls below
 
+    def first_drop(self) -> tuple[str, float]:
+        """See ScheduleSettings."""
+        return "patience", self.patience + 2  # the first epoch sets the score to beat
 
-SCHEDULES = {
-    "constant": ConstantSettings,
-    "cosine": CosineSettings,
-    "onecycle": OneCycleSettings,
-    "step": StepSettings,
-    "multistep": MultistepSettings,
-    "exponential": ExponentialSettings,
-    "polynomial": PolynomialSettings,
-    "plateau": PlateauSettings,
-}
+
+@dataclass
+class UserScheduleSettings(ScheduleSettings):
+    """A function of the user's, `name: my_pkg.rates:wave`; optim/schedules.py says how it is called."""
+
+    args: dict[str, Any] = field(default_factory=dict)  # its keyword arguments
+
+
+_HOME = "cnntrain.optim.schedules"
+SCHEDULES = Registry(
+    "schedule",
+    (
+        Entry("constant", ConstantSettings, f"{_HOME}:constant"),
+        Entry("cosine", CosineSettings, f"{_HOME}:cosine"),
+        Entry("onecycle", OneCycleSettings, f"{_HOME}:onecycle"),
+        Entry("step", StepSettings, f"{_HOME}:step"),
+        Entry("multistep", MultistepSettings, f"{_HOME}:multistep"),
+        Entry("exponential", ExponentialSettings, f"{_HOME}:exponential"),
+        Entry("polynomial", PolynomialSettings, f"{_HOME}:polynomial"),
+        Entry("plateau", PlateauSettings, f"{_HOME}:plateau"),
+    ),
+    user=Entry("own", UserScheduleSettings, f"{_HOME}:user_schedule"),
+)

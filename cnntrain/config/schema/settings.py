@@ -1,6 +1,5 @@
 """The typed settings of a run. Nothing here imports torch: faults must be found in a fraction of a second."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,33 +7,12 @@ from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Sampling
 from cnntrain.config.schema.finetune import FinetuneSettings, Mode
 from cnntrain.config.schema.limits import number
+from cnntrain.config.schema.loss import LossSettings
 from cnntrain.config.schema.model import DropSchedule, ModelSettings
 from cnntrain.config.schema.optimizer import OptimizerSettings
 from cnntrain.config.schema.schedule import PlateauSettings, ScheduleSettings
 from cnntrain.config.schema.trainer import TrainerSettings
-
-
-@dataclass
-class LossSettings:
-    label_smoothing: float = number(0.0, ge=0, lt=1)  # arXiv 1512.00567, section 7
-    # null | balanced | effective (arXiv 1901.05555) | {name: weight} | numbers in the order of the classes
-    class_weights: Any = None
-    beta: float = number(0.999, ge=0, lt=1)  # of class_weights=effective
-
-    def faults(self) -> list[tuple[str, Any, str]]:
-        """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        weights = self.class_weights
-        if weights in (None, "balanced", "effective"):
-            return []
-        numbers = list(weights.values()) if isinstance(weights, dict) else weights
-        if isinstance(numbers, list) and numbers and all(_positive(weight) for weight in numbers):
-            return []
-        rule = "null, balanced, effective, or a list of numbers above 0, one per class, or {name: number}"
-        return [("class_weights", weights, rule)]
-
-
-def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+from cnntrain.registry import is_dotted
 
 
 @dataclass
@@ -51,15 +29,19 @@ class Settings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)
 
-    def users_code(self, *, training: bool = True) -> list[str]:
+    def users_code(self, *, training: bool = True, images: bool = True) -> list[str]:
         """The words that name functions of the user's own: of a saved run they are followed only if repeated.
 
         Args:
-            training: images are augmented, by such a function too.
+            training: the network learns: such functions augment, weigh its faults and move its weights too.
+            images: those of the run are read.
         """
-        own = self.augment.own if training else None
-        names = {"model.name": self.model.name, "augment.own.name": own.name if own else ""}
-        return [f"{key}={name}" for key, name in names.items() if ":" in name]
+        own = self.augment.own
+        names = {"model.name": self.model.name} | ({"data.name": self.data.name} if images else {})
+        if training:
+            names |= {"augment.own.name": own.name if own else "", "optimizer.name": self.optimizer.name}
+            names |= {"schedule.name": self.schedule.name, "loss.name": self.loss.name}
+        return [f"{key}={name}" for key, name in names.items() if is_dotted(name)]
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules between two sections, as (key, value, rule)."""
@@ -76,7 +58,7 @@ class Settings:
         if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
             rule = "null with data.sampling=balanced, which evens the classes out already"
             found.append(("loss.class_weights", self.loss.class_weights, rule))
-        if not self.data.val and self.data.name != "imagefolder":  # which may have a val/ of its own
+        if not self.data.val and not self.data.has_files:  # which may have a val/ of its own
             found += self.unvalidated()
         return found
 

@@ -2,7 +2,7 @@
 
 from cnntrain.config.schema.schedule import PlateauSettings
 from cnntrain.models.drop import drop_layers
-from cnntrain.optim.optimizers import Plateau
+from cnntrain.optim.schedules import Plateau
 from cnntrain.plots.curves import Curves, Panel
 from cnntrain.training.job import TrainJob
 

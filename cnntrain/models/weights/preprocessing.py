@@ -23,7 +23,7 @@ def follow_weights(settings: Settings) -> tuple[Settings, list[str]]:
     values = {key: getattr(published, key) for key in missing}
     if "crop" in values:
         values["crop"] = published.crop_at(data.eval_size or data.image_size or published.image_size)
-    if data.name != "imagefolder":
+    if not data.has_files:
         if values.pop("image_size", None):
             notes.append(
                 f"images keep their own size; the weights know {published.image_size} pixels (data.image_size)"

@@ -1,0 +1,85 @@
+"""The user's own data set, named `package.module:function`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from cnntrain.config.paths import expanded
+from cnntrain.data.common import Request
+from cnntrain.data.datasets import TensorSet
+from cnntrain.errors import ConfigError
+from cnntrain.registry import call_user_function
+
+Part = tuple[Tensor, Tensor]
+
+
+def user_data(request: Request) -> TensorSet:
+    """Call the function (or class) once for each part, with `args` and what it has parameters for of these.
+
+    `root` (data.root), `split` ("train", then "test"), `train` (True, then False) and `download`: a data set of
+    torchvision takes its own of them. It returns pairs of an image and a label, as a torch Dataset with a length does,
+    or uint8 images (N, C, H, W) with int64 labels (N,); for "test" also None, where there is no test part. An image is
+    one of Pillow's or uint8 (C, H, W), of one size each. The names of the classes are its `classes`, if it has some.
+
+    Raises:
+        ConfigError: it fails, or gives something else back.
+    """
+    settings = request.settings
+    name, root = settings.name, str(expanded(settings.root))
+    parts: list[Part | None] = []
+    classes: Sequence[Any] | None = None
+    for split in ("train", "test"):
+        given = {"root": root, "split": split, "train": split == "train", "download": settings.download}
+        made = call_user_function("data", name, settings.args, **given)
+        classes = classes or getattr(made, "classes", None)
+        parts.append(None if made is None and split == "test" else _part(made, name, split))
+    train, test = parts
+    assert train is not None
+    labels = torch.cat([train[1], *([test[1]] if test else [])])
+    names = list(map(str, classes)) if classes else [str(number) for number in range(int(labels.max()) + 1)]
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+        raise _misfit(name, f"has a label that is not in 0..{len(names) - 1}", "count the classes from 0")
+    return TensorSet(names, train, test)
+
+
+def _part(made: Any, name: str, split: str) -> Part:
+    """Images uint8 (N, C, H, W) and labels int64 (N,)."""
+    if isinstance(made, tuple) and len(made) == 2 and hasattr(made[0], "ndim"):
+        images, labels = torch.as_tensor(made[0]), torch.as_tensor(made[1]).long()
+    elif hasattr(made, "__getitem__") and hasattr(made, "__len__"):
+        pairs = [made[index] for index in range(len(made))]
+        if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
+            raise _misfit(name, "gives items that are no pairs", "let each be (image, label)")
+        images = _stacked([_pixels(image) for image, _ in pairs], name)
+        labels = torch.tensor([int(label) for _, label in pairs])
+    else:
+        raise _misfit(name, f"gave {type(made).__name__} back", "return pairs (image, label), as a torch Dataset does")
+    if not len(images) or len(images) != len(labels):
+        raise _misfit(name, f"has {len(images)} images and {len(labels)} labels for {split}", "give each image one")
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        kind = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape[1:])}"
+        raise _misfit(name, f"gives images {kind}", "let them be Pillow's or uint8 (C, H, W), C being 1 or 3")
+    return images.contiguous(), labels
+
+
+def _pixels(image: Any) -> Tensor:
+    if not isinstance(image, Image.Image):
+        return torch.as_tensor(image)
+    pixels = torch.from_numpy(np.array(image if image.mode in ("L", "RGB") else image.convert("RGB")))
+    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+
+
+def _stacked(images: list[Tensor], name: str) -> Tensor:
+    shapes = sorted({tuple(image.shape) for image in images})
+    if len(shapes) > 1:
+        what = f"gives images of several sizes, such as {shapes[0]} and {shapes[-1]}"
+        raise _misfit(name, what, "resize them in the function, or use data=imagefolder")
+    return torch.stack(images) if images else torch.empty(0)
+
+
+def _misfit(name: str, what: str, advice: str) -> ConfigError:
+    return ConfigError(f"data.name: {name} {what}; {advice}")
