@@ -69,9 +69,8 @@ def variants_of(tree: DictConfig) -> dict[str, str]:
 
 
 def _variant(part: DictConfig, entries: Registry[Any]) -> str:
-    if OmegaConf.is_missing(part, "name") and _is_users(part, entries):
-        return UNNAMED
-    return str(OmegaConf.select(part, "name"))
+    name = str(OmegaConf.select(part, "name"))
+    return UNNAMED if _is_users(part, entries) and not is_dotted(name) else name
 
 
 def _is_users(part: DictConfig, entries: Registry[Any]) -> bool:
@@ -101,7 +100,7 @@ def set_value(
         return [line for part in value for line in set_value(tree, f"{key}.{part}", value[part], str(value[part]))]
     if section in VARIANTS and name == "name" and value != variants[section]:
         entries, dotted = VARIANTS[section], is_dotted(text)
-        if not _is_users(tree[section], entries):
+        if text in entries or not _is_users(tree[section], entries):
             choice = f"{section}={entries.user.name} {key}={text}" if dotted else f"{section}={text}"
             return [f"{key}: the numbers belong to the name (given {text}); choose with {choice}"]
         if not dotted:

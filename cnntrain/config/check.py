@@ -60,14 +60,16 @@ def _unknown_names(tree: DictConfig) -> list[str]:
     """The faults of names that stand for nothing, and of those that do not fit the numbers beside them."""
     found = []
     for section, entries in REGISTRIES.items():
-        name = variants_of(tree)[section] if section in VARIANTS else OmegaConf.select(tree, f"{section}.name")
+        name = OmegaConf.select(tree, f"{section}.name")
         if name is None:  # missing, which is told later
             continue
         kind, entry = OmegaConf.get_type(tree[section]), entries.find(name)
         others = [one.name for one in entries.values() if one.settings is kind]
         if entry is None:
             found.append(entries.unknown(name))
-        elif others and kind is not entry.settings:
+        elif section in VARIANTS and kind is entries.user.settings and entry is not entries.user:
+            found.append(f"{section}.name: missing; {messages.MISSING[f'{section}.name']}")  # another file's is there
+        elif section in VARIANTS and others and kind is not entry.settings:
             rule = f"{others[0]}, whose numbers are in its file"
             advice = f"let the defaults list of the file begin with {entry.name}"
             found.append(f"{section}.name: must be {rule} (given {name}); {advice}")
