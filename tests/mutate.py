@@ -62,7 +62,7 @@ ARITHMETIC = {
 }
 
 # Imported before the first test: what the tests spend seconds on. Nothing of cnntrain may be among them.
-HEAVY = ("torch", "torchvision", "torchmetrics", "timm", "sklearn.datasets", "hydra", "omegaconf", "safetensors.torch")
+HEAVY = ("torch", "torchvision", "timm", "sklearn.datasets", "hydra", "omegaconf", "safetensors.torch")
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from cnntrain.optim import optimizers, schedules
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import joined, tells
 from cnntrain.storage import checkpoint
-from cnntrain.training import loop, scoring
+from cnntrain.training import loop
 from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss
 from cnntrain.training.state import Ema, Run
@@ -225,7 +225,7 @@ def one_of_several(rank: int, port: int, folder: str) -> None:
             "sums": check_sums(world),
             "plain": plain,
             "mixed": mixed,
-            "scores": scoring.evaluate(model, job.data.val, job.normalise, CPU, Precision.fp32, world=world),
+            "scores": job.scorer(model).score(job.data.val),
             "resumed": check_resume(world, saved),
             "stop": check_stop(world),
             "time": check_time(world),

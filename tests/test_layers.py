@@ -46,7 +46,7 @@ WITHOUT_TORCH = (
     "commands/preview.py",
     "commands/summary.py",
 )
-HEAVY = {"torch", "torchvision", "torchmetrics", "tensorboard", "sklearn", "rich", "PIL", "numpy", "matplotlib"}
+HEAVY = {"torch", "torchvision", "tensorboard", "sklearn", "rich", "PIL", "numpy", "matplotlib"}
 
 
 def name_of(file: Path) -> str:

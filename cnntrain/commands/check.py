@@ -4,7 +4,6 @@ import itertools
 import time
 from contextlib import closing
 
-import torch
 from torch.nn import functional
 
 from cnntrain.config.schema.settings import Settings
@@ -44,8 +43,7 @@ def check(settings: Settings) -> None:
     step = min(seconds[1:])
 
     start = time.perf_counter()
-    with torch.no_grad(), machine.autocast(run.precision, run.device):
-        functional.cross_entropy(run.eval_model.eval()(job.normalise(group[0].images)).float(), group[0].labels)
+    functional.cross_entropy(job.scorer(run.eval_model).logits(group[0].images), group[0].labels)
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
     steps = job.plan.steps(run.progress.epoch)

@@ -1,7 +1,7 @@
 """`cnntrain predict RUN_DIR_or_CHECKPOINT images=...`: what a trained network says of pictures that nobody labelled."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -16,13 +16,12 @@ from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.errors import DataError
 from cnntrain.report.predictions import Prediction, as_csv, as_json, summary, table
 from cnntrain.report.run_report import Report
-from cnntrain.runtime import device as machine
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import printable, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 from cnntrain.training.scoring import need_finite
-from cnntrain.training.tta import Views, averaged
+from cnntrain.training.tta import Views
 
 MOST_LINES, FIRST_LINES = 40, 20  # more images than the one are told as the other and a summary
 MOST_SKIPPED = 10  # bad files that are listed
@@ -75,13 +74,13 @@ class _Work:
     @torch.no_grad()  # not inference_mode: the decode threads write into tensors that are made here
     def run(self) -> None:
         """Ask the network."""
-        forward = self._forward()
+        scorer = self.job.scorer(views=self.views)
         kept = min(max(self.wishes.top, NAMED), len(self.job.data.classes))
         found: list[tuple[Tensor, Tensor]] = []
         self.report.validating(len(self.loader), phase="predicting")
         with closing(self.loader.batches()) as batches:
             for batch in batches:
-                _, logits = averaged(forward, self.views(batch.images))
+                _, logits = scorer.answer(batch.images)
                 best = logits.softmax(1).topk(kept, dim=1)
                 found.append((best.values.cpu(), best.indices.cpu()))
                 self.report.advance(len(batch.indices))
@@ -95,17 +94,6 @@ class _Work:
             raise DataError(
                 f"images: none of {len(self.paths)} can be decoded, the first {file}: {reason}; give others"
             )
-
-    def _forward(self) -> Callable[[Tensor], Tensor]:
-        job = self.job
-        model, normalise = job.model.eval(), job.normalise
-
-        def forward(images: Tensor) -> Tensor:
-            with machine.autocast(job.precision, job.device):
-                logits: Tensor = model(normalise(images))
-            return logits.float()
-
-        return forward
 
     def predictions(self, most: int) -> Iterator[Prediction]:
         """Of each good image, its `most` probable classes."""

@@ -10,9 +10,10 @@ from cnntrain.runtime import device as machine
 from cnntrain.storage import checkpoint
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.storage.spreadsheet import cell
-from cnntrain.training import scoring
 from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
+from cnntrain.training.metrics import ConfusionCounts
+from cnntrain.training.scoring import need_finite
 from cnntrain.training.state import Run
 
 
@@ -26,10 +27,10 @@ def score(job: TrainJob, run: Run, folder: Path) -> dict[str, Any]:
     model = run.eval_model
     load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
     loader = data.test or data.val
-    scores = _last_scores(job, run, model, loader) if loader else None
+    scores = _last_scores(job, model, loader) if loader else None
     if scores:
         what = f"the loss on the {'test' if data.test else 'validation'} images"
-        scoring.need_finite(scores["loss"], what, run.precision)
+        need_finite(scores["loss"], what, run.precision)
     best = {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss}
     return {
         "status": "done",
@@ -46,22 +47,11 @@ def score(job: TrainJob, run: Run, folder: Path) -> dict[str, Any]:
     }
 
 
-def _last_scores(job: TrainJob, run: Run, model: torch.nn.Module, loader: Loader) -> dict[str, float]:
+def _last_scores(job: TrainJob, model: torch.nn.Module, loader: Loader) -> dict[str, float]:
     """Scores and confusion matrix of the test split, or of the validation split where there is none."""
     counts, is_test = ConfusionCounts(len(job.data.classes), job.device), loader is job.data.test
     job.report.validating(len(loader), phase="testing" if is_test else "validating")
-    scores = scoring.evaluate(
-        model,
-        loader,
-        job.normalise,
-        run.device,
-        run.precision,
-        stop=job.stop,
-        advance=job.report.advance,
-        collect=counts.add,
-        world=run.world,
-    )
-    run.world.sum_([counts.matrix])
+    scores = job.scorer(model).score(loader, confusion=counts, stop=job.stop, advance=job.report.advance)
     job.report.confusion(f"{'test' if is_test else 'val'}/confusion", counts.matrix.cpu(), job.data.classes)
     return scores
 
@@ -71,19 +61,6 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
     best = checkpoint.load(folder / "checkpoints" / "best")
     weights: dict[str, torch.Tensor] = best["ema"]["model"] if best["ema"] else best["model"]
     return weights
-
-
-class ConfusionCounts:
-    """Counts of (true class, predicted class), kept on the device."""
-
-    def __init__(self, classes: int, device: torch.device) -> None:
-        self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-
-    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        """Count one micro-batch: logits (N, C), labels (N,)."""
-        classes = len(self.matrix)
-        cells = labels * classes + logits.argmax(1)
-        self.matrix += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
 
 
 def list_bad_images(job: TrainJob, folder: Path) -> int:

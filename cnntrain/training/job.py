@@ -33,7 +33,9 @@ from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import NEVER, StopFlag
 from cnntrain.training.losses import Loss, class_weights
 from cnntrain.training.recalibration import recalibration
+from cnntrain.training.scoring import Scorer
 from cnntrain.training.state import Ema, Progress, Run
+from cnntrain.training.tta import Views
 
 Say = Callable[[str], None]
 Machine = tuple[torch.device, Precision, list[str]]  # and warnings about them
@@ -57,6 +59,11 @@ class Job:
     normalise: Callable[[Tensor], Tensor]  # the evaluation transform of a uint8 micro-batch
     notes: list[str]
     warnings: list[str]
+    world: World = ALONE
+
+    def scorer(self, model: nn.Module | None = None, views: Views | None = None) -> Scorer:
+        """What asks the network, or another one in its place such as the average of its weights."""
+        return Scorer(model or self.model, self.normalise, self.device, self.precision, self.world, views)
 
     @property
     def parameters(self) -> int:
@@ -94,7 +101,6 @@ class TrainJob(Job):
     tuning: Tuning | None  # what of a pretrained network learns when; None: everything, always
     drops: list[DropLayer]  # whose rates rise from 0 over the run; [] where they are constant
     recalibrate: Callable[[nn.Module], None] | None  # measures the statistics of batch norms before each validation
-    world: World
     report: Reporter
     stop: StopFlag
     save: Save = save_nothing
@@ -178,7 +184,7 @@ def build_train_job(
         )
     if "val" in splits and data.val is None and (found := settings.unvalidated()):
         raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in found)
-    job = _build_network(settings, data, chosen, followed)
+    job = _build_network(settings, data, chosen, followed, world)
     plan = Plan(
         len(data.train.labels),
         batch_size=data.batch_size * world.size,
@@ -212,7 +218,6 @@ def build_train_job(
         tuning=tuning,
         drops=scheduled_drops(settings.model, job.model),
         recalibrate=recalibration(tuning, data.train, job.normalise, device, job.precision, world),
-        world=world,
         report=report,
         stop=stop,
     )
@@ -234,7 +239,7 @@ def _prepare_machine(settings: Settings, world: World) -> Machine:
     return device, precision, warnings
 
 
-def _build_network(settings: Settings, data: Data, chosen: Machine, notes: list[str]) -> Job:
+def _build_network(settings: Settings, data: Data, chosen: Machine, notes: list[str], world: World = ALONE) -> Job:
     """The network for the data, with the weights that the seed draws.
 
     Raises:
@@ -266,6 +271,7 @@ def _build_network(settings: Settings, data: Data, chosen: Machine, notes: list[
         normalise=build_normalise(data.mean, data.std, channels_last=channels_last),
         notes=said + data.notes + notes,
         warnings=warnings + data.warnings,
+        world=world,
     )
 
 

@@ -13,7 +13,6 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits
-from cnntrain.training.scoring import evaluate
 from cnntrain.training.state import Run
 from cnntrain.training.timing import Clock, Meter
 
@@ -178,16 +177,7 @@ def finish_epoch(run: Run, job: TrainJob, clock: Clock) -> str:
 def validate(run: Run, job: TrainJob, loader: Loader) -> dict[str, float]:
     """The scores of the run's network on all images of a loader."""
     job.report.validating(len(loader))
-    return evaluate(
-        run.eval_part,
-        loader,
-        job.normalise,
-        run.device,
-        run.precision,
-        stop=job.stop,
-        advance=job.report.advance,
-        world=run.world,
-    )
+    return job.scorer(run.eval_part).score(loader, stop=job.stop, advance=job.report.advance)
 
 
 def end_reason(run: Run, job: TrainJob) -> str:

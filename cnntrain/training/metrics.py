@@ -1,4 +1,6 @@
-"""Running sums that stay on the device until they are read. (Per-class measures in `eval` are torchmetrics'.)"""
+"""Running sums and counts that stay on the device until they are read."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -6,7 +8,7 @@ from torch import Tensor
 from cnntrain.runtime.distributed import ALONE, World
 
 
-class Window:
+class RunningScores:
     """Loss, top-1 and top-5 over the images since the last reset.
 
     `add` queues work on the device and waits for nothing; `read` waits. Each process of `world` counts what it is
@@ -42,7 +44,7 @@ class Window:
         return earned.sum(dtype=self.sums.dtype)
 
     def read(self) -> dict[str, float]:
-        """Means over the window: `loss`, `top1` and (when counted) `top5`, accuracies as fractions."""
+        """Means over them: `loss`, `top1` and (when counted) `top5`, accuracies as fractions."""
         sums, images = self.totals()
         loss, top1, top5 = (value / max(images, 1) for value in sums)
         return {"loss": loss, "top1": top1} | ({"top5": top5} if self.top5 else {})
@@ -56,8 +58,8 @@ class Window:
         *sums, images = totals.tolist()
         return sums, int(images)
 
-    def merge(self, other: "Window") -> None:
-        """Count in what another window holds."""
+    def merge(self, other: "RunningScores") -> None:
+        """Count in what another one holds."""
         self.sums += other.sums
         self.images += other.images
 
@@ -78,3 +80,30 @@ class Window:
             return
         self.sums.copy_(torch.tensor(state["sums"], dtype=self.sums.dtype))
         self.images = int(state["images"])  # type: ignore[call-overload]
+
+
+class ConfusionCounts:
+    """How many images of each true class (rows) were given each class (columns): int64 (K, K) on the device."""
+
+    def __init__(self, classes: int, device: torch.device) -> None:
+        self.matrix = torch.zeros(classes, classes, dtype=torch.int64, device=device)
+
+    @torch.no_grad()
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count a micro-batch: logits (N, K), labels int64 (N,)."""
+        classes = len(self.matrix)
+        cells = labels * classes + logits.argmax(1)
+        self.matrix += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+
+    def by_class(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
+        """Precision, recall and F1 of each class, 0 where there is nothing to divide by, and its images."""
+        matrix = self.matrix.cpu()
+        hits, images, given = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        columns = {
+            "precision": hits / given.clamp_min(1),
+            "recall": hits / images.clamp_min(1),
+            "f1": 2 * hits / (images + given).clamp_min(1),
+            "images": images,
+        }
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        return {name: dict(zip(columns, row, strict=True)) for name, row in zip(names, rows, strict=True)}

@@ -1,11 +1,12 @@
-"""Scoring a network on a split."""
+"""The one way to a network's answer: a scorer, for validation, test, eval, predict and check."""
 
 import math
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from cnntrain.config.schema.trainer import Precision
@@ -13,61 +14,89 @@ from cnntrain.data.loaders import Loader
 from cnntrain.errors import NonFiniteError
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
-from cnntrain.runtime.signals import StopFlag, asked_for, interrupted
-from cnntrain.training.metrics import Window
-from cnntrain.training.tta import Views, averaged
+from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
+from cnntrain.training.metrics import ConfusionCounts, RunningScores
+from cnntrain.training.tta import Views, average_views
 
 
-@torch.no_grad()  # not inference_mode: a loader may decode its images at first use and keep them
-def evaluate(
-    model: torch.nn.Module,
-    loader: Loader,
-    normalise: Callable[[Tensor], Tensor],
-    device: torch.device,
-    precision: Precision,
-    *,
-    stop: StopFlag | None = None,
-    advance: Callable[[int], None] | None = None,
-    collect: Callable[[Tensor, Tensor], None] | None = None,
-    views: Views | None = None,
-    world: World = ALONE,
-) -> dict[str, float]:
-    """Score a model on all images of a split: `loss`, `top1` and `top5`, the plain cross-entropy and fractions.
+@dataclass(frozen=True)
+class Scorer:
+    """A network and what it takes to ask it. No more than one micro-batch is ever in memory.
 
-    Args:
-        collect: is given the float32 logits (N, C) and labels (N,) of each micro-batch.
-        views: the probabilities are those of several views, averaged; `plain_loss`, `plain_top1` and `plain_top5` then
-            tell of the first of them alone.
-        world: the processes among which the loader shares the images; the scores are those of all of them.
+    Attributes:
+        model: put into evaluation mode.
+        normalise: the evaluation transform of a uint8 micro-batch.
+        world: the processes among which a loader shares the images; scores and counts are those of all of them.
+        views: several of each image, whose probabilities are averaged; None: the image as it is.
     """
-    model.eval()
-    window, plain = (Window(device, top5=True, world=world) for _ in range(2))
 
-    def forward(images: Tensor) -> Tensor:
-        with machine.autocast(precision, device):
-            logits: Tensor = model(normalise(images))
+    model: nn.Module
+    normalise: Callable[[Tensor], Tensor]
+    device: torch.device
+    precision: Precision
+    world: World = ALONE
+    views: Views | None = None
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+
+    @torch.no_grad()  # not inference_mode: a loader may decode its images at first use and keep them
+    def logits(self, images: Tensor) -> Tensor:
+        """One forward pass: float32 (N, K) of uint8 (N, C, S, S), or of features."""
+        with machine.autocast(self.precision, self.device):
+            logits: Tensor = self.model(self.normalise(images))
         return logits.float()
 
-    def score(images: Tensor, labels: Tensor) -> None:
-        if views:
-            first, logits = averaged(forward, views(images))
-            plain.add(functional.cross_entropy(first, labels, reduction="sum"), first, labels)
-        else:
-            logits = forward(images)
-        window.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
-        if collect:
-            collect(logits, labels)
+    def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits (N, K) of the plain images, and what stands for the logits of all their views; see tta."""
+        if self.views:
+            return average_views(self.logits, self.views(images))
+        logits = self.logits(images)
+        return logits, logits
 
-    with closing(loader.batches()) as batches:
-        for images, labels, *_ in batches:
-            if len(labels):  # of a short last micro-batch, some processes may have no images
-                score(images, labels)
-            if advance:
-                advance(len(labels))
-            (signum,) = world.most(asked_for(stop)) if stop else (0,)
-            if signum:
-                raise interrupted(signum)
-    return window.read() | ({f"plain_{key}": value for key, value in plain.read().items()} if views else {})
+    @torch.no_grad()
+    def score(
+        self,
+        loader: Loader,
+        *,
+        confusion: ConfusionCounts | None = None,
+        stop: StopFlag = NEVER,
+        advance: Callable[[int], None] | None = None,
+    ) -> dict[str, float]:
+        """Score all images of a split: `loss`, `top1` and `top5`, the plain cross-entropy and fractions.
+
+        With several views, `plain_loss`, `plain_top1` and `plain_top5` tell of the first of them alone.
+
+        Args:
+            confusion: counts the images too.
+            stop: read after each micro-batch.
+            advance: is told the images of each.
+
+        Raises:
+            Interrupted: a signal asked for the end.
+        """
+        scores, plain = (RunningScores(self.device, top5=True, world=self.world) for _ in range(2))
+        with closing(loader.batches()) as batches:
+            for batch in batches:
+                if len(batch.labels):  # of a short last micro-batch, some processes may have no images
+                    first, logits = self.answer(batch.images)
+                    _count(scores, logits, batch.labels)
+                    if self.views:
+                        _count(plain, first, batch.labels)
+                    if confusion:
+                        confusion.add(logits, batch.labels)
+                if advance:
+                    advance(len(batch.labels))
+                (signum,) = self.world.most(asked_for(stop))
+                if signum:
+                    raise interrupted(signum)
+        if confusion:
+            self.world.sum_([confusion.matrix])
+        return scores.read() | ({f"plain_{key}": value for key, value in plain.read().items()} if self.views else {})
+
+
+def _count(scores: RunningScores, logits: Tensor, labels: Tensor) -> None:
+    scores.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
 
 
 def need_finite(value: float, what: str, precision: Precision) -> None:

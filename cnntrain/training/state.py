@@ -17,7 +17,7 @@ from cnntrain.optim.schedules import Plateau
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights
-from cnntrain.training.metrics import Window
+from cnntrain.training.metrics import RunningScores
 
 
 @dataclass
@@ -69,8 +69,8 @@ class Run:
 
     def __post_init__(self) -> None:
         self.call("")
-        self.epoch_window = Window(self.device, world=self.world)  # over the epoch in hand
-        self.log_window = Window(self.device, world=self.world)  # since the last log row
+        self.epoch_window = RunningScores(self.device, world=self.world)  # over the epoch in hand
+        self.log_window = RunningScores(self.device, world=self.world)  # since the last log row
         self.grad_norm = torch.zeros(())  # as last measured
         self._infinite: set[str] = set()
         self._infinite.update(infinite_names(self._kept()))

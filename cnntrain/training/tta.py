@@ -84,23 +84,19 @@ def _mirrored(images: Tensor, before: int, after: int) -> Tensor:
     return images.index_select(2, places).index_select(3, places)
 
 
-def averaged(forward: Callable[[Tensor], Tensor], views: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+def average_views(forward: Callable[[Tensor], Tensor], views: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """The answer to several views of the same images.
 
     Args:
         forward: gives float32 logits (N, K) of a view.
+        views: one or more.
 
     Returns:
         The logits (N, K) of the first view, and the logarithm (N, K) of the mean probabilities over all of them, which
         stand for logits wherever these are asked for.
     """
-    count, first, total = 0, None, None
-    for view in views:
-        logits = forward(view)
-        first = logits if first is None else first
-        found = logits.log_softmax(1)
-        total = found if total is None else total.logaddexp(found)  # of tiny probabilities no sum gives 0
-        count += 1
-    assert first is not None
-    assert total is not None
-    return first, total - math.log(count)
+    first, *others = (forward(view) for view in views)
+    total = first.log_softmax(1)
+    for logits in others:
+        total = total.logaddexp(logits.log_softmax(1))  # of tiny probabilities no sum gives 0
+    return first, total - math.log(1 + len(others))

@@ -2,9 +2,11 @@
 
 import math
 import types
+import weakref
 
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix
 from test_loop import CPU, Digits
 from torch import nn
 from torch.nn import functional
@@ -12,7 +14,8 @@ from torch.nn import functional
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, NonFiniteError
-from cnntrain.training.scoring import evaluate, need_finite
+from cnntrain.training.metrics import ConfusionCounts
+from cnntrain.training.scoring import Scorer, need_finite
 from cnntrain.training.tta import Views
 
 
@@ -46,8 +49,9 @@ def normalise(images):
     return images.float() / 255
 
 
-def scored(loader=None, model=None, **more):
-    return evaluate(model or Wary(), loader or Part(20), normalise, CPU, Precision.fp32, **more)
+def scored(loader=None, model=None, views=None, **more):
+    scorer = Scorer(model or Wary(), normalise, CPU, Precision.fp32, views=views)
+    return scorer.score(loader or Part(20), **more)
 
 
 def plain(logits, labels):
@@ -66,26 +70,42 @@ def test_scores_are_those_of_all_images_at_once_in_evaluation_mode():
     assert loader.closed
 
 
-def test_each_batch_is_told_and_its_logits_are_handed_over_without_a_graph():
-    told, given = [], []
-    scored(advance=told.append, collect=lambda *pair: given.append(pair))
+def test_each_batch_is_told_and_its_confusions_are_counted():
+    loader, model, told, counts = Part(20), Wary(), [], ConfusionCounts(10, CPU)
+    scored(loader, model, advance=told.append, confusion=counts)
     assert told == [7, 7, 6, 0]
-    assert [(len(logits), len(labels)) for logits, labels in given] == [(7, 7), (7, 7), (6, 6)]
-    assert all(logits.dtype == torch.float32 and not logits.requires_grad for logits, _ in given)
+    with torch.no_grad():
+        guesses = model(normalise(loader.pixels)).argmax(1)
+    assert counts.matrix.tolist() == confusion_matrix(loader.labels, guesses, labels=range(10)).tolist()
+
+
+def test_neither_images_nor_answers_of_earlier_batches_stay_in_memory():
+    alive, most = [], 0
+
+    class Watched(Wary):
+        def forward(self, images):
+            nonlocal most
+            answers = super().forward(images)
+            most = max(most, sum(kept() is not None for kept in alive))
+            alive.extend((weakref.ref(images), weakref.ref(answers)))
+            return answers
+
+    loader = Part(300)
+    scored(loader, Watched(), views=Views(["hflip"], 8), confusion=ConfusionCounts(10, CPU))
+    assert len(alive) > 160
+    assert most <= 6  # of the batch in hand
 
 
 def test_of_several_views_the_first_is_scored_apart():
-    loader, given = Part(20), []
-    scores = scored(loader, views=Views(["hflip"], 8), collect=lambda *pair: given.append(pair))
+    loader, counts = Part(20), ConfusionCounts(10, CPU)
+    scores = scored(loader, views=Views(["hflip"], 8), confusion=counts)
     assert {name for name in scores if not name.startswith("plain_")} == {"loss", "top1", "top5"}
     assert {name.removeprefix("plain_"): scores[name] for name in scores if "_" in name} == pytest.approx(scored())
     model = Wary().eval()
     with torch.no_grad():
-        both = [model(normalise(images)).softmax(1) for images in (loader.pixels, loader.pixels.flip(3))]
-    labels = torch.cat([labels for _, labels in given])
-    order = torch.cat([labels for _, labels, *_ in Digits(20).batches()])
-    assert torch.equal(labels, order)
-    assert scores["loss"] == pytest.approx(functional.nll_loss((sum(both) / 2).log(), loader.labels).item(), rel=1e-5)
+        both = sum(model(normalise(images)).softmax(1) for images in (loader.pixels, loader.pixels.flip(3)))
+    assert counts.matrix.tolist() == confusion_matrix(loader.labels, both.argmax(1), labels=range(10)).tolist()
+    assert scores["loss"] == pytest.approx(functional.nll_loss((both / 2).log(), loader.labels).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(("requested", "batches"), [(False, 4), (True, 1)])

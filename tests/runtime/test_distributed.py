@@ -12,13 +12,12 @@ from cnntrain import cli
 from cnntrain.augment.batch_context import Moment
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, LoaderKind
-from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.build import build_data
 from cnntrain.data.epoch_plan import Plan, images_in_epoch
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
-from cnntrain.training import loop, scoring
+from cnntrain.training import loop
 
 
 def free_port() -> int:
@@ -81,7 +80,7 @@ def test_all_processes_hold_the_same_bits(results, kind):
 
 def test_scores_of_shared_images_are_those_of_all(results):
     run, job = make_run(ALONE, random=False), make_job(ALONE, 8, random=False)
-    alone = scoring.evaluate(run.model, job.data.val, job.normalise, CPU, Precision.fp32)
+    alone = job.scorer(run.model).score(job.data.val)
     assert results[0]["scores"] == results[1]["scores"] == pytest.approx(alone, abs=1e-12)
 
 

@@ -28,7 +28,7 @@ from cnntrain.models.drop import drop_layers
 from cnntrain.optim import optimizers, schedules
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE
-from cnntrain.training import loop, scoring, timing
+from cnntrain.training import loop, timing
 from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss
 from cnntrain.training.state import Ema, Progress, Run
@@ -375,7 +375,7 @@ def test_early_stop_counts_epochs_without_gain():
 
 def test_scores_equal_a_plain_loop():
     run, job = make_run(), make_job()
-    scores = scoring.evaluate(run.model, job.data.val, job.normalise, run.device, run.precision)
+    scores = job.scorer(run.model).score(job.data.val)
     with torch.no_grad():
         logits = run.model(job.data.val.pixels.float() / 255)
     loss = nn.functional.cross_entropy(logits, job.data.val.labels).item()

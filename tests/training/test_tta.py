@@ -1,5 +1,7 @@
 """Test-time augmentation: which views there are, how their probabilities are averaged, and what `eval` tells of it."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from torch import nn
@@ -8,10 +10,11 @@ from torch.nn import functional
 from cnntrain.config.arguments import VIEWS, EvalWishes, read_eval
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.trainer import Precision
+from cnntrain.data.loaders import Batch
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, FileSystemError
-from cnntrain.training import scoring
-from cnntrain.training.tta import Views, averaged
+from cnntrain.training.scoring import Scorer
+from cnntrain.training.tta import Views, average_views
 
 
 def places(size, count=1):
@@ -122,7 +125,7 @@ def test_a_wide_view_has_the_view_in_its_middle_to_the_pixel(size, shape, looks)
 
 def test_probabilities_are_averaged_and_their_logarithm_stands_for_logits():
     logits = [torch.randn(5, 7) for _ in range(3)]
-    first, answer = averaged(lambda view: logits[int(view)], map(torch.tensor, range(3)))
+    first, answer = average_views(lambda view: logits[int(view)], map(torch.tensor, range(3)))
     mean = torch.stack(logits).softmax(2).mean(0)
     assert first is logits[0]
     torch.testing.assert_close(answer.exp(), mean)
@@ -131,7 +134,7 @@ def test_probabilities_are_averaged_and_their_logarithm_stands_for_logits():
 
 def test_probabilities_too_small_for_float32_do_not_become_zero():
     logits = torch.tensor([[0.0, 1000.0]])
-    assert averaged(lambda view: view, [logits, logits])[1].tolist() == [[-1000.0, 0.0]]
+    assert average_views(lambda view: view, [logits, logits])[1].tolist() == [[-1000.0, 0.0]]
 
 
 class Split:
@@ -141,14 +144,14 @@ class Split:
         self.content, self.labels = images, labels
 
     def batches(self):
-        yield self.content[:5], self.labels[:5]
-        yield self.content[5:], self.labels[5:]
+        for part in (slice(5), slice(5, None)):
+            labels = self.labels[part]
+            yield Batch(self.content[part], labels, torch.arange(len(self.labels))[part], len(labels))
 
 
 def scores(model, images, labels, views=None):
-    return scoring.evaluate(
-        model, Split(images, labels), lambda x: x.float() / 255, torch.device("cpu"), Precision.fp32, views=views
-    )
+    scorer = Scorer(model, lambda x: x.float() / 255, torch.device("cpu"), Precision.fp32, views=views)
+    return scorer.score(cast(Any, Split(images, labels)))
 
 
 def test_scores_are_those_of_a_hand_made_average_and_the_plain_ones_stand_beside():
