@@ -7,7 +7,7 @@ import yaml
 from torch import nn
 
 from cnntrain.config.schema.model import ModelSettings
-from cnntrain.config.schema.nets import NATIVE
+from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.models.build import build_model
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
@@ -21,7 +21,8 @@ def conf(name, **changes):
 
 
 def on_meta(settings, image_size=None):
-    _, channels, native = NATIVE.get(settings.name, (0, 3, 224))
+    entry = settings.entry
+    channels, native = (entry.channels, entry.image_size) if entry in NETWORKS.values() else (3, 224)
     with torch.device("meta"):
         model, _ = build_model(settings, classes=CLASSES, channels=channels, image_size=image_size or native)
     return model, torch.empty(2, channels, image_size or native, image_size or native, device="meta")

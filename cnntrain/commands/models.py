@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cnntrain.config.paths import conf_dir, out_file
 from cnntrain.errors import ConfigError
-from cnntrain.models.catalogue import COLUMNS, Entry, catalogue, short
+from cnntrain.models.catalogue import COLUMNS, Figures, catalogue, short
 from cnntrain.storage import spreadsheet
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import hint, nearest, printable
@@ -59,18 +59,18 @@ def descriptions() -> dict[str, str]:
     return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip() for file in files}
 
 
-def _text(name: str, known: dict[str, str], counts: dict[str, Entry]) -> str:
+def _text(name: str, known: dict[str, str], counts: dict[str, Figures]) -> str:
     """Where words are looked for."""
     entry = counts.get(name)
     return f"{name} {known[name]} {f'{entry.year} {entry.source}' if entry else ''}".lower()
 
 
-def _order(entry: Entry) -> tuple[int, str, int, str]:
+def _order(entry: Figures) -> tuple[int, str, int, str]:
     """Networks of one paper stand together, the smallest first."""
     return entry.year, entry.source, entry.parameters, entry.name
 
 
-def _show(entries: list[Entry], known: dict[str, str], *, described: bool) -> None:
+def _show(entries: list[Figures], known: dict[str, str], *, described: bool) -> None:
     if not entries:
         return
     rows = [HEAD]
@@ -91,7 +91,7 @@ def _wrapped(name: str, text: str, indent: int = 0) -> str:
     return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
 
 
-def _write(path: Path, entries: list[Entry]) -> None:
+def _write(path: Path, entries: list[Figures]) -> None:
     rows = [[getattr(entry, key) for key in COLUMNS] for entry in entries]
     write_atomic(path, spreadsheet.as_csv([list(COLUMNS), *rows]), word="out=FILE.csv")
     print(f"wrote {printable(path)}")

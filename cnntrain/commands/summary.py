@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from cnntrain.config.arguments import SummaryWishes
 from cnntrain.config.schema.data import DATASETS
-from cnntrain.config.schema.nets import NATIVE
 from cnntrain.config.schema.settings import Settings
 from cnntrain.models.catalogue import catalogue
+from cnntrain.registry import is_dotted
 from cnntrain.storage import spreadsheet
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import printable
@@ -52,12 +52,10 @@ def native_input(settings: Settings, data_named: bool, option: str | None = None
     if data_named:
         known = DATASETS.entry(data.name)
         sizes = known.classes, known.channels, known.image_size or PHOTOS[2]
-    elif native := next((NATIVE[name] for name in names if name in NATIVE), None):
-        sizes = native
     else:
         counted = catalogue()
         found = next((counted[name] for name in names if name in counted), None)
-        sizes = (*PHOTOS[:2], found.image_size if found else PHOTOS[2])
+        sizes = (found.classes, found.channels, found.image_size) if found else PHOTOS
     classes, channels, image_size = sizes
     if data_named and data.classes:
         classes = len(data.classes)
@@ -76,7 +74,7 @@ def take_apart(settings: Settings, wishes: SummaryWishes, sizes: Sizes) -> None:
 
     classes, channels, image_size = sizes
     # A user's code may compute with its weights, which the meta device cannot.
-    with torch.device("cpu" if ":" in settings.model.name else "meta"):
+    with torch.device("cpu" if is_dotted(settings.model.name) else "meta"):
         given = {"classes": classes, "channels": channels, "image_size": image_size}
         model, notes = build_model(settings.model, **given, head=settings.finetune.head)
     rows = inspect(model, channels, image_size)

@@ -13,7 +13,7 @@ from cnntrain.config.schema import limits
 from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.loss import LOSSES
 from cnntrain.config.schema.model import ModelSettings
-from cnntrain.config.schema.nets import OWN_NETS
+from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
 from cnntrain.config.schema.settings import Settings
@@ -186,9 +186,9 @@ def _right_key(key: str, known: list[str]) -> str | None:
 
 def unknown_arguments(model: ModelSettings) -> list[str]:
     """The faults of arguments that our own network does not take; of other networks, nothing is known here."""
-    if model.name not in OWN_NETS:
+    if model.name not in NETWORKS:
         return []
-    known = [item.name for item in fields(OWN_NETS[model.name])]
+    known = [item.name for item in fields(NETWORKS[model.name].settings)]
     return [unknown_argument(model.name, name, value, known) for name, value in model.args.items() if name not in known]
 
 

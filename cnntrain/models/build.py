@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from cnntrain.config.messages import ConfigErrors, unknown_arguments
-from cnntrain.config.schema.model import DROPS, Library, ModelSettings
-from cnntrain.config.schema.nets import FIXED_NETS, NATIVE, OWN_NETS
+from cnntrain.config.schema.model import DROPS, ModelSettings
+from cnntrain.config.schema.networks import NETWORKS, NetworkEntry
 from cnntrain.errors import ConfigError, ResourceError, is_out_of_memory
 from cnntrain.text import one_line
 
@@ -64,14 +64,12 @@ def build_model(
 def _build(settings: ModelSettings, *, classes: int, channels: int, image_size: int) -> tuple["nn.Module", list[str]]:
     """The network with the head of its authors."""
     sizes = {"classes": classes, "channels": channels}
-    if ":" in settings.name:
-        from cnntrain.models.user_model import build_foreign
-
+    entry = settings.entry
+    if entry is NETWORKS.user:
         _refuse_faults(settings)
-        return build_foreign(settings.name, settings.args, image_size=image_size, **sizes), []
-    own = settings.library is Library.auto and settings.name in OWN_NETS
-    recipe = _own(settings, **sizes) if own else _library(settings, **sizes)
-    if own and settings.name in FIXED_NETS:
+        return entry.build(settings.name, settings.args, image_size=image_size, **sizes), []
+    recipe = _own(entry, settings, **sizes) if entry else _library(settings, **sizes)
+    if entry and entry.is_sized:
         return recipe.make(image_size), recipe.notes
     from cnntrain.models.small_images.fit import Fitter
 
@@ -88,9 +86,9 @@ def _refuse_faults(settings: ModelSettings) -> None:
         raise ConfigErrors(found)
 
 
-def _own(settings: ModelSettings, *, classes: int, channels: int) -> Recipe:
+def _own(entry: NetworkEntry, settings: ModelSettings, *, classes: int, channels: int) -> Recipe:
     _refuse_faults(settings)
-    known = {item.name for item in fields(OWN_NETS[settings.name])}
+    known = {item.name for item in fields(entry.settings)}
     given = {key: getattr(settings, key) for key in DROPS if getattr(settings, key) is not None}
     takes_norm = settings.norm is not None and "norm" in known
     if settings.norm is not None and takes_norm:
@@ -111,8 +109,7 @@ def _own(settings: ModelSettings, *, classes: int, channels: int) -> Recipe:
             ) from error
         return model if takes_norm else _with_norm(model, settings)
 
-    *_, native = NATIVE.get(settings.name, (1000, 3, 224))
-    return Recipe(make, native)
+    return Recipe(make, entry.image_size)
 
 
 def _library(settings: ModelSettings, *, classes: int, channels: int) -> Recipe:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from cnntrain.config.schema.model import DROPS, Library, ModelSettings
-from cnntrain.config.schema.nets import OWN_NETS
+from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.errors import ConfigError
 from cnntrain.registry import unknown_argument
 from cnntrain.text import hint, nearest, one_line
@@ -189,7 +189,7 @@ def _library_of(name: str, library: Library) -> Library:
         return Library.timm
     if library is Library.timm:
         raise ConfigError(_unknown(name, "timm has no such network", more, []))
-    raise ConfigError(_unknown(name, "not known", [*OWN_NETS, *names], more))
+    raise ConfigError(_unknown(name, "not known", [*NETWORKS, *names], more))
 
 
 def _unknown(name: str, what: str, names: list[str], more: list[str]) -> str:

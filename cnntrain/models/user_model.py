@@ -12,7 +12,7 @@ from cnntrain.runtime.device import restore_rng_state, rng_state
 from cnntrain.text import one_line
 
 
-def build_foreign(name: str, args: dict[str, Any], *, classes: int, channels: int, image_size: int) -> nn.Module:
+def build_user_model(name: str, args: dict[str, Any], *, classes: int, channels: int, image_size: int) -> nn.Module:
     """Call the function (or class) with `args` and those of num_classes, in_channels, image_size that it accepts.
 
     A function with `**kwargs` gets all three; `args` wins over them. The network is tried once on two blank images.

@@ -14,7 +14,7 @@ from cnntrain.config import overrides
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
 from cnntrain.config.schema.cnn import INITS, NORMS, POOLS, CnnArgs
-from cnntrain.config.schema.nets import argument_faults
+from cnntrain.config.schema.networks import argument_faults
 from cnntrain.errors import ConfigError
 from cnntrain.models.zoo.cnn import build_cnn
 

@@ -9,7 +9,7 @@ import yaml
 from torch import nn
 
 from cnntrain.config.schema.model import Library, ModelSettings, Norm, Stem
-from cnntrain.config.schema.nets import OWN_NETS
+from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.errors import ConfigError
 from cnntrain.models.build import build_model
 from cnntrain.models.catalogue import catalogue
@@ -50,7 +50,7 @@ def test_parameter_counts_with_auxiliary_heads_are_the_published_ones(name):
 def test_conf_files_show_the_defaults_of_the_library():
     for name in catalogue():
         shown = preset(name)
-        if shown.name in OWN_NETS:
+        if shown.name in NETWORKS:
             continue
         plain = ModelSettings(name=name, aux_weight=shown.aux_weight)
         with torch.device("meta"):

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from cnntrain.config.schema.model import ModelSettings
-from cnntrain.config.schema.nets import NATIVE, OWN_NETS, EfficientnetArgs
+from cnntrain.config.schema.nets import EfficientnetArgs
+from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.models.build import build_model
 from cnntrain.models.drop import DropPath
@@ -44,16 +45,17 @@ def conv(entering: int, leaving: int, kernel: int = 3) -> int:
     return kernel**2 * entering * leaving + 2 * leaving
 
 
-@pytest.mark.parametrize("name", OWN_NETS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_conf_file_shows_the_defaults_of_the_code(name):
     settings = ModelSettings(**yaml.safe_load((CONF / f"{name}.yaml").read_text(encoding="utf-8")))
     assert settings.name == name
-    assert settings.args == asdict(OWN_NETS[name]())
+    assert settings.args == asdict(NETWORKS[name].settings())
     assert settings.faults() == []
 
 
-def test_every_net_is_either_for_imagenet_or_has_its_own_native_size():
-    assert NATIVE.keys() | IMAGENET.keys() == OWN_NETS.keys() | {"cnn3"}
+def test_only_some_networks_are_for_imagenet():
+    sizes = {name: (entry.classes, entry.channels, entry.image_size) for name, entry in NETWORKS.items()}
+    assert {name: size for name, size in sizes.items() if size[0] == 1000} == IMAGENET
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_maps_have_the_sizes_of_the_papers(name):
 @pytest.mark.parametrize("name", DEEP)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_net_works_at_its_native_size_and_at_32_pixels(name, channels):
-    native = (NATIVE | IMAGENET)[name][2]
+    native = NETWORKS[name].image_size
     for size in {native, 32} if channels == 3 else {32}:  # only the first layer differs
         with torch.device("meta"):
             model, _ = build_model(ModelSettings(name=name), classes=7, channels=channels, image_size=size)
@@ -217,7 +219,7 @@ def test_small_nets_memorise_a_batch_of_noise(name, image_size):
 )
 def test_large_nets_memorise_a_batch_of_noise(name):
     rates = {"efficientnet": 3e-3, "inception_v1": 3e-4, "resnet20": 3e-3, "resnet56": 3e-3, "resnet110": 3e-3}
-    args = {"dropout": 0.0} if "dropout" in asdict(OWN_NETS[name]()) else {}
+    args = {"dropout": 0.0} if "dropout" in asdict(NETWORKS[name].settings()) else {}
     memorise(name, 32, lr=rates.get(name, 1e-3), steps=80, **args)
 
 
@@ -229,7 +231,7 @@ def test_drop_path_rises_linearly_over_depth(name):
 
 def test_activation_reaches_every_place():
     for name in DEEP:
-        if "activation" in asdict(OWN_NETS[name]()):
+        if "activation" in asdict(NETWORKS[name].settings()):
             kinds = {type(layer) for layer in meta(name, activation="Hardswish").modules()}
             assert nn.Hardswish in kinds
             assert not kinds & {nn.ReLU, nn.GELU}

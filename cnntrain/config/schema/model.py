@@ -6,7 +6,8 @@ from typing import Any, Optional
 
 from cnntrain.config.schema.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
 from cnntrain.config.schema.limits import number
-from cnntrain.config.schema.nets import AUXILIARY_NETS, FIXED_NETS, OWN_NETS, argument_faults
+from cnntrain.config.schema.networks import NETWORKS, NetworkEntry, argument_faults
+from cnntrain.registry import is_dotted
 
 DROPS = ("dropout", "drop_path", "drop_block")
 # What whoever asks for a drop that a network of ours has not can do.
@@ -92,30 +93,37 @@ class ModelSettings:
     allow_unused: list[str] = field(default_factory=list)  # patterns of the file's tensors that may find no place
     head: HeadSettings = field(default_factory=HeadSettings)
 
+    @property
+    def entry(self) -> NetworkEntry | None:
+        """The network of ours, or of the user's; None where a library is asked for it."""
+        ours = self.library is Library.auto or is_dotted(self.name)
+        return NETWORKS.find(self.name) if ours else None
+
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
+        entry = self.entry
         found = [(f"args.{key}", value, rule) for key, value, rule in argument_faults(self.name, self.args)]
-        if self.stem is Stem.small and (self.name in FIXED_NETS or ":" in self.name):
+        if self.stem is Stem.small and entry and entry.is_sized:
             found.append(("stem", "small", f"auto for {self.name}, whose strides are its own"))
         given = [key for key in DROPS if getattr(self, key) is not None]
-        if ":" in self.name:
+        if entry is NETWORKS.user:
             given += ["norm"] * (self.norm is not None) + ["aux_weight"] * (self.aux_weight > 0)
             rule = f"left alone for {self.name}, which model.args reaches"
             found += [(key, _plain(getattr(self, key)), rule) for key in given]
-        elif self.name in OWN_NETS and self.library is Library.auto:
-            found += self._own_faults(given)
+        elif entry:
+            found += self._own_faults(entry, given)
         return found
 
-    def _own_faults(self, drops: list[str]) -> list[tuple[str, Any, str]]:
+    def _own_faults(self, entry: NetworkEntry, drops: list[str]) -> list[tuple[str, Any, str]]:
         """Settings that a network of ours has no place for."""
-        known = [item.name for item in fields(OWN_NETS[self.name])]
+        known = [item.name for item in fields(entry.settings)]
         has = ", ".join(key for key in DROPS if key in known) or "none of the drops"
         found: list[tuple[str, Any, str]] = [
             (key, getattr(self, key), f"null for {self.name}, which has {has}: {INSTEAD[key]}")
             for key in drops
             if key not in known
         ]
-        if self.aux_weight > 0 and self.name not in AUXILIARY_NETS:
+        if self.aux_weight > 0 and not entry.has_auxiliary:
             found.append(("aux_weight", self.aux_weight, f"0 for {self.name}, which has no auxiliary classifiers"))
         return found
 

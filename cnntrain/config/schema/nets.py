@@ -1,6 +1,6 @@
-"""Our own networks by name, with their arguments (`model.args`), checked without torch."""
+"""The arguments (`model.args`) of our own networks, checked without torch; networks.py says whose each class is."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Optional
 
 from cnntrain.config.schema.arguments import (
@@ -14,7 +14,6 @@ from cnntrain.config.schema.arguments import (
     is_share,
     one_of,
 )
-from cnntrain.config.schema.cnn import CnnArgs
 
 
 @dataclass
@@ -155,61 +154,3 @@ class AirbenchArgs:
 
     widths: list[int] = _counts([64, 256, 256], 3)
     activation: str = activation("gelu")
-
-
-OWN_NETS: dict[str, type[Any]] = {
-    "softmax": SoftmaxArgs,
-    "mlp": MlpArgs,
-    "cnn": CnnArgs,
-    "lenet1": LenetArgs,
-    "lenet4": LenetArgs,
-    "lenet5": LenetArgs,
-    "inception_v1": InceptionArgs,
-    "inception_v2": BnInceptionArgs,
-    "inception_resnet_v1": InceptionResnetArgs,
-    "resnet20": Resnet20Args,
-    "resnet56": Resnet56Args,
-    "resnet110": Resnet110Args,
-    "preact_resnet18": PreactResnetArgs,
-    "wrn28_10": WideResnetArgs,
-    "efficientnet": EfficientnetArgs,
-    "resnet9": Resnet9Args,
-    "airbench": AirbenchArgs,
-}
-
-# Built for the image size they are given, so that nothing in them is ever relaxed.
-FIXED_NETS = ("softmax", "mlp", "cnn", "lenet1", "lenet4", "lenet5")
-
-# With classifiers on the way, whose losses model.aux_weight adds.
-AUXILIARY_NETS = ("inception_v1",)
-
-# Classes, channels and image size of the data that a network was made for, where these are not ImageNet's.
-NATIVE: dict[str, tuple[int, int, int]] = {
-    "softmax": (10, 1, 28),
-    "mlp": (10, 1, 28),
-    "cnn": (10, 1, 28),
-    "cnn3": (10, 3, 32),
-    "lenet1": (10, 1, 28),
-    "lenet4": (10, 1, 32),
-    "lenet5": (10, 1, 32),
-    "resnet20": (10, 3, 32),
-    "resnet56": (10, 3, 32),
-    "resnet110": (10, 3, 32),
-    "preact_resnet18": (10, 3, 32),
-    "wrn28_10": (10, 3, 32),
-    "resnet9": (10, 3, 32),
-    "airbench": (10, 3, 32),
-}
-
-
-def argument_faults(name: str, args: dict[str, Any]) -> list[tuple[str, Any, str]]:
-    """Values that an argument of our own network `name` cannot take, as (key, value, rule); [] for other networks."""
-    if name not in OWN_NETS:
-        return []
-    kind = OWN_NETS[name]
-    known = {item.name: item.metadata for item in fields(kind)}
-    given = {key: value for key, value in args.items() if key in known}
-    wrong = [(key, value, known[key]["rule"]) for key, value in given.items() if not known[key]["fits"](value)]
-    if not wrong and hasattr(kind, "faults"):  # rules that one value alone cannot break
-        wrong += kind(**given).faults()
-    return wrong

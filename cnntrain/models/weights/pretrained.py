@@ -11,7 +11,7 @@ from torch import Tensor
 from cnntrain.config.paths import expanded, need_weights
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.model import Library, ModelSettings
-from cnntrain.config.schema.nets import OWN_NETS
+from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, UnsafeError
 from cnntrain.models.libraries import ALIASES, LibraryNetwork
@@ -72,7 +72,7 @@ def preprocessing(settings: ModelSettings) -> Preprocessing | None:
             return _of_run(content["about"], printable(settings.weights))
     elif not settings.pretrained:
         return None
-    if not _in_library(settings):
+    if settings.entry is not None:
         return None
     if LibraryNetwork(settings.name, settings.library).library is Library.timm:
         return _of_timm(_timm_config(settings.name))
@@ -89,8 +89,8 @@ def library_tensors(settings: ModelSettings, say: Say) -> tuple[dict[str, Tensor
         ConfigError: the library has none, or they cannot be downloaded or read.
         UnsafeError: the file in torch's cache holds code.
     """
-    if not _in_library(settings):
-        whose = "a function of yours" if ":" in settings.name else "one of our own networks"
+    if entry := settings.entry:
+        whose = "a function of yours" if entry is NETWORKS.user else "one of our own networks"
         raise ConfigError(
             f"model.pretrained: {settings.name} is {whose}, for which no library has weights; "
             "give a file, model.weights=FILE, or choose another network, such as model=resnet18"
@@ -104,11 +104,6 @@ def library_tensors(settings: ModelSettings, say: Say) -> tuple[dict[str, Tensor
             f"or choose another network, such as model.name={nearest(settings.name, names) or 'resnet18'}"
         )
     return found
-
-
-def _in_library(settings: ModelSettings) -> bool:
-    own = settings.library is Library.auto and settings.name in OWN_NETS
-    return not own and ":" not in settings.name
 
 
 def _torchvision_names() -> list[str]:

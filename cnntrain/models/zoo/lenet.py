@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from cnntrain.config.schema.nets import LenetArgs, MlpArgs
+from cnntrain.config.schema.nets import LenetArgs, MlpArgs, SoftmaxArgs
 from cnntrain.errors import ConfigError
 from cnntrain.models.layers import activation, chain
 
 
-def softmax(*, classes: int, channels: int, image_size: int) -> nn.Sequential:
+def softmax(args: SoftmaxArgs, *, classes: int, channels: int, image_size: int) -> nn.Sequential:
     """Softmax regression on the pixels; the softmax itself is part of the loss."""
     return chain({"flatten": nn.Flatten(), "head": nn.Linear(channels * image_size**2, classes)})
 
@@ -21,22 +21,33 @@ def mlp(args: MlpArgs, *, classes: int, channels: int, image_size: int) -> nn.Se
 
 
 @dataclass(frozen=True)
-class _Lenet:
+class _Plan:
+    name: str
     size: int  # pixels a side of the images it was made for
     maps: tuple[int, int]
     hidden: tuple[int, ...]
 
 
 _POOLS: dict[str, type[nn.Module]] = {"max": nn.MaxPool2d, "avg": nn.AvgPool2d}
-_LENETS = {
-    "lenet1": _Lenet(28, (4, 12), ()),
-    "lenet4": _Lenet(32, (4, 16), (120,)),
-    "lenet5": _Lenet(32, (6, 16), (120, 84)),
-}
 
 
-def lenet(name: str, args: LenetArgs, *, classes: int, channels: int, image_size: int) -> nn.Sequential:
-    """LeNet-1 (LeCun et al. 1989, NIPS 2), LeNet-4 or LeNet-5 (LeCun et al. 1998, Proceedings of the IEEE 86(11)).
+def lenet1(args: LenetArgs, *, classes: int, channels: int, image_size: int) -> nn.Sequential:
+    """LeNet-1 (LeCun et al. 1989, NIPS 2); see _lenet."""
+    return _lenet(_Plan("lenet1", 28, (4, 12), ()), args, classes, channels, image_size)
+
+
+def lenet4(args: LenetArgs, *, classes: int, channels: int, image_size: int) -> nn.Sequential:
+    """LeNet-4 (LeCun et al. 1998, Proceedings of the IEEE 86(11)); see _lenet."""
+    return _lenet(_Plan("lenet4", 32, (4, 16), (120,)), args, classes, channels, image_size)
+
+
+def lenet5(args: LenetArgs, *, classes: int, channels: int, image_size: int) -> nn.Sequential:
+    """LeNet-5 (LeCun et al. 1998, Proceedings of the IEEE 86(11)); see _lenet."""
+    return _lenet(_Plan("lenet5", 32, (6, 16), (120, 84)), args, classes, channels, image_size)
+
+
+def _lenet(plan: _Plan, args: LenetArgs, classes: int, channels: int, image_size: int) -> nn.Sequential:
+    """A LeNet.
 
     All in the modern reading: plain pooling without weights of its own, every map joined to every map of the layer
     before, and logits in place of squashed units or radial basis functions. For ten classes of grey images these are
@@ -46,13 +57,12 @@ def lenet(name: str, args: LenetArgs, *, classes: int, channels: int, image_size
     Raises:
         ConfigError: images too small for the two convolutions of 5x5 and their pools.
     """
-    plan = _LENETS[name]
     padding = 2 if image_size < plan.size else 0
     side = _last_side(image_size, padding)
     if side < 1:
         smallest = next(size for size in range(image_size, plan.size) if _last_side(size, 2) >= 1)
         raise ConfigError(
-            f"data.image_size: {image_size} is too small for {name}, whose smallest is {smallest}; "
+            f"data.image_size: {image_size} is too small for {plan.name}, whose smallest is {smallest}; "
             f"set data.image_size={smallest} or choose another model"
         )
     first, second = plan.maps
