@@ -18,8 +18,8 @@ from samples import fake_mnist
 
 from cnntrain import cli, errors
 from cnntrain.cli import dispatch
-from cnntrain.cli.help import COMMANDS
 from cnntrain.config.messages import keys_of
+from cnntrain.config.schema.commands import COMMANDS
 from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
 

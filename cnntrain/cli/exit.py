@@ -9,7 +9,6 @@ import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError, is_out_of_memory
 from cnntrain.storage.atomic import open_own
@@ -27,21 +26,22 @@ FULL_CARD = (
 )
 
 
-def guard(
-    work: Callable[[], Any],
+def exit_code(
+    work: Callable[[], int | None],
     folder: Callable[[], Path | None] = lambda: None,
     tells: Callable[[BaseException], bool] = lambda error: True,
 ) -> int:
-    """Do the work and answer its exit code; whatever goes wrong is told on stderr.
+    """The exit code that some work answers, or that of what goes wrong in it, which is told on stderr.
 
     Args:
         folder: where the traceback of a bug is to lie; None for the system's temporary folder.
         tells: whether this process is the one that tells of an error, where several have met it.
     """
     try:
-        work()
+        code = work()
         if sys.stdout:
             sys.stdout.flush()
+        return code or 0
     except KeyboardInterrupt as error:
         if tells(error):
             say("interrupted at once; nothing more was saved")
@@ -56,7 +56,6 @@ def guard(
         if tells(error):
             _tell(error, fault, folder())
         return fault.exit_code if fault else OUR_BUG
-    return 0
 
 
 def say(line: str) -> None:
@@ -79,7 +78,7 @@ def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) ->
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, as `guard` tells it, in one line."""
+    """Why something failed, as `exit_code` tells it, in one line."""
     if isinstance(error, Exception) and (fault := error if isinstance(error, CnntrainError) else _as_fault(error)):
         return str(fault).partition("\n")[0]
     return one_line(error)

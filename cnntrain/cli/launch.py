@@ -1,7 +1,7 @@
-"""The job or the jobs of a checked command line, as Hydra's launchers run them. Nothing here imports torch."""
+"""The run or the runs of a checked command line, with what Hydra does around them. Nothing here imports torch."""
 
+import argparse
 import contextlib
-import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -10,81 +10,148 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnntrain.cli import sweep
-from cnntrain.cli.exit import INTERRUPTED, TERMINATED, guard, reason
+from cnntrain.cli.exit import INTERRUPTED, TERMINATED, exit_code, reason
 from cnntrain.config.paths import conf_dir
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime import signals
 from cnntrain.runtime.distributed import World, tells
+from cnntrain.storage import run_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-Work = Callable[
-    [Any, Path, list[str]], Any
-]  # of settings, run folder and overrides; may answer what results.json holds
+    from cnntrain.config.compose import Composition
+    from cnntrain.config.run_config import RunConfig
 
-guarded = functools.partial(guard, tells=tells)
+Work = Callable[["RunConfig", Path], Any]  # of a config and a run folder; may answer what results.json holds
 
 
-def call_hydra(
-    flags: list[str], overrides: list[str], work: Work, *, sweep_folder: Path | None = None, keeps: bool = True
-) -> int:
-    """Let Hydra run one job, or all of a sweep; answers the exit code, of a sweep that of the first job that failed.
+def run_once(composition: "Composition", folder: Path, work: Work, *, keeps: bool = True) -> int:
+    """Do one run, in the surroundings that its `hydra` part asks for; answers its exit code.
+
+    Hydra's run_job makes these (logging, callbacks, environment, current folder), as it does for each job of a sweep;
+    nothing is composed or checked again.
 
     Args:
-        sweep_folder: where the jobs of a sweep tell how they ended; None for a single one.
-        keeps: whether the folder of a job stays, and may hold the traceback of a bug.
+        keeps: whether the folder of a run stays, and may hold the traceback of a bug.
     """
-    import hydra
+    from hydra._internal.callbacks import Callbacks
+    from hydra.core.utils import configure_log, run_job
+    from hydra.types import HydraContext, RunMode
+    from omegaconf import read_write
 
-    from cnntrain.config.sources import register_types
+    tree, composer = composition.tree, composition.composer
+    with read_write(tree.hydra):
+        tree.hydra.run.dir, tree.hydra.mode = str(folder), RunMode.RUN
+    config, codes = composition.config, []
 
-    typed, codes, home = sys.argv, [], os.getpid()
-    notes = sweep.open_notes(sweep_folder) if sweep_folder else None
+    def job(_: "DictConfig") -> None:
+        codes.append(_job(lambda cwd: config, work, None, keeps)[0])
 
-    def job(tree: "DictConfig") -> float | None:  # of a sweep, in whatever process the launcher chooses
-        sys.argv = typed  # Hydra has read its own line; commands note what the user typed
+    with _errors_of_hydra():
+        configure_log(tree.hydra.hydra_logging, tree.hydra.verbose)
+        callbacks = Callbacks(tree)
+        callbacks.on_run_start(config=tree, config_name=composer.config_name)
+        returned = run_job(
+            task_function=job,
+            config=tree,
+            job_dir_key="hydra.run.dir",
+            job_subdir_key=None,
+            hydra_context=HydraContext(config_loader=composer.loader, callbacks=callbacks),
+        )
+        callbacks.on_run_end(config=tree, config_name=composer.config_name, job_return=returned)
+    return codes[0]
+
+
+def run_sweep(composition: "Composition", words: list[str], folder: Path, work: Work, *, keeps: bool = True) -> int:
+    """Let Hydra run all jobs of a sweep; answers the exit code of the first that failed.
+
+    Args:
+        words: the overrides of the line.
+        folder: of the sweep, where the jobs tell how they ended.
+        keeps: whether the folders of jobs stay, and may hold the traceback of a bug.
+    """
+    from hydra._internal.hydra import Hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from cnntrain.config.check import settings_of
+    from cnntrain.config.overrides import quote
+    from cnntrain.config.run_config import RunConfig
+
+    codes: list[int] = []
+    home, notes = os.getpid(), sweep.open_notes(folder)
+    words = [*words, f"hydra.sweep.dir={quote(str(folder))}", "hydra.mode=MULTIRUN"]
+
+    def job(tree: "DictConfig") -> float | None:  # in whatever process the launcher chooses
+        from hydra.core.hydra_config import HydraConfig
+
+        chosen = HydraConfig.get()
+        overrides, option = tuple(chosen.overrides.task), str(chosen.runtime.choices.model)
         apart = os.getpid() != home
         with signals.caught(lambda signum, _: signals.end_now(signum)) if apart else contextlib.nullcontext():
-            code, score = _job(tree, work, notes, keeps)
+            code, score = _job(lambda cwd: RunConfig(settings_of(tree, cwd), overrides, option), work, notes, keeps)
         codes.append(code)
         if code in (INTERRUPTED, TERMINATED):  # the user wants all of a sweep to end
-            if notes and apart:
+            if apart:
                 sweep.end(notes)  # a launcher kills the other jobs, which are saving, where one leaves with an error
             else:
                 sys.exit(code)
         return score
 
-    register_types()
-    entry = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="train")(job)
-    error: Exception | None = None
-    sys.argv = ["cnntrain", *flags, *overrides]
+    composer, error = composition.composer, None
+    whole = GlobalHydra.instance()
+    whole.clear()
+    hydra = Hydra(task_name="cnntrain", config_loader=composer.loader)
+    whole.initialize(hydra)
     try:
         with _passing_on(notes, codes), _errors_of_hydra():
-            entry()
+            hydra.multirun(config_name=composer.config_name, task_function=job, overrides=words)
     except SystemExit as end:
         codes.append(end.code if isinstance(end.code, int) else 1)
     except Exception as failure:
         error = failure
     finally:
-        sys.argv = typed
-        jobs = sweep.read_notes(notes) if notes else []
+        whole.clear()
+        jobs = sweep.read_notes(notes)
     sweep.tell(jobs, stopped=bool({INTERRUPTED, TERMINATED}.intersection(codes)))
     if error and not any(job.code for job in jobs):  # else a launcher or sweeper has stumbled over these
         raise ResourceError(f"a job of the sweep: {sweep.LOST}") if isinstance(error, BrokenExecutor) else error
     return next((code for code in [*(job.code for job in jobs), *codes] if code), 0)
 
 
+def ask_hydra(asked: argparse.Namespace, overrides: list[str]) -> int:
+    """Let Hydra answer the flags that only show something: --cfg, --info, --hydra-help and -sc.
+
+    Args:
+        asked: the flags, as its own parser has read them.
+    """
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
+
+    from cnntrain.config.sources import register_types
+
+    version.setbase("1.3")
+    register_types()
+    asked.overrides = overrides
+    typed = sys.argv
+    sys.argv = ["cnntrain"]  # it names the program in what it prints, and knows the name from nowhere else
+    try:
+        with _errors_of_hydra():
+            _run_hydra(asked, get_args_parser(), lambda tree: None, str(conf_dir()), "train")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        sys.argv = typed
+    return 0
+
+
 @contextlib.contextmanager
-def _passing_on(notes: Path | None, codes: list[int]) -> Iterator[None]:
+def _passing_on(notes: Path, codes: list[int]) -> Iterator[None]:
     """Inside this block a signal to the process of a sweep is one to its jobs, wherever on this machine they run.
 
     Args:
         codes: gets the exit code that the signal asks for.
     """
-    if notes is None:
-        yield
-        return
 
     def tell_jobs(line: str) -> bool:
         if not sweep.end(notes, stop.signum):
@@ -120,11 +187,14 @@ def _errors_of_hydra() -> Iterator[None]:
             os.environ[name] = before
 
 
-def _job(tree: "DictConfig", work: Work, notes: Path | None, keeps: bool) -> tuple[int, float | None]:
-    """One job: its exit code, and the validation accuracy, which a sweeper may want to improve."""
-    from hydra.core.hydra_config import HydraConfig
+def _job(config: Callable[[str], "RunConfig"], work: Work, notes: Path | None, keeps: bool) -> tuple[int, float | None]:
+    """One job: its exit code, and the validation accuracy, which a sweeper may want to improve.
 
-    from cnntrain.config.check import settings_of
+    Args:
+        config: its config, where the user's folder is this one; hydra.job.chdir may have changed ours.
+        notes: of a sweep.
+    """
+    from hydra.core.hydra_config import HydraConfig
 
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
@@ -134,29 +204,22 @@ def _job(tree: "DictConfig", work: Work, notes: Path | None, keeps: bool) -> tup
     reasons: list[str] = []
     overrides = list(hydra_config.overrides.task)
     if notes and sweep.is_ended(notes):
-        _remove_empty(folder)
+        run_folder.remove_empty(folder)
         return 0, None
     if notes:
         print(f"job {hydra_config.job.num}: {' '.join(overrides)}", flush=True)
         sweep.note(notes, sweep.Job(hydra_config.job.num, overrides))
-    cwd = hydra_config.runtime.cwd  # of the user; hydra.job.chdir may have changed ours
 
     def attempt() -> None:
         try:
-            results.append(work(settings_of(tree, cwd), folder, overrides))
+            results.append(work(config(hydra_config.runtime.cwd), folder))
         except BaseException as error:
             reasons.append(reason(error))
             raise
 
-    code = guarded(attempt, lambda: folder if keeps and World.here().is_first else None)
+    code = exit_code(attempt, lambda: folder if keeps and World.here().is_first else None, tells)
     if notes:
         sweep.note(notes, sweep.Job(hydra_config.job.num, overrides, code, "".join(reasons)))
-    _remove_empty(folder)
+        run_folder.remove_empty(folder)
     validation = results[0].get("val") if results and isinstance(results[0], dict) else None
     return code, validation["top1"] if validation else None
-
-
-def _remove_empty(folder: Path) -> None:
-    """That of a job that failed, or was not to begin, before its first file."""
-    with contextlib.suppress(OSError):
-        folder.rmdir()

@@ -6,7 +6,8 @@ from contextlib import closing
 
 from torch.nn import functional
 
-from cnntrain.config.schema.settings import Settings
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import CheckArgs
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_audit, show_notes
@@ -18,8 +19,9 @@ from cnntrain.training.transfer import may_cache, start_from_weights
 TIMED_STEPS = 3
 
 
-def check(settings: Settings) -> None:
+def run(args: CheckArgs, config: RunConfig) -> None:
     """Build model and data, train a few steps on throw-away weights, and report parameters, memory and time."""
+    settings = config.settings
     report = Report(None, tensorboard=False)
     job = build_train_job(settings, report)
     job = start_from_weights(job, read_weights(settings.model, report.say))

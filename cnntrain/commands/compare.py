@@ -9,9 +9,9 @@ from typing import Any
 
 from cnntrain.compare import plan
 from cnntrain.compare.plan import MEASURES, REPEATS, Combination, Outcome, Row
-from cnntrain.config.arguments import CompareWishes
 from cnntrain.config.overrides import quote
 from cnntrain.config.paths import expanded, need_image_folder, need_weights
+from cnntrain.config.schema.commands import CompareArgs
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
 from cnntrain.runtime.child import STOPPED, Relay, cnntrain_command, relay
@@ -27,19 +27,15 @@ TABLE, RECORD = "compare.csv", "compare.json"
 CHARTS = {"compare.png": "png", "compare.svg": "svg"}  # by name, their kind
 
 
-def compare(
+def run(
+    args: CompareArgs,
     runs: Sequence[Combination],
-    wishes: CompareWishes,
-    words: Sequence[str],
-    flags: Sequence[str] = (),
     starter: Callable[[], AbstractContextManager[Relay]] = relay,
 ) -> int:
     """Run what is not finished, each run in a process of its own, and show all of them beside each other.
 
     Args:
         runs: as `comparison.plan` orders them.
-        words: the command line, to go on with.
-        flags: Hydra's, for each run.
 
     Returns:
         0, or the exit code of the first run that failed.
@@ -49,7 +45,8 @@ def compare(
         FileSystemError: the folder cannot be written.
         DataError, CheckpointError: images or weights of a run that is not finished are not there.
     """
-    home = wishes.out or HOME / plan.folder_name(runs)
+    words = args.line[1:]  # after the command
+    home = args.out or HOME / plan.folder_name(runs)
     folders = [_folder(home, run) for run in runs]
     _need_files(runs, folders)
     try:
@@ -59,13 +56,12 @@ def compare(
     finished = sum(bool(_done(folder)) for folder in folders)
     _say(f"compare: {len(runs)} runs in {home}" + (f", {finished} of them finished already" if finished else ""))
     with starter() as passing:
-        codes = _run_all(runs, folders, flags, passing)
+        codes = _run_all(runs, folders, passing)
     outcomes = [_outcome(run, folder, codes.get(folder)) for run, folder in zip(runs, folders, strict=True)]
     _show(home, outcomes, words)
     done = sum(outcome.done for outcome in outcomes)
     if passing.signum and done < len(runs):
-        again = shlex.join(["cnntrain", "compare", *words])
-        raise Interrupted(passing.signum, f"stopped with {done} of {len(runs)} runs finished; go on with {again}")
+        raise Interrupted(passing.signum, f"stopped with {done} of {len(runs)} runs finished; go on with {args.typed}")
     return next((code for code in codes.values() if code), 0)
 
 
@@ -98,9 +94,7 @@ def _need_scores(data: DataSettings) -> None:
 # --- the runs --------------------------------------------------------------------------------------------------------
 
 
-def _run_all(
-    runs: Sequence[Combination], folders: Sequence[Path], flags: Sequence[str], passing: Relay
-) -> dict[Path, int]:
+def _run_all(runs: Sequence[Combination], folders: Sequence[Path], passing: Relay) -> dict[Path, int]:
     """Run what is not finished, one after the other; the exit codes, by folder."""
     codes: dict[Path, int] = {}
     for number, (run, folder) in enumerate(zip(runs, folders, strict=True), 1):
@@ -108,7 +102,7 @@ def _run_all(
             continue
         begun = _begun(folder)
         _say(f"run {number} of {len(runs)}: {run.label}" + (", which goes on" if begun else ""))
-        codes[folder] = passing.run(_resume(run, folder) if begun else _train(run, folder, flags))
+        codes[folder] = passing.run(_resume(run, folder) if begun else _train(run, folder))
         if passing.signum:
             break
         if codes[folder] in ENDING:
@@ -117,8 +111,8 @@ def _run_all(
     return codes
 
 
-def _train(run: Combination, folder: Path, flags: Sequence[str]) -> list[str]:
-    return cnntrain_command("train", *run.words, *flags, f"hydra.run.dir={quote(str(folder))}")
+def _train(run: Combination, folder: Path) -> list[str]:
+    return cnntrain_command("train", *run.words, f"hydra.run.dir={quote(str(folder))}")
 
 
 def _resume(run: Combination, folder: Path) -> list[str]:

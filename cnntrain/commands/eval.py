@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cnntrain.config.arguments import read_eval
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import EvalArgs
 from cnntrain.data.unlabelled import widened
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import write_atomic
@@ -18,22 +19,20 @@ from cnntrain.training.tta import Views
 CHARTS = (".png", ".svg", ".pdf")  # ends of out=, with which it is a chart of the confusion matrix
 
 
-def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
+def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
     """Score a checkpoint; it knows its classes, preprocessing and config, and `data.root=...` points to other images.
 
     Args:
-        target: a run folder, a checkpoint folder or its state.pt.
-        words: tta=, out= (wishes.py), and overrides of the run's config.
+        config: that of the run folder, where it is known.
 
     Returns:
         "checkpoint"; "tta" (names) and "views" (how many) where views are averaged; of each split its scores, of the
         plain view alone too (`plain_top1` and so on), and those of its "classes".
     """
-    wishes, overrides = read_eval(words)
     report = Report(None, tensorboard=False)
     try:
-        folder, _, job = load_job(target, overrides, report)
-        views = Views(wishes.tta, job.data.eval_size) if wishes.tta else None
+        folder, _, job = load_job(args.run, args.others, report, config)
+        views = Views(args.tta, job.data.eval_size) if args.tta else None
         results: dict[str, Any] = {"checkpoint": str(folder)}
         confusions: dict[str, ConfusionCounts] = {}
         if views:
@@ -47,9 +46,9 @@ def evaluate(target: Path, words: list[str]) -> dict[str, Any]:
             need_finite(scores["loss"], f"the loss on the {split} images", job.precision)
             results[split] = scores | {"classes": counts.by_class(job.data.classes)}
         report.scores(results)
-        if wishes.out:
-            _write(wishes.out, results, confusions, job.data.classes)
-            report.say(f"wrote {printable(short_path(wishes.out))}", copied=True)
+        if args.out:
+            _write(args.out, results, confusions, job.data.classes)
+            report.say(f"wrote {printable(short_path(args.out))}", copied=True)
         return results
     finally:
         report.close()

@@ -3,13 +3,13 @@
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor, nn
 
-from cnntrain.config.arguments import ExplainWishes, read_explain
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import ExplainArgs
 from cnntrain.data.loaders import Loader
 from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
 from cnntrain.inspect.explain.gallery import WORD, Gallery
@@ -24,21 +24,23 @@ from cnntrain.training.load_run import load_job
 MOST_SHIFTED = {True: 10_000, False: 2_000}  # images, small ones and large ones: each is run seventeen times
 
 
-def explain(target: Path, overrides: list[str]) -> dict[str, Any]:
-    """Draw what `what` among the overrides names, by default all that the network has what it takes for.
+def run(args: ExplainArgs, config: RunConfig | None = None) -> dict[str, Any]:
+    """Draw what `what` names, by default all that the network has what it takes for.
+
+    Args:
+        config: that of the run folder, where it is known.
 
     Returns:
         "checkpoint", "split", "pictures" (paths), "left_out" (part -> reason) and "shift" (a dict for each length).
     """
-    wishes, overrides = read_explain(overrides)
     report = Report(None, tensorboard=False)
     try:
-        folder, state, job = load_job(target, overrides, report)
+        folder, state, job = load_job(args.run, args.others, report, config)
         home = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
         step = state["progress"]["step"]
         with at_rest(job.model, job.device):
-            work = _Work(wishes, job, step, report)
-            gallery = Gallery(wishes.out or need_own_folder(home / "explain", word=WORD), step)
+            work = _Work(args, job, step, report)
+            gallery = Gallery(args.out or need_own_folder(home / "explain", word=WORD), step)
             results = work.run(gallery) | {"checkpoint": str(folder)}
         if job.settings.trainer.tensorboard:
             gallery.show()
@@ -51,11 +53,11 @@ def explain(target: Path, overrides: list[str]) -> dict[str, Any]:
 class _Work:
     """One call: the network, its images, and what was made of them so far."""
 
-    def __init__(self, wishes: ExplainWishes, job: Job, step: int, report: Report) -> None:
-        self.wishes, self.job, self.report = wishes, job, report
+    def __init__(self, args: ExplainArgs, job: Job, step: int, report: Report) -> None:
+        self.args, self.job, self.report = args, job, report
         split, self.loader = list(job.data.scored.items())[-1]
         self.split = "test" if split == "test" else "validation"
-        self.subject = _subject(wishes, job, self.loader, step)
+        self.subject = _subject(args, job, self.loader, step)
         self.results: dict[str, Any] = {"split": self.split, "pictures": []}
         self._find_layers()
 
@@ -70,7 +72,7 @@ class _Work:
             "gradcam": self._gradcam,
             "shift": self._shift,
         }
-        for name in self.wishes.what:
+        for name in self.args.what:
             try:
                 parts[name]()
             except NotApplicable as fault:
@@ -84,7 +86,7 @@ class _Work:
         """The layers and channels that are shown, and their maps of the images; none where there are no maps."""
         self.layers: list[feature_maps.Layer] = []
         self.no_maps = ""
-        if not {"features", "excite", "gradcam"} & set(self.wishes.what):
+        if not {"features", "excite", "gradcam"} & set(self.args.what):
             return
         subject = self.subject
         try:
@@ -92,9 +94,9 @@ class _Work:
         except NotApplicable as reason:
             self.no_maps = str(reason)
             return
-        self.layers = feature_maps.choose_layers(self.wishes.layers, self.all_layers, subject.model)
+        self.layers = feature_maps.choose_layers(self.args.layers, self.all_layers, subject.model)
         self.maps = feature_maps.maps_of(subject.model, subject.inputs, [layer.name for layer in self.layers])
-        most = self.wishes.filters or features.MOST
+        most = self.args.filters or features.MOST
         self.channels = {name: features.choose_channels(found, most) for name, found in self.maps.items()}
 
     def _need_maps(self) -> None:
@@ -107,7 +109,7 @@ class _Work:
         self.report.say(short_path(path), copied=True)
 
     def _filters(self) -> None:
-        self._keep("filters", filters.picture(self.subject, self.wishes.filters))
+        self._keep("filters", filters.picture(self.subject, self.args.filters))
 
     def _features(self) -> None:
         self._need_maps()
@@ -178,19 +180,19 @@ class _Work:
         self.results["shift"] = [vars(row) for row in rows]
 
 
-def _subject(wishes: ExplainWishes, job: Job, loader: Loader, step: int) -> Subject:
+def _subject(args: ExplainArgs, job: Job, loader: Loader, step: int) -> Subject:
     """The network with the images that were asked for."""
     data = job.data
     classes = [f"class {name}" if name.isdecimal() else name for name in data.classes]  # a bare 7 could mean anything
     labels: list[int | None]
-    if isinstance(wishes.images, int):
-        indices = spread(loader.labels, min(wishes.images, loader.images))
+    if isinstance(args.images, int):
+        indices = spread(loader.labels, min(args.images, loader.images))
         images = loader.pick(indices)
         labels = list(loader.labels[indices].tolist())
         names = [classes[label] for label in loader.labels[indices].tolist()]
     else:
-        images = read_files(wishes.images, data.channels, data.view(data.image_size)).to(job.device)
-        labels, names = [None] * len(images), [file.name for file in wishes.images]
+        images = read_files(args.images, data.channels, data.view(data.image_size)).to(job.device)
+        labels, names = [None] * len(images), [file.name for file in args.images]
     about = (
         f"{job.settings.model.name} trained on {job.settings.data.source} for {step:,} step{'s' if step > 1 else ''}"
     )

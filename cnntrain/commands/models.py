@@ -4,7 +4,8 @@ import re
 import textwrap
 from pathlib import Path
 
-from cnntrain.config.paths import conf_dir, out_file
+from cnntrain.config.paths import conf_dir
+from cnntrain.config.schema.commands import ModelsArgs
 from cnntrain.errors import ConfigError
 from cnntrain.models.catalogue import COLUMNS, Figures, catalogue, short
 from cnntrain.storage import spreadsheet
@@ -19,19 +20,18 @@ COUNTED = (
 )
 
 
-def models(words: list[str]) -> None:
+def run(args: ModelsArgs) -> None:
     """Print a row for each network, by year and paper; with words, those that have each of them, described.
 
     Args:
-        words: a WORD is the beginning of a word of the name, the description, the year or the source; out=FILE.csv
-            writes the rows with exact counts.
+        args: an other word is the beginning of a word of the name, the description, the year or the source; `out`
+            gets the rows with exact counts.
 
     Raises:
         ConfigError: no network matches.
         FileSystemError: the file cannot be written.
     """
-    files = [out_file(word.removeprefix("out="), "FILE.csv") for word in words if word.startswith("out=")]
-    words = [word.lower() for word in words if not word.startswith("out=")]
+    words = [word.lower() for word in args.others]
     counts, known = catalogue(), descriptions()
     begins = [re.compile(rf"(?<![a-z0-9]){re.escape(word)}") for word in words]  # `lenet` is not in `googlenet`
     texts = {name: _text(name, known, counts) for name in known}
@@ -49,8 +49,8 @@ def models(words: list[str]) -> None:
             print(_wrapped(name, known[name]))
     if not words:
         print(_wrapped("", COUNTED))
-    for file in files:
-        _write(file, entries)
+    if args.out:
+        _write(args.out, entries)
 
 
 def descriptions() -> dict[str, str]:

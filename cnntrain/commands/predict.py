@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnntrain.config.arguments import PredictWishes, read_predict
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import PredictArgs
 from cnntrain.data.folder import kinds
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.errors import DataError
@@ -28,12 +29,11 @@ MOST_SKIPPED = 10  # bad files that are listed
 NAMED = 4  # classes of an image on the terminal, at most
 
 
-def predict(target: Path, words: list[str]) -> dict[str, Any]:
+def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
     """Tell the classes of image files; the checkpoint is all that is needed.
 
     Args:
-        target: a run folder, a checkpoint folder or its state.pt.
-        words: images=, tta=, top=, out= (wishes.py), and overrides of the run's config.
+        config: that of the run folder, where it is known.
 
     Returns:
         "checkpoint", "tta" (names), "views" (how many), "images" (how many), "classes" (name -> images), and "skipped"
@@ -42,11 +42,10 @@ def predict(target: Path, words: list[str]) -> dict[str, Any]:
     Raises:
         DataError: no images, or a bad one that may not be skipped.
     """
-    wishes, overrides = read_predict(words)
     report = Report(None, tensorboard=False)
     try:
-        folder, _, job = load_job(target, overrides, report, images=False)
-        work = _Work(wishes, job, report)
+        folder, _, job = load_job(args.run, args.others, report, config, images=False)
+        work = _Work(args, job, report)
         work.announce(folder)
         work.run()
         work.tell()
@@ -60,10 +59,10 @@ def predict(target: Path, words: list[str]) -> dict[str, Any]:
 class _Work:
     """One call: the files, and what the network says of them."""
 
-    def __init__(self, wishes: PredictWishes, job: Job, report: Report) -> None:
-        self.wishes, self.job, self.report = wishes, job, report
-        self.paths, self.ignored = find_files(wishes.images)
-        self.views = Views(wishes.tta, job.data.eval_size)
+    def __init__(self, args: PredictArgs, job: Job, report: Report) -> None:
+        self.args, self.job, self.report = args, job, report
+        self.paths, self.ignored = find_files(args.images)
+        self.views = Views(args.tta, job.data.eval_size)
         view = job.data.view(job.data.eval_size)
         settings = job.settings.data
         self.decoder = FileDecoder(
@@ -75,7 +74,7 @@ class _Work:
     def run(self) -> None:
         """Ask the network."""
         scorer = self.job.scorer(views=self.views)
-        kept = min(max(self.wishes.top, NAMED), len(self.job.data.classes))
+        kept = min(max(self.args.top, NAMED), len(self.job.data.classes))
         found: list[tuple[Tensor, Tensor]] = []
         self.report.validating(len(self.loader), phase="predicting")
         with closing(self.loader.batches()) as batches:
@@ -128,7 +127,7 @@ class _Work:
         first = list(islice(self.predictions(NAMED), FIRST_LINES if many else MOST_LINES))
         lines = table(first)
         if many:
-            advice = "" if self.wishes.out else "; out=FILE.csv stores all"
+            advice = "" if self.args.out else "; out=FILE.csv stores all"
             lines += [f"and {len(self.good) - len(first):,} more images{advice}", "", *summary(self.counts())]
         for line in lines:
             self.report.say(line)
@@ -142,7 +141,7 @@ class _Work:
 
     def store(self, results: dict[str, Any]) -> None:
         """Write the file that `out` names, if it names one."""
-        out, most = self.wishes.out, min(self.wishes.top, len(self.job.data.classes))
+        out, most = self.args.out, min(self.args.top, len(self.job.data.classes))
         if out is None:
             return
         if out.suffix.lower() == ".csv":
@@ -153,10 +152,10 @@ class _Work:
         self.report.say(f"wrote {printable(short_path(out))}", copied=True)
 
     def results(self, folder: Path) -> dict[str, Any]:
-        """See predict."""
+        """See run."""
         return {
             "checkpoint": str(folder),
-            "tta": list(self.wishes.tta),
+            "tta": list(self.args.tta),
             "views": len(self.views),
             "images": len(self.good),
             "classes": {name: images for name, images, _ in self.counts()},

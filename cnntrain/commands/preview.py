@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cnntrain.config.arguments import PreviewWishes
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import PreviewArgs
 from cnntrain.config.schema.data import Sampling
-from cnntrain.config.schema.settings import Settings
 from cnntrain.storage import run_folder
 from cnntrain.storage.atomic import file_system_error, write_atomic
 from cnntrain.text import printable
@@ -28,12 +28,11 @@ HOME, WORD = Path("outputs/preview"), "out=DIR"
 MOST_SCALARS = 300  # steps that TensorBoard gets
 
 
-def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> Path:
+def run(args: PreviewArgs, config: RunConfig) -> Path:
     """Draw the sheet and the schedule, write them with a TensorBoard page, and say what was composed.
 
     Args:
-        wishes: how many images, and the folder to write.
-        words: the other ones of the command line, to train with.
+        args: how many images, the folder to write, and the other words of the line, to train with.
 
     Returns:
         The folder.
@@ -48,16 +47,17 @@ def preview(settings: Settings, wishes: PreviewWishes, words: Sequence[str]) -> 
     from cnntrain.text import short_path, wrap_facts
     from cnntrain.training.job import build_train_job
 
+    settings, words = config.settings, args.others
     report = Report(None, tensorboard=False)
     unscored = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
     job = build_train_job(unscored, report, splits=("train",))
-    strips, course = list(Sample(job, wishes.images).strips()), Course(job)
+    strips, course = list(Sample(job, args.images).strips()), Course(job)
     source = settings.data.source
     typed = shlex.join(["cnntrain", "preview", *words])
     picture = sheet(strips, f"What the network sees of {source}", _notes(job), typed).draw()
     curves = course.curves(f"Schedule: {settings.model.name} on {source}").draw()
 
-    folder = _make(wishes.out, source)
+    folder = _make(args.out, source)
     files = {"sheet.png": _png(picture)} | {f"schedule.{kind}": curves.content(kind) for kind in ("png", "svg")}
     for name, content in files.items():
         write_atomic(folder / name, content, word=WORD)

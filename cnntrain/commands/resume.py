@@ -1,26 +1,33 @@
 """`cnntrain resume RUN_DIR [overrides]`: go on where a run was stopped, killed or finished."""
 
-from pathlib import Path
 from typing import Any
 
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import ResumeArgs
 from cnntrain.report.session import follow, lead
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import distributed
 from cnntrain.storage import run_folder
-from cnntrain.training.resume import changed_settings, find_start
+from cnntrain.training.load_run import refuse_foreign_code, refuse_other_split
+from cnntrain.training.resume import find_start
 
 
-def resume(folder: Path, overrides: list[str]) -> dict[str, Any]:
+def run(args: ResumeArgs, config: RunConfig | None) -> dict[str, Any]:
     """Go on with the newest sound checkpoint; a run that has saved none yet starts again from its config.
 
+    Args:
+        config: that of the run folder, in the process that has it.
+
     Raises:
-        ConfigError: no run there, or an override that does not fit.
+        ConfigError: an override that does not fit.
         CheckpointError: all checkpoints are damaged, or those of a finished run gone, or the changed model or data do
             not fit.
     """
     with distributed.joined(machine.exchange_backend()) as world:
         if not world.is_first:
             return follow(world)
-        settings, changes = changed_settings(folder, overrides)
-        with run_folder.lock(folder):
-            return lead(find_start(folder, settings, overrides, changes, world), world)
+        assert config is not None
+        refuse_foreign_code(config.settings, config.overrides, training=True)
+        refuse_other_split(config.changes)
+        with run_folder.lock(args.run):
+            return lead(find_start(args.run, config, args.typed, world), world)

@@ -4,7 +4,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnntrain.config.arguments import SummaryWishes
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import SummaryArgs
 from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.settings import Settings
 from cnntrain.models.catalogue import catalogue
@@ -30,20 +31,19 @@ COLUMNS = (
 _PLAIN = {"·": "*", "⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "…": "."}
 
 
-def summary(settings: Settings, wishes: SummaryWishes, *, data_named: bool, option: str | None = None) -> None:
+def run(args: SummaryArgs, config: RunConfig) -> None:
     """Print the layers and totals of a network.
 
     Args:
-        settings: of which the model and the looks of the images count.
-        wishes: whether formulas are shown, and a CSV file to write.
-        data_named: the user named a data set; else the images are those that the network was made for.
-        option: the file of conf/model/ that was chosen, where that is known.
+        config: of which the model and the looks of the images count. Where no word names a data set, the images are
+            those that the network was made for.
 
     Raises:
         ConfigError: a network that cannot be built.
         FileSystemError: `out` cannot be written.
     """
-    take_apart(settings, wishes, native_input(settings, data_named, option))
+    named = any(word.lstrip("+").startswith(("data=", "experiment=")) for word in config.overrides)
+    take_apart(config.settings, args, native_input(config.settings, named, config.model_option))
 
 
 def native_input(settings: Settings, data_named: bool, option: str | None = None) -> Sizes:
@@ -62,7 +62,7 @@ def native_input(settings: Settings, data_named: bool, option: str | None = None
     return classes, data.channels or channels, data.image_size or image_size
 
 
-def take_apart(settings: Settings, wishes: SummaryWishes, sizes: Sizes) -> None:
+def take_apart(settings: Settings, args: SummaryArgs, sizes: Sizes) -> None:
     """Build the network without memory for its weights, follow one image through it, and print what was seen."""
     import torch
     from rich.console import Console
@@ -90,7 +90,7 @@ def take_apart(settings: Settings, wishes: SummaryWishes, sizes: Sizes) -> None:
         for line in textwrap.wrap(note, width, subsequent_indent="  ", break_on_hyphens=False):
             say(line)
     say("")
-    for line in table(model, rows, width, formulas=wishes.formulas):
+    for line in table(model, rows, width, formulas=args.formulas):
         say(line)
     say("")
     for line in [*totals(rows), "", *LEGEND]:
@@ -99,9 +99,9 @@ def take_apart(settings: Settings, wishes: SummaryWishes, sizes: Sizes) -> None:
         why = f"? the receptive field is not known from {lost.path} on: {lost.lost} moves pixels in ways of its own"
         for line in textwrap.wrap(why, width, break_on_hyphens=False):
             say(line, "dim")
-    if wishes.out:
-        write_atomic(wishes.out, as_csv(rows), word="out=FILE.csv")
-        say(f"wrote {printable(wishes.out)}")
+    if args.out:
+        write_atomic(args.out, as_csv(rows), word="out=FILE.csv")
+        say(f"wrote {printable(args.out)}")
 
 
 def totals(rows: Sequence["Row"]) -> list[str]:

@@ -1,9 +1,9 @@
 """`cnntrain train`: from settings to a finished run."""
 
-from pathlib import Path
 from typing import Any
 
-from cnntrain.config.schema.settings import Settings
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import TrainArgs
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError, UnsafeError
 from cnntrain.report.session import describe, follow, lead
 from cnntrain.runtime import device as machine
@@ -12,12 +12,14 @@ from cnntrain.storage import run_folder
 from cnntrain.training.resume import Start
 
 
-def train(settings: Settings, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    """Train from scratch in a new run folder; answers what results.json holds."""
+def run(args: TrainArgs, config: RunConfig) -> dict[str, Any]:
+    """Train from scratch in a new run folder, which is `out`; answers what results.json holds."""
+    folder = args.out
+    assert folder is not None
     with distributed.joined(machine.exchange_backend()) as world:
         if not world.is_first:
             return follow(world)
-        start = Start(settings, folder, overrides)
+        start = Start(config.settings, folder, list(config.overrides), args.typed)
         with run_folder.lock(folder):
             run_folder.refuse_used(folder)
             try:

@@ -23,7 +23,7 @@ from cnntrain.config import no_effect, overrides
 from cnntrain.config.check import settings_of
 from cnntrain.config.compose import acting_settings, is_multirun, make_composer
 from cnntrain.config.composer import Composer
-from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.plain import to_plain
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import ConfigError
@@ -118,7 +118,7 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combinatio
         runs += _folds(Combination(job + once, _listed(read, job), settings), read)
     if found:
         raise ConfigErrors(found)
-    asked = [(acting_settings(by, run.words), run.words[:typed]) for run in runs]
+    asked = [(acting_settings(by, run.words, run.settings), run.words[:typed]) for run in runs]
     if found := no_effect.faults(asked):
         raise ConfigErrors(found)
     runs = [_without_idle(by, run, *words) for run, words in zip(runs, asked, strict=True)]
@@ -127,7 +127,8 @@ def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combinatio
         raise ConfigError(
             "compare: nothing to compare; list values of a group or key, such as finetune=A,B,C or seed=0,1,2"
         )
-    return _repeats_last(runs)
+    flags = ("--config-dir", config_dir) if config_dir else ()
+    return _repeats_last(replace(run, words=(*run.words, *flags)) for run in runs)
 
 
 def _without_idle(by: Composer, run: Combination, settings: Settings, typed: Sequence[str]) -> Combination:

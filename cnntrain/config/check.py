@@ -3,12 +3,14 @@
 import os
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import env_override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain.config import messages
 from cnntrain.config.assign import variants_of
-from cnntrain.config.messages import REGISTRIES, VARIANTS, ConfigErrors
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.messages import REGISTRIES, VARIANTS
 from cnntrain.config.schema.settings import Settings
 
 
@@ -28,6 +30,18 @@ def check_tree(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | Non
     """What `settings_of` does, without raising: the settings, and all faults; no settings where they cannot be made."""
     if "hydra" in tree:
         HydraConfig.instance().set_config(tree)  # for data.title, which is the option that was chosen
+    with env_override(_environment(tree)):  # which the job will have
+        return _check(tree, cwd)
+
+
+def _environment(tree: DictConfig) -> dict[str, str]:
+    try:
+        return dict(tree.hydra.job.env_set) if "hydra" in tree else {}
+    except OmegaConfBaseException as error:
+        raise ConfigErrors([f"hydra.job.env_set: {str(error).splitlines()[0]}"]) from error
+
+
+def _check(tree: DictConfig, cwd: str | None) -> tuple[Settings | None, list[str]]:
     tree = tree.copy()
     with open_dict(tree):
         tree.pop("hydra", None)
@@ -37,14 +51,20 @@ def check_tree(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | Non
     unresolved = _unresolved(tree)
     if OmegaConf.missing_keys(tree):
         return None, list(unresolved.values())
-    settings: Settings = OmegaConf.to_object(tree)
-    if not settings.data.root:
+    settings = make_settings(tree, cwd)
+    if not tree.data.root:
         unresolved["data.root"] = f"data.root: must not be empty; {messages.MISSING['data.root']}"
-    settings.data.root = os.path.abspath(os.path.join(cwd or "", os.path.expanduser(settings.data.root)))
     return settings, [
         *unresolved.values(),
         *(line for line in messages.broken_rules(settings) if line.partition(":")[0] not in unresolved),
     ]
+
+
+def make_settings(tree: DictConfig, cwd: str | None = None) -> Settings:
+    """The settings of a tree without its `hydra` part, unchecked."""
+    settings: Settings = OmegaConf.to_object(tree)
+    settings.data.root = os.path.abspath(os.path.join(cwd or "", os.path.expanduser(settings.data.root)))
+    return settings
 
 
 def _choose_variants(tree: DictConfig) -> None:

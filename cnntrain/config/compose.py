@@ -17,8 +17,9 @@ from omegaconf.errors import OmegaConfBaseException
 from cnntrain.config import no_effect, overrides
 from cnntrain.config.check import check_tree, settings_of
 from cnntrain.config.composer import Composer, stray_sweep
-from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.paths import expanded
+from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.sources import make_loader
 from cnntrain.config.unsafe import refuse_code
@@ -45,6 +46,12 @@ class Composition:
         """The settings of a single run."""
         assert self.known is not None
         return self.known
+
+    @property
+    def config(self) -> RunConfig:
+        """What a command gets of it."""
+        chosen = self.tree.hydra
+        return RunConfig(self.settings, tuple(chosen.overrides.task), str(chosen.runtime.choices.model))
 
 
 def compose_settings(words: list[str], config_dir: str | None = None) -> Settings:

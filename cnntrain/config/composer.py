@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from cnntrain.config import messages, overrides
 from cnntrain.config.assign import apply, set_value
+from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.inherit import inherit_recipes
-from cnntrain.config.messages import VARIANTS, ConfigErrors
+from cnntrain.config.messages import VARIANTS
 from cnntrain.config.schema.settings import Settings
 
 OURS = "train"  # our own file with a defaults list

@@ -2,13 +2,12 @@
 
 import enum
 import functools
-import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from cnntrain.config.paths import meant_folder
+from cnntrain.config.advice import advise_data
 from cnntrain.config.schema import limits
 from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.loss import LOSSES
@@ -17,9 +16,8 @@ from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
 from cnntrain.config.schema.settings import Settings
-from cnntrain.errors import ConfigError
 from cnntrain.registry import Registry, unknown_argument
-from cnntrain.text import hint, nearest, printable
+from cnntrain.text import hint, nearest
 
 VARIANTS: dict[str, Registry[Any]] = {
     "optimizer": OPTIMIZERS,
@@ -45,23 +43,8 @@ COMMAND_WORDS = {
     "formulas": "summary",
     **dict.fromkeys(("what", "layers", "filters"), "explain RUN_DIR"),
 }
-GIVEN = re.compile(r"\(given (.{100}).{100,}\)")  # a value that would fill the screen
-LONG_WORD = re.compile(r"(\S{200})\S{100,}")  # the same, wherever it stands
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Any: "any value"}
 _LISTS = {int: "[3,6]", float: "[0.5,1.0]"}
-
-
-class ConfigErrors(ConfigError):
-    """All faults of one command line."""
-
-    def __init__(self, faults: Iterable[str]) -> None:
-        lines = (LONG_WORD.sub(r"\1...", GIVEN.sub(r"(given \1 ...)", printable(line))) for line in faults)
-        self.faults = list(dict.fromkeys(lines))  # a sweep meets the same fault in each job
-        super().__init__("\n".join(self.faults))
-
-    def lines(self) -> list[str]:
-        """A fault each."""
-        return self.faults
 
 
 @dataclass
@@ -194,7 +177,7 @@ def unknown_arguments(model: ModelSettings) -> list[str]:
 
 def unknown_option(group: str, name: object, options: list[str]) -> str:
     """The fault of `group=name` where the group has no such option."""
-    if group == "data" and (folder := meant_folder(str(name))):
+    if group == "data" and (folder := advise_data(str(name))):
         return f"data: no option {name}; {folder}"
     printable = [option for option in options if not option.startswith("for_")]
     if not printable:

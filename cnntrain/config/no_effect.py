@@ -2,13 +2,15 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cnntrain.config import overrides
-from cnntrain.config.changes import Change, yaml_word
-from cnntrain.config.paths import expanded, holds_images, meant_folder
+from cnntrain.config.advice import advise_data, holds_images
+from cnntrain.config.changes import yaml_word
+from cnntrain.config.paths import expanded
+from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.needs import RULES, Rule
 from cnntrain.config.schema.settings import Settings
 
@@ -100,7 +102,7 @@ def _told(settings: Settings, given: str) -> dict[str, Any]:
     """What the texts of the rules can name."""
     drop, _ = settings.schedule.first_drop()
     root = expanded(given)
-    meant = meant_folder(given) if os.path.isfile(root) or holds_images(root) else ""
+    meant = advise_data(given) if os.path.isfile(root) or holds_images(root) else ""
     return {
         "s": settings,
         "given": given,
@@ -123,25 +125,22 @@ ASKED = (
 BEGINNING = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
 
 
-def faults_of_saved(
-    command: str, settings: Settings, words: Sequence[str], changes: Mapping[str, Change], *, begun: bool = True
-) -> list[str]:
+def faults_of_saved(command: str, config: RunConfig, *, begun: bool = True) -> list[str]:
     """The lines for words that change nothing of what a command does with a run that exists.
 
     Args:
         command: resume, eval, predict or explain.
-        changes: what the words have changed in the config of the run.
         begun: the run has weights of its own by now.
     """
     found = []
-    for key, change in changes.items():
+    for key, change in config.changes.items():
         given = yaml_word(change.after)
         if begun and key in BEGINNING:
             found.append(f"{key}: is for the start, and the run has weights of its own (given {given}); leave it out")
         elif command != "resume" and key.startswith(TRAINING) and key not in ASKED:
             found.append(f"{key}: {command} trains nothing (given {given}); leave it out")
     if command == "resume":
-        return found or faults([(settings, words)])
+        return found or faults([(config.settings, config.overrides)])
     if command == "eval":
-        found += faults([(settings, [word for word in words if word.startswith("data.")])])
+        found += faults([(config.settings, [word for word in config.overrides if word.startswith("data.")])])
     return found

@@ -13,8 +13,10 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from cnntrain.config.messages import ConfigErrors, keys_of
-from cnntrain.config.paths import expanded, meant_folder, own_options
+from cnntrain.config.advice import advise_data, is_run
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.messages import keys_of
+from cnntrain.config.paths import expanded, own_options
 from cnntrain.text import hint, nearest
 
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
@@ -117,7 +119,7 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
     return read, faults
 
 
-def meant(word: str, commands: tuple[str, ...] = ()) -> str:
+def advise_word(word: str, commands: tuple[str, ...] = ()) -> str:
     """What a bare word was probably to say; empty where nobody knows.
 
     Args:
@@ -128,20 +130,20 @@ def meant(word: str, commands: tuple[str, ...] = ()) -> str:
     key, _, value = word.partition(":")
     if key in keys_of({}):
         return f"did you mean {key}={value or 'VALUE'}?"
-    if commands and (expanded(word) / "config.yaml").is_file():
+    if commands and is_run(expanded(word)):
         return f"did you mean {' or '.join(shlex.join(['cnntrain', command, word]) for command in commands)}?"
     group = next((group for group in GROUPS if word in own_options(group)), None)
-    return f"did you mean {group}={word}?" if group else meant_folder(word)
+    return f"did you mean {group}={word}?" if group else advise_data(word)
 
 
 def _syntax_fault(word: str, parser: OverridesParser) -> str:
     key, sign, value = word.partition("=")
     if not sign:
-        advice = meant(word) or "a command stands first, see cnntrain --help"
+        advice = advise_word(word) or "a command stands first, see cnntrain --help"
         return f"{word}: neither KEY=VALUE nor a flag; {advice}"
     if value.startswith("="):
         return f"{key}: one = is enough (given ={value}); write {key}{value}"
-    if key == "data" and (folder := meant_folder(value)):
+    if key == "data" and (folder := advise_data(value)):
         return f"data: no option {value}; {folder}"
     if next_word := re.search(r"\s([\w.]+)=", value):
         return f"{key}: two words in one (given {value}); write {next_word[1]}=... outside of the quotes"

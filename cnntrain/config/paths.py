@@ -1,20 +1,13 @@
 """Where our own files lie, and what is said of the user's. Nothing here imports torch."""
 
 import os
-import re
-import shlex
 import stat
 from collections.abc import Iterable
-from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
 from cnntrain.text import printable, utf8
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # enough to know a folder of images by
-MOST_ENTRIES, MOST_LOOKS = 200, 4000  # of one folder, and of all
-RUN_DEPTH, MOST_RUNS = 3, 3  # how deep runs are looked for, and are told
 WEIGHTS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one"  # what model.weights takes
 
 
@@ -80,61 +73,6 @@ def need_image_folder(root: Path) -> None:
         raise DataError(
             f"data.root: {printable(root)} {what}; give the folder that holds train/, or one of class folders"
         )
-
-
-def typed(key: str, path: Path | str) -> str:
-    """KEY=PATH as the user can type it in a shell."""
-    word = f"{key}={printable(path)}"
-    return word if re.fullmatch(r"[\w@%+=:,./~-]+", word) else shlex.quote(word)
-
-
-def meant_folder(text: str) -> str:
-    """What to type where a folder or file stands in place of a data set; empty where there is nothing of that name."""
-    path = expanded(text)
-    if path.is_dir():
-        return f"did you mean data=imagefolder {typed('data.root', text)}?"
-    if path.is_file():
-        return "it is a file, and images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
-    return ""
-
-
-def holds_images(folder: Path) -> bool:
-    """Whether a bounded look finds image files in a folder, or in folders of its folders."""
-    waiting, looks = [(folder, 0)], 0
-    while waiting and looks < MOST_LOOKS:
-        place, depth = waiting.pop()
-        with suppress(OSError), os.scandir(place) as entries:
-            for entry in islice(entries, MOST_ENTRIES):
-                looks += 1
-                if entry.name.lower().endswith(IMAGES):
-                    return True
-                if depth < 2 and not entry.name.startswith(".") and entry.is_dir():
-                    waiting.append((Path(entry.path), depth + 1))
-    return False
-
-
-def meant_run(target: Path) -> str:
-    """What to type in place of a path that is no run: the run around it, else the newest not far below; or nothing."""
-    found = list(filter(_is_run, target.parents[:RUN_DEPTH]))
-    waiting, looks = [] if found else [(target, 0)], 0
-    while waiting and looks < MOST_LOOKS:
-        place, depth = waiting.pop(0)
-        with suppress(OSError), os.scandir(place) as entries:
-            for entry in islice(entries, MOST_ENTRIES):
-                looks += 1
-                if _is_run(Path(entry.path)):
-                    found.append(Path(entry.path))
-                elif depth + 1 < RUN_DEPTH and not entry.name.startswith(".") and entry.is_dir():
-                    waiting.append((Path(entry.path), depth + 1))
-    found.sort(key=lambda run: os.path.getmtime(run / "config.yaml"), reverse=True)
-    told = [shlex.quote(printable(run)) for run in found[:MOST_RUNS]]
-    return f"did you mean {' or '.join(told)}?" if told else ""
-
-
-def _is_run(folder: Path) -> bool:
-    """A config alone may be that of anything."""
-    beside = os.path.isfile(folder / "environment.json") or os.path.isdir(folder / "checkpoints")
-    return beside and os.path.isfile(folder / "config.yaml")
 
 
 def need_config_dir(folder: str, groups: Iterable[str]) -> None:

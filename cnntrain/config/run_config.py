@@ -1,19 +1,41 @@
 """The config of a run that exists: read back from plain containers, with values changed."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from cnntrain.config import overrides
 from cnntrain.config.assign import apply, set_value
-from cnntrain.config.check import settings_of
-from cnntrain.config.messages import VARIANTS, ConfigErrors
+from cnntrain.config.changes import Change, find_changes
+from cnntrain.config.check import make_settings, settings_of
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.messages import VARIANTS
 from cnntrain.config.schema.settings import Settings
 
 
-def settings_from_plain(plain: dict[str, Any], words: Sequence[str] = (), source: str = "config") -> Settings:
-    """The settings of an earlier run, with values changed.
+@dataclass(frozen=True)
+class RunConfig:
+    """What a command works with: the settings of a run, and where they come from.
+
+    Attributes:
+        overrides: the words of the line that have made them.
+        model_option: the file of conf/model/ that was chosen; empty for a run that exists.
+        plain: of a run that exists, its config as it was saved.
+        changes: of that, what the overrides have changed.
+    """
+
+    settings: Settings
+    overrides: tuple[str, ...] = ()
+    model_option: str = ""
+    plain: Mapping[str, Any] = field(default_factory=dict)
+    changes: dict[str, Change] = field(default_factory=dict)
+
+
+def restore_config(plain: dict[str, Any], words: Sequence[str] = (), source: str = "config") -> RunConfig:
+    """The config of an earlier run, with values changed.
 
     Args:
         plain: what `to_plain` gave.
@@ -28,6 +50,7 @@ def settings_from_plain(plain: dict[str, Any], words: Sequence[str] = (), source
         found = _graft(tree, plain, source)
     except RecursionError:
         raise ConfigErrors([f"{source}: nested more deeply than any settings; restore a copy"]) from None
+    before = copy.deepcopy(tree) if words and not found else None
     read, wrong = overrides.parse(list(words))
     found += wrong
     for override in read:
@@ -42,7 +65,16 @@ def settings_from_plain(plain: dict[str, Any], words: Sequence[str] = (), source
             found += apply(tree, override, saved=True)
     if found:
         raise ConfigErrors(found)
-    return settings_of(tree)
+    settings = settings_of(tree)
+    if before is None:
+        return RunConfig(settings, tuple(words), plain=plain)
+    old = settings_of(before) if OmegaConf.missing_keys(before) else make_settings(before)
+    return RunConfig(settings, tuple(words), plain=plain, changes=find_changes(old, settings))
+
+
+def settings_from_plain(plain: dict[str, Any], words: Sequence[str] = (), source: str = "config") -> Settings:
+    """The settings of `restore_config`."""
+    return restore_config(plain, words, source).settings
 
 
 def _graft(tree: DictConfig, plain: dict[str, Any], source: str) -> list[str]:

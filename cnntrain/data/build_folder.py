@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import expanded, typed
+from cnntrain.config.advice import shell_word
+from cnntrain.config.paths import expanded
 from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, LoaderKind
 from cnntrain.data import statistics
 from cnntrain.data.common import (
@@ -111,7 +112,7 @@ def _marks(scanned: dict[str, FolderSplit], folds: int | None) -> dict[str, str]
 def _deeper(only: Path) -> str:
     """What to do about an only class folder: archives often hold all the others in one."""
     if only.is_dir() and len(folders_in(only)) > 1:
-        return f"did you mean {typed('data.root', only)}?"
+        return f"did you mean {shell_word('data.root', only)}?"
     return "it takes two classes or more"
 
 

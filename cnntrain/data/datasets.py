@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import absence, expanded, typed
+from cnntrain.config.advice import shell_word
+from cnntrain.config.paths import absence, expanded
 from cnntrain.config.schema.data import DATASETS
 from cnntrain.data.common import Request
 from cnntrain.data.split import stratify
@@ -170,7 +171,7 @@ def _need_folder(place: _Place, *, download: bool) -> None:
     if above := place.above():
         raise DataError(
             f"data.root: {root} is itself {name}, and the folder that holds {home}/ is wanted; "
-            f"did you mean {typed('data.root', above)}?"
+            f"did you mean {shell_word('data.root', above)}?"
         )
     if not download:
         raise DataError(

@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cnntrain.config.paths import need_image_folder, typed
+from cnntrain.config.advice import shell_word
+from cnntrain.config.paths import need_image_folder
 from cnntrain.errors import DataError
 from cnntrain.text import printable
 
@@ -93,7 +94,7 @@ def _refuse_images_alone(root: Path) -> None:
         above = above.parent if split_of(above.name) == "train" else above
         raise DataError(
             f"data.root: {printable(root)} holds images and no class folders; {SORT}, or if it is a class itself, give "
-            f"the folder above: {typed('data.root', above)}"
+            f"the folder above: {shell_word('data.root', above)}"
         )
 
 
@@ -157,7 +158,7 @@ def _refuse_data_sets(root: Path, inner: Mapping[str, Sequence[str]]) -> None:
         if any(split_of(folder) == "train" and any(_inside(root / name / folder)) for folder in folders)
     ]
     if sets:
-        meant = " or ".join(typed("data.root", root / name) for name in sets[:3])
+        meant = " or ".join(shell_word("data.root", root / name) for name in sets[:3])
         classes = f" Or say {_say_classes(sorted(inner))} if all of them are classes" if len(inner) > 1 else ""
         raise DataError(
             f"data.root: {printable(root)}: {join(sets)} {_hold(sets)} train/ with class folders, as data sets do; "

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
-from cnntrain.config.messages import ConfigErrors, unknown_arguments
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.messages import unknown_arguments
 from cnntrain.config.schema.model import DROPS, ModelSettings
 from cnntrain.config.schema.networks import NETWORKS, NetworkEntry
 from cnntrain.errors import ConfigError, ResourceError, is_out_of_memory

@@ -1,7 +1,5 @@
 """One training in its run folder, from its start to its results: the road that `train` and `resume` share."""
 
-import shlex
-import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -125,8 +123,9 @@ def saved_in(folder: Path, job: TrainJob) -> TrainJob:
 
 def describe(start: Start) -> None:
     """Write down how this run is made."""
-    command = shlex.join(["cnntrain", *sys.argv[1:]])
-    run_folder.describe(start.folder, config_yaml=to_yaml(start.settings), overrides=start.overrides, command=command)
+    run_folder.describe(
+        start.folder, config_yaml=to_yaml(start.settings), overrides=start.overrides, command=start.command
+    )
 
 
 def note_start(start: Start, job: TrainJob, report: Report) -> None:

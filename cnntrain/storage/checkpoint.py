@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from cnntrain.config.paths import meant_run
+from cnntrain.config.advice import advise_run
 from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.storage import manifest, state_form
 from cnntrain.storage.atomic import HashingFile, file_system_error, fsync_folder, need_own_folder, open_own
@@ -180,7 +180,7 @@ def find(target: Path) -> Path:
 
 def _no_checkpoint(target: Path, what: str) -> CheckpointError:
     advice = f"give a run folder such as outputs/DATA/MODEL/DATE_TIME, a checkpoint folder or its {STATE}"
-    return CheckpointError(f"{target}: {what}; {meant_run(target) or advice}")
+    return CheckpointError(f"{target}: {what}; {advise_run(target) or advice}")
 
 
 def lost(run: Path) -> CheckpointError:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import cnntrain
-from cnntrain.config.paths import meant_run
+from cnntrain.config.advice import advise_run
 from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFolderError
 from cnntrain.storage import git
 from cnntrain.storage.atomic import RUN_DIR, file_system_error, open_own, read_own, write_atomic
@@ -208,14 +208,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The resolved config of the run in this folder.
 
     Raises:
-        ConfigError: there is no run, or its config.yaml is no mapping.
+        CheckpointError: there is no run.
+        ConfigError: its config.yaml is no mapping.
     """
     import yaml  # type: ignore[import-untyped]
 
     path = folder / CONFIG
     if not path.is_file():
-        advice = meant_run(folder) or "give one such as outputs/DATA/MODEL/DATE_TIME"
-        raise ConfigError(f"{folder}: no run there ({CONFIG} is missing); {advice}")
+        advice = advise_run(folder) or "give one such as outputs/DATA/MODEL/DATE_TIME"
+        raise CheckpointError(f"{folder}: no run there ({CONFIG} is missing); {advice}")
     try:
         content = yaml.safe_load(_text(path, follow=True))
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # of brackets, and of numbers without an end

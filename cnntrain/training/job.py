@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from cnntrain.augment.build import Augment, Moment, build_augment, build_normalise
 from cnntrain.augment.mix import Mix
-from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.plain import to_plain
 from cnntrain.config.schema.loss import LOSSES
 from cnntrain.config.schema.model import DropSchedule, ModelSettings

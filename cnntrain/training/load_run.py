@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cnntrain.config.changes import Change, find_changes
-from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.changes import Change
+from cnntrain.config.run_config import RunConfig, restore_config
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.settings import Settings
 from cnntrain.data.common import Data
@@ -20,7 +20,7 @@ from cnntrain.training.load_state import load_weights
 
 
 def load_job(
-    target: Path, overrides: list[str], report: Reporter, *, images: bool = True
+    target: Path, overrides: Sequence[str], report: Reporter, config: RunConfig | None = None, *, images: bool = True
 ) -> tuple[Path, dict[str, Any], Job]:
     """A trained network with its weights, and the images that it is scored on (val and test).
 
@@ -28,6 +28,7 @@ def load_job(
         target: a run folder, a checkpoint folder or its state.pt.
         overrides: of the run's config.
         report: takes progress and warnings.
+        config: that of the run folder, where it is known; it counts where the checkpoint has the same.
         images: off, no split is there, and the images of the run need not be either.
 
     Returns:
@@ -36,15 +37,11 @@ def load_job(
     folder = checkpoint.find(target)
     state = checkpoint.load(folder)
     about = state["about"]
-    try:
-        before = settings_from_plain(about["config"], source=str(folder))
-    except ConfigError as error:  # not of the user's making
-        raise CheckpointError(str(error).splitlines()[0]) from error
-    settings = settings_from_plain(about["config"], overrides, source=str(folder))
-    refuse_foreign_code(settings, overrides, training=False, images=images)
-    changes = find_changes(before, settings)
-    refuse_other_split(changes)
-    settings = with_preprocessing(settings, about, changes)
+    if config is None or config.plain != about["config"]:
+        config = _restore(about["config"], overrides, str(folder))
+    refuse_foreign_code(config.settings, config.overrides, training=False, images=images)
+    refuse_other_split(config.changes)
+    settings = with_preprocessing(config.settings, about, config.changes)
     data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
     job = build_eval_job(settings, report.say, classes=about["classes"], data=data)
     if images and not job.data.scored:
@@ -56,6 +53,18 @@ def load_job(
         _warn_of_other_images(about.get("marks", {}), job.data, report)
     load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
     return folder, state, job
+
+
+def _restore(plain: dict[str, Any], overrides: Sequence[str], source: str) -> RunConfig:
+    """The config of a checkpoint, changed; CheckpointError where it is at fault by itself, not of the user's making."""
+    try:
+        return restore_config(plain, overrides, source)
+    except ConfigError:
+        try:
+            restore_config(plain, (), source)
+        except ConfigError as error:
+            raise CheckpointError(str(error).splitlines()[0]) from error
+        raise
 
 
 def _warn_of_other_images(known: dict[str, str], data: Data, report: Reporter) -> None:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnntrain.config.changes import Change, find_changes
-from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.changes import Change
+from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.data.common import Data
@@ -15,7 +15,7 @@ from cnntrain.runtime.distributed import World
 from cnntrain.storage import checkpoint, run_folder
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import end_of, limits
-from cnntrain.training.load_run import refuse_foreign_code, refuse_other_split, with_preprocessing
+from cnntrain.training.load_run import with_preprocessing
 from cnntrain.training.state import Progress, Run
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
@@ -33,6 +33,7 @@ class Start:
 
     Attributes:
         overrides: the words that the settings were composed with.
+        command: the line as typed.
         resumed: the folder holds a run, which goes on.
         state: its newest checkpoint; None: it starts from the first step.
         changes: of its config, by key; and of the number of its processes.
@@ -42,6 +43,7 @@ class Start:
     settings: Settings
     folder: Path
     overrides: list[str]
+    command: str
     resumed: bool = False
     state: dict[str, Any] | None = None
     changes: dict[str, Change] = field(default_factory=dict)
@@ -54,24 +56,11 @@ class Start:
         return with_preprocessing(self.settings, self.state["about"], self.changes)
 
 
-def changed_settings(folder: Path, overrides: list[str]) -> tuple[Settings, dict[str, Change]]:
-    """The settings of a run with overrides, and what these change.
-
-    Raises:
-        ConfigError: no run there, or an override that does not fit.
-    """
-    plain, source = run_folder.read_config(folder), str(folder / "config.yaml")
-    before, settings = settings_from_plain(plain, source=source), settings_from_plain(plain, overrides, source=source)
-    refuse_foreign_code(settings, overrides, training=True)
-    changes = find_changes(before, settings)
-    refuse_other_split(changes)
-    return settings, changes
-
-
-def find_start(
-    folder: Path, settings: Settings, overrides: list[str], changes: Mapping[str, Change], world: World
-) -> Start:
+def find_start(folder: Path, config: RunConfig, command: str, world: World) -> Start:
     """The newest sound checkpoint of a locked run folder, or its config where the run has saved none yet.
+
+    Args:
+        command: the line as typed.
 
     Raises:
         ConfigError: with these changes nothing would be trained.
@@ -83,9 +72,9 @@ def find_start(
     if state is None and is_done:
         raise checkpoint.lost(folder)
     about = state["about"] if state else {}
-    all_changes = dict(changes)
+    settings, all_changes = config.settings, dict(config.changes)
     if state:
-        refuse_end_behind(settings.trainer, Progress(**state["progress"]), changes, is_done=is_done)
+        refuse_end_behind(settings.trainer, Progress(**state["progress"]), config.changes, is_done=is_done)
         if fault := best_fault(folder, state["progress"]):
             warnings.append(f"{fault}; the best epoch is chosen anew among those to come")
             state = state | {"progress": state["progress"] | _no_best()}
@@ -94,7 +83,8 @@ def find_start(
     if not run_folder.run_id(folder):
         warnings.append(f"{folder / run_folder.ENVIRONMENT}: missing or without an id of the run; written anew")
         run_folder.give_id(folder, about.get("run_id"))
-    return Start(settings, folder, overrides, resumed=True, state=state, changes=all_changes, warnings=warnings)
+    overrides = list(config.overrides)
+    return Start(settings, folder, overrides, command, True, state, all_changes, warnings)
 
 
 def refuse_end_behind(

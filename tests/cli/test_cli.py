@@ -15,12 +15,12 @@ import pytest
 import cnntrain
 from cnntrain import cli
 from cnntrain.cli import dispatch
-from cnntrain.cli.help import COMMANDS
+from cnntrain.cli.arguments import read_arguments
 from cnntrain.compare import plan
-from cnntrain.config import arguments
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.paths import conf_dir
 from cnntrain.config.plain import to_yaml
+from cnntrain.config.schema.commands import COMMANDS, PredictArgs
 from cnntrain.errors import CheckpointError, DataError, Interrupted, NonFiniteError
 
 Calls = list[tuple[str, tuple[Any, ...]]]
@@ -76,32 +76,35 @@ def failing(monkeypatch: pytest.MonkeyPatch, *errors: BaseException | None) -> N
         ("--config-dir . seed=3", "train"),
         ("check data=mnist", "check"),
         ("models conv", "models"),
-        ("resume runs/a=b seed=4", "resume"),
+        ("resume a=b seed=4", "resume"),
         ("eval runs/x", "eval"),
     ],
 )
-def test_first_word_picks_the_command(calls: Calls, line: str, command: str) -> None:
+def test_first_word_picks_the_command(calls: Calls, tmp_path: Path, line: str, command: str) -> None:
+    (tmp_path / "a=b").mkdir()
+    (tmp_path / "a=b" / "config.yaml").write_text(to_yaml(compose_settings([])))
     assert cli.main(line.split()) == 0
     assert [name for name, _ in calls] == [command]
 
 
 def test_train_gets_settings_a_new_folder_and_the_overrides(calls: Calls, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["model=cnn", "trainer.epochs=3", "hydra.verbose=false"]) == 0
-    settings, folder, overrides = calls[0][1]
-    assert (settings.model.name, settings.trainer.epochs) == ("cnn", 3)
-    assert re.fullmatch(r"outputs/digits/cnn/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", str(folder))
-    assert overrides == ["model=cnn", "trainer.epochs=3"]
+    args, chosen = calls[0][1]
+    assert (chosen.settings.model.name, chosen.settings.trainer.epochs) == ("cnn", 3)
+    assert re.fullmatch(r"outputs/digits/cnn/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", str(args.out))
+    assert chosen.overrides == ("model=cnn", "trainer.epochs=3")
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_command_sees_the_line_that_the_user_typed(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    typed = ["/bin/cnntrain", "seed=3"]
+    typed = ["/bin/cnntrain", "seed=3", "out=a b"]
     monkeypatch.setattr(sys, "argv", typed)
-    seen: list[list[str]] = []
-    monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given: seen.append(sys.argv))
     assert cli.main() == 0
-    assert seen == [typed]
-    assert sys.argv is typed
+    args, _ = calls[0][1]
+    assert args.line == ("seed=3", "out=a b")
+    assert args.typed == "cnntrain seed=3 'out=a b'"
+    assert cli.main(["-m", "seed=1,2"]) == 0
+    assert calls[2][1][0].typed == "cnntrain -m seed=1,2"
 
 
 def test_what_only_hydra_refuses_is_one_line_and_leaves_no_folder(
@@ -117,9 +120,9 @@ def test_what_only_hydra_refuses_is_one_line_and_leaves_no_folder(
 def test_two_runs_in_the_same_second_get_two_folders(
     calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def keep(settings: Any, folder: Path, overrides: list[str]) -> None:
-        (folder / "config.yaml").write_text("")
-        calls.append(("train", (folder,)))
+    def keep(args: Any, chosen: Any) -> None:
+        (args.out / "config.yaml").write_text("")
+        calls.append(("train", (args.out,)))
 
     monkeypatch.setattr(dispatch, "_load", lambda command: keep)
     monkeypatch.setattr("cnntrain.config.compose.output_folder", lambda tree, kind: Path("outputs/same"))
@@ -131,7 +134,7 @@ def test_hydra_run_dir_is_taken_exactly_and_never_twice(
     calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([f"hydra.run.dir={tmp_path}/here"]) == 0
-    assert calls[0][1][1] == Path("here")
+    assert calls[0][1][0].out == Path("here")
     (tmp_path / "here").mkdir(exist_ok=True)
     (tmp_path / "here" / "config.yaml").write_text("seed: 0\n")
     assert cli.main([f"hydra.run.dir={tmp_path}/here"]) == 9
@@ -143,8 +146,8 @@ def test_out_is_the_run_folder_exactly(calls: Calls, tmp_path: Path, monkeypatch
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cli.main(["out=~/a b=c", "seed=3"]) == 0
     assert cli.main(["out=1_0"]) == cli.main(["hydra.run.dir=~/there"]) == 0
-    assert [given[1] for _, given in calls] == [Path("a b=c"), Path("1_0"), Path("there")]
-    assert calls[0][1][2] == ["seed=3"]
+    assert [given[0].out for _, given in calls] == [Path("a b=c"), Path("1_0"), Path("there")]
+    assert calls[0][1][1].overrides == ("seed=3",)
     (tmp_path / "1_0").mkdir()
     (tmp_path / "1_0" / "config.yaml").write_text("")
     assert cli.main(["out=1_0"]) == 9
@@ -152,7 +155,7 @@ def test_out_is_the_run_folder_exactly(calls: Calls, tmp_path: Path, monkeypatch
 
 def test_out_is_the_folder_of_all_jobs_of_a_sweep(calls: Calls) -> None:
     assert cli.main(["-m", "seed=0,1", "out=many"]) == 0
-    assert [given[1] for _, given in calls] == [Path("many/0_digits_lenet5"), Path("many/1_digits_lenet5")]
+    assert [given[0].out for _, given in calls] == [Path("many/0_digits_lenet5"), Path("many/1_digits_lenet5")]
 
 
 @pytest.mark.parametrize(
@@ -216,6 +219,7 @@ def test_a_folder_in_place_of_a_command_is_answered_by_what_it_holds(
     (tmp_path / "photos").mkdir()
     assert cli.main(["photos"]) == 2
     assert "did you mean data=imagefolder data.root=photos?" in capsys.readouterr().err
+    (tmp_path / "photos" / "checkpoints").mkdir()
     (tmp_path / "photos" / "config.yaml").touch()
     assert cli.main(["photos"]) == 2
     assert "did you mean cnntrain resume photos or cnntrain eval photos or" in capsys.readouterr().err
@@ -227,8 +231,8 @@ def test_of_a_key_that_is_there_twice_it_is_told_which_one_counts(
     calls: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert cli.main(["seed=1", "out=a", "seed=2", "out=b", "trainer.epochs=3", "trainer.epochs=3"]) == 0
-    assert calls[0][1][0].seed == 2
-    assert calls[0][1][1] == Path("b")
+    assert calls[0][1][1].settings.seed == 2
+    assert calls[0][1][0].out == Path("b")
     assert capsys.readouterr().err.splitlines() == [
         "cnntrain: seed: is there twice; 2 counts, not 1",
         "cnntrain: out: is there twice; b counts, not a",
@@ -238,15 +242,15 @@ def test_of_a_key_that_is_there_twice_it_is_told_which_one_counts(
 def test_quotes_around_a_path_are_no_part_of_it(calls: Calls, tmp_path: Path) -> None:
     assert cli.main(["out='my dir'"]) == 0
     assert [path.name for path in tmp_path.iterdir()] == []  # the command is replaced: an empty folder goes
-    assert calls[0][1][1] == Path("my dir")
+    assert calls[0][1][0].out == Path("my dir")
     (tmp_path / "a, b.png").touch()
-    assert arguments.read_predict(["images='a, b.png'"])[0].images == (Path("a, b.png"),)
+    assert read_arguments(PredictArgs, ["run", "images='a, b.png'"]).images == (Path("a, b.png"),)
 
 
 def test_the_home_folder_is_known_in_the_place_of_a_run(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert cli.main(["eval", "~/run"]) == 0
-    assert calls[0][1][0] == Path("/home/me/run")
+    assert calls[0][1][0].run == Path("/home/me/run")
 
 
 def test_a_run_does_not_go_into_the_folder_of_a_sweep(
@@ -271,7 +275,7 @@ def test_a_folder_that_cannot_be_made_answers_6(calls: Calls, capsys: pytest.Cap
 
 def test_relative_paths_start_where_the_user_is(calls: Calls, tmp_path: Path) -> None:
     assert cli.main(["hydra.job.chdir=true", "data=mnist", "data.root=images"]) == 0
-    assert calls[0][1][0].data.root == str(tmp_path / "images")
+    assert calls[0][1][1].settings.data.root == str(tmp_path / "images")
 
 
 def test_check_leaves_nothing_on_disk(calls: Calls, tmp_path: Path) -> None:
@@ -359,7 +363,7 @@ def test_options_of_ones_own_are_found(calls: Calls, tmp_path: Path) -> None:
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 77\n")
     assert cli.main(["--config-dir", "own", "experiment=mine"]) == 0
     assert cli.main(["experiment=mine", "hydra.searchpath=[file://own]"]) == 0
-    assert [given[0].seed for _, given in calls] == [77, 77]
+    assert [given[1].settings.seed for _, given in calls] == [77, 77]
 
 
 def test_a_data_file_of_ones_own_inherits_its_recipe_in_every_command(
@@ -371,7 +375,7 @@ def test_a_data_file_of_ones_own_inherits_its_recipe_in_every_command(
     for line in ("", "check ", "preview ", "-m "):
         assert cli.main([*line.split(), "--config-dir", "own", "data=flowers"]) == 0
     runs = plan.plan(["data=flowers", "seed=0,1"], "own")
-    found = [given[0] for _, given in calls] + [run.settings for run in runs]
+    found = [given[1].settings for _, given in calls] + [run.settings for run in runs]
     assert len(found) == 6
     for settings in found:
         assert (settings.model.name, settings.schedule.name, settings.trainer.epochs) == ("resnet18", "cosine", 20)
@@ -386,27 +390,27 @@ def test_new_arguments_of_a_network_need_no_plus(calls: Calls) -> None:
         cli.main(["model=torchvision", "model.name=resnet18", "model.args.groups=2", "model.args={width_per_group:32}"])
         == 0
     )
-    assert calls[0][1][0].model.args == {"groups": 2, "width_per_group": 32}
+    assert calls[0][1][1].settings.model.args == {"groups": 2, "width_per_group": 32}
 
 
 def test_arguments_of_ones_own_augmentation_need_no_plus(calls: Calls) -> None:
     words = ["augment=own", "augment.own.name=my_aug:noise", "augment.own.args.sigma=2", "augment.own.args={mean:1}"]
     assert cli.main(words) == 0
-    assert calls[0][1][0].augment.own.args == {"sigma": 2, "mean": 1}
+    assert calls[0][1][1].settings.augment.own.args == {"sigma": 2, "mean": 1}
 
 
 def test_a_sweep_runs_each_job_in_its_folder(calls: Calls, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["-m", "seed=0,1", "optimizer=sgd,adamw"]) == 0
-    assert [(given[0].seed, given[0].optimizer.name) for _, given in calls] == [
+    assert [(given[1].settings.seed, given[1].settings.optimizer.name) for _, given in calls] == [
         (0, "sgd"),
         (0, "adamw"),
         (1, "sgd"),
         (1, "adamw"),
     ]
-    folders = [given[1] for _, given in calls]
+    folders = [given[0].out for _, given in calls]
     assert len(set(folders)) == 4
     assert {folder.parent.parent for folder in folders} == {Path("outputs/sweeps")}
-    assert calls[1][1][2] == ["seed=0", "optimizer=adamw"]
+    assert calls[1][1][1].overrides == ("seed=0", "optimizer=adamw")
     out, err = capfd.readouterr()
     assert out.splitlines()[1] == "job 1: seed=0 optimizer=adamw"
     assert (len(out.splitlines()), err) == (4, "")
@@ -568,7 +572,8 @@ def test_overrides_of_a_saved_run_are_checked_before_the_command_is_loaded(
     assert lines[1].endswith("did you mean trainer.epochs?")
     assert calls == []
     assert cli.main([command, "run", "data.batch_size=3"]) == 0
-    assert calls[0][1] == (Path("run"), ["data.batch_size=3"])
+    args, chosen = calls[0][1]
+    assert (args.run, chosen.settings.data.batch_size) == (Path("run"), 3)
 
 
 def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixture[str]) -> None:
@@ -587,7 +592,7 @@ def test_help_fits_80_columns_and_names_every_option(capsys: pytest.CaptureFixtu
 def test_each_command_has_help(calls: Calls, capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert cli.main([command, "--help"]) == 0
     text = capsys.readouterr().out
-    assert f"cnntrain {command}" in text or command in ("check", "train")
+    assert text.startswith(f"usage: cnntrain {command}")
     assert max(map(len, text.splitlines())) <= 80
     assert calls == []
 
@@ -628,6 +633,10 @@ def test_models_lists_each_option_with_a_line(capsys: pytest.CaptureFixture[str]
         ("cnntrain summary model=resn", ["model=resnet18"], ["train"]),
         ("cnntrain compare model=resn", ["model=resnet18"], ["train"]),
         ("cnntrain resume ", [], ["model="]),
+        ("cnntrain eval run ", ["tta=", "out="], ["model="]),
+        ("cnntrain predict run tta=hflip,s", ["tta=hflip,shift"], ["tta=hflip,crops"]),
+        ("cnntrain filter kernel=so", ["kernel=sobel_x"], ["kernel=box"]),
+        ("cnntrain summary fo", ["formulas="], []),
         ("cnntrain hydra.c", [], ["hydra/cnntrain"]),
         ("cnntrain --mul", [], []),
     ],

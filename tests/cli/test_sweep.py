@@ -87,7 +87,8 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ConfigStore.instance().store(group="hydra/launcher", name="forking", node=target)
     make_composer().known_options.clear()  # a process has one composer, which may have looked before
 
-    def work(settings: Any, *rest: Any) -> None:
+    def work(args: Any, chosen: Any) -> None:
+        settings = chosen.settings
         if settings.seed == 1:
             raise NonFiniteError("loss: nan\nand more")
         if settings.seed == 2:
@@ -96,7 +97,7 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if settings.seed >= 5:
             with signals.handle_signals() as stop:
-                (rest[0] / "begun").touch()
+                (args.out / "begun").touch()
                 if settings.seed == 6:
                     os.kill(os.getppid(), settings.trainer.epochs)
                 _until(lambda: stop.requested)

@@ -13,10 +13,10 @@ from PIL import Image
 from rich.cells import cell_len
 
 from cnntrain import cli
-from cnntrain.commands.eval import evaluate
-from cnntrain.commands.predict import predict
-from cnntrain.config.arguments import PredictWishes, read_predict
+from cnntrain.cli.arguments import read_arguments
+from cnntrain.commands import eval, predict
 from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.schema.commands import EvalArgs, PredictArgs
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation
 from cnntrain.data.decode import read_image
 from cnntrain.data.unlabelled import data_without_images
@@ -92,8 +92,12 @@ def stored(file):
 # ---- whole calls ----
 
 
+def read(*words: str) -> PredictArgs:
+    return read_arguments(PredictArgs, words)
+
+
 def test_photos_are_seen_as_eval_sees_them(here):
-    predict(Path("run"), ["images=new", "out=new.csv"])
+    predict.run(read("run", "images=new", "out=new.csv"))
     _, _, job = load_job(Path("run"), [], Report(None, tensorboard=False))
     expected = answers(job, job.data.test)
     found = stored("new.csv")
@@ -116,7 +120,7 @@ def test_eval_and_predict_see_photos_in_the_interpolation_and_crop_of_the_traini
     assert (state["about"]["interpolation"], state["about"]["crop"]) == ("bicubic", 1.0)
 
     for tta in ("", "crops"):
-        predict(Path("sharp"), ["images=new", "out=new.csv", *([f"tta={tta}"] if tta else [])])
+        predict.run(read("sharp", "images=new", "out=new.csv", *([f"tta={tta}"] if tta else [])))
         plain = dict(zip(map(str, files), answers(job, job.data.test).tolist(), strict=True))
         for file, best in stored("new.csv").items():
             same = dict(best) == pytest.approx(dict(zip(CLASSES, plain[file], strict=True)), abs=2e-6)
@@ -146,7 +150,7 @@ def test_eval_and_predict_make_squares_as_the_training_did(here, mode):
     assert job.about()["crop_mode"] == mode
     _, _, plain = load_job(Path("run"), [], Report(None, tensorboard=False))
     assert plain.about()["crop_mode"] == "center"
-    predict(Path("run"), ["images=new", "out=new.csv", f"data.crop_mode={mode}"])
+    predict.run(read("run", "images=new", "out=new.csv", f"data.crop_mode={mode}"))
     for best, row in zip(stored("new.csv").values(), answers(job, job.data.test), strict=True):
         assert dict(best) == pytest.approx(dict(zip(CLASSES, row.tolist(), strict=True)), abs=2e-6)
 
@@ -157,7 +161,7 @@ def test_images_of_a_small_set_are_seen_whole(here):
     (images, *_), *_ = job.data.test.batches()
     for number, image in enumerate(images[:9]):
         Image.fromarray(image[0].numpy()).save(f"digit/{number}.png")
-    predict(Path("digits"), ["images=digit", "top=10", "out=digits.csv"])
+    predict.run(read("digits", "images=digit", "top=10", "out=digits.csv"))
     for best, row in zip(stored("digits.csv").values(), answers(job, job.data.test), strict=False):
         assert dict(best) == pytest.approx({str(label): value for label, value in enumerate(row.tolist())}, abs=2e-6)
 
@@ -189,8 +193,8 @@ def test_eval_tells_of_the_plain_view_beside_the_average(here, capsys):
 
 def test_predict_averages_as_eval_does(here):
     words = ["tta=[hflip,shift,crops]"]
-    assert predict(Path("run"), ["images=new", "out=new.csv", *words])["views"] == 18
-    scores = evaluate(Path("run"), words)["test"]
+    assert predict.run(read("run", "images=new", "out=new.csv", *words))["views"] == 18
+    scores = eval.run(read_arguments(EvalArgs, ["run", *words]))["test"]
     losses = [-np.log(dict(best)[Path(file).parts[1]]) for file, best in stored("new.csv").items()]
     assert np.mean(losses) == pytest.approx(scores["loss"], abs=1e-5)
 
@@ -213,7 +217,7 @@ def test_a_bad_image_ends_the_call_with_its_name_or_is_left_out_and_listed(here,
     Path("new/red/0.png").write_bytes(b"")
     assert run("predict", "run", "images=new") == 3
     assert "new/red/0.png: the file is empty" in capsys.readouterr().err
-    results = predict(Path("run"), ["images=new", "data.on_bad_image=skip", "out=new.csv"])
+    results = predict.run(read("run", "images=new", "data.on_bad_image=skip", "out=new.csv"))
     assert results["images"] == len(stored("new.csv")) == 11
     assert results["skipped"] == [{"file": "new/red/0.png", "reason": "the file is empty"}]
     assert "left out, 1 of 12 images cannot be decoded:\n  new/red/0.png" in capsys.readouterr().out
@@ -259,7 +263,7 @@ def test_a_run_saved_before_the_menu_of_augmentation_is_still_understood(here):
             del plain[section][key]
     Path("older").mkdir()
     checkpoint.save(Path("older"), state, best=True)
-    scores = [evaluate(Path(name), [])["test"] for name in ("digits", "older")]
+    scores = [eval.run(read_arguments(EvalArgs, [name]))["test"] for name in ("digits", "older")]
     assert scores[0] == scores[1]
     assert run("predict", "older", "images=new") == 0
     shutil.copy("digits/environment.json", "older")
@@ -292,7 +296,7 @@ def test_what_only_the_images_of_the_run_could_tell_is_refused():
         ),
         (["images=new", "tta=mirror"], 2, "tta: must be among hflip, vflip, shift, crops (given mirror)"),
         (["images=new", "top=0"], 2, "top: must be a whole number >= 1 (given 0)"),
-        (["images=new", "top=" + "9" * 5000], 2, "top: must be a whole number >= 1 (given 5000 digits)"),
+        (["images=new", "top=" + "9" * 5000], 2, "top: must be a whole number >= 1 (given 9999"),
         (["images=new", "out=a.txt"], 2, "out: must end in .csv or .json (given a.txt); write out=FILE.csv"),
         (["images=new", "out=no/a.csv"], 6, "out: no is no folder"),
         (["images=new", "data.image_sise=3"], 2, "did you mean data.image_size?"),
@@ -308,22 +312,22 @@ def test_each_mistake_is_one_line_with_what_to_do(here, capsys, words, code, tol
 
 def test_all_faults_are_told_at_once(here):
     with pytest.raises(ConfigError) as found:
-        read_predict(["images=none.jpg", "top=x", "tta=", "out="])
+        read("run", "images=none.jpg", "top=x", "tta=", "out=")
     keys = [line.partition(":")[0] for line in str(found.value).splitlines()]
-    assert keys == ["tta", "top", "images"]
+    assert keys == ["top", "tta", "out", "images"]
     with pytest.raises(DataError):
-        read_predict(["images=none.jpg"])
+        read("run", "images=none.jpg")
 
 
 def test_files_may_have_any_name_and_count_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a[1].jpg", "b,c.jpg", "d e.jpg"):
         Path(name).touch()
-    wishes, rest = read_predict(["images=a[1].jpg", "trainer.device=cpu", "top=3"])
-    assert rest == ["trainer.device=cpu"]
-    assert wishes == PredictWishes((Path("a[1].jpg"),), top=3)
-    assert read_predict(["images=b,c.jpg"])[0].images == (Path("b,c.jpg"),)
-    assert read_predict(["images=['d e.jpg',*.jpg]"])[0].images == (Path("d e.jpg"), Path("a[1].jpg"), Path("b,c.jpg"))
+    args = read("run", "images=a[1].jpg", "trainer.device=cpu", "top=3")
+    assert args.others == ("trainer.device=cpu",)
+    assert (args.images, args.top) == ((Path("a[1].jpg"),), 3)
+    assert read("run", "images=b,c.jpg").images == (Path("b,c.jpg"),)
+    assert read("run", "images=['d e.jpg',*.jpg]").images == (Path("d e.jpg"), Path("a[1].jpg"), Path("b,c.jpg"))
 
 
 # ---- lines ----

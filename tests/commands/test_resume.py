@@ -296,7 +296,7 @@ def test_a_traceback_is_not_written_through_a_link(run: Path, capsys: pytest.Cap
     def work() -> None:
         raise ZeroDivisionError
 
-    assert exit.guard(work, lambda: run) == 1
+    assert exit.exit_code(work, lambda: run) == 1
     elsewhere = capsys.readouterr().err.rpartition("report it with ")[2].strip()
     assert "ZeroDivisionError" in Path(elsewhere).read_text()
     os.unlink(elsewhere)

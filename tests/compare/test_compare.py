@@ -17,14 +17,16 @@ import yaml
 
 from cnntrain import cli
 from cnntrain.cli import dispatch
-from cnntrain.commands.compare import RECORD, _tables, compare
+from cnntrain.cli.arguments import read_arguments
+from cnntrain.commands import compare as command
+from cnntrain.commands.compare import RECORD, _tables
 from cnntrain.compare import plan as comparison
 from cnntrain.compare.plan import Combination, plan
 from cnntrain.config import overrides
-from cnntrain.config.arguments import CompareWishes, read_compare
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.plain import to_plain, to_yaml
 from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.schema.commands import CompareArgs
 from cnntrain.errors import CheckpointError, ConfigError, Interrupted
 from cnntrain.report.csv_log import COLUMNS
 from cnntrain.runtime.child import cnntrain_command
@@ -111,10 +113,15 @@ def planned(*words: str) -> list[Combination]:
     return plan(words)
 
 
+def compare(runs: Sequence[Combination], words: Sequence[str], starter: Any, out: Path | None = None) -> int:
+    args = CompareArgs(line=("compare", *words), out=out)
+    return command.run(args, runs, starter=lambda: nullcontext[Any](starter))
+
+
 def run(words: Sequence[str], *ends: int) -> tuple[int, Trainer]:
     """The exit code of a comparison with stand-ins, and these."""
     trainer = Trainer(planned(*words), *ends)
-    return compare(trainer.runs, CompareWishes(), words, starter=lambda: nullcontext[Any](trainer)), trainer
+    return compare(trainer.runs, words, trainer), trainer
 
 
 # --- the plan --------------------------------------------------------------------------------------------------------
@@ -295,15 +302,15 @@ def test_code_of_ones_own_is_named_again_when_its_run_goes_on() -> None:
     runs = plan(words)
     trainer = Trainer(runs, 143)
     with pytest.raises(Interrupted):
-        compare(runs, CompareWishes(Path("outputs/mine")), words, starter=lambda: nullcontext[Any](trainer))
-    compare(runs, CompareWishes(Path("outputs/mine")), words, starter=lambda: nullcontext[Any](trainer))
+        compare(runs, words, trainer, out=Path("outputs/mine"))
+    compare(runs, words, trainer, out=Path("outputs/mine"))
     assert trainer.commands[1][2:] == ["model.name=my_pkg:net", "augment.own.name=my_aug:noise"]
 
 
 @pytest.mark.parametrize("code", [1, 4, 5, 7, 137])
 def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFixture[str], code: int) -> None:
     trainer = Trainer(planned(*LISTS), code, 0, 6)
-    found = compare(trainer.runs, CompareWishes(), LISTS, starter=lambda: nullcontext[Any](NoSignal(trainer)))
+    found = compare(trainer.runs, LISTS, NoSignal(trainer))
     assert (found, len(trainer.commands)) == (code, 4)
     out = capsys.readouterr().out
     assert re.search(rf"^failed: optimizer=sgd seed=0 \(exit code {code}.*\)$", out, re.MULTILINE)
@@ -334,7 +341,7 @@ def test_without_any_finished_run_nothing_is_left(tmp_path: Path) -> None:
     assert {path.name for path in HOME.iterdir()} == {combination.name for combination in planned(*LISTS)}
     trainer = NoSignal(Trainer(planned(*LISTS)))
     trainer.run = lambda command: 3  # whose folder is gone
-    assert compare(planned(*LISTS), CompareWishes(Path("new")), LISTS, starter=lambda: nullcontext[Any](trainer)) == 3
+    assert compare(planned(*LISTS), LISTS, trainer, out=Path("new")) == 3
     assert not (tmp_path / "new").exists()
 
 
@@ -346,7 +353,7 @@ def test_a_run_that_cannot_go_on_has_failed_whatever_its_earlier_end_was(capsys:
     assert "failed" not in capsys.readouterr().out
     trainer = NoSignal(Trainer(planned(*LISTS)))
     trainer.run = lambda command: 4  # its checkpoints are damaged
-    compare(planned(*LISTS), CompareWishes(), LISTS, starter=lambda: nullcontext[Any](trainer))
+    compare(planned(*LISTS), LISTS, trainer)
     assert "failed: optimizer=adamw seed=0 (exit code 4)" in capsys.readouterr().out.splitlines()
 
 
@@ -378,17 +385,18 @@ def test_flags_reach_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     given: list[Any] = []
     monkeypatch.setattr(dispatch, "_load", lambda command: lambda *args: given.extend(args) or 0)
     assert cli.main(["compare", "--config-dir", str(tmp_path), "out=here", *LISTS]) == 0
-    runs, wishes, words, flags = given
-    assert (len(runs), wishes, flags) == (4, CompareWishes(Path("here")), ["--config-dir", str(tmp_path)])
-    assert words == ["--config-dir", str(tmp_path), "out=here", *LISTS]
+    args, runs = given
+    flags = ["--config-dir", str(tmp_path)]
+    assert (len(runs), args.out) == (4, Path("here"))
+    assert args.line == ("compare", *flags, "out=here", *LISTS)
     trainer = Trainer(runs, 2)
-    compare(runs, wishes, words, flags, starter=lambda: nullcontext[Any](trainer))
+    compare(runs, args.line[1:], trainer)
     assert trainer.commands[0][-3:-1] == flags
 
 
 def test_out_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert read_compare(["out=~/here", "seed=0,1"]) == (CompareWishes(tmp_path / "here"), ["seed=0,1"])
+    assert read_arguments(CompareArgs, ["out=~/here", "seed=0,1"]).out == tmp_path / "here"
 
 
 # --- the real thing --------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import yaml
 from cnntrain.config import overrides
 from cnntrain.config.changes import Change, find_changes
 from cnntrain.config.compose import compose_settings
-from cnntrain.config.messages import ConfigErrors, keys_of
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.messages import keys_of
 from cnntrain.config.paths import conf_dir
 from cnntrain.config.plain import to_plain, to_yaml
 from cnntrain.config.run_config import settings_from_plain

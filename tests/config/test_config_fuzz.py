@@ -18,6 +18,7 @@ from cnntrain import cli
 from cnntrain.cli import dispatch
 from cnntrain.config import messages, overrides
 from cnntrain.config.compose import compose_line, compose_settings, output_folder
+from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.overrides import GROUPS
 from cnntrain.config.paths import conf_dir
 from cnntrain.config.plain import to_plain, to_yaml
@@ -110,7 +111,7 @@ def told(work: Callable[[], object], typed: Iterable[str]) -> None:
     except (ConfigError, UnsafeError) as error:
         keys = [word.partition("=")[0].lstrip("+~") for word in typed]
         names = {part for key in keys for part in (key, key.partition(".")[0])}
-        found = error.faults if isinstance(error, messages.ConfigErrors) else str(error).split("\n")
+        found = error.faults if isinstance(error, ConfigErrors) else str(error).split("\n")
         assert found
         for line in found:
             assert line.isprintable(), line

@@ -11,7 +11,7 @@ from cnntrain import cli
 from cnntrain.compare import plan
 from cnntrain.config.compose import compose_line, compose_settings, examine, make_composer
 from cnntrain.config.composer import Composer
-from cnntrain.config.messages import ConfigErrors
+from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.overrides import quote
 from cnntrain.config.plain import to_plain, to_yaml
 from cnntrain.config.run_config import settings_from_plain

@@ -10,11 +10,11 @@ from cnntrain import cli
 from cnntrain.cli import dispatch
 from cnntrain.compare import plan
 from cnntrain.config import no_effect
-from cnntrain.config.changes import find_changes
 from cnntrain.config.compose import compose_line, compose_settings
-from cnntrain.config.messages import ConfigErrors, keys_of
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.messages import keys_of
 from cnntrain.config.plain import to_yaml
-from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.run_config import restore_config
 from cnntrain.config.schema import needs
 
 HALF = "model.pretrained=true"
@@ -221,8 +221,7 @@ def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPa
 )
 def test_an_override_of_a_saved_run_must_act_in_the_command(command: str, words: list[str], fault: str) -> None:
     plain = yaml.safe_load(to_yaml(compose_settings([])))
-    before, settings = settings_from_plain(plain), settings_from_plain(plain, words)
-    found = no_effect.faults_of_saved(command, settings, words, find_changes(before, settings))
+    found = no_effect.faults_of_saved(command, restore_config(plain, words))
     assert found[0].startswith(fault) if fault else found == []
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from cnntrain.config.advice import shell_word
 from cnntrain.config.compose import compose_settings
-from cnntrain.config.paths import absence, expanded, need_config_dir, typed
+from cnntrain.config.paths import absence, expanded, need_config_dir
 from cnntrain.errors import ConfigError
 from cnntrain.text import printable
 
@@ -49,8 +50,8 @@ def test_a_class_that_was_typed_under_another_locale_is_the_same() -> None:
 
 
 def test_a_proposed_path_can_be_typed() -> None:
-    assert typed("data.root", "~/ä/photos") == "data.root=~/ä/photos"
-    assert typed("data.root", "a b/it's") == "'data.root=a b/it'\"'\"'s'"
+    assert shell_word("data.root", "~/ä/photos") == "data.root=~/ä/photos"
+    assert shell_word("data.root", "a b/it's") == "'data.root=a b/it'\"'\"'s'"
 
 
 def forbid(monkeypatch: pytest.MonkeyPatch, call: str) -> None:

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import nn
 
 from cnntrain import cli
+from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import explain as command
-from cnntrain.config.arguments import PARTS, ExplainWishes, read_explain
+from cnntrain.config.schema.commands import PARTS, EvalArgs, ExplainArgs
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, DataError, FileSystemError
 from cnntrain.inspect.explain.gallery import Gallery
@@ -29,27 +30,29 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.
 # ---- words ----
 
 
+def read(*words, run="run"):
+    return read_arguments(ExplainArgs, [run, *words])
+
+
 def test_words_of_explain_are_parted_from_the_overrides(tmp_path):
-    wishes, rest = read_explain(
-        ["data.root=x", "what=gradcam,filters", "layers=[layer1.*,last]", "images=3", "filters=5"]
-    )
-    assert rest == ["data.root=x"]
-    assert wishes == ExplainWishes(("filters", "gradcam"), ("layer1.*", "last"), 3, 5)
-    assert read_explain([]) == (ExplainWishes(), [])
-    assert ExplainWishes().what == PARTS
+    args = read("data.root=x", "what=gradcam,filters", "layers=[layer1.*,last]", "images=3", "filters=5")
+    assert args.others == ("data.root=x",)
+    assert (args.what, args.layers, args.images, args.filters) == (("filters", "gradcam"), ("layer1.*", "last"), 3, 5)
+    assert read() == ExplainArgs(line=("explain",), run=Path("run"))
+    assert read().what == tuple(PARTS)
 
 
 def test_image_files_may_have_any_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("a.jpg", "b,c.jpg", "7"):
         Path(name).touch()
-    assert read_explain(["images=b,c.jpg"])[0].images == (Path("b,c.jpg"),)
-    assert read_explain(["images=['a.jpg', \"7\"]"])[0].images == (Path("a.jpg"), Path("7"))
+    assert read("images=b,c.jpg").images == (Path("b,c.jpg"),)
+    assert read("images=['a.jpg', \"7\"]").images == (Path("a.jpg"), Path("7"))
 
 
 def test_all_faults_of_the_words_are_told_at_once():
     with pytest.raises(ConfigError) as found:
-        read_explain(["what=gradcm", "layers=", "images=no.jpg", "filters=0"])
+        read("what=gradcm", "layers=", "images=no.jpg", "filters=0")
     lines = str(found.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == ["what", "layers", "images", "filters"]
     assert "did you mean gradcam?" in lines[0]
@@ -64,7 +67,7 @@ def test_all_faults_of_the_words_are_told_at_once():
         "out=",
     ):
         with pytest.raises(ConfigError, match=word.partition("=")[0]):
-            read_explain([word])
+            read(word)
 
 
 # ---- images, rest, drawing ----
@@ -181,7 +184,7 @@ def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch
         return folder, state, job
 
     monkeypatch.setattr(command, "load_job", load)
-    results = command.explain(Path("run"), ["images=3", "filters=4"])
+    results = command.run(read("images=3", "filters=4", run="run"))
     names = sorted(path.name for path in (here / "run" / "explain").iterdir())
     layers = [name.removeprefix("features-") for name in names if name.startswith("features-")]
     assert names == sorted(
@@ -205,14 +208,14 @@ def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch
 
 
 def test_the_scores_of_shift_zero_are_those_of_eval_and_out_takes_the_pictures(here):
-    from cnntrain.commands.eval import evaluate
+    from cnntrain.commands import eval as evaluation
 
     train("model=lenet5", "data.limit=200", "hydra.run.dir=run")
     for words, message in ((["layers=con1"], "layers: no layer con1"), (["what=shift", "data.valu=3"], "data.valu")):
         with pytest.raises(ConfigError, match=message):
-            command.explain(Path("run"), words)
-    scores = evaluate(Path("run"), [])["test"]
-    rows = command.explain(Path("run"), ["what=shift", "out=pictures"])["shift"]
+            command.run(read(*words))
+    scores = evaluation.run(read_arguments(EvalArgs, ["run"]))["test"]
+    rows = command.run(read("what=shift", "out=pictures", run="run"))["shift"]
     assert rows[0]["top1"] == pytest.approx(scores["top1"])
     assert sorted(path.name for path in (here / "pictures").iterdir()) == ["shift.csv", "shift.png", "shift.svg"]
     assert not (here / "run" / "explain").exists()
@@ -220,7 +223,7 @@ def test_the_scores_of_shift_zero_are_those_of_eval_and_out_takes_the_pictures(h
 
 def test_a_network_without_maps_costs_a_line_and_the_rest_is_drawn(here, capsys):
     train("model=mlp", "data.limit=200", "hydra.run.dir=run")
-    results = command.explain(Path("run/checkpoints/last"), ["images=2"])
+    results = command.run(read("images=2", run="run/checkpoints/last"))
     assert set(results["left_out"]) == {"features", "excite", "gradcam"}
     assert [Path(path).name for path in results["pictures"]] == ["filters.png", "shift.png"]
     said = capsys.readouterr().out.splitlines()
@@ -237,10 +240,10 @@ def test_photos_with_odd_class_names_and_files_of_the_users(here):
             Image.fromarray(pixels).save(here / "photos" / name / f"{number}.png")
     words = ["model=cnn3", "data=imagefolder", "data.root=photos", "data.image_size=16", "data.val=4"]
     train(*words, "trainer.tensorboard=true", "hydra.run.dir=run")
-    results = command.explain(Path("run"), ["what=features,gradcam,excite", "layers=last", "data.loader=stream"])
+    results = command.run(read("what=features,gradcam,excite", "layers=last", "data.loader=stream", run="run"))
     assert results["split"] == "validation"
     assert len(results["pictures"]) == 3
     assert len(list((here / "run" / "explain").glob("events.out.tfevents.*"))) == 1
     file = next((here / "photos").rglob("*.png"))
-    results = command.explain(Path("run"), ["what=gradcam", f"images=[{file}]"])
+    results = command.run(read("what=gradcam", f"images=[{file}]", run="run"))
     assert len(results["pictures"]) == 1

@@ -11,11 +11,12 @@ from PIL import Image
 from scipy import ndimage
 
 from cnntrain import cli
-from cnntrain.commands.filter import fit, read
+from cnntrain.cli.arguments import read_arguments
+from cnntrain.commands.filter import fit
+from cnntrain.config.schema.commands import FilterArgs
 from cnntrain.config.schema.filter import (
     KERNELS,
     Box,
-    FilterSettings,
     Gabor,
     Gaussian,
     OwnKernel,
@@ -35,7 +36,7 @@ IMAGE = torch.rand(3, 29, 34, dtype=torch.float64, generator=torch.Generator().m
 
 
 def filtered(kernel, image=IMAGE, **settings) -> np.ndarray:
-    chosen = FilterSettings(**settings)
+    chosen = FilterArgs(image=Path("cat.png"), kernel=kernel, **settings)
     matrices = kernel.matrices()
     window = fit(chosen, matrices[0], tuple(image.shape[1:]))
     result = convolve(image[None], matrices, window, chosen.padding_mode.name)[0]
@@ -331,6 +332,7 @@ def test_faults_are_found_without_torch(folder: Path) -> None:
 
 
 def test_read_gives_typed_settings(folder: Path) -> None:
-    settings, kernel = read(["image=cat.png", "kernel=gabor", "theta=45", "size=null", "gray=null", "padding=3"])
-    assert (settings.gray, settings.padding) == (None, "3")
-    assert kernel == Gabor(theta=45.0)
+    line = ["image=cat.png", "kernel=gabor", "theta=45", "size=null", "gray=null", "padding=3"]
+    args = read_arguments(FilterArgs, line)
+    assert (args.gray, args.padding) == (None, "3")
+    assert args.kernel == Gabor(theta=45.0)

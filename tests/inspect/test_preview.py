@@ -10,10 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from cnntrain.commands.preview import _facts, preview
-from cnntrain.config.arguments import PreviewWishes, read_preview
+from cnntrain.cli.arguments import read_arguments
+from cnntrain.commands import preview
+from cnntrain.commands.preview import _facts
 from cnntrain.config.compose import compose_settings
+from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.augment import AugmentSettings
+from cnntrain.config.schema.commands import PreviewArgs
 from cnntrain.config.schema.pieces import AugMixSettings
 from cnntrain.errors import ConfigError
 from cnntrain.inspect.preview.schedule import Course
@@ -268,9 +271,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(words: list[str], **wishes: Any) -> Path:
+def run(words: list[str], **arguments: Any) -> Path:
     words = ["model=lenet5", "trainer.device=cpu", *words]
-    return preview(compose_settings(words), PreviewWishes(**wishes), words)
+    return preview.run(PreviewArgs(others=tuple(words), **arguments), RunConfig(compose_settings(words)))
 
 
 def test_preview_of_digits_writes_pictures_and_a_page_and_says_how_to_go_on(here: Path, capsys) -> None:
@@ -328,20 +331,21 @@ def test_previews_never_overwrite_each_other_or_anything_else(here: Path) -> Non
     assert first.name.startswith("digits_")
     before = {path: path.read_bytes() for path in first.iterdir()}
     with pytest.raises(ConfigError, match="is not empty"):
-        read_preview([f"out={first}"])
+        read_arguments(PreviewArgs, [f"out={first}"])
     assert {path: path.read_bytes() for path in first.iterdir()} == before
 
 
 def test_words_of_preview_are_checked_all_at_once(here: Path) -> None:
-    assert read_preview(["seed=1"]) == (PreviewWishes(8, None), ["seed=1"])
+    assert read_arguments(PreviewArgs, ["seed=1"]) == PreviewArgs(line=("preview", "seed=1"), others=("seed=1",))
     Path("empty").mkdir()
-    assert read_preview(["images=12", "out=empty"])[0] == PreviewWishes(12, Path("empty"))
+    args = read_arguments(PreviewArgs, ["images=12", "out=empty"])
+    assert (args.images, args.out) == (12, Path("empty"))
     Path("file").touch()
     for word in ("images=0", "images=13", "images=x", "images=", "out=", "out=file"):
         with pytest.raises(ConfigError, match=word.partition("=")[0]):
-            read_preview([word])
+            read_arguments(PreviewArgs, [word])
     with pytest.raises(ConfigError, match=r"images: .*\nout: "):
-        read_preview(["images=-1", "out= "])
+        read_arguments(PreviewArgs, ["images=-1", "out= "])
 
 
 def test_nothing_is_left_behind_where_the_config_does_not_fit(here: Path) -> None:

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from cnntrain import cli
-from cnntrain.commands.summary import COLUMNS, as_csv, native_input, summary, totals
-from cnntrain.config.arguments import SummaryWishes, read_summary
+from cnntrain.cli.arguments import read_arguments
+from cnntrain.commands.summary import COLUMNS, as_csv, native_input, run, totals
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import SummaryArgs
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.config.schema.settings import Settings
@@ -64,7 +66,7 @@ def test_the_chosen_option_says_more_than_the_name() -> None:
 
 
 def test_alexnet_is_told_exactly(capsys: pytest.CaptureFixture[str]) -> None:
-    summary(settings_of("alexnet"), SummaryWishes(), data_named=False)
+    run(SummaryArgs(), RunConfig(settings_of("alexnet")))
     out = capsys.readouterr().out
     assert out.startswith("alexnet: 1,000 classes, 3x224x224 images\n")
     assert re.search(r"^features.0 Conv +11 4 2 +64x55x55 +23,296 +70.3M +11 +4 +774k$", out, re.MULTILINE)
@@ -105,7 +107,7 @@ def test_wide_terminals_show_the_sums_too() -> None:
 
 
 def test_formulas_are_shown_on_request(capsys: pytest.CaptureFixture[str]) -> None:
-    summary(settings_of("lenet5"), SummaryWishes(formulas=True), data_named=False)
+    run(SummaryArgs(formulas=True), RunConfig(settings_of("lenet5")))
     out = capsys.readouterr().out
     assert "H' = ⌊(14 + 2·0 - 1·(5-1) - 1)/1⌋ + 1 = 10\n" in out
     assert "(5·5·6+1)·16 = 2,416 parameters\n" in out
@@ -115,7 +117,7 @@ def test_formulas_are_shown_on_request(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_terminal_without_the_signs_gets_plain_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    summary(settings_of("lenet5"), SummaryWishes(formulas=True), data_named=False)
+    run(SummaryArgs(formulas=True), RunConfig(settings_of("lenet5")))
     sys.stdout.flush()
     out = sys.stdout.buffer.getvalue().decode("ascii")
     assert "H' = floor((14 + 2*0 - 1*(5-1) - 1)/1) + 1 = 10" in out
@@ -123,7 +125,7 @@ def test_a_terminal_without_the_signs_gets_plain_ones(monkeypatch: pytest.Monkey
 
 def test_the_file_holds_every_layer_exactly(tmp_path: Path) -> None:
     file = tmp_path / "layers.csv"
-    summary(settings_of("resnet18"), SummaryWishes(out=file), data_named=False)
+    run(SummaryArgs(out=file), RunConfig(settings_of("resnet18")))
     with file.open(newline="") as opened:
         records = list(csv.DictReader(opened))
     _, rows = taken_apart("resnet18")
@@ -162,7 +164,7 @@ def test_what_was_changed_for_the_images_is_said(capsys: pytest.CaptureFixture[s
     settings = settings_of("resnet18", "cifar10")
     _, notes = build_model(settings.model, classes=10, channels=3, image_size=32)
     assert notes
-    summary(settings, SummaryWishes(), data_named=True)
+    run(SummaryArgs(), RunConfig(settings, ("data=cifar10",)))
     head, _, _ = capsys.readouterr().out.partition("\n\n")
     assert " ".join(head.split()[5:]) == " ".join(notes)
     assert max(map(len, head.splitlines())) <= 80
@@ -170,13 +172,13 @@ def test_what_was_changed_for_the_images_is_said(capsys: pytest.CaptureFixture[s
 
 def test_wrong_words_are_faults(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"formulas: must be true or false \(given yes\)"):
-        read_summary(["formulas=yes"])
+        read_arguments(SummaryArgs, ["formulas=yes"])
     with pytest.raises(FileSystemError, match="no folder"):
-        read_summary([f"out={tmp_path}/no/a.csv"])
+        read_arguments(SummaryArgs, [f"out={tmp_path}/no/a.csv"])
     with pytest.raises(ConfigError, match="out: must be the name of a file"):
-        read_summary(["out="])
+        read_arguments(SummaryArgs, ["out="])
     with pytest.raises(FileSystemError, match="is a folder"):
-        read_summary([f"out={tmp_path}"])
+        read_arguments(SummaryArgs, [f"out={tmp_path}"])
 
 
 @pytest.mark.parametrize("word", ["out", "formulas"])

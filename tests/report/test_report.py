@@ -14,7 +14,7 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from cnntrain.cli.exit import READER_GONE, guard
+from cnntrain.cli.exit import READER_GONE, exit_code
 from cnntrain.errors import FileSystemError
 from cnntrain.report.csv_log import COLUMNS, CsvLog
 from cnntrain.report.epoch_table import table_head, table_row
@@ -72,7 +72,7 @@ class Gone(io.StringIO):
 
 def test_a_pipe_whose_reader_is_gone_ends_the_command_as_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", Gone())
-    assert guard(lambda: Report(None, tensorboard=False).say("line")) == READER_GONE
+    assert exit_code(lambda: Report(None, tensorboard=False).say("line")) == READER_GONE
 
 
 class Full(io.StringIO):
@@ -90,17 +90,17 @@ def test_an_output_that_takes_no_more_ends_no_run_whose_log_has_the_lines(tmp_pa
         play(report)
         report.close()
 
-    assert guard(work) == 0
+    assert exit_code(work) == 0
     assert (tmp_path / "train.log").read_text().endswith("      tensorboard --logdir outputs\n")
     assert capsys.readouterr().err == ""
 
 
 def test_an_output_that_takes_no_more_ends_what_has_no_log_and_is_named(monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdout", Full())
-    assert guard(lambda: Report(None, tensorboard=False).say("line")) == 6
+    assert exit_code(lambda: Report(None, tensorboard=False).say("line")) == 6
     assert capsys.readouterr().err == "cnntrain: error: standard output: No space left on device\n"
     monkeypatch.setattr(sys, "stdout", Full())
-    assert guard(lambda: print("line")) == 6
+    assert exit_code(lambda: print("line")) == 6
     assert capsys.readouterr().err == "cnntrain: error: standard output: No space left on device\n"
 
 
@@ -153,7 +153,7 @@ def test_another_place_than_an_output_with_room_is_full_and_not_the_output(tmp_p
     with os.fdopen(reading), os.fdopen(writing, "w") as pipe, open(tmp_path / "log", "w") as file:
         for stream in (pipe, file):
             monkeypatch.setattr(sys, "stdout", stream)
-            assert guard(work) == 6
+            assert exit_code(work) == 6
             assert capsys.readouterr().err == "cnntrain: error: No space left on device; free some space\n"
 
 

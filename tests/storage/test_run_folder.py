@@ -259,7 +259,7 @@ def test_a_machine_without_git_works(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_folder_without_a_run_or_with_a_broken_config_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no run there \(config.yaml is missing\); give one"):
+    with pytest.raises(CheckpointError, match=r"no run there \(config.yaml is missing\); give one"):
         run_folder.read_config(tmp_path)
     for content, rule in [("a: [1\n", "no readable YAML"), ("- 1\n", "holds no settings")]:
         (tmp_path / "config.yaml").write_text(content)

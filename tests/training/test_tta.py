@@ -1,5 +1,6 @@
 """Test-time augmentation: which views there are, how their probabilities are averaged, and what `eval` tells of it."""
 
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.config.arguments import VIEWS, EvalWishes, read_eval
+from cnntrain.cli.arguments import read_arguments
+from cnntrain.config.schema.commands import VIEWS, EvalArgs
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Batch
@@ -55,7 +57,7 @@ def test_flips_multiply_and_places_add_up(names, count):
 @pytest.mark.parametrize("size", [4, 5, 8, 17, 32, 64, 224])
 @pytest.mark.parametrize("around", [False, True])
 def test_the_first_view_is_the_image_itself_and_the_input_is_left_alone(size, around):
-    views = Views(VIEWS, size)
+    views = Views(tuple(VIEWS), size)
     images = photo(views.wide if around else size)
     before, first = images.clone(), round((images.shape[2] - size) / 2)
     found = list(views(images))
@@ -116,7 +118,7 @@ def test_a_wide_view_has_the_view_in_its_middle_to_the_pixel(size, shape, looks)
     wide, first = view.wide(picture), round((side - size) / 2)
     assert wide.shape == (side, side, 3) == (view.wide.size, view.wide.size, 3)
     assert torch.equal(wide[first : first + size, first : first + size], view(picture))
-    first_of_many = next(Views(VIEWS, size)(wide.permute(2, 0, 1)[None]))
+    first_of_many = next(Views(tuple(VIEWS), size)(wide.permute(2, 0, 1)[None]))
     assert torch.equal(first_of_many[0], view(picture).permute(2, 0, 1))
 
 
@@ -182,25 +184,34 @@ def test_a_network_that_does_not_mind_gains_nothing():
 # ---- words ----
 
 
+def read(*words: str) -> EvalArgs:
+    return read_arguments(EvalArgs, ["run", *words])
+
+
 def test_words_of_eval_are_parted_from_the_overrides(tmp_path):
-    wishes, rest = read_eval(["data.root=x", "tta=[crops, hflip]", f"out={tmp_path}/a.json"])
-    assert rest == ["data.root=x"]
-    assert wishes == EvalWishes(("hflip", "crops"), tmp_path / "a.json")
-    assert read_eval([]) == (EvalWishes(), [])
-    assert read_eval(["tta=shift"])[0].tta == ("shift",)
+    line = ["eval", "run", "data.root=x", "tta=[crops, hflip]", f"out={tmp_path}/a.json"]
+    args = read_arguments(EvalArgs, line[1:], line)
+    assert args == EvalArgs(
+        line=tuple(line),
+        others=("data.root=x",),
+        run=Path("run"),
+        tta=("hflip", "crops"),
+        out=tmp_path / "a.json",
+    )
+    assert (read("tta=shift").tta, read().tta, read().out) == (("shift",), (), None)
 
 
 def test_views_that_do_not_exist_are_told_with_the_nearest_right_spelling(tmp_path):
     with pytest.raises(ConfigError) as found:
-        read_eval(["tta=[hflop,crop,xyzzy]"])
+        read("tta=[hflop,crop,xyzzy]")
     lines = str(found.value).splitlines()
     assert "(given hflop); did you mean hflip?" in lines[0]
     assert "(given crop); did you mean crops?" in lines[1]
     assert lines[2] == "tta: must be among hflip, vflip, shift, crops (given xyzzy)"
     with pytest.raises(ConfigError, match="tta: must not be empty"):
-        read_eval(["tta=[]"])
+        read("tta=[]")
     with pytest.raises(FileSystemError, match="out: "):
-        read_eval([f"out={tmp_path}"])
+        read(f"out={tmp_path}")
 
 
 def test_every_view_has_a_meaning():

@@ -1,4 +1,4 @@
-"""The words of `cnntrain filter`, and the kernels that it knows, in plain Python.
+"""The kernels that `cnntrain filter` knows, each with its own arguments, in plain Python.
 
 Weights are written as a network holds them: the image is correlated with them, not turned around first. So `sobel_x`
 answers with positive values where the image becomes brighter to the right, `sobel_y` where it does so downwards.
@@ -16,33 +16,20 @@ Weights: TypeAlias = list[list[float]]  # rows of equal length
 LARGEST = 101  # rows or columns of a kernel
 MOST_PADDING = 1000  # pixels on a side
 HEAVIEST = 1_000_000  # of the weights that a user writes; their sums stay finite in float32
+SIZE, SIGMA = f"rows and columns, 1 to {LARGEST}", "spread in pixels"
 OWN_KERNEL = "kernel=[[0,1,0],[1,-4,1],[0,1,0]]"  # what the messages give as an example
 
 PaddingMode = enum.Enum("PaddingMode", "zeros reflect replicate circular")
 
 
 @dataclass
-class FilterSettings:
-    """What `cnntrain filter` is told, but for the kernel's own parameters."""
-
-    image: str = ""
-    kernel: str = ""
-    padding: str = "same"  # same, valid or a number of pixels for each side
-    padding_mode: PaddingMode = PaddingMode.zeros
-    stride: int = number(1, ge=1, le=1000)
-    dilation: int = number(1, ge=1, le=64)
-    gray: Optional[bool] = None  # null: what suits the kernel
-    out: str = ""  # empty: <image>_<kernel>.png in the current folder
-
-
-@dataclass
 class Kernel:
-    """A kernel's own words, and what comes of them."""
+    """A kernel's own arguments, and what comes of them."""
 
     finds_edges = False  # results have a sign, and flat areas answer 0 (Gabor: about 0, where size does not cut it off)
 
     def parameters(self) -> dict[str, float]:
-        """The words with their values, those left out included."""
+        """The arguments with their values, those left out included."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
     def matrices(self) -> list[Weights]:
@@ -104,7 +91,7 @@ class Sharpen(Kernel):
 class Box(Kernel):
     """The mean of size x size pixels."""
 
-    size: int = number(5, ge=1, le=LARGEST)
+    size: int = number(5, ge=1, le=LARGEST, help=SIZE)
 
     def matrices(self) -> list[Weights]:
         return [[[1 / self.size**2] * self.size for _ in range(self.size)]]
@@ -118,8 +105,8 @@ class Gaussian(Kernel):
     it); with neither, sigma is 1.
     """
 
-    size: Optional[int] = number(None, ge=1, le=LARGEST)
-    sigma: Optional[float] = number(None, ge=0.1, le=50)
+    size: Optional[int] = number(None, ge=1, le=LARGEST, help=SIZE)
+    sigma: Optional[float] = number(None, ge=0.1, le=50, help=SIGMA)
 
     def parameters(self) -> dict[str, float]:
         sigma = self.sigma or (0.15 * self.size + 0.35 if self.size else 1.0)
@@ -144,12 +131,12 @@ class Gabor(Kernel):
 
     finds_edges = True
 
-    theta: float = number(0.0, ge=-360, le=360)  # degrees
-    wavelength: float = number(8.0, ge=2, le=LARGEST)  # pixels
-    gamma: float = number(0.5, ge=0.1, le=10)  # how much shorter than wide the bell is
-    sigma: Optional[float] = number(None, ge=0.1, le=50)  # pixels
-    phase: float = number(0.0, ge=-360, le=360)  # degrees
-    size: Optional[int] = number(None, ge=1, le=LARGEST)
+    theta: float = number(0.0, ge=-360, le=360, help="turn in degrees")
+    wavelength: float = number(8.0, ge=2, le=LARGEST, help="pixels of a wave")
+    gamma: float = number(0.5, ge=0.1, le=10, help="height of the bell by its width")
+    sigma: Optional[float] = number(None, ge=0.1, le=50, help=SIGMA)
+    phase: float = number(0.0, ge=-360, le=360, help="shift of the wave in degrees")
+    size: Optional[int] = number(None, ge=1, le=LARGEST, help=SIZE)
 
     def parameters(self) -> dict[str, float]:
         sigma = self.sigma or 0.56 * self.wavelength

@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
@@ -18,13 +18,16 @@ def number(
     le: float | None = None,
     lt: float | None = None,
     most: int = INT64,
+    help: str = "",
 ) -> Any:
     """A dataclass field that holds a number (or None, where its type allows) within the given limits.
 
-    For a list, the limits hold for each item. `most` is what no machine has, told only to who goes beyond it.
+    For a list, the limits hold for each item. `most` is what no machine has, told only to who goes beyond it; `help` is
+    the line of a command's argument.
     """
     limits = {">=": ge, ">": gt, "<=": le, "<": lt}
     metadata = {"limits": {sign: bound for sign, bound in limits.items() if bound is not None}, "most": most}
+    metadata |= {"help": help}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -60,12 +63,17 @@ def out_of_range(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
         if is_dataclass(value):
             faults += out_of_range(value, key + ".")
             continue
-        limits = item.metadata.get("limits", {})
-        for part in _numbers(value):
-            if isinstance(part, float) and not math.isfinite(part):
-                faults.append((key, part, "a finite number"))
-            elif isinstance(part, int) and abs(part) > (most := item.metadata.get("most", INT64)):
-                faults.append((key, part, f"{AT_MOST}{most:,}"))
-            elif not all(_COMPARE[sign](part, bound) for sign, bound in limits.items()):
-                faults.append((key, part, rule(limits)))
+        faults += [(key, part, broken) for part, broken in broken_limits(item.metadata, value)]
     return faults
+
+
+def broken_limits(metadata: Mapping[str, Any], value: Any) -> Iterator[tuple[int | float, str]]:
+    """The numbers in the value of one field that break its limits, each with the rule that it breaks."""
+    limits = metadata.get("limits", {})
+    for part in _numbers(value):
+        if isinstance(part, float) and not math.isfinite(part):
+            yield part, "a finite number"
+        elif isinstance(part, int) and abs(part) > (most := metadata.get("most", INT64)):
+            yield part, f"{AT_MOST}{most:,}"
+        elif not all(_COMPARE[sign](part, bound) for sign, bound in limits.items()):
+            yield part, rule(limits)

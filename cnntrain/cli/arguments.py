@@ -1,0 +1,193 @@
+"""The arguments of a command, read from the words of its line by the rules of their dataclass (schema/commands.py)."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar, get_type_hints
+
+from cnntrain.config.argument_rules import Rule
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.messages import Key, options_of, wrong_value
+from cnntrain.config.paths import expanded, unquoted
+from cnntrain.config.schema.commands import COMMANDS, CommandArgs, FilterArgs, PredictArgs, RunArgs
+from cnntrain.config.schema.filter import KERNELS
+from cnntrain.config.schema.limits import broken_limits
+from cnntrain.errors import CnntrainError, ConfigError
+from cnntrain.text import hint, nearest, printable
+
+Args = TypeVar("Args", bound=CommandArgs)
+
+
+def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] = ()) -> Args:
+    """The arguments of a command; words that are none of its own are in their `others`.
+
+    Args:
+        words: those after the command.
+        line: the whole line as typed.
+
+    Raises:
+        ConfigErrors: with all values that break a rule, one line each.
+        DataError, FileSystemError: the only fault is an image that is not there, or an `out` that cannot be written.
+    """
+    place, words = _read_place(kind, words)
+    known = arguments_of(kind)
+    own = [word for word in words if "=" in word and word.partition("=")[0] in known]
+    others = tuple(word for word in words if word not in own)
+    values, faults = _read_values(known, _pairs(own))
+    if kind is FilterArgs:
+        values, more = _read_kernel(values, others)
+        faults, others = [*faults, *more], ()
+    elif kind is PredictArgs and (bare := [word for word in others if "=" not in word and expanded(word).exists()]):
+        faults = [fault for fault in faults if not str(fault).startswith("images: missing")]
+        faults += [
+            ConfigError(f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?") for word in bare
+        ]
+    _raise_all(faults)
+    return kind(line=tuple(line or (command_of(kind), *words)), others=others, **place, **values)
+
+
+def command_of(kind: type[CommandArgs]) -> str:
+    """The command that has these arguments."""
+    return next(command for command, args in COMMANDS.items() if args is kind)
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What a dataclass says of one argument that is written KEY=VALUE."""
+
+    key: Key
+    rule: Rule | None
+    needed: bool
+    default: Any
+    metadata: Mapping[str, Any]
+
+    @property
+    def help(self) -> str:
+        """Its line of help; empty where it is not shown."""
+        return str(self.metadata["help"])
+
+    @property
+    def choices(self) -> Mapping[str, str]:
+        """The names that its value may hold, each with a line of help or none."""
+        if self.rule:
+            return self.rule.choices
+        names = ["true", "false"] if bool in options_of(self.key.hint) else self.key.choices()
+        return dict.fromkeys(names, "")
+
+    def read(self, name: str, text: str) -> Any:
+        """The value that a text means; raises a fault of ours where it means none."""
+        if self.rule:
+            return self.rule.read(name, text)
+        try:
+            value = _convert(text, self.key)
+        except ValueError:
+            raise ConfigError(wrong_value(name, text or "nothing", self.key)) from None
+        if broken := next(broken_limits(self.metadata, value), None):
+            raise ConfigError(wrong_value(name, broken[0], self.key))
+        return value
+
+
+def arguments_of(kind: type) -> Mapping[str, Argument]:
+    """The arguments of a command or a kernel that are written KEY=VALUE, by key."""
+    hints = get_type_hints(kind)
+    return {
+        item.name: Argument(
+            Key(hints[item.name], item.metadata.get("limits", {})),
+            item.metadata.get("rule"),
+            item.default is MISSING,
+            item.default,
+            item.metadata,
+        )
+        for item in fields(kind)
+        if "help" in item.metadata
+    }
+
+
+def _read_place(kind: type[CommandArgs], words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The run that stands in the first place after some commands, and the words after it."""
+    if not issubclass(kind, RunArgs):
+        return {}, list(words)
+    command = command_of(kind)
+    if not words or (re.match(r"-|[a-z_.]+=", words[0]) and not expanded(words[0]).exists()):
+        raise ConfigError(f"{command}: which run? write cnntrain {command} RUN_DIR, and other words after that")
+    if flags := [word for word in words[1:] if word.startswith("-")]:
+        raise ConfigError(f"{' '.join(flags)}: no flag of {command}; see cnntrain {command} --help")
+    return {"run": expanded(words[0])}, list(words[1:])
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """Keys and their texts; of a key that is there twice the last one counts."""
+    return {key: unquoted(text) for key, _, text in (word.partition("=") for word in words)}
+
+
+def _read_values(known: Mapping[str, Argument], own: Mapping[str, str]) -> tuple[dict[str, Any], list[CnntrainError]]:
+    """The values of the arguments that are given, and the faults: of these and of needed ones that are not."""
+    values: dict[str, Any] = {}
+    faults: list[CnntrainError] = []
+    for name, argument in known.items():
+        try:
+            if name in own:
+                values[name] = argument.read(name, own[name])
+            elif argument.needed and argument.rule:
+                raise ConfigError(argument.rule.missing(name))
+        except CnntrainError as fault:
+            faults.append(fault)
+    return values, faults
+
+
+def _raise_all(faults: Sequence[CnntrainError]) -> None:
+    """Raise what is the matter: values that break a rule come first, and what is absent is told with them."""
+    if any(isinstance(fault, ConfigError) for fault in faults):
+        faults = sorted(faults, key=lambda fault: not isinstance(fault, ConfigError))
+        raise ConfigErrors(line for fault in faults for line in fault.lines())
+    if faults:
+        raise faults[0]
+
+
+def _convert(text: str, key: Key) -> Any:
+    """ValueError where a text means no value of the type."""
+    kinds = options_of(key.hint)
+    if type(None) in kinds and text == "null":
+        return None
+    if bool in kinds:
+        return ("false", "true").index(text.lower()) == 1
+    if choices := key.choices():
+        return kinds[0][choices[choices.index(text)]]
+    return kinds[0](text)
+
+
+# --- filter ----------------------------------------------------------------------------------------------------------
+
+
+def _read_kernel(values: Mapping[str, Any], others: Sequence[str]) -> tuple[dict[str, Any], list[CnntrainError]]:
+    """The values with the kernel itself, whose own arguments are among the other words; and the faults of these."""
+    chosen = values.get("kernel")
+    kind = chosen if isinstance(chosen, type) else None
+    known = arguments_of(kind) if kind else {}
+    faults: list[CnntrainError] = []
+    own: dict[str, str] = {}
+    for word in others:
+        key, sign, text = word.partition("=")
+        if word.startswith("-"):
+            faults.append(ConfigError(f"{word}: no flag of filter; see cnntrain filter --help"))
+        elif not sign:
+            meant = "kernel" if word in KERNELS else "image"
+            faults.append(ConfigError(f"{word}: not KEY=VALUE" + hint(f"{meant}={word}")))
+        elif key in known:
+            own[key] = unquoted(text)
+        else:
+            faults += _stray_key(key, unquoted(text), chosen, known)
+    arguments, wrong = _read_values(known, own)
+    kernel = kind(**arguments) if kind and not wrong else chosen
+    return {**values, "kernel": kernel}, [*wrong, *faults]
+
+
+def _stray_key(key: str, text: str, chosen: Any, known: Mapping[str, Argument]) -> list[CnntrainError]:
+    owners = [name for name, kind in KERNELS.items() if key in arguments_of(kind)]
+    if owners and chosen is None:
+        return []  # the kernel is a fault already
+    if owners:
+        have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+        return [ConfigError(f"{key}: this kernel has no {key} (given {text}); {have}: kernel={owners[0]}")]
+    keys = [*arguments_of(FilterArgs), *known]
+    return [ConfigError(f"{key}: no such key (given {text})" + hint(nearest(key, keys), f"keys: {', '.join(keys)}"))]

@@ -1,0 +1,70 @@
+"""What to propose where a user's word or path is not what it should be."""
+
+import os
+import re
+import shlex
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from cnntrain.config.paths import expanded
+from cnntrain.text import printable
+
+IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # enough to know a folder of images by
+MOST_ENTRIES, MOST_LOOKS = 200, 4000  # of one folder, and of all
+RUN_DEPTH, MOST_RUNS = 3, 3  # how deep runs are looked for, and are told
+
+
+def shell_word(key: str, path: Path | str) -> str:
+    """KEY=PATH as the user can type it in a shell."""
+    word = f"{key}={printable(path)}"
+    return word if re.fullmatch(r"[\w@%+=:,./~-]+", word) else shlex.quote(word)
+
+
+def advise_data(text: str) -> str:
+    """What to type where a folder or file stands in place of a data set; empty where there is nothing of that name."""
+    path = expanded(text)
+    if path.is_dir():
+        return f"did you mean data=imagefolder {shell_word('data.root', text)}?"
+    if path.is_file():
+        return "it is a file, and images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
+    return ""
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether a bounded look finds image files in a folder, or in folders of its folders."""
+    waiting, looks = [(folder, 0)], 0
+    while waiting and looks < MOST_LOOKS:
+        place, depth = waiting.pop()
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in islice(entries, MOST_ENTRIES):
+                looks += 1
+                if entry.name.lower().endswith(IMAGES):
+                    return True
+                if depth < 2 and not entry.name.startswith(".") and entry.is_dir():
+                    waiting.append((Path(entry.path), depth + 1))
+    return False
+
+
+def advise_run(target: Path) -> str:
+    """What to type in place of a path that is no run: the run around it, else the newest not far below; or nothing."""
+    found = list(filter(is_run, target.parents[:RUN_DEPTH]))
+    waiting, looks = [] if found else [(target, 0)], 0
+    while waiting and looks < MOST_LOOKS:
+        place, depth = waiting.pop(0)
+        with suppress(OSError), os.scandir(place) as entries:
+            for entry in islice(entries, MOST_ENTRIES):
+                looks += 1
+                if is_run(Path(entry.path)):
+                    found.append(Path(entry.path))
+                elif depth + 1 < RUN_DEPTH and not entry.name.startswith(".") and entry.is_dir():
+                    waiting.append((Path(entry.path), depth + 1))
+    found.sort(key=lambda run: os.path.getmtime(run / "config.yaml"), reverse=True)
+    told = [shlex.quote(printable(run)) for run in found[:MOST_RUNS]]
+    return f"did you mean {' or '.join(told)}?" if told else ""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run lies there: a config alone may be that of anything."""
+    beside = os.path.isfile(folder / "environment.json") or os.path.isdir(folder / "checkpoints")
+    return beside and os.path.isfile(folder / "config.yaml")

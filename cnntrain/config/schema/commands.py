@@ -1,0 +1,243 @@
+"""The arguments of each command, with rule, default and line of help: its help and completion are made from them.
+
+cli/arguments.py reads them from a command line. A field with a rule is read by that, any other by its type and limits.
+"""
+
+import shlex
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Optional
+
+from cnntrain.config.argument_rules import (
+    CountOrFiles,
+    ImageFile,
+    KernelOf,
+    Names,
+    OutFile,
+    OutFolder,
+    Padding,
+    Patterns,
+    Pictures,
+    Refused,
+    Rule,
+    not_for_runs,
+    not_new,
+)
+from cnntrain.config.schema.filter import Kernel, PaddingMode
+from cnntrain.config.schema.limits import number
+
+VIEWS = {  # what tta= knows, see training/tta.py
+    "hflip": "mirrored from left to right",
+    "vflip": "turned upside down",
+    "shift": "moved by a sixteenth in four directions",
+    "crops": "corners and centre of a picture a seventh larger; of small sets with a mirrored border",
+}
+PARTS = {  # what explain draws
+    "filters": "the first layer's weights",
+    "features": "the maps of some layers for some images",
+    "excite": "the images that excite a filter most, and what it saw",
+    "gradcam": "where the evidence for a class lies (arXiv 1610.02391)",
+    "shift": "what moving the image by a few pixels changes",
+}
+MOST_FILTERS, MOST_PREVIEWED = 256, 12
+
+
+def argument(rule: Rule, help: str = "", **default: Any) -> Any:
+    """A field of a command's arguments, needed where it has no default; without help it is not shown."""
+    return field(**default, metadata={"rule": rule, "help": help})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandArgs:
+    """What all commands have.
+
+    Attributes:
+        line: the words of the whole command line, as typed.
+        others: those that are no argument of the command's own: overrides of a config, or words to search by.
+    """
+
+    usage: ClassVar[str] = ""  # of the other words
+
+    line: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    @property
+    def typed(self) -> str:
+        """The command as one can type it again."""
+        return shlex.join(["cnntrain", *self.line])
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRunArgs(CommandArgs):
+    """Of a command that composes a config."""
+
+    usage: ClassVar[str] = "[GROUP=OPTION ...] [KEY=VALUE ...]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArgs(CommandArgs):
+    """Of a command on a trained network.
+
+    Attributes:
+        run: a run folder, a checkpoint folder or its state.pt.
+    """
+
+    usage: ClassVar[str] = "[KEY=VALUE ...]"
+
+    run: Path = field(metadata={"place": "RUN_DIR_OR_CHECKPOINT"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainArgs(NewRunArgs):
+    """Of `train`."""
+
+    out: Path | None = argument(
+        OutFolder(),
+        "the folder of the run exactly, or with -m of all jobs; outputs/DATA/MODEL/DATE_TIME",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckArgs(NewRunArgs):
+    """Of `check`."""
+
+    out: Path | None = argument(Refused("check keeps no folder"), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryArgs(NewRunArgs):
+    """Of `summary`."""
+
+    formulas: bool = field(default=False, metadata={"help": "with the sums behind each number"})
+    out: Path | None = argument(OutFile("FILE.csv"), "a table of all layers, with exact numbers", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewArgs(NewRunArgs):
+    """Of `preview`."""
+
+    images: int = number(8, ge=1, le=MOST_PREVIEWED, help=f"how many images the sheet shows, 1 to {MOST_PREVIEWED}")
+    out: Path | None = argument(
+        OutFolder(not_new, "the name of a new folder"), "where to write; a new folder in outputs/preview", default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareArgs(CommandArgs):
+    """Of `compare`."""
+
+    usage: ClassVar[str] = "[GROUP=OPTION,OPTION,...] [KEY=VALUE,VALUE,...]"
+
+    out: Path | None = argument(
+        OutFolder(not_for_runs, "a folder for all runs"),
+        "the folder of the runs, with compare.csv, .json, .png and .svg and pages for TensorBoard; "
+        "outputs/compare/DATA_MODEL. Comparisons of other keys share its runs, and have a folder in it for tables",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeArgs(RunArgs):
+    """Of `resume`."""
+
+    run: Path = field(metadata={"place": "RUN_DIR"})
+    out: Path | None = argument(Refused("a run that goes on stays in its folder"), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArgs(RunArgs):
+    """Of `eval`."""
+
+    tta: tuple[str, ...] = argument(
+        Names(VIEWS, "VIEWS"), "several views of each image, their probabilities averaged:", default=()
+    )
+    out: Path | None = argument(
+        OutFile("FILE.json"),
+        "FILE.json: the scores; FILE.png, .svg or .pdf: the confusion matrix of the test images, or of the validation "
+        "images where there are no others",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictArgs(RunArgs):
+    """Of `predict`."""
+
+    images: tuple[Path, ...] = argument(  # files, and folders to search
+        Pictures(),
+        "a file, several, a folder (searched at any depth), or a pattern; data.on_bad_image=skip leaves bad ones out",
+    )
+    top: int = number(5, ge=1, help="classes of each image in the file, the most probable first")
+    tta: tuple[str, ...] = argument(
+        Names(VIEWS, "VIEWS"), "several views of each image, as in cnntrain eval:", default=()
+    )
+    out: Path | None = argument(
+        OutFile("FILE.csv", (".csv", ".json")), "FILE.csv or FILE.json: every image with its classes", default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExplainArgs(RunArgs):
+    """Of `explain`."""
+
+    what: tuple[str, ...] = argument(Names(PARTS, "PARTS"), "some of these; all by default", default=tuple(PARTS))
+    layers: tuple[str, ...] = argument(
+        Patterns(),
+        "names, patterns, or first, last, stages (the default); `cnntrain summary` lists the names",
+        default=("stages",),
+    )
+    images: int | tuple[Path, ...] = argument(
+        CountOrFiles(), "how many, spread over the classes; or files of your own", default=8
+    )
+    filters: Optional[int] = number(
+        None, ge=1, le=MOST_FILTERS, help="how many filters of each layer; as many as suit the picture"
+    )
+    out: Path | None = argument(OutFolder(), "where to write; RUN_DIR/explain", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsArgs(CommandArgs):
+    """Of `models`."""
+
+    usage: ClassVar[str] = "[WORD ...]"
+
+    out: Path | None = argument(OutFile("FILE.csv"), "the list as a table, with exact counts", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilterArgs(CommandArgs):
+    """Of `filter`; those of the kernel are its own fields (schema/filter.py)."""
+
+    image: Path = argument(ImageFile(), "the picture")
+    kernel: Kernel = argument(
+        KernelOf(),
+        "sobel_x sobel_y sobel (their magnitude) edge sharpen box gaussian gabor identity, or weights in rows",
+    )
+    padding: str = argument(Padding(), "same (default), valid, or a number of pixels", default="same")
+    padding_mode: PaddingMode = field(
+        default=PaddingMode.zeros, metadata={"help": "zeros (default) reflect replicate circular"}
+    )
+    stride: int = number(1, ge=1, le=1000, help="a whole number, 1 by default")
+    dilation: int = number(1, ge=1, le=64, help="a whole number, 1 by default")
+    gray: Optional[bool] = field(
+        default=None, metadata={"help": "true or false; by default edges are looked for in gray"}
+    )
+    out: Path | None = argument(
+        OutFile("FILE.png", (".png",)), "the picture to write; IMAGE_KERNEL.png in the current folder", default=None
+    )
+
+
+COMMANDS: dict[str, type[CommandArgs]] = {
+    "train": TrainArgs,
+    "resume": ResumeArgs,
+    "compare": CompareArgs,
+    "eval": EvalArgs,
+    "predict": PredictArgs,
+    "explain": ExplainArgs,
+    "preview": PreviewArgs,
+    "check": CheckArgs,
+    "summary": SummaryArgs,
+    "models": ModelsArgs,
+    "filter": FilterArgs,
+}
