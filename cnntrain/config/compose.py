@@ -6,7 +6,7 @@ Nothing here imports torch. Every fault is found before a run folder exists, and
 import contextlib
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -34,12 +34,14 @@ class Composition:
         known: the settings of a single run, where all of its values are there and keep the rules.
         faults: all that is wrong with the words and the values.
         composer: which has made it.
+        jobs: of a sweep, those that were looked at, each with its words and what these make.
     """
 
     tree: DictConfig
     known: Settings | None
     faults: list[str]
     composer: Composer
+    jobs: list[tuple[list[str], Settings | None]] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -111,12 +113,14 @@ def examine(composer: Composer, words: list[str], multirun: bool, complete: bool
         found = unread + wrong + [stray_sweep(override) for override in sweeps]
         settings, more = _check(tree, found) if complete else (None, [])
         return Composition(tree, settings, found + more, composer)
-    found = []
+    found = unread
+    jobs: list[tuple[list[str], Settings | None]] = []
     read += overrides.parse(overrides.sweeper_params(tree), composer.loader)[0]
     for job in overrides.jobs(read):
         job_tree, wrong = composer.compose(job)
-        found += wrong + (_check(job_tree, unread + wrong)[1] if complete else [])
-    return Composition(tree, None, unread + found, composer)
+        settings, more = _check(job_tree, unread + wrong) if complete else (None, [])
+        found, jobs = found + wrong + more, [*jobs, (job, settings)]
+    return Composition(tree, None, found, composer, jobs)
 
 
 def _check(tree: DictConfig, found: list[str]) -> tuple[Settings | None, list[str]]:
@@ -129,15 +133,12 @@ def _check(tree: DictConfig, found: list[str]) -> tuple[Settings | None, list[st
 def _idle_faults(composition: Composition, words: list[str], many: bool) -> list[str]:
     """The faults of sound words that act on nothing in the run, or in the jobs of a sweep."""
     composer = composition.composer
-    if not many:
-        if not no_effect.rules_met(words):
-            return []
-        return no_effect.faults([(acting_settings(composer, words, composition.settings), words)])
-    read = overrides.parse(words, composer.loader)[0]
-    presets = overrides.parse(overrides.sweeper_params(composition.tree), composer.loader)[0]
-    jobs = ((job, job[: len(read)]) for job in overrides.jobs(read + presets))
+    jobs = composition.jobs if many else [(words, composition.settings)]
+    typed = len(words)  # those after them are of a preset
     return no_effect.faults(
-        (acting_settings(composer, job), typed) for job, typed in jobs if no_effect.rules_met(typed)
+        (acting_settings(composer, job, settings), job[:typed])
+        for job, settings in jobs
+        if no_effect.rules_met(job[:typed])
     )
 
 
