@@ -39,6 +39,7 @@ WITHOUT_TORCH = (
     "cli",
     "runtime/distributed.py",
     "storage/run_folder.py",
+    "storage/run_record.py",
     "compare/plan.py",
     "commands/compare.py",
     "commands/filter.py",

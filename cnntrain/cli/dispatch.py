@@ -140,13 +140,13 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
     from cnntrain.config import no_effect
     from cnntrain.config.errors import ConfigErrors
     from cnntrain.config.run_config import restore_config
-    from cnntrain.storage import run_folder
+    from cnntrain.storage import run_record
 
-    resumes, source = command == "resume", str(args.run / run_folder.CONFIG)
+    resumes, source = command == "resume", str(args.run / run_record.CONFIG)
     if resumes and not World.here().is_first:
         return None
     try:
-        plain = run_folder.read_config(args.run)
+        plain = run_record.read_config(args.run)
     except (CnntrainError, OSError):
         if resumes:
             raise

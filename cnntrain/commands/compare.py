@@ -15,7 +15,7 @@ from cnntrain.config.schema.commands import CompareArgs
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
 from cnntrain.runtime.child import STOPPED, Relay, cnntrain_command, relay
-from cnntrain.storage import run_folder, spreadsheet
+from cnntrain.storage import run_record, spreadsheet
 from cnntrain.storage.atomic import file_system_error, read_own, write_atomic
 from cnntrain.text import one_line, printable
 
@@ -122,7 +122,7 @@ def _resume(run: Combination, folder: Path) -> list[str]:
 def _folder(home: Path, run: Combination) -> Path:
     """Where this config has run, or is to run: the lists may have been others then, which the name tells of."""
     for folder in sorted(home.glob(f"*_{run.digest}*")):
-        if _begun(folder) and run_folder.read_config(folder) == run.plain:
+        if _begun(folder) and run_record.read_config(folder) == run.plain:
             return folder
     number, folder = 1, home / run.name
     while _begun(folder):  # resumed with other values since
@@ -133,12 +133,12 @@ def _folder(home: Path, run: Combination) -> Path:
 
 def _begun(folder: Path) -> bool:
     """Whether a run has started there."""
-    return (folder / run_folder.CONFIG).exists()
+    return (folder / run_record.CONFIG).exists()
 
 
 def _done(folder: Path) -> dict[str, Any]:
     """The results of a finished run; empty of any other."""
-    results = run_folder.read_results(folder)
+    results = run_record.read_results(folder)
     return results if results.get("status") == "done" else {}
 
 
@@ -148,7 +148,7 @@ def _outcome(run: Combination, folder: Path, code: int | None) -> Outcome:
     Args:
         code: its exit code; None: it was not started.
     """
-    results = run_folder.read_results(folder)
+    results = run_record.read_results(folder)
     known = str(results.get("status", "waiting"))
     if known == "done":
         return Outcome(run, folder, known, plan.measures(results))

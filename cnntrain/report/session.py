@@ -24,7 +24,7 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime import signals
 from cnntrain.runtime.distributed import World
 from cnntrain.runtime.job_clock import take_seconds
-from cnntrain.storage import checkpoint, run_folder
+from cnntrain.storage import checkpoint, run_record
 from cnntrain.training import loop
 from cnntrain.training.final_scores import list_bad_images, score
 from cnntrain.training.job import TrainJob, build_run, build_train_job
@@ -41,7 +41,7 @@ def lead(start: Start, world: World) -> dict[str, Any]:
     folder = start.folder
     world.share(start)
     resume_step = start.state["progress"]["step"] if start.state else None
-    ended = start.resumed and not start.changes and run_folder.is_done(folder)
+    ended = start.resumed and not start.changes and run_record.is_done(folder)
     report = Report(folder, tensorboard=start.settings.trainer.tensorboard, resume_step=resume_step, ended=ended)
     try:
         with signals.handle_signals(report.note) as stop:
@@ -85,14 +85,14 @@ def train_and_score(start: Start, world: World, report: Report, stop: signals.St
 
     training = use_features(job, run)
     if world.is_first:
-        run_folder.discard_results(folder)  # from here on, those of an earlier end are out of date
+        run_record.discard_results(folder)  # from here on, those of an earlier end are out of date
     ended = loop.train(run, training)
 
     results = score(job, run, folder) | {"ended": ended, "bad_images": list_bad_images(job, folder)}
     results["seconds"] = round(take_seconds(), 2)
     report.hparams(to_plain(settings), flat_scores(results))
     if world.is_first:
-        run_folder.write_results(folder, results)
+        run_record.write_results(folder, results)
     why = end_words(ended, settings.trainer, run.progress)
     scored = bool(results["val"] or results["test"])
     report.finish(results, next_commands(settings, run.progress, folder, scored=scored), ended=why)
@@ -111,7 +111,7 @@ def need_same_images(job: TrainJob) -> None:
 def saved_in(folder: Path, job: TrainJob) -> TrainJob:
     """The job with its checkpoints in a run folder, written by the first process."""
     world = job.world
-    run_id = world.share(run_folder.run_id(folder) if world.is_first else "")
+    run_id = world.share(run_record.run_id(folder) if world.is_first else "")
     about = job.about() | {"run_id": run_id, "processes": world.size}
 
     def save(state: dict[str, Any], best: bool) -> None:
@@ -123,7 +123,7 @@ def saved_in(folder: Path, job: TrainJob) -> TrainJob:
 
 def describe(start: Start) -> None:
     """Write down how this run is made."""
-    run_folder.describe(
+    run_record.describe(
         start.folder, config_yaml=to_yaml(start.settings), overrides=start.overrides, command=start.command
     )
 
@@ -134,7 +134,7 @@ def note_start(start: Start, job: TrainJob, report: Report) -> None:
         describe(start)  # not before the checkpoint is known to fit the changed settings
     if job.trainer.tensorboard and start.state is None:
         show_samples(job, report)
-    run_folder.complete(
+    run_record.complete(
         start.folder,
         classes=job.data.classes,
         data_fingerprint=job.data.fingerprint,
@@ -145,7 +145,7 @@ def note_start(start: Start, job: TrainJob, report: Report) -> None:
 
 def note_end(folder: Path, status: str, error: CnntrainError) -> None:
     """Leave a results.json behind for a run without results; those of a finished run stay."""
-    if (folder / run_folder.RESULTS).exists():
+    if (folder / run_record.RESULTS).exists():
         return
     with suppress(OSError, CnntrainError):  # the disk may be what failed
-        run_folder.write_results(folder, {"status": status, "error": str(error), "seconds": take_seconds()})
+        run_record.write_results(folder, {"status": status, "error": str(error), "seconds": take_seconds()})

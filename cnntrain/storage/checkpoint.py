@@ -27,7 +27,7 @@ from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.storage import manifest, state_form
 from cnntrain.storage.atomic import HashingFile, file_system_error, fsync_folder, need_own_folder, open_own
 from cnntrain.storage.manifest import MANIFEST, STATE, elsewhere, verify
-from cnntrain.storage.run_folder import is_done, run_id
+from cnntrain.storage.run_record import is_done, run_id
 
 # Digests that this process wrote or verified: a rotation does not read the last save again to trust it.
 _trusted: set[str] = set()

@@ -12,7 +12,7 @@ from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.data.common import Data
 from cnntrain.errors import CheckpointError, ConfigError
 from cnntrain.runtime.distributed import World
-from cnntrain.storage import checkpoint, run_folder
+from cnntrain.storage import checkpoint, run_record
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import end_of, limits
 from cnntrain.training.load_run import with_preprocessing
@@ -67,7 +67,7 @@ def find_start(folder: Path, config: RunConfig, command: str, world: World) -> S
         CheckpointError: all checkpoints are damaged, or those of a finished run gone.
     """
     warnings: list[str] = []
-    newest, is_done = checkpoint.newest(folder, warnings.append), run_folder.is_done(folder)
+    newest, is_done = checkpoint.newest(folder, warnings.append), run_record.is_done(folder)
     state = newest[1] if newest else None
     if state is None and is_done:
         raise checkpoint.lost(folder)
@@ -80,9 +80,9 @@ def find_start(folder: Path, config: RunConfig, command: str, world: World) -> S
             state = state | {"progress": state["progress"] | _no_best()}
         if (before := about.get("processes", 1)) != world.size:
             all_changes["processes"] = Change(before, world.size)
-    if not run_folder.run_id(folder):
-        warnings.append(f"{folder / run_folder.ENVIRONMENT}: missing or without an id of the run; written anew")
-        run_folder.give_id(folder, about.get("run_id"))
+    if not run_record.run_id(folder):
+        warnings.append(f"{folder / run_record.ENVIRONMENT}: missing or without an id of the run; written anew")
+        run_record.give_id(folder, about.get("run_id"))
     overrides = list(config.overrides)
     return Start(settings, folder, overrides, command, True, state, all_changes, warnings)
 

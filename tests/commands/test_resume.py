@@ -11,7 +11,7 @@ import pytest
 from cnntrain import cli
 from cnntrain.cli import exit
 from cnntrain.errors import CnntrainError, FileSystemError
-from cnntrain.storage import atomic, checkpoint, run_folder
+from cnntrain.storage import atomic, checkpoint, run_record
 
 QUICK = ["model=lenet5", "data.limit=40", "data.batch_size=20", "trainer.epochs=2", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false"]
@@ -232,14 +232,14 @@ def test_damage_of_a_run_folder_is_told_or_mended(
 def test_a_run_without_its_id_takes_that_of_its_checkpoints(
     run: Path, capsys: pytest.CaptureFixture[str], harm: Callable[[Path], None]
 ) -> None:
-    known = run_folder.run_id(run)
+    known = run_record.run_id(run)
     remove(run / "environment.json")
     harm(run / "environment.json")
     code, said, _ = resume(capsys, "trainer.epochs=3")
     assert code == 0
     assert "warning: run/environment.json: missing or without an id of the run; written anew" in said
-    assert run_folder.run_id(run) == known
-    assert len(run_folder.read_environment(run)["resumed"]) == 1
+    assert run_record.run_id(run) == known
+    assert len(run_record.read_environment(run)["resumed"]) == 1
 
 
 def test_rows_of_damaged_metrics_are_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,7 +307,7 @@ def test_text_that_a_link_leads_to_is_not_copied_into_the_folder(run: Path) -> N
         remove(run / name)
         put_link(run / name)
         with pytest.raises(FileSystemError, match=name):
-            run_folder.describe(run, config_yaml="", overrides=[], command="cnntrain")
+            run_record.describe(run, config_yaml="", overrides=[], command="cnntrain")
         remove(run / name)
 
 

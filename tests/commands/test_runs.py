@@ -26,7 +26,7 @@ from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import FileSystemError
 from cnntrain.plots import confusion, grid
 from cnntrain.report import summary
-from cnntrain.storage import atomic, checkpoint, run_folder
+from cnntrain.storage import atomic, checkpoint
 from cnntrain.training import loop
 from cnntrain.training.state import Progress
 
@@ -300,7 +300,7 @@ def test_a_disk_that_is_full_before_the_first_step_leaves_no_folder(here, monkey
         begun.append(path)
         write(path, content, **more)
 
-    monkeypatch.setattr(run_folder, "write_atomic", refuse)
+    monkeypatch.setattr(run_record, "write_atomic", refuse)
     assert run(*QUICK, "out=run") == 6
     assert f"{full}: cannot be written" in capsys.readouterr().err
     assert not Path("run").exists()

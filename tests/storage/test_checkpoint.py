@@ -24,7 +24,7 @@ from torch import nn
 
 import cnntrain
 from cnntrain.errors import CheckpointError, FileSystemError, UnsafeError
-from cnntrain.storage import checkpoint, manifest, run_folder
+from cnntrain.storage import checkpoint, manifest, run_record
 
 
 def state_at(step: int, run_id: str = "run") -> dict[str, Any]:
@@ -487,7 +487,7 @@ def test_find_says_what_to_give_instead(run: Path, tmp_path: Path) -> None:
     weights.write_bytes(b"x")
     fresh = tmp_path / "a fresh run"
     fresh.mkdir()
-    run_folder.describe(fresh, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
+    run_record.describe(fresh, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
     cases = {
         weights: "no cnntrain checkpoint there; give a run folder",
         weights.parent: "no cnntrain checkpoint there; give a run folder",

@@ -18,7 +18,7 @@ import yaml  # type: ignore[import-untyped]
 
 import cnntrain
 from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFolderError
-from cnntrain.storage import atomic, run_folder
+from cnntrain.storage import atomic, run_folder, run_record
 
 ROOT = str(Path(cnntrain.__file__).parent.parent)
 
@@ -69,9 +69,9 @@ def test_5_processes_in_the_same_second_get_5_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["with space", "ünïcode", "a=b", "new\nline"])
 def test_unusual_names_work(tmp_path: Path, name: str) -> None:
     folder = run_folder.reserve(tmp_path / name)
-    run_folder.describe(folder, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
+    run_record.describe(folder, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
     with run_folder.lock(folder):
-        run_folder.write_results(folder, {"status": "done"})
+        run_record.write_results(folder, {"status": "done"})
 
 
 def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_folder_of_another_user_is_one_line(tmp_path: Path) -> None:
 def test_a_folder_that_holds_a_run_is_refused_with_two_ways_out(tmp_path: Path) -> None:
     run = run_folder.claim(tmp_path / "my run")
     assert run_folder.claim(run) == run  # empty: free to take
-    run_folder.describe(run, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
+    run_record.describe(run, config_yaml="seed: 0\n", overrides=[], command="cnntrain")
     rule = "holds a run already; resume it by `cnntrain resume '.*my run'`, or choose"
     with pytest.raises(RunFolderError, match=rule):
         run_folder.claim(run)
@@ -177,12 +177,12 @@ def test_a_file_system_without_locks_is_said_and_does_not_stop_the_run(
 def test_the_folder_tells_config_command_versions_and_state(tmp_path: Path) -> None:
     command = "cnntrain model=resnet18 'data.root=/my data'"
     words = ["model=resnet18", "data.root='/my data'"]
-    known = run_folder.describe(tmp_path, config_yaml="seed: 3\n", overrides=words, command=command)
-    assert run_folder.read_config(tmp_path) == {"seed": 3}
+    known = run_record.describe(tmp_path, config_yaml="seed: 3\n", overrides=words, command=command)
+    assert run_record.read_config(tmp_path) == {"seed": 3}
     assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == words
     assert (tmp_path / "command.txt").read_text() == command + "\n"
     environment = json.loads((tmp_path / "environment.json").read_text())
-    assert environment["run_id"] == run_folder.run_id(tmp_path) == known
+    assert environment["run_id"] == run_record.run_id(tmp_path) == known
     assert environment["versions"]["cnntrain"] == cnntrain.__version__
     assert {"python", "torch", "torchvision", "hydra-core", "omegaconf"} <= set(environment["versions"])
     assert {"platform", "host", "cpu_count", "started", "git", "working_folder"} <= set(environment)
@@ -190,8 +190,8 @@ def test_the_folder_tells_config_command_versions_and_state(tmp_path: Path) -> N
 
 def versions(folder: Path) -> dict[str, str]:
     folder.mkdir()
-    run_folder.describe(folder, config_yaml="", overrides=[], command="cnntrain")
-    return run_folder.read_environment(folder)["versions"]
+    run_record.describe(folder, config_yaml="", overrides=[], command="cnntrain")
+    return run_record.read_environment(folder)["versions"]
 
 
 def test_the_versions_are_those_of_all_that_the_distribution_needs(
@@ -210,28 +210,28 @@ def test_the_versions_are_those_of_all_that_the_distribution_needs(
 
 
 def test_later_facts_join_the_first_ones(tmp_path: Path) -> None:
-    known = run_folder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain", device="cpu")
-    run_folder.complete(tmp_path, classes=["cat", "dög"], data_fingerprint="ab")
-    environment = run_folder.read_environment(tmp_path)
+    known = run_record.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain", device="cpu")
+    run_record.complete(tmp_path, classes=["cat", "dög"], data_fingerprint="ab")
+    environment = run_record.read_environment(tmp_path)
     assert (environment["run_id"], environment["device"]) == (known, "cpu")
     assert (environment["classes"], environment["data_fingerprint"]) == (["cat", "dög"], "ab")
 
 
 def test_a_resume_adds_to_the_story_and_keeps_the_run_id(tmp_path: Path) -> None:
-    first = run_folder.describe(tmp_path, config_yaml="a: 1\n", overrides=["a=1"], command="cnntrain a=1", device="cpu")
-    started = run_folder.read_environment(tmp_path)["started"]
-    again = run_folder.describe(tmp_path, config_yaml="a: 2\n", overrides=["a=2"], command="cnntrain resume . a=2")
-    environment = run_folder.read_environment(tmp_path)
+    first = run_record.describe(tmp_path, config_yaml="a: 1\n", overrides=["a=1"], command="cnntrain a=1", device="cpu")
+    started = run_record.read_environment(tmp_path)["started"]
+    again = run_record.describe(tmp_path, config_yaml="a: 2\n", overrides=["a=2"], command="cnntrain resume . a=2")
+    environment = run_record.read_environment(tmp_path)
     assert again == first
     assert (environment["started"], len(environment["resumed"]), environment["device"]) == (started, 1, "cpu")
     assert (tmp_path / "command.txt").read_text() == "cnntrain a=1\ncnntrain resume . a=2\n"
     assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == ["a=1", "a=2"]
-    assert run_folder.read_config(tmp_path) == {"a": 2}
+    assert run_record.read_config(tmp_path) == {"a": 2}
 
 
 def test_no_overrides_are_an_empty_list_also_after_a_resume(tmp_path: Path) -> None:
     for _ in range(2):
-        run_folder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain")
+        run_record.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain")
         assert yaml.safe_load((tmp_path / "overrides.yaml").read_text()) == []
 
 
@@ -244,39 +244,39 @@ def test_the_commit_and_changes_of_the_current_folder_are_noted(
     for words in (["init", "-q"], ["add", "my.yaml"], [*identity, "commit", "-q", "-m", "one"]):
         subprocess.run(["git", *words], check=True)
     run = run_folder.reserve(tmp_path / "run")
-    run_folder.describe(run, config_yaml="", overrides=[], command="cnntrain")
-    git = run_folder.read_environment(run)["git"]
+    run_record.describe(run, config_yaml="", overrides=[], command="cnntrain")
+    git = run_record.read_environment(run)["git"]
     assert (len(git["commit"]), git["dirty"], git["folder"]) == (40, False, str(tmp_path))
     (tmp_path / "my.yaml").write_text("2")
-    run_folder.describe(run, config_yaml="", overrides=[], command="cnntrain")
-    assert run_folder.read_environment(run)["git"]["dirty"] is True
+    run_record.describe(run, config_yaml="", overrides=[], command="cnntrain")
+    assert run_record.read_environment(run)["git"]["dirty"] is True
 
 
 def test_a_machine_without_git_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    run_folder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain")
-    assert run_folder.read_environment(tmp_path)["git"] is None
+    run_record.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain")
+    assert run_record.read_environment(tmp_path)["git"] is None
 
 
 def test_a_folder_without_a_run_or_with_a_broken_config_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no run there \(config.yaml is missing\); give one"):
-        run_folder.read_config(tmp_path)
+        run_record.read_config(tmp_path)
     for content, rule in [("a: [1\n", "no readable YAML"), ("- 1\n", "holds no settings")]:
         (tmp_path / "config.yaml").write_text(content)
         with pytest.raises(ConfigError, match=rule) as caught:
-            run_folder.read_config(tmp_path)
+            run_record.read_config(tmp_path)
         assert "\n" not in str(caught.value)
 
 
 def test_a_damaged_environment_is_named(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text('{"run_id": ')
     with pytest.raises(CheckpointError, match=r"environment.json: damaged.*remove the file"):
-        run_folder.read_environment(tmp_path)
+        run_record.read_environment(tmp_path)
 
 
 def test_results_are_json_that_every_reader_takes(tmp_path: Path) -> None:
     results = {"status": "done", "val": {"top1": 0.5, "loss": float("nan")}, "all": [float("inf"), 1, None]}
-    run_folder.write_results(tmp_path, results)
+    run_record.write_results(tmp_path, results)
     read = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
     assert read == {"status": "done", "val": {"top1": 0.5, "loss": None}, "all": [None, 1, None]}
 
@@ -324,8 +324,8 @@ def test_a_planted_link_does_not_lead_a_write_elsewhere(tmp_path: Path) -> None:
 
 def test_words_that_are_no_utf_8_survive(tmp_path: Path) -> None:
     word = os.fsdecode(b"data.root=/caf\xe9")
-    run_folder.describe(tmp_path, config_yaml="", overrides=[word], command=f"cnntrain {word}")
-    run_folder.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain resume")
+    run_record.describe(tmp_path, config_yaml="", overrides=[word], command=f"cnntrain {word}")
+    run_record.describe(tmp_path, config_yaml="", overrides=[], command="cnntrain resume")
     assert (tmp_path / "command.txt").read_bytes() == b"cnntrain data.root=/caf\xe9\ncnntrain resume\n"
 
 
