@@ -26,7 +26,7 @@ from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import FileSystemError
 from cnntrain.plots import confusion, grid
 from cnntrain.report import summary
-from cnntrain.storage import atomic, checkpoint
+from cnntrain.storage import atomic, checkpoint, run_record
 from cnntrain.training import loop
 from cnntrain.training.state import Progress
 
