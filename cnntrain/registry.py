@@ -67,10 +67,6 @@ class Registry(Mapping[str, E]):
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, entry: E) -> None:
-        """Take in one more entry."""
-        self._entries[entry.name] = entry
-
     def find(self, name: str) -> E | None:
         """The entry that a name stands for; None where it stands for nothing."""
         return self.user if is_dotted(name) else self._entries.get(name)
