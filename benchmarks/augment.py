@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torchvision import datasets, transforms
 
-from cnntrain.augment.build import Moment, build_augment
+from cnntrain.augment.build import BatchContext, build_augment
 from cnntrain.augment.mix import Mix
 from cnntrain.augment.policies import build_policies
 from cnntrain.config.schema.augment import AugmentSettings
@@ -56,10 +56,10 @@ def pictures(count: int, size: int) -> np.ndarray:
     return np.clip(128 + ramp + draw.normal(0, 12, (count, size, size, 3)), 0, 255).astype(np.uint8)
 
 
-def moments(batch_size: int, size: int) -> Callable[[int], Moment]:
-    """The moment of a batch by its number."""
+def contexts(batch_size: int, size: int) -> Callable[[int], BatchContext]:
+    """The context of a batch by its number."""
     indices = torch.arange(batch_size)
-    return lambda number: Moment(CPU, 0, 0, number, image_size=size, indices=indices)
+    return lambda number: BatchContext(CPU, 0, 0, number, image_size=size, indices=indices)
 
 
 def seconds(work: Callable[[], object]) -> float:
@@ -118,8 +118,8 @@ def crop_with(mode: str, called: str, rounds: int) -> None:
 
     def ours() -> None:
         for number, batch in enumerate(loader.batches()):
-            moment = Moment(CPU, 0, 0, number, image_size=32, indices=batch.indices)
-            augment(batch.images, moment)
+            context = BatchContext(CPU, 0, 0, number, image_size=32, indices=batch.indices)
+            augment(batch.images, context)
 
     compare(f"crop ({mode}), flip, normalise", lambda: [None for _ in peer], ours, len(images), rounds)
 
@@ -129,13 +129,13 @@ def randaugment(rounds: int, size: int, batch_size: int, count: int) -> None:
     ready = [Image.fromarray(image) for image in images]
     peer = transforms.RandAugment(num_ops=2, magnitude=9)
     ((_, ours),) = build_policies(AugmentSettings(randaugment=RandAugmentSettings()))
-    moment = moments(batch_size, size)
+    context = contexts(batch_size, size)
     # As the loaders give them: pixel by pixel.
     batches = torch.from_numpy(images).permute(0, 3, 1, 2).split(batch_size)
 
     def work() -> None:
         for number, batch in enumerate(batches):
-            ours(batch, moment(number))
+            ours(batch, context(number))
 
     compare(f"RandAugment {size} px", lambda: [peer(image) for image in ready], work, count, rounds)
 
@@ -146,7 +146,7 @@ def mix(rounds: int) -> None:
     settings = SgdSettings(lr=0.01, momentum=0.9, nesterov=True, lr_base_batch=None, weight_decay=5e-4)
     optimizer, loss = optimizers.build_optimizer(settings, model, 0.01, CPU), Loss()
     inputs = torch.randn(128, 3, 32, 32).to(memory_format=torch.channels_last)
-    labels, moment = torch.randint(10, (128,)), moments(128, 32)
+    labels, context = torch.randint(10, (128,)), contexts(128, 32)
 
     def step() -> None:
         loss(model(inputs), labels).div(128).backward()
@@ -161,7 +161,7 @@ def mix(rounds: int) -> None:
     shares = []
     for turn in range(rounds):
         whole = seconds(step)
-        mixing = sum(seconds(partial(one, inputs, labels, moment(turn))) for one in mixes)
+        mixing = sum(seconds(partial(one, inputs, labels, context(turn))) for one in mixes)
         shares.append(mixing / whole)
         print(f"round {turn + 1}: ResNet-18 step {whole:.3f} s, mixup and CutMix {mixing * 1000:.2f} ms", flush=True)
     print(f"mixup and CutMix together: {statistics.median(shares):.2%} of a ResNet-18 step")

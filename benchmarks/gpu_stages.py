@@ -207,7 +207,7 @@ def equal():
     """Policies draw on the host: the same draws must give the same bytes on either device."""
     import torch
 
-    from cnntrain.augment.batch_context import Moment
+    from cnntrain.augment.batch_context import BatchContext
     from cnntrain.augment.pieces import build_colour
     from cnntrain.augment.policies import build_policies
     from cnntrain.config.compose import compose_settings
@@ -239,10 +239,10 @@ def equal():
         pieces = [*build_policies(settings), *build_colour(settings, 3, 32)]
         ends = []
         for device in ("cpu", DEVICE):
-            moment = Moment(torch.device(device), 0, 0, 0, image_size=32, indices=torch.arange(256))
+            context = BatchContext(torch.device(device), 0, 0, 0, image_size=32, indices=torch.arange(256))
             result = images.to(device)
             for _, operation in pieces:
-                result = operation(result, moment)
+                result = operation(result, context)
             ends.append(result.cpu().int())
         off = (ends[0] - ends[1]).abs()
         found[name] = {"share of levels that differ": round((off > 0).float().mean().item(), 6), "most": int(off.max())}

@@ -26,14 +26,14 @@ from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
 from cnntrain.training import loop
 from cnntrain.training.job import TrainJob, build_run, build_train_job
-from cnntrain.training.state import Run
+from cnntrain.training.state import TrainState
 from cnntrain.training.timing import Clock
 
 
-def bare_steps(job: TrainJob, run: Run, steps: int) -> float:
+def bare_steps(job: TrainJob, run: TrainState, steps: int) -> float:
     """Seconds for `steps` steps on one fixed batch."""
     images, labels, indices, _ = next(job.data.train.batches())
-    inputs = job.augment(images, job.moment(0, 0, indices))
+    inputs = job.augment(images, job.context(0, 0, indices))
     run.model.train()
 
     def step() -> None:
@@ -54,7 +54,7 @@ def bare_steps(job: TrainJob, run: Run, steps: int) -> float:
     return time.perf_counter() - start
 
 
-def real_steps(run: Run, job: TrainJob, steps: int) -> tuple[float, int]:
+def real_steps(run: TrainState, job: TrainJob, steps: int) -> tuple[float, int]:
     """Seconds for `steps` steps of the real loop, and its images; goes on where the last call stopped."""
     progress = run.progress
     trainer = replace(job.trainer, max_steps=progress.step + steps)
@@ -77,7 +77,7 @@ def main() -> None:
     settings = compose_settings([*overrides, "trainer.epochs=100000"])
     job = build_train_job(settings, Report(None, tensorboard=False), splits=("train", "val"))
     run = build_run(job)
-    bare_run = Run(
+    bare_run = TrainState(
         model=copy.deepcopy(run.model),
         optimizer=run.optimizer,
         scaler=machine.grad_scaler(run.precision, run.device),

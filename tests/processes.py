@@ -21,7 +21,7 @@ from cnntrain.config.schema.schedule import CosineSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision, TrainerSettings
 from cnntrain.data.common import TrainData
-from cnntrain.data.epoch_plan import Plan
+from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.errors import DataError, Interrupted, NonFiniteError, ResourceError
 from cnntrain.optim import optimizers, schedules
@@ -31,7 +31,7 @@ from cnntrain.storage import checkpoint
 from cnntrain.training import loop
 from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss
-from cnntrain.training.state import Ema, Run
+from cnntrain.training.state import Ema, TrainState
 
 CPU = torch.device("cpu")
 PROCESSES = 2
@@ -59,7 +59,7 @@ def make_run(world, *, random, seed=0):
     layers = [nn.BatchNorm2d(4), nn.Dropout(0.2)] if random else []
     model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), *layers, nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
     machine.seed_streams(7, world.rank)
-    return Run(
+    return TrainState(
         model=model,
         optimizer=optimizers.build_optimizer(SGD, model, SGD.lr, CPU),
         scaler=machine.grad_scaler(Precision.fp32, CPU),
@@ -81,10 +81,10 @@ def data_of(**loaders: Any) -> TrainData:
 def make_job(world, batch_size, *, random, images=45, saved=None, stop=None, **settings):
     trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1, "accumulate": 2} | settings))
     sizes = {"batch_size": batch_size * world.size, "image_size": 8, "epochs": trainer.epochs}
-    plan = Plan(images, **sizes, accumulate=trainer.accumulate, processes=world.size)
+    plan = EpochPlan(images, **sizes, accumulate=trainer.accumulate, processes=world.size)
 
-    def augment(given, moment):
-        shift = torch.rand(len(given), 1, 1, 1, generator=moment.generator) if random else 0.0
+    def augment(given, context):
+        shift = torch.rand(len(given), 1, 1, 1, generator=context.generator) if random else 0.0
         return given.float() / 255 + shift * 0.1
 
     def none(*given):
@@ -187,7 +187,7 @@ def check_nan(world):
     """Only the second process's images are broken."""
     run, job = make_run(world, random=False), make_job(world, 4, random=False)
     if world.rank == 1:
-        job = replace(job, augment=lambda given, moment: given.float() * float("nan"))
+        job = replace(job, augment=lambda given, context: given.float() * float("nan"))
     try:
         loop.train(run, job)
     except NonFiniteError as error:
@@ -199,7 +199,7 @@ def check_fault(world):
     run, job = make_run(world, random=False), make_job(world, 4, random=False)
     if world.rank == 1:
 
-        def augment(given, moment):
+        def augment(given, context):
             raise DataError("one file is bad")
 
         job = replace(job, augment=augment)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnntrain.augment.layout import floats, in_parts, laid_out_like, levels
-from cnntrain.config.schema.pieces import Interpolation
+from cnntrain.config.schema.pieces import Resampling
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def inverse_matrices(
 
 
 @in_parts
-def affine(images: Tensor, matrices: Tensor, /, *, interpolation: Interpolation, fill: float) -> Tensor:
+def affine(images: Tensor, matrices: Tensor, /, *, interpolation: Resampling, fill: float) -> Tensor:
     """Each image moved by its matrix.
 
     Args:
@@ -56,7 +56,7 @@ def affine(images: Tensor, matrices: Tensor, /, *, interpolation: Interpolation,
         uint8 (N, C, H, W) in the same memory layout.
     """
     places = _places(matrices, *images.shape[2:])
-    if interpolation is Interpolation.nearest:
+    if interpolation is Resampling.nearest:
         return _nearest(images, places, round(fill))
     values = _sample(floats(images), places, interpolation)
     inside = _sample(values.new_ones(1, 1, 1, 1).expand(len(images), 1, *images.shape[2:]), places, interpolation)
@@ -73,7 +73,7 @@ def _places(matrices: Tensor, height: int, width: int) -> Tensor:
     return (by_x * x + by_y * y).add_(shift).permute(0, 2, 3, 1)
 
 
-def _sample(values: Tensor, places: Tensor, interpolation: Interpolation) -> Tensor:
+def _sample(values: Tensor, places: Tensor, interpolation: Resampling) -> Tensor:
     return F.grid_sample(values, places, mode=interpolation.value, padding_mode="zeros", align_corners=False)
 
 
@@ -82,7 +82,7 @@ def _nearest(images: Tensor, places: Tensor, fill: int) -> Tensor:
     count, channels, height, width = images.shape
     pixels = height * width
     numbers = torch.arange(1, pixels + 1, dtype=torch.float32, device=images.device).view(1, 1, height, width)
-    index = _sample(numbers.expand(count, -1, -1, -1), places, Interpolation.nearest).to(torch.int64)  # 0: outside
+    index = _sample(numbers.expand(count, -1, -1, -1), places, Resampling.nearest).to(torch.int64)  # 0: outside
     if images.is_contiguous():
         source = F.pad(images.view(count, channels, pixels), (1, 0), value=fill)
         return source.gather(2, index.view(count, 1, pixels).expand(-1, channels, -1)).view(images.shape)

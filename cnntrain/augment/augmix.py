@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.layout import column, in_parts, levels
 from cnntrain.augment.per_image import Floats
 from cnntrain.augment.sampling import PLACES, Chooser, Draws, Size, perform
@@ -27,12 +27,12 @@ class AugMix:
         self.mixtures = 2 if settings.jsd else 1
         self.chooser = _ALL if settings.all_ops else _FEWER
 
-    def __call__(self, images: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, images: Tensor, context: BatchContext) -> Tensor:
         """Mixtures of uint8 images (N, C, H, W); with jsd the images, mixtures and again mixtures, (3 * N, C, H, W)."""
         settings, count = self.settings, len(images)
-        draws = self.draws(count, (images.shape[2], images.shape[3]), moment.host)
-        weights = moment.send(self.weights(count, moment.host))
-        ends = perform(images, draws, moment, interpolation=settings.interpolation, fill=settings.fill).split(count)
+        draws = self.draws(count, (images.shape[2], images.shape[3]), context.host)
+        weights = context.send(self.weights(count, context.host))
+        ends = perform(images, draws, context, interpolation=settings.interpolation, fill=settings.fill).split(count)
         width = settings.width
         mixtures = [mix(images, weights[i], *ends[i * width : (i + 1) * width]) for i in range(self.mixtures)]
         return torch.cat([images, *mixtures]) if settings.jsd else mixtures[0]

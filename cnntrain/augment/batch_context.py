@@ -13,7 +13,7 @@ from cnntrain.runtime.device import generator, mix_seed, send
 HOST = -6  # part of the seed that keeps the draws of the host apart from those of the device
 
 
-class Moment:
+class BatchContext:
     """Random numbers of one micro-batch, from (seed, epoch, batch) and nothing else but the process's rank.
 
     What decides how many images an operation touches is drawn on the host, so that no operation waits for the device;
@@ -63,4 +63,4 @@ class Moment:
 
 
 # uint8 (N, C, H, W) to the same, on any device, the input left untouched.
-Operation = Callable[[Tensor, Moment], Tensor]
+Operation = Callable[[Tensor, BatchContext], Tensor]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from cnntrain.augment import geometry
-from cnntrain.augment.batch_context import Moment, Operation
+from cnntrain.augment.batch_context import BatchContext, Operation
 from cnntrain.augment.erase import build_noise
 from cnntrain.augment.normalize import Normalise
 from cnntrain.augment.pieces import build_affine, build_colour
@@ -19,7 +19,7 @@ from cnntrain.augment.user_function import UserFunction
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.errors import ConfigError
 
-__all__ = ["Augment", "Moment", "Stage", "build_augment", "build_normalise"]
+__all__ = ["Augment", "BatchContext", "Stage", "build_augment", "build_normalise"]
 
 Piece = tuple[str, Operation]
 
@@ -39,27 +39,27 @@ class Augment:
         self.stages = [stage for stage in stages if stage.pieces]
         self.normalise = normalise
 
-    def __call__(self, images: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, images: Tensor, context: BatchContext) -> Tensor:
         """Augment a micro-batch.
 
         Args:
             images: uint8 (N, C, H, W).
-            moment: decides, and nothing else does, what happens.
+            context: decides, and nothing else does, what happens.
 
         Returns:
             float32 (V * N, C, S, S), normalised; V is 3 with augmix.jsd (clean, mixture, mixture), else 1.
         """
         for stage in self.stages:
             for _, operation in stage.pieces:
-                images = operation(images, moment)
+                images = operation(images, context)
         return self.normalise(images)
 
-    def trace(self, images: Tensor, moment: Moment) -> list[tuple[str, list[str], Tensor]]:
+    def trace(self, images: Tensor, context: BatchContext) -> list[tuple[str, list[str], Tensor]]:
         """What `__call__` does, step by step: name, names of the pieces and uint8 images after each stage."""
         steps = []
         for stage in self.stages:
             for _, operation in stage.pieces:
-                images = operation(images, moment)
+                images = operation(images, context)
             steps.append((stage.name, [name for name, _ in stage.pieces], images))
         return steps
 
@@ -109,7 +109,7 @@ def _user_function(settings: AugmentSettings) -> list[Piece]:
 def _geometry(settings: AugmentSettings, image_size: int, cropped: bool) -> list[Piece]:
     pieces: list[Piece] = []
     if settings.progressive is not None and (settings.resized_crop is None or cropped):
-        pieces.append(("progressive", lambda images, moment: geometry.resize(images, moment.image_size)))
+        pieces.append(("progressive", lambda images, context: geometry.resize(images, context.image_size)))
     if (crop := settings.resized_crop) is not None:
         pieces.append(("resized_crop", _leave if cropped else _resized_crop(crop.scale, crop.ratio)))
     if (pad := settings.pad_crop) is not None:
@@ -119,24 +119,24 @@ def _geometry(settings: AugmentSettings, image_size: int, cropped: bool) -> list
                 f"choose a number below {image_size}, or augment.pad_crop.mode=zeros"
             )
         pieces.append(
-            ("pad_crop", lambda images, moment: geometry.pad_crop(images, pad.padding, pad.mode, moment.generator))
+            ("pad_crop", lambda images, context: geometry.pad_crop(images, pad.padding, pad.mode, context.generator))
         )
     if (hflip := settings.hflip) is not None:
         if hflip.alternate:
-            pieces.append(("hflip", lambda images, moment: geometry.alternating_flip(images, hflip.p, moment)))
+            pieces.append(("hflip", lambda images, context: geometry.alternating_flip(images, hflip.p, context)))
         else:
-            pieces.append(("hflip", lambda images, moment: geometry.flip(images, hflip.p, 3, moment.generator)))
+            pieces.append(("hflip", lambda images, context: geometry.flip(images, hflip.p, 3, context.generator)))
     if (vflip := settings.vflip) is not None:
-        pieces.append(("vflip", lambda images, moment: geometry.flip(images, vflip.p, 2, moment.generator)))
+        pieces.append(("vflip", lambda images, context: geometry.flip(images, vflip.p, 2, context.generator)))
     if settings.affine is not None:
         pieces.append(("affine", build_affine(settings.affine)))
     return pieces
 
 
 def _resized_crop(scale: list[float], ratio: list[float]) -> Operation:
-    return lambda images, moment: geometry.resized_crop(images, moment.image_size, scale, ratio, moment.generator)
+    return lambda images, context: geometry.resized_crop(images, context.image_size, scale, ratio, context.generator)
 
 
-def _leave(images: Tensor, moment: Moment) -> Tensor:
+def _leave(images: Tensor, context: BatchContext) -> Tensor:
     """The loader has cut these crops already."""
     return images

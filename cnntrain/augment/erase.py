@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.batch_context import Moment, Operation
+from cnntrain.augment.batch_context import BatchContext, Operation
 from cnntrain.augment.rows import as_images, as_rows, box_masks
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
@@ -28,26 +28,26 @@ def build_noise(settings: AugmentSettings, mean: list[float]) -> list[tuple[str,
     colour = np.rint(255 * np.array(mean)).astype(np.uint8)
     operations: list[tuple[str, Operation]] = []
     if (noise := settings.noise) is not None:
-        operations.append(("noise", lambda images, moment: add_noise(images, noise, moment)))
+        operations.append(("noise", lambda images, context: add_noise(images, noise, context)))
     if (cutout := settings.cutout) is not None:
-        operations.append(("cutout", lambda images, moment: cut_out(images, cutout, colour, moment)))
+        operations.append(("cutout", lambda images, context: cut_out(images, cutout, colour, context)))
     if (erasing := settings.random_erasing) is not None:
-        operations.append(("random_erasing", lambda images, moment: erase(images, erasing, colour, moment)))
+        operations.append(("random_erasing", lambda images, context: erase(images, erasing, colour, context)))
     return operations
 
 
-def add_noise(images: Tensor, settings: NoiseSettings, moment: Moment) -> Tensor:
+def add_noise(images: Tensor, settings: NoiseSettings, context: BatchContext) -> Tensor:
     """Add Gaussian noise to every number of the chosen images, round, and clip at black and white."""
 
     def change(rows: Tensor) -> Tensor:
         noise = torch.empty(rows.shape, device=rows.device)
-        noise.normal_(0, 255 * settings.sigma, generator=moment.generator)
+        noise.normal_(0, 255 * settings.sigma, generator=context.generator)
         return noise.add_(rows).round_().clamp_(0, 255).to(torch.uint8)
 
-    return _change_rows(images, settings.p, moment, change)
+    return _change_rows(images, settings.p, context, change)
 
 
-def cut_out(images: Tensor, settings: CutoutSettings, colour: NDArray[np.uint8], moment: Moment) -> Tensor:
+def cut_out(images: Tensor, settings: CutoutSettings, colour: NDArray[np.uint8], context: BatchContext) -> Tensor:
     """Wipe squares out of the chosen images (arXiv 1708.04552).
 
     A centre is any pixel, so that a square may hang over the edge: the paper found that this matters.
@@ -56,17 +56,17 @@ def cut_out(images: Tensor, settings: CutoutSettings, colour: NDArray[np.uint8],
     side = max(1, round(settings.size * min(height, width)))
 
     def change(rows: Tensor) -> Tensor:
-        fill = _fill(rows, colour, moment)
+        fill = _fill(rows, colour, context)
         for _ in range(settings.holes):
-            top = moment.host.integers(height, size=len(rows)) - side // 2
-            left = moment.host.integers(width, size=len(rows)) - side // 2
-            rows = _fill_boxes(rows, np.stack([top, top + side, left, left + side], axis=1), fill, width, moment)
+            top = context.host.integers(height, size=len(rows)) - side // 2
+            left = context.host.integers(width, size=len(rows)) - side // 2
+            rows = _fill_boxes(rows, np.stack([top, top + side, left, left + side], axis=1), fill, width, context)
         return rows
 
-    return _change_rows(images, settings.p, moment, change)
+    return _change_rows(images, settings.p, context, change)
 
 
-def erase(images: Tensor, settings: RandomErasingSettings, colour: NDArray[np.uint8], moment: Moment) -> Tensor:
+def erase(images: Tensor, settings: RandomErasingSettings, colour: NDArray[np.uint8], context: BatchContext) -> Tensor:
     """Wipe one box of random area and shape out of each chosen image (arXiv 1708.04896).
 
     `random` fills it with a random byte for every pixel and channel, the paper's best; `zeros` is black.
@@ -75,13 +75,13 @@ def erase(images: Tensor, settings: RandomErasingSettings, colour: NDArray[np.ui
 
     def change(rows: Tensor) -> Tensor:
         if settings.value is Fill.random:
-            fill = torch.randint(256, rows.shape, dtype=torch.uint8, device=rows.device, generator=moment.generator)
+            fill = torch.randint(256, rows.shape, dtype=torch.uint8, device=rows.device, generator=context.generator)
         else:
-            fill = _fill(rows, colour if settings.value is Fill.mean else np.zeros_like(colour), moment)
-        boxes = erasing_boxes(len(rows), height, width, settings.scale, settings.ratio, moment.host)
-        return _fill_boxes(rows, boxes, fill, width, moment)
+            fill = _fill(rows, colour if settings.value is Fill.mean else np.zeros_like(colour), context)
+        boxes = erasing_boxes(len(rows), height, width, settings.scale, settings.ratio, context.host)
+        return _fill_boxes(rows, boxes, fill, width, context)
 
-    return _change_rows(images, settings.p, moment, change)
+    return _change_rows(images, settings.p, context, change)
 
 
 def erasing_boxes(
@@ -107,31 +107,31 @@ def erasing_boxes(
     return boxes[np.arange(count), fits.argmax(axis=1)].astype(np.int64)
 
 
-def _change_rows(images: Tensor, p: float, moment: Moment, change: Callable[[Tensor], Tensor]) -> Tensor:
+def _change_rows(images: Tensor, p: float, context: BatchContext, change: Callable[[Tensor], Tensor]) -> Tensor:
     """The images with `change` made to the rows (`as_rows`) of those that are chosen with probability `p`."""
-    chosen = moment.chosen(len(images), p)
+    chosen = context.chosen(len(images), p)
     if len(chosen) == 0:
         return images
     rows = as_rows(images)
     if len(chosen) == len(rows):
         return as_images(change(rows), images)
-    changed = change(rows.index_select(0, moment.send(chosen)))
+    changed = change(rows.index_select(0, context.send(chosen)))
     order = np.arange(len(rows))
     order[chosen] = len(rows) + np.arange(len(chosen))
     # Whole images are copied here; index_copy goes number by number and takes three times as long on a CPU.
-    return as_images(torch.cat([rows, changed]).index_select(0, moment.send(order)), images)
+    return as_images(torch.cat([rows, changed]).index_select(0, context.send(order)), images)
 
 
-def _fill(rows: Tensor, colour: NDArray[np.uint8], moment: Moment) -> Tensor:
+def _fill(rows: Tensor, colour: NDArray[np.uint8], context: BatchContext) -> Tensor:
     """A colour (C,) in a form that spreads over the rows."""
     if rows.shape[1] == len(colour):
-        return moment.send(colour).view(1, -1, 1, 1)
-    return moment.send(np.tile(colour, rows.shape[3] // len(colour)))
+        return context.send(colour).view(1, -1, 1, 1)
+    return context.send(np.tile(colour, rows.shape[3] // len(colour)))
 
 
-def _fill_boxes(rows: Tensor, boxes: NDArray[np.int64], fill: Tensor, width: int, moment: Moment) -> Tensor:
+def _fill_boxes(rows: Tensor, boxes: NDArray[np.int64], fill: Tensor, width: int, context: BatchContext) -> Tensor:
     """A copy of uint8 rows, those of images of `width` pixels, with the boxes (n, 4) filled."""
-    tall, wide = (moment.send(mask * np.uint8(255)) for mask in box_masks(boxes, rows, width))
+    tall, wide = (context.send(mask * np.uint8(255)) for mask in box_masks(boxes, rows, width))
     # The bits in which a number differs from the fill, kept inside the box only, turn it into the fill. torch.where
     # takes ten times as long on a CPU.
     return (rows ^ fill).bitwise_and_(tall).bitwise_and_(wide).bitwise_xor_(rows)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.layout import floats, laid_out_like
 from cnntrain.augment.rows import as_images, as_rows, windows
 from cnntrain.runtime.device import mix_seed
@@ -72,15 +72,15 @@ def shift(images: Tensor, right: Tensor, down: Tensor, *, most_right: int, most_
     return as_images(windows(padded, most_down - down, wide - right * step, height, width * step), images)
 
 
-def alternating_flip(images: Tensor, p: float, moment: Moment) -> Tensor:
+def alternating_flip(images: Tensor, p: float, context: BatchContext) -> Tensor:
     """Mirror each image in every other epoch; a share `p` of all images begins mirrored (arXiv 2404.00498).
 
     An image and its mirror image are then met equally often, where chance would repeat one of them half of the time.
 
     Args and result: uint8 (N, C, H, W).
     """
-    first = _fractions(moment.indices.numpy(), mix_seed(moment.seed, ALTERNATE)) < p
-    return _mirror(images, moment.send(first ^ bool(moment.epoch % 2)), 3)
+    first = _fractions(context.indices.numpy(), mix_seed(context.seed, ALTERNATE)) < p
+    return _mirror(images, context.send(first ^ bool(context.epoch % 2)), 3)
 
 
 def _fractions(indices: NDArray[np.int64], seed: int) -> NDArray[np.float64]:

@@ -7,30 +7,30 @@ from torch import Tensor
 
 from cnntrain.augment.affine import affine
 from cnntrain.augment.geometry import shift
-from cnntrain.config.schema.pieces import Interpolation
+from cnntrain.config.schema.pieces import Resampling
 
 # uint8 images (n, C, H, W) and numbers, float (n, P), to new uint8 images of the same shape and memory layout.
-Kernel: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+ImageOperation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
-def without_numbers(function: Callable[[Tensor], Tensor]) -> Kernel:
+def without_numbers(function: Callable[[Tensor], Tensor]) -> ImageOperation:
     """A kernel that needs no numbers."""
     return lambda images, _: function(images)
 
 
-def with_number(function: Callable[[Tensor, Tensor], Tensor]) -> Kernel:
+def with_number(function: Callable[[Tensor, Tensor], Tensor]) -> ImageOperation:
     """A kernel that needs one number an image: the last of the row."""
     return lambda images, numbers: function(images, numbers[:, -1])
 
 
-def affine_kernel(interpolation: Interpolation, fill: float) -> Kernel:
+def affine_kernel(interpolation: Resampling, fill: float) -> ImageOperation:
     """An affine gather; the first six numbers are those of an inverse matrix, row by row."""
     return lambda images, numbers: affine(
         images, numbers[:, :6].float().reshape(-1, 2, 3), interpolation=interpolation, fill=fill
     )
 
 
-def shift_kernel(fill: float, *, most_right: int, most_down: int) -> Kernel:
+def shift_kernel(fill: float, *, most_right: int, most_down: int) -> ImageOperation:
     """What `affine_kernel` does with matrices that only translate: by whole pixels, at most as many as are given."""
 
     def kernel(images: Tensor, numbers: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.rows import as_images, as_rows, box_masks
 from cnntrain.config.schema.augment import AugmentSettings, MixMode
 
@@ -30,7 +30,7 @@ class Mix:
         self.settings, self.mixup, self.cutmix = settings.mix, settings.mixup, settings.cutmix
         self.classes = classes
 
-    def __call__(self, inputs: Tensor, labels: Tensor, moment: Moment) -> tuple[Tensor, Tensor]:
+    def __call__(self, inputs: Tensor, labels: Tensor, context: BatchContext) -> tuple[Tensor, Tensor]:
         """Mix a micro-batch.
 
         Args:
@@ -44,10 +44,10 @@ class Mix:
         """
         count, _, height, width = inputs.shape
         off, mode = self.settings.off_epoch, self.settings.mode
-        if count < 2 or (off is not None and moment.epoch >= off):
+        if count < 2 or (off is not None and context.epoch >= off):
             return inputs, labels
         groups = {MixMode.batch: 1, MixMode.pair: count // 2, MixMode.element: count}[mode]
-        weights, boxes = self.draw(groups, height, width, moment.host)
+        weights, boxes = self.draw(groups, height, width, context.host)
         if not weights.any():
             return inputs, labels
 
@@ -64,9 +64,9 @@ class Mix:
         rows = as_rows(inputs)
         tall, wide = box_masks(boxes, rows, width)
         # One weight for every number: a lerp by 0 or 1 is exact.
-        field = moment.send(weights[:, None, None, None] * tall) * moment.send(wide.astype(np.float32))
+        field = context.send(weights[:, None, None, None] * tall) * context.send(wide.astype(np.float32))
         rows.lerp_(self._partners(rows), field)
-        targets = one_hot.lerp_(self._partners(one_hot), moment.send(shares).unsqueeze(1))
+        targets = one_hot.lerp_(self._partners(one_hot), context.send(shares).unsqueeze(1))
         return as_images(rows, inputs), targets
 
     def _partners(self, values: Tensor) -> Tensor:

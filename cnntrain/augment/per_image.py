@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment.batch_context import Moment
-from cnntrain.augment.kernels import Kernel
+from cnntrain.augment.batch_context import BatchContext
+from cnntrain.augment.kernels import ImageOperation
 from cnntrain.augment.rows import as_images, as_rows
 from cnntrain.runtime.device import send
 
@@ -19,10 +19,10 @@ Floats: TypeAlias = NDArray[np.float64]
 
 def apply_per_image(
     images: Tensor,
-    kernels: Sequence[Kernel | None],
+    kernels: Sequence[ImageOperation | None],
     choices: Integers,
     numbers: Floats,
-    moment: Moment,
+    context: BatchContext,
 ) -> Tensor:
     """Take each image through its own operations, one a round.
 
@@ -32,7 +32,7 @@ def apply_per_image(
         choices: int64 (R, M), which kernel an image gets in a round; M is N, or K times as many for K versions of each
             image, all first ones coming first.
         numbers: float64 (R, M, P), the row that the kernel gets with it.
-        moment: sends the numbers to the device.
+        context: sends the numbers to the device.
 
     Returns:
         uint8 (M, C, H, W) in the same memory layout; the images themselves where nothing is done.
@@ -46,8 +46,8 @@ def apply_per_image(
     moves = np.take_along_axis(orders[:-1].argsort(axis=1), orders[1:], axis=1)
     moves[0] %= len(images)
     sorted_choices = np.take_along_axis(choices, orders[1:-1], axis=1)
-    sorted_numbers = _send(np.take_along_axis(numbers, orders[1:-1, :, None], axis=1), moment.device)
-    rows = moment.send(moves)
+    sorted_numbers = _send(np.take_along_axis(numbers, orders[1:-1, :, None], axis=1), context.device)
+    rows = context.send(moves)
     for turn, moved in enumerate((moves != still).any(axis=1)):
         if moved:
             images = _take(images, rows[turn])
@@ -56,7 +56,7 @@ def apply_per_image(
     return images
 
 
-def _one_round(images: Tensor, kernels: Sequence[Kernel | None], choices: Integers, numbers: Tensor) -> Tensor:
+def _one_round(images: Tensor, kernels: Sequence[ImageOperation | None], choices: Integers, numbers: Tensor) -> Tensor:
     """Images, rising choices (N,) and numbers (N, P) on the device, all in the same order."""
     edges: Integers = np.searchsorted(choices, np.arange(len(kernels) + 1))
     parts = []

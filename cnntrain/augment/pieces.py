@@ -7,8 +7,8 @@ from torch import Tensor
 
 from cnntrain.augment import color
 from cnntrain.augment.affine import inverse_matrices
-from cnntrain.augment.batch_context import Moment, Operation
-from cnntrain.augment.kernels import Kernel, affine_kernel, shift_kernel, with_number, without_numbers
+from cnntrain.augment.batch_context import BatchContext, Operation
+from cnntrain.augment.kernels import ImageOperation, affine_kernel, shift_kernel, with_number, without_numbers
 from cnntrain.augment.per_image import Floats, Integers, apply_per_image
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import AffineSettings, BlurSettings, ColorJitterSettings
@@ -21,14 +21,14 @@ def build_affine(settings: AffineSettings) -> Operation:
     """Rotation, translation by whole pixels, scale and shear along x, as torchvision's RandomAffine draws them."""
     only_shifts = not settings.degrees and not settings.shear and settings.scale == [1, 1]
 
-    def operation(images: Tensor, moment: Moment) -> Tensor:
+    def operation(images: Tensor, context: BatchContext) -> Tensor:
         height, width = images.shape[2:]
-        draws = affine_draws(settings, len(images), height, width, moment.host)
+        draws = affine_draws(settings, len(images), height, width, context.host)
         kernel = affine_kernel(settings.interpolation, settings.fill)
         if only_shifts:
             right, down = (int(np.abs(draws[name]).max()) for name in ("translate_x", "translate_y"))
             kernel = shift_kernel(settings.fill, most_right=right, most_down=down)
-        return _sometimes(images, settings.p, kernel, inverse_matrices(**draws).reshape(-1, 6), moment)
+        return _sometimes(images, settings.p, kernel, inverse_matrices(**draws).reshape(-1, 6), context)
 
     return operation
 
@@ -95,15 +95,15 @@ def _nothing(count: int, _: np.random.Generator) -> Floats:
     return np.zeros(count)
 
 
-def _piece(p: float, kernel: Kernel, draw: Draw = _nothing) -> Operation:
-    return lambda images, moment: _sometimes(images, p, kernel, draw(len(images), moment.host)[:, None], moment)
+def _piece(p: float, kernel: ImageOperation, draw: Draw = _nothing) -> Operation:
+    return lambda images, context: _sometimes(images, p, kernel, draw(len(images), context.host)[:, None], context)
 
 
-def _sometimes(images: Tensor, p: float, kernel: Kernel, numbers: Floats, moment: Moment) -> Tensor:
+def _sometimes(images: Tensor, p: float, kernel: ImageOperation, numbers: Floats, context: BatchContext) -> Tensor:
     """Apply a kernel to each image with probability `p`; numbers: float64 (N, P), its row for each image."""
     choices: Integers = np.zeros((1, len(images)), dtype=np.int64)
-    choices[0, moment.chosen(len(images), p)] = 1
-    return apply_per_image(images, [None, kernel], choices, numbers[None], moment)
+    choices[0, context.chosen(len(images), p)] = 1
+    return apply_per_image(images, [None, kernel], choices, numbers[None], context)
 
 
 def _blur(settings: BlurSettings, image_size: int) -> Operation:
@@ -133,10 +133,10 @@ def _color_jitter(settings: ColorJitterSettings, channels: int) -> Operation:
     functions = (color.brightness, color.contrast, color.saturation, color.hue)
     kernels = [None, *(with_number(function) for function in functions)]
 
-    def operation(images: Tensor, moment: Moment) -> Tensor:
-        choices, factors = jitter_draws(settings, len(images), moment.host)
-        touched = np.isin(np.arange(len(images)), moment.chosen(len(images), settings.p))
-        return apply_per_image(images, kernels, choices * touched, factors[:, :, None], moment)
+    def operation(images: Tensor, context: BatchContext) -> Tensor:
+        choices, factors = jitter_draws(settings, len(images), context.host)
+        touched = np.isin(np.arange(len(images)), context.chosen(len(images), settings.p))
+        return apply_per_image(images, kernels, choices * touched, factors[:, :, None], context)
 
     return operation
 

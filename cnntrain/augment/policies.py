@@ -12,7 +12,7 @@ from cnntrain.augment.batch_context import Operation
 from cnntrain.augment.sampling import PLACES, Chooser, Draws, Size, perform
 from cnntrain.augment.spaces import AUTOAUGMENT, PAIRS, RANDAUGMENT, TRIVIALAUGMENT
 from cnntrain.config.schema.augment import AugmentSettings
-from cnntrain.config.schema.pieces import Interpolation, Policy, RandAugmentSettings
+from cnntrain.config.schema.pieces import Policy, RandAugmentSettings, Resampling
 
 _AUTOAUGMENT = Chooser(AUTOAUGMENT, 10)
 _RANDAUGMENT = Chooser(RANDAUGMENT, 31)
@@ -38,11 +38,11 @@ def build_policies(settings: AugmentSettings) -> list[tuple[str, Operation]]:
     return policies
 
 
-def _operation(draw: Draw, interpolation: Interpolation, fill: float) -> Operation:
-    return lambda images, moment: perform(
+def _operation(draw: Draw, interpolation: Resampling, fill: float) -> Operation:
+    return lambda images, context: perform(
         images,
-        draw(len(images), (images.shape[2], images.shape[3]), moment.host),
-        moment,
+        draw(len(images), (images.shape[2], images.shape[3]), context.host),
+        context,
         interpolation=interpolation,
         fill=fill,
     )

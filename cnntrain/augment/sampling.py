@@ -9,11 +9,11 @@ from torch import Tensor
 
 from cnntrain.augment import color
 from cnntrain.augment.affine import inverse_matrices
-from cnntrain.augment.batch_context import Moment
-from cnntrain.augment.kernels import Kernel, affine_kernel, shift_kernel, with_number, without_numbers
+from cnntrain.augment.batch_context import BatchContext
+from cnntrain.augment.kernels import ImageOperation, affine_kernel, shift_kernel, with_number, without_numbers
 from cnntrain.augment.per_image import Floats, Integers, apply_per_image
 from cnntrain.augment.spaces import BLENDS, GEOMETRIC, OPERATIONS, Space
-from cnntrain.config.schema.pieces import Interpolation
+from cnntrain.config.schema.pieces import Resampling
 
 Size = tuple[int, int]  # height and width of the images
 
@@ -85,12 +85,12 @@ _NAMES = ["Identity", "Shift", "Affine", *(name for name in OPERATIONS[1:] if na
 _KERNELS = np.array([_NAMES.index(_KERNEL_OF.get(name, name)) for name in OPERATIONS])
 
 
-def perform(images: Tensor, draws: Draws, moment: Moment, *, interpolation: Interpolation, fill: float) -> Tensor:
+def perform(images: Tensor, draws: Draws, context: BatchContext, *, interpolation: Resampling, fill: float) -> Tensor:
     """Do to uint8 images (N, C, H, W) what was drawn for them, exactly as torchvision.transforms.v2 would."""
     numbers = np.empty((*draws.operations.shape, 7))
     numbers[..., :6] = _matrices(draws, *images.shape[2:])
     numbers[..., 6] = _BASE[draws.operations] + _UNIT[draws.operations] * draws.magnitudes
-    return apply_per_image(images, _kernels(draws, interpolation, fill), _KERNELS[draws.operations], numbers, moment)
+    return apply_per_image(images, _kernels(draws, interpolation, fill), _KERNELS[draws.operations], numbers, context)
 
 
 def _matrices(draws: Draws, height: int, width: int) -> Floats:
@@ -112,9 +112,9 @@ def _matrices(draws: Draws, height: int, width: int) -> Floats:
     return matrices.reshape(*draws.operations.shape, 6)
 
 
-def _kernels(draws: Draws, interpolation: Interpolation, fill: float) -> list[Kernel | None]:
+def _kernels(draws: Draws, interpolation: Resampling, fill: float) -> list[ImageOperation | None]:
     """In the order of _NAMES."""
-    kernels: dict[str, Kernel | None] = {
+    kernels: dict[str, ImageOperation | None] = {
         "Identity": None,
         "Shift": shift_kernel(fill, most_right=_most(draws, "TranslateX"), most_down=_most(draws, "TranslateY")),
         "Affine": affine_kernel(interpolation, fill),

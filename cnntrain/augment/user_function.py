@@ -4,7 +4,7 @@ import inspect
 
 from torch import Tensor
 
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.config.schema.pieces import OwnSettings
 from cnntrain.errors import ConfigError
 from cnntrain.registry import check_arguments, import_function
@@ -35,14 +35,14 @@ class UserFunction:
                 "give a function that can"
             ) from error
 
-    def __call__(self, images: Tensor, moment: Moment) -> Tensor:
+    def __call__(self, images: Tensor, context: BatchContext) -> Tensor:
         """uint8 (N, C, H, W) to the same.
 
         Raises:
             ConfigError: it failed, or gave something else back.
         """
         try:
-            result = self.function(images.clone(), moment.generator, **self.args)  # which it may write into
+            result = self.function(images.clone(), context.generator, **self.args)  # which it may write into
         except Exception as error:  # a user's function can fail with anything
             shape = tuple(images.shape)
             raise ConfigError(

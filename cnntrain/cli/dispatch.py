@@ -197,7 +197,7 @@ def _on_comparison(command: str, words: list[str], line: list[str]) -> int:
 
     args = read_arguments(CompareArgs, words, line)
     overrides, config_dir = part_config_dir(command, list(args.others))
-    return _code(_load(command)(args, plan.plan(overrides, config_dir)))
+    return _code(_load(command)(args, plan.combinations(overrides, config_dir)))
 
 
 def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.compare import plan
-from cnntrain.compare.plan import MEASURES, REPEATS, Combination, Outcome, Row
+from cnntrain.compare.plan import MEASURES, REPEATS, Combination, Outcome, Repeats
 from cnntrain.config.overrides import quote
 from cnntrain.config.paths import expanded, need_image_folder, need_weights
 from cnntrain.config.schema.commands import CompareArgs
@@ -205,11 +205,11 @@ def _tables(home: Path, words: Sequence[str]) -> Path:
     return home
 
 
-def _logged(rows: Sequence[Row]) -> bool:
+def _logged(rows: Sequence[Repeats]) -> bool:
     return any(outcome.run.settings.trainer.tensorboard for row in rows for outcome in row.done)
 
 
-def _write_numbers(tables: Path, rows: Sequence[Row], measure: str, best: Row, words: Sequence[str]) -> None:
+def _write_numbers(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, words: Sequence[str]) -> None:
     """compare.json and compare.csv: every row and every run."""
     numbers = [_row_numbers(row) | {"best": row is best} for row in rows]
     runs = [_run_numbers(outcome) for row in rows for outcome in row.outcomes]
@@ -235,7 +235,7 @@ def _write_numbers(tables: Path, rows: Sequence[Row], measure: str, best: Row, w
     write_atomic(tables / TABLE, table, word=WORD)
 
 
-def _row_numbers(row: Row) -> dict[str, Any]:
+def _row_numbers(row: Repeats) -> dict[str, Any]:
     spreads = {name: row.spread(name) for name in MEASURES}
     pairs = {name: spread and {"mean": spread.mean, "std": spread.std} for name, spread in spreads.items()}
     return {"values": row.values, "runs": len(row.outcomes), "done": len(row.done)} | pairs
@@ -252,7 +252,7 @@ def _run_numbers(outcome: Outcome) -> dict[str, Any]:
     } | known
 
 
-def _write_pictures(tables: Path, rows: Sequence[Row], measure: str, best: Row, *, title: str) -> None:
+def _write_pictures(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, *, title: str) -> None:
     """The charts, and a page of TensorBoard beside those of the runs."""
     from cnntrain.compare.table import curves_of, markdown, points
     from cnntrain.plots.comparison import Point, draw_comparison

@@ -36,7 +36,7 @@ def run(args: FilterArgs) -> None:
     source, kernel, out = args.image, args.kernel, _place(args)
 
     from cnntrain.data.decode import BadImage, read_image
-    from cnntrain.inspect.filter import as_picture, convolve, inner_part, need_memory
+    from cnntrain.inspect.convolve import as_picture, convolve, inner_part, need_memory
     from cnntrain.plots.filter_result import beside
 
     gray = kernel.finds_edges if args.gray is None else args.gray

@@ -17,7 +17,7 @@ from cnntrain.text import printable
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from cnntrain.inspect.summary.rows import Row
+    from cnntrain.inspect.summary.rows import LayerRow
 
 Sizes = tuple[int, int, int]  # classes, channels, pixels a side
 PHOTOS = (1000, 3, 224)
@@ -104,7 +104,7 @@ def take_apart(settings: Settings, args: SummaryArgs, sizes: Sizes) -> None:
         say(f"wrote {printable(args.out)}")
 
 
-def totals(rows: Sequence["Row"]) -> list[str]:
+def totals(rows: Sequence["LayerRow"]) -> list[str]:
     """The sums over all layers, exact."""
     parameters, trainable, macs, memory = (
         sum(getattr(row, key) for row in rows) for key in ("parameters", "trainable", "macs", "memory")
@@ -125,12 +125,12 @@ def _size(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
 
 
-def as_csv(rows: Sequence["Row"]) -> str:
+def as_csv(rows: Sequence["LayerRow"]) -> str:
     """All that is known of each layer, with exact integers; empty where there is nothing to tell."""
     return spreadsheet.as_csv([COLUMNS, *map(_record, rows)])
 
 
-def _record(row: "Row") -> list[Any]:
+def _record(row: "LayerRow") -> list[Any]:
     from cnntrain.inspect.summary.formulas import size_formulas
 
     window: list[Any] = [""] * 11

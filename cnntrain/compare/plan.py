@@ -87,7 +87,7 @@ def safe(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")
 
 
-def plan(words: Sequence[str], config_dir: str | None = None) -> list[Combination]:
+def combinations(words: Sequence[str], config_dir: str | None = None) -> list[Combination]:
     """Every run, the first repeat of each row before the second of any: what is stopped early has compared them all.
 
     Lists are those of the words, and of a preset's `hydra.sweeper.params`. With `data.folds`, a row is repeated for
@@ -257,7 +257,7 @@ class Outcome:
 
 
 @dataclass
-class Row:
+class Repeats:
     """The repeats of one combination."""
 
     values: dict[str, str]
@@ -273,12 +273,12 @@ class Row:
         return Spread.of(known) if len(known) == len(self.done) else None
 
 
-def rows(outcomes: Iterable[Outcome]) -> list[Row]:
+def rows(outcomes: Iterable[Outcome]) -> list[Repeats]:
     """In the order of the first repeats."""
-    found: dict[tuple[str, ...], Row] = {}
+    found: dict[tuple[str, ...], Repeats] = {}
     for outcome in outcomes:
         values = outcome.run.values
-        found.setdefault(tuple(values.values()), Row(values, [])).outcomes.append(outcome)
+        found.setdefault(tuple(values.values()), Repeats(values, [])).outcomes.append(outcome)
     return list(found.values())
 
 
@@ -300,7 +300,7 @@ def judged_by(outcomes: Iterable[Outcome]) -> str:
     return "test_top1" if done and all("test_top1" in outcome.measures for outcome in done) else "val_top1"
 
 
-def best(found: Sequence[Row], measure: str) -> Row | None:
+def best(found: Sequence[Repeats], measure: str) -> Repeats | None:
     """The row of the highest mean; None where none has finished a run."""
     scored = [(spread.mean, row) for row in found if (spread := row.spread(measure))]
     return max(scored, key=lambda item: item[0])[1] if scored else None

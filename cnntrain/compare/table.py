@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnntrain.compare.plan import Row, Spread
+from cnntrain.compare.plan import Repeats, Spread
 from cnntrain.models.catalogue import short
 from cnntrain.plots.comparison import Curve, Point
 from cnntrain.report.csv_log import rows_of
@@ -17,7 +17,7 @@ HEADS = {"test_top1": ("test top-1", "%"), "val_top1": ("val top-1", "%")}
 UNITS = ((2 * 3600, 3600, "h", 2), (600, 60, "min", 1), (10, 1, "s", 1), (0, 1, "s", 2))
 
 
-def table(rows: Sequence[Row], measure: str, best: Row | None) -> list[str]:
+def table(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> list[str]:
     """Lines of 80 columns: two heads, then each row; the star marks the best one.
 
     Args:
@@ -39,7 +39,7 @@ def table(rows: Sequence[Row], measure: str, best: Row | None) -> list[str]:
     return found
 
 
-def markdown(rows: Sequence[Row], measure: str, best: Row | None) -> str:
+def markdown(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> str:
     """The same table for TensorBoard; the best row is bold."""
     first, second, *others = _cells(rows, measure, between=" ± ")
     heads = [f"{above} {below}".strip() for above, below in zip(first, second, strict=True)]
@@ -49,12 +49,12 @@ def markdown(rows: Sequence[Row], measure: str, best: Row | None) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
 
 
-def _values(row: Row) -> dict[str, str]:
+def _values(row: Repeats) -> dict[str, str]:
     """What names a row."""
     return row.values or {"model": row.outcomes[0].run.settings.model.name}
 
 
-def _cells(rows: Sequence[Row], measure: str, between: str) -> list[list[str]]:
+def _cells(rows: Sequence[Repeats], measure: str, between: str) -> list[list[str]]:
     """The two heads, and the cells of each row."""
     times = [row.spread("train_seconds") for row in rows]
     longest = max((time.mean for time in times if time), default=0.0)
@@ -134,7 +134,7 @@ def points(metrics: Path, total: float = 0.0) -> list[Point]:
     return found
 
 
-def curves_of(rows: Sequence[Row], measure: str, runs: Sequence[Sequence[Sequence[Point]]]) -> list[Curve]:
+def curves_of(rows: Sequence[Repeats], measure: str, runs: Sequence[Sequence[Sequence[Point]]]) -> list[Curve]:
     """The rows that have finished a run, as far as its epochs are known.
 
     Args:

@@ -209,7 +209,9 @@ def broken_rules(settings: Any) -> list[str]:
     found += unknown_arguments(settings.model)
     seen = {key for key, _, _ in out_of_range}
     found += [
-        f"{key}: must be {rule} (given {_plain(value)})" for key, value, rule in _own_rules(settings) if key not in seen
+        f"{key}: must be {rule} (given {limits.typed_value(value)})"
+        for key, value, rule in _own_rules(settings)
+        if key not in seen
     ]
     return found
 
@@ -222,7 +224,3 @@ def _own_rules(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
         if is_dataclass(value):
             found += _own_rules(value, prefix + item.name + ".")
     return found
-
-
-def _plain(value: Any) -> Any:
-    return value.name if isinstance(value, enum.Enum) else value

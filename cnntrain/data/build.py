@@ -11,8 +11,8 @@ from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, Interp
 from cnntrain.data import statistics
 from cnntrain.data.common import (
     Data,
+    MemoryBudget,
     Request,
-    Room,
     TrainData,
     check_train,
     choose_statistics,
@@ -117,7 +117,7 @@ def in_memory(whole: TensorSet, request: Request) -> tuple[Data, Mapping[str, Lo
         parts["val"] = prepare(images[val_index], labels[val_index], eval_size)
     if "test" in request.splits and whole.test:
         parts["test"] = prepare(*whole.test, eval_size)
-    room = Room(request.device)
+    room = MemoryBudget(request.device)
     loaders = {name: _loader(*part, name, room, request) for name, part in parts.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
@@ -149,7 +149,7 @@ def in_memory(whole: TensorSet, request: Request) -> tuple[Data, Mapping[str, Lo
     return data, loaders
 
 
-def _loader(images: Tensor, labels: Tensor, split: str, room: Room, request: Request) -> MemoryLoader:
+def _loader(images: Tensor, labels: Tensor, split: str, room: MemoryBudget, request: Request) -> MemoryLoader:
     return MemoryLoader(
         images,
         labels,

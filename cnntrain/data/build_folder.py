@@ -15,8 +15,8 @@ from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, Loader
 from cnntrain.data import statistics
 from cnntrain.data.common import (
     Data,
+    MemoryBudget,
     Request,
-    Room,
     check_train,
     choose_statistics,
     chosen_classes,
@@ -69,7 +69,7 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     if "train" in request.splits:
         parts["train"] = parts["train"].take(take_limit(parts["train"].labels, request))
         request = request.fitted(len(parts["train"].labels))
-    room = Room(request.device)
+    room = MemoryBudget(request.device)
     eval_view = replace(view, size=settings.eval_size or size)
     decoders = {
         name: _decoder(parts[name], view if name == "train" else eval_view, channels, request)
@@ -213,7 +213,7 @@ def decode_threads(wanted: int | None) -> int:
     return min(MOST_WORKERS, available_cores()) if wanted is None else wanted
 
 
-def _loader(split: str, decoder: Decoder, room: Room, request: Request) -> Loader:
+def _loader(split: str, decoder: Decoder, room: MemoryBudget, request: Request) -> Loader:
     crop, view = request.augment.resized_crop if split == "train" else None, decoder.view
     if crop is None:
         return _placed(split, decoder, decoder, room, request)
@@ -223,7 +223,7 @@ def _loader(split: str, decoder: Decoder, room: Room, request: Request) -> Loade
     return _placed(split, decoder.through(roomy), decoder.through(cropped), room, request)
 
 
-def _probe(train: Loader, decoder: Decoder, room: Room, request: Request) -> Loader:
+def _probe(train: Loader, decoder: Decoder, room: MemoryBudget, request: Request) -> Loader:
     """Some training images in the decoder's view: those that lie decoded in memory, else decoded for themselves."""
     chosen = take_probe(train.labels, request)
     if isinstance(train, MemoryLoader) and train.decoder and train.decoder.view == decoder.view:
@@ -232,7 +232,7 @@ def _probe(train: Loader, decoder: Decoder, room: Room, request: Request) -> Loa
 
 
 def _placed(
-    split: str, kept: Decoder, streamed: Decoder, room: Room, request: Request, rows: Tensor | None = None
+    split: str, kept: Decoder, streamed: Decoder, room: MemoryBudget, request: Request, rows: Tensor | None = None
 ) -> Loader:
     """A loader of the decoder's images, or of some `rows` of them: kept in memory where they fit, else streamed."""
     settings, workers = request.settings, decode_threads(request.settings.workers)
@@ -267,7 +267,7 @@ def _placed(
     )
 
 
-def _place(split: str, size: int, crops: bool, room: Room, request: Request) -> str | None:
+def _place(split: str, size: int, crops: bool, room: MemoryBudget, request: Request) -> str | None:
     """Where the decoded images go: `device`, `host`, or None for a stream.
 
     Raises:

@@ -234,7 +234,7 @@ def choose_statistics(request: Request, channels: int, own: Callable[[], Statist
     return mean, std
 
 
-class Room:
+class MemoryBudget:
     """How much decoded data may lie in memory: a quarter of what is free, on the device first, then on the host."""
 
     def __init__(self, device: torch.device) -> None:

@@ -42,7 +42,7 @@ class _Stretch:
     steps: int
 
 
-class Plan:
+class EpochPlan:
     """The epochs of a run. Epochs and steps count from 0; those beyond the planned ones have the full size.
 
     Args:
@@ -74,7 +74,7 @@ class Plan:
             # How many epochs max_steps fill, found by bisection, as each plan grows at its own pace: of max_steps=25
             # where a plan of 1 epoch has 10 steps, one of 2 has 18 and one of 3 has 26, it is 3.
             sizes = {"batch_size": batch_size, "image_size": image_size, "accumulate": accumulate}
-            shorter = partial(Plan, images, **sizes, processes=processes, progressive=progressive)
+            shorter = partial(EpochPlan, images, **sizes, processes=processes, progressive=progressive)
             self._filled = 1 + bisect_left(range(1, epochs), max_steps, key=lambda count: shorter(epochs=count).total)
         self._stretches = list(self._grow())
         self._epochs = [stretch.epoch for stretch in self._stretches]

@@ -9,7 +9,7 @@ from cnntrain.models.catalogue import short
 
 
 @dataclass(frozen=True)
-class Row:
+class GroupRow:
     """A layer group.
 
     Attributes:
@@ -46,7 +46,7 @@ class Row:
         return f"all but {short(rest)}" if rest else "yes"
 
 
-def audit(tuning: Tuning, lr: float, weight_decay: float) -> list[Row]:
+def audit(tuning: Tuning, lr: float, weight_decay: float) -> list[GroupRow]:
     """A row for each layer group, low to high.
 
     Args:
@@ -60,7 +60,7 @@ def audit(tuning: Tuning, lr: float, weight_decay: float) -> list[Row]:
         opens = tuning.opens[index]
         learnable = set(group.parameters) - tuning.frozen if opens is not None else set()
         rows.append(
-            Row(
+            GroupRow(
                 name=group.name,
                 layers=tuple(dict.fromkeys(name.rpartition(".")[0] or name for name in group.parameters)),
                 parameters=sum(sizes[name] for name in group.parameters),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cnntrain.config.schema.finetune import Mode
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision
-from cnntrain.data.common import SHARE, Room, gigabytes
+from cnntrain.data.common import SHARE, MemoryBudget, gigabytes
 from cnntrain.data.loaders import Batch, Loader, gather
 from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.models.name_patterns import is_below
@@ -210,7 +210,7 @@ def _reserve(encoder: _Encoder, loaders: Mapping[str, Loader], device: torch.dev
     Raises:
         _Refused: there is none.
     """
-    room, stores = Room(device), {}
+    room, stores = MemoryBudget(device), {}
     for name, loader in loaders.items():
         count = len(loader.labels)
         sample = encoder.try_out(loader.pick(torch.arange(min(count, SAMPLE))))

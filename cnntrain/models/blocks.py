@@ -5,11 +5,11 @@ from torch import Tensor, nn
 
 from cnntrain.models.layers import activation, chain
 
-Kernel = int | tuple[int, int]
+KernelSize = int | tuple[int, int]
 
 
 def conv_norm_act(
-    entering: int, leaving: int, kernel: Kernel, act: str, *, stride: int = 1, padding: Kernel | None = None
+    entering: int, leaving: int, kernel: KernelSize, act: str, *, stride: int = 1, padding: KernelSize | None = None
 ) -> nn.Sequential:
     """Convolution -> batch norm -> activation; the shift of the norm stands for the bias.
 
@@ -27,7 +27,7 @@ def conv_norm_act(
     )
 
 
-def same(kernel: Kernel) -> Kernel:
+def same(kernel: KernelSize) -> KernelSize:
     """The padding that keeps the size of a map under an odd kernel at stride 1."""
     return kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
 

@@ -93,9 +93,9 @@ def pool2d(kind: str, window: Window, weights: list[float] | list[list[float]] |
     """A pool by name: max, avg, weighted (with `weights`, or learned) or global, the average of the whole map."""
     match kind:
         case "max":
-            return nn.MaxPool2d(*_plain(window))
+            return nn.MaxPool2d(*_typed_window(window))
         case "avg":
-            return nn.AvgPool2d(*_plain(window))
+            return nn.AvgPool2d(*_typed_window(window))
         case "weighted":
             return WeightedAvgPool2d(window.kernel, window.stride, weights)
         case "global":
@@ -103,7 +103,8 @@ def pool2d(kind: str, window: Window, weights: list[float] | list[list[float]] |
     raise ValueError(f"no pool {kind!r}")
 
 
-def _plain(window: Window) -> tuple[int | Pair, int | Pair]:
+def _typed_window(window: Window) -> tuple[int | Pair, int | Pair]:
+    """Kernel and stride as torch's layers show them."""
     return _short(window.kernel), _short(window.stride)
 
 

@@ -17,7 +17,7 @@ from cnntrain.config.schema.schedule import (
     StepSettings,
     UserScheduleSettings,
 )
-from cnntrain.data.epoch_plan import Plan
+from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.errors import ConfigError
 from cnntrain.registry import call_user_function
 
@@ -67,7 +67,7 @@ class Rates:
     lr: float  # with a factor of 1, at the full batch size
     optimizer: OptimizerSettings
     schedule: ScheduleSettings
-    plan: Plan
+    plan: EpochPlan
 
     def at(self, step: int, steps: int, plateau: Plateau) -> float:
         """The rate of `step`, counted from 0, in a run of so many steps."""

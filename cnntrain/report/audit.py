@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from cnntrain.finetune.audit import Row
+from cnntrain.finetune.audit import GroupRow
 from cnntrain.text import shorten
 
 MOST_WITH_LAYERS = 16  # groups; of more, the layers are counted and not named
@@ -15,7 +15,7 @@ HEAD = ("layer group", "parameters", "trainable", "lr", "decay", "batch norm")
 NORMS = {"batch statistics": "batch stats"}  # where room is short
 
 
-def tree(rows: Sequence[Row], width: int) -> list[tuple[str, str]]:
+def tree(rows: Sequence[GroupRow], width: int) -> list[tuple[str, str]]:
     """Lines and the style of each: a branch for each layer group, low to high, its layers below it, and the sum.
 
     Args:
@@ -39,7 +39,7 @@ def tree(rows: Sequence[Row], width: int) -> list[tuple[str, str]]:
     return [*lines, (total(rows), "")]
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[GroupRow]) -> str:
     """A table of the same, and the sum, for TensorBoard's page of texts."""
     head = ("layer group", "layers", "parameters", "trainable", "learning rate", "weight decay", "batch norm")
     lines = [f"| {' | '.join(head)} |", "|:--|:--|--:|--:|--:|--:|:--|"]
@@ -51,7 +51,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, "", total(rows)])
 
 
-def total(rows: Sequence[Row]) -> str:
+def total(rows: Sequence[GroupRow]) -> str:
     """`trainable 2,562 of 3,373,600 parameters (0.076%)`."""
     some, every = sum(row.learnable for row in rows), sum(row.parameters for row in rows)
     share = 100 * some / every
@@ -59,12 +59,12 @@ def total(rows: Sequence[Row]) -> str:
     return f"trainable {some:,} of {every:,} parameters ({digits}%)"
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: GroupRow) -> tuple[str, ...]:
     pace = [("-" if value is None else f"{value:.3g}") for value in (row.lr, row.weight_decay)]
     return (row.name, f"{row.parameters:,}", row.trainable, *pace, NORMS.get(row.norm, row.norm))
 
 
-def _table(rows: Sequence[Row], counted: bool) -> tuple[list[tuple[str, ...]], list[int]]:
+def _table(rows: Sequence[GroupRow], counted: bool) -> tuple[list[tuple[str, ...]], list[int]]:
     """The cells of all lines, the head's first, and the widths of all columns but the first; `counted`: with layers."""
     table: list[tuple[str, ...]] = [(HEAD[0], *["layers"] * counted, *HEAD[1:])]
     for row in rows:
@@ -84,7 +84,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return GAP.join([first, *(f"{cell:>{size}}" for cell, size in zip(cells[1:], widths[1:], strict=True))])
 
 
-def _layers(row: Row, width: int) -> str:
+def _layers(row: GroupRow, width: int) -> str:
     """`conv1, bn1`, of many the ends and how many: `0.conv1 … 1.bn2 (10 layers)`; without the name of the group."""
     inner = f"{row.name}."
     names = row.layers

@@ -61,7 +61,7 @@ class CsvLog:
             return False
         self._last[kind] = row["step"]
         try:
-            self._writer.writerow({"kind": kind} | {key: _plain(value) for key, value in row.items()})
+            self._writer.writerow({"kind": kind} | {key: _csv_value(value) for key, value in row.items()})
             self._file.flush()
         except OSError as error:
             raise file_system_error(self._path, error) from error
@@ -97,7 +97,7 @@ def _is_sound(row: dict[str, str]) -> bool:
         return False
 
 
-def _plain(value: Any) -> Any:
+def _csv_value(value: Any) -> Any:
     """Seven digits hold what float32 knows; a flag is 0 or 1."""
     if isinstance(value, bool):
         return int(value)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
-    from cnntrain.finetune.audit import Row
+    from cnntrain.finetune.audit import GroupRow
     from cnntrain.report.tensorboard import TensorBoardLog
 
 MOST_CLASSES = 20  # in the table of scores by class
@@ -135,7 +135,7 @@ class Report:
         """What will be done, as named facts in a frame."""
         self._screen.frame(title, rows)
 
-    def audit(self, rows: Sequence["Row"]) -> None:
+    def audit(self, rows: Sequence["GroupRow"]) -> None:
         """What of each layer group learns, as a tree, and for TensorBoard."""
         from cnntrain.report import audit
 

@@ -102,12 +102,12 @@ def show_samples(job: TrainJob, report: Report) -> None:
     with closing(job.loader(0).batches()) as batches:
         batch = next(batches)
     job.model.eval()  # tracing must move neither batch statistics nor random streams
-    views, moment = job.settings.augment.views, job.moment(0, 0, batch.indices)
+    views, context = job.settings.augment.views, job.context(0, 0, batch.indices)
     many = min(len(batch.labels), 32 if views == 1 else 8)  # the grid has 8 columns: one row of each view
-    inputs = job.augment(batch.images, moment)
+    inputs = job.augment(batch.images, context)
     captions = [data.classes[label] for label in batch.labels[:many].tolist()] * views
     if job.mix:
-        inputs, targets = job.mix(inputs, batch.labels, moment)
+        inputs, targets = job.mix(inputs, batch.labels, context)
         captions = ["\n".join(lines) for lines in shares(targets[:many], data.classes)]
     inputs = inputs.unflatten(0, (views, -1))[:, :many].flatten(0, 1)
     report.pictures("train/images", job.as_images(inputs), captions)

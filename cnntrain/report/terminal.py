@@ -72,7 +72,7 @@ class Screen:
         text = printable(text)
         if self.is_live:
             self.console.print(Text(text, style), soft_wrap=copied)
-        self._plain(text)
+        self._print_lines(text)
 
     def frame(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
         """Named facts below a title, in a frame."""
@@ -86,7 +86,7 @@ class Screen:
                 grid.add_row(Text(name), Text(value))
             frame_width = min(self.console.width, WIDEST_FRAME)
             self.console.print(Panel(grid, title=Text(title, "bold"), title_align="left", width=frame_width))
-        self._plain(title, *(f"  {name:<{width}}  {value}" for name, value in rows))
+        self._print_lines(title, *(f"  {name:<{width}}  {value}" for name, value in rows))
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:
         """A row of the table of epochs."""
@@ -95,7 +95,7 @@ class Screen:
             self.console.print(Text(table_head(row, epochs), "bold"), soft_wrap=True)
         if self.is_live:
             self.console.print(Text(table_row(row, epochs), "green" if row["best"] else ""), soft_wrap=True)
-        self._plain(epoch_line(row, epochs))
+        self._print_lines(epoch_line(row, epochs))
 
     def start_bar(self) -> None:
         """Show the bar, where the output is a terminal; a phase begins."""
@@ -109,7 +109,7 @@ class Screen:
         self.bar.advance(images)
         if not self.is_live and self.bar.phase and time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
             self._told = time.monotonic()
-            self._plain(self.bar.words())
+            self._print_lines(self.bar.words())
 
     @property
     def has_bar(self) -> bool:
@@ -121,7 +121,7 @@ class Screen:
         if live:
             live.stop()
 
-    def _plain(self, *lines: str) -> None:
+    def _print_lines(self, *lines: str) -> None:
         for line in lines:
             if not self.is_live:
                 self.console.print(Text(line), soft_wrap=True)

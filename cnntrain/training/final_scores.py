@@ -14,10 +14,10 @@ from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
 from cnntrain.training.metrics import ConfusionCounts
 from cnntrain.training.scoring import need_finite
-from cnntrain.training.state import Run
+from cnntrain.training.state import TrainState
 
 
-def score(job: TrainJob, run: Run, folder: Path) -> dict[str, Any]:
+def score(job: TrainJob, run: TrainState, folder: Path) -> dict[str, Any]:
     """Scores of the best epoch: validation as measured then, the test split once, now.
 
     Without validation images, the best epoch is the last one.

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cnntrain.augment.build import Augment, Moment, build_augment, build_normalise
+from cnntrain.augment.build import Augment, BatchContext, build_augment, build_normalise
 from cnntrain.augment.mix import Mix
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.plain import to_plain
@@ -17,7 +17,7 @@ from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision, TrainerSettings
 from cnntrain.data.build import build_data, build_eval_data
 from cnntrain.data.common import Data, TrainData
-from cnntrain.data.epoch_plan import Plan
+from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import ConfigError
 from cnntrain.finetune.tuning import Tuning, build_tuning
@@ -34,7 +34,7 @@ from cnntrain.runtime.signals import NEVER, StopFlag
 from cnntrain.training.losses import Loss, class_weights
 from cnntrain.training.recalibration import recalibration
 from cnntrain.training.scoring import Scorer
-from cnntrain.training.state import Ema, Progress, Run
+from cnntrain.training.state import Ema, Progress, TrainState
 from cnntrain.training.tta import Views
 
 Say = Callable[[str], None]
@@ -93,7 +93,7 @@ class TrainJob(Job):
     """A training: what learns from what, how, and where it is saved and told. All of it is constant over the run."""
 
     data: TrainData
-    plan: Plan
+    plan: EpochPlan
     rates: Rates  # the learning rate of every step
     augment: Augment  # the training transform of a uint8 micro-batch
     mix: Mix | None  # of augmented images and their labels
@@ -125,10 +125,10 @@ class TrainJob(Job):
         stage = self.plan.stage(epoch)
         return self.data.train.at(stage.batch_size, stage.image_size)
 
-    def moment(self, epoch: int, batch: int, indices: Tensor) -> Moment:
+    def context(self, epoch: int, batch: int, indices: Tensor) -> BatchContext:
         """What decides how the images of `indices` are augmented as a training micro-batch, counted from 0."""
         size, rank = self.plan.stage(epoch).image_size, self.world.rank
-        return Moment(self.device, self.settings.seed, epoch, batch, image_size=size, indices=indices, rank=rank)
+        return BatchContext(self.device, self.settings.seed, epoch, batch, image_size=size, indices=indices, rank=rank)
 
     def as_images(self, inputs: Tensor) -> Tensor:
         """Normalised inputs (N, C, S, S) as uint8 images again, on the host."""
@@ -185,7 +185,7 @@ def build_train_job(
     if "val" in splits and data.val is None and (found := settings.unvalidated()):
         raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in found)
     job = _build_network(settings, data, chosen, followed, world)
-    plan = Plan(
+    plan = EpochPlan(
         len(data.train.labels),
         batch_size=data.batch_size * world.size,
         image_size=data.image_size,
@@ -284,14 +284,14 @@ def _build_loss(settings: Settings, data: TrainData, device: torch.device) -> Lo
     return loss
 
 
-def build_run(job: TrainJob) -> Run:
+def build_run(job: TrainJob) -> TrainState:
     """The run in its first state."""
     settings, trainer = job.settings, job.trainer
     learners = job.tuning.learners() if job.tuning else None
     job.world.copy_(list(job.model.state_dict().values()))  # other machines may have drawn other bits
     if not job.world.is_first:
         machine.seed_streams(settings.seed, job.world.rank)  # dropout is each process's own
-    return Run(
+    return TrainState(
         model=job.model,
         optimizer=optimizers.build_optimizer(settings.optimizer, job.model, job.rates.lr, job.device, learners),
         scaler=machine.grad_scaler(job.precision, job.device),

@@ -13,11 +13,11 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits
-from cnntrain.training.state import Run
+from cnntrain.training.state import TrainState
 from cnntrain.training.timing import Clock, Meter
 
 
-def train(run: Run, job: TrainJob) -> str:
+def train(run: TrainState, job: TrainJob) -> str:
     """Train from the run's progress to its end, and answer why it ended.
 
     "epochs", "max_steps", "max_time" or "early_stop". `last` is saved every `save_every` steps and after each epoch,
@@ -52,7 +52,7 @@ def train(run: Run, job: TrainJob) -> str:
     return ended
 
 
-def train_epoch(run: Run, job: TrainJob, clock: Clock) -> None:
+def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
     """Train on the rest of the epoch in hand, or up to the run's limit of steps or time."""
     settings, progress, report = job.trainer, run.progress, job.report
     loader = job.loader(progress.epoch)
@@ -82,7 +82,7 @@ def train_epoch(run: Run, job: TrainJob, clock: Clock) -> None:
                 break
 
 
-def train_step(run: Run, job: TrainJob, micro_batches: list[Batch]) -> None:
+def train_step(run: TrainState, job: TrainJob, micro_batches: list[Batch]) -> None:
     """One optimizer step: the mean gradient over all images of its micro-batches, however they are cut."""
     progress, settings = run.progress, job.trainer
     total, offset = job.total_steps(progress), progress.step_offset
@@ -91,10 +91,10 @@ def train_step(run: Run, job: TrainJob, micro_batches: list[Batch]) -> None:
     images_in_step = sum(batch.total for batch in micro_batches)
 
     for batch in micro_batches:
-        moment = job.moment(progress.epoch, progress.batch, batch.indices)
-        inputs, targets = job.augment(batch.images, moment), batch.labels
+        context = job.context(progress.epoch, progress.batch, batch.indices)
+        inputs, targets = job.augment(batch.images, context), batch.labels
         if job.mix:
-            inputs, targets = job.mix(inputs, targets, moment)
+            inputs, targets = job.mix(inputs, targets, context)
         with machine.autocast(run.precision, run.device):
             output = run.forward(inputs)
         logits, *auxiliary = output if isinstance(output, tuple) else (output,)
@@ -123,14 +123,14 @@ def train_step(run: Run, job: TrainJob, micro_batches: list[Batch]) -> None:
     progress.step += 1
 
 
-def log_row(run: Run, meter: Meter) -> dict[str, Any]:
+def log_row(run: TrainState, meter: Meter) -> dict[str, Any]:
     """The measures since the last log row; the only place in an epoch where the host waits for the device."""
     row = {"step": run.progress.step, "epoch": run.progress.epoch + 1, **run.read_log_window()}
     run.fold_log_window()
     return row | {"lr": run.optimizer.param_groups[0]["lr"], "grad_norm": float(run.grad_norm), **meter.read()}
 
 
-def finish_epoch(run: Run, job: TrainJob, clock: Clock) -> str:
+def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
     """Validate, keep the best, save; answer why the run ends here, or ""."""
     progress, schedule = run.progress, job.settings.schedule
     run.check_finite()
@@ -174,13 +174,13 @@ def finish_epoch(run: Run, job: TrainJob, clock: Clock) -> str:
     return end_reason(run, job)
 
 
-def validate(run: Run, job: TrainJob, loader: Loader) -> dict[str, float]:
+def validate(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, float]:
     """The scores of the run's network on all images of a loader."""
     job.report.validating(len(loader))
     return job.scorer(run.eval_part).score(loader, stop=job.stop, advance=job.report.advance)
 
 
-def end_reason(run: Run, job: TrainJob) -> str:
+def end_reason(run: TrainState, job: TrainJob) -> str:
     """Why no further epoch follows, or ""; where the processes differ in their time, all of them end with the first."""
     table = limits(job.trainer, run.progress, job.total_steps(run.progress))
     met = run.world.most(*(limit.is_met for limit in table))

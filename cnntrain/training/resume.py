@@ -16,7 +16,7 @@ from cnntrain.storage import checkpoint, run_record
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import end_of, limits
 from cnntrain.training.load_run import with_preprocessing
-from cnntrain.training.state import Progress, Run
+from cnntrain.training.state import Progress, TrainState
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
 STEP_BORDERS = (
@@ -122,7 +122,7 @@ def _no_best() -> dict[str, Any]:
     return {key: value for key, value in asdict(Progress()).items() if key.startswith("best_")}
 
 
-def restore(job: TrainJob, run: Run, start: Start) -> None:
+def restore(job: TrainJob, run: TrainState, start: Start) -> None:
     """Put a checkpoint's state into the run, and say what differs and where it goes on.
 
     Raises:

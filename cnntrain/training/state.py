@@ -48,7 +48,7 @@ class Progress:
 
 
 @dataclass
-class Run:
+class TrainState:
     """A model in training: everything that a checkpoint must hold for an exact resume.
 
     Of several processes each has one. After every step all of them hold the same bits but for their random numbers.

@@ -12,7 +12,7 @@ from cnntrain.finetune.tuning import Tuning
 from cnntrain.models.head import find_head, head_paths
 from cnntrain.models.weights.load import Weights, load_weights_into
 from cnntrain.training.job import TrainJob
-from cnntrain.training.state import Run
+from cnntrain.training.state import TrainState
 
 
 def start_from_weights(job: TrainJob, weights: Weights | None) -> TrainJob:
@@ -51,7 +51,7 @@ def may_cache(job: TrainJob) -> bool:
     return reason_not_to_cache(settings, job.data.train, head, _learning(job.tuning)) is None
 
 
-def use_features(job: TrainJob, run: Run) -> TrainJob:
+def use_features(job: TrainJob, run: TrainState) -> TrainJob:
     """The training of the head alone on cached features, where the settings allow it and nothing but the head changes.
 
     Elsewhere, and for all that is done with images, the job stays what it is.

@@ -12,7 +12,7 @@ import torchvision.transforms.v2.functional as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cnntrain.augment import geometry
-from cnntrain.augment.build import Moment, build_augment, build_normalise
+from cnntrain.augment.build import BatchContext, build_augment, build_normalise
 from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
 from cnntrain.config.schema.pieces import OwnSettings, PadCropSettings, ResizedCropSettings
 from cnntrain.data.view import View
@@ -36,8 +36,8 @@ def build(settings: AugmentSettings, *, size: int = 16, channels_last: bool = Fa
     )
 
 
-def moment(batch: int = 0, *, epoch: int = 0, count: int = 64, size: int = 16, seed: int = 0) -> Moment:
-    return Moment(torch.device("cpu"), seed, epoch, batch, image_size=size, indices=torch.arange(count))
+def context(batch: int = 0, *, epoch: int = 0, count: int = 64, size: int = 16, seed: int = 0) -> BatchContext:
+    return BatchContext(torch.device("cpu"), seed, epoch, batch, image_size=size, indices=torch.arange(count))
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
@@ -187,7 +187,7 @@ def test_every_piece_is_tried_here():
 @pytest.mark.parametrize("name", PIECES)
 def test_each_image_has_a_draw_of_its_own(name):
     same = pictures(1).repeat(64, 1, 1, 1)
-    different = {tuple(image.flatten().tolist()) for image in build(on(name, **PIECES[name]))(same, moment())}
+    different = {tuple(image.flatten().tolist()) for image in build(on(name, **PIECES[name]))(same, context())}
     some = name in ("resized_crop", "pad_crop", "affine", "color_jitter", "noise", "cutout", "random_erasing", "blur")
     assert len(different) >= (20 if some else 2)
 
@@ -196,12 +196,12 @@ def test_each_image_has_a_draw_of_its_own(name):
 def test_seed_epoch_and_batch_alone_decide_and_the_input_stays_untouched(name):
     images = pictures()
     before, augment = images.clone(), build(on(name, **PIECES[name]))
-    first = augment(images, moment(1))
+    first = augment(images, context(1))
     torch.manual_seed(123)
     np.random.seed(5)
     random.seed(5)
-    assert torch.equal(first, augment(images, moment(1)))
-    for other in (moment(2), moment(1, epoch=1), moment(1, seed=1)):
+    assert torch.equal(first, augment(images, context(1)))
+    for other in (context(2), context(1, epoch=1), context(1, seed=1)):
         assert not torch.equal(first, augment(images, other))
     assert torch.equal(images, before)
 
@@ -210,8 +210,8 @@ def test_seed_epoch_and_batch_alone_decide_and_the_input_stays_untouched(name):
 def test_the_layout_in_memory_changes_nothing(name):
     images, augment = pictures(12, 3, 24, 24), build(on(name, **PIECES[name]), size=24)
     when = {"count": 12, "size": 24}
-    by_pixels = augment(images.to(memory_format=torch.channels_last), moment(**when))
-    assert torch.equal(by_pixels, augment(images, moment(**when)))
+    by_pixels = augment(images.to(memory_format=torch.channels_last), context(**when))
+    assert torch.equal(by_pixels, augment(images, context(**when)))
 
 
 @pytest.mark.parametrize("name", PIECES)
@@ -224,27 +224,27 @@ def test_a_micro_batch_may_hold_one_image(name, channels):
         channels_last=True, cropped=False,
     )  # fmt: skip
     for batch in range(8):
-        assert augment(pictures(1, channels), moment(batch, count=1)).shape == (1, channels, 16, 16)
+        assert augment(pictures(1, channels), context(batch, count=1)).shape == (1, channels, 16, 16)
 
 
 def test_alternating_flips_mirror_each_image_in_every_other_epoch():
     images = pictures(200)
     augment = build(on("hflip", alternate=True))
-    epochs = [augment(images, moment(epoch=epoch, count=200)) for epoch in range(4)]
+    epochs = [augment(images, context(epoch=epoch, count=200)) for epoch in range(4)]
     plain, mirrored = (build_normalise(MEAN, STD, False)(x) for x in (images, images.flip(3)))
     begins = [bool(torch.equal(image, other)) for image, other in zip(epochs[0], mirrored, strict=True)]
     assert 60 < sum(begins) < 140
     for epoch, result in enumerate(epochs):
         for index, begun in enumerate(begins):
             assert torch.equal(result[index], (mirrored if begun ^ epoch % 2 else plain)[index])
-    shuffled = moment(3, epoch=1, count=200)
+    shuffled = context(3, epoch=1, count=200)
     shuffled.indices = torch.arange(200).flip(0)
     assert torch.equal(augment(images.flip(0), shuffled), epochs[1].flip(0))  # an image keeps its turn wherever it is
 
 
 def test_nothing_chosen_is_normalisation_alone():
     images = pictures()
-    assert torch.equal(build(AugmentSettings())(images, moment()), build_normalise(MEAN, STD, False)(images))
+    assert torch.equal(build(AugmentSettings())(images, context()), build_normalise(MEAN, STD, False)(images))
 
 
 ALL = AugmentSettings(**{name: getattr(on(name, **numbers), name) for name, numbers in PIECES.items()})
@@ -254,7 +254,7 @@ def test_all_pieces_together_keep_the_order_of_the_stages():
     augment = build(ALL, size=14, channels_last=True)
     assert [stage.name for stage in augment.stages] == ["geometry", "policy", "colour", "noise"]
     assert [name for stage in augment.stages for name, _ in stage.pieces] == list(PIECES)
-    result = augment(pictures(), moment(size=14))
+    result = augment(pictures(), context(size=14))
     assert result.shape == (64, 3, 14, 14)
     assert result.dtype == torch.float32
     assert result.is_contiguous(memory_format=torch.channels_last)
@@ -266,8 +266,8 @@ def test_nothing_waits_for_the_device(monkeypatch):
         geometry, "shrink_boxes", geometry.shrink_by_products
     )  # as off the CPU, which waits for nothing
     for settings in (ALL, AugmentSettings(pad_crop=PadCropSettings(), progressive=GROWING)):
-        build(settings, size=8)(pictures(8), moment(count=8, size=8))  # works out the magnitudes for this size
-        when = moment(count=8, size=8)
+        build(settings, size=8)(pictures(8), context(count=8, size=8))  # works out the magnitudes for this size
+        when = context(count=8, size=8)
         with FakeTensorMode():
             images = torch.empty(8, 3, 16, 16, dtype=torch.uint8)
             assert build(settings, size=8)(images, when).shape == (8, 3, 8, 8)
@@ -275,41 +275,41 @@ def test_nothing_waits_for_the_device(monkeypatch):
 
 def test_a_trace_ends_with_what_the_network_gets():
     augment = build(ALL)
-    steps = augment.trace(pictures(), moment())
+    steps = augment.trace(pictures(), context())
     assert [(name, len(pieces)) for name, pieces, _ in steps] == [
         ("geometry", 5),
         ("policy", 4),
         ("colour", 9),
         ("noise", 3),
     ]
-    assert torch.equal(augment.normalise(steps[-1][2]), augment(pictures(), moment()))
+    assert torch.equal(augment.normalise(steps[-1][2]), augment(pictures(), context()))
 
 
 def test_the_consistency_loss_gets_three_versions_of_each_image_the_first_one_clean():
     images = pictures(8)
-    result = build(on("augmix", jsd=12.0))(images, moment(count=8))
+    result = build(on("augmix", jsd=12.0))(images, context(count=8))
     assert result.shape == (24, 3, 16, 16)
     assert torch.equal(result[:8], build_normalise(MEAN, STD, False)(images))
 
 
 def test_growing_images_are_resized_to_the_size_of_the_epoch():
-    result = build(on("progressive"), size=8)(pictures(), moment(size=8))
+    result = build(on("progressive"), size=8)(pictures(), context(size=8))
     assert torch.equal(result, build_normalise(MEAN, STD, False)(geometry.resize(pictures(), 8)))
     both = AugmentSettings(progressive=GROWING, resized_crop=ResizedCropSettings())
-    assert build(both, size=8)(pictures(), moment(size=12)).shape[2:] == (12, 12)
+    assert build(both, size=8)(pictures(), context(size=12)).shape[2:] == (12, 12)
 
 
 def test_crops_that_the_loader_has_cut_are_not_cut_again():
     images = pictures()
     only_crop = on("resized_crop")
-    assert torch.equal(build(only_crop, cropped=True)(images, moment()), build_normalise(MEAN, STD, False)(images))
+    assert torch.equal(build(only_crop, cropped=True)(images, context()), build_normalise(MEAN, STD, False)(images))
 
 
 def test_a_mirror_wider_than_the_image_is_a_config_error():
     settings = AugmentSettings(pad_crop=PadCropSettings(padding=16, mode="reflect"))
     with pytest.raises(ConfigError, match=r"^augment\.pad_crop\.padding: 16 .*16 pixels; choose"):
         build(settings, size=16)
-    assert math.isfinite(build(settings, size=17)(pictures(2, 3, 17, 17), moment(count=2)).sum())
+    assert math.isfinite(build(settings, size=17)(pictures(2, 3, 17, 17), context(count=2)).sum())
 
 
 # ---- the user's own function ----
@@ -341,12 +341,12 @@ def own(name: str, **args):
 
 def test_a_function_of_the_user_works_before_normalisation():
     images = pictures()
-    assert torch.equal(own("darker", by=4)(images, moment()), build_normalise(MEAN, STD, False)(images // 4))
+    assert torch.equal(own("darker", by=4)(images, context()), build_normalise(MEAN, STD, False)(images // 4))
 
 
 def test_a_function_of_the_user_may_write_into_its_images():
     images = pictures()
-    (_, _, black), before = own("blackens").trace(images, moment())[0], pictures()
+    (_, _, black), before = own("blackens").trace(images, context())[0], pictures()
     assert not black.any()
     assert torch.equal(images, before)
 
@@ -357,8 +357,8 @@ def test_a_function_of_the_user_may_write_into_its_images():
         (lambda: own("lighter"), r"augment\.own\.name: .* has no 'lighter'"),
         (lambda: own("darker", bye=3), r"augment\.own\.args\.bye: .*did you mean augment\.own\.args\.by\?"),
         (lambda: own("alone"), r"augment\.own\.name: .*alone cannot be called with \(images, generator\) and augment"),
-        (lambda: own("grows")(pictures(), moment()), r"gave uint8 \(128, .*; return"),
-        (lambda: own("fails")(pictures(), moment()), r"fails on images \(64, .*no such colour\); correct it"),
+        (lambda: own("grows")(pictures(), context()), r"gave uint8 \(128, .*; return"),
+        (lambda: own("fails")(pictures(), context()), r"fails on images \(64, .*no such colour\); correct it"),
     ],
 )
 def test_a_function_that_cannot_work_is_a_config_error(make, message):
@@ -369,4 +369,4 @@ def test_a_function_that_cannot_work_is_a_config_error(make, message):
 def test_a_built_in_function_without_a_signature_is_found_out_when_it_is_called():
     settings = AugmentSettings(own=OwnSettings(name="builtins:iter"))
     with pytest.raises(ConfigError, match=r"^augment\.own\.name: builtins:iter "):
-        build(settings)(pictures(), moment())
+        build(settings)(pictures(), context())

@@ -9,7 +9,7 @@ from torchvision.transforms import InterpolationMode
 
 from cnntrain.augment import layout
 from cnntrain.augment.affine import affine, inverse_matrices
-from cnntrain.config.schema.pieces import Interpolation
+from cnntrain.config.schema.pieces import Resampling
 
 COUNT = len(scenes(1, 1, 1))
 SHAPES = [(3, 32, 32), (3, 31, 17), (1, 17, 31)]
@@ -64,7 +64,7 @@ def torchvisions(images, move, interpolation, fill):
 
 
 @pytest.mark.parametrize("fill", [0.0, 127.5, 255.0])
-@pytest.mark.parametrize("interpolation", Interpolation)
+@pytest.mark.parametrize("interpolation", Resampling)
 @pytest.mark.parametrize("name", MOVES)
 def test_each_image_is_moved_as_torchvision_moves_it(name, interpolation, fill):
     matrices = torch.from_numpy(inverse_matrices(**MOVES[name]))
@@ -80,7 +80,7 @@ def test_each_image_is_moved_as_torchvision_moves_it(name, interpolation, fill):
             assert torch.equal(batch, kept), "the images given were changed"
 
 
-@pytest.mark.parametrize("interpolation", Interpolation)
+@pytest.mark.parametrize("interpolation", Resampling)
 @pytest.mark.parametrize("size", [(32, 32), (31, 17)])
 def test_torchvisions_rotate_is_affine_by_the_opposite_angle(size, interpolation):
     images = scenes(3, *size)
@@ -92,7 +92,7 @@ def test_torchvisions_rotate_is_affine_by_the_opposite_angle(size, interpolation
         assert torch.equal(result[index], reference.rotate(images[index], float(angle), mode, fill=64.0))
 
 
-@pytest.mark.parametrize("interpolation", Interpolation)
+@pytest.mark.parametrize("interpolation", Resampling)
 def test_one_image_alone_and_in_parts_is_moved_as_in_its_batch(interpolation, monkeypatch):
     matrices = torch.from_numpy(inverse_matrices(**MOVES["all"]))
     for batch in layouts(scenes(3, 9, 13)):
@@ -104,13 +104,13 @@ def test_one_image_alone_and_in_parts_is_moved_as_in_its_batch(interpolation, mo
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize("interpolation", [Interpolation.nearest, Interpolation.bilinear])
+@pytest.mark.parametrize("interpolation", [Resampling.nearest, Resampling.bilinear])
 def test_torchvisions_default_fill_differs_from_0_at_the_edge_of_a_bilinear_turn_alone(interpolation):
     mode = InterpolationMode(interpolation.value)
     white = torch.full((1, 1, 64, 64), 255, dtype=torch.uint8)
     default, zero = (reference.rotate(white, 17.0, mode, fill=fill).int() for fill in (None, 0))
     differs = (default - zero).abs()
-    if interpolation is Interpolation.nearest:
+    if interpolation is Resampling.nearest:
         assert not differs.any()
     else:
         assert 60 < differs.max() <= 64

@@ -8,7 +8,7 @@ import torch
 import torchvision.transforms.v2 as theirs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.erase import build_noise, erasing_boxes
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
@@ -26,8 +26,8 @@ PIECES = {
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 
-def moment(batch: int = 0) -> Moment:
-    return Moment(CPU, 3, 1, batch, image_size=16, indices=torch.arange(8))
+def context(batch: int = 0) -> BatchContext:
+    return BatchContext(CPU, 3, 1, batch, image_size=16, indices=torch.arange(8))
 
 
 def pictures(count: int = 40, channels: int = 3, height: int = 16, width: int = 16) -> torch.Tensor:
@@ -47,8 +47,8 @@ def test_the_pieces_come_in_the_order_of_the_stage():
 
 def test_noise_is_torchvisions_on_the_scale_of_floats_rounded():
     images = pictures()
-    result = operation(AugmentSettings(noise=NoiseSettings(sigma=0.3, p=1.0)))(images, moment())
-    torch.manual_seed(mix_seed(3, 1, 0))  # the generator of the moment
+    result = operation(AugmentSettings(noise=NoiseSettings(sigma=0.3, p=1.0)))(images, context())
+    torch.manual_seed(mix_seed(3, 1, 0))  # the generator of the context
     expected = (255 * theirs.functional.gaussian_noise(images / 255, 0.0, 0.3)).round()
     assert (result - expected).abs().max() <= 1
     assert (result == expected).float().mean() > 0.999
@@ -59,7 +59,7 @@ def test_noise_is_torchvisions_on_the_scale_of_floats_rounded():
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_noise_has_its_spread_no_bias_and_touches_its_share_of_the_images(layout):
     grey = torch.full((400, 3, 16, 16), 128, dtype=torch.uint8).contiguous(memory_format=layout)
-    change = operation(AugmentSettings(noise=NoiseSettings(sigma=0.05, p=0.3)))(grey, moment()) - 128.0
+    change = operation(AugmentSettings(noise=NoiseSettings(sigma=0.05, p=0.3)))(grey, context()) - 128.0
     touched = change.flatten(1).any(1)
     assert 0.23 < touched.float().mean() < 0.37
     assert change[touched].std().item() == pytest.approx(0.05 * 255, rel=0.01)
@@ -75,8 +75,8 @@ def fill_one(image: torch.Tensor, top: int, bottom: int, left: int, right: int, 
 def test_cutout_fills_squares_around_any_pixel_of_the_chosen_images(height, width, size, side, layout):
     images = pictures(300, height=height, width=width).contiguous(memory_format=layout)
     settings = AugmentSettings(cutout=CutoutSettings(size=size, holes=2, p=0.7))
-    result = operation(settings)(images, moment())
-    draws, expected = moment(), images.clone()
+    result = operation(settings)(images, context())
+    draws, expected = context(), images.clone()
     chosen = draws.chosen(300, 0.7)
     for _ in range(2):
         tops, lefts = (draws.host.integers(edge, size=len(chosen)) - side // 2 for edge in (height, width))
@@ -91,8 +91,8 @@ def test_cutout_fills_squares_around_any_pixel_of_the_chosen_images(height, widt
 def test_random_erasing_fills_its_boxes_and_nothing_else(layout, value):
     images = pictures(50, height=18, width=14).contiguous(memory_format=layout)
     erasing = RandomErasingSettings(p=0.5, value=value)
-    result = operation(AugmentSettings(random_erasing=erasing))(images, moment())
-    draws, expected = moment(), images.clone()
+    result = operation(AugmentSettings(random_erasing=erasing))(images, context())
+    draws, expected = context(), images.clone()
     chosen = draws.chosen(50, 0.5)
     boxes = erasing_boxes(len(chosen), 18, 14, erasing.scale, erasing.ratio, draws.host)
     colour = COLOUR if value is Fill.mean else torch.zeros_like(COLOUR)
@@ -106,7 +106,7 @@ def test_random_erasing_fills_its_boxes_and_nothing_else(layout, value):
 def test_random_erasing_with_noise_draws_each_byte_anew(layout):
     black = torch.zeros(300, 3, 16, 16, dtype=torch.uint8).contiguous(memory_format=layout)
     erasing = RandomErasingSettings(p=1.0, scale=[0.3, 0.3], ratio=[1.0, 1.0], value=Fill.random)  # 9 by 9 pixels
-    result = operation(AugmentSettings(random_erasing=erasing))(black, moment())
+    result = operation(AugmentSettings(random_erasing=erasing))(black, context())
     inside = result[result.amax(1, keepdim=True).expand_as(result) > 0].double()
     assert len(inside) == pytest.approx(300 * 3 * 81, rel=1e-3)
     assert inside.mean().item() == pytest.approx(127.5, abs=1)
@@ -132,7 +132,7 @@ def test_boxes_are_spread_as_torchvisions():
 def test_a_box_that_never_fits_leaves_the_image_untouched():
     images = pictures()
     never = RandomErasingSettings(p=1.0, scale=[1.0, 1.0], ratio=[1.0, 1.0])
-    assert torch.equal(operation(AugmentSettings(random_erasing=never))(images, moment()), images)
+    assert torch.equal(operation(AugmentSettings(random_erasing=never))(images, context()), images)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
@@ -143,7 +143,7 @@ def test_the_moment_alone_decides_and_layout_and_input_stay(name, channels, coun
     for layout in LAYOUTS:
         images = pictures(count, channels).contiguous(memory_format=layout)
         before = images.clone()
-        results = [apply(images, moment(batch)) for batch in (0, 0, *range(1, 12))]
+        results = [apply(images, context(batch)) for batch in (0, 0, *range(1, 12))]
         assert torch.equal(results[0], results[1])
         assert len({tuple(result.flatten().tolist()) for result in results}) > 2
         assert torch.equal(images, before)
@@ -155,7 +155,7 @@ def test_the_moment_alone_decides_and_layout_and_input_stay(name, channels, coun
 @pytest.mark.parametrize("name", PIECES)
 def test_each_image_has_a_draw_of_its_own(name):
     same = pictures(1).repeat(100, 1, 1, 1)
-    different = {tuple(image.flatten().tolist()) for image in operation(PIECES[name])(same, moment())}
+    different = {tuple(image.flatten().tolist()) for image in operation(PIECES[name])(same, context())}
     assert len(different) > 45
 
 
@@ -163,7 +163,7 @@ def test_images_that_are_a_view_of_others_are_taken_too():
     wide = pictures(width=32)
     for name, settings in PIECES.items():
         apply = operation(settings)
-        assert torch.equal(apply(wide[..., ::2], moment()), apply(wide[..., ::2].contiguous(), moment())), name
+        assert torch.equal(apply(wide[..., ::2], context()), apply(wide[..., ::2].contiguous(), context())), name
 
 
 def test_nothing_waits_for_the_device():
@@ -171,4 +171,4 @@ def test_nothing_waits_for_the_device():
     with FakeTensorMode():
         images = torch.empty(8, 3, 16, 16, dtype=torch.uint8)
         for settings in PIECES.values():
-            assert operation(settings)(images, moment()).shape == images.shape
+            assert operation(settings)(images, context()).shape == images.shape

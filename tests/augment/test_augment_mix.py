@@ -9,7 +9,7 @@ import torch
 import torchvision.transforms.v2 as theirs
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.mix import Mix, cutmix_boxes
 from cnntrain.config.schema.augment import AugmentSettings, MixMode, MixSettings
 from cnntrain.config.schema.pieces import CutmixSettings, MixupSettings
@@ -24,8 +24,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def moment(batch: int = 0, epoch: int = 0) -> Moment:
-    return Moment(torch.device("cpu"), 3, epoch, batch, image_size=12, indices=torch.arange(8))
+def context(batch: int = 0, epoch: int = 0) -> BatchContext:
+    return BatchContext(torch.device("cpu"), 3, epoch, batch, image_size=12, indices=torch.arange(8))
 
 
 def batch_of(count: int, layout=torch.contiguous_format) -> tuple[torch.Tensor, torch.Tensor]:
@@ -38,7 +38,7 @@ def build(kind: str = "both", classes: int = 5, **shared) -> Mix:
     return Mix(AugmentSettings(**KINDS[kind], mix=MixSettings(**shared)), classes)
 
 
-def mixed(mix: Mix, inputs: torch.Tensor, labels: torch.Tensor, at: Moment) -> tuple[torch.Tensor, torch.Tensor]:
+def mixed(mix: Mix, inputs: torch.Tensor, labels: torch.Tensor, at: BatchContext) -> tuple[torch.Tensor, torch.Tensor]:
     return mix(inputs.clone(), labels, at)
 
 
@@ -62,10 +62,10 @@ def test_batch_mode_is_torchvisions_with_the_same_weight_and_box(kind, count, la
     inputs, labels = batch_of(count, layout)
     mix = build(kind)
     for batch in range(20):
-        weights, boxes = mix.draw(1, 12, 10, moment(batch).host)
+        weights, boxes = mix.draw(1, 12, 10, context(batch).host)
         assert (weights[0] == 1) == (kind == "cutmix")
         expected = reference(inputs, labels, weights[0], boxes[0].tolist())
-        result = mixed(mix, inputs, labels, moment(batch))
+        result = mixed(mix, inputs, labels, context(batch))
         for mine, wanted in zip(result, expected, strict=True):
             torch.testing.assert_close(mine, wanted, rtol=0, atol=1e-6)
 
@@ -76,8 +76,8 @@ def test_element_mode_mixes_each_image_as_torchvision_would_mix_all(count, layou
     inputs, labels = batch_of(count, layout)
     mix = build(mode=MixMode.element)
     for batch in range(10):
-        weights, boxes = mix.draw(count, 12, 10, moment(batch).host)
-        result, targets = mixed(mix, inputs, labels, moment(batch))
+        weights, boxes = mix.draw(count, 12, 10, context(batch).host)
+        result, targets = mixed(mix, inputs, labels, context(batch))
         for index in range(count):
             expected = reference(inputs, labels, weights[index], boxes[index].tolist())
             torch.testing.assert_close(result[index], expected[0][index], rtol=0, atol=1e-6)
@@ -91,8 +91,8 @@ def test_pair_mode_swaps_the_same_part_between_two_images(kind, count, layout):
     inputs, labels = batch_of(count, layout)
     mix, one_hot = build(kind, mode=MixMode.pair), torch.eye(5)[labels]
     for batch in range(10):
-        weights, boxes = mix.draw(count // 2, 12, 10, moment(batch).host)
-        result, targets = mixed(mix, inputs, labels, moment(batch))
+        weights, boxes = mix.draw(count // 2, 12, 10, context(batch).host)
+        result, targets = mixed(mix, inputs, labels, context(batch))
         for first, (weight, box) in enumerate(zip(weights, boxes.tolist(), strict=True)):
             pair = torch.tensor([first, count - 1 - first])
             expected = reference(inputs[pair], labels[pair], weight, box)
@@ -113,7 +113,7 @@ def test_the_weight_of_a_label_is_the_share_of_its_image(count, kind, mode, layo
     values = torch.arange(count).float()
     inputs = values.view(-1, 1, 1, 1).expand(count, 3, 12, 10).contiguous(memory_format=layout)
     for batch in range(10):
-        result, targets = mixed(build(kind, count, mode=mode), inputs, torch.arange(count), moment(batch))
+        result, targets = mixed(build(kind, count, mode=mode), inputs, torch.arange(count), context(batch))
         torch.testing.assert_close(result.mean((1, 2, 3)), targets @ values)
         torch.testing.assert_close(targets.sum(1), torch.ones(count))
         assert (targets >= 0).all()
@@ -123,7 +123,7 @@ def test_the_weight_of_a_label_is_the_share_of_its_image(count, kind, mode, layo
 @pytest.mark.parametrize("mode", MODES)
 def test_two_images_of_one_class_make_a_whole_label(mode):
     inputs, _ = batch_of(6)
-    _, targets = mixed(build(mode=mode), inputs, torch.full((6,), 3), moment())
+    _, targets = mixed(build(mode=mode), inputs, torch.full((6,), 3), context())
     assert torch.equal(targets, torch.eye(5)[[3] * 6])
 
 
@@ -143,18 +143,18 @@ def test_what_is_not_mixed_comes_back_as_it_was(mode):
     for count, shared, epoch in ((1, {}, 0), (6, {"p": 0.0}, 0), (6, {"off_epoch": 3}, 3), (6, {"off_epoch": 3}, 9)):
         inputs, labels = batch_of(count)
         before = inputs.clone()
-        result, targets = build(mode=mode, **shared)(inputs, labels, moment(epoch=epoch))
+        result, targets = build(mode=mode, **shared)(inputs, labels, context(epoch=epoch))
         assert result is inputs
         assert targets is labels
         assert torch.equal(inputs, before)
     inputs, labels = batch_of(6)
-    assert build(mode=mode, off_epoch=3)(inputs, labels, moment(epoch=2))[1].shape == (6, 5)
+    assert build(mode=mode, off_epoch=3)(inputs, labels, context(epoch=2))[1].shape == (6, 5)
 
 
 @pytest.mark.parametrize("mode", [MixMode.pair, MixMode.element])
 def test_p_is_the_share_of_mixed_images_and_the_others_keep_their_bits(mode):
     inputs, labels = batch_of(1000)
-    result, targets = mixed(build("mixup", mode=mode, p=0.3), inputs, labels, moment())
+    result, targets = mixed(build("mixup", mode=mode, p=0.3), inputs, labels, context())
     same = (result == inputs).flatten(1).all(1)
     assert 0.64 < same.float().mean() < 0.76
     assert torch.equal(targets[same], torch.eye(5)[labels[same]])
@@ -162,7 +162,7 @@ def test_p_is_the_share_of_mixed_images_and_the_others_keep_their_bits(mode):
 
 def test_in_batch_mode_p_is_the_share_of_mixed_micro_batches():
     inputs, labels = batch_of(4)
-    whole = sum(mixed(build(p=0.3), inputs, labels, moment(batch))[1].ndim == 2 for batch in range(400))
+    whole = sum(mixed(build(p=0.3), inputs, labels, context(batch))[1].ndim == 2 for batch in range(400))
     assert 90 < whole < 150
 
 
@@ -186,16 +186,16 @@ def test_the_weights_follow_the_beta_distribution(alpha):
 @pytest.mark.parametrize("mode", MODES)
 def test_the_moment_alone_decides_in_either_layout_which_stays(mode, count):
     mix, (inputs, labels) = build(mode=mode), batch_of(count)
-    first, targets = mixed(mix, inputs, labels, moment(1))
+    first, targets = mixed(mix, inputs, labels, context(1))
     for layout in LAYOUTS:
         torch.manual_seed(99)
         laid_out = inputs.clone(memory_format=layout)
-        again, same_targets = mix(laid_out, labels, moment(1))
+        again, same_targets = mix(laid_out, labels, context(1))
         assert again.data_ptr() == laid_out.data_ptr()
         assert again.is_contiguous(memory_format=layout)
         assert torch.equal(again, first)
         assert torch.equal(same_targets, targets)
-    assert not torch.equal(mixed(mix, inputs, labels, moment(2))[0], first)
+    assert not torch.equal(mixed(mix, inputs, labels, context(2))[0], first)
     assert targets.dtype == torch.float32
 
 
@@ -204,4 +204,4 @@ def test_nothing_waits_for_the_device():
     with FakeTensorMode():
         for mode in MODES:
             inputs, labels = torch.empty(7, 3, 12, 10), torch.empty(7, dtype=torch.int64)
-            assert build(mode=mode)(inputs, labels, moment())[1].shape == (7, 5)
+            assert build(mode=mode)(inputs, labels, context())[1].shape == (7, 5)

@@ -10,7 +10,7 @@ import torchvision.transforms.v2.functional as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import InterpolationMode
 
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.pieces import affine_draws, build_affine, build_colour, jitter_draws
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import (
@@ -20,9 +20,9 @@ from cnntrain.config.schema.pieces import (
     ColorJitterSettings,
     EqualizeSettings,
     GrayscaleSettings,
-    Interpolation,
     InvertSettings,
     PosterizeSettings,
+    Resampling,
     SharpnessSettings,
     SolarizeSettings,
 )
@@ -45,8 +45,8 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 JITTER = ColorJitterSettings(brightness=0.4, contrast=1.5, saturation=0.7, hue=0.5)
 
 
-def moment(batch: int = 0) -> Moment:
-    return Moment(torch.device("cpu"), 0, 0, batch, image_size=16, indices=torch.arange(1))
+def context(batch: int = 0) -> BatchContext:
+    return BatchContext(torch.device("cpu"), 0, 0, batch, image_size=16, indices=torch.arange(1))
 
 
 def pictures(count: int, channels: int = 3, height: int = 20, width: int = 24) -> torch.Tensor:
@@ -69,7 +69,7 @@ def test_a_piece_changes_its_share_of_the_images_as_torchvision_does_and_no_othe
     ((called, operation),) = build(**{name: settings})
     images = pictures(400).to(memory_format=layout)
     before = images.clone()
-    result = operation(images, moment())
+    result = operation(images, context())
     changed = (result != before).flatten(1).any(1)
     assert called == name
     assert 0.22 < changed.float().mean() < 0.38
@@ -77,8 +77,8 @@ def test_a_piece_changes_its_share_of_the_images_as_torchvision_does_and_no_othe
         assert torch.equal(result[index], theirs(before[index].contiguous()))
     assert torch.equal(images, before)
     assert result.is_contiguous(memory_format=layout)
-    assert torch.equal(operation(images, moment()), result)
-    assert not torch.equal(operation(images, moment(batch=1)), result)
+    assert torch.equal(operation(images, context()), result)
+    assert not torch.equal(operation(images, context(batch=1)), result)
 
 
 @pytest.mark.parametrize("name", PIECES)
@@ -87,11 +87,11 @@ def test_never_and_always_and_a_single_image(name):
     images = pictures(20)
     settings = type(settings)(**{**vars(settings), "p": 0.0})
     ((_, operation),) = build(**{name: settings})
-    assert operation(images, moment()).data_ptr() == images.data_ptr()
+    assert operation(images, context()).data_ptr() == images.data_ptr()
     settings = type(settings)(**{**vars(settings), "p": 1.0})
     ((_, operation),) = build(**{name: settings})
-    assert torch.equal(operation(images, moment()), torch.stack([theirs(image) for image in images]))
-    assert torch.equal(operation(images[3:4], moment()), theirs(images[3:4]))
+    assert torch.equal(operation(images, context()), torch.stack([theirs(image) for image in images]))
+    assert torch.equal(operation(images[3:4], context()), theirs(images[3:4]))
 
 
 def test_pieces_come_in_the_order_of_the_settings_and_leave_grey_images_grey():
@@ -99,15 +99,15 @@ def test_pieces_come_in_the_order_of_the_settings_and_leave_grey_images_grey():
     assert [name for name, _ in build(color_jitter=JITTER, **settings)] == ["color_jitter", *PIECES]
     del settings["grayscale"]
     for _, operation in build(1, color_jitter=ColorJitterSettings(brightness=0.5, contrast=0.5), **settings):
-        assert operation(pictures(30, 1), moment()).shape == (30, 1, 20, 24)
+        assert operation(pictures(30, 1), context()).shape == (30, 1, 20, 24)
     assert build() == []
 
 
 def test_blur_draws_the_spread_of_each_image():
     ((_, operation),) = build(blur=BlurSettings(kernel_size=3, sigma=[0.3, 3.0], p=1.0))
     images = pictures(30)
-    sigmas = moment().host.uniform(0.3, 3.0, 30)
-    result = operation(images, moment())
+    sigmas = context().host.uniform(0.3, 3.0, 30)
+    result = operation(images, context())
     for image, sigma, blurred in zip(images, sigmas, result, strict=True):
         wanted = reference.gaussian_blur(image, [3, 3], [float(sigma)] * 2)
         assert (blurred.int() - wanted.int()).abs().max() <= 1
@@ -134,7 +134,7 @@ def test_a_blur_wider_than_the_images_is_refused():
     with pytest.raises(ConfigError, match=r"augment.blur.kernel_size: 9 .* odd number up to 7"):
         build(image_size=4, blur=BlurSettings(kernel_size=9))
     ((_, operation),) = build(image_size=4, blur=BlurSettings(kernel_size=7, p=1.0))
-    assert operation(pictures(2, 3, 4, 4), moment()).shape == (2, 3, 4, 4)
+    assert operation(pictures(2, 3, 4, 4), context()).shape == (2, 3, 4, 4)
 
 
 def test_nothing_waits_for_the_device():
@@ -143,7 +143,7 @@ def test_nothing_waits_for_the_device():
     with FakeTensorMode():
         images = torch.empty(8, 3, 20, 24, dtype=torch.uint8)
         for operation in [build_affine(MOVES["all"]), *(operation for _, operation in operations)]:
-            assert operation(images, moment()).shape == images.shape
+            assert operation(images, context()).shape == images.shape
 
 
 # --- color jitter --------------------------------------------------------------------------------------------------
@@ -161,8 +161,8 @@ ADJUST = {
 def test_color_jitter_is_torchvisions_in_an_order_of_each_images_own(settings, layout):
     ((_, operation),) = build(color_jitter=settings)
     images = pictures(60).to(memory_format=layout)
-    choices, factors = jitter_draws(settings, 60, moment().host)
-    result = operation(images, moment())
+    choices, factors = jitter_draws(settings, 60, context().host)
+    result = operation(images, context())
     for index in range(60):
         wanted = images[index].contiguous()
         for choice, factor in zip(choices[:, index], factors[:, index], strict=True):
@@ -189,7 +189,7 @@ def test_color_jitter_leaves_out_what_is_off_and_the_images_it_does_not_choose()
     assert sorted(set(map(tuple, choices.T.tolist()))) == [(1, 3), (3, 1)]
     ((_, operation),) = build(color_jitter=ColorJitterSettings(brightness=0.9, contrast=0.9, p=0.3))
     images = pictures(400)
-    changed = (operation(images, moment()) != images).flatten(1).any(1)
+    changed = (operation(images, context()) != images).flatten(1).any(1)
     assert 0.22 < changed.float().mean() < 0.38
 
 
@@ -197,9 +197,9 @@ def test_color_jitter_leaves_out_what_is_off_and_the_images_it_does_not_choose()
 
 MOVES = {
     "all": AffineSettings(degrees=180, translate=0.3, scale=[0.5, 2.0], shear=30),
-    "rotation": AffineSettings(degrees=20, interpolation=Interpolation.nearest, fill=77.0),
+    "rotation": AffineSettings(degrees=20, interpolation=Resampling.nearest, fill=77.0),
     "shift": AffineSettings(translate=0.5, fill=128.0),
-    "shear": AffineSettings(shear=40, scale=[1.5, 1.5], interpolation=Interpolation.nearest),
+    "shear": AffineSettings(shear=40, scale=[1.5, 1.5], interpolation=Resampling.nearest),
 }
 
 
@@ -208,8 +208,8 @@ MOVES = {
 def test_affine_is_torchvisions_with_the_same_draws(name, layout):
     settings = MOVES[name]
     images = pictures(60).to(memory_format=layout)
-    draws = affine_draws(settings, 60, 20, 24, moment().host)
-    result = build_affine(settings)(images, moment())
+    draws = affine_draws(settings, 60, 20, 24, context().host)
+    result = build_affine(settings)(images, context())
     for index in range(60):
         one = {key: float(values[index]) for key, values in draws.items()}
         wanted = reference.affine(
@@ -246,10 +246,10 @@ def test_affine_draws_fill_their_ranges_and_translate_by_whole_pixels():
 def test_affine_moves_its_share_of_the_images_and_each_moment_others():
     operation = build_affine(AffineSettings(degrees=90, p=0.3))
     images = pictures(400)
-    result = operation(images, moment())
+    result = operation(images, context())
     changed = (result != images).flatten(1).any(1)
     assert 0.22 < changed.float().mean() < 0.38
-    assert torch.equal(operation(images, moment()), result)
-    assert not torch.equal(operation(images, moment(batch=1)), result)
-    assert operation(images[:1], moment()).shape == (1, 3, 20, 24)
-    assert build_affine(AffineSettings(degrees=90, p=0.0))(images, moment()).data_ptr() == images.data_ptr()
+    assert torch.equal(operation(images, context()), result)
+    assert not torch.equal(operation(images, context(batch=1)), result)
+    assert operation(images[:1], context()).shape == (1, 3, 20, 24)
+    assert build_affine(AffineSettings(degrees=90, p=0.0))(images, context()).data_ptr() == images.data_ptr()

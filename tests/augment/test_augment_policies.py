@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import InterpolationMode
 
 from cnntrain.augment.augmix import AugMix
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.policies import autoaugment, build_policies, randaugment, trivialaugment
 from cnntrain.augment.sampling import PLACES, Chooser, Draws, perform
 from cnntrain.augment.spaces import AUGMIX, AUTOAUGMENT, OPERATIONS, PAIRS, RANDAUGMENT, TRIVIALAUGMENT
@@ -19,9 +19,9 @@ from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import (
     AugMixSettings,
     AutoAugmentSettings,
-    Interpolation,
     Policy,
     RandAugmentSettings,
+    Resampling,
     TrivialAugmentSettings,
 )
 
@@ -48,8 +48,8 @@ POLICIES = {
 }
 
 
-def moment(seed: int = 0, epoch: int = 0, batch: int = 0) -> Moment:
-    return Moment(torch.device("cpu"), seed, epoch, batch, image_size=16, indices=torch.arange(1))
+def context(seed: int = 0, epoch: int = 0, batch: int = 0) -> BatchContext:
+    return BatchContext(torch.device("cpu"), seed, epoch, batch, image_size=16, indices=torch.arange(1))
 
 
 def pictures(count: int, channels: int = 3, height: int = 16, width: int = 16) -> torch.Tensor:
@@ -60,7 +60,7 @@ def pictures(count: int, channels: int = 3, height: int = 16, width: int = 16) -
     return images
 
 
-def expected(image: torch.Tensor, draws: Draws, at: int, interpolation: Interpolation, fill: float) -> torch.Tensor:
+def expected(image: torch.Tensor, draws: Draws, at: int, interpolation: Resampling, fill: float) -> torch.Tensor:
     """What torchvision makes of one image (C, H, W) with the draws number `at`."""
     policy = reference.RandAugment(fill=fill)
     for operation, magnitude in zip(draws.operations[:, at], draws.magnitudes[:, at], strict=True):
@@ -70,9 +70,9 @@ def expected(image: torch.Tensor, draws: Draws, at: int, interpolation: Interpol
     return image
 
 
-def check(images: torch.Tensor, draws: Draws, interpolation: Interpolation, fill: float) -> None:
+def check(images: torch.Tensor, draws: Draws, interpolation: Resampling, fill: float) -> None:
     before = images.clone()
-    result = perform(images, draws, moment(), interpolation=interpolation, fill=fill)
+    result = perform(images, draws, context(), interpolation=interpolation, fill=fill)
     for index in range(len(images)):
         wanted = expected(before[index].contiguous(), draws, index, interpolation, fill)
         assert torch.equal(result[index], wanted), [OPERATIONS[operation] for operation in draws.operations[:, index]]
@@ -81,7 +81,7 @@ def check(images: torch.Tensor, draws: Draws, interpolation: Interpolation, fill
     assert result.is_contiguous() == images.is_contiguous()
 
 
-@pytest.mark.parametrize(("interpolation", "fill"), [(Interpolation.nearest, 0.0), (Interpolation.bilinear, 128.0)])
+@pytest.mark.parametrize(("interpolation", "fill"), [(Resampling.nearest, 0.0), (Resampling.bilinear, 128.0)])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_each_operation_equals_torchvision_at_every_magnitude_and_sign(name, interpolation, fill):
     magnitudes = []
@@ -101,7 +101,7 @@ def test_policies_equal_torchvision_with_the_same_draws(name, channels, channels
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = pictures(100, channels, 15, 18).to(memory_format=layout)
     draws = DRAWS[name](100, (15, 18), np.random.default_rng(3))
-    check(images, draws, Interpolation.nearest, 0.0)
+    check(images, draws, Resampling.nearest, 0.0)
 
 
 @pytest.mark.parametrize(("space", "policy", "levels"), SPACES)
@@ -184,7 +184,9 @@ def test_a_moment_decides_all_and_each_moment_otherwise(name):
     ((called, operation),) = build_policies(POLICIES[name])
     assert called == name.split()[0]
     images = pictures(32)
-    results = [operation(images, at) for at in (moment(), moment(), moment(batch=1), moment(epoch=1), moment(seed=1))]
+    results = [
+        operation(images, at) for at in (context(), context(), context(batch=1), context(epoch=1), context(seed=1))
+    ]
     assert torch.equal(results[0], results[1])
     assert not any(torch.equal(results[0], result) for result in results[2:])
 
@@ -196,9 +198,9 @@ def test_a_single_image_and_any_layout_do(name, channels, channels_last):
     ((_, operation),) = build_policies(POLICIES[name])
     for count in (1, 2, 33):
         images = pictures(count, channels, 8, 9)
-        wanted = operation(images, moment())
+        wanted = operation(images, context())
         layout = torch.channels_last if channels_last else torch.contiguous_format
-        result = operation(images.to(memory_format=layout), moment())
+        result = operation(images.to(memory_format=layout), context())
         assert torch.equal(result, wanted)
         assert result.shape == (POLICIES[name].views * count, channels, 8, 9)
         assert result.is_contiguous(memory_format=layout)
@@ -207,21 +209,21 @@ def test_a_single_image_and_any_layout_do(name, channels, channels_last):
 def test_an_image_does_not_depend_on_its_neighbours():
     images = pictures(60)
     draws = randaugment(RandAugmentSettings(n=3, m=15))(60, (16, 16), np.random.default_rng(0))
-    options: dict[str, Any] = {"interpolation": Interpolation.nearest, "fill": 0.0}
-    together = perform(images, draws, moment(), **options)
+    options: dict[str, Any] = {"interpolation": Resampling.nearest, "fill": 0.0}
+    together = perform(images, draws, context(), **options)
     for part in (slice(7, 8), slice(20, 40)):
         alone = Draws(draws.operations[:, part], draws.magnitudes[:, part])
-        assert torch.equal(perform(images[part], alone, moment(), **options), together[part])
+        assert torch.equal(perform(images[part], alone, context(), **options), together[part])
 
 
 @pytest.mark.parametrize("name", POLICIES)
 def test_nothing_waits_for_the_device(name):
     """Fake tensors have no values: whatever asks for one fails."""
     ((_, operation),) = build_policies(POLICIES[name])
-    operation(pictures(2), moment())  # works out the magnitudes for this size
+    operation(pictures(2), context())  # works out the magnitudes for this size
     with FakeTensorMode():
         images = torch.empty(64, 3, 16, 16, dtype=torch.uint8)
-        assert operation(images, moment()).shape == (64 * POLICIES[name].views, 3, 16, 16)
+        assert operation(images, context()).shape == (64 * POLICIES[name].views, 3, 16, 16)
 
 
 # --- AugMix --------------------------------------------------------------------------------------------------------
@@ -232,16 +234,16 @@ def test_nothing_waits_for_the_device(name):
     [
         AugMixSettings(),
         AugMixSettings(severity=10, width=2, depth=2, alpha=0.5, all_ops=False, fill=128.0),
-        AugMixSettings(severity=5, width=1, depth=1, interpolation=Interpolation.nearest, jsd=12.0),
+        AugMixSettings(severity=5, width=1, depth=1, interpolation=Resampling.nearest, jsd=12.0),
         AugMixSettings(jsd=1.0),
     ],
 )
 def test_augmix_equals_torchvisions_mixture_with_the_same_chains_and_weights(settings):
     images, count, width = pictures(24), 24, settings.width
-    operation, at = AugMix(settings), moment()
+    operation, at = AugMix(settings), context()
     draws = operation.draws(count, (16, 16), at.host)
     weights = torch.from_numpy(operation.weights(count, at.host)).float()
-    result = operation(images, moment())
+    result = operation(images, context())
     if settings.jsd:
         assert torch.equal(result[:count], images)
         result = result[count:]
@@ -290,5 +292,5 @@ def test_augmix_weights_are_those_of_the_paper():
 
 def test_the_two_mixtures_of_an_image_differ():
     images = pictures(16)
-    _, first, second = AugMix(replace(AugMixSettings(), jsd=12.0))(images, moment()).split(16)
+    _, first, second = AugMix(replace(AugMixSettings(), jsd=12.0))(images, context()).split(16)
     assert not any(torch.equal(one, other) for one, other in zip(first, second, strict=True))

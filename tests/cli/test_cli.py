@@ -374,7 +374,7 @@ def test_a_data_file_of_ones_own_inherits_its_recipe_in_every_command(
     (tmp_path / "photos").mkdir()
     for line in ("", "check ", "preview ", "-m "):
         assert cli.main([*line.split(), "--config-dir", "own", "data=flowers"]) == 0
-    runs = plan.plan(["data=flowers", "seed=0,1"], "own")
+    runs = plan.combinations(["data=flowers", "seed=0,1"], "own")
     found = [given[1].settings for _, given in calls] + [run.settings for run in runs]
     assert len(found) == 6
     for settings in found:

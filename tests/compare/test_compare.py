@@ -21,7 +21,7 @@ from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import compare as command
 from cnntrain.commands.compare import RECORD, _tables
 from cnntrain.compare import plan as comparison
-from cnntrain.compare.plan import Combination, plan
+from cnntrain.compare.plan import Combination, combinations
 from cnntrain.config import overrides
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.plain import to_plain, to_yaml
@@ -110,7 +110,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @functools.cache
 def planned(*words: str) -> list[Combination]:
-    return plan(words)
+    return combinations(words)
 
 
 def compare(runs: Sequence[Combination], words: Sequence[str], starter: Any, out: Path | None = None) -> int:
@@ -128,7 +128,7 @@ def run(words: Sequence[str], *ends: int) -> tuple[int, Trainer]:
 
 
 def test_every_combination_is_planned_and_first_repeats_come_first() -> None:
-    found = plan(["seed=0,1", "optimizer=sgd,adamw", "optimizer.lr=0.1,0.2"])
+    found = combinations(["seed=0,1", "optimizer=sgd,adamw", "optimizer.lr=0.1,0.2"])
     labels = [run.label for run in found]
     assert labels[:5] == [
         "optimizer=sgd optimizer.lr=0.1 seed=0",
@@ -147,7 +147,7 @@ def test_words_compose_what_was_planned_and_names_need_no_quotes() -> None:
         "data=imagefolder",
         "model.args.hidden=[20,10],[3]",
     ]
-    runs = plan(overrides.for_hydra([*words, "model=mlp", "optimizer.lr=choice(1e-5)"]))
+    runs = combinations(overrides.for_hydra([*words, "model=mlp", "optimizer.lr=choice(1e-5)"]))
     for run in runs:
         assert compose_settings(list(run.words)) == run.settings
         assert overrides.parse([f"hydra.run.dir={run.name}"])[1] == []
@@ -163,23 +163,23 @@ def test_a_saved_config_is_read_as_it_was_written() -> None:
 
 
 def test_folds_are_repeats_and_all_of_them_run_unless_some_are_chosen() -> None:
-    assert [run.label for run in plan(["data.folds=3"])] == [f"seed=0 data.fold={fold}" for fold in range(3)]
-    assert [run.settings.data.fold for run in plan(["data.folds=3", "data.fold=0,2"])] == [0, 2]
-    runs = plan(["data.folds=2", "optimizer.lr=0.1,0.2"])
+    assert [run.label for run in combinations(["data.folds=3"])] == [f"seed=0 data.fold={fold}" for fold in range(3)]
+    assert [run.settings.data.fold for run in combinations(["data.folds=3", "data.fold=0,2"])] == [0, 2]
+    runs = combinations(["data.folds=2", "optimizer.lr=0.1,0.2"])
     found = [(run.values["optimizer.lr"], run.settings.data.fold) for run in runs]
     assert found == [("0.1", 0), ("0.2", 0), ("0.1", 1), ("0.2", 1)]
     assert compose_settings(list(runs[2].words)) == runs[2].settings
 
 
 def test_values_that_are_listed_twice_run_once() -> None:
-    assert [run.label for run in plan(["seed=0,1,0"])] == ["seed=0", "seed=1"]
+    assert [run.label for run in combinations(["seed=0,1,0"])] == ["seed=0", "seed=1"]
 
 
 def test_lists_of_a_preset_count(tmp_path: Path) -> None:
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     preset = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 3,4\n"
     (tmp_path / "own" / "experiment" / "mine.yaml").write_text(preset)
-    runs = plan(["experiment=mine"], str(tmp_path / "own"))
+    runs = combinations(["experiment=mine"], str(tmp_path / "own"))
     assert [run.label for run in runs] == ["seed=3", "seed=4"]
     assert "hydra.mode=RUN" in runs[0].words
 
@@ -187,7 +187,7 @@ def test_lists_of_a_preset_count(tmp_path: Path) -> None:
 @pytest.mark.parametrize("words", [[], ["seed=0"], ["optimizer=choice(adamw)"], ["seed=1,1"]])
 def test_nothing_to_compare_is_a_fault_with_an_example(words: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"nothing to compare; .* such as finetune=A,B,C or seed=0,1,2"):
-        plan(words)
+        combinations(words)
 
 
 def test_a_fault_of_any_combination_is_found_before_the_first_run(
@@ -237,7 +237,7 @@ def test_faulty_lines_are_told(
 )
 def test_the_folder_is_named_after_data_and_model(words: list[str], name: str) -> None:
     words = [word.replace("pets/ants + bees", "'pets/ants + bees'") for word in words]
-    assert comparison.folder_name(plan(words)) == name
+    assert comparison.folder_name(combinations(words)) == name
 
 
 # --- runs ------------------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ def test_runs_that_were_stopped_go_on_and_those_without_a_config_start() -> None
 
 def test_code_of_ones_own_is_named_again_when_its_run_goes_on() -> None:
     words = [*QUIET, "model.name=my_pkg:net", "augment=own", "augment.own.name=my_aug:noise", "seed=0,1"]
-    runs = plan(words)
+    runs = combinations(words)
     trainer = Trainer(runs, 143)
     with pytest.raises(Interrupted):
         compare(runs, words, trainer, out=Path("outputs/mine"))

@@ -264,7 +264,7 @@ def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
 
 
 def test_a_list_of_paths_is_one_of_paths_as_typed() -> None:
-    runs = plan.plan(["data=mnist", "data.root=~/a b,007,'c,d'"])
+    runs = plan.combinations(["data=mnist", "data.root=~/a b,007,'c,d'"])
     assert [run.settings.data.root for run in runs] == [
         os.path.expanduser("~/a b"),
         os.path.abspath("007"),

@@ -159,13 +159,13 @@ def test_a_word_of_a_sweep_must_act_in_one_of_its_jobs_and_a_listed_value_in_its
 
 
 def test_a_run_of_a_comparison_is_not_told_what_acts_in_the_others_alone() -> None:
-    runs = plan.plan(["augment=none,mixup", "augment.mix.p=0.5"])
+    runs = plan.combinations(["augment=none,mixup", "augment.mix.p=0.5"])
     assert [run.words for run in runs] == [("augment=none",), ("augment=mixup", "augment.mix.p=0.5")]
     assert [run.values for run in runs] == [{"augment": "none"}, {"augment": "mixup"}]
     assert all(compose_settings(list(run.words)) == run.settings for run in runs)
     assert all(compose_line(list(run.words)) for run in runs)
     with pytest.raises(ConfigErrors, match=r"augment.mix.p: is for mixed images"):
-        plan.plan(["seed=0,1", "augment.mix.p=0.5"])
+        plan.combinations(["seed=0,1", "augment.mix.p=0.5"])
 
 
 def test_folders_in_place_of_a_data_set_are_told_what_was_meant(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Interpolation, LoaderKind, OnBadImage, Sampling
 from cnntrain.config.schema.pieces import ResizedCropSettings
@@ -155,8 +155,10 @@ def _kind(loader) -> LoaderKind:
 def test_the_order_of_an_epoch_is_drawn_apart_from_what_augments_its_batches(root):
     for data in each_kind(root):
         loader, indices = data.train.at(2, 16), torch.arange(2)
-        moments = (Moment(loader.device, 0, 3, batch, image_size=16, indices=indices) for batch in range(len(loader)))
-        others = [shuffled(loader.labels, moment.generator)[: loader.images] for moment in moments]
+        contexts = (
+            BatchContext(loader.device, 0, 3, batch, image_size=16, indices=indices) for batch in range(len(loader))
+        )
+        others = [shuffled(loader.labels, context.generator)[: loader.images] for context in contexts]
         assert not any(torch.equal(loader.sampler.order(3), other) for other in others)
 
 

@@ -236,13 +236,13 @@ def test_auto_streams_what_does_not_fit(root, monkeypatch):
 @pytest.mark.parametrize(("kind", "places"), [("cpu", ["device", None]), ("mps", ["device", None])])
 def test_memory_that_device_and_host_share_is_given_once(monkeypatch, kind, places):
     monkeypatch.setattr(common, "free_memory", lambda device: 100 * common.SHARE)
-    room = common.Room(torch.device(kind))
+    room = common.MemoryBudget(torch.device(kind))
     assert [room.take(60), room.take(60)] == places
 
 
 def test_memory_of_the_device_is_used_before_that_of_the_host(monkeypatch):
     monkeypatch.setattr(common, "free_memory", lambda device: 100 * common.SHARE)
-    room = common.Room(torch.device("cuda"))
+    room = common.MemoryBudget(torch.device("cuda"))
     assert [room.take(60), room.take(60), room.take(60)] == ["device", "host", None]
 
 

@@ -13,13 +13,13 @@ from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
 from cnntrain.config.schema.data import DataSettings, LoaderKind
 from cnntrain.config.schema.pieces import ResizedCropSettings
 from cnntrain.data.build import build_data
-from cnntrain.data.epoch_plan import Plan, Stage, images_in_epoch
+from cnntrain.data.epoch_plan import EpochPlan, Stage, images_in_epoch
 from cnntrain.data.sampler import BatchSampler
 from cnntrain.runtime.distributed import World
 
 
 def plan(images=50_000, batch_size=128, image_size=32, epochs=10, accumulate=1, max_steps=None, **progressive):
-    return Plan(
+    return EpochPlan(
         images,
         batch_size=batch_size,
         image_size=image_size,
@@ -30,15 +30,15 @@ def plan(images=50_000, batch_size=128, image_size=32, epochs=10, accumulate=1, 
     )
 
 
-def sizes(made: Plan) -> list[int]:
+def sizes(made: EpochPlan) -> list[int]:
     return [made.stage(epoch).image_size for epoch in range(made.epochs)]
 
 
-def batch_sizes(made: Plan) -> list[int]:
+def batch_sizes(made: EpochPlan) -> list[int]:
     return [made.stage(epoch).batch_size for epoch in range(made.epochs)]
 
 
-def totals(made: Plan, epoch: int, start: int = 0) -> list[int]:
+def totals(made: EpochPlan, epoch: int, start: int = 0) -> list[int]:
     """Images of each micro-batch of an epoch, as the loaders cut it."""
     labels, world = torch.zeros(made.images, dtype=torch.int64), World(0, made.processes)
     sampler = BatchSampler(labels, batch_size=1, seed=0, train=True, world=world).cut(made.stage(epoch).batch_size)
@@ -111,7 +111,7 @@ def test_a_last_micro_batch_of_one_image_is_left_out():
 
 
 def test_the_last_micro_batch_counts_what_it_holds():
-    made = Plan(30, batch_size=7, image_size=8, epochs=2)
+    made = EpochPlan(30, batch_size=7, image_size=8, epochs=2)
     assert (made.batches(0), made.steps(0), made.total) == (5, 5, 10)
     assert totals(made, 0) == [7, 7, 7, 7, 2]
     grown = plan(images=513, batch_size=128, epochs=10, start=0.5, until=0.8)
@@ -122,7 +122,7 @@ def test_each_process_gets_two_images_of_a_last_micro_batch_or_it_is_left_out():
     assert [images_in_epoch(images, 4, 2) for images in (8, 9, 10, 11, 12, 13)] == [8, 8, 8, 8, 12, 12]
     assert [images_in_epoch(images, 8, 2) for images in (3, 4, 7, 11, 12)] == [0, 4, 7, 8, 12]
     assert [images_in_epoch(images, 2, 2) for images in (4, 5, 6)] == [4, 4, 6]  # one image for each is what was asked
-    shared = Plan(13, batch_size=4, image_size=8, epochs=1, processes=2)
+    shared = EpochPlan(13, batch_size=4, image_size=8, epochs=1, processes=2)
     assert (shared.batches(0), totals(shared, 0)) == (3, [4, 4, 4])
 
 
@@ -164,7 +164,7 @@ def test_a_million_epochs_cost_no_more_than_the_sizes_they_have():
     )
 
 
-def _run_lengths(made: Plan) -> list[int]:
+def _run_lengths(made: EpochPlan) -> list[int]:
     """Epochs of each size: those at which the linear growth passes the middle between two multiples of 4."""
     # Half-way sizes are rounded to even multiples: 18 belongs to 16, 22 and 26 to 24, 30 to 32.
     borders = [0]
@@ -188,7 +188,7 @@ def plans(draw):
         multiple=st.integers(1, 40),
         batch=st.booleans(),
     )
-    return Plan(
+    return EpochPlan(
         draw(st.integers(2 * processes, 3000)),
         batch_size=processes * draw(st.integers(1, 300)),
         image_size=draw(st.integers(4, 224)),
@@ -257,7 +257,7 @@ def test_the_planned_steps_are_those_that_the_loaders_yield(folder, kind, accumu
     settings = DataSettings(name="digits", root="", batch_size=100, image_size=16, limit=901)
     if kind != "digits":
         settings = DataSettings(
-            *("imagefolder", str(folder)), batch_size=5, image_size=16, val=5, workers=0, mean=[0.5], std=[0.5]
+            name="imagefolder", root=str(folder), batch_size=5, image_size=16, val=5, workers=0, mean=[0.5], std=[0.5]
         )
         settings.loader = LoaderKind(kind)
     crop = AugmentSettings(resized_crop=ResizedCropSettings()) if kind == "stream" else AugmentSettings()

@@ -7,7 +7,7 @@ from rich.cells import cell_len
 from tuned import make_net, make_tuning
 
 from cnntrain.config.schema.finetune import Mode, NormPolicy
-from cnntrain.finetune.audit import Row, audit
+from cnntrain.finetune.audit import GroupRow, audit
 from cnntrain.report.audit import markdown, total, tree
 
 
@@ -57,7 +57,7 @@ def test_rows_count_what_freeze_takes():
 
 def many(count, prefix="layer"):
     layers = tuple(f"{prefix}.9.sub.conv{index}" for index in range(30))
-    row = Row(f"{prefix}.9", layers, 123_456_789, 23_456_789, 12, 1.05e-05, 1.25e-05, "recalibrated")
+    row = GroupRow(f"{prefix}.9", layers, 123_456_789, 23_456_789, 12, 1.05e-05, 1.25e-05, "recalibrated")
     return [replace(row, name=f"{prefix}.{index}") for index in range(count)]
 
 

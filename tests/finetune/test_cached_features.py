@@ -396,11 +396,11 @@ def test_features_that_do_not_fit_are_not_cached(monkeypatch):
 
 
 def test_features_lie_on_the_host_where_the_device_is_full(monkeypatch):
-    class Full(common.Room):
+    class Full(common.MemoryBudget):
         def __init__(self, device):
             self.near, self.host = 0, 10**9
 
-    monkeypatch.setattr(cached_features, "Room", Full)
+    monkeypatch.setattr(cached_features, "MemoryBudget", Full)
     loaders, model = splits(digits()), network()
     rows, labels, *_ = next(cached(loaders, model)["val"].batches())
     assert rows.shape == (32, 144)

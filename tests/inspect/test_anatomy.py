@@ -17,7 +17,7 @@ from torchvision.models.vgg import VGG, make_layers
 
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.inspect.summary.formulas import size_formulas
-from cnntrain.inspect.summary.rows import Row, inspect
+from cnntrain.inspect.summary.rows import LayerRow, inspect
 from cnntrain.models.build import build_model
 
 VGG16 = [2, 2, "M", 2, 2, "M", 2, 2, 2, "M", 2, 2, 2, "M", 2, 2, 2, "M"]  # with two channels everywhere
@@ -113,7 +113,7 @@ def from_library(name: str) -> nn.Module:
     return meta(lambda: library.get_model(name, weights=None, **quick))
 
 
-def row_of(rows: list[Row], path: str) -> Row:
+def row_of(rows: list[LayerRow], path: str) -> LayerRow:
     """The last row of a layer, or of a block."""
     return [row for row in rows if f"{row.path}.".startswith(f"{path}.")][-1]
 

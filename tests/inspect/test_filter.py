@@ -24,8 +24,8 @@ from cnntrain.config.schema.filter import (
     Sobel,
     read_matrix,
 )
-from cnntrain.inspect import filter
-from cnntrain.inspect.filter import as_picture, convolve
+from cnntrain.inspect import convolve as convolve_module
+from cnntrain.inspect.convolve import as_picture, convolve
 from cnntrain.plots.filter_result import beside
 
 MODES = {"zeros": "constant", "reflect": "mirror", "replicate": "nearest", "circular": "wrap"}  # ours -> scipy's
@@ -295,7 +295,7 @@ def test_faults_are_told_all_at_once(folder: Path, capsys, line: str, code: int,
 
 @pytest.mark.parametrize("words", ["", "padding=1000"])
 def test_more_pixels_than_the_memory_holds_are_refused(folder: Path, monkeypatch, capsys, words: str) -> None:
-    monkeypatch.setattr(filter, "free_memory", lambda device: 50_000_000 if words else 90_000)
+    monkeypatch.setattr(convolve_module, "free_memory", lambda device: 50_000_000 if words else 90_000)
     assert run(f"image=cat.png kernel=box {words} out=out.png") == 7
     assert "image: cat.png takes " in capsys.readouterr().err
     assert not Path("out.png").exists()

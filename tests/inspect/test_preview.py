@@ -79,13 +79,13 @@ def test_rows_are_what_training_does_to_these_images() -> None:
     strips = {strip.tag: strip for strip in sample.strips()}
     images = job.data.train.pick(sample.indices)
     assert torch.equal(torch.stack(strips["original"].images), images)
-    for name, _, traced in job.augment.trace(images, sample.moment(0)):
+    for name, _, traced in job.augment.trace(images, sample.context(0)):
         assert torch.equal(torch.stack(strips[name].images), traced)
     assert all(map(torch.equal, strips["network input"].images, strips["noise"].images))  # normalised and back
 
-    moment = sample.moment(0)
+    context = sample.context(0)
     assert job.mix
-    inputs, targets = job.mix(job.augment(images, moment), sample.labels, moment)
+    inputs, targets = job.mix(job.augment(images, context), sample.labels, context)
     low, high = job.data.mean[0], job.data.std[0]
     shown = torch.stack(strips["mixed"].images).float() / 255
     assert (shown - (inputs * high + low).clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
@@ -191,9 +191,9 @@ def test_samples_of_a_run_are_its_first_micro_batch_as_the_network_gets_it() -> 
     job, told = job_of(ALL, "augment.mixup.alpha=9", "augment.mix.switch_p=0"), cast(Any, Told())
     show_samples(job, told)
     images, labels, indices, _ = next(job.data.train.batches())
-    moment = job.moment(0, 0, indices)
+    context = job.context(0, 0, indices)
     assert job.mix
-    inputs, targets = job.mix(job.augment(images, moment), labels, moment)
+    inputs, targets = job.mix(job.augment(images, context), labels, context)
     assert torch.equal(told.images, job.as_images(inputs)[:32])
     assert told.captions == ["\n".join(lines) for lines in shares(targets[:32], job.data.classes)]
     assert sum("+" in caption for caption in told.captions) > 16
@@ -203,7 +203,7 @@ def test_samples_show_all_versions_of_a_few_images_however_small_the_micro_batch
     job, told = job_of("augment=augmix", "augment.augmix.jsd=12", "data.batch_size=6"), cast(Any, Told())
     show_samples(job, told)
     images, labels, indices, _ = next(job.data.train.batches())
-    assert torch.equal(told.images, job.as_images(job.augment(images, job.moment(0, 0, indices))))
+    assert torch.equal(told.images, job.as_images(job.augment(images, job.context(0, 0, indices))))
     assert told.captions == [job.data.classes[label] for label in labels.tolist()] * 3
 
 

@@ -20,7 +20,7 @@ from cnntrain.config.schema.data import DataSettings
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import ConfigError, FileSystemError
-from cnntrain.inspect.summary.rows import Row, inspect
+from cnntrain.inspect.summary.rows import LayerRow, inspect
 from cnntrain.inspect.summary.table import LONGEST_FULL, table
 from cnntrain.models.build import build_model
 
@@ -29,7 +29,7 @@ def settings_of(name: str, data: str = "digits", **data_keys: Any) -> Settings:
     return Settings(model=ModelSettings(name=name), data=DataSettings(name=data, root=".", **data_keys))
 
 
-def taken_apart(name: str, size: int = 224, channels: int = 3) -> tuple[nn.Module, list[Row]]:
+def taken_apart(name: str, size: int = 224, channels: int = 3) -> tuple[nn.Module, list[LayerRow]]:
     with torch.device("meta"):
         model, _ = build_model(ModelSettings(name=name), classes=1000, channels=channels, image_size=size)
     return model, inspect(model, channels, size)

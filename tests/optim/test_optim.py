@@ -20,7 +20,7 @@ from cnntrain.config.schema.schedule import (
     PolynomialSettings,
     StepSettings,
 )
-from cnntrain.data.epoch_plan import Plan
+from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.optim import optimizers, schedules
 from cnntrain.optim.parameter_groups import Learner, parameter_groups
 
@@ -163,7 +163,7 @@ def test_a_learner_learns_at_the_full_rate_and_decay_unless_it_says_otherwise():
 
 
 def rates(schedule, *, lr=0.1, epochs=10, progressive=None, base=128):
-    plan = Plan(1280, batch_size=128, image_size=32, epochs=epochs, progressive=progressive)
+    plan = EpochPlan(1280, batch_size=128, image_size=32, epochs=epochs, progressive=progressive)
     made = schedules.Rates(lr, SgdSettings(**SGD | {"lr_base_batch": base}), schedule, plan)
     return [made.at(step, plan.total, schedules.Plateau()) for step in range(plan.total)], plan
 

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
-from cnntrain.finetune.audit import Row
+from cnntrain.finetune.audit import GroupRow
 from cnntrain.plots.confusion import draw_confusion
 from cnntrain.plots.grid import grid
 from cnntrain.report.event_file import EventFile
@@ -176,7 +176,7 @@ def tell_all(report: Report) -> None:
             {"epoch": step, "step": step, "train_loss": 1.0, "train_top1": 0.5, "val_loss": 1.0, "val_top1": 0.5}
             | {"val_top5": None, "lr": 0.1, "seconds": 1.0, "images_per_second": 1.0, "best": True}
         )
-        report.audit([Row("head", ("fc",), 10, 10, 1, 0.1, 0.0, "-")])
+        report.audit([GroupRow("head", ("fc",), 10, 10, 1, 0.1, 0.0, "-")])
         report.pictures("train/images", images, ["Schlüssel", "猫"])
         report.confusion("test/confusion", counts, ["Schlüssel", "猫"])
         report.graph(nn.Flatten(), torch.zeros(1, 1, 8, 8))

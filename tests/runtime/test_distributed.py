@@ -9,11 +9,11 @@ from PIL import Image
 from processes import CPU, PROCESSES, digits, environment, make_job, make_run, one_of_several
 
 from cnntrain import cli
-from cnntrain.augment.batch_context import Moment
+from cnntrain.augment.batch_context import BatchContext
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, LoaderKind
 from cnntrain.data.build import build_data
-from cnntrain.data.epoch_plan import Plan, images_in_epoch
+from cnntrain.data.epoch_plan import EpochPlan, images_in_epoch
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
@@ -177,19 +177,19 @@ def test_an_epoch_leaves_out_a_last_micro_batch_that_is_too_small_for_all_proces
     assert [images_in_epoch(images, 8, 2) for images in (8, 9, 10, 11, 12, 16)] == [8, 8, 8, 8, 12, 16]
     assert [images_in_epoch(images, 2, 2) for images in (8, 9, 10)] == [8, 8, 10]
     assert images_in_epoch(3, 8, 2) == 0
-    plan = Plan(21, batch_size=8, image_size=8, epochs=2, accumulate=2, processes=2)
+    plan = EpochPlan(21, batch_size=8, image_size=8, epochs=2, accumulate=2, processes=2)
     assert (plan.batches(0), plan.steps(0)) == (3, 2)
     assert [batch.total for batch in digits(21, 4, World(0, 2)).batches(1)] == [8, 8, 5]
 
 
 def test_each_process_draws_numbers_of_its_own():
     def draws(rank):
-        moment = Moment(CPU, 3, 1, 2, image_size=8, indices=torch.arange(4), rank=rank)
-        return [*torch.rand(3, generator=moment.generator).tolist(), *moment.host.random(3)]
+        context = BatchContext(CPU, 3, 1, 2, image_size=8, indices=torch.arange(4), rank=rank)
+        return [*torch.rand(3, generator=context.generator).tolist(), *context.host.random(3)]
 
     assert len({number for rank in range(3) for number in draws(rank)}) == 18
-    moment = Moment(CPU, 3, 1, 2, image_size=8, indices=torch.arange(4))
-    assert draws(0)[:3] == torch.rand(3, generator=moment.generator).tolist()
+    context = BatchContext(CPU, 3, 1, 2, image_size=8, indices=torch.arange(4))
+    assert draws(0)[:3] == torch.rand(3, generator=context.generator).tolist()
 
 
 # ---- who is who -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from cnntrain.config.schema.pieces import CutmixSettings, MixupSettings
 from cnntrain.config.schema.schedule import CosineSettings, PlateauSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import Precision, TrainerSettings
-from cnntrain.data.epoch_plan import Plan
+from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.models.drop import drop_layers
@@ -31,7 +31,7 @@ from cnntrain.runtime.distributed import ALONE
 from cnntrain.training import loop, timing
 from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss
-from cnntrain.training.state import Ema, Progress, Run
+from cnntrain.training.state import Ema, Progress, TrainState
 
 CPU = torch.device("cpu")
 SGD = SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)
@@ -74,8 +74,8 @@ class Silent:
         return lambda *args: None
 
 
-def augment(images, moment):
-    shift = torch.rand(len(images), 1, 1, 1, generator=moment.generator)
+def augment(images, context):
+    shift = torch.rand(len(images), 1, 1, 1, generator=context.generator)
     return images.float() / 255 + shift * 0.1
 
 
@@ -85,7 +85,7 @@ def make_run(seed=0, ema=0.9, optimizer=None, precision=Precision.fp32):
         nn.Conv2d(1, 4, 3, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(36, 10)
     )
     settings = optimizer or SGD
-    return Run(
+    return TrainState(
         model=model,
         optimizer=optimizers.build_optimizer(settings, model, settings.lr, CPU),
         scaler=machine.grad_scaler(precision, CPU),
@@ -101,7 +101,7 @@ def make_job(
 ):
     trainer = TrainerSettings(**({"epochs": 2, "log_every": 2, "save_every": 1} | settings))
     schedule = schedule or CosineSettings()
-    plan = Plan(
+    plan = EpochPlan(
         images,
         batch_size=batch_size,
         image_size=8,
@@ -210,7 +210,7 @@ def test_gradients_of_micro_batches_equal_those_of_one_batch():
         run = make_run(ema=None)
         run.model[1], run.model[4] = nn.Identity(), nn.Identity()
         job = make_job(epochs=1, accumulate=accumulate, batch_size=batch_size)
-        job = replace(job, augment=lambda images, moment: images.float() / 255)
+        job = replace(job, augment=lambda images, context: images.float() / 255)
         loop.train(run, job)
         assert run.progress.step == 1
         return torch.cat([p.detach().flatten() for p in run.model.parameters()])

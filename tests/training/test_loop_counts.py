@@ -31,9 +31,9 @@ class Clock:
     def slows(self, job):
         augment, normalise = job.augment, job.normalise
 
-        def training(images, moment):
+        def training(images, context):
             self.now += 0.1
-            return augment(images, moment)
+            return augment(images, context)
 
         def scoring(images):
             self.now += 0.3
@@ -238,10 +238,10 @@ def test_an_error_of_the_data_saves_what_was_trained_and_goes_on_as_an_error():
     run, job = make_run(), make_job(saved, save_every=99)
     augment = job.augment
 
-    def failing(images, moment):
+    def failing(images, context):
         if next(count) == 3:
             raise DataError("data.root: a bad image")
-        return augment(images, moment)
+        return augment(images, context)
 
     job = dataclasses.replace(job, augment=failing)
     with pytest.raises(DataError, match="a bad image"):

@@ -174,9 +174,9 @@ def batches_of(job):
     def batches(epoch):
         made = []
         for number, batch in enumerate(job.data.train.batches(epoch)):
-            moment = job.moment(epoch, number, batch.indices)
-            inputs, targets = job.augment(batch.images, moment), batch.labels
-            made.append(job.mix(inputs, targets, moment) if job.mix else (inputs, targets))
+            context = job.context(epoch, number, batch.indices)
+            inputs, targets = job.augment(batch.images, context), batch.labels
+            made.append(job.mix(inputs, targets, context) if job.mix else (inputs, targets))
         return made
 
     return batches

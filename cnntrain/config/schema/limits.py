@@ -1,5 +1,6 @@
 """Fields with limits: a settings dataclass states the range of a number beside its default."""
 
+import enum
 import math
 import operator
 from collections.abc import Iterator, Mapping
@@ -77,3 +78,8 @@ def broken_limits(metadata: Mapping[str, Any], value: Any) -> Iterator[tuple[int
             yield part, f"{AT_MOST}{most:,}"
         elif not all(_COMPARE[sign](part, bound) for sign, bound in limits.items()):
             yield part, rule(limits)
+
+
+def typed_value(value: Any) -> Any:
+    """A value as a user types it: an enum by its name."""
+    return value.name if isinstance(value, enum.Enum) else value

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from cnntrain.config.schema.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
-from cnntrain.config.schema.limits import number
+from cnntrain.config.schema.limits import number, typed_value
 from cnntrain.config.schema.networks import NETWORKS, NetworkEntry, argument_faults
 from cnntrain.registry import is_dotted
 
@@ -109,7 +109,7 @@ class ModelSettings:
         if entry is NETWORKS.user:
             given += ["norm"] * (self.norm is not None) + ["aux_weight"] * (self.aux_weight > 0)
             rule = f"left alone for {self.name}, which model.args reaches"
-            found += [(key, _plain(getattr(self, key)), rule) for key in given]
+            found += [(key, typed_value(getattr(self, key)), rule) for key in given]
         elif entry:
             found += self._own_faults(entry, given)
         return found
@@ -126,7 +126,3 @@ class ModelSettings:
         if self.aux_weight > 0 and not entry.has_auxiliary:
             found.append(("aux_weight", self.aux_weight, f"0 for {self.name}, which has no auxiliary classifiers"))
         return found
-
-
-def _plain(value: Any) -> Any:
-    return value.name if isinstance(value, enum.Enum) else value

@@ -18,7 +18,7 @@ def _falling(**pairs: list[float]) -> list[Fault]:
     ]
 
 
-class Interpolation(enum.Enum):
+class Resampling(enum.Enum):
     nearest = "nearest"
     bilinear = "bilinear"
 
@@ -73,7 +73,7 @@ class AffineSettings:
     translate: float = number(0.0, ge=0, le=1)  # shift of either axis within this part of the side
     scale: list[float] = number([1.0, 1.0], gt=0)  # smallest and largest
     shear: float = number(0.0, ge=0, lt=90)  # along x, within -shear..shear degrees
-    interpolation: Interpolation = Interpolation.bilinear
+    interpolation: Resampling = Resampling.bilinear
     fill: float = number(0.0, ge=0, le=255)  # grey level of what lies outside
     p: float = number(1.0, ge=0, le=1)
 
@@ -98,7 +98,7 @@ class AutoAugmentSettings:
     """A learned list of pairs of operations (arXiv 1805.09501)."""
 
     policy: Policy = Policy.imagenet
-    interpolation: Interpolation = Interpolation.nearest
+    interpolation: Resampling = Resampling.nearest
     fill: float = number(0.0, ge=0, le=255)
 
 
@@ -109,7 +109,7 @@ class RandAugmentSettings:
     n: int = number(2, ge=1)
     m: float = number(9.0, ge=0, le=30)
     spread: float = number(0.0, ge=0)  # standard deviation of the magnitude of each operation
-    interpolation: Interpolation = Interpolation.nearest
+    interpolation: Resampling = Resampling.nearest
     fill: float = number(0.0, ge=0, le=255)
 
 
@@ -117,7 +117,7 @@ class RandAugmentSettings:
 class TrivialAugmentSettings:
     """One operation of random magnitude, the wide ranges (arXiv 2103.10158)."""
 
-    interpolation: Interpolation = Interpolation.nearest
+    interpolation: Resampling = Resampling.nearest
     fill: float = number(0.0, ge=0, le=255)
 
 
@@ -132,7 +132,7 @@ class AugMixSettings:
     all_ops: bool = True  # brightness, contrast, saturation and sharpness too
     # Weight of the Jensen-Shannon loss between the clean image and two mixtures (the paper: 12); 0: none, one mixture.
     jsd: float = number(0.0, ge=0)
-    interpolation: Interpolation = Interpolation.bilinear
+    interpolation: Resampling = Resampling.bilinear
     fill: float = number(0.0, ge=0, le=255)
 
 

@@ -22,7 +22,7 @@ SMALL_IMAGE, SHORT, LONG = 64, (1, 2, 3, 4), (1, 2, 4, 8)  # pixels
 
 
 @dataclass(frozen=True)
-class Row:
+class ShiftRow:
     """The answers to images moved by `pixels`, the mean over four directions.
 
     Attributes:
@@ -56,7 +56,7 @@ def measure(
     pixels: Iterable[int],
     *,
     circular: bool = False,
-) -> list[Row]:
+) -> list[ShiftRow]:
     """The effect of shifts on a network, one row for each length; the first one (0) is of the images as they are.
 
     Args:
@@ -82,11 +82,12 @@ def measure(
                 )
                 totals[length] = totals.get(length, 0) + sums.cpu().double()
     return [
-        Row(length, *(totals[length] / images_seen / (len(DIRECTIONS) if length else 1)).tolist()) for length in lengths
+        ShiftRow(length, *(totals[length] / images_seen / (len(DIRECTIONS) if length else 1)).tolist())
+        for length in lengths
     ]
 
 
-def table(rows: list[Row]) -> list[list[str]]:
+def table(rows: list[ShiftRow]) -> list[list[str]]:
     """The rows as words, below their heads."""
     heads = ["shift", "other prediction", "true class's probability", "top-1"]
     return [heads] + [
@@ -95,7 +96,7 @@ def table(rows: list[Row]) -> list[list[str]]:
     ]
 
 
-def csv(rows: list[Row]) -> str:
+def csv(rows: list[ShiftRow]) -> str:
     """The rows as numbers, for a comparison with other networks: shares of 1, `moved` and `top1` as in Row."""
     lines = [f"{row.pixels},{row.changed:.6f},{row.moved:.6f},{row.top1:.6f}" for row in rows]
     return "\n".join(["pixels,changed,moved,top1", *lines]) + "\n"
@@ -106,7 +107,7 @@ def csv(rows: list[Row]) -> str:
 AXES, APART, WIDEST_NOTE = (230, 170), 70, 125  # pixels: of a panel, and between two; characters
 
 
-def draw(rows: list[Row], images: int, split: str, about: str) -> "Chart":
+def draw(rows: list[ShiftRow], images: int, split: str, about: str) -> "Chart":
     """Three panels of bars on fixed scales of 0 to 100 %, so that those of two networks can be laid side by side."""
     from cnntrain.plots import charts
 

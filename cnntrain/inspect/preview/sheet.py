@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from cnntrain.augment.build import Moment
+from cnntrain.augment.build import BatchContext
 from cnntrain.data.loaders import Loader
 from cnntrain.data.view import View
 from cnntrain.inspect.explain.subject import spread
@@ -81,7 +81,7 @@ class Sample:
 
     def stages(self) -> Iterator[Strip]:
         """The images of the first epoch after each stage of the augmentation."""
-        for name, pieces, images in self.job.augment.trace(self._seen(0), self.moment(0)):
+        for name, pieces, images in self.job.augment.trace(self._seen(0), self.context(0)):
             words = [describe(self.job.settings.augment, piece) for piece in pieces]
             yield from self._versions(name, words, images.cpu())
 
@@ -114,9 +114,9 @@ class Sample:
         words = [f"the first, in {count} epochs" + (", before mixing" if job.mix else "")]
         return Strip("one image", words, images, captions, apart=True)
 
-    def moment(self, epoch: int) -> Moment:
+    def context(self, epoch: int) -> BatchContext:
         """What decides how the images are augmented in an epoch."""
-        return self.job.moment(epoch, 0, self.indices)
+        return self.job.context(epoch, 0, self.indices)
 
     def _versions(
         self, name: str, words: list[str], images: Tensor, captions: Sequence[tuple[str, ...]] = ()
@@ -134,10 +134,10 @@ class Sample:
 
     def _input(self, epoch: int, *, mixed: bool) -> tuple[Tensor, Tensor]:
         """Inputs and targets of the network, on the host."""
-        moment, targets = self.moment(epoch), self.labels
-        inputs = self.job.augment(self._seen(epoch), moment)
+        context, targets = self.context(epoch), self.labels
+        inputs = self.job.augment(self._seen(epoch), context)
         if mixed and self.job.mix:
-            inputs, targets = self.job.mix(inputs, targets, moment)
+            inputs, targets = self.job.mix(inputs, targets, context)
         return inputs.cpu(), targets.cpu()
 
 

@@ -22,7 +22,7 @@ PARAMETER = "Parameter"  # the kind of a row for what a module learns itself, be
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """One layer, or one operation that a module calls itself.
 
     Attributes:
@@ -63,7 +63,7 @@ class Row:
         return self.output is None and self.kind != PARAMETER
 
 
-def inspect(model: nn.Module, channels: int, image_size: int) -> list[Row]:
+def inspect(model: nn.Module, channels: int, image_size: int) -> list[LayerRow]:
     """Run a network once in evaluation mode, and tell what each layer does.
 
     It runs where its weights lie; on the meta device that takes no arithmetic. Its mode is as before afterwards.
@@ -103,7 +103,7 @@ class _Visit:
     parent: "_Visit | None"
     children: "list[_Visit]" = field(default_factory=list)
     operations: list[Operation] = field(default_factory=list)
-    row: Row | None = None  # shapes, field and memory, known at its end
+    row: LayerRow | None = None  # shapes, field and memory, known at its end
 
     @cached_property
     def is_layer(self) -> bool:
@@ -160,7 +160,7 @@ class _Recorder:
         visit = self._open.pop()
         output = next(iter(tensors(result)), None)
         sees = None if output is None else self.tracer.fields.get(output)
-        row = Row(visit.path, type(module).__name__)
+        row = LayerRow(visit.path, type(module).__name__)
         if output is not None:
             is_new = visit.input is None or not shares_memory(output, [visit.input])
             row = replace(row, output=_per_image(output.shape), memory=is_new * _bytes(output.shape), **_seen(sees))
@@ -208,7 +208,7 @@ class _Counter:
         return fresh
 
 
-def _rows(event: _Visit | tuple[_Visit, Operation], counter: _Counter) -> Iterator[Row]:
+def _rows(event: _Visit | tuple[_Visit, Operation], counter: _Counter) -> Iterator[LayerRow]:
     visit, operation = event if isinstance(event, tuple) else (event, None)
     if visit.is_part:
         return
@@ -227,7 +227,7 @@ def _matters(operation: Operation) -> bool:
     return bool(operation.field and (operation.look or is_join or not operation.is_view)) or operation.macs > 0
 
 
-def _of_layer(visit: _Visit, counter: _Counter) -> Row:
+def _of_layer(visit: _Visit, counter: _Counter) -> LayerRow:
     assert visit.row is not None
     own = counter.fresh(visit.module, recurse=True)
     counted = [operation for part in (visit, *visit.children) for operation in part.operations if operation.macs]
@@ -262,9 +262,9 @@ def _sum(one: Borders, two: Borders) -> Borders:
     return (top + above, bottom + below), (left + before, right + after)
 
 
-def _of_operation(path: str, operation: Operation) -> Row:
+def _of_operation(path: str, operation: Operation) -> LayerRow:
     name = operation.name.strip("_").removesuffix("_with_indices")
-    return Row(
+    return LayerRow(
         f"{path}.{name}".removeprefix("."),
         name,
         _per_image(operation.inputs[0]) if operation.inputs else None,
@@ -277,17 +277,17 @@ def _of_operation(path: str, operation: Operation) -> Row:
     )
 
 
-def _of_parameters(path: str, module: nn.Module, counter: _Counter) -> list[Row]:
+def _of_parameters(path: str, module: nn.Module, counter: _Counter) -> list[LayerRow]:
     """What a module learns itself, beside its layers."""
     return [
-        Row(f"{path}.{name}".removeprefix("."), PARAMETER, **_counts(module, {name: parameter}))
+        LayerRow(f"{path}.{name}".removeprefix("."), PARAMETER, **_counts(module, {name: parameter}))
         for name, parameter in counter.fresh(module, recurse=False).items()
     ]
 
 
-def _of_idle(path: str, module: nn.Module, counter: _Counter) -> list[Row]:
+def _of_idle(path: str, module: nn.Module, counter: _Counter) -> list[LayerRow]:
     own = counter.fresh(module, recurse=False)
-    return [Row(path, type(module).__name__, **_counts(module, own))] if own else []
+    return [LayerRow(path, type(module).__name__, **_counts(module, own))] if own else []
 
 
 def _counts(module: nn.Module, own: dict[str, nn.Parameter]) -> dict[str, Any]:

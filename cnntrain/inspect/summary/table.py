@@ -12,7 +12,7 @@ from rich.text import Text
 from torch import nn
 
 from cnntrain.inspect.summary.formulas import size_formulas
-from cnntrain.inspect.summary.rows import Row
+from cnntrain.inspect.summary.rows import LayerRow
 from cnntrain.models.catalogue import short
 
 LARGEST_BLOCKS = (40, 80, 160)  # rows; the first that makes a table of LONGEST_FULL lines
@@ -28,7 +28,7 @@ LEGEND = (
 )
 
 
-_Line: TypeAlias = tuple[tuple[str, ...] | str, str, Row | None]  # cells or a title, style, the row if it is one
+_Line: TypeAlias = tuple[tuple[str, ...] | str, str, LayerRow | None]  # cells or a title, style, the row if it is one
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ class _Block:
 
     path: str
     kind: str
-    rows: tuple[Row, ...]
+    rows: tuple[LayerRow, ...]
 
     def pattern(self, *, sizes: bool = True) -> tuple[object, ...]:
         """What is the same in blocks that repeat; without `sizes`, in those that only get wider or smaller."""
         return (self.kind, *(_pattern(row, self.path, sizes) for row in self.rows))
 
 
-def table(model: nn.Module, rows: Sequence[Row], width: int, *, formulas: bool) -> list[Text]:
+def table(model: nn.Module, rows: Sequence[LayerRow], width: int, *, formulas: bool) -> list[Text]:
     """The lines of the table; only names are cut to keep them within `width`.
 
     Args:
@@ -95,12 +95,12 @@ def _lines(blocks: Sequence[_Block], *, full: bool) -> list[_Line]:
 # --- blocks ----------------------------------------------------------------------------------------------------------
 
 
-def _blocks(model: nn.Module, rows: Sequence[Row], largest: int) -> list[_Block]:
+def _blocks(model: nn.Module, rows: Sequence[LayerRow], largest: int) -> list[_Block]:
     """Consecutive rows of one block: the outermost module with a class of its own and `largest` rows at most."""
     modules = dict(model.named_modules())
     sizes = Counter(path for row in rows for path in _above(row.path))
 
-    def home(row: Row) -> str:
+    def home(row: LayerRow) -> str:
         plain = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
         own = (path for path in _above(row.path) if type(modules[path]) not in plain)
         return next((path for path in own if sizes[path] <= largest), "")
@@ -114,13 +114,13 @@ def _above(path: str) -> list[str]:
     return [".".join(names[:count]) for count in range(1, len(names))]
 
 
-def _pattern(row: Row, base: str, sizes: bool) -> tuple[object, ...]:
+def _pattern(row: LayerRow, base: str, sizes: bool) -> tuple[object, ...]:
     window = row.look.window if row.look else None
     counts = (row.input, row.output, row.look, row.parameters, row.macs, row.memory) if sizes else ()
     return (_within(row, base), row.kind, window, *counts)
 
 
-def _passes_on(row: Row) -> bool:
+def _passes_on(row: LayerRow) -> bool:
     """A layer without window and parameters whose output has the shape of its input: activations, dropout."""
     return row.kind[0].isupper() and not (row.parameters or row.macs or row.look) and row.input == row.output
 
@@ -141,7 +141,7 @@ def _span(blocks: Sequence[_Block]) -> str:
 # --- cells -----------------------------------------------------------------------------------------------------------
 
 
-def _cells(row: Row, base: str) -> tuple[str, ...]:
+def _cells(row: LayerRow, base: str) -> tuple[str, ...]:
     window = row.look.window if row.look else None
     name, kind = _within(row, base), row.kind.removesuffix("2d")
     last = name.rpartition(".")[2].rstrip("0123456789").lower()
@@ -168,7 +168,7 @@ def _total(name: str, blocks: Sequence[_Block]) -> tuple[str, ...]:
     return (name, *sides, _exact(parameters), _short(macs), _field(last), _jump(last), _short(memory), "")
 
 
-def _within(row: Row, base: str) -> str:
+def _within(row: LayerRow, base: str) -> str:
     return row.path.removeprefix(base).removeprefix(".")
 
 
@@ -176,20 +176,20 @@ def _pair(pair: tuple[int, int]) -> str:
     return f"{pair[0]}x{pair[1]}" if pair[0] != pair[1] else str(pair[0])
 
 
-def _borders(row: Row) -> str:
+def _borders(row: LayerRow) -> str:
     """The padding; `0:1` where it is not the same on both sides."""
     assert row.look is not None
     sides = [str(one) if one == two else f"{one}:{two}" for one, two in row.look.window.borders]
     return sides[0] if sides[0] == sides[1] else "x".join(sides)
 
 
-def _shape(row: Row) -> str:
+def _shape(row: LayerRow) -> str:
     if row.output is None:
         return "not run" if row.is_idle else ""
     return "x".join(map(str, row.output))
 
 
-def _field(row: Row) -> str:
+def _field(row: LayerRow) -> str:
     if row.field is None:
         return "?" if row.lost else ""
     if all(math.isinf(size) for size in row.field):
@@ -197,7 +197,7 @@ def _field(row: Row) -> str:
     return _both(*("all" if math.isinf(size) else str(math.ceil(size)) for size in row.field))
 
 
-def _jump(row: Row) -> str:
+def _jump(row: LayerRow) -> str:
     return _both(*("" if step is None else f"{float(step):.4g}" for step in row.jump))
 
 
@@ -245,7 +245,7 @@ def _cut(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
-def _sums(row: Row, width: int) -> list[str]:
+def _sums(row: LayerRow, width: int) -> list[str]:
     """The sums that make a row's numbers, each on a line of its own."""
     sums = size_formulas(row.look) if row.look else []
     if row.parameter_sum:

@@ -25,7 +25,7 @@ _PLACES = ("pos_emb", "position", "attention_bias", "rope", "cls_token", "class_
 
 
 @dataclass
-class Plan:
+class Fit:
     """What makes a network meet an image size."""
 
     model: nn.Module  # on the meta device, with the edits
@@ -69,7 +69,7 @@ class Fitter:
             model = nn.Sequential(OrderedDict(enlarge=enlarge, net=model))
         return model, plan.notes
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> Fit:
         try:
             model = self.make(self.image_size)
         except SIZE_FAULTS as error:
@@ -87,14 +87,14 @@ class Fitter:
                 "use model.stem=auto"
             )
         if rigid or self.stem is Stem.imagenet:
-            return self._finish(published, Plan(model), may_enlarge=False)
+            return self._finish(published, Fit(model), may_enlarge=False)
         if self.stem is Stem.auto and published.last_map() >= LAST_MAP:
-            return self._finish(published, Plan(model))
+            return self._finish(published, Fit(model))
         if self.stem is Stem.small:
             return self._small()
         return self._auto(model, published)
 
-    def _auto(self, model: nn.Module, published: Trace) -> Plan:
+    def _auto(self, model: nn.Module, published: Trace) -> Fit:
         """Relax group after group until the last map is large enough; where it never is, keep the best that runs."""
         pools_stay = keeps_pools(self._reference() if published.fault else published)
         steps: list[list[Edit]] = []
@@ -110,7 +110,7 @@ class Fitter:
         if best < len(steps):
             model = self._apply_edits(edits)
             trace = self._trace(model)
-        plan = Plan(model, edits)
+        plan = Fit(model, edits)
         if edits:
             before = f"{published.last_map()}x{published.last_map()}" if published.last_map() else "none"
             plan.notes.append(
@@ -119,7 +119,7 @@ class Fitter:
             )
         return self._finish(self._classifier(trace, plan), plan)
 
-    def _small(self) -> Plan:
+    def _small(self) -> Fit:
         """Relax the first two halvings, whatever the image size."""
         model, steps = self.make(self.image_size), []
         trace = self._reference()
@@ -132,11 +132,11 @@ class Fitter:
         edits = [edit for step in steps for edit in step]
         if not edits:
             raise ConfigError(f"model.stem: small relaxes strides, and {self.name} has none; use model.stem=auto")
-        plan = Plan(model, edits, [f"small stem: {in_words(steps)}{self.hint}"])
+        plan = Fit(model, edits, [f"small stem: {in_words(steps)}{self.hint}"])
         trace = self._trace(model)
         return self._finish(self._classifier(trace, plan), plan, may_enlarge=False)
 
-    def _classifier(self, trace: Trace, plan: Plan) -> Trace:
+    def _classifier(self, trace: Trace, plan: Fit) -> Trace:
         """Give a network that flattens its last map a classifier for a map below 4x4."""
         edits, words = shrink_classifier(trace) if 0 < trace.last_map() < LAST_MAP else ([], "")
         if not edits:
@@ -147,7 +147,7 @@ class Fitter:
         plan.notes.append(f"classifier for a last map of {trace.last_map()}x{trace.last_map()}: {words}{self.hint}")
         return self._trace(plan.model)
 
-    def _finish(self, trace: Trace, plan: Plan, *, may_enlarge: bool = True) -> Plan:
+    def _finish(self, trace: Trace, plan: Fit, *, may_enlarge: bool = True) -> Fit:
         """The plan, if the planned network runs in training mode too; else that of enlarged images."""
         if not trace.fault:
             heads, fault = self._settle(plan.model, self.image_size)
@@ -164,7 +164,7 @@ class Fitter:
         model = self.make(size)
         heads, _ = self._settle(model, size)
         note = f"images enlarged from {self.image_size} to {size} pixels, the smallest that {self.name} runs at"
-        return Plan(model, heads, [note, *(in_words([[edit]]) for edit in heads)], size)
+        return Fit(model, heads, [note, *(in_words([[edit]]) for edit in heads)], size)
 
     def _settle(self, model: nn.Module, size: int) -> tuple[list[Edit], str]:
         """Try training mode, with borders for convolutions of auxiliary heads that their maps are too small for."""
