@@ -203,13 +203,14 @@ def _on_comparison(command: str, words: list[str], line: list[str]) -> int:
 def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     """Of one config or of a sweep: the run folder is made when all faults have been found."""
     from cnntrain.cli.arguments import read_arguments
-    from cnntrain.cli.launch import ask_hydra, run_once, run_sweep
     from cnntrain.config.compose import compose_line, is_multirun
     from cnntrain.config.overrides import for_hydra, read_flags
     from cnntrain.storage import run_folder
 
     _, overrides, asked = read_flags(words)
     if asked.hydra_help:
+        from cnntrain.cli.launch import ask_hydra
+
         return ask_hydra(asked, [])
     keeps = command == "train"
     args = read_arguments(TrainArgs, overrides, line) if keeps else read_arguments(CheckArgs, overrides, line)
@@ -223,6 +224,8 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         multirun=asked.multirun,
         complete=not shows,
     )
+    from cnntrain.cli.launch import ask_hydra, run_once, run_sweep
+
     if shows:
         return ask_hydra(asked, overrides)
     many = asked.multirun or is_multirun(composition.tree)

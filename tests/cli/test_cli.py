@@ -1,6 +1,7 @@
 """The command line: which command a line means, what it answers, and what it leaves behind."""
 
 import io
+import json
 import logging
 import os
 import re
@@ -45,10 +46,12 @@ def calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 @pytest.fixture(autouse=True)
 def _logging_as_before() -> Iterator[None]:
-    """Hydra's --info writes to the stdout of its moment, for the rest of the process."""
+    """Hydra's --info writes to the stdout of its moment, and its logging to a file, for the rest of the process."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
     yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
     root.handlers[:], root.level = handlers, level
 
 
@@ -105,6 +108,41 @@ def test_the_command_sees_the_line_that_the_user_typed(calls: Calls, monkeypatch
     assert args.typed == "cnntrain seed=3 'out=a b'"
     assert cli.main(["-m", "seed=1,2"]) == 0
     assert calls[2][1][0].typed == "cnntrain -m seed=1,2"
+
+
+def test_a_single_run_has_the_surroundings_that_its_hydra_part_asks_for(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder with its interpolations, the environment, the current folder, logging, callbacks and Hydra's files."""
+    seen: dict[str, Any] = {}
+
+    def look(args: Any, chosen: Any) -> None:
+        seen.update(cwd=Path.cwd(), sign=os.environ.get("SIGN"), level=logging.getLogger().level, args=args)
+
+    monkeypatch.setattr(dispatch, "_load", lambda command: look)
+    preset = {
+        "hydra": {
+            "run": {"dir": "runs/${hydra.job.override_dirname}/${data.name}_${now:%Y}"},
+            "job": {"chdir": True, "env_set": {"SIGN": "set"}},
+            "callbacks": {"log": {"_target_": "hydra.experimental.callbacks.LogJobReturnCallback"}},
+            "output_subdir": ".hydra",
+            "verbose": True,
+        }
+    }
+    (tmp_path / "own" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\n" + json.dumps(preset)[1:-1]
+    (tmp_path / "own" / "experiment" / "mine.yaml").write_text(text)
+    words = ["seed=3", "hydra.job.env_set.SIGN=two", "hydra/job_logging=default"]
+    assert cli.main(["--config-dir", "own", "experiment=mine", *words]) == 0
+    (folder,) = (tmp_path / "runs").glob("*/*")
+    assert re.fullmatch(r"digits_\d{4}", folder.name)
+    assert folder.parent.name == "experiment=mine,seed=3"
+    assert (seen["cwd"], seen["sign"], seen["level"]) == (folder, "two", logging.DEBUG)
+    assert "SIGN" not in os.environ
+    assert Path.cwd() == tmp_path
+    assert {path.name for path in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
+    assert (folder / ".hydra" / "overrides.yaml").read_text() == "- experiment=mine\n- seed=3\n"
+    assert (folder / "cnntrain.log").exists()
 
 
 def test_what_only_hydra_refuses_is_one_line_and_leaves_no_folder(
