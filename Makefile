@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-gpu mutate lint format tensorboard clean
+.PHONY: help demo test test-all test-gpu mutate conf lint format tensorboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test-gpu: $(READY) ## Run the tests that need CUDA (in one process: they share t
 mutate: $(READY) ## Change the core in small ways: do the tests notice? FILE=cnntrain/optim/optimizers.py SAMPLE=40 SEED=1
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev,mutate]"
 	OMP_NUM_THREADS=1 nice $(BIN)/python tests/mutate.py FILE=$(FILE) SAMPLE=$(SAMPLE) SEED=$(SEED)
+
+conf: $(READY) ## Write conf/train.yaml from the settings classes
+	$(BIN)/python tests/train_yaml.py
 
 lint: $(READY) ## Check format, style and types
 	$(BIN)/ruff format --check

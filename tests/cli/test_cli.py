@@ -16,9 +16,10 @@ import pytest
 import cnntrain
 from cnntrain import cli
 from cnntrain.cli import dispatch
-from cnntrain.cli.arguments import read_arguments
+from cnntrain.cli.arguments import arguments_of, read_arguments
 from cnntrain.compare import plan
 from cnntrain.config.compose import compose_settings
+from cnntrain.config.messages import COMMAND_WORDS
 from cnntrain.config.paths import conf_dir
 from cnntrain.config.plain import to_yaml
 from cnntrain.config.schema.commands import COMMANDS, PredictArgs
@@ -143,6 +144,12 @@ def test_a_single_run_has_the_surroundings_that_its_hydra_part_asks_for(
     assert {path.name for path in (folder / ".hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     assert (folder / ".hydra" / "overrides.yaml").read_text() == "- experiment=mine\n- seed=3\n"
     assert (folder / "cnntrain.log").exists()
+
+
+def test_a_run_that_is_not_there_has_one_exit_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("resume", "eval", "predict", "explain"):
+        assert cli.main([command, "nowhere", *(["images=."] if command == "predict" else [])]) == 4
 
 
 def test_what_only_hydra_refuses_is_one_line_and_leaves_no_folder(
@@ -275,6 +282,13 @@ def test_of_a_key_that_is_there_twice_it_is_told_which_one_counts(
         "cnntrain: seed: is there twice; 2 counts, not 1",
         "cnntrain: out: is there twice; b counts, not a",
     ]
+
+
+def test_the_words_that_go_with_a_command_are_arguments_of_it() -> None:
+    for word, commands in COMMAND_WORDS.items():
+        for command in COMMANDS:
+            names = re.search(rf"\b{command}\b", commands) is not None
+            assert names == (word in arguments_of(COMMANDS[command])), (word, command)
 
 
 def test_quotes_around_a_path_are_no_part_of_it(calls: Calls, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
+from train_yaml import FILE, train_yaml
 
 from cnntrain.config import overrides
 from cnntrain.config.changes import Change, find_changes
@@ -179,7 +180,7 @@ def test_a_folder_of_options_inherits_nothing_from_the_one_before(tmp_path: Path
 
 def test_trainer_files_hold_hardware_only() -> None:
     for file in (CONF / "trainer").glob("*.yaml"):
-        assert not {"epochs", "max_steps", "accumulate", "ema"} & set(yaml.safe_load(file.read_text()))
+        assert not {"epochs", "max_steps", "accumulate", "ema"} & set(yaml.safe_load(file.read_text()) or ())
 
 
 def option(file: Path) -> str:
@@ -213,6 +214,11 @@ def test_every_option_of_every_group_composes(part: int) -> None:
     lines += [option(file) for group in ALONE for file in sorted(CONF.glob(f"{group}/*.yaml"))]
     for line in lines[part::4]:
         compose(line)
+
+
+def test_train_yaml_is_what_the_settings_classes_say() -> None:
+    """Else run `make conf`."""
+    assert FILE.read_text(encoding="utf-8") == train_yaml()
 
 
 def test_every_key_stands_in_a_yaml_file() -> None:

@@ -46,7 +46,7 @@ class MixSettings:
 
     p: float = number(1.0, ge=0, le=1)  # probability of mixing at all, drawn as `mode` says
     switch_p: float = number(0.5, ge=0, le=1)  # probability of cutmix where both are on
-    mode: MixMode = MixMode.batch
+    mode: MixMode = MixMode.batch  # which images share a weight: all of a micro-batch, two, or none
     off_epoch: Optional[int] = number(None, ge=1)  # epochs after which the images stay unmixed; null: never
 
 
@@ -86,7 +86,7 @@ class AugmentSettings:
     own: Optional[OwnSettings] = None
     mixup: Optional[MixupSettings] = None
     cutmix: Optional[CutmixSettings] = None
-    mix: MixSettings = field(default_factory=MixSettings)
+    mix: MixSettings = field(default_factory=MixSettings)  # what mixup and cutmix share
     progressive: Optional[ProgressiveSettings] = None
 
     @property

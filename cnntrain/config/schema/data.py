@@ -40,31 +40,33 @@ class OnBadImage(enum.Enum):
 @dataclass
 class DataSettings:
     name: str = "???"  # an entry of DATASETS, or my_pkg.data:load
-    title: str = ""  # what runs are headed by and filed under: the option that was chosen
-    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of a function of the user's
+    title: str = ""  # what heads the runs, and the folder that they lie in
+    # keyword arguments of a function of yours: data=own data.name=my_pkg.data:load
+    args: dict[str, Any] = field(default_factory=dict)
     root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
-    download: bool = False
-    # Images of one micro-batch; null: 4 to 64, so that an epoch has about 16 of them.
+    download: bool = False  # fetch a missing data set
+    # images of one micro-batch; null: 4 to 64, so that an epoch has about 16 of them
     batch_size: Optional[int] = number(64, ge=1, most=1_000_000)
-    # Pixels a side; null: of files as the pretrained weights know them, else 128; of other data sets their own.
+    # pixels a side; null: the data set's own, of files 128 or that of pretrained weights
     image_size: Optional[int] = number(None, ge=4, most=16_384)
-    # Pixels a side in validation and test; null: image_size. Larger than in training pays (arXiv 1906.06423).
+    # pixels a side in validation and test; null: image_size; larger than in training pays (arXiv 1906.06423)
     eval_size: Optional[int] = number(None, ge=4, most=16_384)
     channels: Optional[int] = number(None, ge=1)  # 1 or 3; null: that of the pretrained weights, else the data set's
     interpolation: Optional[Interpolation] = None  # null: that of the pretrained weights, else bilinear
-    # Of files, the part of the short side that validation sees; null: as the pretrained weights know it, else 0.875.
-    # Above 1, black lies around.
+    # of files, the part of the short side that validation sees; above 1, black lies around; null: 0.875, or that of
+    # pretrained weights
     crop: Optional[float] = number(None, ge=0.1, le=1.5)
-    crop_mode: Optional[CropMode] = None  # null: that of the pretrained weights, else center
+    crop_mode: Optional[CropMode] = None  # squash: no cut, another shape; null: center, or that of pretrained weights
     workers: Optional[int] = number(None, ge=0, most=1024)  # decode threads of the stream loader; null: by cores
     loader: LoaderKind = LoaderKind.auto
-    limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images or a fraction 0.1
+    limit: Union[int, float, None] = number(None, gt=0)  # train on a stratified part: 500 images, or the fraction 0.1
     per_class: Optional[int] = number(
         None, ge=1
     )  # train on so many images of each class at most, whatever `limit` says
-    classes: Optional[list[str]] = None  # those to learn, in this order; the others are left out; null: all, by name
-    sampling: Sampling = Sampling.natural  # how often an epoch shows each class
-    # Taken out of train where the data set has no val split; 0: nothing is, and the last epoch counts as the best.
+    classes: Optional[list[str]] = None  # [cat,dog]: these alone, in this order; null: all, by name
+    sampling: Sampling = Sampling.natural  # balanced: every class equally often
+    # taken out of train where the data set has no val split: a fraction, or a count; 0: all images train, and the last
+    # epoch counts as the best
     val: Union[int, float] = number(0.1, ge=0)
     folds: Optional[int] = number(None, ge=2)  # val is one of so many stratified parts of train, whatever `val` says
     fold: int = number(0, ge=0)  # which of them, from 0

@@ -31,20 +31,19 @@ class FinetuneSettings:
     mode: Mode = Mode.none
     cache_features: Any = "auto"  # auto | true | false: run a frozen encoder once per image, where nothing augments
     head: Optional[str] = None  # the module that makes the logits; null: found by rule
-    # null: by rule | a count, neighbours joined | patterns of parameter names, from the lowest group up, the head left
+    # null: by rule | a count, neighbours joined | patterns of parameter names from the lowest group up, the head left
     # out: ["conv1|bn1", "layer1|layer2", "layer3|layer4"]
     groups: Any = None
     unit: Unit = Unit.stage  # what a group is where the rule finds them
     freeze: list[str] = field(default_factory=list)  # patterns of parameters that never learn
-    # Factors of optimizer.lr, in mode C: of each group that of the group above times lr_decay, or a list from the
-    # lowest group to the head.
+    # mode C: the rate of a group is that of the one above times this
     lr_decay: Optional[float] = number(None, gt=0, le=1)
-    lr_factors: Optional[list[float]] = None
+    lr_factors: Optional[list[float]] = None  # or one factor of optimizer.lr per group, the lowest first
     wd_decay: Optional[float] = number(None, gt=0, le=1)  # the same for optimizer.weight_decay
     wd_factors: Optional[list[float]] = None
-    unfreeze: Optional[list[int]] = None  # epochs, from 1, with which the next lower group begins to learn
+    unfreeze: Optional[list[int]] = None  # epochs, from 1, with which the next lower group begins to learn: [3,6]
     head_epochs: int = number(0, ge=0)  # the head alone learns in the first epochs (arXiv 2202.10054)
-    norm: Optional[NormPolicy] = None  # null: frozen in A, train in B and C
+    norm: Optional[NormPolicy] = None  # of batch norms; null: frozen in A, train in B and C
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""

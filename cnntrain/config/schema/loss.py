@@ -10,12 +10,12 @@ from cnntrain.registry import Entry, Registry
 
 @dataclass
 class LossSettings:
-    name: str = "cross_entropy"  # or my_pkg.losses:focal; training/losses.py says how it is called
-    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of a function of the user's
+    name: str = "cross_entropy"  # or a function of yours, my_pkg.losses:focal, called with logits and targets
+    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of that function
     label_smoothing: float = number(0.0, ge=0, lt=1)  # arXiv 1512.00567, section 7
-    # null | balanced | effective (arXiv 1901.05555) | {name: weight} | numbers in the order of the classes
+    # null | balanced | effective (arXiv 1901.05555) | {name: weight} | a list, in the order of the classes
     class_weights: Any = None
-    beta: float = number(0.999, ge=0, lt=1)  # of class_weights=effective
+    beta: float = number(0.999, ge=0, lt=1)  # of class_weights=effective: 0 is null, near 1 is balanced
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""

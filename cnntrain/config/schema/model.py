@@ -57,7 +57,7 @@ class HeadInit(enum.Enum):
 class HeadSettings:
     """What stands in place of the network's last layer; with the defaults, a layer like it."""
 
-    hidden: list[int] = field(default_factory=list)  # widths of layers before the last one
+    hidden: list[int] = field(default_factory=list)  # widths of layers before the last one: [256]
     activation: str = "relu"  # after each of them: any of model=cnn
     dropout: float = number(0.0, ge=0, lt=1)  # before each layer of the head
     pool: Optional[Pool] = None  # how the last map becomes a vector; null: as published
@@ -78,20 +78,24 @@ class HeadSettings:
 class ModelSettings:
     name: str = "???"  # a name of `cnntrain models`, or my_pkg.nets:build
     library: Library = Library.auto  # where the name is looked up
-    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the network's constructor
-    stem: Stem = Stem.auto
+    args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the network: model.args.hidden=256
+    stem: Stem = Stem.auto  # auto removes early strides until the last map has 4x4 pixels
     norm: Optional[Norm] = None  # in place of the network's batch norms; null: as published
-    dropout: Optional[float] = number(None, ge=0, lt=1)  # where the network has it, else before its last layer
-    drop_path: Optional[float] = number(None, ge=0, lt=1)  # stochastic depth (arXiv 1603.09382)
-    drop_block: Optional[float] = number(None, ge=0, lt=1)  # arXiv 1810.12890
-    drop_schedule: DropSchedule = DropSchedule.constant  # of all drop rates, over the steps of the run
+    # where the network has it, else before its last layer; null: as published
+    dropout: Optional[float] = number(None, ge=0, lt=1)
+    # stochastic depth (arXiv 1603.09382), where the network has it
+    drop_path: Optional[float] = number(None, ge=0, lt=1)
+    drop_block: Optional[float] = number(None, ge=0, lt=1)  # arXiv 1810.12890, where the network has it
+    # of all drop rates, over the steps of the run; linear: from 0 up
+    drop_schedule: DropSchedule = DropSchedule.constant
     aux_weight: float = number(0.0, ge=0)  # weight of each auxiliary classifier's loss; 0: built without them
-    pretrained: bool = False  # start from the library's own weights, where `weights` names no others
-    weights: Optional[str] = None  # .safetensors, .pt, .pth, a checkpoint or a run folder to start from
+    pretrained: bool = False  # start from the library's own weights, fetched once
+    weights: Optional[str] = None  # start from these instead: .safetensors, .pt, .pth, a checkpoint or a run folder
     new_head: Optional[bool] = None  # null: unless the weights are those of a run on the same classes
     allow_missing: list[str] = field(default_factory=list)  # patterns of tensors that the weights may lack
-    allow_unused: list[str] = field(default_factory=list)  # patterns of the file's tensors that may find no place
-    head: HeadSettings = field(default_factory=HeadSettings)
+    # patterns of tensors in the file that may find no place in the network
+    allow_unused: list[str] = field(default_factory=list)
+    head: HeadSettings = field(default_factory=HeadSettings)  # in place of the last layer
 
     @property
     def entry(self) -> NetworkEntry | None:

@@ -10,8 +10,8 @@ from cnntrain.registry import Entry, Registry
 
 @dataclass
 class ScheduleSettings:
-    name: str = "???"  # says which child class holds the numbers; chosen by `schedule=NAME`
-    warmup: float = number(0.0, ge=0)  # epochs of linear rise to the factor that the schedule proper begins with
+    name: str = "???"  # chosen by schedule=NAME
+    warmup: float = number(0.0, ge=0)  # epochs of linear rise before the schedule proper
     warmup_start: float = number(0.01, ge=0, le=1)  # the factor at the first step of the rise
 
     def first_drop(self) -> tuple[str, float]:

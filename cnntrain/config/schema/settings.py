@@ -22,12 +22,15 @@ class Settings:
     seed: int = number(0, ge=0, lt=2**63)
     model: ModelSettings = field(default_factory=ModelSettings)
     data: DataSettings = field(default_factory=DataSettings)
+    # null: off; each piece has a file in conf/augment
     augment: AugmentSettings = field(default_factory=AugmentSettings)
     optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    # of a data set of your own that brings no schedule/for_<data>.yaml
     schedule: ScheduleSettings = field(default_factory=ScheduleSettings)
     loss: LossSettings = field(default_factory=LossSettings)
+    # what of a pretrained network learns, when, and how fast
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
-    trainer: TrainerSettings = field(default_factory=TrainerSettings)
+    trainer: TrainerSettings = field(default_factory=TrainerSettings)  # length, hardware and bookkeeping
 
     def users_code(self, *, training: bool = True, images: bool = True) -> list[str]:
         """The words that name functions of the user's own: of a saved run they are followed only if repeated.

@@ -28,16 +28,16 @@ class TrainerSettings:
     max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m; the schedule is not shortened
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     precision: Precision = Precision.auto
-    threads: Optional[int] = number(
-        None, ge=1, most=1024
-    )  # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
+    # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
+    threads: Optional[int] = number(None, ge=1, most=1024)
     channels_last: Optional[bool] = None  # memory layout of images and weights; null: on for convolutional nets
     compile: bool = False
     deterministic: bool = False  # only algorithms that repeat their bits, slower on a GPU
     accumulate: int = number(1, ge=1, most=1_000_000)  # micro-batches per step
     clip_norm: Optional[float] = number(None, gt=0)  # largest norm of the gradient
-    probe: int = number(1000, ge=0)  # training images (a tenth, or 100, at most) scored unaugmented after each epoch
-    ema: Optional[float] = number(None, gt=0, lt=1)  # decay per step of the averaged weights; null: none
+    # training images (a tenth, or 100, at most) scored unaugmented after each epoch; 0: none
+    probe: int = number(1000, ge=0)
+    ema: Optional[float] = number(None, gt=0, lt=1)  # decay per step of the averaged weights, such as 0.999; null: none
     early_stop: Optional[int] = number(None, ge=1)  # epochs without a better validation score before the end
     save_every: int = number(500, ge=1)  # steps between two saves of checkpoints/last, beside one per epoch
     log_every: int = number(20, ge=1)  # steps between two rows of metrics.csv and TensorBoard
