@@ -8,7 +8,7 @@ from typing import Any, TypeVar, get_type_hints
 from cnntrain.config.argument_rules import Rule
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.messages import Key, options_of, wrong_value
-from cnntrain.config.paths import expanded, unquoted
+from cnntrain.config.paths import expand_path, strip_quotes
 from cnntrain.config.schema.commands import COMMANDS, CommandArgs, FilterArgs, PredictArgs, RunArgs
 from cnntrain.config.schema.filter import KERNELS
 from cnntrain.config.schema.limits import broken_limits
@@ -37,7 +37,7 @@ def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] =
     if kind is FilterArgs:
         values, more = _read_kernel(values, others)
         faults, others = [*faults, *more], ()
-    elif kind is PredictArgs and (bare := [word for word in others if "=" not in word and expanded(word).exists()]):
+    elif kind is PredictArgs and (bare := [word for word in others if "=" not in word and expand_path(word).exists()]):
         faults = [fault for fault in faults if not str(fault).startswith("images: missing")]
         faults += [
             ConfigError(f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?") for word in bare
@@ -108,16 +108,16 @@ def _read_place(kind: type[CommandArgs], words: Sequence[str]) -> tuple[dict[str
     if not issubclass(kind, RunArgs):
         return {}, list(words)
     command = command_of(kind)
-    if not words or (re.match(r"-|[a-z_.]+=", words[0]) and not expanded(words[0]).exists()):
+    if not words or (re.match(r"-|[a-z_.]+=", words[0]) and not expand_path(words[0]).exists()):
         raise ConfigError(f"{command}: which run? write cnntrain {command} RUN_DIR, and other words after that")
     if flags := [word for word in words[1:] if word.startswith("-")]:
         raise ConfigError(f"{' '.join(flags)}: no flag of {command}; see cnntrain {command} --help")
-    return {"run": expanded(words[0])}, list(words[1:])
+    return {"run": expand_path(words[0])}, list(words[1:])
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
     """Keys and their texts; of a key that is there twice the last one counts."""
-    return {key: unquoted(text) for key, _, text in (word.partition("=") for word in words)}
+    return {key: strip_quotes(text) for key, _, text in (word.partition("=") for word in words)}
 
 
 def _read_values(known: Mapping[str, Argument], own: Mapping[str, str]) -> tuple[dict[str, Any], list[CnntrainError]]:
@@ -174,9 +174,9 @@ def _read_kernel(values: Mapping[str, Any], others: Sequence[str]) -> tuple[dict
             meant = "kernel" if word in KERNELS else "image"
             faults.append(ConfigError(f"{word}: not KEY=VALUE" + hint(f"{meant}={word}")))
         elif key in known:
-            own[key] = unquoted(text)
+            own[key] = strip_quotes(text)
         else:
-            faults += _stray_key(key, unquoted(text), chosen, known)
+            faults += _stray_key(key, strip_quotes(text), chosen, known)
     arguments, wrong = _read_values(known, own)
     kernel = kind(**arguments) if kind and not wrong else chosen
     return {**values, "kernel": kernel}, [*wrong, *faults]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cnntrain import __version__
 from cnntrain.cli.exit import exit_code, say
 from cnntrain.cli.help import command_help, overview
-from cnntrain.config.paths import expanded, need_image_folder
+from cnntrain.config.paths import expand_path, need_image_folder
 from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, PreviewArgs, RunArgs, TrainArgs
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime.distributed import World, tells
@@ -273,4 +273,4 @@ def _make_folder(
 
 def _need_images(settings: "Settings") -> None:
     if settings.data.has_files:
-        need_image_folder(expanded(settings.data.root))
+        need_image_folder(expand_path(settings.data.root))

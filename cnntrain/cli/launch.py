@@ -48,7 +48,7 @@ def run_once(composition: "Composition", folder: Path, work: Work, *, keeps: boo
     def job(_: "DictConfig") -> None:
         codes.append(_job(lambda cwd: config, work, None, keeps)[0])
 
-    with _errors_of_hydra():
+    with _hydra_errors():
         configure_log(tree.hydra.hydra_logging, tree.hydra.verbose)
         callbacks = Callbacks(tree)
         callbacks.on_run_start(config=tree, config_name=composer.config_name)
@@ -104,7 +104,7 @@ def run_sweep(composition: "Composition", words: list[str], folder: Path, work: 
     hydra = Hydra(task_name="cnntrain", config_loader=composer.loader)
     whole.initialize(hydra)
     try:
-        with _passing_on(notes, codes), _errors_of_hydra():
+        with _signals_forwarded(notes, codes), _hydra_errors():
             hydra.multirun(config_name=composer.config_name, task_function=job, overrides=words)
     except SystemExit as end:
         codes.append(end.code if isinstance(end.code, int) else 1)
@@ -136,7 +136,7 @@ def ask_hydra(asked: argparse.Namespace, overrides: list[str]) -> int:
     typed = sys.argv
     sys.argv = ["cnntrain"]  # it names the program in what it prints, and knows the name from nowhere else
     try:
-        with _errors_of_hydra():
+        with _hydra_errors():
             _run_hydra(asked, get_args_parser(), lambda tree: None, str(conf_dir()), "train")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -146,7 +146,7 @@ def ask_hydra(asked: argparse.Namespace, overrides: list[str]) -> int:
 
 
 @contextlib.contextmanager
-def _passing_on(notes: Path, codes: list[int]) -> Iterator[None]:
+def _signals_forwarded(notes: Path, codes: list[int]) -> Iterator[None]:
     """Inside this block a signal to the process of a sweep is one to its jobs, wherever on this machine they run.
 
     Args:
@@ -166,7 +166,7 @@ def _passing_on(notes: Path, codes: list[int]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _errors_of_hydra() -> Iterator[None]:
+def _hydra_errors() -> Iterator[None]:
     """Inside this block Hydra raises its errors and prints no traceback; what it cannot take becomes a ConfigError."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException

@@ -10,7 +10,7 @@ from typing import Any
 from cnntrain.compare import plan
 from cnntrain.compare.plan import MEASURES, REPEATS, Combination, Outcome, Repeats
 from cnntrain.config.overrides import quote
-from cnntrain.config.paths import expanded, need_image_folder, need_weights
+from cnntrain.config.paths import expand_path, need_image_folder, need_weights
 from cnntrain.config.schema.commands import CompareArgs
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, Interrupted, RunFolderError
@@ -72,10 +72,10 @@ def _need_files(runs: Sequence[Combination], folders: Sequence[Path]) -> None:
         if _done(folder):
             continue
         if data.has_files:
-            need_image_folder(expanded(data.root))
+            need_image_folder(expand_path(data.root))
             _need_scores(data)
         if weights and not _begun(folder):
-            need_weights(expanded(weights))
+            need_weights(expand_path(weights))
 
 
 def _need_scores(data: DataSettings) -> None:
@@ -84,7 +84,7 @@ def _need_scores(data: DataSettings) -> None:
         return
     from cnntrain.data.layout import find_splits  # torch comes with it
 
-    if not {"val", "test"} & find_splits(expanded(data.root), data.classes).folders.keys():
+    if not {"val", "test"} & find_splits(expand_path(data.root), data.classes).folders.keys():
         raise ConfigError(
             "data.val: must be above 0 to compare by, as the images have neither val/ nor test/ (given 0); "
             "leave data.val=0 out"

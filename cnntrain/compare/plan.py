@@ -143,7 +143,7 @@ def _without_idle(by: Composer, run: Combination, settings: Settings, typed: Seq
 
 def _misfit(override: Override) -> str | None:
     """What a word asks for that only `train` can do."""
-    key, text = override.key_or_group, overrides.given(override)
+    key, text = override.key_or_group, overrides.value_text(override)
     if override.is_sweep_override() and override.is_interval_sweep():
         return f"{key}: an interval has no end of values (given {text}); list some, such as {key}=0.1,0.03,0.01"
     if override.is_hydra_override() and key != "hydra.searchpath":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.config.errors import ConfigErrors
-from cnntrain.config.paths import absence, expanded, out_file
+from cnntrain.config.paths import absence, expand_path, out_file
 from cnntrain.config.schema.filter import (
     HEAVIEST,
     KERNELS,
@@ -132,7 +132,7 @@ class OutFolder(Rule):
     def read(self, key: str, text: str) -> Path:
         if not text.strip():
             raise ConfigError(f"{key}: must be the name of a folder (given nothing); write {key}=DIR")
-        folder = expanded(text)
+        folder = expand_path(text)
         if wrong := self.fault(folder):
             raise ConfigError(f"{key}: {printable(folder)} {wrong}; give {self.advice}, {key}=DIR")
         return folder
@@ -159,8 +159,8 @@ class Pictures(Rule):
         if not text:
             raise ConfigError(self.missing(key))
         found: list[Path] = []
-        for item in [text] if expanded(text).exists() else items(text):
-            path = expanded(item)
+        for item in [text] if expand_path(text).exists() else items(text):
+            path = expand_path(item)
             if path.exists():
                 found.append(path)
             elif matches := sorted(glob.glob(str(path), recursive=True)):
@@ -188,8 +188,8 @@ class CountOrFiles(Rule):
             if not 1 <= count <= MOST_FILES:
                 raise ConfigError(f"{key}: must be a whole number from 1 to {MOST_FILES} (given {text})")
             return count
-        whole = expanded(text)
-        files = [whole] if text and whole.is_file() else [expanded(item) for item in items(text)]
+        whole = expand_path(text)
+        files = [whole] if text and whole.is_file() else [expand_path(item) for item in items(text)]
         faults = [f"{key}: {printable(file)} is no file; {self.advice}" for file in files if not file.is_file()]
         if not files or len(files) > MOST_FILES:
             faults.append(f"{key}: must be 1 to {MOST_FILES} files (given {len(files)}); {self.advice}")
@@ -218,7 +218,7 @@ class ImageFile(Rule):
     example = "FILE"
 
     def read(self, key: str, text: str) -> Path:
-        image = expanded(text)
+        image = expand_path(text)
         if not text:
             raise ConfigError(self.missing(key))
         if what := absence(image) or ("is a folder, not an image" if image.is_dir() else ""):

@@ -23,7 +23,7 @@ def apply(tree: DictConfig, override: Override, *, saved: bool = False) -> list[
     Args:
         saved: the tree is that of a run that exists: no group can be chosen, but a mapping can switch a piece on.
     """
-    key, text = override.key_or_group, overrides.given(override)
+    key, text = override.key_or_group, overrides.value_text(override)
     if override.is_delete():
         return [f"{key}: keys cannot be taken away; set a value, such as null where it is allowed"]
     if not saved and (group := _chosen_by(tree, key, text)):

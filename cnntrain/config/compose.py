@@ -18,7 +18,7 @@ from cnntrain.config import no_effect, overrides
 from cnntrain.config.check import check_tree, settings_of
 from cnntrain.config.composer import Composer, stray_sweep
 from cnntrain.config.errors import ConfigErrors
-from cnntrain.config.paths import expanded
+from cnntrain.config.paths import expand_path
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.sources import make_loader
@@ -174,4 +174,4 @@ def output_folder(tree: DictConfig, kind: str) -> Path:
         raise ConfigErrors(
             [f"hydra.{kind}.dir: must be the name of a folder (given {folder or 'nothing'}); write out=DIR"]
         )
-    return expanded(str(folder))
+    return expand_path(str(folder))

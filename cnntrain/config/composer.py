@@ -94,7 +94,7 @@ class Composer:
             lost = [folder for folder in value if not _is_place(folder)] if isinstance(value, list) else [value]
             if lost:
                 rule = "a list of folders that are there, such as [file:///my_conf]"
-                found.append(f"hydra.searchpath: must be {rule} (given {overrides.given(override)})")
+                found.append(f"hydra.searchpath: must be {rule} (given {overrides.value_text(override)})")
             else:
                 folders = [str(folder) for folder in value]
         self.search = [f"hydra.searchpath=[{','.join(map(overrides.quote, folders))}]"] if folders else []
@@ -227,7 +227,7 @@ def _is_place(folder: Any) -> bool:
 
 def stray_sweep(override: Override) -> str:
     """The fault of several values where no sweep was asked for."""
-    key, text = override.key_or_group, overrides.given(override)
+    key, text = override.key_or_group, overrides.value_text(override)
     if key in LISTS:
         return f"{key}: several options stand in brackets; write '{key}=[{text}]', or add -m for one run each"
     if key in overrides.PATHS and isinstance(sweep := override.value(), ChoiceSweep):
@@ -238,7 +238,7 @@ def stray_sweep(override: Override) -> str:
 
 
 def _choice_fault(override: Override, options: list[str]) -> str | None:
-    group, value, text = override.key_or_group, override.value(), overrides.given(override)
+    group, value, text = override.key_or_group, override.value(), overrides.value_text(override)
     if override.is_delete():
         return f"{group}: cannot be left out; choose with {group}=OPTION" if group in NEEDED else None
     if (override.is_add() or override.is_force_add()) and group in overrides.GROUPS and not override.package:

@@ -9,7 +9,7 @@ from typing import Any
 from cnntrain.config import overrides
 from cnntrain.config.advice import advise_data, holds_images
 from cnntrain.config.changes import yaml_word
-from cnntrain.config.paths import expanded
+from cnntrain.config.paths import expand_path
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.needs import RULES, Rule
 from cnntrain.config.schema.settings import Settings
@@ -34,13 +34,13 @@ class Finding:
 
 def findings(settings: Settings, words: Sequence[str]) -> Iterator[Finding]:
     """What the rules say of the words that a run was typed with."""
-    told = set()
+    faulty = set()
     for number, rule, met in rules_met(words):
         key, given, _ = met[0]
-        if key not in told:
-            text = "" if rule.acts(settings) else rule.text.format(**_told(settings, given))
+        if key not in faulty:
+            text = "" if rule.acts(settings) else rule.text.format(**_text_values(settings, given))
             yield Finding(number, tuple(word for *_, word in met), f"{key.rstrip('=')}: {text}" if text else "")
-            told |= {key} if text else set()
+            faulty |= {key} if text else set()
 
 
 def rules_met(words: Sequence[str]) -> list[tuple[int, Rule, list[tuple[str, str, str]]]]:
@@ -61,14 +61,14 @@ def faults(jobs: Iterable[tuple[Settings, Sequence[str]]]) -> list[str]:
     Args:
         jobs: the settings of each, and the words of it that were typed.
     """
-    told = [list(findings(settings, words)) for settings, words in jobs]
-    common = set.intersection(*({word for one in job for word in one.words} for job in told)) if told else set()
-    acting = {one.rule for job in told for one in job if not one.fault}
+    by_job = [list(findings(settings, words)) for settings, words in jobs]
+    common = set.intersection(*({word for one in job for word in one.words} for job in by_job)) if by_job else set()
+    acting = {one.rule for job in by_job for one in job if not one.fault}
 
     def spared(one: Finding) -> bool:
         return one.rule in acting and can_go(one) and common.issuperset(one.words)
 
-    return [one.fault for job in told for one in job if one.fault and not spared(one)]
+    return [one.fault for job in by_job for one in job if one.fault and not spared(one)]
 
 
 def can_go(finding: Finding) -> bool:
@@ -80,7 +80,7 @@ def _typed(words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """The keys that words give a value that asks for something, with the value as typed and the word."""
     for override in overrides.parse(list(words))[0]:
         key, value, word = override.key_or_group, override.value(), override.input_line or ""
-        given = value if isinstance(value, str) else overrides.given(override)
+        given = value if isinstance(value, str) else overrides.value_text(override)
         if key == "augment" and not isinstance(value, dict):
             pairs = [(f"augment.{name}", True) for name in (value if isinstance(value, list) else [value])]
         elif key in ("schedule", "finetune") and not isinstance(value, dict):
@@ -98,10 +98,10 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _leaves(f"{key}.{name}", part)
 
 
-def _told(settings: Settings, given: str) -> dict[str, Any]:
+def _text_values(settings: Settings, given: str) -> dict[str, Any]:
     """What the texts of the rules can name."""
     drop, _ = settings.schedule.first_drop()
-    root = expanded(given)
+    root = expand_path(given)
     meant = advise_data(given) if os.path.isfile(root) or holds_images(root) else ""
     return {
         "s": settings,

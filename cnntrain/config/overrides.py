@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from cnntrain.config.advice import advise_data, is_run
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.messages import keys_of
-from cnntrain.config.paths import expanded, own_options
+from cnntrain.config.paths import expand_path, own_options
 from cnntrain.text import hint, nearest
 
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
@@ -130,7 +130,7 @@ def advise_word(word: str, commands: tuple[str, ...] = ()) -> str:
     key, _, value = word.partition(":")
     if key in keys_of({}):
         return f"did you mean {key}={value or 'VALUE'}?"
-    if commands and is_run(expanded(word)):
+    if commands and is_run(expand_path(word)):
         return f"did you mean {' or '.join(shlex.join(['cnntrain', command, word]) for command in commands)}?"
     group = next((group for group in GROUPS if word in own_options(group)), None)
     return f"did you mean {group}={word}?" if group else advise_data(word)
@@ -180,7 +180,7 @@ def for_shell(word: str) -> str:
     return shlex.quote(word) if set(word) & set('"$`\\!') else f'"{word}"'
 
 
-def given(override: Override) -> str:
+def value_text(override: Override) -> str:
     """The value as the user typed it."""
     return (override.input_line or "").partition("=")[2]
 

@@ -25,7 +25,7 @@ def own_options(group: str) -> list[str]:
     return sorted(file.stem for file in (conf_dir() / group).glob("*.yaml") if not file.stem.startswith("for_"))
 
 
-def expanded(path: str) -> Path:
+def expand_path(path: str) -> Path:
     """A path of the user's with its `~`; that of a user who is not known stays as it is.
 
     One that was saved under another locale leads to the same place.
@@ -37,7 +37,7 @@ def expanded(path: str) -> Path:
         return Path(os.fsdecode(utf8(path)))
 
 
-def unquoted(text: str) -> str:
+def strip_quotes(text: str) -> str:
     """A value without the quotes around all of it, which keep a config's grammar from a path."""
     inner = text[1:-1]
     return inner if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" and text[0] not in inner else text
@@ -53,7 +53,7 @@ def out_file(name: str, example: str) -> Path:
         ConfigError: no name is given.
         FileSystemError: it is a folder, or its folder is not there.
     """
-    path = expanded(name)
+    path = expand_path(name)
     if not name.strip():
         raise ConfigError(f"out: must be the name of a file (given nothing); write out={example}")
     if path.is_dir():

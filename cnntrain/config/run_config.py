@@ -56,7 +56,7 @@ def restore_config(plain: dict[str, Any], words: Sequence[str] = (), source: str
     for override in read:
         key = override.key_or_group
         if override.is_sweep_override():
-            found.append(f"{key}: takes one value here (given {overrides.given(override)})")
+            found.append(f"{key}: takes one value here (given {overrides.value_text(override)})")
         elif (key in overrides.GROUPS and not isinstance(override.value(), dict)) or key.startswith("hydra"):
             advice = "switch pieces off with augment.PIECE=null, or " if key == "augment" else ""
             advice += f"start a new one with `cnntrain {key}=...`"

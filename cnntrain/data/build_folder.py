@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.advice import shell_word
-from cnntrain.config.paths import expanded
+from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, LoaderKind
 from cnntrain.data import statistics
 from cnntrain.data.common import (
@@ -42,7 +42,7 @@ MOST_WORKERS = 16  # above, the interpreter's own work per image is the limit
 def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     """The data without its training images, and the loaders of all splits that were asked for. See build_data."""
     settings = request.settings
-    root = expanded(settings.root)
+    root = expand_path(settings.root)
     layout = find_splits(root, settings.classes or request.classes)
     found = layout.folders
     if "train" not in found and "train" in request.splits:
@@ -118,7 +118,7 @@ def _deeper(only: Path) -> str:
 
 def _note_layout(layout: Layout, request: Request) -> None:
     """Say which folder is which split, and which is none."""
-    root = expanded(request.settings.root)
+    root = expand_path(request.settings.root)
     if layout.folders.get("train") != root:
         told = ", ".join(f"{folder.name}/ is {split}" for split, folder in layout.folders.items())
         request.notes.append(f"splits: {printable(told)}")

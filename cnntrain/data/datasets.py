@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.advice import shell_word
-from cnntrain.config.paths import absence, expanded
+from cnntrain.config.paths import absence, expand_path
 from cnntrain.config.schema.data import DATASETS
 from cnntrain.data.common import Request
 from cnntrain.data.split import stratify
@@ -134,7 +134,7 @@ def _torchvision(kind: str, request: Request) -> TensorSet:
 
     settings = request.settings
     home = DATASETS.entry(settings.name).home
-    place = _Place(settings.name, getattr(torchvision.datasets, kind), expanded(settings.root), home)
+    place = _Place(settings.name, getattr(torchvision.datasets, kind), expand_path(settings.root), home)
     _need_folder(place, download=settings.download)
     if settings.download:
         _download(place, request.say)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import expanded
+from cnntrain.config.paths import expand_path
 
 Statistics = tuple[list[float], list[float]]
 
@@ -30,7 +30,7 @@ def cache_file(*parts: object) -> Path:
     """Where statistics that belong to `parts` are kept: in the user's cache, never beside the images."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-    return expanded(base) / "cnntrain" / "statistics" / f"{key}.json"
+    return expand_path(base) / "cnntrain" / "statistics" / f"{key}.json"
 
 
 def load(file: Path, channels: int) -> Statistics | None:

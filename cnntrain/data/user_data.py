@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cnntrain.config.paths import expanded
+from cnntrain.config.paths import expand_path
 from cnntrain.data.common import Request
 from cnntrain.data.datasets import TensorSet
 from cnntrain.errors import ConfigError
@@ -29,7 +29,7 @@ def user_data(request: Request) -> TensorSet:
         ConfigError: it fails, or gives something else back.
     """
     settings = request.settings
-    name, root = settings.name, str(expanded(settings.root))
+    name, root = settings.name, str(expand_path(settings.root))
     parts: list[Part | None] = []
     classes: Sequence[Any] | None = None
     for split in ("train", "test"):

@@ -7,7 +7,7 @@ import pytest
 
 from cnntrain.config.advice import shell_word
 from cnntrain.config.compose import compose_settings
-from cnntrain.config.paths import absence, expanded, need_config_dir
+from cnntrain.config.paths import absence, expand_path, need_config_dir
 from cnntrain.errors import ConfigError
 from cnntrain.text import printable
 
@@ -35,11 +35,11 @@ def test_any_text_is_shown_in_one_line_that_moves_no_cursor(text: str | bytes | 
 
 
 def test_a_path_that_was_saved_under_another_locale_leads_to_the_same_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert expanded(UNDECODED) == Path("Größe")
-    assert expanded("\ud800") == Path("\ufffd")
+    assert expand_path(UNDECODED) == Path("Größe")
+    assert expand_path("\ud800") == Path("\ufffd")
     monkeypatch.setattr(os, "fsencode", lambda text: text.encode("ascii", "surrogateescape"))
     monkeypatch.setattr(os, "fsdecode", lambda data: data.decode("ascii", "surrogateescape"))
-    assert str(expanded("Größe")) == str(expanded(UNDECODED)) == UNDECODED
+    assert str(expand_path("Größe")) == str(expand_path(UNDECODED)) == UNDECODED
 
 
 def test_a_class_that_was_typed_under_another_locale_is_the_same() -> None:

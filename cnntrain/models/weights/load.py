@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from cnntrain.config.paths import expanded
+from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.errors import CheckpointError
 from cnntrain.models.name_patterns import is_below, require
@@ -62,7 +62,7 @@ def read_weights(settings: ModelSettings, say: Say) -> Weights | None:
     """
     if settings.weights is None:
         return Weights(*library_tensors(settings, say), key="model.pretrained") if settings.pretrained else None
-    path = expanded(settings.weights)
+    path = expand_path(settings.weights)
     content = content_of(path)
     if not is_run(content):
         return Weights(state_dict_of(content, path, say), printable(settings.weights))

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import expanded, need_weights
+from cnntrain.config.paths import expand_path, need_weights
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.model import Library, ModelSettings
 from cnntrain.config.schema.networks import NETWORKS
@@ -65,7 +65,7 @@ def preprocessing(settings: ModelSettings) -> Preprocessing | None:
         ConfigError: no library has the network.
     """
     if settings.weights is not None:
-        path = expanded(settings.weights)
+        path = expand_path(settings.weights)
         need_weights(path)
         content = {} if path.suffix == ".safetensors" else content_of(path)
         if is_run(content):
