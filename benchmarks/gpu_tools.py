@@ -108,12 +108,12 @@ def built(line):
     """Job and run of a config, as benchmarks/loop.py makes them."""
     from cnntrain.config.compose import compose_settings
     from cnntrain.report.run_report import Report
-    from cnntrain.training.job import build_run, build_train_job
+    from cnntrain.training.build import build_state, build_train_job
 
     with contextlib.redirect_stdout(io.StringIO()):
         report = Report(None, tensorboard=False)
         job = build_train_job(compose_settings(line.split()), report, splits=("train", "val"))
-        return job, build_run(job)
+        return job, build_state(job)
 
 
 def share(line, rounds=3, steps=20):

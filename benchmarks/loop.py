@@ -25,7 +25,8 @@ from cnntrain.optim import optimizers
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
 from cnntrain.training import loop
-from cnntrain.training.job import TrainJob, build_run, build_train_job
+from cnntrain.training.build import build_state, build_train_job
+from cnntrain.training.job import TrainJob
 from cnntrain.training.state import TrainState
 from cnntrain.training.timing import Clock
 
@@ -76,7 +77,7 @@ def main() -> None:
     overrides = [word for word in sys.argv[1:] if not word.startswith(("rounds=", "steps="))]
     settings = compose_settings([*overrides, "trainer.epochs=100000"])
     job = build_train_job(settings, Report(None, tensorboard=False), splits=("train", "val"))
-    run = build_run(job)
+    run = build_state(job)
     bare_run = TrainState(
         model=copy.deepcopy(run.model),
         optimizer=run.optimizer,

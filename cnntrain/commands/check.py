@@ -13,7 +13,7 @@ from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_audit, show_notes
 from cnntrain.runtime import device as machine
 from cnntrain.training import loop
-from cnntrain.training.job import build_run, build_train_job
+from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.transfer import may_cache, start_from_weights
 
 TIMED_STEPS = 3
@@ -25,7 +25,7 @@ def run(args: CheckArgs, config: RunConfig) -> None:
     report = Report(None, tensorboard=False)
     job = build_train_job(settings, report)
     job = start_from_weights(job, read_weights(settings.model, report.say))
-    run = build_run(job)
+    run = build_state(job)
     data = job.data
     if settings.augment.progressive:
         run.progress.epoch = settings.trainer.epochs - 1  # the largest images tell what fits into memory

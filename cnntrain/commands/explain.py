@@ -39,9 +39,9 @@ def run(args: ExplainArgs, config: RunConfig | None = None) -> dict[str, Any]:
         home = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
         step = state["progress"]["step"]
         with at_rest(job.model, job.device):
-            work = _Work(args, job, step, report)
+            explanation = _Explanation(args, job, step, report)
             gallery = Gallery(args.out or need_own_folder(home / "explain", word=WORD), step)
-            results = work.run(gallery) | {"checkpoint": str(folder)}
+            results = explanation.run(gallery) | {"checkpoint": str(folder)}
         if job.settings.trainer.tensorboard:
             gallery.show()
             report.say(f"tensorboard --logdir {shlex.quote(short_path(gallery.folder))}", copied=True)
@@ -50,7 +50,7 @@ def run(args: ExplainArgs, config: RunConfig | None = None) -> dict[str, Any]:
     return results
 
 
-class _Work:
+class _Explanation:
     """One call: the network, its images, and what was made of them so far."""
 
     def __init__(self, args: ExplainArgs, job: Job, step: int, report: Report) -> None:

@@ -45,18 +45,18 @@ def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
     report = Report(None, tensorboard=False)
     try:
         folder, _, job = load_job(args.run, args.others, report, config, images=False)
-        work = _Work(args, job, report)
-        work.announce(folder)
-        work.run()
-        work.tell()
-        results = work.results(folder)
-        work.store(results)
+        predictions = _Predictions(args, job, report)
+        predictions.announce(folder)
+        predictions.run()
+        predictions.tell()
+        results = predictions.results(folder)
+        predictions.store(results)
         return results
     finally:
         report.close()
 
 
-class _Work:
+class _Predictions:
     """One call: the files, and what the network says of them."""
 
     def __init__(self, args: PredictArgs, job: Job, report: Report) -> None:

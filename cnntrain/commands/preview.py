@@ -45,7 +45,7 @@ def run(args: PreviewArgs, config: RunConfig) -> Path:
     from cnntrain.inspect.preview.sheet import Sample, sheet
     from cnntrain.report.run_report import Report
     from cnntrain.text import short_path, wrap_facts
-    from cnntrain.training.job import build_train_job
+    from cnntrain.training.build import build_train_job
 
     settings, words = config.settings, args.others
     report = Report(None, tensorboard=False)

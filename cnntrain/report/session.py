@@ -26,8 +26,9 @@ from cnntrain.runtime.distributed import World
 from cnntrain.runtime.job_clock import take_seconds
 from cnntrain.storage import checkpoint, run_record
 from cnntrain.training import loop
+from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.final_scores import list_bad_images, score
-from cnntrain.training.job import TrainJob, build_run, build_train_job
+from cnntrain.training.job import TrainJob
 from cnntrain.training.resume import Start, restore
 from cnntrain.training.transfer import start_from_weights, use_features
 
@@ -72,7 +73,7 @@ def train_and_score(start: Start, world: World, report: Report, stop: signals.St
     job = build_train_job(start.job_settings(), report, stop=stop, world=world)
     need_same_images(job)
     job = start_from_weights(job, weights)
-    run = build_run(job)
+    run = build_state(job)
     job = saved_in(folder, job)
     show_header(job, job.total_steps(run.progress), folder, report)
     show_audit(job, report)

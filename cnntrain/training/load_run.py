@@ -15,7 +15,8 @@ from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.storage import checkpoint
-from cnntrain.training.job import Job, build_eval_job
+from cnntrain.training.build import build_eval_job
+from cnntrain.training.job import Job
 from cnntrain.training.load_state import load_weights
 
 

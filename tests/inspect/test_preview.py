@@ -27,7 +27,8 @@ from cnntrain.plots.curves import Panel
 from cnntrain.report.augmentation import describe, describe_all, shares
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_samples
-from cnntrain.training.job import TrainJob, build_train_job
+from cnntrain.training.build import build_train_job
+from cnntrain.training.job import TrainJob
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 ALL = "augment=[flip_crop,randaugment,blur,cutout,mixup,cutmix]"

@@ -12,7 +12,7 @@ from reference import Group
 from safetensors.torch import save_file
 
 from cnntrain.config.compose import compose_settings
-from cnntrain.training import job as setup
+from cnntrain.training import build as setup
 from cnntrain.training import loop
 
 # 30 images in micro-batches of 7, the last of 2, and in steps of two micro-batches, the last of one.
@@ -189,7 +189,7 @@ def check(keys, groups, monkeypatch):
     told = Told()
     job = setup.build_train_job(compose_settings(words(keys)), told, splits=("train", "val"))
     job.model.answers_twice = keys["model.aux_weight"] > 0
-    net, run = copy.deepcopy(job.model), setup.build_run(job)
+    net, run = copy.deepcopy(job.model), setup.build_state(job)
     weights, averages = {}, {}
 
     def save(state, best):

@@ -1,0 +1,217 @@
+"""From settings to jobs: the device, the data, the network and all that a training needs, up to its first state."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from cnntrain.augment.build import build_augment, build_normalise
+from cnntrain.augment.mix import Mix
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.schema.loss import LOSSES
+from cnntrain.config.schema.model import DropSchedule, ModelSettings
+from cnntrain.config.schema.settings import Settings
+from cnntrain.config.schema.trainer import Precision
+from cnntrain.data.build import build_data, build_eval_data
+from cnntrain.data.common import Data, TrainData
+from cnntrain.data.epoch_plan import EpochPlan
+from cnntrain.errors import ConfigError
+from cnntrain.finetune.tuning import build_tuning
+from cnntrain.models.build import build_model
+from cnntrain.models.drop import DropLayer, drop_layers
+from cnntrain.models.small_images.check_size import check_size
+from cnntrain.models.weights.preprocessing import follow_weights
+from cnntrain.optim import optimizers, schedules
+from cnntrain.optim.schedules import Rates
+from cnntrain.runtime import device as machine
+from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.reporter import Reporter
+from cnntrain.runtime.signals import NEVER, StopFlag
+from cnntrain.training.job import Job, TrainJob, images_in_step
+from cnntrain.training.losses import Loss, class_weights
+from cnntrain.training.recalibration import recalibration
+from cnntrain.training.state import Ema, TrainState
+
+Say = Callable[[str], None]
+Machine = tuple[torch.device, Precision, list[str]]  # and warnings about them
+
+
+def build_eval_job(settings: Settings, say: Say, *, classes: list[str], data: Data | None = None) -> Job:
+    """Choose the device, load the images to score (where none are given) and build the network, without its weights.
+
+    Images are prepared as the weights that the run started from know them.
+
+    Args:
+        classes: those that the network was trained on.
+    """
+    chosen = _prepare_machine(settings, ALONE)
+    settings, followed = follow_weights(settings)
+    if data is None:
+        data = build_eval_data(settings.data, seed=settings.seed, device=chosen[0], classes=classes, say=say)
+    return _build_network(settings, data, chosen, followed)
+
+
+def build_train_job(
+    settings: Settings,
+    report: Reporter,
+    *,
+    stop: StopFlag = NEVER,
+    world: World = ALONE,
+    splits: Sequence[str] = ("train", "val", "test"),
+) -> TrainJob:
+    """Choose the device, load the data and build the network: everything up to its weights and the optimizer.
+
+    Images are prepared as the weights to start from know them; the weights themselves are not loaded.
+
+    The initial weights depend on `seed` and the model alone, not on the data that was loaded before.
+
+    Raises:
+        ConfigError: settings that do not fit the data, the network or each other.
+    """
+    device, *_ = chosen = _prepare_machine(settings, world)
+    settings, followed = follow_weights(settings)
+    trainer, augment = settings.trainer, settings.augment
+    with world.in_turn():  # a data set is fetched, and its statistics are computed, by one process
+        data = build_data(
+            settings.data,
+            augment,
+            seed=settings.seed,
+            device=device,
+            splits=splits,
+            probe=trainer.probe if augment.pieces else 0,
+            say=report.say,
+            world=world,
+        )
+    if "val" in splits and data.val is None and (found := settings.unvalidated()):
+        raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in found)
+    job = _build_network(settings, data, chosen, followed, world)
+    plan = EpochPlan(
+        len(data.train.labels),
+        batch_size=data.batch_size * world.size,
+        image_size=data.image_size,
+        epochs=trainer.epochs,
+        accumulate=trainer.accumulate,
+        progressive=augment.progressive,
+        max_steps=trainer.max_steps,
+        processes=world.size,
+    )
+    smallest = plan.stage(0).image_size
+    if augment.progressive:
+        check_size(job.model, data.channels, smallest, name=settings.model.name, key="augment.progressive")
+    tuning = build_tuning(job.model, settings.finetune)
+    rate, _ = schedules.scaled_rate(settings.optimizer, images_in_step(settings, data, world))
+    return TrainJob(
+        **vars(job),
+        plan=plan,
+        rates=Rates(rate, settings.optimizer, settings.schedule, plan),
+        augment=build_augment(
+            augment,
+            channels=data.channels,
+            image_size=smallest,
+            mean=data.mean,
+            std=data.std,
+            channels_last=job.channels_last,
+            cropped=data.train.crops,
+        ),
+        mix=Mix(augment, len(data.classes)) if augment.mixes else None,
+        loss=_build_loss(settings, data, device),
+        tuning=tuning,
+        drops=scheduled_drops(settings.model, job.model),
+        recalibrate=recalibration(tuning, data.train, job.normalise, device, job.precision, world),
+        report=report,
+        stop=stop,
+    )
+
+
+def _prepare_machine(settings: Settings, world: World) -> Machine:
+    """Choose device and precision, and set what the settings say of threads, memory and arithmetic."""
+    trainer = settings.trainer
+    machine.set_threads(trainer.threads)
+    machine.tune_malloc()
+    device = machine.choose_device(trainer.device, world)
+    precision, warnings = machine.choose_precision(trainer.precision, device)
+    machine.set_matmul_precision(precision)
+    return device, precision, warnings
+
+
+def _build_network(settings: Settings, data: Data, chosen: Machine, notes: list[str], world: World = ALONE) -> Job:
+    """The network for the data, with the weights that the seed draws.
+
+    Raises:
+        ConfigError: it does not take images of their sizes.
+    """
+    trainer, (device, precision, warnings) = settings.trainer, chosen
+    machine.seed_everything(settings.seed, deterministic=trainer.deterministic)
+    model, said = build_model(
+        settings.model,
+        classes=len(data.classes),
+        channels=data.channels,
+        image_size=data.image_size,
+        head=settings.finetune.head,
+    )
+    channels_last = trainer.channels_last
+    if channels_last is None:
+        channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    if data.eval_size != data.image_size:
+        check_size(model, data.channels, data.eval_size, name=settings.model.name, key="data.eval_size")
+    return Job(
+        settings=settings,
+        data=data,
+        model=model,
+        device=device,
+        precision=precision,
+        channels_last=channels_last,
+        normalise=build_normalise(data.mean, data.std, channels_last=channels_last),
+        notes=said + data.notes + notes,
+        warnings=warnings + data.warnings,
+        world=world,
+    )
+
+
+def _build_loss(settings: Settings, data: TrainData, device: torch.device) -> Loss:
+    """The loss of the training images."""
+    weights = class_weights(settings.loss, data.train.labels, data.classes)
+    weights = None if weights is None else weights.to(device)
+    jsd = settings.augment.augmix.jsd if settings.augment.augmix else 0.0
+    loss: Loss = LOSSES.entry(settings.loss.name).build(settings.loss, weights, jsd)
+    return loss
+
+
+def build_state(job: TrainJob) -> TrainState:
+    """The run in its first state."""
+    settings, trainer = job.settings, job.trainer
+    learners = job.tuning.learners() if job.tuning else None
+    job.world.copy_(list(job.model.state_dict().values()))  # other machines may have drawn other bits
+    if not job.world.is_first:
+        machine.seed_streams(settings.seed, job.world.rank)  # dropout is each process's own
+    return TrainState(
+        model=job.model,
+        optimizer=optimizers.build_optimizer(settings.optimizer, job.model, job.rates.lr, job.device, learners),
+        scaler=machine.grad_scaler(job.precision, job.device),
+        device=job.device,
+        precision=job.precision,
+        seed=settings.seed,
+        ema=Ema(job.model, trainer.ema) if trainer.ema else None,
+        tuning=job.tuning,
+        compiled=trainer.compile,
+        world=job.world,
+    )
+
+
+def scheduled_drops(settings: ModelSettings, model: nn.Module) -> list[DropLayer]:
+    """The rates that rise over the run; none where they are constant.
+
+    Raises:
+        ConfigError: they should rise, and the network drops nothing.
+    """
+    if settings.drop_schedule is DropSchedule.constant:
+        return []
+    found = drop_layers(model)
+    if not found:
+        raise ConfigError(
+            f"model.drop_schedule: {settings.name} drops nothing, so no rate can rise (given linear); "
+            "set model.dropout=0.5 or another rate, or model.drop_schedule=constant"
+        )
+    return found
