@@ -304,7 +304,7 @@ def run(trained: tuple[Path, str], mine: Path) -> str:
 def test_a_run_of_functions_is_headed_by_them(trained: tuple[Path, str]) -> None:
     out = trained[1]
     assert out.startswith("mine:net on Squares\n")
-    for text in ("optimizer  mine:Signs, learning rate 0.01", "schedule   mine:half"):
+    for text in ("optimizer  mine:Signs, learning rate 0.01", "loss       mine:focal", "schedule   mine:half"):
         assert text in out
 
 

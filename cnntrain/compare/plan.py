@@ -162,8 +162,10 @@ def _listed(read: Sequence[Override], job: Sequence[str]) -> dict[str, str]:
 
 
 def _bare(value: str) -> str:
-    """A value without the quotes that Hydra's grammar wants."""
-    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+    """A value without the quotes and backslashes that Hydra's grammar wants."""
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return re.sub(r"\\(.)", r"\1", value)
 
 
 def _folds(run: Combination, read: Sequence[Override]) -> Iterator[Combination]:

@@ -30,7 +30,7 @@ MISSING = {
     "data.name": "name your function, such as data.name=my_data:load",
     "optimizer.name": "name your function, such as optimizer.name=my_optim:Lion",
     "schedule.name": "name your function, such as schedule.name=my_rates:wave",
-    "model.name": "give a network of the library, such as model.name=mobilenet_v3_small",
+    "model.name": "give a network of the library, such as model.name=mobilenet_v3_small, or a function, my_nets:tiny",
 }
 # What other tools call it.
 FOLDER_WORDS = ("out", "run", "name", "dir", "output", "outdir", "output_dir", "run_dir", "save_dir", "log_dir")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.config.schema.finetune import FinetuneSettings
+from cnntrain.config.schema.loss import LossSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.finetune.audit import audit
@@ -42,6 +43,7 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
         "augment": describe_all(settings.augment),
         **({"finetune": _finetuning(settings.finetune, job.tuning)} if job.tuning else {}),
         "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
+        **({"loss": settings.loss.name} if settings.loss.name != LossSettings().name else {}),
         "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images{shared}",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
     }

@@ -171,6 +171,11 @@ def test_folds_are_repeats_and_all_of_them_run_unless_some_are_chosen() -> None:
     assert compose_settings(list(runs[2].words)) == runs[2].settings
 
 
+def test_a_function_of_the_users_is_labelled_as_it_is_typed() -> None:
+    labels = [run.label for run in plan(["loss.name=cross_entropy,my_losses:focal"])]
+    assert labels == ["loss.name=cross_entropy seed=0", "loss.name=my_losses:focal seed=0"]
+
+
 def test_values_that_are_listed_twice_run_once() -> None:
     assert [run.label for run in combinations(["seed=0,1,0"])] == ["seed=0", "seed=1"]
 

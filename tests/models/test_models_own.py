@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from cnntrain.config.schema.model import ModelSettings
-from cnntrain.config.schema.nets import EfficientnetArgs
+from cnntrain.config.schema.network_args import EfficientnetArgs
 from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.models.build import build_model

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from cnntrain.config.schema.cnn import CnnArgs
-from cnntrain.config.schema.nets import (
+from cnntrain.config.schema.network_args import (
     AirbenchArgs,
     BnInceptionArgs,
     EfficientnetArgs,

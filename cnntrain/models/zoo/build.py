@@ -14,7 +14,7 @@ def build_own(
     """The network `name` of NETWORKS, from float (N, channels, S, S) to logits (N, classes).
 
     Args:
-        args: of the network, as config/schema/nets.py has them; they must be without faults.
+        args: of the network, as config/schema/network_args.py has them; they must be without faults.
         aux: with auxiliary classifiers: in training mode the network gives a tuple, the logits and those of each.
 
     Raises:

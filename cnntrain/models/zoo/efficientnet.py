@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from cnntrain.config.schema.nets import EfficientnetArgs
+from cnntrain.config.schema.network_args import EfficientnetArgs
 
 # Expansion, kernel, stride, channels in, channels out and layers of each stage of B0 (arXiv 1905.11946, table 1).
 B0 = (

@@ -5,7 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from cnntrain.config.schema.nets import AirbenchArgs, Resnet9Args
+from cnntrain.config.schema.network_args import AirbenchArgs, Resnet9Args
 from cnntrain.models.blocks import conv_norm_act
 from cnntrain.models.layers import activation, chain, initialise
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from cnntrain.config.schema.nets import BnInceptionArgs, InceptionArgs
+from cnntrain.config.schema.network_args import BnInceptionArgs, InceptionArgs
 from cnntrain.models.blocks import Branches, conv_norm_act, start_quiet
 from cnntrain.models.layers import activation, chain, initialise
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from cnntrain.config.schema.nets import InceptionResnetArgs
+from cnntrain.config.schema.network_args import InceptionResnetArgs
 from cnntrain.models.blocks import Branches, conv_norm_act, rising_rates, start_quiet
 from cnntrain.models.drop import DropPath
 from cnntrain.models.layers import activation, chain, initialise

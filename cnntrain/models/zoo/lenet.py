@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from cnntrain.config.schema.nets import LenetArgs, MlpArgs, SoftmaxArgs
+from cnntrain.config.schema.network_args import LenetArgs, MlpArgs, SoftmaxArgs
 from cnntrain.errors import ConfigError
 from cnntrain.models.layers import activation, chain
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnntrain.config.schema.nets import PreactResnetArgs, Resnet20Args, WideResnetArgs
+from cnntrain.config.schema.network_args import PreactResnetArgs, Resnet20Args, WideResnetArgs
 from cnntrain.models.blocks import conv_norm_act, rising_rates
 from cnntrain.models.drop import DropPath
 from cnntrain.models.layers import activation, chain, initialise
