@@ -172,7 +172,7 @@ def test_folds_are_repeats_and_all_of_them_run_unless_some_are_chosen() -> None:
 
 
 def test_a_function_of_the_users_is_labelled_as_it_is_typed() -> None:
-    labels = [run.label for run in plan(["loss.name=cross_entropy,my_losses:focal"])]
+    labels = [run.label for run in combinations(["loss.name=cross_entropy,my_losses:focal"])]
     assert labels == ["loss.name=cross_entropy seed=0", "loss.name=my_losses:focal seed=0"]
 
 
