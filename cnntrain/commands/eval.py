@@ -7,7 +7,7 @@ from typing import Any
 
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import EvalArgs
-from cnntrain.data.unlabelled import widened
+from cnntrain.data.unlabelled import widen
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import printable, short_path
@@ -39,7 +39,7 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
             results |= {"tta": list(views.names), "views": len(views)}
         for split, loader in job.data.scored.items():
             if views and views.reach:
-                loader = widened(loader, job.settings.data, job.device)
+                loader = widen(loader, job.settings.data, job.device)
             counts = confusions[split] = ConfusionCounts(len(job.data.classes), job.device)
             report.validating(len(loader), phase="testing" if split == "test" else "validating")
             scores = job.scorer(views=views).score(loader, confusion=counts, advance=report.advance)

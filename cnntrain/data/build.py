@@ -15,8 +15,8 @@ from cnntrain.data.common import (
     Request,
     TrainData,
     check_train,
+    choose_classes,
     choose_statistics,
-    chosen_classes,
     positions,
     take_limit,
     take_probe,
@@ -90,7 +90,7 @@ def in_memory(whole: TensorSet, request: Request) -> tuple[Data, Mapping[str, Lo
         raise ConfigError(
             f"data.loader: stream reads files one by one, {settings.name} comes as one block; use auto or memory"
         )
-    if (classes := chosen_classes(whole.classes, request)) != whole.classes:
+    if (classes := choose_classes(whole.classes, request)) != whole.classes:
         whole = whole.only(classes)
     native = whole.train[0].shape
     channels = settings.channels or native[1]
@@ -112,22 +112,22 @@ def in_memory(whole: TensorSet, request: Request) -> tuple[Data, Mapping[str, Lo
         kept = train_index[take_limit(labels[train_index], request)]
         every = len(kept) == len(train_index)
         parts["train"] = whole_train() if every else prepare(images[kept], labels[kept], size)
-        request = request.fitted(len(kept))
+        request = request.fit_batch_size(len(kept))
     if "val" in request.splits and len(val_index):
         parts["val"] = prepare(images[val_index], labels[val_index], eval_size)
     if "test" in request.splits and whole.test:
         parts["test"] = prepare(*whole.test, eval_size)
-    room = MemoryBudget(request.device)
-    loaders = {name: _loader(*part, name, room, request) for name, part in parts.items()}
+    budget = MemoryBudget(request.device)
+    loaders = {name: _loader(*part, name, budget, request) for name, part in parts.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
         if request.probe:
             chosen = take_probe(loaders["train"].labels, request)
             if eval_size == size:
-                loaders["probe"] = loaders["train"].part(chosen)
+                loaders["probe"] = loaders["train"].subset(chosen)
             else:
                 resized = prepare(images[kept[chosen]], labels[kept[chosen]], eval_size)
-                loaders["probe"] = _loader(*resized, "probe", room, request)
+                loaders["probe"] = _loader(*resized, "probe", budget, request)
     data = Data(
         name=settings.name,
         classes=request.classes or whole.classes,
@@ -149,7 +149,7 @@ def in_memory(whole: TensorSet, request: Request) -> tuple[Data, Mapping[str, Lo
     return data, loaders
 
 
-def _loader(images: Tensor, labels: Tensor, split: str, room: MemoryBudget, request: Request) -> MemoryLoader:
+def _loader(images: Tensor, labels: Tensor, split: str, budget: MemoryBudget, request: Request) -> MemoryLoader:
     return MemoryLoader(
         images,
         labels,
@@ -159,7 +159,7 @@ def _loader(images: Tensor, labels: Tensor, split: str, room: MemoryBudget, requ
         train=split == "train",
         sampling=request.settings.sampling,
         world=request.world,
-        resident=room.take(images.numel()) == "device" or request.device.type == "cpu",
+        resident=budget.take(images.numel()) == "device" or request.device.type == "cpu",
     )
 
 

@@ -18,8 +18,8 @@ from cnntrain.data.common import (
     MemoryBudget,
     Request,
     check_train,
+    choose_classes,
     choose_statistics,
-    chosen_classes,
     gigabytes,
     take_limit,
     take_probe,
@@ -50,7 +50,7 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
         raise DataError(f"data.root: {printable(root)} has {names} but no train/; add it, or name one of class folders")
     scanned = {name: scan(folder, name, settings.classes) for name, folder in found.items()}
     first = scanned.get("train", next(iter(scanned.values())))
-    classes = request.classes or chosen_classes([*first.classes, *first.left_out], request)
+    classes = request.classes or choose_classes([*first.classes, *first.left_out], request)
     if len(classes) < 2:
         raise DataError(f"{printable(root)}: {classes[0]!r} is the only class folder; {_deeper(root / classes[0])}")
     aligned = {name: align(part, classes, name, partial=request.classes is not None) for name, part in scanned.items()}
@@ -68,19 +68,19 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     view = replace(view, fill=border(view.mode, mean))
     if "train" in request.splits:
         parts["train"] = parts["train"].take(take_limit(parts["train"].labels, request))
-        request = request.fitted(len(parts["train"].labels))
-    room = MemoryBudget(request.device)
+        request = request.fit_batch_size(len(parts["train"].labels))
+    budget = MemoryBudget(request.device)
     eval_view = replace(view, size=settings.eval_size or size)
     decoders = {
         name: _decoder(parts[name], view if name == "train" else eval_view, channels, request)
         for name in ("train", "val", "test")
         if name in parts and name in request.splits
     }
-    loaders: dict[str, Loader] = {name: _loader(name, decoder, room, request) for name, decoder in decoders.items()}
+    loaders: dict[str, Loader] = {name: _loader(name, decoder, budget, request) for name, decoder in decoders.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
         if request.probe:
-            loaders["probe"] = _probe(loaders["train"], decoders["train"].through(eval_view), room, request)
+            loaders["probe"] = _probe(loaders["train"], decoders["train"].through(eval_view), budget, request)
     data = Data(
         name=settings.name,
         classes=classes,
@@ -213,32 +213,32 @@ def decode_threads(wanted: int | None) -> int:
     return min(MOST_WORKERS, available_cores()) if wanted is None else wanted
 
 
-def _loader(split: str, decoder: Decoder, room: MemoryBudget, request: Request) -> Loader:
+def _loader(split: str, decoder: Decoder, budget: MemoryBudget, request: Request) -> Loader:
     crop, view = request.augment.resized_crop if split == "train" else None, decoder.view
     if crop is None:
-        return _placed(split, decoder, decoder, room, request)
+        return _placed(split, decoder, decoder, budget, request)
     # A crop on the device needs some room around, however little of it validation sees.
     roomy = View(View(view.size).short, 1.0, view.interpolation)
     cropped = RandomView(view.size, crop, view.interpolation)
-    return _placed(split, decoder.through(roomy), decoder.through(cropped), room, request)
+    return _placed(split, decoder.through(roomy), decoder.through(cropped), budget, request)
 
 
-def _probe(train: Loader, decoder: Decoder, room: MemoryBudget, request: Request) -> Loader:
+def _probe(train: Loader, decoder: Decoder, budget: MemoryBudget, request: Request) -> Loader:
     """Some training images in the decoder's view: those that lie decoded in memory, else decoded for themselves."""
     chosen = take_probe(train.labels, request)
     if isinstance(train, MemoryLoader) and train.decoder and train.decoder.view == decoder.view:
-        return train.part(chosen)
-    return _placed("probe", decoder, decoder, room, request, rows=chosen)
+        return train.subset(chosen)
+    return _placed("probe", decoder, decoder, budget, request, rows=chosen)
 
 
 def _placed(
-    split: str, kept: Decoder, streamed: Decoder, room: MemoryBudget, request: Request, rows: Tensor | None = None
+    split: str, kept: Decoder, streamed: Decoder, budget: MemoryBudget, request: Request, rows: Tensor | None = None
 ) -> Loader:
     """A loader of the decoder's images, or of some `rows` of them: kept in memory where they fit, else streamed."""
     settings, workers = request.settings, decode_threads(request.settings.workers)
     labels = kept.labels if rows is None else kept.labels[rows]
     crops = isinstance(streamed.view, RandomView)
-    place = _place(split, len(labels) * kept.channels * kept.view.size**2, crops, room, request)
+    place = _place(split, len(labels) * kept.channels * kept.view.size**2, crops, budget, request)
     if place is None:
         by = f"{workers} thread{'s' if workers > 1 else ''}" if workers else "the training thread"
         request.notes.append(f"{split}: {len(labels):,} images streamed from files by {by}")
@@ -267,7 +267,7 @@ def _placed(
     )
 
 
-def _place(split: str, size: int, crops: bool, room: MemoryBudget, request: Request) -> str | None:
+def _place(split: str, size: int, crops: bool, budget: MemoryBudget, request: Request) -> str | None:
     """Where the decoded images go: `device`, `host`, or None for a stream.
 
     Raises:
@@ -276,7 +276,7 @@ def _place(split: str, size: int, crops: bool, room: MemoryBudget, request: Requ
     kind = request.settings.loader
     if kind is LoaderKind.stream or (kind is LoaderKind.auto and crops):
         return None
-    place = room.take(size)
+    place = budget.take(size)
     if place is None and kind is LoaderKind.memory:
         if size > free_memory(torch.device("cpu")):
             raise ConfigError(f"data.loader: memory needs {gigabytes(size)} for {split}, more than is free; use stream")

@@ -1,4 +1,4 @@
-"""What both kinds of source share: the result, the request, splitting train, statistics, room in memory."""
+"""What both kinds of source share: the result, the request, splitting train, statistics, a budget of memory."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -101,7 +101,7 @@ class Request:
         """data.batch_size; where it is null, that of scoring."""
         return self.settings.batch_size or BATCH_SIZES[-1]
 
-    def fitted(self, images: int) -> "Request":
+    def fit_batch_size(self, images: int) -> "Request":
         """This request with the batch size for so many training images, where data.batch_size is null."""
         if self.settings.batch_size is not None:
             return self
@@ -182,7 +182,7 @@ def take_probe(labels: Tensor, request: Request) -> Tensor:
     return stratify(labels, count, request.seed, PROBE)[0]
 
 
-def chosen_classes(found: list[str], request: Request) -> list[str]:
+def choose_classes(found: list[str], request: Request) -> list[str]:
     """The classes to learn, in their order: those of `data.classes`, else all that were found.
 
     Raises:

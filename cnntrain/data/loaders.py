@@ -158,9 +158,9 @@ class MemoryLoader(Loader):
         self._store = _Store(images, labels, device if resident else torch.device("cpu"))
         self._rows: Tensor | None = None  # where the images of a part lie in the store, at home; None: all, in order
 
-    def part(self, indices: Tensor) -> "MemoryLoader":
+    def subset(self, indices: Tensor) -> "MemoryLoader":
         """Some of the images, int64 (n,), as an evaluation split in the same storage, in this order."""
-        other = self._with(self.sampler.chosen(indices))
+        other = self._with(self.sampler.subset(indices))
         other._rows = self._places(indices)
         return other
 

@@ -81,7 +81,7 @@ class BatchSampler:
         size = batch_size or self.batch_size // self.world.size
         return BatchSampler(self.labels, batch_size=size, seed=self.seed, train=False)
 
-    def chosen(self, indices: Tensor) -> "BatchSampler":
+    def subset(self, indices: Tensor) -> "BatchSampler":
         """Some of the images, int64 (n,), in this order, shared among the same processes."""
         size = self.batch_size // self.world.size
         return BatchSampler(self.labels[indices], batch_size=size, seed=self.seed, train=False, world=self.world)

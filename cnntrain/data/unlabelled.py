@@ -111,7 +111,7 @@ def stream(decoder: Decoder, batch_size: int, settings: DataSettings, device: to
     return StreamLoader(decoder, batch_size=batch_size, device=device, seed=0, train=False, workers=workers)
 
 
-def widened(loader: Loader, settings: DataSettings, device: torch.device) -> Loader:
+def widen(loader: Loader, settings: DataSettings, device: torch.device) -> Loader:
     """An evaluation split with what lies around its view; where there are no files there is nothing around."""
     decoder = loader.decoder
     if decoder is None:

@@ -210,12 +210,12 @@ def _reserve(encoder: _Encoder, loaders: Mapping[str, Loader], device: torch.dev
     Raises:
         _Refused: there is none.
     """
-    room, stores = MemoryBudget(device), {}
+    budget, stores = MemoryBudget(device), {}
     for name, loader in loaders.items():
         count = len(loader.labels)
         sample = encoder.try_out(loader.pick(torch.arange(min(count, SAMPLE))))
         size = count * sample[0].nbytes
-        place = room.take(size)
+        place = budget.take(size)
         if place is None:
             needed = f"the features of the {count:,} {name} images take {gigabytes(size)}"
             raise _Refused(f"{needed}, more than 1/{SHARE} of the free memory; set data.limit, or free some")

@@ -76,7 +76,7 @@ class Tuning:
             if opens is not None
         ]
 
-    def learning(self, epoch: int) -> list[bool]:
+    def learns_in(self, epoch: int) -> list[bool]:
         """Whether each group learns in an epoch, counted from 0."""
         return [opens is not None and epoch >= opens for opens in self.opens]
 
@@ -103,7 +103,7 @@ class Tuning:
         Returns:
             Lines to say, where another set of groups learns than in the epoch before.
         """
-        learning = self.learning(epoch)
+        learning = self.learns_in(epoch)
         groups = [group for group, learns in zip(self.groups, learning, strict=True) if learns]
         names = {name for group in groups for name in self._learnable(group)}
         for name, parameter in self._tensors.items():
@@ -143,7 +143,7 @@ class Tuning:
             return
         if missing := self._gradients.missing():
             raise ConfigError(
-                f"finetune: no gradient reached {_shown(missing)} in {self._gradients.steps} steps up to epoch "
+                f"finetune: no gradient reached {_join(missing)} in {self._gradients.steps} steps up to epoch "
                 f"{self._epoch + 1}; name layers that the network does not use in finetune.freeze, or let their "
                 "gradient through"
             )
@@ -155,7 +155,12 @@ class Tuning:
     def state(self) -> dict[str, Any]:
         """The epoch entered last, what learned in it, the digest of each tensor that did not; what ever learns."""
         learning = self._names(self._learning)
-        return {"epoch": self._epoch, "learning": learning, "digests": dict(self._digests), "learners": self.held()}
+        return {
+            "epoch": self._epoch,
+            "learning": learning,
+            "digests": dict(self._digests),
+            "learners": self.learner_names(),
+        }
 
     def restore(self, state: dict[str, Any], *, changed: bool = False) -> None:
         """Compare a saved state with what the settings say, and with the weights, which must be loaded by now.
@@ -170,16 +175,16 @@ class Tuning:
                 learn, for which the saved state of the optimizer is none.
             FrozenError: a tensor that was frozen has other bits than it had then.
         """
-        if state["learners"] != self.held():
+        if state["learners"] != self.learner_names():
             raise CheckpointError(
                 "finetune: by the settings other parameters learn than in the checkpoint, or in other groups; take the "
                 "change back, or start a new run from these weights, model.weights=RUN"
             )
         epoch, names = state["epoch"], state["learning"]
-        derived = self._names(self.learning(epoch))
+        derived = self._names(self.learns_in(epoch))
         if names != derived and not changed:
             raise CheckpointError(
-                f"finetune: {_shown(names)} learned in epoch {epoch + 1} by the checkpoint, {_shown(derived)} by the "
+                f"finetune: {_join(names)} learned in epoch {epoch + 1} by the checkpoint, {_join(derived)} by the "
                 "settings; resume with the settings and the network of the run"
             )
         if wrong := moved(self.model, state["digests"]):
@@ -188,7 +193,7 @@ class Tuning:
                 "go on from an older checkpoint, or start a new run"
             )
 
-    def held(self) -> list[list[str]]:
+    def learner_names(self) -> list[list[str]]:
         """The names of what the optimizer holds, learner by learner."""
         names = {id(parameter): name for name, parameter in self._tensors.items()}
         return [[names[id(parameter)] for parameter in learner.parameters] for learner in self.learners()]
@@ -204,11 +209,11 @@ class Tuning:
         if any(before):
             pairs = zip(self._learning, before, strict=True)
             new = self._names(learns and not learned for learns, learned in pairs)
-            return [f"epoch {epoch + 1}: {_shown(new)} learn{'s' * (len(new) == 1)} from now on"] if new else []
+            return [f"epoch {epoch + 1}: {_join(new)} learn{'s' * (len(new) == 1)} from now on"] if new else []
         listed, never = self.settings.unfreeze, self._names(opens is None for opens in self.opens)
         if listed is None or not never:
             return []
-        return [f"never learn: {_shown(never)}; finetune.unfreeze={listed} opens {len(listed)} below the head"]
+        return [f"never learn: {_join(never)}; finetune.unfreeze={listed} opens {len(listed)} below the head"]
 
     def _described(self, names: Sequence[str]) -> str:
         """A tensor, its group, why it is frozen, and how many more there are."""
@@ -229,7 +234,7 @@ def _openings(settings: FinetuneSettings, groups: Sequence[LayerGroup]) -> list[
     if len(settings.unfreeze) > below:
         raise ConfigError(
             f"finetune.unfreeze: {len(settings.unfreeze)} epochs, and {_count(below)} below the head to open "
-            f"({_shown([group.name for group in groups[:-1]])}); leave some out, or make more groups (finetune.unit, "
+            f"({_join([group.name for group in groups[:-1]])}); leave some out, or make more groups (finetune.unit, "
             "finetune.groups)"
         )
     opened = [epoch - 1 for epoch in reversed(settings.unfreeze)]
@@ -244,7 +249,7 @@ def _factors(kind: str, decay: float | None, factors: list[float] | None, groups
         fewer = f", or set finetune.groups={len(factors)}" if 1 < len(factors) < len(groups) else ""
         raise ConfigError(
             f"finetune.{kind}_factors: {len(factors)} number{'s' * (len(factors) != 1)} for {_count(len(groups))} "
-            f"({_shown([group.name for group in groups])}); give one per group{fewer}"
+            f"({_join([group.name for group in groups])}); give one per group{fewer}"
         )
     return list(factors)
 
@@ -253,7 +258,7 @@ def _dead_head(settings: FinetuneSettings, head: LayerGroup, factor: float) -> s
     if factor == 0:
         return "finetune.lr_factors: 0 for the head, which must learn; end the list with a number above 0"
     return (
-        f"finetune.freeze: {settings.freeze} freezes the whole head ({_shown(head.parameters)}), which must learn; "
+        f"finetune.freeze: {settings.freeze} freezes the whole head ({_join(head.parameters)}), which must learn; "
         "take its parameters out"
     )
 
@@ -275,7 +280,7 @@ def _count(groups: int) -> str:
     return f"{groups} group{'s' * (groups != 1)}"
 
 
-def _shown(names: Sequence[str]) -> str:
+def _join(names: Sequence[str]) -> str:
     """All of a few names, the ends of many."""
     return ", ".join(names) if len(names) <= MOST_NAMES else f"{names[0]}, {names[1]}, ..., {names[-1]}"
 

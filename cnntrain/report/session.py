@@ -74,7 +74,7 @@ def train_and_score(start: Start, world: World, report: Report, stop: signals.St
     need_same_images(job)
     job = start_from_weights(job, weights)
     run = build_state(job)
-    job = saved_in(folder, job)
+    job = save_into(folder, job)
     show_header(job, job.total_steps(run.progress), folder, report)
     show_audit(job, report)
     if start.resumed:
@@ -109,7 +109,7 @@ def need_same_images(job: TrainJob) -> None:
         )
 
 
-def saved_in(folder: Path, job: TrainJob) -> TrainJob:
+def save_into(folder: Path, job: TrainJob) -> TrainJob:
     """The job with its checkpoints in a run folder, written by the first process."""
     world = job.world
     run_id = world.share(run_record.run_id(folder) if world.is_first else "")

@@ -1,6 +1,7 @@
 """From settings to jobs: the device, the data, the network and all that a training needs, up to its first state."""
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -33,7 +34,14 @@ from cnntrain.training.recalibration import recalibration
 from cnntrain.training.state import Ema, TrainState
 
 Say = Callable[[str], None]
-Machine = tuple[torch.device, Precision, list[str]]  # and warnings about them
+
+
+class Hardware(NamedTuple):
+    """What a network runs on."""
+
+    device: torch.device
+    precision: Precision
+    warnings: list[str]
 
 
 def build_eval_job(settings: Settings, say: Say, *, classes: list[str], data: Data | None = None) -> Job:
@@ -44,11 +52,11 @@ def build_eval_job(settings: Settings, say: Say, *, classes: list[str], data: Da
     Args:
         classes: those that the network was trained on.
     """
-    chosen = _prepare_machine(settings, ALONE)
+    hardware = _prepare_machine(settings, ALONE)
     settings, followed = follow_weights(settings)
     if data is None:
-        data = build_eval_data(settings.data, seed=settings.seed, device=chosen[0], classes=classes, say=say)
-    return _build_network(settings, data, chosen, followed)
+        data = build_eval_data(settings.data, seed=settings.seed, device=hardware.device, classes=classes, say=say)
+    return _build_network(settings, data, hardware, followed)
 
 
 def build_train_job(
@@ -68,7 +76,7 @@ def build_train_job(
     Raises:
         ConfigError: settings that do not fit the data, the network or each other.
     """
-    device, *_ = chosen = _prepare_machine(settings, world)
+    hardware = _prepare_machine(settings, world)
     settings, followed = follow_weights(settings)
     trainer, augment = settings.trainer, settings.augment
     with world.in_turn():  # a data set is fetched, and its statistics are computed, by one process
@@ -76,7 +84,7 @@ def build_train_job(
             settings.data,
             augment,
             seed=settings.seed,
-            device=device,
+            device=hardware.device,
             splits=splits,
             probe=trainer.probe if augment.pieces else 0,
             say=report.say,
@@ -84,7 +92,7 @@ def build_train_job(
         )
     if "val" in splits and data.val is None and (found := settings.unvalidated()):
         raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in found)
-    job = _build_network(settings, data, chosen, followed, world)
+    job = _build_network(settings, data, hardware, followed, world)
     plan = EpochPlan(
         len(data.train.labels),
         batch_size=data.batch_size * world.size,
@@ -114,16 +122,16 @@ def build_train_job(
             cropped=data.train.crops,
         ),
         mix=Mix(augment, len(data.classes)) if augment.mixes else None,
-        loss=_build_loss(settings, data, device),
+        loss=_build_loss(settings, data, job.device),
         tuning=tuning,
         drops=scheduled_drops(settings.model, job.model),
-        recalibrate=recalibration(tuning, data.train, job.normalise, device, job.precision, world),
+        recalibrate=recalibration(tuning, data.train, job.normalise, job.device, job.precision, world),
         report=report,
         stop=stop,
     )
 
 
-def _prepare_machine(settings: Settings, world: World) -> Machine:
+def _prepare_machine(settings: Settings, world: World) -> Hardware:
     """Choose device and precision, and set what the settings say of threads, memory and arithmetic."""
     trainer = settings.trainer
     machine.set_threads(trainer.threads)
@@ -131,16 +139,16 @@ def _prepare_machine(settings: Settings, world: World) -> Machine:
     device = machine.choose_device(trainer.device, world)
     precision, warnings = machine.choose_precision(trainer.precision, device)
     machine.set_matmul_precision(precision)
-    return device, precision, warnings
+    return Hardware(device, precision, warnings)
 
 
-def _build_network(settings: Settings, data: Data, chosen: Machine, notes: list[str], world: World = ALONE) -> Job:
+def _build_network(settings: Settings, data: Data, hardware: Hardware, notes: list[str], world: World = ALONE) -> Job:
     """The network for the data, with the weights that the seed draws.
 
     Raises:
         ConfigError: it does not take images of their sizes.
     """
-    trainer, (device, precision, warnings) = settings.trainer, chosen
+    trainer, (device, precision, warnings) = settings.trainer, hardware
     machine.seed_everything(settings.seed, deterministic=trainer.deterministic)
     model, said = build_model(
         settings.model,

@@ -127,12 +127,12 @@ def class_weights(settings: LossSettings, labels: Tensor, classes: list[str]) ->
         return None
     counts = torch.bincount(labels.cpu(), minlength=len(classes)).double()
     if isinstance(wish, dict):
-        wish = _in_order({_spelt(name): weight for name, weight in wish.items()}, classes)
-    weights = _given(wish, classes) if isinstance(wish, list) else _by_count(wish, settings.beta, counts)
+        wish = _order_weights({_spelt(name): weight for name, weight in wish.items()}, classes)
+    weights = _listed_weights(wish, classes) if isinstance(wish, list) else _by_count(wish, settings.beta, counts)
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
-def _in_order(wish: dict[str, float], classes: list[str]) -> list[float]:
+def _order_weights(wish: dict[str, float], classes: list[str]) -> list[float]:
     """Weights by name in the order of the classes."""
     if unknown := [name for name in wish if name not in classes]:
         otherwise = hint(nearest(unknown[0], classes), f"there are {_names(classes)}")
@@ -147,7 +147,7 @@ def _spelt(name: object) -> str:
     return str(name).lower() if isinstance(name, bool) else "null" if name is None else printable(str(name))
 
 
-def _given(wish: list[Any], classes: list[str]) -> Tensor:
+def _listed_weights(wish: list[Any], classes: list[str]) -> Tensor:
     if len(wish) != len(classes):
         raise ConfigError(
             f"loss.class_weights: {len(wish)} numbers for {len(classes)} classes; "

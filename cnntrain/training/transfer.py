@@ -25,7 +25,7 @@ def start_from_weights(job: TrainJob, weights: Weights | None) -> TrainJob:
     settings = job.settings.model
     new_head = weights.classes != job.data.classes if settings.new_head is None else settings.new_head
     new = head_paths(job.model, job.settings.finetune.head) if new_head else []
-    frozen = set(dict(job.model.named_parameters())) - set(_learning(job.tuning)) if job.tuning else ()
+    frozen = set(dict(job.model.named_parameters())) - set(_learner_names(job.tuning)) if job.tuning else ()
     notes = load_weights_into(
         job.model,
         weights,
@@ -37,9 +37,9 @@ def start_from_weights(job: TrainJob, weights: Weights | None) -> TrainJob:
     return replace(job, notes=job.notes + notes)
 
 
-def _learning(tuning: Tuning) -> list[str]:
+def _learner_names(tuning: Tuning) -> list[str]:
     """Names of the parameters that ever learn."""
-    return [name for names in tuning.held() for name in names]
+    return [name for names in tuning.learner_names() for name in names]
 
 
 def may_cache(job: TrainJob) -> bool:
@@ -48,7 +48,7 @@ def may_cache(job: TrainJob) -> bool:
     if job.tuning is None or settings.finetune.mode is not Mode.A or settings.finetune.cache_features is False:
         return False
     head = find_head(job.model, settings.finetune.head)
-    return reason_not_to_cache(settings, job.data.train, head, _learning(job.tuning)) is None
+    return reason_not_to_cache(settings, job.data.train, head, _learner_names(job.tuning)) is None
 
 
 def use_features(job: TrainJob, run: TrainState) -> TrainJob:
@@ -66,7 +66,7 @@ def use_features(job: TrainJob, run: TrainState) -> TrainJob:
         job.model,
         head,
         {name: loader for name, loader in loaders.items() if loader},
-        learning=_learning(job.tuning),
+        learning=_learner_names(job.tuning),
         normalise=job.normalise,
         device=job.device,
         precision=job.precision,

@@ -59,7 +59,7 @@ def belongs(name, *parts):
 
 def opened(tuning, epochs=8):
     """The groups that learn, epoch by epoch, as a word of one letter per group."""
-    return ["".join("LF"[not learns] for learns in tuning.learning(epoch)) for epoch in range(epochs)]
+    return ["".join("LF"[not learns] for learns in tuning.learns_in(epoch)) for epoch in range(epochs)]
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_files_are_shared_out_as_images_in_memory_are(tmp_path, kind):
 def test_a_part_of_the_images_is_shared_too_and_what_is_in_order_is_not():
     parts = [digits(43, 4, World(rank, 2)) for rank in range(2)]
     chosen = torch.arange(5, 40)
-    found = [torch.cat([batch.labels for batch in part.part(chosen).batches()]) for part in parts]
+    found = [torch.cat([batch.labels for batch in part.subset(chosen).batches()]) for part in parts]
     assert sum(map(len, found)) == 35
     assert torch.cat(found).sort()[0].equal(parts[0].labels[chosen].sort()[0])
     for part in parts:
