@@ -42,6 +42,7 @@ WITHOUT_TORCH = (
     "storage/run_record.py",
     "compare/plan.py",
     "commands/compare.py",
+    "compare/runs.py",
     "commands/filter.py",
     "commands/models.py",
     "commands/preview.py",

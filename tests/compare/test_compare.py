@@ -19,9 +19,9 @@ from cnntrain import cli
 from cnntrain.cli import dispatch
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import compare as command
-from cnntrain.commands.compare import RECORD, _tables
 from cnntrain.compare import plan as comparison
 from cnntrain.compare.plan import Combination, combinations
+from cnntrain.compare.record import RECORD, tables_folder
 from cnntrain.config import overrides
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.plain import to_plain, to_yaml
@@ -433,4 +433,4 @@ def test_a_damaged_score_is_none(value: object) -> None:
 @pytest.mark.parametrize("content", ["[" * 100_000, "[1]", '{"command": 1}', ""])
 def test_a_damaged_record_of_an_earlier_comparison_is_passed_over(tmp_path: Path, content: str) -> None:
     (tmp_path / RECORD).write_text(content)
-    assert _tables(tmp_path, ["cnntrain", "compare", "seed=0,1"]) == tmp_path
+    assert tables_folder(tmp_path, ["cnntrain", "compare", "seed=0,1"]) == tmp_path

@@ -1,0 +1,102 @@
+"""What a comparison leaves: its numbers as CSV and JSON, its charts, and a page of TensorBoard."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cnntrain.compare import plan
+from cnntrain.compare.plan import MEASURES, REPEATS, Outcome, Repeats
+from cnntrain.storage import spreadsheet
+from cnntrain.storage.atomic import read_own, write_atomic
+
+WORD = "out=DIR"
+EVENTS = ".compare"  # the end of the name of our event file
+TABLE, RECORD = "compare.csv", "compare.json"
+CHARTS = {"compare.png": "png", "compare.svg": "svg"}  # by name, their kind
+
+
+def tables_folder(home: Path, words: Sequence[str]) -> Path:
+    """Where the tables go: beside the runs, which all comparisons share, if those of no other one lie there already."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        _, _, *other = shlex.split(json.loads(read_own(home / RECORD))["command"])
+        if plan.subject(other) != plan.subject(words):
+            folder = home / plan.tables_name(words)
+            folder.mkdir(exist_ok=True)
+            return folder
+    return home
+
+
+def has_logs(rows: Sequence[Repeats]) -> bool:
+    return any(outcome.run.settings.trainer.tensorboard for row in rows for outcome in row.done)
+
+
+def write_numbers(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, words: Sequence[str]) -> None:
+    """compare.json and compare.csv: every row and every run."""
+    numbers = [_row_numbers(row) | {"best": row is best} for row in rows]
+    runs = [_run_numbers(outcome) for row in rows for outcome in row.outcomes]
+    record = {"command": shlex.join(["cnntrain", "compare", *words]), "judged_by": measure, "rows": numbers}
+    text = json.dumps(record | {"runs": runs}, indent=2, ensure_ascii=False)
+    write_atomic(tables / RECORD, text + "\n", word=WORD)
+
+    keys = [*rows[0].values, *REPEATS]
+    spreads = [column for name in MEASURES for column in (name, f"{name}_std")]
+    heads = ["kind", *keys, "status", "runs", "best", *spreads, "folder"]
+    lines: list[dict[str, Any]] = []
+    for line in numbers:
+        pairs = {name: pair for name in MEASURES if (pair := line[name])}
+        means = {name: pair["mean"] for name, pair in pairs.items()}
+        stds = {f"{name}_std": pair["std"] for name, pair in pairs.items()}
+        status = "done" if line["done"] == line["runs"] else f"{line['done']} done"
+        given = {"status": status, "runs": line["runs"], "best": int(line["best"])}
+        lines.append({"kind": "row"} | line["values"] | given | means | stds)
+    for line in runs:
+        known = {name: line[name] for name in (*MEASURES, "status", "folder")}
+        lines.append({"kind": "run"} | line["values"] | known)
+    table = spreadsheet.as_csv([heads, *([line.get(head) for head in heads] for line in lines)])
+    write_atomic(tables / TABLE, table, word=WORD)
+
+
+def _row_numbers(row: Repeats) -> dict[str, Any]:
+    spreads = {name: row.spread(name) for name in MEASURES}
+    pairs = {name: spread and {"mean": spread.mean, "std": spread.std} for name, spread in spreads.items()}
+    return {"values": row.values, "runs": len(row.outcomes), "done": len(row.done)} | pairs
+
+
+def _run_numbers(outcome: Outcome) -> dict[str, Any]:
+    run = outcome.run
+    known = {name: outcome.measures.get(name) for name in MEASURES}
+    return {
+        "values": run.values | run.repeat,
+        "status": outcome.status,
+        "note": outcome.note,
+        "folder": str(outcome.folder),
+    } | known
+
+
+def write_charts(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, *, title: str) -> None:
+    """The charts, and a page of TensorBoard beside those of the runs."""
+    from cnntrain.compare.table import curves_of, markdown, points
+    from cnntrain.plots.comparison import Point, draw_comparison
+
+    def known(outcome: Outcome) -> list[Point]:
+        return points(outcome.folder / "metrics.csv", outcome.measures.get("train_seconds", 0.0))
+
+    epochs = [[known(outcome) for outcome in row.done] for row in rows]
+    curves = curves_of(rows, measure, epochs)
+    if not curves:  # somebody has tidied up
+        return
+    picture = draw_comparison(curves, f"{title}: {len(rows)} configs, {sum(len(row.done) for row in rows)} runs")
+    for name, kind in CHARTS.items():
+        write_atomic(tables / name, picture.content(kind), word=WORD)
+    for old in tables.glob(f"events.out.tfevents.*{EVENTS}"):
+        old.unlink()
+    if has_logs(rows):
+        from cnntrain.report.tensorboard import TensorBoardLog
+
+        log = TensorBoardLog(tables, suffix=EVENTS)
+        log.text("compare/table", markdown(rows, measure, best), 0)
+        log.picture("compare/curves", picture.pixels(), 0)
+        log.close()
