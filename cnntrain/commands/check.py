@@ -25,32 +25,32 @@ def run(args: CheckArgs, config: RunConfig) -> None:
     report = Report(None, tensorboard=False)
     job = build_train_job(settings, report)
     job = start_from_weights(job, read_weights(settings.model, report.say))
-    run = build_state(job)
+    state = build_state(job)
     data = job.data
     if settings.augment.progressive:
-        run.progress.epoch = settings.trainer.epochs - 1  # the largest images tell what fits into memory
-    loader = job.loader(run.progress.epoch)
-    with closing(loader.batches(run.progress.epoch)) as batches:
+        state.progress.epoch = settings.trainer.epochs - 1  # the largest images tell what fits into memory
+    loader = job.loader(state.progress.epoch)
+    with closing(loader.batches(state.progress.epoch)) as batches:
         group = list(itertools.islice(batches, settings.trainer.accumulate))
 
-    run.start_epoch()
+    state.start_epoch()
     seconds = []
     for _ in range(TIMED_STEPS + 1):  # the first one warms up
-        run.progress.batch = 0
+        state.progress.batch = 0
         start = time.perf_counter()
-        loop.train_step(run, job, group)
+        loop.train_step(state, job, group)
         machine.synchronize(job.device)
         seconds.append(time.perf_counter() - start)
-    run.check_finite()
+    state.check_finite()
     step = min(seconds[1:])
 
     start = time.perf_counter()
-    functional.cross_entropy(job.scorer(run.eval_model).logits(group[0].images), group[0].labels)
+    functional.cross_entropy(job.scorer(state.eval_model).logits(group[0].images), group[0].labels)
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
-    steps = job.plan.steps(run.progress.epoch)
+    steps = job.plan.steps(state.progress.epoch)
     epoch = step * steps + forward * (len(data.val) if data.val else 0)
-    total = job.total_steps(run.progress)
+    total = job.total_steps(state.progress)
     mebibyte = 2**20
     shorter = "; with cached features, a small part of it" if may_cache(job) else ""
     report.header(

@@ -73,30 +73,30 @@ def train_and_score(start: Start, world: World, report: Report, stop: signals.St
     job = build_train_job(start.job_settings(), report, stop=stop, world=world)
     need_same_images(job)
     job = start_from_weights(job, weights)
-    run = build_state(job)
+    state = build_state(job)
     job = save_into(folder, job)
-    show_header(job, job.total_steps(run.progress), folder, report)
+    show_header(job, job.total_steps(state.progress), folder, report)
     show_audit(job, report)
     if start.resumed:
-        restore(job, run, start)
+        restore(job, state, start)
     if world.is_first:
         note_start(start, job, report)
     if stop.requested:
         raise Interrupted(stop.signum or 2, "stopped before the first step")
 
-    training = use_features(job, run)
+    training = use_features(job, state)
     if world.is_first:
         run_record.discard_results(folder)  # from here on, those of an earlier end are out of date
-    ended = loop.train(run, training)
+    ended = loop.train(state, training)
 
-    results = score(job, run, folder) | {"ended": ended, "bad_images": list_bad_images(job, folder)}
+    results = score(job, state, folder) | {"ended": ended, "bad_images": list_bad_images(job, folder)}
     results["seconds"] = round(take_seconds(), 2)
     report.hparams(to_plain(settings), flat_scores(results))
     if world.is_first:
         run_record.write_results(folder, results)
-    why = end_words(ended, settings.trainer, run.progress)
+    why = end_words(ended, settings.trainer, state.progress)
     scored = bool(results["val"] or results["test"])
-    report.finish(results, next_commands(settings, run.progress, folder, scored=scored), ended=why)
+    report.finish(results, next_commands(settings, state.progress, folder, scored=scored), ended=why)
     return results
 
 
