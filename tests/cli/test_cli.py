@@ -53,7 +53,8 @@ def _logging_as_before() -> Iterator[None]:
     yield
     for handler in set(root.handlers) - set(handlers):
         handler.close()
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)  # which also clears what loggers remember of it
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, *errors: BaseException | None) -> None:
