@@ -86,69 +86,65 @@ def opaque(extent: int) -> tuple[Part, ...]:
     return (Part(extent),) if extent > 1 else ()
 
 
-def single(field: Field, dim: int) -> Part | None:
-    """The image axis that a dimension is; None where it is none.
+def single(field: Field, dim: int) -> tuple[Part, int] | None:
+    """The one part that a dimension is, and its image axis; None where it is no place in the image.
 
     Raises:
         Untracked: it is a part of one, or more than one.
     """
-    placed = [part for part in field.dims[dim] if part.axis is not None]
-    if not placed:
+    places = [(part, part.axis) for part in field.dims[dim] if part.axis is not None]
+    if not places:
         return None
-    if len(field.dims[dim]) > 1 or sum(part.axis == placed[0].axis for parts in field.dims for part in parts) > 1:
+    if len(field.dims[dim]) > 1 or sum(part.axis == places[0][1] for parts in field.dims for part in parts) > 1:
         raise Untracked
-    return placed[0]
+    return places[0]
 
 
 def through_window(field: Field, dim: int, kernel: int, stride: int, before: int, dilation: int, extent: int) -> Field:
     """After a convolution or a pooling over one dimension that has `before` elements of padding in front."""
-    part = single(field, dim)
-    if part is None:
+    if (place := single(field, dim)) is None:
         return field.with_dim(dim, *opaque(extent))
-    assert part.axis is not None
+    part, axis = place
     reach = dilation * (kernel - 1) * part.step
-    return field.with_dim(dim, Part(extent, part.axis, part.step * stride)).grow(part.axis, reach, -before * part.step)
+    return field.with_dim(dim, Part(extent, axis, part.step * stride)).grow(axis, reach, -before * part.step)
 
 
 def through_transposed_window(
     field: Field, dim: int, kernel: int, stride: int, before: int, dilation: int, extent: int
 ) -> Field:
     """After a transposed convolution over one dimension."""
-    part = single(field, dim)
-    if part is None:
+    if (place := single(field, dim)) is None:
         return field.with_dim(dim, *opaque(extent))
-    assert part.axis is not None
+    part, axis = place
     reach = dilation * (kernel - 1)
     step = part.step / stride
-    grown = field.grow(part.axis, reach // stride * part.step, (before - reach) * step)
-    return grown.with_dim(dim, Part(extent, part.axis, step))
+    grown = field.grow(axis, reach // stride * part.step, (before - reach) * step)
+    return grown.with_dim(dim, Part(extent, axis, step))
 
 
 def through_interpolation(field: Field, dim: int, extent: int, taps: int) -> Field:
     """After an interpolation over `taps` neighbours in one dimension (1: nearest, 2: linear, 4: cubic)."""
-    part = single(field, dim)
-    if part is None or part.extent == extent:
+    if (place := single(field, dim)) is None or place[0].extent == extent:
         return field
-    assert part.axis is not None
+    part, axis = place
     step = part.step * Fraction(part.extent, extent)
     reach = (taps - 1) * part.step
     low = (step - part.step - reach) / 2 if taps > 1 else Fraction(0)
-    return field.with_dim(dim, Part(extent, part.axis, step)).grow(part.axis, reach, low)
+    return field.with_dim(dim, Part(extent, axis, step)).grow(axis, reach, low)
 
 
 def through_adaptive_pool(field: Field, dim: int, extent: int) -> Field:
     """After adaptive pooling of one dimension to `extent` bins; one bin sees the whole image."""
-    part = single(field, dim)
-    if part is None:
+    if (place := single(field, dim)) is None:
         return field.with_dim(dim, *opaque(extent))
-    assert part.axis is not None
+    part, axis = place
     if extent == 1:
-        return field.with_dim(dim).grow(part.axis, math.inf)
+        return field.with_dim(dim).grow(axis, math.inf)
     if part.extent == extent:
         return field
     widest = max(-(-(index + 1) * part.extent // extent) - index * part.extent // extent for index in range(extent))
     step = part.step * Fraction(part.extent, extent)
-    return field.with_dim(dim, Part(extent, part.axis, step)).grow(part.axis, (widest - 1) * part.step)
+    return field.with_dim(dim, Part(extent, axis, step)).grow(axis, (widest - 1) * part.step)
 
 
 def sum_over(field: Field, dims: Iterable[int]) -> Field:
@@ -173,10 +169,9 @@ def through_slice(field: Field, dim: int, start: int, stride: int, extent: int) 
         return field
     if len(parts) > 1:
         raise Untracked
-    (part,) = parts
-    assert part.axis is not None
-    shifted = field.grow(part.axis, Fraction(0), start * part.step)
-    return shifted.with_dim(dim, Part(extent, part.axis, part.step * stride))
+    ((part, axis),) = [(part, part.axis) for part in parts if part.axis is not None]
+    shifted = field.grow(axis, Fraction(0), start * part.step)
+    return shifted.with_dim(dim, Part(extent, axis, part.step * stride))
 
 
 def permute(field: Field, order: Sequence[int]) -> Field:
