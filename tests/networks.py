@@ -11,7 +11,10 @@ from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.models.build import build_model
 
 CONF = Path(__file__).parents[1] / "conf" / "model"
-NAMED = sorted(file.stem for file in CONF.glob("*.yaml") if not file.stem.startswith(("for_", "timm", "torchvision")))
+LEFT_OPEN = ("torchvision", "timm", "own")  # which network these are is for the user to say
+NAMED = sorted(
+    file.stem for file in CONF.glob("*.yaml") if file.stem not in LEFT_OPEN and not file.stem.startswith("for_")
+)
 CLASSES = 7
 
 
