@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from cnntrain.errors import ConfigError
 from cnntrain.text import hint, nearest, one_line
 
-UNNAMED = ":"  # stands for a function of the user's that has yet to be named
-SHOWN = 12  # functions of a module that lacks the one that was named
+NO_NAME = ":"  # stands for a function of the user's that has yet to be named
+MOST_LISTED = 12  # functions of a module that lacks the one that was named
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -36,10 +36,10 @@ class Entry:
     settings: type[Any]
     builder: str
 
-    def build(self, *positional: Any, **named: Any) -> Any:
+    def build(self, *positional: Any, **keywords: Any) -> Any:
         """Call the builder."""
         module, _, function = self.builder.partition(":")
-        return getattr(importlib.import_module(module), function)(*positional, **named)
+        return getattr(importlib.import_module(module), function)(*positional, **keywords)
 
 
 E = TypeVar("E", bound=Entry)
@@ -77,11 +77,12 @@ class Registry(Mapping[str, E]):
         Raises:
             ConfigError: it stands for nothing.
         """
-        if (found := self.find(name)) is None:
-            raise ConfigError(self.unknown(name))
-        return found
+        entry = self.find(name)
+        if entry is None:
+            raise ConfigError(self.unknown_fault(name))
+        return entry
 
-    def unknown(self, name: object) -> str:
+    def unknown_fault(self, name: object) -> str:
         """The fault of a name that stands for nothing, with the nearest one."""
         advice = f"let its file begin with defaults: [{next(iter(self))}] or another one, and leave the name out"
         rule = f"one of {', '.join(self)}, or package.module:function"
@@ -113,8 +114,8 @@ def import_function(section: str, name: str) -> Callable[..., Any]:
     if function is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
         where = module.__file__ or module_name
-        some = ", ".join(functions[:SHOWN]) + (" ..." if len(functions) > SHOWN else "")
-        advice = hint(nearest(attribute, functions), f"it has {some or 'no function at all'}")
+        line = ", ".join(functions[:MOST_LISTED]) + (" ..." if len(functions) > MOST_LISTED else "")
+        advice = hint(nearest(attribute, functions), f"it has {line or 'no function at all'}")
         raise ConfigError(f"{section}.name: {where} has no {attribute!r}{advice}")
     if not callable(function):
         raise ConfigError(
@@ -125,7 +126,7 @@ def import_function(section: str, name: str) -> Callable[..., Any]:
 
 def _import(section: str, name: str, module_name: str) -> ModuleType:
     here = os.getcwd()
-    if new := here not in sys.path and "" not in sys.path:
+    if is_new := here not in sys.path and "" not in sys.path:
         sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
@@ -136,7 +137,7 @@ def _import(section: str, name: str, module_name: str) -> ModuleType:
             f"it must lie in the current folder {here} or be installed"
         ) from error
     finally:
-        if new and here in sys.path:
+        if is_new and here in sys.path:
             sys.path.remove(here)
             sys.path.append(here)
 
@@ -159,27 +160,29 @@ def check_arguments(section: str, name: str, function: Callable[..., Any], args:
     return list(parameters)
 
 
-def call_user_function(section: str, name: str, args: Mapping[str, Any], *positional: Any, **offered: Any) -> Any:
-    """Call a user's function with `positional`, `args` and with what it accepts of `offered`; `args` wins.
+def call_user_function(section: str, name: str, args: Mapping[str, Any], *positional: Any, **options: Any) -> Any:
+    """Call a user's function with `positional`, `args` and with what it accepts of `options`; `args` wins.
 
     Raises:
         ConfigError: no such function, an argument that it does not have, or it failed.
     """
     function = import_function(section, name)
-    known = check_arguments(section, name, function, args)
-    accepted = {key: value for key, value in offered.items() if known is None or key in known} | dict(args)
+    parameters = check_arguments(section, name, function, args)
+    keywords = {key: value for key, value in options.items() if parameters is None or key in parameters} | dict(args)
     try:
-        return function(*positional, **accepted)
+        return function(*positional, **keywords)
     except Exception as error:
-        given = ", ".join([*("..." for _ in positional), *(f"{key}={value!r}" for key, value in accepted.items())])
+        arguments = ", ".join([*("..." for _ in positional), *(f"{key}={value!r}" for key, value in keywords.items())])
         raise ConfigError(
-            f"{section}.name: {name}({given}) failed ({one_line(error)}); correct it or {section}.args"
+            f"{section}.name: {name}({arguments}) failed ({one_line(error)}); correct it or {section}.args"
         ) from error
 
 
-def unknown_argument(owner: str, name: str, given: object, known: Iterable[str], key: str = "model.args") -> str:
+def unknown_argument(owner: str, name: str, value: object, parameters: Iterable[str], key: str = "model.args") -> str:
     """The fault of an argument that a network (or what else `key` holds the arguments of) does not take."""
-    names = list(known)
-    meant = nearest(name, names)
+    names = list(parameters)
+    suggestion = nearest(name, names)
     otherwise = f"{owner} takes {', '.join(names) or 'none'}"
-    return f"{key}.{name}: no such argument of {owner} (given {given})" + hint(meant and f"{key}.{meant}", otherwise)
+    return f"{key}.{name}: no such argument of {owner} (given {value})" + hint(
+        suggestion and f"{key}.{suggestion}", otherwise
+    )

@@ -129,7 +129,7 @@ def _read_values(known: Mapping[str, Argument], own: Mapping[str, str]) -> tuple
             if name in own:
                 values[name] = argument.read(name, own[name])
             elif argument.needed and argument.rule:
-                raise ConfigError(argument.rule.missing(name))
+                raise ConfigError(argument.rule.missing_fault(name))
         except CnntrainError as fault:
             faults.append(fault)
     return values, faults

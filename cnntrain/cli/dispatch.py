@@ -183,7 +183,7 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
     overrides, config_dir = part_config_dir(command, list(args.others))
     draws = isinstance(args, PreviewArgs)
     more = [] if draws else ["data.root=."]  # summary reads no data, and trains nothing
-    composition = compose_line([*overrides, *more], config_dir=config_dir, acting=draws)
+    composition = compose_line([*overrides, *more], config_dir=config_dir, refuse_idle=draws)
     if draws:
         _need_images(composition.settings)
     return _code(_load(command)(args, composition.config))

@@ -33,35 +33,35 @@ def advise_data(text: str) -> str:
 
 def holds_images(folder: Path) -> bool:
     """Whether a bounded look finds image files in a folder, or in folders of its folders."""
-    waiting, looks = [(folder, 0)], 0
-    while waiting and looks < MOST_LOOKS:
-        place, depth = waiting.pop()
+    queue, looks = [(folder, 0)], 0
+    while queue and looks < MOST_LOOKS:
+        place, depth = queue.pop()
         with suppress(OSError), os.scandir(place) as entries:
             for entry in islice(entries, MOST_ENTRIES):
                 looks += 1
                 if entry.name.lower().endswith(IMAGES):
                     return True
                 if depth < 2 and not entry.name.startswith(".") and entry.is_dir():
-                    waiting.append((Path(entry.path), depth + 1))
+                    queue.append((Path(entry.path), depth + 1))
     return False
 
 
 def advise_run(target: Path) -> str:
     """What to type in place of a path that is no run: the run around it, else the newest not far below; or nothing."""
-    found = list(filter(is_run, target.parents[:RUN_DEPTH]))
-    waiting, looks = [] if found else [(target, 0)], 0
-    while waiting and looks < MOST_LOOKS:
-        place, depth = waiting.pop(0)
+    runs = list(filter(is_run, target.parents[:RUN_DEPTH]))
+    queue, looks = [] if runs else [(target, 0)], 0
+    while queue and looks < MOST_LOOKS:
+        place, depth = queue.pop(0)
         with suppress(OSError), os.scandir(place) as entries:
             for entry in islice(entries, MOST_ENTRIES):
                 looks += 1
                 if is_run(Path(entry.path)):
-                    found.append(Path(entry.path))
+                    runs.append(Path(entry.path))
                 elif depth + 1 < RUN_DEPTH and not entry.name.startswith(".") and entry.is_dir():
-                    waiting.append((Path(entry.path), depth + 1))
-    found.sort(key=lambda run: os.path.getmtime(run / "config.yaml"), reverse=True)
-    told = [shlex.quote(printable(run)) for run in found[:MOST_RUNS]]
-    return f"did you mean {' or '.join(told)}?" if told else ""
+                    queue.append((Path(entry.path), depth + 1))
+    runs.sort(key=lambda run: os.path.getmtime(run / "config.yaml"), reverse=True)
+    paths = [shlex.quote(printable(run)) for run in runs[:MOST_RUNS]]
+    return f"did you mean {' or '.join(paths)}?" if paths else ""
 
 
 def is_run(folder: Path) -> bool:

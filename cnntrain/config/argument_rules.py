@@ -45,7 +45,7 @@ class Rule:
         """
         raise NotImplementedError
 
-    def missing(self, key: str) -> str:
+    def missing_fault(self, key: str) -> str:
         """The fault of a needed argument that is not given."""
         return f"{key}: missing; write {key}={self.example}"
 
@@ -57,18 +57,18 @@ class Names(Rule):
         self.choices, self.example = choices, example
 
     def read(self, key: str, text: str) -> tuple[str, ...]:
-        known = list(self.choices)
-        names, some = items(text), ", ".join(known)
+        names, options = items(text), list(self.choices)
+        line = ", ".join(options)
         faults = [
-            f"{key}: must be among {some} (given {name})" + hint(nearest(name, known))
+            f"{key}: must be among {line} (given {name})" + hint(nearest(name, options))
             for name in names
-            if name not in known
+            if name not in options
         ]
         if not names:
-            faults.append(f"{key}: must not be empty; choose among {some}, such as {key}={known[0]}")
+            faults.append(f"{key}: must not be empty; choose among {line}, such as {key}={options[0]}")
         if faults:
             raise ConfigErrors(faults)
-        return tuple(name for name in known if name in names)
+        return tuple(name for name in options if name in names)
 
 
 class Patterns(Rule):
@@ -133,8 +133,8 @@ class OutFolder(Rule):
         if not text.strip():
             raise ConfigError(f"{key}: must be the name of a folder (given nothing); write {key}=DIR")
         folder = expand_path(text)
-        if wrong := self.fault(folder):
-            raise ConfigError(f"{key}: {printable(folder)} {wrong}; give {self.advice}, {key}=DIR")
+        if reason := self.fault(folder):
+            raise ConfigError(f"{key}: {printable(folder)} {reason}; give {self.advice}, {key}=DIR")
         return folder
 
 
@@ -157,22 +157,22 @@ class Pictures(Rule):
 
     def read(self, key: str, text: str) -> tuple[Path, ...]:
         if not text:
-            raise ConfigError(self.missing(key))
-        found: list[Path] = []
+            raise ConfigError(self.missing_fault(key))
+        paths: list[Path] = []
         for item in [text] if expand_path(text).exists() else items(text):
             path = expand_path(item)
             if path.exists():
-                found.append(path)
+                paths.append(path)
             elif matches := sorted(glob.glob(str(path), recursive=True)):
-                found += map(Path, matches)
+                paths += map(Path, matches)
             else:
                 what = "matches nothing" if glob.has_magic(item) else "is not there"
                 raise DataError(f"{key}: {printable(item)} {what}; {PICTURES}")
-        if not found:
-            raise ConfigError(self.missing(key))
-        return tuple(dict.fromkeys(found))
+        if not paths:
+            raise ConfigError(self.missing_fault(key))
+        return tuple(dict.fromkeys(paths))
 
-    def missing(self, key: str) -> str:
+    def missing_fault(self, key: str) -> str:
         return f"{key}: missing; {PICTURES}"
 
 
@@ -188,8 +188,8 @@ class CountOrFiles(Rule):
             if not 1 <= count <= MOST_FILES:
                 raise ConfigError(f"{key}: must be a whole number from 1 to {MOST_FILES} (given {text})")
             return count
-        whole = expand_path(text)
-        files = [whole] if text and whole.is_file() else [expand_path(item) for item in items(text)]
+        path = expand_path(text)
+        files = [path] if text and path.is_file() else [expand_path(item) for item in items(text)]
         faults = [f"{key}: {printable(file)} is no file; {self.advice}" for file in files if not file.is_file()]
         if not files or len(files) > MOST_FILES:
             faults.append(f"{key}: must be 1 to {MOST_FILES} files (given {len(files)}); {self.advice}")
@@ -220,7 +220,7 @@ class ImageFile(Rule):
     def read(self, key: str, text: str) -> Path:
         image = expand_path(text)
         if not text:
-            raise ConfigError(self.missing(key))
+            raise ConfigError(self.missing_fault(key))
         if what := absence(image) or ("is a folder, not an image" if image.is_dir() else ""):
             raise DataError(f"{key}: {printable(image)} {what}; give an image file, such as {key}=cat.jpg")
         return image
@@ -238,16 +238,16 @@ class KernelOf(Rule):
         if text in KERNELS:
             return KERNELS[text]
         if not text:
-            raise ConfigError(self.missing(key))
+            raise ConfigError(self.missing_fault(key))
         if text.startswith("["):
             rule = f"rows of as many numbers each, {LARGEST} at most, none beyond {HEAVIEST:,} either way"
             raise ConfigError(f"{key}: must be {rule} (given {text}); write it as '{OWN_KERNEL}'")
-        meant = nearest(text, KERNELS)
-        advice = f"did you mean {meant}? " if meant else ""
+        suggestion = nearest(text, KERNELS)
+        advice = f"did you mean {suggestion}? " if suggestion else ""
         names = ", ".join(KERNELS)
         raise ConfigError(f"{key}: no kernel {text}; {advice}kernels: {names}, or weights: '{OWN_KERNEL}'")
 
-    def missing(self, key: str) -> str:
+    def missing_fault(self, key: str) -> str:
         return f"{key}: missing; write {key}=NAME, one of {', '.join(KERNELS)}, or weights: '{OWN_KERNEL}'"
 
 

@@ -21,8 +21,12 @@ class Change:
 
 def find_changes(before: Settings, after: Settings) -> dict[str, Change]:
     """The keys whose values differ, with both values."""
-    old, new = _leaves(to_plain(before)), _leaves(to_plain(after))
-    return {key: Change(old.get(key), new.get(key)) for key in old | new if old.get(key) != new.get(key)}
+    values_before, values_after = _leaves(to_plain(before)), _leaves(to_plain(after))
+    return {
+        key: Change(values_before.get(key), values_after.get(key))
+        for key in values_before | values_after
+        if values_before.get(key) != values_after.get(key)
+    }
 
 
 def _leaves(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,9 +20,9 @@ def settings_of(tree: DictConfig, cwd: str | None = None) -> Settings:
     Args:
         cwd: the folder that relative paths start from; None for the current one.
     """
-    settings, found = check_tree(tree, cwd)
-    if found or settings is None:
-        raise ConfigErrors(found)
+    settings, faults = check_tree(tree, cwd)
+    if faults or settings is None:
+        raise ConfigErrors(faults)
     return settings
 
 
@@ -45,18 +45,18 @@ def _check(tree: DictConfig, cwd: str | None) -> tuple[Settings | None, list[str
     tree = tree.copy()
     with open_dict(tree):
         tree.pop("hydra", None)
-    if found := _unknown_names(tree):
-        return None, found
+    if faults := _unknown_names(tree):
+        return None, faults
     _choose_variants(tree)
-    unresolved = _unresolved(tree)
+    gaps = _find_gaps(tree)
     if OmegaConf.missing_keys(tree):
-        return None, list(unresolved.values())
+        return None, list(gaps.values())
     settings = make_settings(tree, cwd)
     if not tree.data.root:
-        unresolved["data.root"] = f"data.root: must not be empty; {messages.MISSING['data.root']}"
+        gaps["data.root"] = f"data.root: must not be empty; {messages.MISSING_ADVICE['data.root']}"
     return settings, [
-        *unresolved.values(),
-        *(line for line in messages.broken_rules(settings) if line.partition(":")[0] not in unresolved),
+        *gaps.values(),
+        *(line for line in messages.broken_rules(settings) if line.partition(":")[0] not in gaps),
     ]
 
 
@@ -72,33 +72,34 @@ def _choose_variants(tree: DictConfig) -> None:
     for section, name in variants_of(tree).items():
         kind = VARIANTS[section].entry(name).settings
         if OmegaConf.get_type(tree[section]) is not kind:
-            known = {key: tree[section]._get_node(key) for key in tree[section]}
-            tree[section] = OmegaConf.merge(OmegaConf.structured(kind), known)
+            nodes = {key: tree[section]._get_node(key) for key in tree[section]}
+            tree[section] = OmegaConf.merge(OmegaConf.structured(kind), nodes)
 
 
 def _unknown_names(tree: DictConfig) -> list[str]:
     """The faults of names that stand for nothing, and of those that do not fit the numbers beside them."""
-    found = []
+    faults = []
     for section, entries in REGISTRIES.items():
         name = OmegaConf.select(tree, f"{section}.name")
         if name is None:  # missing, which is told later
             continue
         kind, entry = OmegaConf.get_type(tree[section]), entries.find(name)
-        others = [one.name for one in entries.values() if one.settings is kind]
+        siblings = [one.name for one in entries.values() if one.settings is kind]
         if entry is None:
-            found.append(entries.unknown(name))
+            faults.append(entries.unknown_fault(name))
         elif section in VARIANTS and kind is entries.user.settings and entry is not entries.user:
-            found.append(f"{section}.name: missing; {messages.MISSING[f'{section}.name']}")  # another file's is there
-        elif section in VARIANTS and others and kind is not entry.settings:
-            rule = f"{others[0]}, whose numbers are in its file"
+            advice = messages.MISSING_ADVICE[f"{section}.name"]  # another file's is there
+            faults.append(f"{section}.name: missing; {advice}")
+        elif section in VARIANTS and siblings and kind is not entry.settings:
+            rule = f"{siblings[0]}, whose numbers are in its file"
             advice = f"let the defaults list of the file begin with {entry.name}"
-            found.append(f"{section}.name: must be {rule} (given {name}); {advice}")
-    return found
+            faults.append(f"{section}.name: must be {rule} (given {name}); {advice}")
+    return faults
 
 
-def _unresolved(tree: DictConfig) -> dict[str, str]:
+def _find_gaps(tree: DictConfig) -> dict[str, str]:
     """The faults of keys without a value; texts get a place holder, so that the other keys can be checked as well."""
-    found: dict[str, str] = {}
+    faults: dict[str, str] = {}
     for key, kind in messages.keys_of(variants_of(tree)).items():
         parent, _, name = key.rpartition(".")
         node = OmegaConf.select(tree, parent) if parent else tree  # None: off, or known to be faulty
@@ -106,23 +107,23 @@ def _unresolved(tree: DictConfig) -> dict[str, str]:
             continue
         try:
             if fault := _value_fault(node, name, key, kind):
-                found[key] = fault
+                faults[key] = fault
         except OmegaConfBaseException as error:
-            found[key] = f"{key}: {str(error).splitlines()[0]}"
-        if key in found:
+            faults[key] = f"{key}: {str(error).splitlines()[0]}"
+        if key in faults:
             node[name] = "missing" if kind.hint is str else "???"
-    return found
+    return faults
 
 
 def _value_fault(node: DictConfig, name: str, key: str, kind: messages.Key) -> str | None:
     if OmegaConf.is_missing(node, name):
-        return f"{key}: missing; {messages.MISSING.get(key, f'write {key}=VALUE')}"
+        return f"{key}: missing; {messages.MISSING_ADVICE.get(key, f'write {key}=VALUE')}"
     if kind.classes():
         return messages.wrong_value(key, "${...}", kind) if OmegaConf.is_interpolation(node, name) else None
     value = node[name]
     if OmegaConf.is_config(value):
-        unknown = OmegaConf.missing_keys(value)
+        gaps = OmegaConf.missing_keys(value)
         value = OmegaConf.to_container(value, resolve=True)
-        if unknown:
+        if gaps:
             return f"{key}: an item is missing (given {value}); write its value in place of ???"
     return None if kind.takes(value) else messages.wrong_value(key, value, kind)

@@ -31,14 +31,14 @@ class Composition:
 
     Attributes:
         tree: with its `hydra` part; of a sweep, what its jobs have in common.
-        known: the settings of a single run, where all of its values are there and keep the rules.
+        run_settings: the settings of a single run, where all of its values are there and keep the rules.
         faults: all that is wrong with the words and the values.
         composer: which has made it.
         jobs: of a sweep, those that were looked at, each with its words and what these make.
     """
 
     tree: DictConfig
-    known: Settings | None
+    run_settings: Settings | None
     faults: list[str]
     composer: Composer
     jobs: list[tuple[list[str], Settings | None]] = field(default_factory=list)
@@ -46,14 +46,14 @@ class Composition:
     @property
     def settings(self) -> Settings:
         """The settings of a single run."""
-        assert self.known is not None
-        return self.known
+        assert self.run_settings is not None
+        return self.run_settings
 
     @property
     def config(self) -> RunConfig:
         """What a command gets of it."""
-        chosen = self.tree.hydra
-        return RunConfig(self.settings, tuple(chosen.overrides.task), str(chosen.runtime.choices.model))
+        hydra = self.tree.hydra
+        return RunConfig(self.settings, tuple(hydra.overrides.task), str(hydra.runtime.choices.model))
 
 
 def compose_settings(words: list[str], config_dir: str | None = None) -> Settings:
@@ -65,7 +65,7 @@ def compose_settings(words: list[str], config_dir: str | None = None) -> Setting
     Raises:
         ConfigErrors: with all faults, one line each.
     """
-    return compose_line(words, config_dir=config_dir, acting=False).settings
+    return compose_line(words, config_dir=config_dir, refuse_idle=False).settings
 
 
 def compose_line(
@@ -75,21 +75,21 @@ def compose_line(
     config_name: str = "train",
     multirun: bool = False,
     complete: bool = True,
-    acting: bool = True,
+    refuse_idle: bool = True,
 ) -> Composition:
     """Compose as Hydra will, and raise ConfigErrors with all that is wrong.
 
     Args:
         multirun: check the jobs of a sweep; of many, an even choice.
         complete: also check missing values and limits, which only a run needs.
-        acting: also refuse words that act on nothing in the run (no_effect.py).
+        refuse_idle: also refuse words that act on nothing in the run (no_effect.py).
     """
     composition = examine(make_composer(config_dir, config_name), words, multirun, complete)
-    found = composition.faults
-    if complete and acting and not found:
-        found = _idle_faults(composition, words, multirun or is_multirun(composition.tree))
-    if found:
-        raise ConfigErrors(found)
+    faults = composition.faults
+    if complete and refuse_idle and not faults:
+        faults = _idle_faults(composition, words, multirun or is_multirun(composition.tree))
+    if faults:
+        raise ConfigErrors(faults)
     refuse_code(composition.tree)
     return composition
 
@@ -106,39 +106,40 @@ def _own_composer(config_name: str) -> Composer:
 
 def examine(composer: Composer, words: list[str], multirun: bool, complete: bool) -> Composition:
     """What `compose_line` does, without raising."""
-    read, unread = overrides.parse(words, composer.loader)
+    read, faults = overrides.parse(words, composer.loader)
     sweeps = [override for override in read if override.is_sweep_override()]
-    tree, wrong = composer.compose_read([override for override in read if override not in sweeps])
+    tree, tree_faults = composer.compose_read([override for override in read if override not in sweeps])
     if not multirun and not is_multirun(tree):
-        found = unread + wrong + [stray_sweep(override) for override in sweeps]
-        settings, more = _check(tree, found) if complete else (None, [])
-        return Composition(tree, settings, found + more, composer)
-    found = unread
+        faults += [*tree_faults, *map(stray_sweep, sweeps)]
+        settings, value_faults = _check(tree, faults) if complete else (None, [])
+        return Composition(tree, settings, faults + value_faults, composer)
+    syntax_faults = list(faults)
     jobs: list[tuple[list[str], Settings | None]] = []
     read += overrides.parse(overrides.sweeper_params(tree), composer.loader)[0]
     for job in overrides.jobs(read):
-        job_tree, wrong = composer.compose(job)
-        settings, more = _check(job_tree, unread + wrong) if complete else (None, [])
-        found, jobs = found + wrong + more, [*jobs, (job, settings)]
-    return Composition(tree, None, found, composer, jobs)
+        job_tree, tree_faults = composer.compose(job)
+        settings, value_faults = _check(job_tree, syntax_faults + tree_faults) if complete else (None, [])
+        faults += tree_faults + value_faults
+        jobs.append((job, settings))
+    return Composition(tree, None, faults, composer, jobs)
 
 
-def _check(tree: DictConfig, found: list[str]) -> tuple[Settings | None, list[str]]:
+def _check(tree: DictConfig, faults: list[str]) -> tuple[Settings | None, list[str]]:
     """The settings and the faults of the values, but for keys that are known to be wrong: they are not set."""
-    known = {line.partition(":")[0] for line in found}
-    settings, more = check_tree(tree)
-    return settings, [line for line in more if line.partition(":")[0] not in known]
+    keys = {line.partition(":")[0] for line in faults}
+    settings, value_faults = check_tree(tree)
+    return settings, [line for line in value_faults if line.partition(":")[0] not in keys]
 
 
-def _idle_faults(composition: Composition, words: list[str], many: bool) -> list[str]:
+def _idle_faults(composition: Composition, words: list[str], is_sweep: bool) -> list[str]:
     """The faults of sound words that act on nothing in the run, or in the jobs of a sweep."""
     composer = composition.composer
-    jobs = composition.jobs if many else [(words, composition.settings)]
-    typed = len(words)  # those after them are of a preset
+    jobs = composition.jobs if is_sweep else [(words, composition.settings)]
+    count = len(words)  # those after them are of a preset
     return no_effect.faults(
-        (acting_settings(composer, job, settings), job[:typed])
+        (acting_settings(composer, job, settings), job[:count])
         for job, settings in jobs
-        if no_effect.rules_met(job[:typed])
+        if no_effect.rules_met(job[:count])
     )
 
 
@@ -148,10 +149,10 @@ def acting_settings(composer: Composer, words: Sequence[str], settings: Settings
     Args:
         settings: what all of the words make, where that is known.
     """
-    plain = [word for word in words if not word.startswith("debug=")]
-    if len(plain) < len(words):
+    words_without_debug = [word for word in words if not word.startswith("debug=")]
+    if len(words_without_debug) < len(words):
         with contextlib.suppress(ConfigErrors):
-            return settings_of(composer.compose(plain)[0])
+            return settings_of(composer.compose(words_without_debug)[0])
     return settings or settings_of(composer.compose(list(words))[0])
 
 

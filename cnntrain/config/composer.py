@@ -22,9 +22,9 @@ from cnntrain.config.inherit import inherit_recipes
 from cnntrain.config.messages import VARIANTS
 from cnntrain.config.schema.settings import Settings
 
-OURS = "train"  # our own file with a defaults list
+OUR_CONFIG = "train"  # our own file with a defaults list
 LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
-NEEDED = ("model", "data", "optimizer", "finetune", "trainer")  # groups that cannot be left out
+NEEDED_GROUPS = ("model", "data", "optimizer", "finetune", "trainer")  # groups that cannot be left out
 
 
 class Composer:
@@ -48,8 +48,8 @@ class Composer:
         """The options of a config group; empty where there is no such group."""
         place = (group, *self.search)
         if place not in self.known_options:
-            found = self.loader.get_group_options(group, overrides=self.search)
-            self.known_options[place] = found
+            names = self.loader.get_group_options(group, overrides=self.search)
+            self.known_options[place] = names
         return self.known_options[place]
 
     def _is_group(self, key: str) -> bool:
@@ -58,12 +58,12 @@ class Composer:
     def compose(self, words: list[str]) -> tuple[DictConfig, list[str]]:
         """The tree that the sound words make, and the faults of the others."""
         read, unread = overrides.parse(words)
-        tree, found = self.compose_read(read)
-        return tree, unread + found
+        tree, faults = self.compose_read(read)
+        return tree, unread + faults
 
     def compose_read(self, read: list[Override]) -> tuple[DictConfig, list[str]]:
         """What `compose` does, of words that have been read."""
-        found = self._set_search(read)
+        faults = self._set_search(read)
         choices, values = [], []
         for override in read:
             key = override.key_or_group
@@ -72,34 +72,34 @@ class Composer:
             if isinstance(override.value(), dict) or not self._is_group(key):
                 values.append(override)
             elif fault := _choice_fault(override, self.options(key)):
-                found.append(fault)
+                faults.append(fault)
             else:
                 choices.append(override.input_line or "")
-        tree, wrong = self._choose(choices)
-        found += wrong
+        tree, choice_faults = self._choose(choices)
+        faults += choice_faults
         for override in values:
-            found += apply(tree, override)
-        if not found:
+            faults += apply(tree, override)
+        if not faults:
             _note_overrides(tree, read)
-        return tree, found
+        return tree, faults
 
     def _set_search(self, read: list[Override]) -> list[str]:
         """Tell Hydra's composer of the user's search path, which is read before all else; the faults of it."""
         folders: list[str] = []
-        found = []
+        faults = []
         for override in read:
             if override.key_or_group != "hydra.searchpath":
                 continue
             value = override.value()
-            lost = [folder for folder in value if not _is_place(folder)] if isinstance(value, list) else [value]
-            if lost:
+            misfits = [folder for folder in value if not _is_place(folder)] if isinstance(value, list) else [value]
+            if misfits:
                 rule = "a list of folders that are there, such as [file:///my_conf]"
-                found.append(f"hydra.searchpath: must be {rule} (given {overrides.value_text(override)})")
+                faults.append(f"hydra.searchpath: must be {rule} (given {overrides.value_text(override)})")
             else:
                 folders = [str(folder) for folder in value]
         self.search = [f"hydra.searchpath=[{','.join(map(overrides.quote, folders))}]"] if folders else []
         inherit_recipes([*folders, *(f"file://{folder}" for folder in self.folders[1:])], self.options)
-        return found
+        return faults
 
     def _compose(self, choices: list[str]) -> DictConfig:
         return self.loader.load_configuration(self.config_name, [*choices, *self.search], run_mode=RunMode.RUN)
@@ -108,13 +108,13 @@ class Composer:
         """The tree of some choices. Jobs of a sweep that differ in values only share it, as composing costs 50 ms."""
         place = (*choices, *self.search)
         if place not in self.known_trees:
-            tree, found = self._compose_choices(choices)
+            tree, faults = self._compose_choices(choices)
             if OmegaConf.get_type(tree) is not Settings:
-                line = f"{self.config_name} is no training config; let its defaults list begin with {OURS}"
+                line = f"{self.config_name} is no training config; let its defaults list begin with {OUR_CONFIG}"
                 raise ConfigErrors([f"--config-name: {line}"])
-            self.known_trees[place] = tree, found + self._optional_faults(tree)
-        tree, found = self.known_trees[place]
-        return copy.deepcopy(tree), found
+            self.known_trees[place] = tree, faults + self._optional_faults(tree)
+        tree, faults = self.known_trees[place]
+        return copy.deepcopy(tree), faults
 
     def _compose_choices(self, choices: list[str]) -> tuple[DictConfig, list[str]]:
         """Compose the choices; where that fails, leave out the one that is to blame and say what is wrong with it."""
@@ -151,45 +151,45 @@ class Composer:
         file = self._file(where[1]) if where else None
         if isinstance(error, RecursionError):
             return [f"{choice}: its defaults list leads back to itself; let it begin with an option of cnntrain's"]
-        if lost := re.search(r"Could not override '(([^'@]+)@[^']*)'", text):
+        if match := re.search(r"Could not override '(([^'@]+)@[^']*)'", text):
             value = choice.partition("=")[2]
-            return [f"{lost[1]}: no part of the config is chosen by that (given {value}); write {lost[2]}={value}"]
-        if lost := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
-            return [f"{file or choice}: {messages.unknown_option(lost[1], lost[2], self.options(lost[1]))}"]
-        if lost := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
-            if lost[2].startswith("for_"):
-                data = lost[2].removeprefix("for_")
+            return [f"{match[1]}: no part of the config is chosen by that (given {value}); write {match[2]}={value}"]
+        if match := re.search(r"Could not load '([^']+)/([^'/]+)'", text):
+            return [f"{file or choice}: {messages.unknown_option(match[1], match[2], self.options(match[1]))}"]
+        if match := re.search(r"Could not find '([^']+)/([^'/]+)'", text):
+            if match[2].startswith("for_"):
+                data = match[2].removeprefix("for_")
                 advice = "choose one, such as model=resnet18, or let its file begin with defaults: [imagefolder]"
-                return [f"{lost[1]}: data={data} brings none; {advice}"]
-            source = "" if choice.partition("=")[2] == lost[2] else f"{choice}: "
-            return [source + messages.unknown_option(lost[1], lost[2], self.options(lost[1]))]
+                return [f"{match[1]}: data={data} brings none; {advice}"]
+            source = "" if choice.partition("=")[2] == match[2] else f"{choice}: "
+            return [source + messages.unknown_option(match[1], match[2], self.options(match[1]))]
         if file is None:
             return [f"{choice}: {text.splitlines()[0]}"]
         package = "" if file.parent in self.folders else file.parent.name
         return [f"{file}: {line}" for line in _file_faults(file, package, tree) or [_foreign_key(text, file)]]
 
     def _file(self, path: str) -> Path | None:
-        found = [folder / f"{path}.yaml" for folder in self.folders if (folder / f"{path}.yaml").is_file()]
-        return found[0] if found and path != OURS else None
+        files = [folder / f"{path}.yaml" for folder in self.folders if (folder / f"{path}.yaml").is_file()]
+        return files[0] if files and path != OUR_CONFIG else None
 
     def _optional_faults(self, tree: DictConfig) -> list[str]:
         """Options of optional groups that do not exist, which Hydra leaves out without a word."""
-        chosen = tree.hydra.runtime.choices
-        brought = {"augment": f"for_{chosen.data}", "schedule": f"for_{chosen.data}", "recipe": chosen.data}
-        found = []
-        for group, default in brought.items():
-            names = chosen.get(group) or []
+        choices = tree.hydra.runtime.choices
+        defaults = {"augment": f"for_{choices.data}", "schedule": f"for_{choices.data}", "recipe": choices.data}
+        faults = []
+        for group, default in defaults.items():
+            names = choices.get(group) or []
             for name in [names] if isinstance(names, str) else names:
                 if name != default and name not in (options := self.options(group)):
-                    found.append(messages.unknown_option(group, name, options))
-        return found + self._recipe_faults(chosen)
+                    faults.append(messages.unknown_option(group, name, options))
+        return faults + self._recipe_faults(choices)
 
-    def _recipe_faults(self, chosen: DictConfig) -> list[str]:
+    def _recipe_faults(self, choices: DictConfig) -> list[str]:
         """What a recipe says and later files of the composition overrule."""
-        name = chosen.get("recipe")
+        name = choices.get("recipe")
         read = self.loader.repository.load_config(f"recipe/{name}") if name else None
         places = {
-            "optimizer": f"recipe/{chosen.optimizer}_{name}.yaml, which holds the keys alone, such as lr",
+            "optimizer": f"recipe/{choices.optimizer}_{name}.yaml, which holds the keys alone, such as lr",
             "schedule": f"schedule/for_{name}.yaml",
             "augment": f"augment/for_{name}.yaml",
         }
@@ -232,24 +232,24 @@ def stray_sweep(override: Override) -> str:
         return f"{key}: several options stand in brackets; write '{key}=[{text}]', or add -m for one run each"
     if key in overrides.PATHS and isinstance(sweep := override.value(), ChoiceSweep):
         text = ",".join(str(getattr(item, "text", item)) for item in sweep.list)
-        whole = overrides.for_shell(f"{key}={overrides.quote(text)}")
-        return f"{key}: a comma makes a list (given {text}); write {whole}"
+        word = overrides.for_shell(f"{key}={overrides.quote(text)}")
+        return f"{key}: a comma makes a list (given {text}); write {word}"
     return f"{key}: takes one value (given {text}); add -m for one run each, or type cnntrain compare"
 
 
 def _choice_fault(override: Override, options: list[str]) -> str | None:
     group, value, text = override.key_or_group, override.value(), overrides.value_text(override)
     if override.is_delete():
-        return f"{group}: cannot be left out; choose with {group}=OPTION" if group in NEEDED else None
+        return f"{group}: cannot be left out; choose with {group}=OPTION" if group in NEEDED_GROUPS else None
     if (override.is_add() or override.is_force_add()) and group in overrides.GROUPS and not override.package:
         return f"{group}: is there already; leave out the + and write {group}={text}"
     if isinstance(value, list) and group not in LISTS:
         return f"{group}: takes one option (given {text}); for one run each drop the brackets and add -m"
-    if value is None and group not in NEEDED:
+    if value is None and group not in NEEDED_GROUPS:
         return f"{group}: null is no option; leave the group out with ~{group}"
     names = value if isinstance(value, list) else [text if value is None else value]
-    wrong = [name for name in names if not isinstance(name, str) or name not in options]
-    return messages.unknown_option(group, wrong[0], options) if wrong else None
+    misfits = [name for name in names if not isinstance(name, str) or name not in options]
+    return messages.unknown_option(group, misfits[0], options) if misfits else None
 
 
 def _file_faults(file: Path, package: str, tree: DictConfig) -> list[str]:
@@ -273,7 +273,7 @@ def _foreign_key(text: str, file: Path) -> str:
     kind = re.search(r"object_type=(\w+)", text)
     if not key or not kind or "not in" not in text:
         return text.splitlines()[-1 if key is None else 1]
-    named = {
+    variants = {
         section: name
         for section, entries in VARIANTS.items()
         for name, entry in entries.items()
@@ -282,4 +282,4 @@ def _foreign_key(text: str, file: Path) -> str:
     value = OmegaConf.select(OmegaConf.load(file), key[1]) or OmegaConf.select(
         OmegaConf.load(file), key[1].partition(".")[2]
     )
-    return messages.unknown_key(key[1], str(value), messages.keys_of(named), named)
+    return messages.unknown_key(key[1], str(value), messages.keys_of(variants), variants)

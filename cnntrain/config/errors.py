@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from cnntrain.errors import ConfigError
 from cnntrain.text import printable
 
-GIVEN = re.compile(r"\(given (.{100}).{100,}\)")  # a value that would fill the screen
+LONG_VALUE = re.compile(r"\(given (.{100}).{100,}\)")  # a value that would fill the screen
 LONG_WORD = re.compile(r"(\S{200})\S{100,}")  # the same, wherever it stands
 
 
@@ -14,7 +14,7 @@ class ConfigErrors(ConfigError):
     """All faults of one command line."""
 
     def __init__(self, faults: Iterable[str]) -> None:
-        lines = (LONG_WORD.sub(r"\1...", GIVEN.sub(r"(given \1 ...)", printable(line))) for line in faults)
+        lines = (LONG_WORD.sub(r"\1...", LONG_VALUE.sub(r"(given \1 ...)", printable(line))) for line in faults)
         self.faults = list(dict.fromkeys(lines))  # a sweep meets the same fault in each job
         super().__init__("\n".join(self.faults))
 

@@ -7,7 +7,7 @@ from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import GroupDefault, InputDefault
 
-_stored: list[tuple[str, str]] = []  # groups and options that the line before this one made
+_entries: list[tuple[str, str]] = []  # groups and options that the line before this one made
 
 
 def inherit_recipes(folders: Sequence[str], options: Callable[[str], list[str]]) -> None:
@@ -20,41 +20,41 @@ def inherit_recipes(folders: Sequence[str], options: Callable[[str], list[str]])
         folders: as hydra.searchpath takes them.
         options: the options of a group.
     """
-    for group, name in _stored:  # a store is for life, and another line may mean another file by the same name
+    for group, name in _entries:  # a store is for life, and another line may mean another file by the same name
         ConfigStore.instance().repo[group].pop(f"{name}.yaml", None)
-    _stored.clear()
+    _entries.clear()
     bases = _bases(folders, options("data"))
-    known = {group: set(options(group)) for group in ("model", "augment", "schedule", "recipe")} if bases else {}
+    names = {group: set(options(group)) for group in ("model", "augment", "schedule", "recipe")} if bases else {}
     for name in bases:
         line = _line(name, bases)
         patterns = [(group, "for_{}") for group in ("model", "augment", "schedule")]
         patterns += [("recipe", "{}"), *(("recipe", f"{optimizer}_{{}}") for optimizer in options("optimizer"))]
         for group, pattern in patterns:
-            found = next((one for one in line if pattern.format(one) in known[group]), name)
-            if found != name:
+            base = next((one for one in line if pattern.format(one) in names[group]), name)
+            if base != name:
                 package = "_global_" if (group, pattern) == ("recipe", "{}") else None  # as the file itself has it
-                node = {"defaults": [pattern.format(found)]}
+                node = {"defaults": [pattern.format(base)]}
                 ConfigStore.instance().store(pattern.format(name), node, group, package)
-                _stored.append((group, pattern.format(name)))
+                _entries.append((group, pattern.format(name)))
 
 
-def _bases(folders: Sequence[str], known: Sequence[str]) -> dict[str, str]:
+def _bases(folders: Sequence[str], data_sets: Sequence[str]) -> dict[str, str]:
     """Of each data file the data set that it derives from, where there is one."""
     path = ConfigSearchPathImpl()
     for folder in folders:
         path.append(provider="user", path=folder)
     files = ConfigRepository(path)
-    found = {}
+    bases = {}
     for name in files.get_group_options("data"):
         try:
             content = files.load_config(f"data/{name}")
         except Exception:  # Hydra's and YAML's own errors, which composing tells with their place
             continue
         assert content is not None
-        named = [*map(_option, content.defaults_list or []), str(content.config.get("name"))]
-        if base := next((one for one in named if one in known and one != name), None):
-            found[name] = base
-    return found
+        names = [*map(_option, content.defaults_list or []), str(content.config.get("name"))]
+        if base := next((one for one in names if one in data_sets and one != name), None):
+            bases[name] = base
+    return bases
 
 
 def _option(default: InputDefault) -> str | None:

@@ -24,7 +24,7 @@ VARIANTS: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,
 }  # sections whose keys depend on their name
 REGISTRIES: dict[str, Registry[Any]] = {**VARIANTS, "data": DATASETS, "loss": LOSSES}
-MISSING = {
+MISSING_ADVICE = {
     "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class",
     "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
     "data.name": "name your function, such as data.name=my_data:load",
@@ -119,60 +119,60 @@ def keys_of(variants: Mapping[str, str]) -> Mapping[str, Key]:
 
 @functools.cache  # asked for each value of a saved run, which took half of the time of reading one
 def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) -> Mapping[str, Key]:
-    found: dict[str, Key] = {}
+    keys: dict[str, Key] = {}
     hints = get_type_hints(kind)
     for item in fields(kind):
         name, hint = prefix + item.name, hints[item.name]
-        found[name] = Key(hint, item.metadata.get("limits", {}))
-        for option in found[name].classes():
+        keys[name] = Key(hint, item.metadata.get("limits", {}))
+        for option in keys[name].classes():
             entry = VARIANTS[name].find(dict(variants).get(name, "")) if name in VARIANTS else None
-            found |= _keys_below(entry.settings if entry else option, name + ".", variants)
-    return types.MappingProxyType(found)
+            keys |= _keys_below(entry.settings if entry else option, name + ".", variants)
+    return types.MappingProxyType(keys)
 
 
-def unknown_key(key: str, given: str, known: Iterable[str], variants: dict[str, str]) -> str:
+def unknown_key(key: str, value: str, keys: Iterable[str], variants: dict[str, str]) -> str:
     """The fault of a key that does not exist, with the key that was probably meant."""
     if key in FOLDER_WORDS:
         network = ", the network with model=NAME" if key == "name" else ""
-        return f"{key}: no such key (given {given}); the folder of a new run is chosen with out=DIR{network}"
+        return f"{key}: no such key (given {value}); the folder of a new run is chosen with out=DIR{network}"
     if key.startswith("recipe."):
-        return f"{key}: no such key (given {given}); let the file of the recipe begin with '# @package _global_'"
+        return f"{key}: no such key (given {value}); let the file of the recipe begin with '# @package _global_'"
     if key in COMMAND_WORDS:
-        return f"{key}: goes with a command (given {given}); write cnntrain {COMMAND_WORDS[key]} {key}={given}"
+        return f"{key}: goes with a command (given {value}); write cnntrain {COMMAND_WORDS[key]} {key}={value}"
     section, _, name = key.partition(".")
     entries = VARIANTS[section].values() if section in VARIANTS else ()
     owners = [entry.name for entry in entries if name in {item.name for item in fields(entry.settings)}]
     if owners:
-        chosen = variants.get(section, "this one")
+        variant = variants.get(section, "this one")
         have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
-        return f"{key}: {chosen} has no {name} (given {given}); {have}: {section}={owners[0]}"
-    return f"{key}: no such key (given {given})" + hint(
-        _right_key(key, list(known)), "`cnntrain --cfg job` shows all keys"
+        return f"{key}: {variant} has no {name} (given {value}); {have}: {section}={owners[0]}"
+    return f"{key}: no such key (given {value})" + hint(
+        _right_key(key, list(keys)), "`cnntrain --cfg job` shows all keys"
     )
 
 
-def _right_key(key: str, known: list[str]) -> str | None:
+def _right_key(key: str, keys: list[str]) -> str | None:
     """In this order: the beginning of one, a slip in one part, the right name in the wrong section, a similar one."""
     parent, _, name = key.rpartition(".")
-    siblings = [other for other in known if other.rpartition(".")[0] == parent]
-    longer = [other for other in siblings if other.startswith(key)]
+    siblings = [candidate for candidate in keys if candidate.rpartition(".")[0] == parent]
+    longer = [candidate for candidate in siblings if candidate.startswith(key)]
     if len(longer) == 1 and len(name) > 1:
         return longer[0]
     slip = nearest(key, siblings) if parent else None
     if slip and nearest(name, [slip.rpartition(".")[2]]):
         return slip
-    moved = [other for other in known if other.rpartition(".")[2] == name]
-    if moved:
-        return nearest(key, moved) or moved[0]
-    return nearest(key, [other for other in known if not key.startswith(other)], cutoff=0.8)
+    namesakes = [candidate for candidate in keys if candidate.rpartition(".")[2] == name]
+    if namesakes:
+        return nearest(key, namesakes) or namesakes[0]
+    return nearest(key, [candidate for candidate in keys if not key.startswith(candidate)], cutoff=0.8)
 
 
 def unknown_arguments(model: ModelSettings) -> list[str]:
     """The faults of arguments that our own network does not take; of other networks, nothing is known here."""
     if model.name not in NETWORKS:
         return []
-    known = [item.name for item in fields(NETWORKS[model.name].settings)]
-    return [unknown_argument(model.name, name, value, known) for name, value in model.args.items() if name not in known]
+    names = [item.name for item in fields(NETWORKS[model.name].settings)]
+    return [unknown_argument(model.name, name, value, names) for name, value in model.args.items() if name not in names]
 
 
 def unknown_option(group: str, name: object, options: list[str]) -> str:
@@ -182,45 +182,45 @@ def unknown_option(group: str, name: object, options: list[str]) -> str:
     printable = [option for option in options if not option.startswith("for_")]
     if not printable:
         return f"{group}: no option {name}, there are none; add yours with --config-dir DIR, as DIR/{group}/{name}.yaml"
-    meant = nearest(str(name), printable)
+    suggestion = nearest(str(name), printable)
     return (
         f"{group}: no option {'given' if name == '' else name}; "
-        + (f"did you mean {group}={meant}? " if meant else "")
+        + (f"did you mean {group}={suggestion}? " if suggestion else "")
         + (MORE_NETS if group == "model" else f"options: {', '.join(printable)}")
     )
 
 
-def wrong_value(key: str, given: object, known: Key | None) -> str:
+def wrong_value(key: str, value: object, kind: Key | None) -> str:
     """The fault of a value that its key cannot take."""
-    if known is None:
-        return f"{key}: this value does not fit (given {given})"
-    return f"{key}: must be {known.rule()} (given {given})" + hint(nearest(str(given), known.choices()))
+    if kind is None:
+        return f"{key}: this value does not fit (given {value})"
+    return f"{key}: must be {kind.rule()} (given {value})" + hint(nearest(str(value), kind.choices()))
 
 
 def broken_rules(settings: Any) -> list[str]:
     """Limits and rules that well-typed settings break, one line each."""
     variants = {section: getattr(settings, section).name for section in VARIANTS}
-    known = keys_of(variants)
-    found: list[str] = []
+    keys = keys_of(variants)
+    faults: list[str] = []
     out_of_range = limits.out_of_range(settings)
     for key, value, rule in out_of_range:
-        own = f"{key}: must be {rule} (given {value})"
-        found.append(own if rule.startswith(limits.AT_MOST) else wrong_value(key, value, known.get(key)))
-    found += unknown_arguments(settings.model)
-    seen = {key for key, _, _ in out_of_range}
-    found += [
+        line = f"{key}: must be {rule} (given {value})"
+        faults.append(line if rule.startswith(limits.AT_MOST) else wrong_value(key, value, keys.get(key)))
+    faults += unknown_arguments(settings.model)
+    keys_out_of_range = {key for key, _, _ in out_of_range}
+    faults += [
         f"{key}: must be {rule} (given {limits.typed_value(value)})"
         for key, value, rule in _own_rules(settings)
-        if key not in seen
+        if key not in keys_out_of_range
     ]
-    return found
+    return faults
 
 
 def _own_rules(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
     """What each settings class finds wrong with itself, with the full key."""
-    found = [(prefix + key, value, rule) for key, value, rule in getattr(settings, "faults", list)()]
+    faults = [(prefix + key, value, rule) for key, value, rule in getattr(settings, "faults", list)()]
     for item in fields(settings):
         value = getattr(settings, item.name)
         if is_dataclass(value):
-            found += _own_rules(value, prefix + item.name + ".")
-    return found
+            faults += _own_rules(value, prefix + item.name + ".")
+    return faults

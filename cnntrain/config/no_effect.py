@@ -36,23 +36,23 @@ def findings(settings: Settings, words: Sequence[str]) -> Iterator[Finding]:
     """What the rules say of the words that a run was typed with."""
     faulty = set()
     for number, rule, met in rules_met(words):
-        key, given, _ = met[0]
+        key, value, _ = met[0]
         if key not in faulty:
-            text = "" if rule.acts(settings) else rule.text.format(**_text_values(settings, given))
+            text = "" if rule.acts(settings) else rule.text.format(**_text_values(settings, value))
             yield Finding(number, tuple(word for *_, word in met), f"{key.rstrip('=')}: {text}" if text else "")
             faulty |= {key} if text else set()
 
 
 def rules_met(words: Sequence[str]) -> list[tuple[int, Rule, list[tuple[str, str, str]]]]:
     """The rules that speak of some words, each with its number, and with key, value and word of what it speaks of."""
-    typed = list(_typed(words))
-    found = []
+    items = list(_values_of(words))
+    matches = []
     for number, rule in enumerate(RULES):
         met = [
-            item for name in rule.keys.split() for item in typed if item[0] == name or item[0].startswith(f"{name}.")
+            item for name in rule.keys.split() for item in items if item[0] == name or item[0].startswith(f"{name}.")
         ]
-        found += [(number, rule, met)] if met else []
-    return found
+        matches += [(number, rule, met)] if met else []
+    return matches
 
 
 def faults(jobs: Iterable[tuple[Settings, Sequence[str]]]) -> list[str]:
@@ -62,13 +62,15 @@ def faults(jobs: Iterable[tuple[Settings, Sequence[str]]]) -> list[str]:
         jobs: the settings of each, and the words of it that were typed.
     """
     by_job = [list(findings(settings, words)) for settings, words in jobs]
-    common = set.intersection(*({word for one in job for word in one.words} for job in by_job)) if by_job else set()
-    acting = {one.rule for job in by_job for one in job if not one.fault}
+    common_words = (
+        set.intersection(*({word for one in job for word in one.words} for job in by_job)) if by_job else set()
+    )
+    acting_rules = {one.rule for job in by_job for one in job if not one.fault}
 
-    def spared(one: Finding) -> bool:
-        return one.rule in acting and can_go(one) and common.issuperset(one.words)
+    def is_spared(one: Finding) -> bool:
+        return one.rule in acting_rules and can_go(one) and common_words.issuperset(one.words)
 
-    return [one.fault for job in by_job for one in job if one.fault and not spared(one)]
+    return [one.fault for job in by_job for one in job if one.fault and not is_spared(one)]
 
 
 def can_go(finding: Finding) -> bool:
@@ -76,18 +78,18 @@ def can_go(finding: Finding) -> bool:
     return RULES[finding.rule].idle and all("." in word.partition("=")[0] for word in finding.words)
 
 
-def _typed(words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+def _values_of(words: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """The keys that words give a value that asks for something, with the value as typed and the word."""
     for override in overrides.parse(list(words))[0]:
         key, value, word = override.key_or_group, override.value(), override.input_line or ""
-        given = value if isinstance(value, str) else overrides.value_text(override)
+        text = value if isinstance(value, str) else overrides.value_text(override)
         if key == "augment" and not isinstance(value, dict):
             pairs = [(f"augment.{name}", True) for name in (value if isinstance(value, list) else [value])]
         elif key in ("schedule", "finetune") and not isinstance(value, dict):
             pairs = [(f"{key}=", value)]
         else:
             pairs = list(_leaves(key, value))
-        yield from ((name, given, word) for name, part in pairs if part not in OFF)
+        yield from ((name, text, word) for name, part in pairs if part not in OFF)
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -98,16 +100,17 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield from _leaves(f"{key}.{name}", part)
 
 
-def _text_values(settings: Settings, given: str) -> dict[str, Any]:
+def _text_values(settings: Settings, value: str) -> dict[str, Any]:
     """What the texts of the rules can name."""
     drop, _ = settings.schedule.first_drop()
-    root = expand_path(given)
-    meant = advise_data(given) if os.path.isfile(root) or holds_images(root) else ""
+    root = expand_path(value)
+    suggestion = advise_data(value) if os.path.isfile(root) or holds_images(root) else ""
     return {
         "s": settings,
-        "given": given,
+        "given": value,
         "drop": re.sub(r"\.0\b", "", f"schedule.{drop}={getattr(settings.schedule, drop)}") if drop else "",
-        "meant": meant or "choose the data that lies there, such as data=mnist or data=imagefolder, or leave it out",
+        "meant": suggestion
+        or "choose the data that lies there, such as data=mnist or data=imagefolder, or leave it out",
     }
 
 
@@ -118,11 +121,11 @@ TRAINING = (
     *("data.limit", "data.per_class", "data.sampling"),
 )
 # What of these sections a trained network is still asked for.
-ASKED = (
+USED_KEYS = (
     *("finetune.head", "trainer.device", "trainer.precision", "trainer.threads", "trainer.channels_last"),
     *("trainer.deterministic", "trainer.tensorboard"),
 )
-BEGINNING = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
+START_KEYS = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
 
 
 def faults_of_saved(command: str, config: RunConfig, *, begun: bool = True) -> list[str]:
@@ -132,15 +135,15 @@ def faults_of_saved(command: str, config: RunConfig, *, begun: bool = True) -> l
         command: resume, eval, predict or explain.
         begun: the run has weights of its own by now.
     """
-    found = []
+    lines = []
     for key, change in config.changes.items():
-        given = yaml_word(change.after)
-        if begun and key in BEGINNING:
-            found.append(f"{key}: is for the start, and the run has weights of its own (given {given}); leave it out")
-        elif command != "resume" and key.startswith(TRAINING) and key not in ASKED:
-            found.append(f"{key}: {command} trains nothing (given {given}); leave it out")
+        value = yaml_word(change.after)
+        if begun and key in START_KEYS:
+            lines.append(f"{key}: is for the start, and the run has weights of its own (given {value}); leave it out")
+        elif command != "resume" and key.startswith(TRAINING) and key not in USED_KEYS:
+            lines.append(f"{key}: {command} trains nothing (given {value}); leave it out")
     if command == "resume":
-        return found or faults([(config.settings, config.overrides)])
+        return lines or faults([(config.settings, config.overrides)])
     if command == "eval":
-        found += faults([(config.settings, [word for word in config.overrides if word.startswith("data.")])])
-    return found
+        lines += faults([(config.settings, [word for word in config.overrides if word.startswith("data.")])])
+    return lines

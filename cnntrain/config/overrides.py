@@ -38,30 +38,32 @@ def read_flags(words: list[str]) -> tuple[list[str], list[str], argparse.Namespa
     parser = get_args_parser()
 
     def fail(message: str) -> NoReturn:
-        unknown = [word for word in message.partition("unrecognized arguments: ")[2].split() if word.startswith("-")]
-        unknown += re.findall(r"^ambiguous option: (\S+)", message)
-        known = [flag for action in parser._actions for flag in action.option_strings]
-        lines = [f"{flag}: no such flag" + _advice(flag, known) for flag in (word.split("=")[0] for word in unknown)]
+        strays = [word for word in message.partition("unrecognized arguments: ")[2].split() if word.startswith("-")]
+        strays += re.findall(r"^ambiguous option: (\S+)", message)
+        names = [flag for action in parser._actions for flag in action.option_strings]
+        lines = [f"{flag}: no such flag" + _advice(flag, names) for flag in (word.split("=")[0] for word in strays)]
         raise ConfigErrors(lines or [f"flags: {message}; see `cnntrain --help`"])
 
     parser.error = fail
-    asked = parser.parse_intermixed_args(words)
+    options = parser.parse_intermixed_args(words)
     for name in ("config_path", "experimental_rerun"):
-        if getattr(asked, name) is not None:
+        if getattr(options, name) is not None:
             raise ConfigErrors([f"--{name.replace('_', '-')}: not offered; {OWN_OPTIONS}"])
     flags = list(words)
-    for override in asked.overrides:
+    for override in options.overrides:
         flags.remove(override)
-    return flags, asked.overrides, asked
+    return flags, options.overrides, options
 
 
-def _advice(flag: str, known: list[str]) -> str:
+def _advice(flag: str, names: list[str]) -> str:
     if flag.startswith("--config"):
         return f"; {OWN_OPTIONS}"
     name = flag.lstrip("-").replace("-", "_")
     if key := next((key for key in keys_of({}) if key.rpartition(".")[2] == name), None):
         return f"; write {key}=VALUE"
-    return hint(nearest(flag, [other for other in known if not other.startswith("--config")]), "see `cnntrain --help`")
+    return hint(
+        nearest(flag, [option for option in names if not option.startswith("--config")]), "see `cnntrain --help`"
+    )
 
 
 def part_config_dir(command: str, words: list[str]) -> tuple[list[str], str | None]:
@@ -70,10 +72,12 @@ def part_config_dir(command: str, words: list[str]) -> tuple[list[str], str | No
     Raises:
         ConfigErrors: another flag.
     """
-    flags, overrides, asked = read_flags(words)
-    if extra := [word for word in flags if word != asked.config_dir and not word.startswith(("--config-dir", "-cd"))]:
-        raise ConfigErrors([f"{' '.join(extra)}: no flag of {command}; see cnntrain {command} --help"])
-    return for_hydra(overrides), asked.config_dir
+    flags, overrides, options = read_flags(words)
+    if strays := [
+        word for word in flags if word != options.config_dir and not word.startswith(("--config-dir", "-cd"))
+    ]:
+        raise ConfigErrors([f"{' '.join(strays)}: no flag of {command}; see cnntrain {command} --help"])
+    return for_hydra(overrides), options.config_dir
 
 
 def plain_path(word: str, parser: OverridesParser) -> str:
@@ -91,8 +95,8 @@ def plain_path(word: str, parser: OverridesParser) -> str:
         except UNREADABLE:
             return 0
 
-    whole = reads(text)
-    items = whole.list if isinstance(whole, ChoiceSweep) and whole.simple_form else [whole]
+    content = reads(text)
+    items = content.list if isinstance(content, ChoiceSweep) and content.simple_form else [content]
     if not any(isinstance(item, (int, float)) for item in items):
         return word
     parts = re.findall(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,])+""", text)
@@ -109,8 +113,10 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
             override = parser.parse_overrides([word])[0]
         except UNREADABLE as error:
             key, _, value = word.partition("=")
-            told = isinstance(error, HydraException)
-            faults.append(_syntax_fault(word, parser) if told else f"{key}: cannot be read (given {value}); shorten it")
+            is_syntax = isinstance(error, HydraException)
+            faults.append(
+                _syntax_fault(word, parser) if is_syntax else f"{key}: cannot be read (given {value}); shorten it"
+            )
             continue
         if override.key_or_group:
             read.append(override)
@@ -149,9 +155,9 @@ def _syntax_fault(word: str, parser: OverridesParser) -> str:
         return f"{key}: two words in one (given {value}); write {next_word[1]}=... outside of the quotes"
     if value.strip(",") != value:
         return f"{key}: a comma has nothing beside it (given {value}); write {key}={value.strip(',') or 'VALUE'}"
-    quoted = f"{key}={quote(value)}"
+    override = f"{key}={quote(value)}"
     try:
-        parser.parse_overrides([quoted])
+        parser.parse_overrides([override])
     except UNREADABLE:
         return f"{word}: not a key and a value; write KEY=VALUE, such as trainer.epochs=5"
     if value.startswith("{") and not value.isascii():
@@ -166,13 +172,13 @@ def _syntax_fault(word: str, parser: OverridesParser) -> str:
         )
     if value.startswith(("[", "{")):
         return f"{key}: brackets or commas do not fit (given {value}); write a list as '{key}=[a,b]', in quotes"
-    return f"{key}: needs quotes (given {value}); write {for_shell(quoted)}"
+    return f"{key}: needs quotes (given {value}); write {for_shell(override)}"
 
 
 def quote(text: str) -> str:
     """Text as a quoted value of Hydra's grammar."""
     # There a backslash stands for itself, unless a quote follows the last of its row: then two stand for one.
-    return "'" + re.sub(r"(\\*)('|\Z)", lambda found: found[1] * 2 + found[2].replace("'", "\\'"), text) + "'"
+    return "'" + re.sub(r"(\\*)('|\Z)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), text) + "'"
 
 
 def for_shell(word: str) -> str:

@@ -47,29 +47,29 @@ def restore_config(plain: dict[str, Any], words: Sequence[str] = (), source: str
     tree = OmegaConf.structured(Settings)
     OmegaConf.set_struct(tree, True)
     try:
-        found = _graft(tree, plain, source)
+        faults = _graft(tree, plain, source)
     except RecursionError:
         raise ConfigErrors([f"{source}: nested more deeply than any settings; restore a copy"]) from None
-    before = copy.deepcopy(tree) if words and not found else None
-    read, wrong = overrides.parse(list(words))
-    found += wrong
+    before = copy.deepcopy(tree) if words and not faults else None
+    read, syntax_faults = overrides.parse(list(words))
+    faults += syntax_faults
     for override in read:
         key = override.key_or_group
         if override.is_sweep_override():
-            found.append(f"{key}: takes one value here (given {overrides.value_text(override)})")
+            faults.append(f"{key}: takes one value here (given {overrides.value_text(override)})")
         elif (key in overrides.GROUPS and not isinstance(override.value(), dict)) or key.startswith("hydra"):
             advice = "switch pieces off with augment.PIECE=null, or " if key == "augment" else ""
             advice += f"start a new one with `cnntrain {key}=...`"
-            found.append(f"{key}: cannot be chosen again for a run that exists; {advice}")
+            faults.append(f"{key}: cannot be chosen again for a run that exists; {advice}")
         else:
-            found += apply(tree, override, saved=True)
-    if found:
-        raise ConfigErrors(found)
+            faults += apply(tree, override, is_saved=True)
+    if faults:
+        raise ConfigErrors(faults)
     settings = settings_of(tree)
     if before is None:
         return RunConfig(settings, tuple(words), plain=plain)
-    old = settings_of(before) if OmegaConf.missing_keys(before) else make_settings(before)
-    return RunConfig(settings, tuple(words), plain=plain, changes=find_changes(old, settings))
+    settings_before = settings_of(before) if OmegaConf.missing_keys(before) else make_settings(before)
+    return RunConfig(settings, tuple(words), plain=plain, changes=find_changes(settings_before, settings))
 
 
 def settings_from_plain(plain: dict[str, Any], words: Sequence[str] = (), source: str = "config") -> Settings:
@@ -89,6 +89,6 @@ def _graft(tree: DictConfig, plain: dict[str, Any], source: str) -> list[str]:
         part = plain.get(section)
         name = part.get("name") if isinstance(part, dict) else None
         if not isinstance(name, str) or (entry := entries.find(name)) is None:
-            return [f"{source}: {entries.unknown(name)}"]
+            return [f"{source}: {entries.unknown_fault(name)}"]
         tree[section] = OmegaConf.structured(entry.settings(name=name))
     return [f"{source}: {line}" for name, value in plain.items() for line in set_value(tree, name, value, str(value))]

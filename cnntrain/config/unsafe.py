@@ -17,7 +17,8 @@ HYDRAS_OWN = (
     *("logging.StreamHandler", "logging.FileHandler", "logging.Formatter", "colorlog.", "rich.logging."),
 )
 
-BUILT = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # sections that Hydra makes objects of
+# Sections that Hydra makes objects of.
+OBJECT_SECTIONS = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
 # What may be referred to there: Hydra's own part, which is read here as a whole, texts and times.
 HARMLESS = re.compile(r"hydra[.:]|oc\.env:|now:")
 STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
@@ -29,9 +30,9 @@ def refuse_code(tree: DictConfig) -> None:
     Raises:
         UnsafeError: so would this one, or it would write outside the run folder.
     """
-    plain = OmegaConf.to_container(tree.hydra)
-    if found := list(_faults(plain, "hydra", "")):
-        raise UnsafeError("\n".join(map(printable, found)))
+    sections = OmegaConf.to_container(tree.hydra)
+    if faults := list(_faults(sections, "hydra", "")):
+        raise UnsafeError("\n".join(map(printable, faults)))
 
 
 def _faults(node: Any, key: str, section: str) -> Iterator[str]:
@@ -43,7 +44,7 @@ def _faults(node: Any, key: str, section: str) -> Iterator[str]:
     parts = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     for name, value in parts:
         place = section or str(name)
-        if why := _why_unsafe(str(name), value, place in BUILT):
+        if why := _why_unsafe(str(name), value, place in OBJECT_SECTIONS):
             yield f"{key}.{name}: {value} {why}; leave it out"
         yield from _faults(value, f"{key}.{name}", place)
 

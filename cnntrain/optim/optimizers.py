@@ -77,11 +77,11 @@ def user_optimizer(settings: UserOptimizerSettings, groups: Groups, lr: float, f
     name = settings.name
     optimizer = call_user_function("optimizer", name, settings.args, groups, lr=lr)
     if not isinstance(optimizer, Optimizer):
-        given = type(optimizer).__name__
-        raise ConfigError(f"optimizer.name: {name} gave {given} back; it must return a torch.optim.Optimizer")
-    wanted = {id(parameter) for group in groups for parameter in group["params"]}
-    found = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-    if found != wanted or any("lr_factor" not in group for group in optimizer.param_groups):
+        kind = type(optimizer).__name__
+        raise ConfigError(f"optimizer.name: {name} gave {kind} back; it must return a torch.optim.Optimizer")
+    ids = {id(parameter) for group in groups for parameter in group["params"]}
+    ids_back = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if ids_back != ids or any("lr_factor" not in group for group in optimizer.param_groups):
         raise ConfigError(f"optimizer.name: {name} leaves parameter groups out; it must pass on all that it is given")
     return optimizer
 

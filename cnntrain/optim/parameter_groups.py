@@ -48,18 +48,18 @@ def parameter_groups(
     home = "plain" if settings.embedding_weight_decay == settings.norm_weight_decay else "embeddings"
     groups: list[dict[str, Any]] = []
     for learner in learners or [Learner("model", list(model.parameters()))]:
-        found: dict[str, list[Tensor]] = {kind: [] for kind in decays}
+        members: dict[str, list[Tensor]] = {kind: [] for kind in decays}
         for parameter in learner.parameters:
             if parameter.ndim > 1 and id(parameter) not in of_norms:
-                found[home if id(parameter) in of_embeddings else "weights"].append(parameter)
+                members[home if id(parameter) in of_embeddings else "weights"].append(parameter)
             elif apart and names[id(parameter)].rpartition(".")[2] == "bias" and id(parameter) not in of_norms:
-                found["biases"].append(parameter)
+                members["biases"].append(parameter)
             else:
-                found["plain"].append(parameter)
+                members["plain"].append(parameter)
         groups += [
-            {"params": found[kind], "weight_decay": decay * learner.wd_factor, "lr_factor": learner.lr_factor}
+            {"params": members[kind], "weight_decay": decay * learner.wd_factor, "lr_factor": learner.lr_factor}
             for kind, decay in decays.items()
-            if found[kind]
+            if members[kind]
         ]
     return groups
 
@@ -74,16 +74,16 @@ def _embeddings(model: nn.Module) -> set[int]:
 
     Of a network inside another, such as one that enlarges its images, the list of the outer one counts, if it has one.
     """
-    found: set[int] = set()
-    listing: list[str] = []
+    ids: set[int] = set()
+    paths: list[str] = []
     for path, module in model.named_modules():
         if type(module).__module__.startswith("torchvision."):
-            found |= {id(part) for name, part in module.named_parameters(recurse=False) if name in _EMBEDDINGS}
-        if is_below(path, listing) or not callable(listed := getattr(module, "no_weight_decay", None)):
+            ids |= {id(part) for name, part in module.named_parameters(recurse=False) if name in _EMBEDDINGS}
+        if is_below(path, paths) or not callable(list_names := getattr(module, "no_weight_decay", None)):
             continue
-        listing.append(path)
-        patterns = list(listed())
+        paths.append(path)
+        patterns = list(list_names())
         for name, parameter in module.named_parameters():
             if any(fnmatchcase(name, pattern) for pattern in patterns):
-                found.add(id(parameter))
-    return found
+                ids.add(id(parameter))
+    return ids

@@ -89,14 +89,14 @@ def factor(settings: ScheduleSettings, step: float, total: float, steps_per_epoc
         return low + (high - low) * step / warmup
     # Drops stand at epochs of the run; curves run from the end of the warm-up to the end of the run, where the step
     # after the last one would stand: with an end of 0, as torch has it, the last step still learns.
-    rest = Place(
+    place = Place(
         step=max(step - math.ceil(warmup), 0),
         total=max(total - math.ceil(warmup), 1),
         epoch=step / steps_per_epoch + 1e-9,
         steps_per_epoch=steps_per_epoch,
         plateau=plateau.factor,
     )
-    result: float = SCHEDULES.entry(settings.name).build(settings, rest)
+    result: float = SCHEDULES.entry(settings.name).build(settings, place)
     return result
 
 
@@ -147,11 +147,11 @@ def multistep(settings: MultistepSettings, at: Place) -> float:
 
 
 def onecycle(settings: OneCycleSettings, at: Place) -> float:
-    peak, last = max(settings.peak * at.total - 1, 0), max(at.total - 1, 1)
+    peak, end = max(settings.peak * at.total - 1, 0), max(at.total - 1, 1)
     if at.step < peak:
         low, high, part = settings.start, 1.0, at.step / peak
     else:
-        low, high, part = 1.0, settings.end, (at.step - peak) / (last - peak) if last > peak else 1.0
+        low, high, part = 1.0, settings.end, (at.step - peak) / (end - peak) if end > peak else 1.0
     if settings.linear:
         return low + (high - low) * part
     return high + (low - high) * (1 + math.cos(math.pi * part)) / 2
@@ -170,8 +170,8 @@ def user_schedule(settings: UserScheduleSettings, at: Place) -> float:
     Raises:
         ConfigError: it fails, or gives no such number.
     """
-    offered = {"epoch": at.epoch, "steps_per_epoch": at.steps_per_epoch}
-    value = call_user_function("schedule", settings.name, settings.args, at.step, at.total, **offered)
+    options = {"epoch": at.epoch, "steps_per_epoch": at.steps_per_epoch}
+    value = call_user_function("schedule", settings.name, settings.args, at.step, at.total, **options)
     if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise ConfigError(
             f"schedule.name: {settings.name} gave {value} back at step {at.step:g} of {at.total:g}; "

@@ -90,7 +90,7 @@ def build_train_job(
             say=report.say,
             world=world,
         )
-    if "val" in splits and data.val is None and (found := settings.unvalidated()):
+    if "val" in splits and data.val is None and (found := settings.validation_faults()):
         raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in found)
     job = _build_network(settings, data, hardware, followed, world)
     plan = EpochPlan(

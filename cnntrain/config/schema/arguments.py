@@ -36,12 +36,12 @@ def one_of(default: str, *names: str) -> Any:
     return argument(default, lambda value: value in names, "one of " + ", ".join(names))
 
 
-def activation(default: str | None, *others: str) -> Any:
-    """The name of an activation, or of `others`; or null, where that is the default."""
-    names = (*ACTIVATIONS, *others)
-    allowed = (*names, *TORCH_ACTIVATIONS, *([None] if default is None else []))
+def activation(default: str | None, *words: str) -> Any:
+    """The name of an activation, or of `words`; or null, where that is the default."""
+    names = (*ACTIVATIONS, *words)
+    choices = (*names, *TORCH_ACTIVATIONS, *([None] if default is None else []))
     rule = f"one of {', '.join(names)}, or an activation class of torch.nn such as Hardswish"
-    return argument(default, lambda value: value in allowed, rule + (", or null" if default is None else ""))
+    return argument(default, lambda value: value in choices, rule + (", or null" if default is None else ""))
 
 
 def is_number(value: Any) -> bool:

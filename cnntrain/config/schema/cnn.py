@@ -143,21 +143,23 @@ class CnnArgs(BlockDefaults):
     def layout(self) -> list[Block]:
         """The blocks, each with its own values and these ones for the rest."""
         defaults = {item.name: getattr(self, item.name) for item in fields(BlockDefaults)}
-        return [Block(**(defaults | _own(block))) for block in self.blocks]
+        return [Block(**(defaults | _as_mapping(block))) for block in self.blocks]
 
     def faults(self) -> list[Fault]:
         """What is wrong inside the blocks, as (key, value, rule); the values beside them must be right."""
-        found = [fault for index, block in enumerate(self.blocks) for fault in _block_faults(f"blocks[{index}]", block)]
-        if found:
-            return found
+        faults = [
+            fault for index, block in enumerate(self.blocks) for fault in _block_faults(f"blocks[{index}]", block)
+        ]
+        if faults:
+            return faults
         layout = self.layout()
-        for index, (block, own) in enumerate(zip(layout, map(_own, self.blocks), strict=True)):
-            wrong = [*block.faults(), *_idle(own, [block])]
-            found += [(f"blocks[{index}].{name}", value, rule) for name, value, rule in wrong]
-        found += _idle(vars(self), layout)
+        for index, (block, keys) in enumerate(zip(layout, map(_as_mapping, self.blocks), strict=True)):
+            block_faults = [*block.faults(), *_idle_values(keys, [block])]
+            faults += [(f"blocks[{index}].{name}", value, rule) for name, value, rule in block_faults]
+        faults += _idle_values(vars(self), layout)
         if self.hidden_drop_connect and not self.hidden:
-            found.append(("hidden_drop_connect", self.hidden_drop_connect, "0 without hidden layers"))
-        return found
+            faults.append(("hidden_drop_connect", self.hidden_drop_connect, "0 without hidden layers"))
+        return faults
 
 
 # Values that do nothing in a block without something else.
@@ -171,16 +173,16 @@ _NEEDS: tuple[tuple[str, Callable[[Block], bool], str], ...] = (
 _DEFAULTS = {item.name: item.default for item in fields(BlockDefaults)}
 
 
-def _idle(given: dict[str, Any], layout: list[Block]) -> list[Fault]:
+def _idle_values(values: dict[str, Any], layout: list[Block]) -> list[Fault]:
     """Values that were given and do nothing in any block of `layout`."""
     return [
-        (name, given[name], rule)
-        for name, used, rule in _NEEDS
-        if given.get(name, _DEFAULTS[name]) != _DEFAULTS[name] and not any(map(used, layout))
+        (name, values[name], rule)
+        for name, acts, rule in _NEEDS
+        if values.get(name, _DEFAULTS[name]) != _DEFAULTS[name] and not any(map(acts, layout))
     ]
 
 
-def _own(block: int | dict[str, Any]) -> dict[str, Any]:
+def _as_mapping(block: int | dict[str, Any]) -> dict[str, Any]:
     return block if isinstance(block, dict) else {"filters": block}
 
 
@@ -189,12 +191,13 @@ def _block_faults(key: str, block: Any) -> Iterator[Fault]:
     if not is_count(block) and not isinstance(block, dict):
         yield key, block, "its number of filters, or a mapping such as {filters: 32, repeat: 2}"
         return
-    known = {item.name: item.metadata for item in fields(Block)}
-    names = ["filters", *(name for name in known if name != "filters")]
-    for name, value in ({"filters": "nothing"} | _own(block)).items():
+    rules = {item.name: item.metadata for item in fields(Block)}
+    names = ["filters", *(name for name in rules if name != "filters")]
+    for name, value in ({"filters": "nothing"} | _as_mapping(block)).items():
         place = f"{key}.{name}"
-        if name not in known:
-            meant = difflib.get_close_matches(str(name), names, n=1)
-            yield place, value, f"spelt {meant[0]}" if meant else f"one of the keys of a block, {', '.join(names)}"
-        elif not known[name]["fits"](value):
-            yield place, value, known[name]["rule"]
+        if name not in rules:
+            suggestions = difflib.get_close_matches(str(name), names, n=1)
+            rule = f"spelt {suggestions[0]}" if suggestions else f"one of the keys of a block, {', '.join(names)}"
+            yield place, value, rule
+        elif not rules[name]["fits"](value):
+            yield place, value, rules[name]["rule"]

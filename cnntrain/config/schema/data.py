@@ -97,32 +97,32 @@ class DataSettings:
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        found: list[tuple[str, Any, str]] = []
+        faults: list[tuple[str, Any, str]] = []
         if isinstance(self.limit, float) and self.limit > 1:
-            found.append(("limit", self.limit, "a fraction up to 1.0, or a whole number of images (500) from 2 up"))
+            faults.append(("limit", self.limit, "a fraction up to 1.0, or a whole number of images (500) from 2 up"))
         if isinstance(self.limit, int) and self.limit < 2:
-            found.append(
+            faults.append(
                 ("limit", self.limit, "a whole number of images from 2 up, or a fraction with a point (0.1, 1.0)")
             )
         if isinstance(self.val, float) and self.val >= 1:
-            found.append(("val", self.val, "a fraction below 1.0, or a whole number of images (5000)"))
+            faults.append(("val", self.val, "a fraction below 1.0, or a whole number of images (5000)"))
         if self.folds is not None and not self.val:
-            found.append(("val", self.val, f"above 0 with data.folds ({self.folds}), one of which is for validation"))
+            faults.append(("val", self.val, f"above 0 with data.folds ({self.folds}), one of which is for validation"))
         if self.folds is None and self.fold:
-            found.append(("fold", self.fold, "0 without data.folds, which says how many there are"))
+            faults.append(("fold", self.fold, "0 without data.folds, which says how many there are"))
         if self.folds is not None and self.fold >= self.folds:
-            found.append(("fold", self.fold, f"below data.folds, from 0 to {self.folds - 1}"))
+            faults.append(("fold", self.fold, f"below data.folds, from 0 to {self.folds - 1}"))
         if self.classes is not None and (len(self.classes) < 2 or len(set(self.classes)) < len(self.classes)):
-            found.append(("classes", self.classes, "two names or more, each of them once, or null for all"))
+            faults.append(("classes", self.classes, "two names or more, each of them once, or null for all"))
         if self.channels not in (None, 1, 3):
-            found.append(("channels", self.channels, "1 or 3, or null for the data set's own"))
+            faults.append(("channels", self.channels, "1 or 3, or null for the data set's own"))
         for key in ("mean", "std"):
             values = getattr(self, key)
             if values is not None and len(values) not in (1, 3):
-                found.append((key, values, "one number per channel (1 or 3 of them), or null for the data set's own"))
+                faults.append((key, values, "one number per channel (1 or 3 of them), or null for the data set's own"))
         if self.std is not None and min(self.std, default=1) <= 0:
-            found.append(("std", self.std, "above 0 in each channel"))
-        return found
+            faults.append(("std", self.std, "above 0 in each channel"))
+        return faults
 
 
 @dataclass(frozen=True)

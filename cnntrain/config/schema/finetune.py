@@ -47,42 +47,42 @@ class FinetuneSettings:
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        found: list[tuple[str, Any, str]] = []
+        faults: list[tuple[str, Any, str]] = []
         if self.cache_features != "auto" and not isinstance(self.cache_features, bool):
-            found.append(("cache_features", self.cache_features, "auto, true or false"))
+            faults.append(("cache_features", self.cache_features, "auto, true or false"))
         elif self.cache_features is True and self.mode is not Mode.A:
             rule = f"auto or false with finetune.mode={self.mode.name}, whose encoder learns"
-            found.append(("cache_features", True, rule))
-        return found + self._factor_faults() + self._time_faults() + self._group_faults()
+            faults.append(("cache_features", True, rule))
+        return faults + self._factor_faults() + self._time_faults() + self._group_faults()
 
     def _factor_faults(self) -> list[tuple[str, Any, str]]:
-        found: list[tuple[str, Any, str]] = []
+        faults: list[tuple[str, Any, str]] = []
         for decay, factors in (("lr_decay", "lr_factors"), ("wd_decay", "wd_factors")):
             one, many = getattr(self, decay), getattr(self, factors)
             if self.mode is not Mode.C:
                 rule = f"null with finetune.mode={self.mode.name}: rates by group are mode C"
-                found += [(key, value, rule) for key, value in ((decay, one), (factors, many)) if value is not None]
+                faults += [(key, value, rule) for key, value in ((decay, one), (factors, many)) if value is not None]
             elif one is not None and many is not None:
-                found.append((factors, many, f"null with finetune.{decay} ({one:g}); give one of the two"))
+                faults.append((factors, many, f"null with finetune.{decay} ({one:g}); give one of the two"))
             elif many is not None and not (many and all(0 <= value < math.inf for value in many)):
-                found.append((factors, many, "a list of numbers from 0 up, one per group, the lowest group first"))
-        return found
+                faults.append((factors, many, "a list of numbers from 0 up, one per group, the lowest group first"))
+        return faults
 
     def _time_faults(self) -> list[tuple[str, Any, str]]:
-        found: list[tuple[str, Any, str]] = []
+        faults: list[tuple[str, Any, str]] = []
         if self.unfreeze is not None:
             if self.mode not in (Mode.B, Mode.C):
-                found.append(("unfreeze", self.unfreeze, f"null with finetune.mode={self.mode.name}"))
+                faults.append(("unfreeze", self.unfreeze, f"null with finetune.mode={self.mode.name}"))
             elif self.head_epochs:
-                found.append(("unfreeze", self.unfreeze, "null with finetune.head_epochs; give one of the two"))
+                faults.append(("unfreeze", self.unfreeze, "null with finetune.head_epochs; give one of the two"))
             elif self.unfreeze != sorted(set(self.unfreeze)) or min(self.unfreeze, default=0) < 2:
-                found.append(("unfreeze", self.unfreeze, "a rising list of epochs from 2 up, such as [3,6]"))
+                faults.append(("unfreeze", self.unfreeze, "a rising list of epochs from 2 up, such as [3,6]"))
         if self.head_epochs and self.mode not in (Mode.B, Mode.C):
-            found.append(("head_epochs", self.head_epochs, f"0 with finetune.mode={self.mode.name}"))
+            faults.append(("head_epochs", self.head_epochs, f"0 with finetune.mode={self.mode.name}"))
         if self.norm not in (None, NormPolicy.frozen) and self.mode in (Mode.none, Mode.A):
             why = "whose encoder must not move" if self.mode is Mode.A else "which freezes nothing"
-            found.append(("norm", self.norm.name, f"null with finetune.mode={self.mode.name}, {why}"))
-        return found
+            faults.append(("norm", self.norm.name, f"null with finetune.mode={self.mode.name}, {why}"))
+        return faults
 
     def _group_faults(self) -> list[tuple[str, Any, str]]:
         groups = self.groups

@@ -64,7 +64,7 @@ def out_of_range(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
         if is_dataclass(value):
             faults += out_of_range(value, key + ".")
             continue
-        faults += [(key, part, broken) for part, broken in broken_limits(item.metadata, value)]
+        faults += [(key, part, rule) for part, rule in broken_limits(item.metadata, value)]
     return faults
 
 

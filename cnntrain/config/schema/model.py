@@ -65,13 +65,13 @@ class HeadSettings:
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        found: list[tuple[str, Any, str]] = []
+        faults: list[tuple[str, Any, str]] = []
         if any(width < 1 for width in self.hidden):
-            found.append(("hidden", self.hidden, "a list of widths from 1 up, such as [256]"))
+            faults.append(("hidden", self.hidden, "a list of widths from 1 up, such as [256]"))
         if self.activation not in (*ACTIVATIONS, *TORCH_ACTIVATIONS):
             rule = f"one of {', '.join(ACTIVATIONS)}, or an activation class of torch.nn such as Hardswish"
-            found.append(("activation", self.activation, rule))
-        return found
+            faults.append(("activation", self.activation, rule))
+        return faults
 
 
 @dataclass
@@ -100,33 +100,33 @@ class ModelSettings:
     @property
     def entry(self) -> NetworkEntry | None:
         """The network of ours, or of the user's; None where a library is asked for it."""
-        ours = self.library is Library.auto or is_dotted(self.name)
-        return NETWORKS.find(self.name) if ours else None
+        is_ours = self.library is Library.auto or is_dotted(self.name)
+        return NETWORKS.find(self.name) if is_ours else None
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         entry = self.entry
-        found = [(f"args.{key}", value, rule) for key, value, rule in argument_faults(self.name, self.args)]
+        faults = [(f"args.{key}", value, rule) for key, value, rule in argument_faults(self.name, self.args)]
         if self.stem is Stem.small and entry and entry.is_sized:
-            found.append(("stem", "small", f"auto for {self.name}, whose strides are its own"))
-        given = [key for key in DROPS if getattr(self, key) is not None]
+            faults.append(("stem", "small", f"auto for {self.name}, whose strides are its own"))
+        drops = [key for key in DROPS if getattr(self, key) is not None]
         if entry is NETWORKS.user:
-            given += ["norm"] * (self.norm is not None) + ["aux_weight"] * (self.aux_weight > 0)
+            drops += ["norm"] * (self.norm is not None) + ["aux_weight"] * (self.aux_weight > 0)
             rule = f"left alone for {self.name}, which model.args reaches"
-            found += [(key, typed_value(getattr(self, key)), rule) for key in given]
+            faults += [(key, typed_value(getattr(self, key)), rule) for key in drops]
         elif entry:
-            found += self._own_faults(entry, given)
-        return found
+            faults += self._own_faults(entry, drops)
+        return faults
 
     def _own_faults(self, entry: NetworkEntry, drops: list[str]) -> list[tuple[str, Any, str]]:
         """Settings that a network of ours has no place for."""
-        known = [item.name for item in fields(entry.settings)]
-        has = ", ".join(key for key in DROPS if key in known) or "none of the drops"
-        found: list[tuple[str, Any, str]] = [
+        names = [item.name for item in fields(entry.settings)]
+        has = ", ".join(key for key in DROPS if key in names) or "none of the drops"
+        faults: list[tuple[str, Any, str]] = [
             (key, getattr(self, key), f"null for {self.name}, which has {has}: {INSTEAD[key]}")
             for key in drops
-            if key not in known
+            if key not in names
         ]
         if self.aux_weight > 0 and not entry.has_auxiliary:
-            found.append(("aux_weight", self.aux_weight, f"0 for {self.name}, which has no auxiliary classifiers"))
-        return found
+            faults.append(("aux_weight", self.aux_weight, f"0 for {self.name}, which has no auxiliary classifiers"))
+        return faults

@@ -40,11 +40,11 @@ def _argument(settings: Settings, name: str, value: Any = None) -> bool:
     args = settings.model.args
     blocks = args.get("blocks")
     places = [args, *(block for block in (blocks if isinstance(blocks, list) else []) if isinstance(block, dict))]
-    found = [place.get(name) for place in places]
-    return settings.model.name != "cnn" or (value in found if value else any(found))
+    values = [place.get(name) for place in places]
+    return settings.model.name != "cnn" or (value in values if value else any(values))
 
 
-_FETCHED = " and ".join(", ".join(name for name, entry in DATASETS.items() if entry.downloads).rsplit(", ", 1))
+_DOWNLOADS = " and ".join(", ".join(name for name, entry in DATASETS.items() if entry.downloads).rsplit(", ", 1))
 _FILES = "is for image files, and data={s.data.name} has none (given {given}); leave it out"
 _WEIGHTS = (
     "is for weights to start from, and none are loaded (given {given}); set model.pretrained=true or model.weights=FILE"
@@ -61,7 +61,7 @@ RULES = (
     Rule(
         "data.download",
         lambda s: DATASETS.entry(s.data.name).downloads,
-        f"fetches {_FETCHED} alone (given {{given}}); choose one, data=NAME",
+        f"fetches {_DOWNLOADS} alone (given {{given}}); choose one, data=NAME",
     ),
     *(
         Rule(key, lambda s: s.data.has_files, _FILES)

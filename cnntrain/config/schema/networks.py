@@ -175,9 +175,9 @@ def argument_faults(name: str, args: dict[str, Any]) -> list[tuple[str, Any, str
     if name not in NETWORKS:
         return []
     kind = NETWORKS[name].settings
-    known = {item.name: item.metadata for item in fields(kind)}
-    given = {key: value for key, value in args.items() if key in known}
-    wrong = [(key, value, known[key]["rule"]) for key, value in given.items() if not known[key]["fits"](value)]
-    if not wrong and hasattr(kind, "faults"):  # rules that one value alone cannot break
-        wrong += kind(**given).faults()
-    return wrong
+    rules = {item.name: item.metadata for item in fields(kind)}
+    values = {key: value for key, value in args.items() if key in rules}
+    faults = [(key, value, rules[key]["rule"]) for key, value in values.items() if not rules[key]["fits"](value)]
+    if not faults and hasattr(kind, "faults"):  # rules that one value alone cannot break
+        faults += kind(**values).faults()
+    return faults

@@ -9,7 +9,7 @@ from cnntrain.config.schema.limits import number
 Fault = tuple[str, Any, str]
 
 
-def _falling(**pairs: list[float]) -> list[Fault]:
+def _order_faults(**pairs: list[float]) -> list[Fault]:
     """The pairs that are not two numbers in rising order."""
     return [
         (key, pair, "two numbers, the smaller first")
@@ -35,7 +35,7 @@ class ResizedCropSettings:
 
     def faults(self) -> list[Fault]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        return _falling(scale=self.scale, ratio=self.ratio)
+        return _order_faults(scale=self.scale, ratio=self.ratio)
 
 
 @dataclass
@@ -79,10 +79,10 @@ class AffineSettings:
 
     def faults(self) -> list[Fault]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        found = _falling(scale=self.scale)
+        faults = _order_faults(scale=self.scale)
         if not any((self.degrees, self.translate, self.shear)) and self.scale == [1, 1]:
-            found.append(("degrees", self.degrees, "above 0, where translate, scale and shear change nothing either"))
-        return found
+            faults.append(("degrees", self.degrees, "above 0, where translate, scale and shear change nothing either"))
+        return faults
 
 
 # --- policies, each a choice of geometric and colour operations per image ------------------------------------------
@@ -209,7 +209,7 @@ class BlurSettings:
     def faults(self) -> list[Fault]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         odd = [] if self.kernel_size % 2 else [("kernel_size", self.kernel_size, "an odd number")]
-        return odd + _falling(sigma=self.sigma)
+        return odd + _order_faults(sigma=self.sigma)
 
 
 # --- noise and erasing -----------------------------------------------------------------------------------------------
@@ -249,7 +249,7 @@ class RandomErasingSettings:
 
     def faults(self) -> list[Fault]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        return _falling(scale=self.scale, ratio=self.ratio)
+        return _order_faults(scale=self.scale, ratio=self.ratio)
 
 
 @dataclass

@@ -62,8 +62,8 @@ class MultistepSettings(ScheduleSettings):
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        rising = self.milestones == sorted(self.milestones)
-        return [] if rising else [("milestones", self.milestones, "in rising order")]
+        is_rising = self.milestones == sorted(self.milestones)
+        return [] if is_rising else [("milestones", self.milestones, "in rising order")]
 
     def first_drop(self) -> tuple[str, float]:
         """See ScheduleSettings."""

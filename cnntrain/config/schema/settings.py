@@ -39,39 +39,39 @@ class Settings:
             training: the network learns: such functions augment, weigh its faults and move its weights too.
             images: those of the run are read.
         """
-        own = self.augment.own
+        function = self.augment.own
         names = {"model.name": self.model.name} | ({"data.name": self.data.name} if images else {})
         if training:
-            names |= {"augment.own.name": own.name if own else "", "optimizer.name": self.optimizer.name}
+            names |= {"augment.own.name": function.name if function else "", "optimizer.name": self.optimizer.name}
             names |= {"schedule.name": self.schedule.name, "loss.name": self.loss.name}
         return [f"{key}={name}" for key, name in names.items() if is_dotted(name)]
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules between two sections, as (key, value, rule)."""
-        found: list[tuple[str, Any, str]] = []
+        faults: list[tuple[str, Any, str]] = []
         if self.finetune.mode is not Mode.none and not (self.model.pretrained or self.model.weights):
             rule = "none where no weights are loaded: set model.pretrained=true or model.weights=FILE"
-            found.append(("finetune.mode", self.finetune.mode.name, rule))
+            faults.append(("finetune.mode", self.finetune.mode.name, rule))
         if self.finetune.mode is Mode.A and self.model.aux_weight > 0:
             rule = "0 with finetune.mode=A, whose encoder does not run its auxiliary classifiers"
-            found.append(("model.aux_weight", self.model.aux_weight, rule))
+            faults.append(("model.aux_weight", self.model.aux_weight, rule))
         if self.trainer.compile and self.model.drop_schedule is DropSchedule.linear:
             rule = "false with model.drop_schedule=linear, each rate being compiled anew"
-            found.append(("trainer.compile", True, rule))
+            faults.append(("trainer.compile", True, rule))
         if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
             rule = "null with data.sampling=balanced, which evens the classes out already"
-            found.append(("loss.class_weights", self.loss.class_weights, rule))
+            faults.append(("loss.class_weights", self.loss.class_weights, rule))
         if not self.data.val and not self.data.has_files:  # which may have a val/ of its own
-            found += self.unvalidated()
-        return found
+            faults += self.validation_faults()
+        return faults
 
-    def unvalidated(self) -> list[tuple[str, Any, str]]:
+    def validation_faults(self) -> list[tuple[str, Any, str]]:
         """What is asked for that needs validation images, as (key, value, rule), of a run that has none."""
-        found: list[tuple[str, Any, str]] = []
+        faults: list[tuple[str, Any, str]] = []
         if self.trainer.early_stop is not None:
             rule = "null without validation images (data.val=0)"
-            found.append(("trainer.early_stop", self.trainer.early_stop, rule))
+            faults.append(("trainer.early_stop", self.trainer.early_stop, rule))
         if isinstance(self.schedule, PlateauSettings):
             rule = "another one without validation images (data.val=0), whose loss it waits for"
-            found.append(("schedule.name", self.schedule.name, rule))
-        return found
+            faults.append(("schedule.name", self.schedule.name, rule))
+        return faults

@@ -49,12 +49,12 @@ class TrainerSettings:
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        found: list[tuple[str, Any, str]] = []
+        faults: list[tuple[str, Any, str]] = []
         if self.max_time is not None and not _seconds(self.max_time):
-            found.append(("max_time", self.max_time, "a time such as 90s, 30m, 1.5h or 2h30m"))
+            faults.append(("max_time", self.max_time, "a time such as 90s, 30m, 1.5h or 2h30m"))
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            found.append(("device", self.device, "auto, cpu, cuda, cuda:N or mps"))
-        return found
+            faults.append(("device", self.device, "auto, cpu, cuda, cuda:N or mps"))
+        return faults
 
 
 def _seconds(text: str) -> float | None:
