@@ -17,14 +17,16 @@ def usage(command: str) -> list[str]:
     """`usage: cnntrain COMMAND ...`, wrapped."""
     kind = COMMANDS[command]
     places = [item.metadata["place"] for item in fields(kind) if "place" in item.metadata]
-    written = arguments_of(kind).items()
-    needed = [f"{name}={_example(argument)}" for name, argument in written if argument.needed]
-    free = [f"[{name}={_example(argument)}]" for name, argument in written if argument.help and not argument.needed]
-    others = "[KEY=VALUE ...]" if kind is FilterArgs else kind.usage
+    arguments = arguments_of(kind).items()
+    words = [f"{name}={_example(argument)}" for name, argument in arguments if argument.is_needed]
+    options = [
+        f"[{name}={_example(argument)}]" for name, argument in arguments if argument.help and not argument.is_needed
+    ]
+    overrides = "[KEY=VALUE ...]" if kind is FilterArgs else kind.usage
     if kind is FilterArgs:
-        free = free[-1:]  # the rest are many, and listed below
+        options = options[-1:]  # the rest are many, and listed below
     start = f"usage: cnntrain {command} "
-    parts = [part.replace(" ", "\0") for part in [*places, *needed, *_groups(others), *free]]
+    parts = [part.replace(" ", "\0") for part in [*places, *words, *_groups(overrides), *options]]
     lines = textwrap.wrap(" ".join(parts), WIDTH - len(start), break_on_hyphens=False, break_long_words=False)
     return [(start if not number else " " * len(start)) + line.replace("\0", " ") for number, line in enumerate(lines)]
 
@@ -45,14 +47,14 @@ def _example(argument: Argument) -> str:
 
 def list_arguments(command: str) -> Iterator[str]:
     """The arguments with their lines of help; the choices of one below it, where each has a line of its own."""
-    told: dict[str, tuple[str, Any]] = {}
+    entries: dict[str, tuple[str, Any]] = {}
     for name, argument in arguments_of(COMMANDS[command]).items():
         if argument.help:
-            told[name] = argument.help, {key: text for key, text in argument.choices.items() if text}
+            entries[name] = argument.help, {key: text for key, text in argument.choices.items() if text}
         if name == "kernel":
-            told |= _of_kernels()
-    width = 2 + max((len(name) for name in told), default=0) + 3
-    for name, (text, choices) in told.items():
+            entries |= _of_kernels()
+    width = 2 + max((len(name) for name in entries), default=0) + 3
+    for name, (text, choices) in entries.items():
         yield from _entry(f"  {name}", width, text)
         inner = width + max((len(choice) for choice in choices), default=0) + 2
         for choice, line in choices.items():

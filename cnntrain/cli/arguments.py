@@ -30,20 +30,22 @@ def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] =
         DataError, FileSystemError: the only fault is an image that is not there, or an `out` that cannot be written.
     """
     place, words = _read_place(kind, words)
-    known = arguments_of(kind)
-    own = [word for word in words if "=" in word and word.partition("=")[0] in known]
-    others = tuple(word for word in words if word not in own)
-    values, faults = _read_values(known, _pairs(own))
+    arguments = arguments_of(kind)
+    pairs = [word for word in words if "=" in word and word.partition("=")[0] in arguments]
+    overrides = tuple(word for word in words if word not in pairs)
+    values, faults = _read_values(arguments, _pairs(pairs))
     if kind is FilterArgs:
-        values, more = _read_kernel(values, others)
-        faults, others = [*faults, *more], ()
-    elif kind is PredictArgs and (bare := [word for word in others if "=" not in word and expand_path(word).exists()]):
+        values, kernel_faults = _read_kernel(values, overrides)
+        faults, overrides = [*faults, *kernel_faults], ()
+    elif kind is PredictArgs and (
+        paths := [word for word in overrides if "=" not in word and expand_path(word).exists()]
+    ):
         faults = [fault for fault in faults if not str(fault).startswith("images: missing")]
         faults += [
-            ConfigError(f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?") for word in bare
+            ConfigError(f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?") for word in paths
         ]
     _raise_all(faults)
-    return kind(line=tuple(line or (command_of(kind), *words)), others=others, **place, **values)
+    return kind(line=tuple(line or (command_of(kind), *words)), others=overrides, **place, **values)
 
 
 def command_of(kind: type[CommandArgs]) -> str:
@@ -57,7 +59,7 @@ class Argument:
 
     key: Key
     rule: Rule | None
-    needed: bool
+    is_needed: bool
     default: Any
     metadata: Mapping[str, Any]
 
@@ -82,8 +84,8 @@ class Argument:
             value = _convert(text, self.key)
         except ValueError:
             raise ConfigError(wrong_value(name, text or "nothing", self.key)) from None
-        if broken := next(broken_limits(self.metadata, value), None):
-            raise ConfigError(wrong_value(name, broken[0], self.key))
+        if limit := next(broken_limits(self.metadata, value), None):
+            raise ConfigError(wrong_value(name, limit[0], self.key))
         return value
 
 
@@ -120,15 +122,17 @@ def _pairs(words: Sequence[str]) -> dict[str, str]:
     return {key: strip_quotes(text) for key, _, text in (word.partition("=") for word in words)}
 
 
-def _read_values(known: Mapping[str, Argument], own: Mapping[str, str]) -> tuple[dict[str, Any], list[CnntrainError]]:
+def _read_values(
+    arguments: Mapping[str, Argument], texts: Mapping[str, str]
+) -> tuple[dict[str, Any], list[CnntrainError]]:
     """The values of the arguments that are given, and the faults: of these and of needed ones that are not."""
     values: dict[str, Any] = {}
     faults: list[CnntrainError] = []
-    for name, argument in known.items():
+    for name, argument in arguments.items():
         try:
-            if name in own:
-                values[name] = argument.read(name, own[name])
-            elif argument.needed and argument.rule:
+            if name in texts:
+                values[name] = argument.read(name, texts[name])
+            elif argument.is_needed and argument.rule:
                 raise ConfigError(argument.rule.missing_fault(name))
         except CnntrainError as fault:
             faults.append(fault)
@@ -159,35 +163,35 @@ def _convert(text: str, key: Key) -> Any:
 # --- filter ----------------------------------------------------------------------------------------------------------
 
 
-def _read_kernel(values: Mapping[str, Any], others: Sequence[str]) -> tuple[dict[str, Any], list[CnntrainError]]:
+def _read_kernel(values: Mapping[str, Any], words: Sequence[str]) -> tuple[dict[str, Any], list[CnntrainError]]:
     """The values with the kernel itself, whose own arguments are among the other words; and the faults of these."""
-    chosen = values.get("kernel")
-    kind = chosen if isinstance(chosen, type) else None
-    known = arguments_of(kind) if kind else {}
+    kernel_value = values.get("kernel")
+    kind = kernel_value if isinstance(kernel_value, type) else None
+    own_arguments = arguments_of(kind) if kind else {}
     faults: list[CnntrainError] = []
-    own: dict[str, str] = {}
-    for word in others:
+    texts: dict[str, str] = {}
+    for word in words:
         key, sign, text = word.partition("=")
         if word.startswith("-"):
             faults.append(ConfigError(f"{word}: no flag of filter; see cnntrain filter --help"))
         elif not sign:
-            meant = "kernel" if word in KERNELS else "image"
-            faults.append(ConfigError(f"{word}: not KEY=VALUE" + hint(f"{meant}={word}")))
-        elif key in known:
-            own[key] = strip_quotes(text)
+            argument = "kernel" if word in KERNELS else "image"
+            faults.append(ConfigError(f"{word}: not KEY=VALUE" + hint(f"{argument}={word}")))
+        elif key in own_arguments:
+            texts[key] = strip_quotes(text)
         else:
-            faults += _stray_key(key, strip_quotes(text), chosen, known)
-    arguments, wrong = _read_values(known, own)
-    kernel = kind(**arguments) if kind and not wrong else chosen
-    return {**values, "kernel": kernel}, [*wrong, *faults]
+            faults += _stray_key(key, strip_quotes(text), kernel_value, own_arguments)
+    arguments, value_faults = _read_values(own_arguments, texts)
+    kernel = kind(**arguments) if kind and not value_faults else kernel_value
+    return {**values, "kernel": kernel}, [*value_faults, *faults]
 
 
-def _stray_key(key: str, text: str, chosen: Any, known: Mapping[str, Argument]) -> list[CnntrainError]:
+def _stray_key(key: str, text: str, kernel: Any, arguments: Mapping[str, Argument]) -> list[CnntrainError]:
     owners = [name for name, kind in KERNELS.items() if key in arguments_of(kind)]
-    if owners and chosen is None:
+    if owners and kernel is None:
         return []  # the kernel is a fault already
     if owners:
         have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
         return [ConfigError(f"{key}: this kernel has no {key} (given {text}); {have}: kernel={owners[0]}")]
-    keys = [*arguments_of(FilterArgs), *known]
+    keys = [*arguments_of(FilterArgs), *arguments]
     return [ConfigError(f"{key}: no such key (given {text})" + hint(nearest(key, keys), f"keys: {', '.join(keys)}"))]

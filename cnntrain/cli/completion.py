@@ -13,31 +13,31 @@ from cnntrain.config.schema.commands import COMMANDS, CompareArgs, NewRunArgs
 def complete(words: list[str]) -> int:
     """Print the script for a shell, or what it can offer for the line in COMP_LINE."""
     line = os.environ.get("COMP_LINE", "")
-    typed = line.split()
-    first = typed[1] if len(typed) > 1 else ""
-    last = "" if line.endswith(" ") else typed[-1] if typed else ""
+    parts = line.split()
+    command = parts[1] if len(parts) > 1 else ""
+    start = "" if line.endswith(" ") else parts[-1] if parts else ""
     if not any(word.startswith("query=") for word in words):
         pass  # the shell wants the script
-    elif len(typed) < 2 or (len(typed) == 2 and last):
-        print(" ".join(command for command in COMMANDS if command.startswith(first)))
-    elif first in COMMANDS:
-        print(" ".join(offers(first, last)))
-        if not issubclass(COMMANDS[first], (NewRunArgs, CompareArgs)):
+    elif len(parts) < 2 or (len(parts) == 2 and start):
+        print(" ".join(name for name in COMMANDS if name.startswith(command)))
+    elif command in COMMANDS:
+        print(" ".join(offers(command, start)))
+        if not issubclass(COMMANDS[command], (NewRunArgs, CompareArgs)):
             return 0  # the shell completes file names by itself
         os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)\S+\s*", r"\1", line)
     from cnntrain.config.overrides import read_flags
 
-    _, overrides, asked = read_flags(words)
+    _, overrides, options = read_flags(words)
     with contextlib.redirect_stderr(io.StringIO()):  # argparse complains about words that are not finished
-        return ask_hydra(asked, overrides)
+        return ask_hydra(options, overrides)
 
 
 def offers(command: str, start: str) -> list[str]:
     """The arguments of a command, or of one of them the values, that go on from what is typed of a word."""
-    shown = {name: argument for name, argument in arguments_of(COMMANDS[command]).items() if argument.help}
+    arguments = {name: argument for name, argument in arguments_of(COMMANDS[command]).items() if argument.help}
     key, sign, value = start.partition("=")
     if not sign:
-        return [f"{name}=" for name in shown if name.startswith(start)]
+        return [f"{name}=" for name in arguments if name.startswith(start)]
     begun, comma, value = value.rpartition(",")
-    known = shown[key].choices if key in shown else {}
-    return [f"{key}={begun}{comma}{name}" for name in known if name.startswith(value)]
+    choices = arguments[key].choices if key in arguments else {}
+    return [f"{key}={begun}{comma}{name}" for name in choices if name.startswith(value)]

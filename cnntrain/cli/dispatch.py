@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cnntrain.config.run_config import RunConfig
     from cnntrain.config.schema.settings import Settings
 
-SHARED = ("train", "resume")  # what several processes can do together
+OF_SEVERAL_PROCESSES = ("train", "resume")  # what several processes can do together
 RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
 Arguments = Any  # one of the dataclasses of COMMANDS
 
@@ -56,7 +56,7 @@ def _run(line: list[str]) -> int:
     if "--help" in words or "-h" in words:
         print(command_help(command) if line[0] == command else overview())
         return 0
-    if command not in SHARED and World.here().size > 1:
+    if command not in OF_SEVERAL_PROCESSES and World.here().size > 1:
         raise ConfigError(f"{command}: one process does this alone; start it without torchrun")
     roads: dict[str, Callable[[str, list[str], list[str]], int]] = {
         **dict.fromkeys(("models", "filter"), _without_config),
@@ -70,15 +70,15 @@ def _run(line: list[str]) -> int:
 
 def _tell_repeated(words: list[str]) -> None:
     """Tell which value counts of a key that stands in a line twice: scripts add words to a line of theirs."""
-    seen: dict[str, str] = {}
+    values: dict[str, str] = {}
     for word in words if World.here().is_first else []:
         key, sign, value = word.partition("=")
         key = key.lstrip("+")
         if not sign or key.startswith("-"):
             continue
-        if seen.get(key, value) != value:
-            say(f"{key}: is there twice; {value} counts, not {seen[key]}")
-        seen[key] = value
+        if values.get(key, value) != value:
+            say(f"{key}: is there twice; {value} counts, not {values[key]}")
+        values[key] = value
 
 
 def _split(line: list[str]) -> tuple[str, list[str]]:
@@ -92,8 +92,10 @@ def _split(line: list[str]) -> tuple[str, list[str]]:
 
     close = nearest(line[0], COMMANDS, cutoff=0.7) if "." not in line[0] else None
     of_runs = tuple(command for command, kind in COMMANDS.items() if issubclass(kind, RunArgs))
-    named = tuple(command for command in of_runs if command in line) or of_runs
-    advice = f"did you mean '{close}'?" if close else advise_word(line[0], named) or f"commands: {', '.join(COMMANDS)}"
+    candidates = tuple(command for command in of_runs if command in line) or of_runs
+    advice = (
+        f"did you mean '{close}'?" if close else advise_word(line[0], candidates) or f"commands: {', '.join(COMMANDS)}"
+    )
     raise ConfigError(f"unknown command '{line[0]}'; {advice}")
 
 
@@ -158,8 +160,8 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
             return None
         raise
     begun = not resumes or (args.run / "checkpoints").is_dir()
-    if found := no_effect.faults_of_saved(command, config, begun=begun):
-        raise ConfigErrors(found)
+    if faults := no_effect.faults_of_saved(command, config, begun=begun):
+        raise ConfigErrors(faults)
     if command != "predict":  # which needs no data
         _need_images(config.settings)
     return config
@@ -182,8 +184,8 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
     args = read_arguments(COMMANDS[command], words, line)
     overrides, config_dir = part_config_dir(command, list(args.others))
     draws = isinstance(args, PreviewArgs)
-    more = [] if draws else ["data.root=."]  # summary reads no data, and trains nothing
-    composition = compose_line([*overrides, *more], config_dir=config_dir, refuse_idle=draws)
+    defaults = [] if draws else ["data.root=."]  # summary reads no data, and trains nothing
+    composition = compose_line([*overrides, *defaults], config_dir=config_dir, refuse_idle=draws)
     if draws:
         _need_images(composition.settings)
     return _code(_load(command)(args, composition.config))
@@ -207,40 +209,40 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.config.overrides import for_hydra, read_flags
     from cnntrain.storage import run_folder
 
-    _, overrides, asked = read_flags(words)
-    if asked.hydra_help:
+    _, overrides, options = read_flags(words)
+    if options.hydra_help:
         from cnntrain.cli.launch import ask_hydra
 
-        return ask_hydra(asked, [])
+        return ask_hydra(options, [])
     keeps = command == "train"
     args = read_arguments(TrainArgs, overrides, line) if keeps else read_arguments(CheckArgs, overrides, line)
     _refuse_two_folders(args)
     overrides = for_hydra(list(args.others))
-    shows = bool(asked.cfg or asked.info)
+    shows = bool(options.cfg or options.info)
     composition = compose_line(
         overrides,
-        config_dir=asked.config_dir,
-        config_name=asked.config_name or "train",
-        multirun=asked.multirun,
+        config_dir=options.config_dir,
+        config_name=options.config_name or "train",
+        multirun=options.multirun,
         complete=not shows,
     )
     from cnntrain.cli.launch import ask_hydra, run_once, run_sweep
 
     if shows:
-        return ask_hydra(asked, overrides)
-    many = asked.multirun or is_multirun(composition.tree)
-    if many and World.here().size > 1:
+        return ask_hydra(options, overrides)
+    is_sweep = options.multirun or is_multirun(composition.tree)
+    if is_sweep and World.here().size > 1:
         raise ConfigError("hydra.mode: several processes train one network (given MULTIRUN); start one run at a time")
-    if not many:  # the jobs of a sweep may each have a root of their own
+    if not is_sweep:  # the jobs of a sweep may each have a root of their own
         _need_images(composition.settings)
 
     def work(config: "RunConfig", folder: Path) -> Any:
         return _load(command)(replace(args, out=folder), config)
 
     with contextlib.ExitStack() as stack:
-        folder = _make_folder(composition, args, stack, many=many, keeps=keeps and World.here().is_first)
+        folder = _make_folder(composition, args, stack, is_sweep=is_sweep, keeps=keeps and World.here().is_first)
         stack.callback(run_folder.remove_empty, folder)  # where Hydra or the run has failed before its first file
-        if many:
+        if is_sweep:
             return run_sweep(composition, overrides, folder, work, keeps=keeps)
         return run_once(composition, folder, work, keeps=keeps)
 
@@ -252,7 +254,7 @@ def _refuse_two_folders(args: Arguments) -> None:
 
 
 def _make_folder(
-    composition: "Composition", args: Arguments, stack: contextlib.ExitStack, *, many: bool, keeps: bool
+    composition: "Composition", args: Arguments, stack: contextlib.ExitStack, *, is_sweep: bool, keeps: bool
 ) -> Path:
     """The folder of the run or the sweep: exactly the one that the user names, else a new one.
 
@@ -262,13 +264,13 @@ def _make_folder(
     from cnntrain.config.compose import output_folder
     from cnntrain.storage import run_folder
 
-    kind = "sweep" if many else "run"
+    kind = "sweep" if is_sweep else "run"
     folder = args.out or output_folder(composition.tree, kind)  # may be at fault
     if not keeps:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
     if not args.out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in args.others):
         return run_folder.reserve(folder)
-    return run_folder.claim(folder, sweep=many)  # the jobs of a sweep look after their own folders as well
+    return run_folder.claim(folder, sweep=is_sweep)  # the jobs of a sweep look after their own folders as well
 
 
 def _need_images(settings: "Settings") -> None:

@@ -52,14 +52,14 @@ def run_once(composition: "Composition", folder: Path, work: Work, *, keeps: boo
         configure_log(tree.hydra.hydra_logging, tree.hydra.verbose)
         callbacks = Callbacks(tree)
         callbacks.on_run_start(config=tree, config_name=composer.config_name)
-        returned = run_job(
+        result = run_job(
             task_function=job,
             config=tree,
             job_dir_key="hydra.run.dir",
             job_subdir_key=None,
             hydra_context=HydraContext(config_loader=composer.loader, callbacks=callbacks),
         )
-        callbacks.on_run_end(config=tree, config_name=composer.config_name, job_return=returned)
+        callbacks.on_run_end(config=tree, config_name=composer.config_name, job_return=result)
     return codes[0]
 
 
@@ -85,8 +85,8 @@ def run_sweep(composition: "Composition", words: list[str], folder: Path, work: 
     def job(tree: "DictConfig") -> float | None:  # in whatever process the launcher chooses
         from hydra.core.hydra_config import HydraConfig
 
-        chosen = HydraConfig.get()
-        overrides, option = tuple(chosen.overrides.task), str(chosen.runtime.choices.model)
+        config = HydraConfig.get()
+        overrides, option = tuple(config.overrides.task), str(config.runtime.choices.model)
         apart = os.getpid() != home
         with signals.caught(lambda signum, _: signals.end_now(signum)) if apart else contextlib.nullcontext():
             code, score = _job(lambda cwd: RunConfig(settings_of(tree, cwd), overrides, option), work, notes, keeps)
@@ -99,10 +99,10 @@ def run_sweep(composition: "Composition", words: list[str], folder: Path, work: 
         return score
 
     composer, error = composition.composer, None
-    whole = GlobalHydra.instance()
-    whole.clear()
+    global_hydra = GlobalHydra.instance()
+    global_hydra.clear()
     hydra = Hydra(task_name="cnntrain", config_loader=composer.loader)
-    whole.initialize(hydra)
+    global_hydra.initialize(hydra)
     try:
         with _signals_forwarded(notes, codes), _hydra_errors():
             hydra.multirun(config_name=composer.config_name, task_function=job, overrides=words)
@@ -111,19 +111,19 @@ def run_sweep(composition: "Composition", words: list[str], folder: Path, work: 
     except Exception as failure:
         error = failure
     finally:
-        whole.clear()
+        global_hydra.clear()
         jobs = sweep.read_notes(notes)
-    sweep.tell(jobs, stopped=bool({INTERRUPTED, TERMINATED}.intersection(codes)))
+    sweep.tell(jobs, is_stopped=bool({INTERRUPTED, TERMINATED}.intersection(codes)))
     if error and not any(job.code for job in jobs):  # else a launcher or sweeper has stumbled over these
-        raise ResourceError(f"a job of the sweep: {sweep.LOST}") if isinstance(error, BrokenExecutor) else error
+        raise ResourceError(f"a job of the sweep: {sweep.LOSS}") if isinstance(error, BrokenExecutor) else error
     return next((code for code in [*(job.code for job in jobs), *codes] if code), 0)
 
 
-def ask_hydra(asked: argparse.Namespace, overrides: list[str]) -> int:
+def ask_hydra(options: argparse.Namespace, overrides: list[str]) -> int:
     """Let Hydra answer the flags that only show something: --cfg, --info, --hydra-help and -sc.
 
     Args:
-        asked: the flags, as its own parser has read them.
+        options: the flags, as its own parser has read them.
     """
     from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser
@@ -132,16 +132,16 @@ def ask_hydra(asked: argparse.Namespace, overrides: list[str]) -> int:
 
     version.setbase("1.3")
     register_types()
-    asked.overrides = overrides
-    typed = sys.argv
+    options.overrides = overrides
+    argv = sys.argv
     sys.argv = ["cnntrain"]  # it names the program in what it prints, and knows the name from nowhere else
     try:
         with _hydra_errors():
-            _run_hydra(asked, get_args_parser(), lambda tree: None, str(conf_dir()), "train")
+            _run_hydra(options, get_args_parser(), lambda tree: None, str(conf_dir()), "train")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     finally:
-        sys.argv = typed
+        sys.argv = argv
     return 0
 
 

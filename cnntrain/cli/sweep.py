@@ -20,8 +20,8 @@ from cnntrain.storage.run_folder import SWEEP
 from cnntrain.text import printable
 
 NOTES = ".jobs"  # in the folder of the sweep, while it runs
-ENDED = "ended"  # among the notes: no further job is to begin
-LOST = "its process ended without a word: it was killed, or memory was short"
+END = "ended"  # among the notes: no further job is to begin
+LOSS = "its process ended without a word: it was killed, or memory was short"
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class Job:
     number: int
     overrides: Sequence[str]
     code: int = ResourceError.exit_code
-    reason: str = LOST
+    reason: str = LOSS
     machine: str = field(default_factory=platform.node)
     process: int = field(default_factory=os.getpid)
 
     @property
-    def failed(self) -> bool:
+    def has_failed(self) -> bool:
         return self.code not in (0, INTERRUPTED, TERMINATED)
 
 
@@ -66,22 +66,22 @@ def note(notes: Path, job: Job) -> None:
 
 def end(notes: Path, signum: int | None = None) -> bool:
     """Let no further job begin; answers whether any runs in another process of this machine, which gets the signal."""
-    told = False
+    has_told = False
     with suppress(OSError):
         notes.mkdir(parents=True, exist_ok=True)
-        (notes / ENDED).touch()
+        (notes / END).touch()
     for job in _jobs(notes):
         elsewhere = job.machine == platform.node() and job.process != os.getpid()
-        if signum and elsewhere and job.reason == LOST and job.process > 1:  # below stand groups, and all processes
+        if signum and elsewhere and job.reason == LOSS and job.process > 1:  # below stand groups, and all processes
             with suppress(OSError):  # it has just ended
                 os.kill(job.process, signum)
-                told = True
-    return told
+                has_told = True
+    return has_told
 
 
 def is_ended(notes: Path) -> bool:
     """Whether a signal has asked for the end of the sweep."""
-    return (notes / ENDED).exists()
+    return (notes / END).exists()
 
 
 def _jobs(notes: Path) -> list[Job]:
@@ -98,7 +98,7 @@ def read_notes(notes: Path) -> list[Job]:
 
     One that a signal ended in this very process, between its first note and its work, counts as not begun.
     """
-    jobs = [job for job in _jobs(notes) if job.reason != LOST or job.process != os.getpid()]
+    jobs = [job for job in _jobs(notes) if job.reason != LOSS or job.process != os.getpid()]
     shutil.rmtree(notes, ignore_errors=True)
     with suppress(OSError):
         if [path.name for path in notes.parent.iterdir()] == [SWEEP]:  # no job has come as far as its first file
@@ -106,12 +106,12 @@ def read_notes(notes: Path) -> list[Job]:
     return jobs
 
 
-def tell(jobs: Sequence[Job], *, stopped: bool = False) -> None:
+def tell(jobs: Sequence[Job], *, is_stopped: bool = False) -> None:
     """The jobs that failed, on stderr, and what to do after a signal; nothing where there was neither."""
-    failed = [job for job in jobs if job.failed]
-    if stopped and jobs:
+    failures = [job for job in jobs if job.has_failed]
+    if is_stopped and jobs:
         say(f"jobs begun: {len(jobs)}; resume those that were stopped, and start the others by a line of their own")
-    if failed:
-        say(f"{len(failed)} of {len(jobs)} jobs failed")
-    for job in failed:
+    if failures:
+        say(f"{len(failures)} of {len(jobs)} jobs failed")
+    for job in failures:
         say(f"job {job.number}: exit code {job.code}: {printable(' '.join(job.overrides))}: {job.reason}")

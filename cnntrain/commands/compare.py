@@ -44,43 +44,43 @@ def run(
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise file_system_error(home, error, what="the folder cannot be made", word=WORD) from error
-    finished = sum(bool(finished_results(folder)) for folder in folders)
-    say(f"compare: {len(runs)} runs in {home}" + (f", {finished} of them finished already" if finished else ""))
-    with starter() as passing:
-        codes = run_all(runs, folders, passing)
+    count = sum(bool(finished_results(folder)) for folder in folders)
+    say(f"compare: {len(runs)} runs in {home}" + (f", {count} of them finished already" if count else ""))
+    with starter() as child:
+        codes = run_all(runs, folders, child)
     outcomes = [outcome_of(run, folder, codes.get(folder)) for run, folder in zip(runs, folders, strict=True)]
     _show(home, outcomes, words)
-    done = sum(outcome.done for outcome in outcomes)
-    if passing.signum and done < len(runs):
-        raise Interrupted(passing.signum, f"stopped with {done} of {len(runs)} runs finished; go on with {args.typed}")
+    total = sum(outcome.is_done for outcome in outcomes)
+    if child.signum and total < len(runs):
+        raise Interrupted(child.signum, f"stopped with {total} of {len(runs)} runs finished; go on with {args.typed}")
     return next((code for code in codes.values() if code), 0)
 
 
 def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None:
     """The table on the terminal and in files; of runs that failed, why."""
     rows, measure = plan.rows(outcomes), plan.judged_by(outcomes)
-    best = plan.best(rows, measure)
-    if best:
+    best_row = plan.best_row(rows, measure)
+    if best_row:
         from cnntrain.compare.table import table
 
         say("")
-        for line in table(rows, measure, best):
+        for line in table(rows, measure, best_row):
             say(line)
     for outcome in outcomes:
         if outcome.status == "failed":
             say(f"failed: {outcome.run.label} ({outcome.note})")
-    if best is None:
+    if best_row is None:
         with suppress(OSError):
             home.rmdir()  # only where no run has left anything
         return
     tables = tables_folder(home, words)
-    write_numbers(tables, rows, measure, best, words)
+    write_numbers(tables, rows, measure, best_row, words)
     try:
-        write_charts(tables, rows, measure, best, title=home.name)
+        write_charts(tables, rows, measure, best_row, title=home.name)
     except Exception as error:  # no fault of drawing or logging ends the work of hours
         say(f"warning: not all of the pictures: {one_line(error)}")
-    first = max(best.done, key=lambda outcome: outcome.measures[measure])
+    best = max(best_row.finished_outcomes, key=lambda outcome: outcome.measures[measure])
     say("wrote " + ", ".join([str(tables / TABLE), *(name for name in (RECORD, *CHARTS) if (tables / name).exists())]))
-    say("next  " + shlex.join(["cnntrain", "eval", str(first.folder), *first.run.settings.users_code(training=False)]))
+    say("next  " + shlex.join(["cnntrain", "eval", str(best.folder), *best.run.settings.users_code(training=False)]))
     if has_logs(rows):
         say("      " + shlex.join(["tensorboard", "--logdir", str(home)]))

@@ -96,8 +96,8 @@ class _Explanation:
             return
         self.layers = feature_maps.choose_layers(self.args.layers, self.all_layers, subject.model)
         self.maps = feature_maps.maps_of(subject.model, subject.inputs, [layer.name for layer in self.layers])
-        most = self.args.filters or features.MOST
-        self.channels = {name: features.choose_channels(found, most) for name, found in self.maps.items()}
+        count = self.args.filters or features.MOST
+        self.channels = {name: features.choose_channels(maps, count) for name, maps in self.maps.items()}
 
     def _need_maps(self) -> None:
         if self.no_maps:
@@ -114,8 +114,8 @@ class _Explanation:
     def _features(self) -> None:
         self._need_maps()
         for layer in self.layers:
-            found = features.picture(self.subject, layer, self.maps[layer.name], self.channels[layer.name])
-            self._keep(f"features-{layer.name}", found)
+            picture = features.picture(self.subject, layer, self.maps[layer.name], self.channels[layer.name])
+            self._keep(f"features-{layer.name}", picture)
 
     def _excite(self) -> None:
         self._need_maps()
@@ -129,16 +129,16 @@ class _Explanation:
                     self.report.advance(len(batch.labels))
 
         subject = self.subject
-        found = excite.most_exciting(subject.model, inputs(), self.channels, excite.BEST)
+        peaks_of_layer = excite.most_exciting(subject.model, inputs(), self.channels, excite.BEST)
         fields = excite.receptive_fields(subject.model, subject.inputs, self.channels)
         for layer in self.layers:
-            excited = found[layer.name]
-            indices = excited.images.flatten().cpu()
+            peaks = peaks_of_layer[layer.name]
+            indices = peaks.images.flatten().cpu()
             picture = excite.picture(
                 subject,
                 layer,
                 self.channels[layer.name],
-                excited,
+                peaks,
                 images=loader.pick(indices),
                 labels=loader.labels[indices],
                 split=f"{loader.images:,} {self.split}",
@@ -149,9 +149,9 @@ class _Explanation:
 
     def _first_filters(self, layer: feature_maps.Layer) -> list[Rgb]:
         """Pictures of the filters that gave a layer's maps, where these are those of the first convolution."""
-        _, first = filters.first_layer(self.subject)
-        is_first = layer.convolutions == 1 and isinstance(first, nn.Conv2d) and first.out_channels == layer.channels
-        return filters.filter_tiles(first, self.channels[layer.name]) if is_first else []
+        _, module = filters.first_layer(self.subject)
+        is_first = layer.convolutions == 1 and isinstance(module, nn.Conv2d) and module.out_channels == layer.channels
+        return filters.filter_tiles(module, self.channels[layer.name]) if is_first else []
 
     def _gradcam(self) -> None:
         self._need_maps()
@@ -160,12 +160,12 @@ class _Explanation:
     def _shift(self) -> None:
         loader, size = self.loader, self.job.data.image_size
         is_small = size < shift.SMALL_IMAGE
-        chosen = spread(loader.labels, min(loader.images, MOST_SHIFTED[is_small])).split(loader.batch_size)
-        count = sum(map(len, chosen))
-        self.report.validating(len(chosen), phase="shift")
+        groups = spread(loader.labels, min(loader.images, MOST_SHIFTED[is_small])).split(loader.batch_size)
+        count = sum(map(len, groups))
+        self.report.validating(len(groups), phase="shift")
 
         def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            for indices in chosen:
+            for indices in groups:
                 yield loader.pick(indices), loader.labels[indices].to(self.job.device)
                 self.report.advance(len(indices))
 

@@ -65,8 +65,8 @@ def run(args: FilterArgs) -> None:
         "written": printable(out),
     }
     captions = [
-        [_short(printable(source.name)), before],
-        [name, _size(*window.kernel), *_changed(args)],
+        [_shorten(printable(source.name)), before],
+        [name, _size(*window.kernel), *_notes(args)],
         [f"{name}, in {colours}", after, scale],
     ]
     write_atomic(out, _png(beside(original.numpy(), matrices, pixels, captions)), word="out=FILE.png")
@@ -96,14 +96,14 @@ def fit(args: FilterArgs, matrix: Weights, size: tuple[int, int]) -> Window:
     return convolution_window(block, first=True)
 
 
-def _changed(args: FilterArgs) -> list[str]:
+def _notes(args: FilterArgs) -> list[str]:
     """How the kernel is laid over the image, where that is not the usual way."""
     usual = {item.name: item.default for item in fields(args)}
     words = {key: getattr(args, key) for key in ("stride", "dilation", "padding")}
-    found = [f"{key} {value}" for key, value in words.items() if value != usual[key]]
+    notes = [f"{key} {value}" for key, value in words.items() if value != usual[key]]
     if args.padding_mode != usual["padding_mode"] and args.padding != "valid":
-        found.append(f"padding {args.padding_mode.name}")
-    return found
+        notes.append(f"padding {args.padding_mode.name}")
+    return notes
 
 
 def _size(height: int, width: int) -> str:
@@ -126,9 +126,9 @@ def _table(matrix: Weights) -> list[str]:
     top, left = (max(0, (count - WIDEST_TABLE) // 2) for count in (rows, columns))
     cut = [row[left : left + WIDEST_TABLE] for row in matrix[top : top + WIDEST_TABLE]]
     values = [value for row in cut for value in row]
-    whole = all(value == round(value) for value in values)
+    is_whole = all(value == round(value) for value in values)
     largest = max(map(abs, values))
-    digits = 0 if whole else 1 if largest >= 1000 else min(7, max(4, 3 - math.floor(math.log10(largest))))
+    digits = 0 if is_whole else 1 if largest >= 1000 else min(7, max(4, 3 - math.floor(math.log10(largest))))
     cells = [[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in cut]
     width = max(len(cell) for row in cells for cell in row)
     lines = ["  " + " ".join(f"{cell:>{width}}" for cell in row) for row in cells]
@@ -137,7 +137,7 @@ def _table(matrix: Weights) -> list[str]:
     return lines
 
 
-def _short(name: str) -> str:
+def _shorten(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 

@@ -14,7 +14,7 @@ from cnntrain.text import hint, nearest, printable
 
 WIDTH = 80
 HEAD = ("name", "parameters", "multiply-adds", "px", "year", "source")
-COUNTED = (
+LEGEND = (
     "Counts: 1,000 classes, 3 channels and px x px pixels, without auxiliary classifiers; nets made for MNIST or CIFAR "
     "with the 10 classes and the channels of these. Layer by layer: cnntrain summary model=NAME"
 )
@@ -32,23 +32,23 @@ def run(args: ModelsArgs) -> None:
         FileSystemError: the file cannot be written.
     """
     words = [word.lower() for word in args.others]
-    counts, known = catalogue(), descriptions()
+    counts, lines = catalogue(), descriptions()
     begins = [re.compile(rf"(?<![a-z0-9]){re.escape(word)}") for word in words]  # `lenet` is not in `googlenet`
-    texts = {name: _text(name, known, counts) for name in known}
-    chosen = [name for name, text in texts.items() if all(begin.search(text) for begin in begins)]
-    if not chosen:
+    texts = {name: _text(name, lines, counts) for name in lines}
+    names = [name for name, text in texts.items() if all(begin.search(text) for begin in begins)]
+    if not names:
         pairs = zip(words, begins, strict=True)
         strange = [word for word, begin in pairs if not any(map(begin.search, texts.values()))]
-        meant = nearest(strange[0], known) if strange else None
+        suggestion = nearest(strange[0], lines) if strange else None
         advice = "`cnntrain models` lists all" if strange else "all words have to be found in one network"
-        raise ConfigError(f"models: none matches {' '.join(words)}" + hint(meant, advice))
-    entries = sorted((counts[name] for name in chosen if name in counts), key=_order)
-    _show(entries, known, described=bool(words))
-    for name in chosen:
+        raise ConfigError(f"models: none matches {' '.join(words)}" + hint(suggestion, advice))
+    entries = sorted((counts[name] for name in names if name in counts), key=_order)
+    _show(entries, lines, with_lines=bool(words))
+    for name in names:
         if name not in counts:
-            print(_wrapped(name, known[name]))
+            print(_wrap(name, lines[name]))
     if not words:
-        print(_wrapped("", COUNTED))
+        print(_wrap("", LEGEND))
     if args.out:
         _write(args.out, entries)
 
@@ -59,10 +59,10 @@ def descriptions() -> dict[str, str]:
     return {file.stem: file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip() for file in files}
 
 
-def _text(name: str, known: dict[str, str], counts: dict[str, Figures]) -> str:
+def _text(name: str, lines: dict[str, str], counts: dict[str, Figures]) -> str:
     """Where words are looked for."""
     entry = counts.get(name)
-    return f"{name} {known[name]} {f'{entry.year} {entry.source}' if entry else ''}".lower()
+    return f"{name} {lines[name]} {f'{entry.year} {entry.source}' if entry else ''}".lower()
 
 
 def _order(entry: Figures) -> tuple[int, str, int, str]:
@@ -70,7 +70,7 @@ def _order(entry: Figures) -> tuple[int, str, int, str]:
     return entry.year, entry.source, entry.parameters, entry.name
 
 
-def _show(entries: list[Figures], known: dict[str, str], *, described: bool) -> None:
+def _show(entries: list[Figures], lines: dict[str, str], *, with_lines: bool) -> None:
     if not entries:
         return
     rows = [HEAD]
@@ -81,14 +81,14 @@ def _show(entries: list[Figures], known: dict[str, str], *, described: bool) -> 
     for number, (name, *cells, source) in enumerate(rows):
         middle = [f"{cell:>{width}}" for cell, width in zip(cells, widths[1:-1], strict=True)]
         print("  ".join([f"{name:<{widths[0]}}", *middle, source]))
-        if described and number:
-            print(_wrapped("", known[name], indent=4))
+        if with_lines and number:
+            print(_wrap("", lines[name], indent=4))
     print()
 
 
-def _wrapped(name: str, text: str, indent: int = 0) -> str:
-    first = f"{name}  " if name else " " * indent
-    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=" " * len(first), break_on_hyphens=False)
+def _wrap(name: str, text: str, indent: int = 0) -> str:
+    head = f"{name}  " if name else " " * indent
+    return textwrap.fill(text, WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False)
 
 
 def _write(path: Path, entries: list[Figures]) -> None:

@@ -26,7 +26,7 @@ from cnntrain.training.tta import Views
 
 MOST_LINES, FIRST_LINES = 40, 20  # more images than the one are told as the other and a summary
 MOST_SKIPPED = 10  # bad files that are listed
-NAMED = 4  # classes of an image on the terminal, at most
+MOST_CLASSES = 4  # classes of an image on the terminal, at most
 
 
 def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class _Predictions:
 
     def __init__(self, args: PredictArgs, job: Job, report: Report) -> None:
         self.args, self.job, self.report = args, job, report
-        self.paths, self.ignored = find_files(args.images)
+        self.paths, self.skip_counts = find_files(args.images)
         self.views = Views(args.tta, job.data.eval_size)
         view = job.data.view(job.data.eval_size)
         settings = job.settings.data
@@ -74,38 +74,38 @@ class _Predictions:
     def run(self) -> None:
         """Ask the network."""
         scorer = self.job.scorer(views=self.views)
-        kept = min(max(self.args.top, NAMED), len(self.job.data.classes))
-        found: list[tuple[Tensor, Tensor]] = []
+        count = min(max(self.args.top, MOST_CLASSES), len(self.job.data.classes))
+        answers: list[tuple[Tensor, Tensor]] = []
         self.report.validating(len(self.loader), phase="predicting")
         with closing(self.loader.batches()) as batches:
             for batch in batches:
                 _, logits = scorer.answer(batch.images)
-                best = logits.softmax(1).topk(kept, dim=1)
-                found.append((best.values.cpu(), best.indices.cpu()))
+                top = logits.softmax(1).topk(count, dim=1)
+                answers.append((top.values.cpu(), top.indices.cpu()))
                 self.report.advance(len(batch.indices))
         self.report.end_phase()
-        self.values, self.labels = (torch.cat(part) for part in zip(*found, strict=True))
+        self.values, self.labels = (torch.cat(part) for part in zip(*answers, strict=True))
         need_finite(float(self.values.sum()), "what the network answers", self.job.precision)
-        bad = self.decoder.bad
-        self.good = [index for index in range(len(self.paths)) if index not in bad]
-        if not self.good:
+        bad_indices = self.decoder.bad
+        self.good_indices = [index for index in range(len(self.paths)) if index not in bad_indices]
+        if not self.good_indices:
             file, reason = self.decoder.skipped[0]
             raise DataError(
                 f"images: none of {len(self.paths)} can be decoded, the first {file}: {reason}; give others"
             )
 
-    def predictions(self, most: int) -> Iterator[Prediction]:
-        """Of each good image, its `most` probable classes."""
+    def predictions(self, count: int) -> Iterator[Prediction]:
+        """Of each good image, its `count` probable classes."""
         names = self.job.data.classes
-        for index in self.good:
-            labels, values = self.labels[index, :most].tolist(), self.values[index, :most].tolist()
-            best = [(names[label], value) for label, value in zip(labels, values, strict=True)]
-            yield Prediction(str(self.paths[index]), best)
+        for index in self.good_indices:
+            labels, values = self.labels[index, :count].tolist(), self.values[index, :count].tolist()
+            pairs = [(names[label], value) for label, value in zip(labels, values, strict=True)]
+            yield Prediction(str(self.paths[index]), pairs)
 
     def counts(self) -> list[tuple[str, int, float]]:
         """Of each class its name, how many images are of it, and the mean of their probabilities."""
-        names, good = self.job.data.classes, torch.tensor(self.good)
-        labels, values = self.labels[good, 0], self.values[good, 0].double()
+        names, rows = self.job.data.classes, torch.tensor(self.good_indices)
+        labels, values = self.labels[rows, 0], self.values[rows, 0].double()
         images = labels.bincount(minlength=len(names))
         sums = torch.zeros(len(names), dtype=torch.float64).index_add_(0, labels, values)
         return list(zip(names, images.tolist(), (sums / images.clamp_min(1)).tolist(), strict=True))
@@ -117,37 +117,37 @@ class _Predictions:
             ("network", f"{settings.model.name}, {len(data.classes):,} classes"),
             ("images", f"{len(self.paths):,}, seen as {data.eval_size} x {data.eval_size} pixels"),
         ]
-        rows.append(("ignored", kinds(self.ignored)))
+        rows.append(("ignored", kinds(self.skip_counts)))
         rows.append(("tta", str(self.views)))
         self.report.header(short_path(folder), [(name, value) for name, value in rows if value])
 
     def tell(self) -> None:
         """Print what was found, and what was not."""
-        many = len(self.good) > MOST_LINES
-        first = list(islice(self.predictions(NAMED), FIRST_LINES if many else MOST_LINES))
-        lines = table(first)
-        if many:
+        is_long = len(self.good_indices) > MOST_LINES
+        head = list(islice(self.predictions(MOST_CLASSES), FIRST_LINES if is_long else MOST_LINES))
+        lines = table(head)
+        if is_long:
             advice = "" if self.args.out else "; out=FILE.csv stores all"
-            lines += [f"and {len(self.good) - len(first):,} more images{advice}", "", *summary(self.counts())]
+            lines += [f"and {len(self.good_indices) - len(head):,} more images{advice}", "", *summary(self.counts())]
         for line in lines:
             self.report.say(line)
-        skipped = self.decoder.skipped
-        if skipped:
-            self.report.warn(f"left out, {len(skipped):,} of {len(self.paths):,} images cannot be decoded:")
-        for file, reason in skipped[:MOST_SKIPPED]:
+        bad_files = self.decoder.skipped
+        if bad_files:
+            self.report.warn(f"left out, {len(bad_files):,} of {len(self.paths):,} images cannot be decoded:")
+        for file, reason in bad_files[:MOST_SKIPPED]:
             self.report.say(f"  {file}: {reason}")
-        if len(skipped) > MOST_SKIPPED:
-            self.report.say(f"  and {len(skipped) - MOST_SKIPPED:,} more")
+        if len(bad_files) > MOST_SKIPPED:
+            self.report.say(f"  and {len(bad_files) - MOST_SKIPPED:,} more")
 
     def store(self, results: dict[str, Any]) -> None:
         """Write the file that `out` names, if it names one."""
-        out, most = self.args.out, min(self.args.top, len(self.job.data.classes))
+        out, count = self.args.out, min(self.args.top, len(self.job.data.classes))
         if out is None:
             return
         if out.suffix.lower() == ".csv":
-            content = as_csv(self.predictions(most), most)
+            content = as_csv(self.predictions(count), count)
         else:
-            content = json.dumps(results | {"predictions": as_json(self.predictions(most))}, indent=2) + "\n"
+            content = json.dumps(results | {"predictions": as_json(self.predictions(count))}, indent=2) + "\n"
         write_atomic(out, content, word="out=FILE.csv")
         self.report.say(f"wrote {printable(short_path(out))}", copied=True)
 
@@ -157,7 +157,7 @@ class _Predictions:
             "checkpoint": str(folder),
             "tta": list(self.args.tta),
             "views": len(self.views),
-            "images": len(self.good),
+            "images": len(self.good_indices),
             "classes": {name: images for name, images, _ in self.counts()},
             "skipped": [{"file": file, "reason": reason} for file, reason in self.decoder.skipped],
         }

@@ -49,12 +49,12 @@ def run(args: PreviewArgs, config: RunConfig) -> Path:
 
     settings, words = config.settings, args.others
     report = Report(None, tensorboard=False)
-    unscored = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
-    job = build_train_job(unscored, report, splits=("train",))
+    without_probe = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
+    job = build_train_job(without_probe, report, splits=("train",))
     strips, course = list(Sample(job, args.images).strips()), Course(job)
     source = settings.data.source
-    typed = shlex.join(["cnntrain", "preview", *words])
-    picture = sheet(strips, f"What the network sees of {source}", _notes(job), typed).draw()
+    line = shlex.join(["cnntrain", "preview", *words])
+    picture = sheet(strips, f"What the network sees of {source}", _notes(job), line).draw()
     curves = course.curves(f"Schedule: {settings.model.name} on {source}").draw()
 
     folder = _make(args.out, source)
@@ -152,7 +152,7 @@ def _write_events(folder: Path, strips: "Sequence[Strip]", course: "Course", cur
         name = re.sub(r"\W+", "_", strip.tag)
         log.picture(f"preview/{number:02}_{name}", np.asarray(sheet([strip], strip.tag, (), "").draw()), 0)
     log.picture("schedule/curves", curves.pixels(), 0)
-    every = -(-len(course.points) // MOST_SCALARS)
-    for step in sorted({*course.points[::every], course.points[-1]}):
+    stride = -(-len(course.points) // MOST_SCALARS)
+    for step in sorted({*course.points[::stride], course.points[-1]}):
         log.scalars(course.scalars(step), step)
     log.close()

@@ -28,7 +28,7 @@ COLUMNS = (
     "field_h", "field_w", "jump_h", "jump_w", "memory_bytes",
 )  # fmt: skip
 
-_PLAIN = {"·": "*", "⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "…": "."}
+_ASCII = {"·": "*", "⌊": "floor(", "⌋": ")", "⌈": "ceil(", "⌉": ")", "…": "."}
 
 
 def run(args: SummaryArgs, config: RunConfig) -> None:
@@ -42,20 +42,20 @@ def run(args: SummaryArgs, config: RunConfig) -> None:
         ConfigError: a network that cannot be built.
         FileSystemError: `out` cannot be written.
     """
-    named = any(word.lstrip("+").startswith(("data=", "experiment=")) for word in config.overrides)
-    take_apart(config.settings, args, native_input(config.settings, named, config.model_option))
+    names_data = any(word.lstrip("+").startswith(("data=", "experiment=")) for word in config.overrides)
+    take_apart(config.settings, args, native_input(config.settings, names_data, config.model_option))
 
 
 def native_input(settings: Settings, data_named: bool, option: str | None = None) -> Sizes:
     """Classes, channels and pixels a side of the images that the network is shown with. Without torch."""
     data, names = settings.data, (option, settings.model.name)
     if data_named:
-        known = DATASETS.entry(data.name)
-        sizes = known.classes, known.channels, known.image_size or PHOTOS[2]
+        entry = DATASETS.entry(data.name)
+        sizes = entry.classes, entry.channels, entry.image_size or PHOTOS[2]
     else:
-        counted = catalogue()
-        found = next((counted[name] for name in names if name in counted), None)
-        sizes = (found.classes, found.channels, found.image_size) if found else PHOTOS
+        counts = catalogue()
+        figures = next((counts[name] for name in names if name in counts), None)
+        sizes = (figures.classes, figures.channels, figures.image_size) if figures else PHOTOS
     classes, channels, image_size = sizes
     if data_named and data.classes:
         classes = len(data.classes)
@@ -75,8 +75,8 @@ def take_apart(settings: Settings, args: SummaryArgs, sizes: Sizes) -> None:
     classes, channels, image_size = sizes
     # A user's code may compute with its weights, which the meta device cannot.
     with torch.device("cpu" if is_dotted(settings.model.name) else "meta"):
-        given = {"classes": classes, "channels": channels, "image_size": image_size}
-        model, notes = build_model(settings.model, **given, head=settings.finetune.head)
+        sizes_by_name = {"classes": classes, "channels": channels, "image_size": image_size}
+        model, notes = build_model(settings.model, **sizes_by_name, head=settings.finetune.head)
     rows = inspect(model, channels, image_size)
     console = Console(highlight=False)
     width = console.width if console.is_terminal else 80
@@ -95,8 +95,8 @@ def take_apart(settings: Settings, args: SummaryArgs, sizes: Sizes) -> None:
     say("")
     for line in [*totals(rows), "", *LEGEND]:
         say(line, "dim" if line in LEGEND else "")
-    if lost := next((row for row in rows if row.lost), None):
-        why = f"? the receptive field is not known from {lost.path} on: {lost.lost} moves pixels in ways of its own"
+    if row := next((row for row in rows if row.lost), None):
+        why = f"? the receptive field is not known from {row.path} on: {row.lost} moves pixels in ways of its own"
         for line in textwrap.wrap(why, width, break_on_hyphens=False):
             say(line, "dim")
     if args.out:
@@ -109,16 +109,16 @@ def totals(rows: Sequence["LayerRow"]) -> list[str]:
     parameters, trainable, macs, memory = (
         sum(getattr(row, key) for row in rows) for key in ("parameters", "trainable", "macs", "memory")
     )
-    idle = sum(row.parameters for row in rows if row.is_idle)
-    named = [
-        ("parameters", parameters, f"{idle:,} of them in training only (not run)" if idle else ""),
+    count = sum(row.parameters for row in rows if row.is_idle)
+    entries = [
+        ("parameters", parameters, f"{count:,} of them in training only (not run)" if count else ""),
         ("trainable", trainable, ""),
         ("multiply-adds", macs, "for one image"),
         ("parameter memory", 4 * parameters, f"bytes = {_size(4 * parameters)} as float32"),
         ("activation memory", memory, f"bytes = {_size(memory)} for one image"),
     ]
-    width = max(len(f"{count:,}") for _, count, _ in named)
-    return [f"{name:<17}  {count:>{width},}  {words}".rstrip() for name, count, words in named]
+    width = max(len(f"{count:,}") for _, count, _ in entries)
+    return [f"{name:<17}  {count:>{width},}  {words}".rstrip() for name, count, words in entries]
 
 
 def _size(count: int) -> str:
@@ -158,6 +158,6 @@ def _printable(text: "Text", encoding: str) -> "Text":
     try:
         text.plain.encode(encoding)
     except UnicodeEncodeError:
-        for sign, plain in _PLAIN.items():
-            text.plain = text.plain.replace(sign, plain)
+        for sign, replacement in _ASCII.items():
+            text.plain = text.plain.replace(sign, replacement)
     return text

@@ -78,11 +78,11 @@ class Combination:
     @property
     def name(self) -> str:
         """Of the run folder: `finetune-B_seed-1_6fa1c03e`, which no other config has."""
-        parts = [f"{key.rpartition('.')[2]}-{safe(value)}" for key, value in (self.values | self.repeat).items()]
+        parts = [f"{key.rpartition('.')[2]}-{path_part(value)}" for key, value in (self.values | self.repeat).items()]
         return f"{'_'.join(parts)[:LONGEST_NAME]}_{self.digest}"
 
 
-def safe(text: str) -> str:
+def path_part(text: str) -> str:
     """A text for the name of a folder that no shell and no Hydra asks to quote."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")
 
@@ -97,31 +97,31 @@ def combinations(words: Sequence[str], config_dir: str | None = None) -> list[Co
         ConfigErrors: with the faults of all combinations.
         ConfigError: there is only one.
     """
-    by = make_composer(config_dir)
-    read, found = overrides.parse(list(words), by.loader)
-    typed = len(read)
-    common = [override.input_line or "" for override in read if not override.is_sweep_override()]
-    read += overrides.parse(overrides.sweeper_params(by.compose(common)[0]), by.loader)[0]
+    composer = make_composer(config_dir)
+    read, faults = overrides.parse(list(words), composer.loader)
+    count = len(read)
+    words_of_all = [override.input_line or "" for override in read if not override.is_sweep_override()]
+    read += overrides.parse(overrides.sweeper_params(composer.compose(words_of_all)[0]), composer.loader)[0]
     misfits = {id(override): fault for override in read if (fault := _misfit(override))}
-    found += misfits.values()
+    faults += misfits.values()
     read = [override for override in read if id(override) not in misfits]
     runs: list[Combination] = []
     for job in itertools.product(*map(overrides.words_of, read)):
-        tree, wrong = by.compose(list(job))
-        found += wrong
+        tree, job_faults = composer.compose(list(job))
+        faults += job_faults
         try:
             settings = settings_of(tree)
         except ConfigErrors as error:
-            found += error.faults
+            faults += error.faults
             continue
         once = ("hydra.mode=RUN",) if is_multirun(tree) else ()  # of a preset that is a sweep
-        runs += _folds(Combination(job + once, _listed(read, job), settings), read)
-    if found:
-        raise ConfigErrors(found)
-    asked = [(acting_settings(by, run.words, run.settings), run.words[:typed]) for run in runs]
-    if found := no_effect.faults(asked):
-        raise ConfigErrors(found)
-    runs = [_without_idle(by, run, *words) for run, words in zip(runs, asked, strict=True)]
+        runs += _folds(Combination(job + once, _list_values(read, job), settings), read)
+    if faults:
+        raise ConfigErrors(faults)
+    choices = [(acting_settings(composer, run.words, run.settings), run.words[:count]) for run in runs]
+    if faults := no_effect.faults(choices):
+        raise ConfigErrors(faults)
+    runs = [_without_idle(composer, run, *words) for run, words in zip(runs, choices, strict=True)]
     runs = list({run.name: run for run in runs}.values())  # what is listed twice runs once
     if len(runs) < 2:
         raise ConfigError(
@@ -131,14 +131,14 @@ def combinations(words: Sequence[str], config_dir: str | None = None) -> list[Co
     return _repeats_last(replace(run, words=(*run.words, *flags)) for run in runs)
 
 
-def _without_idle(by: Composer, run: Combination, settings: Settings, typed: Sequence[str]) -> Combination:
+def _without_idle(composer: Composer, run: Combination, settings: Settings, typed_words: Sequence[str]) -> Combination:
     """A run without those of its typed words that act in other runs alone: `train` would refuse them."""
-    found = no_effect.findings(settings, typed)
-    gone = {word for finding in found if finding.fault for word in finding.words}
-    if not gone:
+    findings = no_effect.findings(settings, typed_words)
+    idle_words = {word for finding in findings if finding.fault for word in finding.words}
+    if not idle_words:
         return run
-    words = tuple(word for word in run.words if word not in gone)
-    return replace(run, words=words, settings=settings_of(by.compose(list(words))[0]))
+    words = tuple(word for word in run.words if word not in idle_words)
+    return replace(run, words=words, settings=settings_of(composer.compose(list(words))[0]))
 
 
 def _misfit(override: Override) -> str | None:
@@ -152,16 +152,16 @@ def _misfit(override: Override) -> str | None:
     return None
 
 
-def _listed(read: Sequence[Override], job: Sequence[str]) -> dict[str, str]:
+def _list_values(read: Sequence[Override], job: Sequence[str]) -> dict[str, str]:
     """The values of the lists in the words of one job, but for those that only repeat it."""
     return {
-        override.key_or_group: _bare(word.partition("=")[2])
+        override.key_or_group: _unquote(word.partition("=")[2])
         for override, word in zip(read, job, strict=True)
         if override.is_sweep_override() and override.key_or_group not in REPEATS
     }
 
 
-def _bare(value: str) -> str:
+def _unquote(value: str) -> str:
     """A value without the quotes and backslashes that Hydra's grammar wants."""
     if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
         return value[1:-1]
@@ -180,12 +180,12 @@ def _folds(run: Combination, read: Sequence[Override]) -> Iterator[Combination]:
 
 
 def _repeats_last(runs: Iterable[Combination]) -> list[Combination]:
-    seen: Counter[tuple[str, ...]] = Counter()
+    counts: Counter[tuple[str, ...]] = Counter()
     order = []
     for run in runs:
         row = tuple(run.values.values())
-        order.append((seen[row], run))
-        seen[row] += 1
+        order.append((counts[row], run))
+        counts[row] += 1
     return [run for _, run in sorted(order, key=lambda item: item[0])]
 
 
@@ -193,7 +193,7 @@ def folder_name(runs: Sequence[Combination]) -> str:
     """Of the whole comparison: `photos_resnet18`, or the group's name in place of several."""
     data, model = ({kind(run.settings) for run in runs} for kind in (lambda s: s.data.source, lambda s: s.model.name))
     return "_".join(
-        safe(names.pop()) if len(names) == 1 else group for names, group in ((data, "data"), (model, "model"))
+        path_part(names.pop()) if len(names) == 1 else group for names, group in ((data, "data"), (model, "model"))
     )
 
 
@@ -216,7 +216,7 @@ def tables_name(words: Sequence[str]) -> str:
     about = subject(words)
     keys = [word.removesuffix("=...").rpartition(".")[2] for word in about if word.endswith("=...")]
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
-    return f"{'_'.join(map(safe, keys or REPEATS[:1]))[:LONGEST_NAME]}_{digest}"
+    return f"{'_'.join(map(path_part, keys or REPEATS[:1]))[:LONGEST_NAME]}_{digest}"
 
 
 # --- the numbers -----------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ class Outcome:
     note: str = ""
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         return self.status == "done"
 
 
@@ -266,22 +266,22 @@ class Repeats:
     outcomes: list[Outcome]
 
     @property
-    def done(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.done]
+    def finished_outcomes(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.is_done]
 
     def spread(self, measure: str) -> Spread | None:
         """Of one of MEASURES over the runs that are done; None where any does not know it."""
-        known = [outcome.measures[measure] for outcome in self.done if measure in outcome.measures]
-        return Spread.of(known) if len(known) == len(self.done) else None
+        values = [outcome.measures[measure] for outcome in self.finished_outcomes if measure in outcome.measures]
+        return Spread.of(values) if len(values) == len(self.finished_outcomes) else None
 
 
 def rows(outcomes: Iterable[Outcome]) -> list[Repeats]:
     """In the order of the first repeats."""
-    found: dict[tuple[str, ...], Repeats] = {}
+    repeats: dict[tuple[str, ...], Repeats] = {}
     for outcome in outcomes:
         values = outcome.run.values
-        found.setdefault(tuple(values.values()), Repeats(values, [])).outcomes.append(outcome)
-    return list(found.values())
+        repeats.setdefault(tuple(values.values()), Repeats(values, [])).outcomes.append(outcome)
+    return list(repeats.values())
 
 
 def measures(results: dict[str, Any]) -> dict[str, float]:
@@ -298,11 +298,11 @@ def _is_number(value: Any) -> bool:
 
 def judged_by(outcomes: Iterable[Outcome]) -> str:
     """The measure to compare by: test images where every run that is done has some, else validation images."""
-    done = [outcome for outcome in outcomes if outcome.done]
-    return "test_top1" if done and all("test_top1" in outcome.measures for outcome in done) else "val_top1"
+    finished = [outcome for outcome in outcomes if outcome.is_done]
+    return "test_top1" if finished and all("test_top1" in outcome.measures for outcome in finished) else "val_top1"
 
 
-def best(found: Sequence[Repeats], measure: str) -> Repeats | None:
+def best_row(rows: Sequence[Repeats], measure: str) -> Repeats | None:
     """The row of the highest mean; None where none has finished a run."""
-    scored = [(spread.mean, row) for row in found if (spread := row.spread(measure))]
-    return max(scored, key=lambda item: item[0])[1] if scored else None
+    scores = [(spread.mean, row) for row in rows if (spread := row.spread(measure))]
+    return max(scores, key=lambda item: item[0])[1] if scores else None

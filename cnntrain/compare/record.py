@@ -21,8 +21,8 @@ CHARTS = {"compare.png": "png", "compare.svg": "svg"}  # by name, their kind
 def tables_folder(home: Path, words: Sequence[str]) -> Path:
     """Where the tables go: beside the runs, which all comparisons share, if those of no other one lie there already."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        _, _, *other = shlex.split(json.loads(read_own(home / RECORD))["command"])
-        if plan.subject(other) != plan.subject(words):
+        _, _, *line = shlex.split(json.loads(read_own(home / RECORD))["command"])
+        if plan.subject(line) != plan.subject(words):
             folder = home / plan.tables_name(words)
             folder.mkdir(exist_ok=True)
             return folder
@@ -30,7 +30,7 @@ def tables_folder(home: Path, words: Sequence[str]) -> Path:
 
 
 def has_logs(rows: Sequence[Repeats]) -> bool:
-    return any(outcome.run.settings.trainer.tensorboard for row in rows for outcome in row.done)
+    return any(outcome.run.settings.trainer.tensorboard for row in rows for outcome in row.finished_outcomes)
 
 
 def write_numbers(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, words: Sequence[str]) -> None:
@@ -50,11 +50,11 @@ def write_numbers(tables: Path, rows: Sequence[Repeats], measure: str, best: Rep
         means = {name: pair["mean"] for name, pair in pairs.items()}
         stds = {f"{name}_std": pair["std"] for name, pair in pairs.items()}
         status = "done" if line["done"] == line["runs"] else f"{line['done']} done"
-        given = {"status": status, "runs": line["runs"], "best": int(line["best"])}
-        lines.append({"kind": "row"} | line["values"] | given | means | stds)
+        cells = {"status": status, "runs": line["runs"], "best": int(line["best"])}
+        lines.append({"kind": "row"} | line["values"] | cells | means | stds)
     for line in runs:
-        known = {name: line[name] for name in (*MEASURES, "status", "folder")}
-        lines.append({"kind": "run"} | line["values"] | known)
+        cells_of_run = {name: line[name] for name in (*MEASURES, "status", "folder")}
+        lines.append({"kind": "run"} | line["values"] | cells_of_run)
     table = spreadsheet.as_csv([heads, *([line.get(head) for head in heads] for line in lines)])
     write_atomic(tables / TABLE, table, word=WORD)
 
@@ -62,18 +62,18 @@ def write_numbers(tables: Path, rows: Sequence[Repeats], measure: str, best: Rep
 def _row_numbers(row: Repeats) -> dict[str, Any]:
     spreads = {name: row.spread(name) for name in MEASURES}
     pairs = {name: spread and {"mean": spread.mean, "std": spread.std} for name, spread in spreads.items()}
-    return {"values": row.values, "runs": len(row.outcomes), "done": len(row.done)} | pairs
+    return {"values": row.values, "runs": len(row.outcomes), "done": len(row.finished_outcomes)} | pairs
 
 
 def _run_numbers(outcome: Outcome) -> dict[str, Any]:
     run = outcome.run
-    known = {name: outcome.measures.get(name) for name in MEASURES}
+    measures = {name: outcome.measures.get(name) for name in MEASURES}
     return {
         "values": run.values | run.repeat,
         "status": outcome.status,
         "note": outcome.note,
         "folder": str(outcome.folder),
-    } | known
+    } | measures
 
 
 def write_charts(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, *, title: str) -> None:
@@ -81,18 +81,20 @@ def write_charts(tables: Path, rows: Sequence[Repeats], measure: str, best: Repe
     from cnntrain.compare.table import curves_of, markdown, points
     from cnntrain.plots.comparison import Point, draw_comparison
 
-    def known(outcome: Outcome) -> list[Point]:
+    def points_of(outcome: Outcome) -> list[Point]:
         return points(outcome.folder / "metrics.csv", outcome.measures.get("train_seconds", 0.0))
 
-    epochs = [[known(outcome) for outcome in row.done] for row in rows]
+    epochs = [[points_of(outcome) for outcome in row.finished_outcomes] for row in rows]
     curves = curves_of(rows, measure, epochs)
     if not curves:  # somebody has tidied up
         return
-    picture = draw_comparison(curves, f"{title}: {len(rows)} configs, {sum(len(row.done) for row in rows)} runs")
+    picture = draw_comparison(
+        curves, f"{title}: {len(rows)} configs, {sum(len(row.finished_outcomes) for row in rows)} runs"
+    )
     for name, kind in CHARTS.items():
         write_atomic(tables / name, picture.content(kind), word=WORD)
-    for old in tables.glob(f"events.out.tfevents.*{EVENTS}"):
-        old.unlink()
+    for file in tables.glob(f"events.out.tfevents.*{EVENTS}"):
+        file.unlink()
     if has_logs(rows):
         from cnntrain.report.tensorboard import TensorBoardLog
 

@@ -44,7 +44,7 @@ def _need_scores(data: DataSettings) -> None:
         )
 
 
-def run_all(runs: Sequence[Combination], folders: Sequence[Path], passing: Relay) -> dict[Path, int]:
+def run_all(runs: Sequence[Combination], folders: Sequence[Path], child: Relay) -> dict[Path, int]:
     """Run what is not finished, one after the other; the exit codes, by folder."""
     codes: dict[Path, int] = {}
     for number, (run, folder) in enumerate(zip(runs, folders, strict=True), 1):
@@ -52,8 +52,8 @@ def run_all(runs: Sequence[Combination], folders: Sequence[Path], passing: Relay
             continue
         begun = _is_begun(folder)
         say(f"run {number} of {len(runs)}: {run.label}" + (", which goes on" if begun else ""))
-        codes[folder] = passing.run(_resume_command(run, folder) if begun else _train_command(run, folder))
-        if passing.signum:
+        codes[folder] = child.run(_resume_command(run, folder) if begun else _train_command(run, folder))
+        if child.signum:
             break
         if codes[folder] in ENDING:
             say(f"run {number} of {len(runs)} cannot be made (exit code {codes[folder]}); none is started after it")
@@ -99,12 +99,12 @@ def outcome_of(run: Combination, folder: Path, code: int | None) -> Outcome:
         code: its exit code; None: it was not started.
     """
     results = run_record.read_results(folder)
-    known = str(results.get("status", "waiting"))
-    if known == "done":
-        return Outcome(run, folder, known, plan.measures(results))
-    status = ("interrupted" if code in STOPPED else "failed") if code else known
-    said = str(results.get("error", "")) if status == known else ""  # else it is that of an earlier end
-    return Outcome(run, folder, status, note=": ".join(filter(None, [f"exit code {code}" if code else "", said])))
+    status_on_disk = str(results.get("status", "waiting"))
+    if status_on_disk == "done":
+        return Outcome(run, folder, status_on_disk, plan.measures(results))
+    status = ("interrupted" if code in STOPPED else "failed") if code else status_on_disk
+    note = str(results.get("error", "")) if status == status_on_disk else ""  # else it is that of an earlier end
+    return Outcome(run, folder, status, note=": ".join(filter(None, [f"exit code {code}" if code else "", note])))
 
 
 def say(line: str) -> None:

@@ -24,27 +24,27 @@ def table(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> list[s
         measure: test_top1 or val_top1, what the rows are compared by.
     """
     lines = _cells(rows, measure, between=" ± ")
-    listed = len(_values(rows[0]))
+    value_columns = len(_values(rows[0]))
     if _width(lines) > WIDTH - len(" *"):
         lines = _cells(rows, measure, between="±")
-    while _width(lines) > WIDTH - len(" *") and (cut := _shorter(lines, listed)) != lines:
+    while _width(lines) > WIDTH - len(" *") and (cut := _shorter(lines, value_columns)) != lines:
         lines = cut
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    found = []
+    text = []
     for number, line in enumerate(lines):
-        cells = [f"{cell:<{width}}" for cell, width in zip(line[:listed], widths[:listed], strict=True)]
-        cells += [f"{cell:>{width}}" for cell, width in zip(line[listed:], widths[listed:], strict=True)]
-        marked = number > 1 and rows[number - 2] is best and len(rows) > 1
-        found.append(("  ".join(cells) + (" *" if marked else "")).rstrip())
-    return found
+        cells = [f"{cell:<{width}}" for cell, width in zip(line[:value_columns], widths[:value_columns], strict=True)]
+        cells += [f"{cell:>{width}}" for cell, width in zip(line[value_columns:], widths[value_columns:], strict=True)]
+        is_best = number > 1 and rows[number - 2] is best and len(rows) > 1
+        text.append(("  ".join(cells) + (" *" if is_best else "")).rstrip())
+    return text
 
 
 def markdown(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> str:
     """The same table for TensorBoard; the best row is bold."""
-    first, second, *others = _cells(rows, measure, between=" ± ")
-    heads = [f"{above} {below}".strip() for above, below in zip(first, second, strict=True)]
+    head, second, *body = _cells(rows, measure, between=" ± ")
+    heads = [f"{above} {below}".strip() for above, below in zip(head, second, strict=True)]
     lines = [heads, ["---"] * len(heads)]
-    for row, cells in zip(rows, others, strict=True):
+    for row, cells in zip(rows, body, strict=True):
         lines.append([f"**{cell}**" for cell in cells] if row is best and len(rows) > 1 else cells)
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)
 
@@ -64,15 +64,15 @@ def _cells(rows: Sequence[Repeats], measure: str, between: str) -> list[list[str
         [*[""] * len(_values(rows[0])), "", HEADS[measure][1], unit, "memory", "parameters", "epoch"],
     ]
     for row, time in zip(rows, times, strict=True):
-        memory, learning = row.spread("peak_memory_bytes"), row.spread("trainable_parameters")
-        epoch, done, planned = row.spread("best_epoch"), len(row.done), len(row.outcomes)
+        memory, parameters = row.spread("peak_memory_bytes"), row.spread("trainable_parameters")
+        epoch, finished, total = row.spread("best_epoch"), len(row.finished_outcomes), len(row.outcomes)
         cells = [
-            str(done) if done == planned else f"{done}/{planned}",
+            str(finished) if finished == total else f"{finished}/{total}",
             _pair(row.spread(measure), 0.01, 2, between),
             _pair(time, seconds, decimals, between),
             _bytes(memory.mean) if memory else "-",
-            short(round(learning.mean), " ") if learning else "-",
-            _pair(epoch, 1, 1 if planned > 1 and epoch and epoch.mean < 100 else 0, between),
+            short(round(parameters.mean), " ") if parameters else "-",
+            _pair(epoch, 1, 1 if total > 1 and epoch and epoch.mean < 100 else 0, between),
         ]
         lines.append([*_values(row).values(), *cells])
     return lines
@@ -100,17 +100,17 @@ def _width(lines: Sequence[Sequence[str]]) -> int:
     return sum(widths) + 2 * (len(widths) - 1)
 
 
-def _shorter(lines: list[list[str]], listed: int) -> list[list[str]]:
+def _shorter(lines: list[list[str]], value_columns: int) -> list[list[str]]:
     """One letter less in the widest of the listed values; the same lines where all of them are short already."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:listed]
-    widest = max(range(listed), key=lambda column: widths[column])
-    most = widths[widest] - 1
-    if most < NARROWEST_VALUE:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:value_columns]
+    widest = max(range(value_columns), key=lambda column: widths[column])
+    limit = widths[widest] - 1
+    if limit < NARROWEST_VALUE:
         return lines
     cut = [list(line) for line in lines]
     for line in cut:
-        if len(line[widest]) > most:
-            line[widest] = line[widest].removesuffix("..")[: most - 2] + ".."
+        if len(line[widest]) > limit:
+            line[widest] = line[widest].removesuffix("..")[: limit - 2] + ".."
     return cut
 
 
@@ -126,12 +126,12 @@ def points(metrics: Path, total: float = 0.0) -> list[Point]:
     rows = list(rows_of(metrics, "epoch")) if metrics.exists() else []
     rows = [row for row in rows if row.get("seconds") and row.get("val_top1")]
     seconds = max(0.0, total - sum(float(row["seconds"]) for row in rows))
-    found: list[Point] = []
+    result: list[Point] = []
     for row in rows:
         seconds += float(row["seconds"])
         if row["val_top1"]:  # empty where nothing validates
-            found.append(Point(int(row["epoch"]), seconds, float(row["val_top1"])))
-    return found
+            result.append(Point(int(row["epoch"]), seconds, float(row["val_top1"])))
+    return result
 
 
 def curves_of(rows: Sequence[Repeats], measure: str, runs: Sequence[Sequence[Sequence[Point]]]) -> list[Curve]:
@@ -140,10 +140,10 @@ def curves_of(rows: Sequence[Repeats], measure: str, runs: Sequence[Sequence[Seq
     Args:
         runs: for each row, the epochs of its runs that are done.
     """
-    found = []
+    curves = []
     for row, epochs in zip(rows, runs, strict=True):
-        if known := [run for run in epochs if run]:
+        if finished_runs := [run for run in epochs if run]:
             name = " ".join(f"{key}={value}" for key, value in _values(row).items())
             score = _pair(row.spread(measure), 0.01, 2, " ± ")
-            found.append(Curve(name, f"{HEADS[measure][0]} {score} %", known))
-    return found
+            curves.append(Curve(name, f"{HEADS[measure][0]} {score} %", finished_runs))
+    return curves

@@ -36,7 +36,7 @@ class Forking(Launcher):
         children = []
         for number, words in enumerate(job_overrides, start=initial_job_idx):
             if "seed=7" in words:  # as if all workers were busy
-                _until(lambda: (Path("many") / sweep.NOTES / sweep.ENDED).exists())
+                _until(lambda: (Path("many") / sweep.NOTES / sweep.END).exists())
             children.append(self._start(list(words), number))
             if "seed=5" in words:
                 _until(lambda: any(Path("many").glob("*/begun")))
@@ -124,7 +124,7 @@ LINE = ["-m", "hydra/launcher=forking"]
                 "job 2: exit code 5: seed=1: loss: nan",
             ],
         ),
-        ("seed=0,3", 7, ["1 of 2 jobs failed", f"job 1: exit code 7: seed=3: {sweep.LOST}"]),
+        ("seed=0,3", 7, ["1 of 2 jobs failed", f"job 1: exit code 7: seed=3: {sweep.LOSS}"]),
     ],
 )
 @pytest.mark.usefixtures("launched")
@@ -177,7 +177,7 @@ def test_a_worker_that_is_killed_before_its_job_begins_is_told_as_such(
 
     monkeypatch.setattr(Forking, "launch", launch)
     assert cli.main([*LINE, "seed=0,4", "out=many"]) == 7
-    assert capfd.readouterr().err == f"cnntrain: error: a job of the sweep: {sweep.LOST}\n"
+    assert capfd.readouterr().err == f"cnntrain: error: a job of the sweep: {sweep.LOSS}\n"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -60,11 +60,11 @@ def test_accuracy_is_that_of_the_test_images_where_each_run_has_some() -> None:
 
 def test_the_best_row_is_the_one_of_the_highest_mean() -> None:
     rows = plan.rows(outcomes({"x": "a"}, 0.9, 0.7) + outcomes({"x": "b"}, 0.85, 0.84) + outcomes({"x": "c"}))
-    assert plan.best(rows, "val_top1") is rows[1]
+    assert plan.best_row(rows, "val_top1") is rows[1]
     lines = table(rows, "val_top1", rows[1])
     assert [line.endswith(" *") for line in lines] == [False, False, False, True]
     assert "**84.50 ± 0.71**" in markdown(rows, "val_top1", rows[1])
-    assert plan.best([], "val_top1") is None
+    assert plan.best_row([], "val_top1") is None
 
 
 def test_the_table_shows_each_quantity_in_a_unit_that_suits_it() -> None:
