@@ -85,7 +85,7 @@ def main() -> None:
         device=run.device,
         precision=run.precision,
         seed=0,
-        compiled=run.compiled,
+        is_compiled=run.is_compiled,
     )
     bare_run.optimizer = optimizers.build_optimizer(settings.optimizer, bare_run.model, job.rates.lr, run.device)
     rows = []

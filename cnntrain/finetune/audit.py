@@ -38,12 +38,12 @@ class GroupRow:
         """`yes`, `no`, `from epoch 3`; where finetune.freeze takes a part `all but 960`, `1.2M from epoch 3`."""
         if self.opens is None:
             return "no"
-        rest = self.parameters - self.learnable
+        remainder = self.parameters - self.learnable
         if self.opens > 1:
-            return f"{short(self.learnable) if rest else ''} from epoch {self.opens}".strip()
-        if rest > self.learnable:
+            return f"{short(self.learnable) if remainder else ''} from epoch {self.opens}".strip()
+        if remainder > self.learnable:
             return f"{short(self.learnable)} of {short(self.parameters)}"
-        return f"all but {short(rest)}" if rest else "yes"
+        return f"all but {short(remainder)}" if remainder else "yes"
 
 
 def audit(tuning: Tuning, lr: float, weight_decay: float) -> list[GroupRow]:
@@ -58,7 +58,7 @@ def audit(tuning: Tuning, lr: float, weight_decay: float) -> list[GroupRow]:
     rows = []
     for index, group in enumerate(tuning.groups):
         opens = tuning.opens[index]
-        learnable = set(group.parameters) - tuning.frozen if opens is not None else set()
+        learnable = set(group.parameters) - tuning.frozen_names if opens is not None else set()
         rows.append(
             GroupRow(
                 name=group.name,
@@ -76,10 +76,10 @@ def audit(tuning: Tuning, lr: float, weight_decay: float) -> list[GroupRow]:
 
 def _norm_modes(tuning: Tuning) -> list[str]:
     """Of each group, what its batch norms divide by when all groups learn that ever do."""
-    learning = [opens is not None for opens in tuning.opens]
-    found: list[set[str]] = [set() for _ in tuning.groups]
-    moving = "recalibrated" if tuning.norm is NormPolicy.recalibrate else "batch statistics"
+    flags = [opens is not None for opens in tuning.opens]
+    mode_sets: list[set[str]] = [set() for _ in tuning.groups]
+    train_mode = "recalibrated" if tuning.norm is NormPolicy.recalibrate else "batch statistics"
     for path, module in tuning.model.named_modules():
         if keeps_statistics(module):
-            found[tuning.home(path)].add(moving if tuning.trains(path, module, learning) else "frozen")
-    return [modes.pop() if len(modes) == 1 else "mixed" if modes else "-" for modes in found]
+            mode_sets[tuning.home(path)].add(train_mode if tuning.trains(path, module, flags) else "frozen")
+    return [modes.pop() if len(modes) == 1 else "mixed" if modes else "-" for modes in mode_sets]

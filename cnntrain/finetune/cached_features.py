@@ -50,20 +50,20 @@ class FeatureLoader(Loader):
         return gather(self._features, indices.to(self._features.device), self.device)
 
 
-def reason_not_to_cache(settings: Settings, train: Loader, head: str, learning: Iterable[str]) -> str | None:
+def reason_not_to_cache(settings: Settings, train: Loader, head: str, learners: Iterable[str]) -> str | None:
     """Why what enters the head changes from epoch to epoch, and what to switch off; None: it does not.
 
     Args:
         settings: of the run, in mode A.
         train: the loader of the training images.
         head: the path of the head in the network.
-        learning: names of all parameters that ever learn.
+        learners: names of all parameters that ever learn.
     """
     if pieces := settings.augment.pieces or ["resized_crop"] * train.crops:
         names = " and ".join(f"augment.{piece}" for piece in pieces)
         change = "changes" if len(pieces) == 1 else "change"
         return f"{names} {change} the images in every epoch; set augment=none"
-    if outside := [name for name in learning if not is_below(name, [head])]:
+    if outside := [name for name in learners if not is_below(name, [head])]:
         return f"{outside[0]} outside the head {head} learns; name it in finetune.freeze, or set model.aux_weight=0"
     return None
 
@@ -74,7 +74,7 @@ def cache(
     head: str,
     loaders: Mapping[str, Loader],
     *,
-    learning: Iterable[str],
+    learners: Iterable[str],
     normalise: Callable[[Tensor], Tensor],
     device: torch.device,
     precision: Precision,
@@ -90,7 +90,7 @@ def cache(
         model: on the device; its weights and modes stay as they are.
         head: the path of the head in it.
         loaders: of the images, by the name of the split; `train` must be among them.
-        learning: names of all parameters that ever learn.
+        learners: names of all parameters that ever learn.
         normalise: the evaluation transform of a uint8 micro-batch.
         device, precision: those of the training.
         report: takes the progress and what there is to say.
@@ -104,10 +104,10 @@ def cache(
     if wish is False or settings.finetune.mode is not Mode.A:
         return None
     try:
-        if reason := reason_not_to_cache(settings, loaders["train"], head, learning):
+        if reason := reason_not_to_cache(settings, loaders["train"], head, learners):
             raise _Refused(reason)
         encoder = _Encoder(model, head, normalise, device, precision)
-        with _evaluating(model), torch.no_grad():  # not inference_mode: a loader may decode at first use and keep it
+        with _eval_mode(model), torch.no_grad():  # not inference_mode: a loader may decode at first use and keep it
             stores = _reserve(encoder, loaders, device)
             _fill(encoder, loaders, stores, report, stop)
     except _Refused as refused:
@@ -117,10 +117,10 @@ def cache(
         return None
     finally:
         report.end_phase()
-    found = {name: FeatureLoader(loaders[name], store) for name, store in stores.items()}
+    feature_loaders = {name: FeatureLoader(loaders[name], store) for name, store in stores.items()}
     images, size = sum(len(store) for store in stores.values()), sum(store.nbytes for store in stores.values())
     report.say(f"features of {images:,} images cached ({gigabytes(size)}): the encoder has run once for each")
-    return found
+    return feature_loaders
 
 
 class _Refused(Exception):
@@ -174,12 +174,12 @@ class _Encoder:
         return features
 
     def _run(self, images: Tensor) -> tuple[Tensor, object]:
-        entered: list[Tensor] = []
+        features: list[Tensor] = []
 
         def keep(module: nn.Module, inputs: tuple[object, ...], keywords: dict[str, object]) -> None:
-            if len(inputs) != 1 or keywords or not isinstance(inputs[0], Tensor) or entered:
+            if len(inputs) != 1 or keywords or not isinstance(inputs[0], Tensor) or features:
                 raise _Refused(f"the head {self._path} is called twice, or with more than one tensor")
-            entered.append(inputs[0].clone())  # a head may change its input in place
+            features.append(inputs[0].clone())  # a head may change its input in place
 
         hook = self._head.register_forward_pre_hook(keep, with_kwargs=True)
         try:
@@ -187,13 +187,13 @@ class _Encoder:
                 answer = self._model(self._normalise(images))
         finally:
             hook.remove()
-        if not entered:
+        if not features:
             raise _Refused(f"the network does not call its head {self._path}; set finetune.head")
-        return entered[0], answer
+        return features[0], answer
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _eval_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode, and afterwards that of before, module by module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -217,8 +217,8 @@ def _reserve(encoder: _Encoder, loaders: Mapping[str, Loader], device: torch.dev
         size = count * sample[0].nbytes
         place = budget.take(size)
         if place is None:
-            needed = f"the features of the {count:,} {name} images take {gigabytes(size)}"
-            raise _Refused(f"{needed}, more than 1/{SHARE} of the free memory; set data.limit, or free some")
+            demand = f"the features of the {count:,} {name} images take {gigabytes(size)}"
+            raise _Refused(f"{demand}, more than 1/{SHARE} of the free memory; set data.limit, or free some")
         home = device if place == "device" else torch.device("cpu")
         stores[name] = torch.empty((count, *sample.shape[1:]), dtype=sample.dtype, device=home)
     return stores
@@ -227,15 +227,15 @@ def _reserve(encoder: _Encoder, loaders: Mapping[str, Loader], device: torch.dev
 def _fill(
     encoder: _Encoder, loaders: Mapping[str, Loader], stores: Mapping[str, Tensor], report: Reporter, stop: StopFlag
 ) -> None:
-    ordered = {name: loader.in_order() for name, loader in loaders.items()}
-    report.validating(sum(map(len, ordered.values())), "encoding")
-    for name, loader in ordered.items():
-        done = 0
+    full_loaders = {name: loader.in_order() for name, loader in loaders.items()}
+    report.validating(sum(map(len, full_loaders.values())), "encoding")
+    for name, loader in full_loaders.items():
+        start = 0
         with closing(loader.batches()) as batches:
             for batch in batches:
                 count = len(batch.labels)
-                stores[name][done : done + count] = encoder(batch.images)
-                done += count
+                stores[name][start : start + count] = encoder(batch.images)
+                start += count
                 report.advance(count)
                 if stop.requested:
                     raise Interrupted(stop.signum or 2, "stopped while the images were encoded")

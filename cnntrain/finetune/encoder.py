@@ -30,7 +30,7 @@ class Block:
         layers: how many of them hold a matrix or a kernel; 0: norms, activations, pools and the like.
         starts: the map is halved within it, or flattened: a stage begins.
         ends: it ends with a halving pool.
-        closed: a halving pool stands behind it.
+        pool_follows: a halving pool stands behind it.
         opens: it is the first block of a container that its authors made for a stage.
     """
 
@@ -38,11 +38,11 @@ class Block:
     layers: int = 0
     starts: bool = False
     ends: bool = False
-    closed: bool = False
+    pool_follows: bool = False
     opens: bool = False
 
     def halves(self) -> bool:
-        return self.starts or self.ends or self.closed
+        return self.starts or self.ends or self.pool_follows
 
 
 def encoder_blocks(model: nn.Module, head: Sequence[str]) -> list[Part]:
@@ -61,7 +61,7 @@ def encoder_stages(model: nn.Module, head: Sequence[str]) -> list[Part]:
     """
     stages = _timm_parts(model, head, coarse=True)
     if not FEWEST_STAGES <= len(stages) <= MOST_STAGES:
-        stages = _joined(_Walk(model, head).blocks())
+        stages = _join_stages(_Walk(model, head).blocks())
     return stages if len(stages) >= FEWEST_STAGES else encoder_blocks(model, head)
 
 
@@ -70,10 +70,10 @@ def owners(model: nn.Module) -> dict[str, list[str]]:
 
     A parameter that several modules share is the first one's.
     """
-    found: dict[str, list[str]] = {}
+    names_by_module: dict[str, list[str]] = {}
     for name, _ in model.named_parameters():
-        found.setdefault(name.rpartition(".")[0], []).append(name)
-    return {path: found[path] for path, _ in model.named_modules() if path in found}
+        names_by_module.setdefault(name.rpartition(".")[0], []).append(name)
+    return {path: names_by_module[path] for path, _ in model.named_modules() if path in names_by_module}
 
 
 def module_and_above(path: str) -> Iterator[str]:
@@ -100,16 +100,16 @@ def _timm_parts(model: nn.Module, head: Sequence[str], *, coarse: bool) -> list[
         return []
     index = group_parameters(core, table, reverse=True)
     below = len(root) + 1 if root else 0
-    grouped: dict[int, Part] = defaultdict(list)
+    paths_by_number: dict[int, Part] = defaultdict(list)
     to_head = -1
     for path, names in owners(model).items():
         number = index[names[0][below:]]
         if is_below(path, head):
             to_head = number
         else:
-            grouped[number].append(path)
-    parts = [grouped[number] for number in sorted(grouped)]
-    if to_head in grouped and len(parts) > 1:
+            paths_by_number[number].append(path)
+    parts = [paths_by_number[number] for number in sorted(paths_by_number)]
+    if to_head in paths_by_number and len(parts) > 1:
         parts[-2:] = [parts[-2] + parts[-1]]
     return parts
 
@@ -135,21 +135,21 @@ class _Walk:
     def _inside(self, path: str, module: nn.Module) -> list[Block]:
         """The blocks of a module that is parted; where it has no layers, all in one."""
         lead = Block([path] if path in self.owners else [])  # what stands before the first layer goes with it
-        found: list[Block] = []
+        blocks: list[Block] = []
         for name, child in module.named_children():
             for block in self._of(f"{path}.{name}".lstrip("."), child):
-                if block.layers and not found:
+                if block.layers and not blocks:
                     block.paths[:0] = lead.paths
                     block.starts |= lead.ends
                 if block.layers:
-                    found.append(block)
-                elif found:
-                    found[-1].paths += block.paths
-                    found[-1].closed |= block.ends
+                    blocks.append(block)
+                elif blocks:
+                    blocks[-1].paths += block.paths
+                    blocks[-1].pool_follows |= block.ends
                 else:
                     lead.paths += block.paths
                     lead.ends |= block.ends
-        return self._contained(path, found) if found else [lead]
+        return self._as_stage(path, blocks) if blocks else [lead]
 
     def _of(self, path: str, module: nn.Module) -> list[Block]:
         if is_below(path, self.head):
@@ -166,26 +166,26 @@ class _Walk:
     def _block(self, path: str, module: nn.Module) -> Block:
         """A module that is not parted."""
         inside = [(f"{path}.{name}".rstrip("."), layer) for name, layer in module.named_modules()]
-        block = Block([each for each, _ in inside if each in self.owners], self.layers[path])
+        block = Block([inner for inner, _ in inside if inner in self.owners], self.layers[path])
         flattens = isinstance(module, nn.Linear)
         block.starts = flattens or any(isinstance(layer, nn.Conv2d) and _stride(layer) > 1 for _, layer in inside)
         places = [place for place, (_, layer) in enumerate(inside) if isinstance(layer, _POOLS) and _stride(layer) > 1]
         if places and not block.starts:
-            block.ends = not any(self._is_layer(each) for each, _ in inside[places[-1] :])
+            block.ends = not any(self._is_layer(inner) for inner, _ in inside[places[-1] :])
             block.starts = not block.ends
         return block
 
-    def _contained(self, path: str, blocks: list[Block]) -> list[Block]:
+    def _as_stage(self, path: str, blocks: list[Block]) -> list[Block]:
         """The blocks of a container: with one halving at most, it is one stage or a part of one."""
         for block in blocks:
-            block.ends |= block.closed and len(blocks) == 1
+            block.ends |= block.pool_follows and len(blocks) == 1
         if len(blocks) < 2 or self._is_parted(path) or sum(block.halves() for block in blocks) > 1:
             return blocks
-        last = blocks[-1].ends or blocks[-1].closed
+        has_end = blocks[-1].ends or blocks[-1].pool_follows
         within = any(block.halves() for block in blocks[:-1]) or blocks[-1].starts
         for block in blocks:
-            block.starts = block.ends = block.closed = block.opens = False
-        blocks[0].opens, blocks[0].starts, blocks[-1].ends = True, within, last
+            block.starts = block.ends = block.pool_follows = block.opens = False
+        blocks[0].opens, blocks[0].starts, blocks[-1].ends = True, within, has_end
         return blocks
 
     def _is_layer(self, path: str) -> bool:
@@ -196,7 +196,7 @@ class _Walk:
         return any(sum(side > 1 for side in shape) > 1 for shape in shapes)
 
 
-def _joined(blocks: Sequence[Block]) -> list[Part]:
+def _join_stages(blocks: Sequence[Block]) -> list[Part]:
     """Stages out of blocks."""
     stages: list[list[Block]] = []
     for block in blocks:
@@ -208,10 +208,10 @@ def _joined(blocks: Sequence[Block]) -> list[Part]:
 
 def _begins(block: Block, before: Sequence[Block], *, is_stem: bool) -> bool:
     """Whether a block begins a stage, and does not go on with the one before."""
-    if block.starts or before[-1].ends or before[-1].closed:
+    if block.starts or before[-1].ends or before[-1].pool_follows:
         return True
     if block.ends:  # as a transition of DenseNet ends the dense blocks before it
-        return any(each.halves() for each in before)
+        return any(earlier.halves() for earlier in before)
     only_halves = len(before) == 1 and before[0].halves() and not is_stem  # as in ConvNeXt before each stage
     return block.opens and not only_halves
 

@@ -44,19 +44,19 @@ def layer_groups(model: nn.Module, settings: FinetuneSettings) -> list[LayerGrou
             it have left; parameters of the encoder that no pattern matches; or no head.
     """
     head = [*head_paths(model, settings.head), *auxiliary_paths(model)]
-    found = {path: names for path, names in owners(model).items() if not is_below(path, head)}
+    encoder_owners = {path: names for path, names in owners(model).items() if not is_below(path, head)}
     if isinstance(settings.groups, list):
-        homes = _by_patterns([name for names in found.values() for name in names], settings.groups)
+        homes = _by_patterns([name for names in encoder_owners.values() for name in names], settings.groups)
         names = list(settings.groups)
     else:
         blocks = encoder_blocks(model, head)
         parts = blocks if settings.unit is Unit.block else encoder_stages(model, head)
         if settings.groups is not None:
-            parts = _counted(parts, settings, len(blocks))
-        homes = {name: index for index, part in enumerate(parts) for path in part for name in found[path]}
+            parts = _merge(parts, settings, len(blocks))
+        homes = {name: index for index, part in enumerate(parts) for path in part for name in encoder_owners[path]}
         names = _names(model, parts)
     names = [f"{name} (encoder)" if name == HEAD else name for name in names]
-    return _assembled(model, homes, [*names, HEAD], head)
+    return _assemble(model, homes, [*names, HEAD], head)
 
 
 def _by_patterns(names: Sequence[str], patterns: Sequence[str]) -> dict[str, int]:
@@ -64,16 +64,16 @@ def _by_patterns(names: Sequence[str], patterns: Sequence[str]) -> dict[str, int
     require("finetune.groups", patterns, names, "parameter below the head")
     homes: dict[str, int] = {}
     for index, pattern in enumerate(patterns):
-        new = [name for name in matching(pattern, names) if name not in homes]
-        if not new:
+        matches = [name for name in matching(pattern, names) if name not in homes]
+        if not matches:
             raise ConfigError(
                 f"finetune.groups: all that {pattern!r} matches is in groups below; give the narrower pattern first"
             )
-        homes |= dict.fromkeys(new, index)
-    if missing := [name for name in names if name not in homes]:
-        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        homes |= dict.fromkeys(matches, index)
+    if strays := [name for name in names if name not in homes]:
+        text = ", ".join(strays[:3]) + (f" and {len(strays) - 3} more" if len(strays) > 3 else "")
         raise ConfigError(
-            f"finetune.groups: no pattern matches {shown}; name them too, or end the list with '*' for all the rest"
+            f"finetune.groups: no pattern matches {text}; name them too, or end the list with '*' for all the rest"
         )
     places = [[place for place, name in enumerate(names) if homes[name] == index] for index in range(len(patterns))]
     _refuse_reversed(places, patterns)
@@ -90,11 +90,11 @@ def _refuse_reversed(places: Sequence[Sequence[int]], patterns: Sequence[str]) -
             )
 
 
-def _counted(parts: list[Part], settings: FinetuneSettings, most: int) -> list[Part]:
+def _merge(parts: list[Part], settings: FinetuneSettings, block_count: int) -> list[Part]:
     """Neighbours joined, so that with the head there are as many groups as the settings want."""
     below = settings.groups - 1
     if not 1 <= below <= len(parts):
-        advice = f"; finetune.unit=block allows {most + 1}" if most > len(parts) else ""
+        advice = f"; finetune.unit=block allows {block_count + 1}" if block_count > len(parts) else ""
         raise ConfigError(
             f"finetune.groups: must be from 2 to {len(parts) + 1}, for {len(parts)} {settings.unit.name}s and the head "
             f"(given {settings.groups}){advice}"
@@ -103,24 +103,24 @@ def _counted(parts: list[Part], settings: FinetuneSettings, most: int) -> list[P
     return [[path for part in parts[start:end] for path in part] for start, end in pairwise(edges)]
 
 
-def _assembled(
+def _assemble(
     model: nn.Module, homes: Mapping[str, int], names: Sequence[str], head: Sequence[str]
 ) -> list[LayerGroup]:
     """Groups out of the indices of the encoder's parameters; all else follows the layer before it."""
     parameters: list[list[str]] = [[] for _ in names]
     leaves: list[list[str]] = [[] for _ in names]
-    own, last, before = owners(model), len(names) - 1, 0
+    names_of, head_index, before = owners(model), len(names) - 1, 0
     side = auxiliary_paths(model)
     for path, module in model.named_modules():
         home = before
         if is_below(path, head):
-            home = last
-        elif path in own:
-            home = homes[own[path][0]]
+            home = head_index
+        elif path in names_of:
+            home = homes[names_of[path][0]]
         if not is_below(path, side):  # what follows an auxiliary classifier is not its own
             before = home
-        for name in own.get(path, []):
-            parameters[homes.get(name, last)].append(name)
+        for name in names_of.get(path, []):
+            parameters[homes.get(name, head_index)].append(name)
         if next(module.children(), None) is None:
             leaves[home].append(path)
     return [LayerGroup(*parts) for parts in zip(names, map(tuple, parameters), map(tuple, leaves), strict=True)]
@@ -131,14 +131,14 @@ def _assembled(
 
 def _names(model: nn.Module, parts: list[Part]) -> list[str]:
     """Of each part the modules that make it up, as few as there are, those side by side in short: `features.4-6`."""
-    whole = Counter(above for path in owners(model) for above in module_and_above(path))
+    totals = Counter(above for path in owners(model) for above in module_and_above(path))
     names = []
     for part in parts:
         here = Counter(above for path in part for above in module_and_above(path))
         rows: dict[str, list[str]] = {}
         for path in here:
             parent, _, key = path.rpartition(".")
-            if path and here[path] == whole[path] and here[parent] < whole[parent]:
+            if path and here[path] == totals[path] and here[parent] < totals[parent]:
                 rows.setdefault(parent, []).append(key)
         names.append(" ".join(_row(parent, keys) for parent, keys in rows.items()))
     return names
@@ -146,18 +146,18 @@ def _names(model: nn.Module, parts: list[Part]) -> list[str]:
 
 def _row(parent: str, keys: list[str]) -> str:
     """Modules side by side: `features.4-6`, `inception4a-e`, `conv1 bn1`."""
-    shared = _shared_start(keys)
-    last = keys[-1][len(shared) :]
-    if last and (shared or all(key.isdigit() for key in keys)):
-        keys = [f"{keys[0]}-{last}"]
+    prefix = _common_prefix(keys)
+    suffix = keys[-1][len(prefix) :]
+    if suffix and (prefix or all(key.isdigit() for key in keys)):
+        keys = [f"{keys[0]}-{suffix}"]
     elif len(keys) > 3:
         keys = [f"{keys[0]}-{keys[-1]}"]
     return (f"{parent}." if parent else "") + " ".join(keys)
 
 
-def _shared_start(keys: list[str]) -> str:
+def _common_prefix(keys: list[str]) -> str:
     """What all keys begin with, without a part of a number: 10 and 13 are no 0 and 3 of a 1."""
     pairs = takewhile(lambda pair: pair[0] == pair[1], zip(min(keys), max(keys), strict=False))
-    shared = "".join(letter for letter, _ in pairs)
-    inside = any(key[len(shared) : len(shared) + 1].isdigit() for key in keys)
-    return shared.rstrip("0123456789") if inside else shared
+    prefix = "".join(letter for letter, _ in pairs)
+    inside = any(key[len(prefix) : len(prefix) + 1].isdigit() for key in keys)
+    return prefix.rstrip("0123456789") if inside else prefix

@@ -12,8 +12,8 @@ def digest(tensor: Tensor) -> str:
 
     A digest takes no memory, a copy of the weights would take as much as the weights.
     """
-    raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-    return hashlib.blake2b(raw.data, digest_size=16).hexdigest()
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.blake2b(data.data, digest_size=16).hexdigest()
 
 
 def fixed_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -21,20 +21,20 @@ def fixed_tensors(model: nn.Module) -> dict[str, Tensor]:
 
     Only what a checkpoint holds: buffers outside it are scratch space.
     """
-    kept = model.state_dict(keep_vars=True)
-    found = {name: tensor for name, tensor in model.named_parameters() if not tensor.requires_grad}
+    state = model.state_dict(keep_vars=True)
+    tensors = {name: tensor for name, tensor in model.named_parameters() if not tensor.requires_grad}
     for path, module in model.named_modules():
         if not module.training:
-            found |= {
+            tensors |= {
                 f"{path}.{name}" if path else name: buffer for name, buffer in module.named_buffers(recurse=False)
             }
-    return {name: tensor for name, tensor in found.items() if name in kept}
+    return {name: tensor for name, tensor in tensors.items() if name in state}
 
 
-def moved(model: nn.Module, digests: Mapping[str, str]) -> list[str]:
+def moved_names(model: nn.Module, digests: Mapping[str, str]) -> list[str]:
     """The tensors whose bits are no longer those that were digested, or that are gone."""
     tensors = model.state_dict()
-    return [name for name, known in digests.items() if name not in tensors or digest(tensors[name]) != known]
+    return [name for name, value in digests.items() if name not in tensors or digest(tensors[name]) != value]
 
 
 class GradientWatch:
@@ -47,7 +47,7 @@ class GradientWatch:
         self.steps = 0  # looked at
         self._owners = [name for name, parameters in groups.items() for _ in parameters]
         self._parameters = [parameter for parameters in groups.values() for parameter in parameters]
-        self._seen: Tensor | None = None  # (parameters,) bool on the device
+        self._has_gradient: Tensor | None = None  # (parameters,) bool on the device
 
     @torch.no_grad()
     def look(self) -> None:
@@ -56,21 +56,21 @@ class GradientWatch:
             return
         self.steps += 1
         gradients = [parameter.grad for parameter in self._parameters]
-        present = [gradient for gradient in gradients if gradient is not None]
-        if not present:
+        tensors = [gradient for gradient in gradients if gradient is not None]
+        if not tensors:
             return
-        largest = iter(torch._foreach_norm(present, torch.inf))  # the square of a small gradient would be zero
-        zero = present[0].new_zeros(())
-        seen = torch.stack([zero if gradient is None else next(largest) for gradient in gradients]) != 0
-        self._seen = seen if self._seen is None else self._seen | seen
-        if seen.is_cpu:  # nothing to wait for
-            self.missing()
+        largest = iter(torch._foreach_norm(tensors, torch.inf))  # the square of a small gradient would be zero
+        zero = tensors[0].new_zeros(())
+        has_gradient = torch.stack([zero if gradient is None else next(largest) for gradient in gradients]) != 0
+        self._has_gradient = has_gradient if self._has_gradient is None else self._has_gradient | has_gradient
+        if has_gradient.is_cpu:  # nothing to wait for
+            self.groups_without()
 
-    def missing(self) -> list[str]:
+    def groups_without(self) -> list[str]:
         """Groups that have received none; waits for the device."""
-        seen = [False] * len(self._parameters) if self._seen is None else self._seen.tolist()
-        have = {name for name, one in zip(self._owners, seen, strict=True) if one}
-        missing = [name for name in dict.fromkeys(self._owners) if name not in have]
-        if not missing:
-            self._parameters, self._owners, self._seen = [], [], None
-        return missing
+        has_gradient = [False] * len(self._parameters) if self._has_gradient is None else self._has_gradient.tolist()
+        have = {name for name, one in zip(self._owners, has_gradient, strict=True) if one}
+        names = [name for name in dict.fromkeys(self._owners) if name not in have]
+        if not names:
+            self._parameters, self._owners, self._has_gradient = [], [], None
+        return names

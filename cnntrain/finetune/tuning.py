@@ -11,7 +11,7 @@ from cnntrain.errors import CheckpointError, ConfigError, FrozenError
 from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.encoder import module_and_above
 from cnntrain.finetune.layer_groups import LayerGroup, layer_groups
-from cnntrain.finetune.proofs import GradientWatch, digest, fixed_tensors, moved
+from cnntrain.finetune.proofs import GradientWatch, digest, fixed_tensors, moved_names
 from cnntrain.models.name_patterns import require
 from cnntrain.optim.parameter_groups import Learner
 
@@ -45,20 +45,20 @@ class Tuning:
         self.norm = settings.norm or (NormPolicy.frozen if settings.mode is Mode.A else NormPolicy.train)
         self.model = model
         self._tensors = dict(model.named_parameters())
-        self.frozen = require("finetune.freeze", settings.freeze, list(self._tensors), "parameter")
+        self.frozen_names = require("finetune.freeze", settings.freeze, list(self._tensors), "parameter")
         self.lr_factors = _factors("lr", settings.lr_decay, settings.lr_factors, self.groups)
         self.wd_factors = _factors("wd", settings.wd_decay, settings.wd_factors, self.groups)
         self.opens = [
-            None if factor == 0 or (group.parameters and self.frozen.issuperset(group.parameters)) else epoch
+            None if factor == 0 or (group.parameters and self.frozen_names.issuperset(group.parameters)) else epoch
             for epoch, factor, group in zip(_openings(settings, self.groups), self.lr_factors, self.groups, strict=True)
         ]
         if self.opens[-1] is None:
             raise ConfigError(_dead_head(settings, self.groups[-1], self.lr_factors[-1]))
         self._homes = _homes(self.groups)
-        learnable = set(_with_parents(self._tensors.keys() - self.frozen))
-        self._fixed = set(_with_parents(self.frozen)) - learnable  # modules all of whose parameters are frozen
+        learnable = set(_with_parents(self._tensors.keys() - self.frozen_names))
+        self._frozen_modules = set(_with_parents(self.frozen_names)) - learnable  # all of their parameters are frozen
         self._epoch = -1  # entered last
-        self._learning = [False] * len(self.groups)  # in that epoch
+        self._learns = [False] * len(self.groups)  # in that epoch
         self._digests: dict[str, str] = {}
         self._gradients = GradientWatch({})
 
@@ -84,7 +84,7 @@ class Tuning:
         """The group of a module; of several, the lowest."""
         return min(self._homes[path])
 
-    def trains(self, path: str, module: nn.Module, learning: Sequence[bool]) -> bool:
+    def trains(self, path: str, module: nn.Module, flags: Sequence[bool]) -> bool:
         """Whether a module is in training mode while these groups learn.
 
         A module around several groups follows the encoder's alone: some networks look at the mode of the whole for
@@ -92,7 +92,7 @@ class Tuning:
         """
         homes = self._homes.get(path, set())
         encoder = homes - {len(self.groups) - 1}
-        if path in self._fixed or not any(learning[home] for home in encoder or homes):
+        if path in self._frozen_modules or not any(flags[home] for home in encoder or homes):
             return False
         # A head has no statistics from elsewhere worth keeping.
         return not (self.norm is NormPolicy.frozen and encoder and keeps_statistics(module))
@@ -103,18 +103,18 @@ class Tuning:
         Returns:
             Lines to say, where another set of groups learns than in the epoch before.
         """
-        learning = self.learns_in(epoch)
-        groups = [group for group, learns in zip(self.groups, learning, strict=True) if learns]
+        flags = self.learns_in(epoch)
+        groups = [group for group, learns in zip(self.groups, flags, strict=True) if learns]
         names = {name for group in groups for name in self._learnable(group)}
         for name, parameter in self._tensors.items():
             parameter.requires_grad_(name in names)
             if name not in names:
                 parameter.grad = None
         for path, module in self.model.named_modules():
-            module.training = self.trains(path, module, learning)
+            module.training = self.trains(path, module, flags)
 
-        before, self._epoch, self._learning = self._learning, epoch, learning
-        if learning == before:
+        before, self._epoch, self._learns = self._learns, epoch, flags
+        if flags == before:
             return []
         self._digests = {name: digest(tensor) for name, tensor in fixed_tensors(self.model).items()}
         self._gradients = GradientWatch(
@@ -133,17 +133,17 @@ class Tuning:
             FrozenError: a frozen tensor has other bits than when its group was frozen.
             ConfigError: in all steps since the set of learning groups changed, one of them had no gradient.
         """
-        if changed := moved(self.model, self._digests):
-            cause = "writes to it" if changed[0] in self._tensors else "calls train()"
+        if names := moved_names(self.model, self._digests):
+            cause = "writes to it" if names[0] in self._tensors else "calls train()"
             raise FrozenError(
-                f"{self._described(changed)} changed by the end of epoch {self._epoch + 1}: see what in the code of "
+                f"{self._describe(names)} changed by the end of epoch {self._epoch + 1}: see what in the code of "
                 f"the network or its optimizer {cause}; correct that and resume"
             )
         if self._gradients.steps < LEAST_STEPS:
             return
-        if missing := self._gradients.missing():
+        if groups := self._gradients.groups_without():
             raise ConfigError(
-                f"finetune: no gradient reached {_join(missing)} in {self._gradients.steps} steps up to epoch "
+                f"finetune: no gradient reached {_join(groups)} in {self._gradients.steps} steps up to epoch "
                 f"{self._epoch + 1}; name layers that the network does not use in finetune.freeze, or let their "
                 "gradient through"
             )
@@ -154,21 +154,21 @@ class Tuning:
 
     def state(self) -> dict[str, Any]:
         """The epoch entered last, what learned in it, the digest of each tensor that did not; what ever learns."""
-        learning = self._names(self._learning)
+        names = self._names(self._learns)
         return {
             "epoch": self._epoch,
-            "learning": learning,
+            "learning": names,
             "digests": dict(self._digests),
             "learners": self.learner_names(),
         }
 
-    def restore(self, state: dict[str, Any], *, changed: bool = False) -> None:
+    def restore(self, state: dict[str, Any], *, is_changed: bool = False) -> None:
         """Compare a saved state with what the settings say, and with the weights, which must be loaded by now.
 
         Nothing of it is taken over: `enter` derives everything from the epoch.
 
         Args:
-            changed: these are other settings than those of the save, so that other groups may learn in an epoch.
+            is_changed: these are other settings than those of the save, so that other groups may learn in an epoch.
 
         Raises:
             CheckpointError: by the settings, other groups learned in the epoch of the save, or other parameters ever
@@ -181,15 +181,15 @@ class Tuning:
                 "change back, or start a new run from these weights, model.weights=RUN"
             )
         epoch, names = state["epoch"], state["learning"]
-        derived = self._names(self.learns_in(epoch))
-        if names != derived and not changed:
+        now = self._names(self.learns_in(epoch))
+        if names != now and not is_changed:
             raise CheckpointError(
-                f"finetune: {_join(names)} learned in epoch {epoch + 1} by the checkpoint, {_join(derived)} by the "
+                f"finetune: {_join(names)} learned in epoch {epoch + 1} by the checkpoint, {_join(now)} by the "
                 "settings; resume with the settings and the network of the run"
             )
-        if wrong := moved(self.model, state["digests"]):
+        if moved := moved_names(self.model, state["digests"]):
             raise FrozenError(
-                f"{self._described(wrong)} has other bits in the checkpoint than when it was frozen; "
+                f"{self._describe(moved)} has other bits in the checkpoint than when it was frozen; "
                 "go on from an older checkpoint, or start a new run"
             )
 
@@ -199,29 +199,29 @@ class Tuning:
         return [[names[id(parameter)] for parameter in learner.parameters] for learner in self.learners()]
 
     def _learnable(self, group: LayerGroup) -> list[str]:
-        return [name for name in group.parameters if name not in self.frozen]
+        return [name for name in group.parameters if name not in self.frozen_names]
 
-    def _names(self, learning: Iterable[bool]) -> list[str]:
-        return [group.name for group, learns in zip(self.groups, learning, strict=True) if learns]
+    def _names(self, flags: Iterable[bool]) -> list[str]:
+        return [group.name for group, learns in zip(self.groups, flags, strict=True) if learns]
 
     def _news(self, epoch: int, before: Sequence[bool]) -> list[str]:
         """What changes with an epoch; with the first one entered, what will never learn."""
         if any(before):
-            pairs = zip(self._learning, before, strict=True)
-            new = self._names(learns and not learned for learns, learned in pairs)
-            return [f"epoch {epoch + 1}: {_join(new)} learn{'s' * (len(new) == 1)} from now on"] if new else []
-        listed, never = self.settings.unfreeze, self._names(opens is None for opens in self.opens)
-        if listed is None or not never:
+            pairs = zip(self._learns, before, strict=True)
+            names = self._names(learns and not learned_before for learns, learned_before in pairs)
+            return [f"epoch {epoch + 1}: {_join(names)} learn{'s' * (len(names) == 1)} from now on"] if names else []
+        epochs, idle_groups = self.settings.unfreeze, self._names(opens is None for opens in self.opens)
+        if epochs is None or not idle_groups:
             return []
-        return [f"never learn: {_join(never)}; finetune.unfreeze={listed} opens {len(listed)} below the head"]
+        return [f"never learn: {_join(idle_groups)}; finetune.unfreeze={epochs} opens {len(epochs)} below the head"]
 
-    def _described(self, names: Sequence[str]) -> str:
+    def _describe(self, names: Sequence[str]) -> str:
         """A tensor, its group, why it is frozen, and how many more there are."""
         name = names[0]
         group = self.groups[self.home(name.rpartition(".")[0])].name
-        why = "named in finetune.freeze" if name in self.frozen else f"of layer group {group}"
-        more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-        return f"{name}: this frozen tensor {why}{more}"
+        why = "named in finetune.freeze" if name in self.frozen_names else f"of layer group {group}"
+        tail = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
+        return f"{name}: this frozen tensor {why}{tail}"
 
 
 def _openings(settings: FinetuneSettings, groups: Sequence[LayerGroup]) -> list[int | None]:
@@ -237,8 +237,8 @@ def _openings(settings: FinetuneSettings, groups: Sequence[LayerGroup]) -> list[
             f"({_join([group.name for group in groups[:-1]])}); leave some out, or make more groups (finetune.unit, "
             "finetune.groups)"
         )
-    opened = [epoch - 1 for epoch in reversed(settings.unfreeze)]
-    return [*[None] * (below - len(opened)), *opened, 0]
+    epochs = [epoch - 1 for epoch in reversed(settings.unfreeze)]
+    return [*[None] * (below - len(epochs)), *epochs, 0]
 
 
 def _factors(kind: str, decay: float | None, factors: list[float] | None, groups: Sequence[LayerGroup]) -> list[float]:

@@ -42,7 +42,7 @@ def lead(start: Start, world: World) -> dict[str, Any]:
     folder = start.folder
     world.share(start)
     resume_step = start.state["progress"]["step"] if start.state else None
-    ended = start.resumed and not start.changes and run_record.is_done(folder)
+    ended = start.is_resumed and not start.changes and run_record.is_done(folder)
     report = Report(folder, tensorboard=start.settings.trainer.tensorboard, resume_step=resume_step, ended=ended)
     try:
         with signals.handle_signals(report.note) as stop:
@@ -77,7 +77,7 @@ def train_and_score(start: Start, world: World, report: Report, stop: signals.St
     job = save_into(folder, job)
     show_header(job, job.total_steps(state.progress), folder, report)
     show_audit(job, report)
-    if start.resumed:
+    if start.is_resumed:
         restore(job, state, start)
     if world.is_first:
         note_start(start, job, report)
@@ -131,7 +131,7 @@ def describe(start: Start) -> None:
 
 def note_start(start: Start, job: TrainJob, report: Report) -> None:
     """Write down what is known before the first step."""
-    if start.resumed:
+    if start.is_resumed:
         describe(start)  # not before the checkpoint is known to fit the changed settings
     if job.trainer.tensorboard and start.state is None:
         show_samples(job, report)

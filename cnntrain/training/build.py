@@ -53,10 +53,10 @@ def build_eval_job(settings: Settings, say: Say, *, classes: list[str], data: Da
         classes: those that the network was trained on.
     """
     hardware = _prepare_machine(settings, ALONE)
-    settings, followed = follow_weights(settings)
+    settings, notes = follow_weights(settings)
     if data is None:
         data = build_eval_data(settings.data, seed=settings.seed, device=hardware.device, classes=classes, say=say)
-    return _build_network(settings, data, hardware, followed)
+    return _build_network(settings, data, hardware, notes)
 
 
 def build_train_job(
@@ -77,7 +77,7 @@ def build_train_job(
         ConfigError: settings that do not fit the data, the network or each other.
     """
     hardware = _prepare_machine(settings, world)
-    settings, followed = follow_weights(settings)
+    settings, notes = follow_weights(settings)
     trainer, augment = settings.trainer, settings.augment
     with world.in_turn():  # a data set is fetched, and its statistics are computed, by one process
         data = build_data(
@@ -90,9 +90,9 @@ def build_train_job(
             say=report.say,
             world=world,
         )
-    if "val" in splits and data.val is None and (found := settings.validation_faults()):
-        raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in found)
-    job = _build_network(settings, data, hardware, followed, world)
+    if "val" in splits and data.val is None and (faults := settings.validation_faults()):
+        raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in faults)
+    job = _build_network(settings, data, hardware, notes, world)
     plan = EpochPlan(
         len(data.train.labels),
         batch_size=data.batch_size * world.size,
@@ -150,7 +150,7 @@ def _build_network(settings: Settings, data: Data, hardware: Hardware, notes: li
     """
     trainer, (device, precision, warnings) = settings.trainer, hardware
     machine.seed_everything(settings.seed, deterministic=trainer.deterministic)
-    model, said = build_model(
+    model, model_notes = build_model(
         settings.model,
         classes=len(data.classes),
         channels=data.channels,
@@ -172,7 +172,7 @@ def _build_network(settings: Settings, data: Data, hardware: Hardware, notes: li
         precision=precision,
         channels_last=channels_last,
         normalise=build_normalise(data.mean, data.std, channels_last=channels_last),
-        notes=said + data.notes + notes,
+        notes=model_notes + data.notes + notes,
         warnings=warnings + data.warnings,
         world=world,
     )
@@ -203,7 +203,7 @@ def build_state(job: TrainJob) -> TrainState:
         seed=settings.seed,
         ema=Ema(job.model, trainer.ema) if trainer.ema else None,
         tuning=job.tuning,
-        compiled=trainer.compile,
+        is_compiled=trainer.compile,
         world=job.world,
     )
 
@@ -216,10 +216,10 @@ def scheduled_drops(settings: ModelSettings, model: nn.Module) -> list[DropLayer
     """
     if settings.drop_schedule is DropSchedule.constant:
         return []
-    found = drop_layers(model)
-    if not found:
+    layers = drop_layers(model)
+    if not layers:
         raise ConfigError(
             f"model.drop_schedule: {settings.name} drops nothing, so no rate can rise (given linear); "
             "set model.dropout=0.5 or another rate, or model.drop_schedule=constant"
         )
-    return found
+    return layers

@@ -31,11 +31,11 @@ def score(job: TrainJob, run: TrainState, folder: Path) -> dict[str, Any]:
     if scores:
         what = f"the loss on the {'test' if data.test else 'validation'} images"
         need_finite(scores["loss"], what, run.precision)
-    best = {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss}
+    best_scores = {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss}
     return {
         "status": "done",
         "best_epoch": progress.best_epoch,
-        "val": best if data.val else None,
+        "val": best_scores if data.val else None,
         "test": scores if data.test else None,
         "images_per_second": round(run.images_per_second(), 1),
         "train_seconds": round(progress.seconds, 2),  # training and validation, without the start and the test
@@ -58,19 +58,19 @@ def _last_scores(job: TrainJob, model: torch.nn.Module, loader: Loader) -> dict[
 
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Those of the run's best epoch, averaged where the run averages them."""
-    best = checkpoint.load(folder / "checkpoints" / "best")
-    weights: dict[str, torch.Tensor] = best["ema"]["model"] if best["ema"] else best["model"]
+    state = checkpoint.load(folder / "checkpoints" / "best")
+    weights: dict[str, torch.Tensor] = state["ema"]["model"] if state["ema"] else state["model"]
     return weights
 
 
 def list_bad_images(job: TrainJob, folder: Path) -> int:
     """How many images were skipped (data.on_bad_image=skip); bad_images.tsv names them with the reason."""
     loaders = [loader for loader in (job.data.train, job.data.val, job.data.test) if loader]
-    found = job.world.gather([entry for loader in loaders for entry in loader.skipped])
-    skipped = sorted({entry for entries in found for entry in entries})
-    if skipped and job.world.is_first:
+    parts = job.world.gather([entry for loader in loaders for entry in loader.skipped])
+    images = sorted({entry for entries in parts for entry in entries})
+    if images and job.world.is_first:
         path = folder / "bad_images.tsv"
-        write_atomic(path, "".join(f"{cell(name)}\t{cell(reason)}\n" for name, reason in skipped))
-        many = f"{len(skipped)} bad images were skipped, others stood in for them; {path} names them"
-        job.report.warn(f"1 bad image was skipped, another stood in; {path} names it" if len(skipped) == 1 else many)
-    return len(skipped)
+        write_atomic(path, "".join(f"{cell(name)}\t{cell(reason)}\n" for name, reason in images))
+        line = f"{len(images)} bad images were skipped, others stood in for them; {path} names them"
+        job.report.warn(f"1 bad image was skipped, another stood in; {path} names it" if len(images) == 1 else line)
+    return len(images)

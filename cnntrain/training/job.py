@@ -30,7 +30,7 @@ from cnntrain.training.tta import Views
 Save = Callable[[dict[str, Any], bool], None]  # a state, and whether it is the best so far
 
 
-def save_nothing(state: dict[str, Any], best: bool) -> None:
+def save_nothing(state: dict[str, Any], is_best: bool) -> None:
     """For trials, which leave no checkpoints."""
 
 
@@ -110,8 +110,8 @@ class TrainJob(Job):
 
     def total_steps(self, progress: Progress) -> int:
         """Steps of the whole run, to which the schedule is fitted."""
-        planned = self.plan.total + progress.step_offset
-        return min(planned, self.trainer.max_steps or planned)
+        total = self.plan.total + progress.step_offset
+        return min(total, self.trainer.max_steps or total)
 
     def loader(self, epoch: int) -> Loader:
         """The training images as an epoch, counted from 0, shows them."""

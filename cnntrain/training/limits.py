@@ -13,27 +13,27 @@ class Limit:
 
     Attributes:
         key: below `trainer`.
-        most: where the run ends; infinite where the setting is null.
-        done: how much of that is done; epochs count once they are validated.
+        maximum: where the run ends; infinite where the setting is null.
+        value: how much of that is done; epochs count once they are validated.
         begun: the same with what is in hand.
         place: `at step 7`, or "" where a smaller limit cannot lie behind.
     """
 
     key: str
-    most: float
-    done: float
+    maximum: float
+    value: float
     begun: float = 0
     place: str = ""
 
     @property
     def is_met(self) -> bool:
         """Whether no further epoch follows."""
-        return self.done >= self.most
+        return self.value >= self.maximum
 
     @property
     def is_behind(self) -> bool:
         """Whether the run is further already."""
-        return bool(self.place) and self.begun > self.most
+        return bool(self.place) and self.begun > self.maximum
 
 
 def limits(trainer: TrainerSettings, progress: Progress, planned_steps: int | None = None) -> list[Limit]:

@@ -68,15 +68,15 @@ def _restore(plain: dict[str, Any], overrides: Sequence[str], source: str) -> Ru
         raise
 
 
-def _warn_of_other_images(known: dict[str, str], data: Data, report: Reporter) -> None:
+def _warn_of_other_images(marks: dict[str, str], data: Data, report: Reporter) -> None:
     """Say what scores on other images are worth; where only the training images have changed, they are what they were.
 
     Args:
-        known: the marks of the run's own images.
+        marks: the marks of the run's own images.
     """
     if data.val and "val" not in data.marks:
         report.warn("these images are not those of the run: its validation part may now hold images trained on")
-    elif not known or any(known.get(name) != data.marks.get(name) for name in ("val", "test")):
+    elif not marks or any(marks.get(name) != data.marks.get(name) for name in ("val", "test")):
         report.warn("these images are not those of the run")
 
 
@@ -101,21 +101,24 @@ def refuse_other_split(changes: Mapping[str, Change]) -> None:
             raise ConfigError(f"{key}: {change}: {what}; leave {key} out, or train anew")
 
 
-def with_preprocessing(settings: Settings, about: dict[str, Any], changed: Collection[str]) -> Settings:
+def with_preprocessing(settings: Settings, about: dict[str, Any], changed_keys: Collection[str]) -> Settings:
     """Settings whose images are prepared as the checkpoint's network knows them, where the user says nothing.
 
     Args:
-        changed: the keys that the user has changed.
+        changed_keys: the keys that the user has changed.
     """
-    known: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")}
-    known["interpolation"] = Interpolation(about.get("interpolation", "bilinear"))  # all that older checkpoints knew
-    known["crop"] = about.get("crop", EVAL_SHARE)
-    known["crop_mode"] = CropMode(about.get("crop_mode", "center"))
-    given = {key for key in known if getattr(settings.data, key) is not None or f"data.{key}" in changed}
-    if "data.channels" in changed:
-        given |= {"mean", "std"}
-    kept = {key: value for key, value in known.items() if key not in given}
-    return replace(settings, data=replace(settings.data, **kept))
+    preprocessing: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")} | {
+        "interpolation": Interpolation(about.get("interpolation", "bilinear")),  # all that older checkpoints knew
+        "crop": about.get("crop", EVAL_SHARE),
+        "crop_mode": CropMode(about.get("crop_mode", "center")),
+    }
+    user_keys = {
+        key for key in preprocessing if getattr(settings.data, key) is not None or f"data.{key}" in changed_keys
+    }
+    if "data.channels" in changed_keys:
+        user_keys |= {"mean", "std"}
+    values = {key: value for key, value in preprocessing.items() if key not in user_keys}
+    return replace(settings, data=replace(settings.data, **values))
 
 
 def refuse_foreign_code(settings: Settings, overrides: Sequence[str], *, training: bool, images: bool = True) -> None:

@@ -35,14 +35,14 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"optimizer: the saved state does not fit ({error}); keep the optimizer") from None
     fill_momentum(optimizer)  # of some parameters, none may be there
-    needed = needed_state(optimizer)
+    keys = needed_state(optimizer)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
-            held = optimizer.state.get(parameter, {})
-            parts = {key: value for key, value in held.items() if isinstance(value, Tensor)}
-            if held and not needed <= parts.keys():
-                missing = ", ".join(sorted(needed - parts.keys()))
-                raise CheckpointError(f"optimizer: the saved state has no {missing}; keep the optimizer as it was")
+            parameter_state = optimizer.state.get(parameter, {})
+            parts = {key: value for key, value in parameter_state.items() if isinstance(value, Tensor)}
+            if parameter_state and not keys <= parts.keys():
+                gaps = ", ".join(sorted(keys - parts.keys()))
+                raise CheckpointError(f"optimizer: the saved state has no {gaps}; keep the optimizer as it was")
             if infinite_names(parts) or any(
                 not value.is_floating_point() or (value.shape != parameter.shape if value.ndim else value < 0)
                 for value in parts.values()
@@ -52,20 +52,22 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     """Fill a model; names or shapes that do not fit are a CheckpointError that names them."""
-    own = model.state_dict()
-    wrong = [f"{name} is missing" for name in own.keys() - weights.keys()]
-    wrong += [f"{name} is not in the model" for name in weights.keys() - own.keys()]
-    wrong += [
-        f"{name} is {tuple(weights[name].shape)} in the checkpoint and {tuple(own[name].shape)} in the model"
-        for name in own.keys() & weights.keys()
-        if own[name].shape != weights[name].shape
+    tensors = model.state_dict()
+    misfits = [f"{name} is missing" for name in tensors.keys() - weights.keys()]
+    misfits += [f"{name} is not in the model" for name in weights.keys() - tensors.keys()]
+    misfits += [
+        f"{name} is {tuple(weights[name].shape)} in the checkpoint and {tuple(tensors[name].shape)} in the model"
+        for name in tensors.keys() & weights.keys()
+        if tensors[name].shape != weights[name].shape
     ]
-    infinite = set(infinite_names(weights)) - set(infinite_names(own)) if not wrong else set()
-    if odd := sorted(infinite or {name for name in own if name in weights and _other_kind(weights[name], own[name])}):
+    infinite = set(infinite_names(weights)) - set(infinite_names(tensors)) if not misfits else set()
+    if odd := sorted(
+        infinite or {name for name in tensors if name in weights and _other_kind(weights[name], tensors[name])}
+    ):
         raise CheckpointError(f"model: {odd[0]} is not finite or of another type in the checkpoint; {ANOTHER}")
-    if wrong:
-        shown = "; ".join(sorted(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        raise CheckpointError(f"model: the checkpoint does not fit ({shown}); keep the run's model settings")
+    if misfits:
+        text = "; ".join(sorted(misfits)[:3]) + (f" and {len(misfits) - 3} more" if len(misfits) > 3 else "")
+        raise CheckpointError(f"model: the checkpoint does not fit ({text}); keep the run's model settings")
     with torch.no_grad():  # load_state_dict asks some networks for versions that plain tensors do not have
-        for name, value in own.items():
+        for name, value in tensors.items():
             value.copy_(weights[name])

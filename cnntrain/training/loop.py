@@ -32,11 +32,11 @@ def train(run: TrainState, job: TrainJob) -> str:
     """
     clock = Clock(run.progress.seconds, job.trainer.max_seconds())
     # A run stopped between its last step and the validation after it still owes that validation.
-    ended = end_reason(run, job) if run.progress.validated_step == run.progress.step else ""
+    reason = end_reason(run, job) if run.progress.validated_step == run.progress.step else ""
     try:
-        while not ended:
+        while not reason:
             train_epoch(run, job, clock)
-            ended = finish_epoch(run, job, clock)
+            reason = finish_epoch(run, job, clock)
     except (NonFiniteError, FrozenError):
         raise
     except CnntrainError as error:
@@ -49,7 +49,7 @@ def train(run: TrainState, job: TrainJob) -> str:
             job.save(run.state(), False)
             run.world.wait()
         raise
-    return ended
+    return reason
 
 
 def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
@@ -139,35 +139,35 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
     if job.recalibrate:
         job.recalibrate(run.eval_model)
         run.check_finite()
-    trained = run.epoch_scores()
+    train_scores = run.epoch_scores()
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
     val = validate(run, job, job.data.val) if job.data.val else None
     probe = validate(run, job, job.data.probe) if job.data.probe else {}
 
     progress.validated_step = progress.step
-    best = val is None or progress.is_best(val["top1"], val["loss"])
-    if best:
+    is_best = val is None or progress.is_best(val["top1"], val["loss"])
+    if is_best:
         progress.best_epoch = epoch
-    if best and val:
+    if is_best and val:
         progress.best_loss, progress.best_top1, progress.best_top5 = val["loss"], val["top1"], val["top5"]
     progress.epoch_train_seconds = train_seconds
     if progress.batch >= job.plan.batches(progress.epoch):
-        progress.images += int(trained["images"])
+        progress.images += int(train_scores["images"])
         progress.train_seconds += train_seconds
         progress.epoch_train_seconds = 0.0
-        progress.waited = 0 if best else progress.waited + 1
+        progress.waited = 0 if is_best else progress.waited + 1
         if isinstance(schedule, PlateauSettings) and val:
             run.plateau.update(schedule, val["loss"])
         progress.epoch, progress.batch = progress.epoch + 1, 0
         run.epoch_window.reset()
     progress.seconds = clock.seconds
     seconds = progress.seconds - progress.epoch_started
-    job.save(run.state(), best)
+    job.save(run.state(), is_best)
     job.report.epoch(
-        {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": best and val is not None}
-        | {"images_per_second": trained["images"] / max(train_seconds, 1e-9)}
-        | {"train_loss": trained["loss"], "train_top1": trained["top1"]}
+        {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": is_best and val is not None}
+        | {"images_per_second": train_scores["images"] / max(train_seconds, 1e-9)}
+        | {"train_loss": train_scores["loss"], "train_top1": train_scores["top1"]}
         | {f"val_{key}": value for key, value in (val or {}).items()}
         | {f"probe_{key}": value for key, value in probe.items()}
     )

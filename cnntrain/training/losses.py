@@ -33,10 +33,10 @@ class Loss:
             targets: labels, int64 (N,), or probabilities, float32 (N, K).
         """
         logits = logits.float()
-        loss = self.summed(logits[: len(targets)] if self.jsd else logits, targets)
+        loss = self.loss_sum(logits[: len(targets)] if self.jsd else logits, targets)
         return loss + self.jsd * jensen_shannon(logits) if self.jsd else loss
 
-    def summed(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss of unmixed or mixed images, one row of float32 logits for each, ()."""
         return functional.cross_entropy(
             logits, targets, self.class_weights, label_smoothing=self.label_smoothing, reduction="sum"
@@ -58,24 +58,24 @@ class UserLoss(Loss):
         self.name, self.args = name, args
         function = import_function("loss", name)
         check_arguments("loss", name, function, args)
-        self.made = call_user_function("loss", name, args) if isinstance(function, type) else None
+        self.instance = call_user_function("loss", name, args) if isinstance(function, type) else None
 
-    def summed(self, logits: Tensor, targets: Tensor) -> Tensor:
+    def loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
         """See Loss.
 
         Raises:
             ConfigError: it fails, or gives something else back.
         """
-        if self.made is None:
+        if self.instance is None:
             loss = call_user_function("loss", self.name, self.args, logits, targets)
         else:
-            if isinstance(self.made, nn.Module):
-                self.made.to(logits.device)
-            loss = self.made(logits, targets)
+            if isinstance(self.instance, nn.Module):
+                self.instance.to(logits.device)
+            loss = self.instance(logits, targets)
         if not isinstance(loss, Tensor) or loss.shape not in ((), (len(logits),)):
-            given = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            kind = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ConfigError(
-                f"loss.name: {self.name} gave {given} back for {tuple(logits.shape)} logits; "
+                f"loss.name: {self.name} gave {kind} back for {tuple(logits.shape)} logits; "
                 f"it must return the loss of each image, {(len(logits),)}, or their mean, ()"
             )
         return loss.sum() if loss.ndim else loss * len(logits)
@@ -134,11 +134,11 @@ def class_weights(settings: LossSettings, labels: Tensor, classes: list[str]) ->
 
 def _order_weights(wish: dict[str, float], classes: list[str]) -> list[float]:
     """Weights by name in the order of the classes."""
-    if unknown := [name for name in wish if name not in classes]:
-        otherwise = hint(nearest(unknown[0], classes), f"there are {_names(classes)}")
-        raise ConfigError(f"loss.class_weights: no class {unknown[0]!r} (given {wish[unknown[0]]}){otherwise}")
-    if missing := [name for name in classes if name not in wish]:
-        raise ConfigError(f"loss.class_weights: no weight for {_names(missing)}; give one to every class, 1 for most")
+    if strangers := [name for name in wish if name not in classes]:
+        otherwise = hint(nearest(strangers[0], classes), f"there are {_names(classes)}")
+        raise ConfigError(f"loss.class_weights: no class {strangers[0]!r} (given {wish[strangers[0]]}){otherwise}")
+    if gaps := [name for name in classes if name not in wish]:
+        raise ConfigError(f"loss.class_weights: no weight for {_names(gaps)}; give one to every class, 1 for most")
     return [wish[name] for name in classes]
 
 
@@ -161,5 +161,5 @@ def _names(classes: list[str]) -> str:
 
 
 def _by_count(wish: str, beta: float, counts: Tensor) -> Tensor:
-    seen = counts if wish == "balanced" else 1 - torch.tensor(beta, dtype=torch.float64) ** counts
-    return torch.where(counts > 0, 1 / seen, 0)
+    sizes = counts if wish == "balanced" else 1 - torch.tensor(beta, dtype=torch.float64) ** counts
+    return torch.where(counts > 0, 1 / sizes, 0)

@@ -40,8 +40,8 @@ class RunningScores:
 
     def _hits(self, guesses: Tensor, targets: Tensor) -> Tensor:
         """How much of the targets the guesses, int64 (N, k), hit: a number of images, ()."""
-        earned = guesses.eq(targets.unsqueeze(1)) if targets.ndim == 1 else targets.gather(1, guesses)
-        return earned.sum(dtype=self.sums.dtype)
+        hits = guesses.eq(targets.unsqueeze(1)) if targets.ndim == 1 else targets.gather(1, guesses)
+        return hits.sum(dtype=self.sums.dtype)
 
     def read(self) -> dict[str, float]:
         """Means over them: `loss`, `top1` and (when counted) `top5`, accuracies as fractions."""
@@ -98,11 +98,11 @@ class ConfusionCounts:
     def by_class(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """Precision, recall and F1 of each class, 0 where there is nothing to divide by, and its images."""
         matrix = self.matrix.cpu()
-        hits, images, given = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
+        hits, images, guesses = matrix.diagonal(), matrix.sum(1), matrix.sum(0)
         columns = {
-            "precision": hits / given.clamp_min(1),
+            "precision": hits / guesses.clamp_min(1),
             "recall": hits / images.clamp_min(1),
-            "f1": 2 * hits / (images + given).clamp_min(1),
+            "f1": 2 * hits / (images + guesses).clamp_min(1),
             "images": images,
         }
         rows = zip(*(values.tolist() for values in columns.values()), strict=True)

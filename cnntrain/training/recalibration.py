@@ -15,7 +15,7 @@ from cnntrain.finetune.tuning import Tuning
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import World
 
-MEASURED = 2000  # training images that recalibrated statistics are averages over, at most
+MOST_IMAGES = 2000  # training images that recalibrated statistics are averages over, at most
 
 
 def recalibration(
@@ -38,7 +38,7 @@ def recalibration(
 
     def measure(model: nn.Module) -> None:
         with closing(train.batches()) as batches:  # shuffled: the first images of a folder are all of one class
-            images = (batch.images for batch in islice(batches, -(-MEASURED // train.batch_size)))
+            images = (batch.images for batch in islice(batches, -(-MOST_IMAGES // train.batch_size)))
             with machine.autocast(precision, device):
                 recalibrate(model, paths, images, lambda batch: model(normalise(batch)))
         # Of several processes each has measured images of its own, thousands of values in every channel: the spread

@@ -24,7 +24,7 @@ STEP_BORDERS = (
     *("trainer.accumulate", "augment.progressive", "processes"),
 )
 GROWTH = ("trainer.epochs", "trainer.max_steps", "data.image_size")  # beside these, where the images grow
-LEARNING = ("finetune",)  # changing these may change which layer groups learn in an epoch
+GROUP_KEYS = ("finetune",)  # changing these may change which layer groups learn in an epoch
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Start:
     Attributes:
         overrides: the words that the settings were composed with.
         command: the line as typed.
-        resumed: the folder holds a run, which goes on.
+        is_resumed: the folder holds a run, which goes on.
         state: its newest checkpoint; None: it starts from the first step.
         changes: of its config, by key; and of the number of its processes.
         warnings: what there is to say of its folder.
@@ -44,7 +44,7 @@ class Start:
     folder: Path
     overrides: list[str]
     command: str
-    resumed: bool = False
+    is_resumed: bool = False
     state: dict[str, Any] | None = None
     changes: dict[str, Change] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -103,8 +103,8 @@ def refuse_end_behind(
     for limit in limits(trainer, progress):
         key = f"trainer.{limit.key}"
         if key in changes and limit.is_behind:
-            given = getattr(trainer, limit.key)
-            raise ConfigError(f"{key}: the run is {limit.place} already (given {given}); give more, or leave it out")
+            value = getattr(trainer, limit.key)
+            raise ConfigError(f"{key}: the run is {limit.place} already (given {value}); give more, or leave it out")
     if is_done and changes and (reason := end_of(trainer, progress)):
         raise ConfigError(
             f"{next(iter(changes))}: the run is finished, {reason} is reached, and nothing would be trained with this "
@@ -146,7 +146,7 @@ def restore(job: TrainJob, run: TrainState, start: Start) -> None:
         job.report.warn(
             f"data.root: the images of {names} are not those that the run was started on; it goes on with them"
         )
-    run.restore(start.state, retuned=any_below(start.changes, LEARNING))
+    run.restore(start.state, is_retuned=any_below(start.changes, GROUP_KEYS))
     progress = run.progress
     borders = STEP_BORDERS + GROWTH if job.settings.augment.progressive else STEP_BORDERS
     if "train" in splits or any_below(start.changes, borders):
@@ -169,16 +169,16 @@ def changed_splits(about: dict[str, Any], data: Data) -> list[str]:
     """
     if about["data_fingerprint"] == data.fingerprint:
         return []
-    known, now = about.get("marks", {}), data.marks
+    marks, now = about.get("marks", {}), data.marks
     what = "data.root: the images are not those that the run was started on"
     if data.val and "val" not in now:
         reason = f"{what}, and validation would meet images that were trained on"
-    elif now and not known:
+    elif now and not marks:
         reason = f"{what}, and its checkpoint does not tell whether those of validation still are"
-    elif known.get("val") != now.get("val"):
+    elif marks.get("val") != now.get("val"):
         reason = f"{what}, and the best epoch was chosen on other validation images"
     else:
-        return [name for name in ("train", "test") if known.get(name) != now.get(name)] or ["train", "test"]
+        return [name for name in ("train", "test") if marks.get(name) != now.get(name)] or ["train", "test"]
     raise CheckpointError(f"{reason}; restore them, or start a new run")
 
 

@@ -75,14 +75,14 @@ class Scorer:
         Raises:
             Interrupted: a signal asked for the end.
         """
-        scores, plain = (RunningScores(self.device, top5=True, world=self.world) for _ in range(2))
+        scores, first_scores = (RunningScores(self.device, top5=True, world=self.world) for _ in range(2))
         with closing(loader.batches()) as batches:
             for batch in batches:
                 if len(batch.labels):  # of a short last micro-batch, some processes may have no images
-                    first, logits = self.answer(batch.images)
+                    first_logits, logits = self.answer(batch.images)
                     _count(scores, logits, batch.labels)
                     if self.views:
-                        _count(plain, first, batch.labels)
+                        _count(first_scores, first_logits, batch.labels)
                     if confusion:
                         confusion.add(logits, batch.labels)
                 if advance:
@@ -92,7 +92,9 @@ class Scorer:
                     raise interrupted(signum)
         if confusion:
             self.world.sum_([confusion.matrix])
-        return scores.read() | ({f"plain_{key}": value for key, value in plain.read().items()} if self.views else {})
+        return scores.read() | (
+            {f"plain_{key}": value for key, value in first_scores.read().items()} if self.views else {}
+        )
 
 
 def _count(scores: RunningScores, logits: Tensor, labels: Tensor) -> None:

@@ -62,7 +62,7 @@ class TrainState:
     seed: int
     ema: "Ema | None" = None
     tuning: Tuning | None = None  # what of a pretrained network learns when; None: everything, always
-    compiled: bool = False
+    is_compiled: bool = False
     world: World = ALONE
     progress: Progress = field(default_factory=Progress)
     plateau: Plateau = field(default_factory=Plateau)
@@ -73,14 +73,14 @@ class TrainState:
         self.log_window = RunningScores(self.device, world=self.world)  # since the last log row
         self.grad_norm = torch.zeros(())  # as last measured
         self._infinite: set[str] = set()
-        self._infinite.update(infinite_names(self._kept()))
+        self._infinite.update(infinite_names(self._tensors()))
 
     def call(self, part: str) -> None:
         """Train and score a module of the network by itself; "": the whole network."""
         self.part = part
         module = self.model.get_submodule(part)
         # `forward` is what the loop calls; `model` stays the plain module, so that names carry no prefix.
-        self.forward: Any = torch.compile(module) if self.compiled else module
+        self.forward: Any = torch.compile(module) if self.is_compiled else module
 
     @property
     def eval_model(self) -> nn.Module:
@@ -124,26 +124,26 @@ class TrainState:
             "rng_others": streams[1:],  # of processes of higher rank
         }
 
-    def restore(self, state: dict[str, Any], *, retuned: bool = False) -> None:
+    def restore(self, state: dict[str, Any], *, is_retuned: bool = False) -> None:
         """Go on exactly where `state` was taken.
 
         Args:
-            retuned: the user has changed what learns when.
+            is_retuned: the user has changed what learns when.
         """
         load_weights(self.model, state["model"])
         if self.tuning and state.get("tuning"):
-            self.tuning.restore(state["tuning"], changed=retuned)
+            self.tuning.restore(state["tuning"], is_changed=is_retuned)
         if self.ema:
             if state["ema"] is None:
                 raise CheckpointError(
                     "trainer.ema: the checkpoint holds no averaged weights; resume with trainer.ema=null"
                 )
             self.ema.restore(state["ema"])
-        chosen = [
+        group_numbers = [
             {k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups
         ]
         load_optimizer(self.optimizer, state["optimizer"])
-        for group, numbers in zip(self.optimizer.param_groups, chosen, strict=True):
+        for group, numbers in zip(self.optimizer.param_groups, group_numbers, strict=True):
             group.update(numbers)  # those of the settings, which a resume may have changed
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
@@ -194,20 +194,20 @@ class TrainState:
     def check_finite(self) -> None:
         """Raise NonFiniteError if that loss or anything that a checkpoint would hold is."""
         self.read_log_window()
-        found = next(iter(infinite_names(self._kept())), "")
-        if any(self.world.most(bool(found))):
-            raise self._non_finite(f"{found or 'a tensor of another process'} is NaN or infinite in places")
+        name = next(iter(infinite_names(self._tensors())), "")
+        if any(self.world.most(bool(name))):
+            raise self._non_finite(f"{name or 'a tensor of another process'} is NaN or infinite in places")
 
-    def _kept(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, Tensor]:
         """The tensors that a checkpoint holds, but for those that are infinite by design, such as masks."""
-        kept = self.model.state_dict()
+        tensors = self.model.state_dict()
         if self.ema:
-            kept |= {f"the average of {name}": value for name, value in self.ema.model.state_dict().items()}
+            tensors |= {f"the average of {name}": value for name, value in self.ema.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 if isinstance(value, Tensor) and value.ndim:  # the others count steps, some of them on the host
-                    kept[f"{key} of {name}"] = value
-        return {name: value for name, value in kept.items() if name not in self._infinite}
+                    tensors[f"{key} of {name}"] = value
+        return {name: value for name, value in tensors.items() if name not in self._infinite}
 
     def _non_finite(self, what: str) -> NonFiniteError:
         rate = self.optimizer.param_groups[0]["lr"]
@@ -256,6 +256,6 @@ class Ema:
 def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """What is averaged, and what is copied: counters, and masks of infinite values, whose average would be NaN."""
     tensors = [*model.parameters(), *model.buffers()]
-    averaged = [t.is_floating_point() and bool(t.isfinite().all()) for t in tensors]
-    pairs = list(zip(tensors, averaged, strict=True))
+    flags = [t.is_floating_point() and bool(t.isfinite().all()) for t in tensors]
+    pairs = list(zip(tensors, flags, strict=True))
     return [t for t, is_averaged in pairs if is_averaged], [t for t, is_averaged in pairs if not is_averaged]

@@ -14,7 +14,7 @@ class Meter:
         self._start()
 
     def _start(self) -> None:
-        self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
+        self._images, self._wait_seconds, self._since = 0, 0.0, time.perf_counter()
 
     def __iter__(self) -> "Meter":
         return self
@@ -24,14 +24,14 @@ class Meter:
         try:
             batch = next(self._batches)
         finally:
-            self._waited += time.perf_counter() - start
+            self._wait_seconds += time.perf_counter() - start
         self._images += batch.total
         return batch
 
     def read(self) -> dict[str, float]:
         """`images_per_second`, of all processes, and `data_wait` (0..1) since the last reading."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
-        row = {"images_per_second": self._images / seconds, "data_wait": min(self._waited / seconds, 1.0)}
+        row = {"images_per_second": self._images / seconds, "data_wait": min(self._wait_seconds / seconds, 1.0)}
         self._start()
         return row
 

@@ -24,15 +24,15 @@ def start_from_weights(job: TrainJob, weights: Weights | None) -> TrainJob:
         return job
     settings = job.settings.model
     new_head = weights.classes != job.data.classes if settings.new_head is None else settings.new_head
-    new = head_paths(job.model, job.settings.finetune.head) if new_head else []
-    frozen = set(dict(job.model.named_parameters())) - set(_learner_names(job.tuning)) if job.tuning else ()
+    new_paths = head_paths(job.model, job.settings.finetune.head) if new_head else []
+    frozen_names = set(dict(job.model.named_parameters())) - set(_learner_names(job.tuning)) if job.tuning else ()
     notes = load_weights_into(
         job.model,
         weights,
-        new=new,
+        new=new_paths,
         allow_missing=settings.allow_missing,
         allow_unused=settings.allow_unused,
-        frozen=frozen,
+        frozen=frozen_names,
     )
     return replace(job, notes=job.notes + notes)
 
@@ -66,7 +66,7 @@ def use_features(job: TrainJob, run: TrainState) -> TrainJob:
         job.model,
         head,
         {name: loader for name, loader in loaders.items() if loader},
-        learning=_learner_names(job.tuning),
+        learners=_learner_names(job.tuning),
         normalise=job.normalise,
         device=job.device,
         precision=job.precision,
@@ -78,9 +78,9 @@ def use_features(job: TrainJob, run: TrainState) -> TrainJob:
     run.call(head)
     run.progress.seconds += time.perf_counter() - start  # what training costs begins here
     data = replace(job.data, train=features["train"], val=features.get("val"), probe=features.get("probe"))
-    return replace(job, data=data, augment=Augment([], unchanged), normalise=unchanged)
+    return replace(job, data=data, augment=Augment([], identity), normalise=identity)
 
 
-def unchanged(features: Tensor) -> Tensor:
+def identity(features: Tensor) -> Tensor:
     """Features are ready for the head."""
     return features

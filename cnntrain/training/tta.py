@@ -61,20 +61,20 @@ class Views:
         """
         before, after = _around(self.size, images.shape[2])
         top = max(before, self.reach)
-        images = _mirrored(images, top - before, max(0, self.reach - after))
+        images = _mirror_border(images, top - before, max(0, self.reach - after))
         for down, right in self.places:
             place = images[:, :, top + down :, top + right :][:, :, : self.size, : self.size]
             for flip in self.flips:
                 yield place.flip(flip) if flip else place
 
 
-def _around(size: int, wide: int) -> tuple[int, int]:
+def _around(size: int, total: int) -> tuple[int, int]:
     """How much of a picture lies before and after the `size` pixels in its middle."""
-    before = round((wide - size) / 2)
-    return before, wide - size - before
+    before = round((total - size) / 2)
+    return before, total - size - before
 
 
-def _mirrored(images: Tensor, before: int, after: int) -> Tensor:
+def _mirror_border(images: Tensor, before: int, after: int) -> Tensor:
     """More pixels on each side, as if the border were a mirror through the middle of the outermost ones."""
     if before == after == 0:
         return images
@@ -95,8 +95,8 @@ def average_views(forward: Callable[[Tensor], Tensor], views: Iterable[Tensor]) 
         The logits (N, K) of the first view, and the logarithm (N, K) of the mean probabilities over all of them, which
         stand for logits wherever these are asked for.
     """
-    first, *others = (forward(view) for view in views)
-    total = first.log_softmax(1)
-    for logits in others:
+    first_logits, *more_logits = (forward(view) for view in views)
+    total = first_logits.log_softmax(1)
+    for logits in more_logits:
         total = total.logaddexp(logits.log_softmax(1))  # of tiny probabilities no sum gives 0
-    return first, total - math.log(1 + len(others))
+    return first_logits, total - math.log(1 + len(more_logits))

@@ -84,7 +84,7 @@ def cached(loaders, model, chosen=None, *, report=None, stop=GOES_ON, precision=
         model,
         "head",
         loaders,
-        learning=learning(model),
+        learners=learning(model),
         normalise=NORMALISE,
         device=CPU,
         precision=precision,

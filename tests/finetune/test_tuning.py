@@ -412,7 +412,7 @@ def test_a_resume_under_settings_that_freeze_otherwise_is_refused_unless_they_we
     again, _ = resumed(state, mode=Mode.B)
     with pytest.raises(CheckpointError, match=r"head learned in epoch 1 by the checkpoint, stem, blocks.0, blocks.1, "):
         again.restore(state["tuning"])
-    again.restore(state["tuning"], changed=True)
+    again.restore(state["tuning"], is_changed=True)
     again.enter(1)
     assert again.model.conv1.weight.requires_grad
 
@@ -432,7 +432,7 @@ def test_the_state_of_an_optimizer_is_not_given_to_other_parameters(change):
         groups[1:3] = groups[2:0:-1]
     other = Tuning(make_net(), groups, FinetuneSettings(mode=Mode.B, **change))
     with pytest.raises(CheckpointError, match=r"^finetune: by the settings other parameters learn than in the check"):
-        other.restore(state, changed=True)
+        other.restore(state, is_changed=True)
 
 
 def test_digests_do_not_depend_on_the_layout_of_memory():
