@@ -37,7 +37,7 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         confusions: dict[str, ConfusionCounts] = {}
         if views:
             results |= {"tta": list(views.names), "views": len(views)}
-        for split, loader in job.data.scored.items():
+        for split, loader in job.data.scored_splits.items():
             if views and views.reach:
                 loader = widen(loader, job.settings.data, job.device)
             counts = confusions[split] = ConfusionCounts(len(job.data.classes), job.device)

@@ -55,7 +55,7 @@ class _Explanation:
 
     def __init__(self, args: ExplainArgs, job: Job, step: int, report: Report) -> None:
         self.args, self.job, self.report = args, job, report
-        split, self.loader = list(job.data.scored.items())[-1]
+        split, self.loader = list(job.data.scored_splits.items())[-1]
         self.split = "test" if split == "test" else "validation"
         self.subject = _subject(args, job, self.loader, step)
         self.results: dict[str, Any] = {"split": self.split, "pictures": []}

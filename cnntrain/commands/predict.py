@@ -66,7 +66,7 @@ class _Predictions:
         view = job.data.view(job.data.eval_size)
         settings = job.settings.data
         self.decoder = FileDecoder(
-            self.paths, view.wide if self.views.reach else view, job.data.channels, settings.on_bad_image
+            self.paths, view.wide_view if self.views.reach else view, job.data.channels, settings.on_bad_image
         )
         self.loader = stream(self.decoder, job.data.batch_size, settings, job.device)
 
@@ -86,10 +86,10 @@ class _Predictions:
         self.report.end_phase()
         self.values, self.labels = (torch.cat(part) for part in zip(*answers, strict=True))
         need_finite(float(self.values.sum()), "what the network answers", self.job.precision)
-        bad_indices = self.decoder.bad
+        bad_indices = self.decoder.bad_indices
         self.good_indices = [index for index in range(len(self.paths)) if index not in bad_indices]
         if not self.good_indices:
-            file, reason = self.decoder.skipped[0]
+            file, reason = self.decoder.bad_files[0]
             raise DataError(
                 f"images: none of {len(self.paths)} can be decoded, the first {file}: {reason}; give others"
             )
@@ -131,7 +131,7 @@ class _Predictions:
             lines += [f"and {len(self.good_indices) - len(head):,} more images{advice}", "", *summary(self.counts())]
         for line in lines:
             self.report.say(line)
-        bad_files = self.decoder.skipped
+        bad_files = self.decoder.bad_files
         if bad_files:
             self.report.warn(f"left out, {len(bad_files):,} of {len(self.paths):,} images cannot be decoded:")
         for file, reason in bad_files[:MOST_SKIPPED]:
@@ -159,5 +159,5 @@ class _Predictions:
             "views": len(self.views),
             "images": len(self.good_indices),
             "classes": {name: images for name, images, _ in self.counts()},
-            "skipped": [{"file": file, "reason": reason} for file, reason in self.decoder.skipped],
+            "skipped": [{"file": file, "reason": reason} for file, reason in self.decoder.bad_files],
         }

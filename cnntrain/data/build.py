@@ -79,58 +79,58 @@ def build_eval_data(
 
 def _load(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     """The data without its training images, and the loaders of all splits that were asked for."""
-    made = DATASETS.entry(request.settings.name).build(request)
-    return in_memory(made, request) if isinstance(made, TensorSet) else made
+    result = DATASETS.entry(request.settings.name).build(request)
+    return in_memory(result, request) if isinstance(result, TensorSet) else result
 
 
-def in_memory(whole: TensorSet, request: Request) -> tuple[Data, Mapping[str, Loader]]:
+def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str, Loader]]:
     """The splits of a data set that is decoded already."""
     settings = request.settings
     if settings.loader is LoaderKind.stream:
         raise ConfigError(
             f"data.loader: stream reads files one by one, {settings.name} comes as one block; use auto or memory"
         )
-    if (classes := choose_classes(whole.classes, request)) != whole.classes:
-        whole = whole.only(classes)
-    native = whole.train[0].shape
+    if (classes := choose_classes(data_set.classes, request)) != data_set.classes:
+        data_set = data_set.select_classes(classes)
+    native = data_set.train[0].shape
     channels = settings.channels or native[1]
     size = settings.image_size or DATASETS.entry(settings.name).image_size or native[2]
     eval_size = settings.eval_size or size
-    moved = positions(whole.classes, request.classes)
+    places = positions(data_set.classes, request.classes)
 
     def prepare(images: Tensor, labels: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
-        resized = resize_batch(convert_channels(images, channels), pixels, request.interpolation)
-        return resized, labels if moved is None else moved[labels]
+        result = resize_batch(convert_channels(images, channels), pixels, request.interpolation)
+        return result, labels if places is None else places[labels]
 
-    images, labels = whole.train
+    images, labels = data_set.train
     train_index, val_index = take_val(labels, request)
     # Resized once at most.
     whole_train = functools.cache(lambda: prepare(images[train_index], labels[train_index], size))
     mean, std = choose_statistics(request, channels, lambda: _statistics(request, channels, lambda: whole_train()[0]))
     parts: dict[str, tuple[Tensor, Tensor]] = {}
     if "train" in request.splits:
-        kept = train_index[take_limit(labels[train_index], request)]
-        every = len(kept) == len(train_index)
-        parts["train"] = whole_train() if every else prepare(images[kept], labels[kept], size)
-        request = request.fit_batch_size(len(kept))
+        rows = train_index[take_limit(labels[train_index], request)]
+        is_whole = len(rows) == len(train_index)
+        parts["train"] = whole_train() if is_whole else prepare(images[rows], labels[rows], size)
+        request = request.fit_batch_size(len(rows))
     if "val" in request.splits and len(val_index):
         parts["val"] = prepare(images[val_index], labels[val_index], eval_size)
-    if "test" in request.splits and whole.test:
-        parts["test"] = prepare(*whole.test, eval_size)
+    if "test" in request.splits and data_set.test:
+        parts["test"] = prepare(*data_set.test, eval_size)
     budget = MemoryBudget(request.device)
     loaders = {name: _loader(*part, name, budget, request) for name, part in parts.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
         if request.probe:
-            chosen = take_probe(loaders["train"].labels, request)
+            probe_rows = take_probe(loaders["train"].labels, request)
             if eval_size == size:
-                loaders["probe"] = loaders["train"].subset(chosen)
+                loaders["probe"] = loaders["train"].subset(probe_rows)
             else:
-                resized = prepare(images[kept[chosen]], labels[kept[chosen]], eval_size)
-                loaders["probe"] = _loader(*resized, "probe", budget, request)
+                result = prepare(images[rows[probe_rows]], labels[rows[probe_rows]], eval_size)
+                loaders["probe"] = _loader(*result, "probe", budget, request)
     data = Data(
         name=settings.name,
-        classes=request.classes or whole.classes,
+        classes=request.classes or data_set.classes,
         channels=channels,
         image_size=size,
         eval_size=eval_size,
@@ -142,7 +142,7 @@ def in_memory(whole: TensorSet, request: Request) -> tuple[Data, Mapping[str, Lo
         std=std,
         val=loaders.get("val"),
         test=loaders.get("test"),
-        fingerprint=whole.fingerprint(),
+        fingerprint=data_set.fingerprint(),
         notes=request.notes,
         warnings=request.warnings,
     )
@@ -164,10 +164,10 @@ def _loader(images: Tensor, labels: Tensor, split: str, budget: MemoryBudget, re
 
 
 def _statistics(request: Request, channels: int, train_images: Callable[[], Tensor]) -> statistics.Statistics:
-    known = DATASETS.entry(request.settings.name)
-    if len(known.mean) in (1, channels):
-        request.notes.append(f"mean and std: the known ones of {known.name}")
-        return list(known.mean) * (channels // len(known.mean)), list(known.std) * (channels // len(known.std))
+    entry = DATASETS.entry(request.settings.name)
+    if len(entry.mean) in (1, channels):
+        request.notes.append(f"mean and std: the known ones of {entry.name}")
+        return list(entry.mean) * (channels // len(entry.mean)), list(entry.std) * (channels // len(entry.std))
     request.notes.append("mean and std: computed on the training images")
     return statistics.compute(train_images())
 
@@ -187,7 +187,7 @@ def resize_batch(images: Tensor, size: int, interpolation: Interpolation) -> Ten
     """uint8 (N, C, H, W) to uint8 (N, C, size, size), with antialias."""
     if images.shape[2:] == (size, size):
         return images
-    resized = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
-    for source, target in zip(images.split(1000), resized.split(1000), strict=True):
+    result = torch.empty((*images.shape[:2], size, size), dtype=torch.uint8)
+    for source, target in zip(images.split(1000), result.split(1000), strict=True):
         target.copy_(resize_planes(source, size, size, interpolation))
-    return resized
+    return result

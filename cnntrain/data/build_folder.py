@@ -35,7 +35,7 @@ from cnntrain.runtime.device import available_cores, free_memory, generator, sha
 from cnntrain.text import printable
 
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
-MANY = 0.1  # of the files of a class, or of all: whoever loses so many is warned
+LOUD_SHARE = 0.1  # of the files of a class, or of all: whoever loses so many is warned
 MOST_WORKERS = 16  # above, the interpreter's own work per image is the limit
 
 
@@ -44,27 +44,31 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     settings = request.settings
     root = expand_path(settings.root)
     layout = find_splits(root, settings.classes or request.classes)
-    found = layout.folders
-    if "train" not in found and "train" in request.splits:
-        names = " and ".join(f"{folder.name}/" for folder in found.values())
+    folders = layout.folders
+    if "train" not in folders and "train" in request.splits:
+        names = " and ".join(f"{folder.name}/" for folder in folders.values())
         raise DataError(f"data.root: {printable(root)} has {names} but no train/; add it, or name one of class folders")
-    scanned = {name: scan(folder, name, settings.classes) for name, folder in found.items()}
-    first = scanned.get("train", next(iter(scanned.values())))
-    classes = request.classes or choose_classes([*first.classes, *first.left_out], request)
+    scans = {name: scan(folder, name, settings.classes) for name, folder in folders.items()}
+    first_scan = scans.get("train", next(iter(scans.values())))
+    classes = request.classes or choose_classes([*first_scan.classes, *first_scan.left_out], request)
     if len(classes) < 2:
-        raise DataError(f"{printable(root)}: {classes[0]!r} is the only class folder; {_deeper(root / classes[0])}")
-    aligned = {name: align(part, classes, name, partial=request.classes is not None) for name, part in scanned.items()}
+        raise DataError(
+            f"{printable(root)}: {classes[0]!r} is the only class folder; {_advise_below(root / classes[0])}"
+        )
+    splits = {
+        name: align(part, classes, name, allow_missing=request.classes is not None) for name, part in scans.items()
+    }
     _note_layout(layout, request)
-    _note_ignored(scanned, request)
+    _note_ignored(scans, request)
 
-    mark = fingerprint(scanned)
-    parts = _three_parts(aligned, request)
-    known = DATASETS.entry(settings.name)
-    size, channels = settings.image_size or known.image_size, settings.channels or known.channels
+    mark = fingerprint(scans)
+    parts = _three_parts(splits, request)
+    entry = DATASETS.entry(settings.name)
+    size, channels = settings.image_size or entry.image_size, settings.channels or entry.channels
     assert size is not None
     view = View(size, settings.crop or EVAL_SHARE, request.interpolation, request.crop_mode)
-    own = partial(_statistics, parts.get("train"), view, channels, mark, request)
-    mean, std = choose_statistics(request, channels, own)
+    compute = partial(_statistics, parts.get("train"), view, channels, mark, request)
+    mean, std = choose_statistics(request, channels, compute)
     view = replace(view, fill=border(view.mode, mean))
     if "train" in request.splits:
         parts["train"] = parts["train"].take(take_limit(parts["train"].labels, request))
@@ -98,21 +102,21 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
         fingerprint=mark,
         notes=request.notes,
         warnings=request.warnings,
-        marks=_marks(scanned, settings.folds),
+        marks=_marks(scans, settings.folds),
     )
     return data, loaders
 
 
-def _marks(scanned: dict[str, FolderSplit], folds: int | None) -> dict[str, str]:
+def _marks(scans: dict[str, FolderSplit], folds: int | None) -> dict[str, str]:
     """See Data.marks."""
-    from_train = folds is not None and "train" in scanned
-    return {name: fingerprint({name: part}) for name, part in scanned.items() if not (name == "val" and from_train)}
+    from_train = folds is not None and "train" in scans
+    return {name: fingerprint({name: part}) for name, part in scans.items() if not (name == "val" and from_train)}
 
 
-def _deeper(only: Path) -> str:
+def _advise_below(folder: Path) -> str:
     """What to do about an only class folder: archives often hold all the others in one."""
-    if only.is_dir() and len(folders_in(only)) > 1:
-        return f"did you mean {shell_word('data.root', only)}?"
+    if folder.is_dir() and len(folders_in(folder)) > 1:
+        return f"did you mean {shell_word('data.root', folder)}?"
     return "it takes two classes or more"
 
 
@@ -120,54 +124,54 @@ def _note_layout(layout: Layout, request: Request) -> None:
     """Say which folder is which split, and which is none."""
     root = expand_path(request.settings.root)
     if layout.folders.get("train") != root:
-        told = ", ".join(f"{folder.name}/ is {split}" for split, folder in layout.folders.items())
-        request.notes.append(f"splits: {printable(told)}")
-    if layout.unused:
-        unused = f"{join(layout.unused)} {'is' if len(layout.unused) == 1 else 'are'}"
-        request.warnings.append(f"data.root: {unused} not used, beside the folders of the splits")
+        text = ", ".join(f"{folder.name}/ is {split}" for split, folder in layout.folders.items())
+        request.notes.append(f"splits: {printable(text)}")
+    if layout.other_names:
+        names = f"{join(layout.other_names)} {'is' if len(layout.other_names) == 1 else 'are'}"
+        request.warnings.append(f"data.root: {names} not used, beside the folders of the splits")
 
 
-def _note_ignored(scanned: dict[str, FolderSplit], request: Request) -> None:
+def _note_ignored(scans: dict[str, FolderSplit], request: Request) -> None:
     """Say what was skipped and which class it costs most; loudly, where that is a tenth of a class or of all."""
-    ignored: Counter[str] = sum((part.ignored for part in scanned.values()), Counter())
-    lost: Counter[str] = sum((part.lost for part in scanned.values()), Counter())
-    there = Counter(lost)
-    for part in scanned.values():
+    skip_counts: Counter[str] = sum((part.skip_counts for part in scans.values()), Counter())
+    losses: Counter[str] = sum((part.loss_counts for part in scans.values()), Counter())
+    there = Counter(losses)
+    for part in scans.values():
         counts = part.labels.bincount(minlength=len(part.classes))
         there.update(dict(zip(part.classes, counts.tolist(), strict=True)))
-    if not ignored:
+    if not skip_counts:
         return
-    line = f"ignored below data.root: {kinds(ignored)}"
-    worst = max(there, key=lambda name: lost[name] / there[name])
-    if lost[worst]:
-        line += f"; class {worst!r} loses most, {lost[worst]:,} of {there[worst]:,} files"
-    outside = ignored["image outside the class folders"]
-    share = max(lost[worst] / there[worst], (lost.total() + outside) / (there.total() + outside))
-    (request.warnings if share >= MANY else request.notes).append(line)
+    line = f"ignored below data.root: {kinds(skip_counts)}"
+    worst_class = max(there, key=lambda name: losses[name] / there[name])
+    if losses[worst_class]:
+        line += f"; class {worst_class!r} loses most, {losses[worst_class]:,} of {there[worst_class]:,} files"
+    outside = skip_counts["image outside the class folders"]
+    share = max(losses[worst_class] / there[worst_class], (losses.total() + outside) / (there.total() + outside))
+    (request.warnings if share >= LOUD_SHARE else request.notes).append(line)
 
 
-def _three_parts(aligned: dict[str, FolderSplit], request: Request) -> dict[str, FolderSplit]:
+def _three_parts(splits: dict[str, FolderSplit], request: Request) -> dict[str, FolderSplit]:
     """The folder's own splits; val comes out of train where it has none, and wherever there are folds."""
-    parts = dict(aligned)
+    parts = dict(splits)
     if request.settings.folds is not None and {"train", "val"} <= parts.keys():
-        own = parts.pop("val")
-        use = "test" if parts.setdefault("test", own) is own else "not used"
+        split = parts.pop("val")
+        use = "test" if parts.setdefault("test", split) is split else "not used"
         request.notes.append(
-            f"{own.paths.root.name}/: {use}, {len(own.labels):,} images, as data.folds takes val from train/"
+            f"{split.paths.root.name}/: {use}, {len(split.labels):,} images, as data.folds takes val from train/"
         )
     if "val" in parts:
-        own = parts["val"]
-        request.notes.append(f"val: {len(own.labels):,} images of {own.paths.root.name}/")
+        split = parts["val"]
+        request.notes.append(f"val: {len(split.labels):,} images of {split.paths.root.name}/")
         if "train" in parts and request.settings.val != DataSettings.val:
             request.warnings.append(
-                f"data.val: the images of {own.paths.root.name}/ validate, and none are taken out of the training "
+                f"data.val: the images of {split.paths.root.name}/ validate, and none are taken out of the training "
                 f"images (given {request.settings.val})"
             )
     elif "train" in parts:
         train, val = take_val(parts["train"].labels, request)
         parts["train"] = parts["train"].take(train)
         if len(val):
-            parts["val"] = aligned["train"].take(val)
+            parts["val"] = splits["train"].take(val)
     if "test" not in parts:
         request.notes.append("test: none, as there is no test/ folder")
     return parts
@@ -179,13 +183,13 @@ def _statistics(
     """Of a sample of the train split in the evaluation view, or those that an earlier run has cached."""
     if train is None:
         raise ConfigError("data.mean: cannot be computed without a train/ folder; give data.mean and data.std")
-    view = view.bare
+    view = view.plain_view
     mode = [view.mode.value] * (view.mode is not CropMode.center)  # what was kept before there were modes holds still
     looks = (view.size, view.share, view.interpolation.value, channels, *mode)
-    file = statistics.cache_file(mark, train.paths.chosen(), *looks)
-    if (cached := statistics.load(file, channels)) is not None:
+    file = statistics.cache_file(mark, train.paths.selection_digest(), *looks)
+    if (values := statistics.load(file, channels)) is not None:
         request.notes.append(f"mean and std: computed on train earlier, kept in {printable(file)}")
-        return cached
+        return values
     order = torch.randperm(len(train.labels), generator=generator(torch.device("cpu"), 0, SAMPLE))[:SAMPLE_IMAGES]
     request.say(f"computing mean and std on {len(order):,} training images")
     sample = train.take(order.sort().values)
@@ -208,42 +212,47 @@ def _decoder(part: FolderSplit, view: View | RandomView, channels: int, request:
     )
 
 
-def decode_threads(wanted: int | None) -> int:
+def decode_threads(workers: int | None) -> int:
     """`data.workers`, or by cores where it is null."""
-    return min(MOST_WORKERS, available_cores()) if wanted is None else wanted
+    return min(MOST_WORKERS, available_cores()) if workers is None else workers
 
 
 def _loader(split: str, decoder: Decoder, budget: MemoryBudget, request: Request) -> Loader:
     crop, view = request.augment.resized_crop if split == "train" else None, decoder.view
     if crop is None:
-        return _placed(split, decoder, decoder, budget, request)
+        return _make_loader(split, decoder, decoder, budget, request)
     # A crop on the device needs some room around, however little of it validation sees.
-    roomy = View(View(view.size).short, 1.0, view.interpolation)
-    cropped = RandomView(view.size, crop, view.interpolation)
-    return _placed(split, decoder.through(roomy), decoder.through(cropped), budget, request)
+    roomy = View(View(view.size).short_side, 1.0, view.interpolation)
+    crop_view = RandomView(view.size, crop, view.interpolation)
+    return _make_loader(split, decoder.through(roomy), decoder.through(crop_view), budget, request)
 
 
 def _probe(train: Loader, decoder: Decoder, budget: MemoryBudget, request: Request) -> Loader:
     """Some training images in the decoder's view: those that lie decoded in memory, else decoded for themselves."""
-    chosen = take_probe(train.labels, request)
+    rows = take_probe(train.labels, request)
     if isinstance(train, MemoryLoader) and train.decoder and train.decoder.view == decoder.view:
-        return train.subset(chosen)
-    return _placed("probe", decoder, decoder, budget, request, rows=chosen)
+        return train.subset(rows)
+    return _make_loader("probe", decoder, decoder, budget, request, rows=rows)
 
 
-def _placed(
-    split: str, kept: Decoder, streamed: Decoder, budget: MemoryBudget, request: Request, rows: Tensor | None = None
+def _make_loader(
+    split: str,
+    memory_decoder: Decoder,
+    stream_decoder: Decoder,
+    budget: MemoryBudget,
+    request: Request,
+    rows: Tensor | None = None,
 ) -> Loader:
     """A loader of the decoder's images, or of some `rows` of them: kept in memory where they fit, else streamed."""
     settings, workers = request.settings, decode_threads(request.settings.workers)
-    labels = kept.labels if rows is None else kept.labels[rows]
-    crops = isinstance(streamed.view, RandomView)
-    place = _place(split, len(labels) * kept.channels * kept.view.size**2, crops, budget, request)
+    labels = memory_decoder.labels if rows is None else memory_decoder.labels[rows]
+    crops = isinstance(stream_decoder.view, RandomView)
+    place = _place(split, len(labels) * memory_decoder.channels * memory_decoder.view.size**2, crops, budget, request)
     if place is None:
         by = f"{workers} thread{'s' if workers > 1 else ''}" if workers else "the training thread"
         request.notes.append(f"{split}: {len(labels):,} images streamed from files by {by}")
         return StreamLoader(
-            streamed,
+            stream_decoder,
             batch_size=request.batch_size,
             device=request.device,
             seed=request.seed,
@@ -254,7 +263,7 @@ def _placed(
             rows=rows,
         )
     return MemoryLoader(
-        lambda: kept.all_images(workers, split, request.say, rows),
+        lambda: memory_decoder.all_images(workers, split, request.say, rows),
         labels,
         batch_size=request.batch_size,
         device=request.device,
@@ -263,7 +272,7 @@ def _placed(
         sampling=settings.sampling,
         world=request.world,
         resident=place == "device",
-        decoder=kept,
+        decoder=memory_decoder,
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, Sampling
 from cnntrain.data.loaders import Loader
-from cnntrain.data.split import count_of, few, fold_numbers, stratify
+from cnntrain.data.split import count_of, fold_numbers, stratify, take_per_class
 from cnntrain.data.statistics import Statistics
 from cnntrain.data.view import View, border
 from cnntrain.errors import ConfigError, DataError
@@ -53,7 +53,7 @@ class Data:
     marks: dict[str, str] = field(default_factory=dict)
 
     @property
-    def scored(self) -> dict[str, Loader]:
+    def scored_splits(self) -> dict[str, Loader]:
         """The splits that are there, `val` before `test`."""
         return {name: loader for name, loader in (("val", self.val), ("test", self.test)) if loader}
 
@@ -106,9 +106,9 @@ class Request:
         if self.settings.batch_size is not None:
             return self
         share = images / self.world.size
-        fitted = min(BATCH_SIZES, key=lambda size: abs(size - share / STEPS))
-        self.notes.append(f"batch size: {fitted}, fitted to {images:,} training images")
-        return replace(self, settings=replace(self.settings, batch_size=fitted))
+        batch_size = min(BATCH_SIZES, key=lambda size: abs(size - share / STEPS))
+        self.notes.append(f"batch size: {batch_size}, fitted to {images:,} training images")
+        return replace(self, settings=replace(self.settings, batch_size=batch_size))
 
 
 def take_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ def _take_fold(labels: Tensor, folds: int, request: Request) -> tuple[Tensor, Te
             f"data.folds: {folds} folds of {dealt} images (in classes of two or more) leave one empty; "
             "choose fewer folds, or add images"
         )
-    train, val = (chosen.nonzero().squeeze(1) for chosen in (numbers != fold, numbers == fold))
+    train, val = (mask.nonzero().squeeze(1) for mask in (numbers != fold, numbers == fold))
     which = f"fold {fold} of 0 to {folds - 1}"
     request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, {which}, stratified, seed {seed}")
     return train, val
@@ -163,15 +163,15 @@ def take_limit(labels: Tensor, request: Request) -> Tensor:
     return stratify(labels, count, request.seed, LIMIT)[0]
 
 
-def _take_few(labels: Tensor, most: int, request: Request) -> Tensor:
-    chosen = few(labels, most, request.seed, LIMIT)
+def _take_few(labels: Tensor, count: int, request: Request) -> Tensor:
+    rows = take_per_class(labels, count, request.seed, LIMIT)
     sizes = labels.bincount()
-    fewer = int(((sizes > 0) & (sizes < most)).sum())
-    more = f"; {fewer:,} class{'es have' if fewer > 1 else ' has'} fewer" if fewer else ""
+    fewer = int(((sizes > 0) & (sizes < count)).sum())
+    tail = f"; {fewer:,} class{'es have' if fewer > 1 else ' has'} fewer" if fewer else ""
     request.notes.append(
-        f"train: {most:,} of each class, {len(chosen):,} of {len(labels):,} images, seed {request.seed}{more}"
+        f"train: {count:,} of each class, {len(rows):,} of {len(labels):,} images, seed {request.seed}{tail}"
     )
-    return chosen
+    return rows
 
 
 def take_probe(labels: Tensor, request: Request) -> Tensor:
@@ -182,53 +182,53 @@ def take_probe(labels: Tensor, request: Request) -> Tensor:
     return stratify(labels, count, request.seed, PROBE)[0]
 
 
-def choose_classes(found: list[str], request: Request) -> list[str]:
+def choose_classes(names: list[str], request: Request) -> list[str]:
     """The classes to learn, in their order: those of `data.classes`, else all that were found.
 
     Raises:
         ConfigError: data.classes names one that is not there.
     """
-    wanted = request.settings.classes
-    if wanted is None:
-        return found
-    if unknown := [name for name in wanted if name not in found]:
-        there = ", ".join(found[:5]) + (f", … ({len(found):,} in all)" if len(found) > 5 else "")
-        otherwise = hint(nearest(unknown[0], found), f"there are {there}")
-        raise ConfigError(f"data.classes: no class {unknown[0]!r} in the data{otherwise}")
-    request.notes.append(f"classes: {len(wanted):,} of {len(found):,}, as data.classes says")
-    return wanted
+    classes = request.settings.classes
+    if classes is None:
+        return names
+    if strangers := [name for name in classes if name not in names]:
+        there = ", ".join(names[:5]) + (f", … ({len(names):,} in all)" if len(names) > 5 else "")
+        otherwise = hint(nearest(strangers[0], names), f"there are {there}")
+        raise ConfigError(f"data.classes: no class {strangers[0]!r} in the data{otherwise}")
+    request.notes.append(f"classes: {len(classes):,} of {len(names):,}, as data.classes says")
+    return classes
 
 
-def positions(found: list[str], classes: list[str] | None) -> Tensor | None:
+def positions(names: list[str], classes: list[str] | None) -> Tensor | None:
     """Where each class that was found stands among `classes`; None where nothing moves.
 
     Raises:
         DataError: a class that is not among them.
     """
-    if classes is None or found == classes:
+    if classes is None or names == classes:
         return None
-    if extra := [name for name in found if name not in classes]:
+    if strangers := [name for name in names if name not in classes]:
         raise DataError(
-            f"data.name: class {extra[0]!r} is not among the {len(classes)} classes of the checkpoint "
+            f"data.name: class {strangers[0]!r} is not among the {len(classes)} classes of the checkpoint "
             f"({', '.join(classes[:5])}{', …' if len(classes) > 5 else ''}); choose the data it was trained on"
         )
-    return torch.tensor([classes.index(name) for name in found])
+    return torch.tensor([classes.index(name) for name in names])
 
 
-def choose_statistics(request: Request, channels: int, own: Callable[[], Statistics]) -> Statistics:
+def choose_statistics(request: Request, channels: int, compute: Callable[[], Statistics]) -> Statistics:
     """data.mean and data.std where they are given, else the data set's own.
 
     Raises:
         ConfigError: three numbers for one channel.
     """
-    given = {"mean": request.settings.mean, "std": request.settings.std}
-    for key, values in given.items():
+    numbers = {"mean": request.settings.mean, "std": request.settings.std}
+    for key, values in numbers.items():
         if values is not None and len(values) not in (1, channels):
             raise ConfigError(f"data.{key}: {len(values)} numbers for {channels} channel; give one per channel")
-    mean, std = (None if values is None else list(values) * (channels // len(values)) for values in given.values())
+    mean, std = (None if values is None else list(values) * (channels // len(values)) for values in numbers.values())
     if mean is None or std is None:
-        computed = own()
-        mean, std = mean or computed[0], std or computed[1]
+        result = compute()
+        mean, std = mean or result[0], std or result[1]
     else:
         request.notes.append("mean and std: as given")
     return mean, std
@@ -238,16 +238,16 @@ class MemoryBudget:
     """How much decoded data may lie in memory: a quarter of what is free, on the device first, then on the host."""
 
     def __init__(self, device: torch.device) -> None:
-        self.near = free_memory(device) // SHARE
-        self.host = 0 if shares_memory(device) else free_memory(torch.device("cpu")) // SHARE
+        self.device_bytes = free_memory(device) // SHARE
+        self.host_bytes = 0 if shares_memory(device) else free_memory(torch.device("cpu")) // SHARE
 
     def take(self, size: int) -> str | None:
         """Reserve `size` bytes: `device`, `host`, or None where neither has them."""
-        if size <= self.near:
-            self.near -= size
+        if size <= self.device_bytes:
+            self.device_bytes -= size
             return "device"
-        if size <= self.host:
-            self.host -= size
+        if size <= self.host_bytes:
+            self.host_bytes -= size
             return "host"
         return None
 
@@ -261,9 +261,9 @@ def check_train(train: Loader, request: Request) -> None:
     total = len(train.labels)
     left_out, processes = total - train.images, request.world.size
     if train.images == 0:
-        given = f"{total} image" if total == 1 else f"{total} images"
+        count = f"{total} image" if total == 1 else f"{total} images"
         for_each = f" for each of {processes} processes" if processes > 1 else ""
-        raise DataError(f"data: the train split has {given}; it takes 2 or more{for_each} to train")
+        raise DataError(f"data: the train split has {count}; it takes 2 or more{for_each} to train")
     if left_out:
         one = "1 image is" if left_out == 1 else f"{left_out} images are"
         alone = "for every network: batch norm would fail on a last micro-batch of 1"
@@ -272,10 +272,10 @@ def check_train(train: Loader, request: Request) -> None:
     if request.settings.sampling is Sampling.balanced:
         sizes = train.labels.bincount()
         sizes = sizes[sizes > 0]
-        low, more = divmod(total, len(sizes))
-        share = f"{low:,} or {low + 1:,}" if more else f"{low:,}"
-        found = f"{int(sizes.min()):,} to {int(sizes.max()):,} images per class"
-        request.notes.append(f"sampling: balanced, {found} become {share} each")
+        low, remainder = divmod(total, len(sizes))
+        share = f"{low:,} or {low + 1:,}" if remainder else f"{low:,}"
+        spread = f"{int(sizes.min()):,} to {int(sizes.max()):,} images per class"
+        request.notes.append(f"sampling: balanced, {spread} become {share} each")
 
 
 def gigabytes(size: int) -> str:

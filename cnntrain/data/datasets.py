@@ -35,14 +35,14 @@ class TensorSet:
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor] | None
 
-    def only(self, classes: list[str]) -> "TensorSet":
+    def select_classes(self, classes: list[str]) -> "TensorSet":
         """The images of some of the classes, whose labels count in `classes`."""
         places = torch.full((len(self.classes),), -1)
         places[[self.classes.index(name) for name in classes]] = torch.arange(len(classes))
 
         def part(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-            kept = places[labels] >= 0
-            return images[kept], places[labels[kept]]
+            mask = places[labels] >= 0
+            return images[mask], places[labels[mask]]
 
         return TensorSet(classes, part(*self.train), part(*self.test) if self.test else None)
 
@@ -144,7 +144,7 @@ def _torchvision(kind: str, request: Request) -> TensorSet:
     try:
         parts = [place.kind(str(place.root), train=train) for train in (True, False)]
     except Exception as error:  # its parsers raise anything from AssertionError to UnpicklingError on damaged files
-        raise _damaged(place, error) from None
+        raise _damage_fault(place, error) from None
     classes = list(parts[0].classes)
     train, test = ((_pixels(part.data), torch.as_tensor(part.targets)) for part in parts)
     for images, labels in (train, test):
@@ -210,16 +210,16 @@ def _download(place: _Place, say: Callable[[str], object]) -> None:
     say(f"{place.name} is in {root}")
 
 
-def _damaged(place: _Place, error: Exception) -> DataError:
+def _damage_fault(place: _Place, error: Exception) -> DataError:
     """Say which file torchvision does not accept."""
     from torchvision.datasets.utils import check_integrity
 
     kind, folder, name = place.kind, place.folder, place.name
     if is_idx := hasattr(kind, "resources"):
-        wanted = [(Path(url).stem, None) for url, _ in kind.resources]
+        files = [(Path(url).stem, None) for url, _ in kind.resources]
     else:
-        wanted = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
-    for file, md5 in wanted:
+        files = [*kind.train_list, *kind.test_list, (kind.meta["filename"], kind.meta["md5"])]
+    for file, md5 in files:
         if not (folder / file).is_file():
             what = f"{printable(folder / file)}: a file of {name} is missing"
             return DataError(f"{what}; set data.download=true, or copy it there")
@@ -238,5 +238,5 @@ def _idx_fault(file: Path) -> str:
     sides = 3 if "images" in file.name else 1
     if len(numbers) <= sides or numbers[0] != 0x800 + sides:
         return "its header is not that of MNIST"
-    expected = 4 * (1 + sides) + int(np.prod(numbers[1 : 1 + sides], dtype=np.int64))
-    return "" if len(content) == expected else f"expected {expected} bytes, found {len(content)}"
+    length = 4 * (1 + sides) + int(np.prod(numbers[1 : 1 + sides], dtype=np.int64))
+    return "" if len(content) == length else f"expected {length} bytes, found {len(content)}"

@@ -48,19 +48,19 @@ class Decoder:
         self.paths, self.labels, self.channels, self.view, self.seed = paths, labels, channels, view, seed
         self.on_bad_image = on_bad_image
         self.most_bad = max(10, len(labels) // 100)
-        self._bad: dict[int, str] = {}
+        self._faults: dict[int, str] = {}
         self._lock = threading.Lock()
 
     def through(self, view: View | RandomView) -> "Decoder":
         """The same files seen in another way; what one decoder knows of bad files, the other knows too."""
-        other = copy.copy(self)
-        other.view = view
-        return other
+        twin = copy.copy(self)
+        twin.view = view
+        return twin
 
     @property
-    def skipped(self) -> list[tuple[str, str]]:
+    def bad_files(self) -> list[tuple[str, str]]:
         """Bad files met so far, as (path, reason), in the order of the file list."""
-        return [(printable(self.paths[index]), reason) for index, reason in sorted(self._bad.items())]
+        return [(printable(self.paths[index]), reason) for index, reason in sorted(self._faults.items())]
 
     def image(self, index: int, epoch: int) -> Tensor:
         """uint8 (S, S, C).
@@ -89,8 +89,8 @@ class Decoder:
         )
 
     def _view(self, index: int, epoch: int) -> Tensor:
-        if index in self._bad:
-            raise BadImage(self._bad[index])
+        if index in self._faults:
+            raise BadImage(self._faults[index])
         pixels = read_image(self.paths[index], self.channels)
         if isinstance(self.view, RandomView):
             return self.view(pixels, random.Random(mix_seed(self.seed, epoch, index, BOX)))
@@ -98,44 +98,44 @@ class Decoder:
 
     def _note(self, index: int, reason: str) -> None:
         with self._lock:
-            self._bad[index] = reason
-            if len(self._bad) > self.most_bad:
+            self._faults[index] = reason
+            if len(self._faults) > self.most_bad:
                 raise DataError(
                     f"data.on_bad_image: more than {self.most_bad} bad images (10, or 1 % of all, may be skipped), "
                     f"the last {printable(self.paths[index])}: {reason}; mend the files"
                 )
 
-    def batches(self, groups: list[Tensor], epoch: int, workers: int, pinned: bool) -> Generator[Tensor, None, None]:
+    def batches(self, groups: list[Tensor], epoch: int, workers: int, pin: bool) -> Generator[Tensor, None, None]:
         """Decode groups of indices in order, a few groups ahead.
 
         Args:
             groups: int64 indices of each batch.
             epoch: part of the seed of random views.
             workers: threads; 0 decodes in the calling thread.
-            pinned: batches in page-locked memory.
+            pin: batches in page-locked memory.
 
         Yields:
             uint8 (N, C, S, S), channels_last, in host memory. Closing the iterator ends the threads.
         """
         if workers == 0:
             for group in groups:
-                batch = self._empty(len(group), pinned)
+                batch = self._new_batch(len(group), pin)
                 self._fill(batch, group.tolist(), 0, epoch, threading.Event())
                 yield batch.permute(0, 3, 1, 2)
             return
         stop = threading.Event()
         # Decoding is spread over threads already: torch's own threads inside each would only fight for the cores.
         pool = ThreadPoolExecutor(workers, "decode", initializer=torch.set_num_threads, initargs=(1,))
-        waiting: deque[tuple[Tensor, list[Future[None]]]] = deque()
-        upcoming = iter(groups)
+        queue: deque[tuple[Tensor, list[Future[None]]]] = deque()
+        group_iterator = iter(groups)
         ahead = 3 + 2 * workers * CHUNK // max(1, len(groups[0]) if groups else 1)
         try:
             while True:
-                for group in islice(upcoming, ahead - len(waiting)):
-                    waiting.append(self._submit(pool, group.tolist(), epoch, pinned, stop))
-                if not waiting:
+                for group in islice(group_iterator, ahead - len(queue)):
+                    queue.append(self._submit(pool, group.tolist(), epoch, pin, stop))
+                if not queue:
                     return
-                batch, tasks = waiting.popleft()
+                batch, tasks = queue.popleft()
                 for task in tasks:
                     task.result()
                 yield batch.permute(0, 3, 1, 2)
@@ -144,18 +144,18 @@ class Decoder:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _submit(
-        self, pool: ThreadPoolExecutor, indices: list[int], epoch: int, pinned: bool, stop: threading.Event
+        self, pool: ThreadPoolExecutor, indices: list[int], epoch: int, pin: bool, stop: threading.Event
     ) -> tuple[Tensor, list[Future[None]]]:
-        batch = self._empty(len(indices), pinned)
+        batch = self._new_batch(len(indices), pin)
         starts = range(0, len(indices), CHUNK)
         return batch, [pool.submit(self._fill, batch, indices[at : at + CHUNK], at, epoch, stop) for at in starts]
 
-    def _empty(self, count: int, pinned: bool) -> Tensor:
+    def _new_batch(self, count: int, pin: bool) -> Tensor:
         size = self.view.size
-        return torch.empty(count, size, size, self.channels, dtype=torch.uint8, pin_memory=pinned)
+        return torch.empty(count, size, size, self.channels, dtype=torch.uint8, pin_memory=pin)
 
-    def _fill(self, batch: Tensor, indices: list[int], first: int, epoch: int, stop: threading.Event) -> None:
-        for place, index in enumerate(indices, first):
+    def _fill(self, batch: Tensor, indices: list[int], start: int, epoch: int, stop: threading.Event) -> None:
+        for place, index in enumerate(indices, start):
             if stop.is_set():
                 return
             batch[place] = self.image(index, epoch)
@@ -171,11 +171,11 @@ class Decoder:
         size = self.view.size
         rows = torch.arange(len(self.labels)) if indices is None else indices
         images = torch.empty(len(rows), self.channels, size, size, dtype=torch.uint8)
-        done, last_line = 0, time.monotonic()
+        count, last_line = 0, time.monotonic()
         for batch in self.batches(list(rows.split(64)), 0, workers, False):
-            images[done : done + len(batch)] = batch
-            done += len(batch)
-            if time.monotonic() - last_line > 5 and done < len(images):
+            images[count : count + len(batch)] = batch
+            count += len(batch)
+            if time.monotonic() - last_line > 5 and count < len(images):
                 last_line = time.monotonic()
-                say(f"{what}: {done:,} of {len(images):,} images decoded")
+                say(f"{what}: {count:,} of {len(images):,} images decoded")
         return images

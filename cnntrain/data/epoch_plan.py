@@ -19,8 +19,8 @@ def images_in_epoch(images: int, batch_size: int, processes: int = 1) -> int:
         batch_size: images of a micro-batch over all processes, among which each is cut evenly.
     """
     least = 2 * processes if batch_size > processes else processes
-    rest = images % batch_size
-    return images - rest if rest < least else images
+    remainder = images % batch_size
+    return images - remainder if remainder < least else images
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,15 @@ class EpochPlan:
         processes: int = 1,
     ) -> None:
         self.images, self.batch_size, self.image_size, self.accumulate = images, batch_size, image_size, accumulate
-        self.epochs, self.progressive, self.processes, self._filled = epochs, progressive, processes, epochs
+        self.epochs, self.progressive, self.processes, self._filled_epochs = epochs, progressive, processes, epochs
         if progressive and max_steps is not None:
             # How many epochs max_steps fill, found by bisection, as each plan grows at its own pace: of max_steps=25
             # where a plan of 1 epoch has 10 steps, one of 2 has 18 and one of 3 has 26, it is 3.
             sizes = {"batch_size": batch_size, "image_size": image_size, "accumulate": accumulate}
             shorter = partial(EpochPlan, images, **sizes, processes=processes, progressive=progressive)
-            self._filled = 1 + bisect_left(range(1, epochs), max_steps, key=lambda count: shorter(epochs=count).total)
+            self._filled_epochs = 1 + bisect_left(
+                range(1, epochs), max_steps, key=lambda count: shorter(epochs=count).total
+            )
         self._stretches = list(self._grow())
         self._epochs = [stretch.epoch for stretch in self._stretches]
         self._steps = [stretch.step for stretch in self._stretches]
@@ -86,7 +88,7 @@ class EpochPlan:
 
     def stage_at(self, step: int) -> Stage:
         """Those of the epoch that a step belongs to."""
-        return self._during(step).stage
+        return self._stretch_at(step).stage
 
     def batches(self, epoch: int) -> int:
         """Micro-batches of an epoch."""
@@ -108,15 +110,15 @@ class EpochPlan:
 
     def position(self, step: float) -> float:
         """Epochs that are over before `step`, with the part of the one in hand: step / steps where all are alike."""
-        stretch = self._during(step)
+        stretch = self._stretch_at(step)
         return stretch.epoch + (step - stretch.step) / stretch.steps
 
     def at_full_size(self, step: int) -> float:
         """Where `step` would stand if every epoch had the steps of a full-sized one: `step` where all are alike."""
-        stretch, full = self._during(step), self._stretches[-1].steps
-        return stretch.epoch * full + (step - stretch.step) * full / stretch.steps
+        stretch, full_steps = self._stretch_at(step), self._stretches[-1].steps
+        return stretch.epoch * full_steps + (step - stretch.step) * full_steps / stretch.steps
 
-    def _during(self, step: float) -> _Stretch:
+    def _stretch_at(self, step: float) -> _Stretch:
         return self._stretches[bisect_right(self._steps, step) - 1]
 
     def _at(self, epoch: int) -> _Stretch:
@@ -131,7 +133,7 @@ class EpochPlan:
             batches = -(-images_in_epoch(self.images, stage.batch_size, self.processes) // stage.batch_size)
             stretch = _Stretch(epoch, step, stage, batches, steps=-(-batches // self.accumulate))
             yield stretch
-            epoch = bisect_right(range(self._filled), size, lo=epoch, key=self._size)
+            epoch = bisect_right(range(self._filled_epochs), size, lo=epoch, key=self._size)
             step += (epoch - stretch.epoch) * stretch.steps
 
     def _size(self, epoch: int) -> int:
@@ -139,7 +141,7 @@ class EpochPlan:
         settings = self.progressive
         if settings is None:
             return self.image_size
-        ramp = min(max(1, round(settings.until * self._filled)), self._filled - 1)
+        ramp = min(max(1, round(settings.until * self._filled_epochs)), self._filled_epochs - 1)
         if epoch >= ramp:
             return self.image_size
         size = self.image_size * (settings.start + (1 - settings.start) * epoch / ramp)

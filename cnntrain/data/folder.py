@@ -48,7 +48,7 @@ class Paths:
         """sha256 of a whole list (not of a taken part)."""
         return hashlib.sha256(self._ends.tobytes() + self._block).digest()
 
-    def chosen(self) -> bytes:
+    def selection_digest(self) -> bytes:
         """sha256 of which paths of a whole list these are."""
         return hashlib.sha256(self._begins.tobytes()).digest()
 
@@ -61,8 +61,8 @@ class FolderSplit:
     paths: Paths
     labels: Tensor  # int64 (N,), indices into `classes`
     sizes: Tensor  # int64 (N,), bytes of each file
-    ignored: Counter[str] = field(default_factory=Counter)  # kinds of skipped entries
-    lost: Counter[str] = field(default_factory=Counter)  # files of each class that are skipped for what they are
+    skip_counts: Counter[str] = field(default_factory=Counter)  # kinds of skipped entries
+    loss_counts: Counter[str] = field(default_factory=Counter)  # files of each class that are skipped for what they are
     left_out: list[str] = field(default_factory=list)  # classes that are there and not wanted
 
     def take(self, indices: Tensor) -> "FolderSplit":
@@ -70,17 +70,17 @@ class FolderSplit:
         return FolderSplit(self.classes, self.paths.take(indices), self.labels[indices], self.sizes[indices])
 
 
-def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> FolderSplit:
+def scan(folder: Path, split: str, names: Collection[str] | None = None) -> FolderSplit:
     """List the images of one split: a sub folder is a class, folders inside it are part of it.
 
     Args:
-        wanted: names of classes, the others are passed over; None: all.
+        names: names of classes, the others are passed over; None: all.
 
     Raises:
         DataError: no class folders, or one without images.
     """
     images = Images()
-    ignored, lost = images.ignored, Counter[str]()
+    skip_counts, loss_counts = images.skip_counts, Counter[str]()
     classes: list[str] = []
     left_out: list[str] = []
     relative: list[bytes] = []
@@ -89,20 +89,20 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
     for entry in entries(folder):
         name = printable(os.fsencode(entry.name))
         if is_clutter(entry.name):
-            ignored["hidden or system entry"] += 1
+            skip_counts["hidden or system entry"] += 1
         elif not is_dir(entry):
             kind = "image" if _suffix(entry.name) in SUFFIXES else "file"
-            ignored[f"{kind} outside the class folders"] += 1
-        elif wanted is not None and name not in wanted:
+            skip_counts[f"{kind} outside the class folders"] += 1
+        elif names is not None and name not in names:
             left_out.append(name)
         else:
-            before, dropped, skipped = len(relative), images.dropped, ignored.copy()
+            before, drops_before, skips_before = len(relative), images.drop_count, skip_counts.copy()
             for path, size in images.below(entry.path):
                 relative.append(os.fsencode(path[len(str(folder)) + 1 :]))
                 sizes.append(size)
-            lost[name] = images.dropped - dropped
+            loss_counts[name] = images.drop_count - drops_before
             if len(relative) == before:
-                there = kinds(ignored - skipped) or "no other files"
+                there = kinds(skip_counts - skips_before) or "no other files"
                 raise DataError(
                     f"{printable(entry.path)}: the class folder holds no images ({there}); fill it or remove it"
                 )
@@ -112,20 +112,20 @@ def scan(folder: Path, split: str, wanted: Collection[str] | None = None) -> Fol
         raise DataError(f"{printable(folder)}: the {split} split has no class folders; {SORT}")
     paths = Paths.join(folder, relative)
     label_tensor, size_tensor = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
-    return FolderSplit(classes, paths, label_tensor, size_tensor, ignored, lost, left_out)
+    return FolderSplit(classes, paths, label_tensor, size_tensor, skip_counts, loss_counts, left_out)
 
 
 class Images:
     """Finds image files by their suffix, and by their content where the suffix says nothing.
 
     Attributes:
-        ignored: kinds of what was skipped, and how often.
-        dropped: files that were skipped for what they are: no images, dead links.
+        skip_counts: kinds of what was skipped, and how often.
+        drop_count: files that were skipped for what they are: no images, dead links.
     """
 
     def __init__(self) -> None:
-        self.ignored: Counter[str] = Counter()
-        self.dropped = 0
+        self.skip_counts: Counter[str] = Counter()
+        self.drop_count = 0
         self._looks: dict[str, Counter[bool]] = {}  # by suffix, of the files that were looked into
 
     def below(self, folder: str) -> Iterator[tuple[str, int]]:
@@ -134,27 +134,27 @@ class Images:
         Raises:
             DataError: a folder that cannot be entered.
         """
-        seen: set[tuple[int, int]] = set()
-        waiting = [folder]
-        while waiting:
-            folder = waiting.pop()
+        visits: set[tuple[int, int]] = set()
+        queue = [folder]
+        while queue:
+            folder = queue.pop()
             try:
                 status = os.stat(folder)
             except OSError as error:
                 raise unreadable(folder, error) from None
-            if (status.st_dev, status.st_ino) in seen:
-                self.ignored["folder reached twice by a link"] += 1
+            if (status.st_dev, status.st_ino) in visits:
+                self.skip_counts["folder reached twice by a link"] += 1
                 continue
-            seen.add((status.st_dev, status.st_ino))
+            visits.add((status.st_dev, status.st_ino))
             inner = []
             for entry in entries(folder):
                 if is_clutter(entry.name):
-                    self.ignored["hidden or system entry"] += 1
+                    self.skip_counts["hidden or system entry"] += 1
                 elif is_dir(entry):
                     inner.append(entry.path)
                 elif (size := self._size(entry, folder)) is not None:
                     yield entry.path, size
-            waiting += reversed(inner)
+            queue += reversed(inner)
 
     def _size(self, entry: os.DirEntry[str], folder: str) -> int | None:
         """The bytes of an image file; None for any other, which is counted."""
@@ -171,8 +171,8 @@ class Images:
             raise unreadable(folder, error) from None
         except OSError:  # a link to itself, or gone since it was listed
             kind = "dead link or special file"
-        self.ignored[kind] += 1
-        self.dropped += 1
+        self.skip_counts[kind] += 1
+        self.drop_count += 1
         return None
 
     def _is_image(self, path: str, suffix: str) -> bool:
@@ -184,9 +184,9 @@ class Images:
         return answer
 
 
-def kinds(ignored: Counter[str]) -> str:
+def kinds(counts: Counter[str]) -> str:
     """`12 x .heic file that is no image, 3 x hidden or system entry`; of many kinds the most frequent ones."""
-    words = [f"{count:,} x {kind}" for kind, count in sorted(ignored.items(), key=lambda item: (-item[1], item[0]))]
+    words = [f"{count:,} x {kind}" for kind, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
     return ", ".join([*words[:MOST_KINDS], *([f"{len(words) - MOST_KINDS} more kinds"] if words[MOST_KINDS:] else [])])
 
 
@@ -196,39 +196,39 @@ def _suffix(name: str) -> str:
     return suffix if suffix[1:].isalnum() and not suffix[1:].isdecimal() and len(suffix) <= 16 else ""
 
 
-def align(split: FolderSplit, classes: list[str], name: str, *, partial: bool) -> FolderSplit:
+def align(split: FolderSplit, classes: list[str], name: str, *, allow_missing: bool) -> FolderSplit:
     """The same images with labels that count in `classes`.
 
     Args:
         split: as scanned.
         classes: the names that the network's outputs stand for.
         name: of the split, for the message.
-        partial: a class without images is allowed.
+        allow_missing: a class without images is allowed.
 
     Raises:
         DataError: names the classes that are missing or extra.
     """
     if split.classes == classes:
         return split
-    extra = sorted(set(split.classes) - set(classes))
-    missing = sorted(set(classes) - set(split.classes))
+    strangers = sorted(set(split.classes) - set(classes))
+    gaps = sorted(set(classes) - set(split.classes))
     where = f"{printable(split.paths.root)}: the {name} split"
     if not split.classes:
         raise DataError(f"{where} has none of {_class_names(classes)}; add images of them")
-    if extra:
+    if strangers:
         raise DataError(
-            f"{where} has {_class_names(extra)}, not among the known {_class_names(classes)}; "
+            f"{where} has {_class_names(strangers)}, not among the known {_class_names(classes)}; "
             "rename or remove the folder, or choose other data"
         )
-    if missing and not partial:
-        raise DataError(f"{where} lacks {_class_names(missing)}; add images of it, or remove it from the other splits")
+    if gaps and not allow_missing:
+        raise DataError(f"{where} lacks {_class_names(gaps)}; add images of it, or remove it from the other splits")
     positions = torch.tensor([classes.index(name) for name in split.classes])
     return replace(split, classes=classes, labels=positions[split.labels])
 
 
 def _class_names(names: list[str]) -> str:
-    quoted = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-    return f"class {quoted}" if len(names) == 1 else f"classes {quoted}"
+    text = ", ".join(repr(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return f"class {text}" if len(names) == 1 else f"classes {text}"
 
 
 def fingerprint(splits: dict[str, FolderSplit]) -> str:

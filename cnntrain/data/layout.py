@@ -38,7 +38,7 @@ class Layout:
     """Which folders hold the images: those of `train`, `val` and `test`, and what lies beside them unused."""
 
     folders: dict[str, Path]
-    unused: list[str] = field(default_factory=list)
+    other_names: list[str] = field(default_factory=list)
 
 
 def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
@@ -52,8 +52,8 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
     """
     need_image_folder(root)
     names = folders_in(root)
-    known, there = set(classes or ()), {printable(os.fsencode(name)) for name in names}
-    if known and there and (known <= there or there <= known):
+    class_names, there = set(classes or ()), {printable(os.fsencode(name)) for name in names}
+    if class_names and there and (class_names <= there or there <= class_names):
         return Layout({"train": root})
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -63,9 +63,9 @@ def find_splits(root: Path, classes: Collection[str] | None = None) -> Layout:
         _refuse_images_alone(root)
         _refuse_splits_by_other_names(root, names)
         return Layout({"train": root})
-    for same in groups.values():
-        if len(same) > 1:
-            raise DataError(f"data.root: {printable(root)} holds both {join(same[:2], ' and ')}; keep one of them")
+    for twins in groups.values():
+        if len(twins) > 1:
+            raise DataError(f"data.root: {printable(root)} holds both {join(twins[:2], ' and ')}; keep one of them")
     folders = {split: root / name for split, (name,) in groups.items()}
     if others and not any(_inside(folders["train"])):
         raise DataError(
@@ -83,8 +83,8 @@ def folders_in(folder: Path) -> list[str]:
 
 def split_of(name: str) -> str:
     """`train`, `val` or `test` for a folder of such a name, whatever its case (`Training`, `valid`, `Test Set`)."""
-    plain = re.sub(r"[\W_]+", "", name.casefold())
-    return _WORDS.get(re.sub("(set|data|images)$", "", plain), "")
+    word = re.sub(r"[\W_]+", "", name.casefold())
+    return _WORDS.get(re.sub("(set|data|images)$", "", word), "")
 
 
 def _refuse_images_alone(root: Path) -> None:
@@ -115,8 +115,8 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
     """Raises DataError for folders that would be taken for classes, and look like splits or hold data sets."""
     inner = {name: _folders_alone(root / name) for name in names}
     _refuse_data_sets(root, inner)
-    same = {tuple(folders) for folders in inner.values()}
-    if len(names) > 1 and len(same) == 1 and len(splits := min(same)) > 1:
+    folder_sets = {tuple(folders) for folders in inner.values()}
+    if len(names) > 1 and len(folder_sets) == 1 and len(splits := min(folder_sets)) > 1:
         what = f"data.root: {printable(root)}: {join(names)} all hold the same folders ({', '.join(splits)}), no images"
         if all(map(split_of, splits)):
             raise DataError(f"{what}; splits come above classes: move the images to {splits[0]}/CLASS/ and so on")
@@ -138,10 +138,10 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
         for place, part in enumerate(parts):
             if part in _WORDS:
                 stems.setdefault((*parts[:place], "", *parts[place + 1 :]), {}).setdefault(_WORDS[part], name)
-    for alike in stems.values():
-        if "train" in alike and len(alike) > 1:
+    for split_names in stems.values():
+        if "train" in split_names and len(split_names) > 1:
             raise DataError(
-                f"data.root: {printable(root)}: {join(list(alike.values()))} look like splits; call them train/, "
+                f"data.root: {printable(root)}: {join(list(split_names.values()))} look like splits; call them train/, "
                 f"val/ and test/, with class folders inside, or say {_say_classes(names)} if they are classes"
             )
 
@@ -158,11 +158,11 @@ def _refuse_data_sets(root: Path, inner: Mapping[str, Sequence[str]]) -> None:
         if any(split_of(folder) == "train" and any(_inside(root / name / folder)) for folder in folders)
     ]
     if sets:
-        meant = " or ".join(shell_word("data.root", root / name) for name in sets[:3])
+        suggestion = " or ".join(shell_word("data.root", root / name) for name in sets[:3])
         classes = f" Or say {_say_classes(sorted(inner))} if all of them are classes" if len(inner) > 1 else ""
         raise DataError(
             f"data.root: {printable(root)}: {join(sets)} {_hold(sets)} train/ with class folders, as data sets do; "
-            f"did you mean {meant}?{classes}"
+            f"did you mean {suggestion}?{classes}"
         )
 
 

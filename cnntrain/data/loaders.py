@@ -68,9 +68,9 @@ class Loader(ABC):
         return len(self.sampler)
 
     @property
-    def skipped(self) -> list[tuple[str, str]]:
+    def bad_files(self) -> list[tuple[str, str]]:
         """Bad files met so far, as (path, reason)."""
-        return self.decoder.skipped if self.decoder else []
+        return self.decoder.bad_files if self.decoder else []
 
     def at(self: AnyLoader, batch_size: int, image_size: int) -> AnyLoader:
         """The same images in the same order and storage, cut into micro-batches of another size.
@@ -99,17 +99,17 @@ class Loader(ABC):
 
     def _with(self: AnyLoader, sampler: BatchSampler) -> AnyLoader:
         """This loader with other micro-batches."""
-        other = copy.copy(self)
-        other.sampler = sampler
-        return other
+        loader = copy.copy(self)
+        loader.sampler = sampler
+        return loader
 
 
 def gather(source: Tensor, index: Tensor, device: torch.device) -> Tensor:
     """Rows of a tensor that lies on the device or on the host, by int64 (n,) beside it; on the device."""
     if not (source.is_cpu and can_pin(device)):
         return source.index_select(0, index).to(device, non_blocking=True)
-    staged = torch.empty((len(index), *source.shape[1:]), dtype=source.dtype, pin_memory=True)
-    return torch.index_select(source, 0, index, out=staged).to(device, non_blocking=True)
+    buffer = torch.empty((len(index), *source.shape[1:]), dtype=source.dtype, pin_memory=True)
+    return torch.index_select(source, 0, index, out=buffer).to(device, non_blocking=True)
 
 
 class _Store:
@@ -160,9 +160,9 @@ class MemoryLoader(Loader):
 
     def subset(self, indices: Tensor) -> "MemoryLoader":
         """Some of the images, int64 (n,), as an evaluation split in the same storage, in this order."""
-        other = self._with(self.sampler.subset(indices))
-        other._rows = self._places(indices)
-        return other
+        loader = self._with(self.sampler.subset(indices))
+        loader._rows = self._places(indices)
+        return loader
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """See Loader."""
@@ -220,21 +220,21 @@ class StreamLoader(Loader):
 
     def at(self, batch_size: int, image_size: int) -> "StreamLoader":
         """See Loader."""
-        other = super().at(batch_size, image_size)
-        other.decoder = self.decoder.through(replace(self.decoder.view, size=image_size))
-        return other
+        loader = super().at(batch_size, image_size)
+        loader.decoder = self.decoder.through(replace(self.decoder.view, size=image_size))
+        return loader
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
         """See Loader. Closing the iterator ends the threads."""
         order, parts = self.sampler.order(epoch), list(self.sampler.parts(start))
         labels, files = self.labels[order].to(self.device), self._files(order)
         groups = [files[part] for part, _ in parts]
-        decoded = self.decoder.batches(groups, epoch, self.workers, can_pin(self.device))
+        image_batches = self.decoder.batches(groups, epoch, self.workers, can_pin(self.device))
         try:
-            for (part, total), images in zip(parts, decoded, strict=True):
+            for (part, total), images in zip(parts, image_batches, strict=True):
                 yield Batch(images.to(self.device, non_blocking=True), labels[part], order[part], total)
         finally:
-            decoded.close()
+            image_batches.close()
 
     def pick(self, indices: Tensor) -> Tensor:
         """See Loader."""

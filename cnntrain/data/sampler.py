@@ -37,7 +37,7 @@ class BatchSampler:
     ) -> None:
         self.labels, self.batch_size, self.seed = labels, batch_size * world.size, seed  # from here on, of all
         self.train, self.sampling, self.world = train, sampling, world
-        self._drawn: tuple[int, Tensor] | None = None  # an epoch and its order: drawn once, not for every batch
+        self._epoch_order: tuple[int, Tensor] | None = None  # an epoch and its order: drawn once, not for every batch
 
     @property
     def images(self) -> int:
@@ -50,31 +50,31 @@ class BatchSampler:
 
     def order(self, epoch: int) -> Tensor:
         """Indices of an epoch, int64 (images,), the same for every device."""
-        if self._drawn is None or self._drawn[0] != epoch:
-            self._drawn = epoch, self._draw(epoch)
-        return self._drawn[1][: self.images]
+        if self._epoch_order is None or self._epoch_order[0] != epoch:
+            self._epoch_order = epoch, self._draw(epoch)
+        return self._epoch_order[1][: self.images]
 
     def _draw(self, epoch: int) -> Tensor:
         if not self.train:
             return torch.arange(len(self.labels))
         draw = generator(torch.device("cpu"), self.seed, epoch, ORDER)
-        return (balanced if self.sampling is Sampling.balanced else shuffled)(self.labels, draw)
+        return (balance if self.sampling is Sampling.balanced else shuffle)(self.labels, draw)
 
     def parts(self, start: int = 0) -> Iterator[tuple[slice, int]]:
         """Of each micro-batch from `start` on, where this process's part stands in the order of an epoch, and its size.
 
         The size counts the images of all processes.
         """
-        for first in range(start * self.batch_size, self.images, self.batch_size):
-            total = min(self.batch_size, self.images - first)
+        for offset in range(start * self.batch_size, self.images, self.batch_size):
+            total = min(self.batch_size, self.images - offset)
             begin, end = self.world.part(total)
-            yield slice(first + begin, first + end), total
+            yield slice(offset + begin, offset + end), total
 
     def cut(self, batch_size: int) -> "BatchSampler":
         """The same images in the same order, in micro-batches of another size over all processes."""
-        other = copy.copy(self)
-        other.batch_size = batch_size
-        return other
+        sampler = copy.copy(self)
+        sampler.batch_size = batch_size
+        return sampler
 
     def in_order(self, batch_size: int | None = None) -> "BatchSampler":
         """All images in the order of `labels`, each once; several processes are given all of them each."""
@@ -87,12 +87,12 @@ class BatchSampler:
         return BatchSampler(self.labels[indices], batch_size=size, seed=self.seed, train=False, world=self.world)
 
 
-def shuffled(labels: Tensor, draw: torch.Generator) -> Tensor:
+def shuffle(labels: Tensor, draw: torch.Generator) -> Tensor:
     """Every image once. Takes and gives int64 (N,)."""
     return torch.randperm(len(labels), generator=draw)
 
 
-def balanced(labels: Tensor, draw: torch.Generator) -> Tensor:
+def balance(labels: Tensor, draw: torch.Generator) -> Tensor:
     """As many images as there are, every class equally often and the images of a class as evenly as can be.
 
     Where the numbers do not divide, chance decides which classes, and which of their images, get one turn more.
@@ -107,8 +107,8 @@ def balanced(labels: Tensor, draw: torch.Generator) -> Tensor:
     order = torch.randperm(len(labels), generator=draw)
     order = order[labels[order].argsort(stable=True)]  # class by class, each in random order
     sizes = labels.bincount()
-    present = sizes.nonzero().squeeze(1)
-    sizes = sizes[present]
+    classes = sizes.nonzero().squeeze(1)
+    sizes = sizes[classes]
     turns = torch.full_like(sizes, len(labels) // len(sizes))
     turns[torch.randperm(len(sizes), generator=draw)[: len(labels) % len(sizes)]] += 1
     # The first of each class in that order are those with one turn more.

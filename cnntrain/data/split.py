@@ -31,12 +31,12 @@ def stratify(labels: Tensor, count: int, *parts: int, leave: bool = False) -> tu
     return is_in.nonzero().squeeze(1), (~is_in).nonzero().squeeze(1)
 
 
-def few(labels: Tensor, most: int, *parts: int) -> Tensor:
-    """Indices of `most` images of each class, or of all where it has no more; int64, in rising order.
+def take_per_class(labels: Tensor, count: int, *parts: int) -> Tensor:
+    """Indices of `count` images of each class, or of all where it has no more; int64, in rising order.
 
     With the same seed, those of fewer images are among those of more.
     """
-    return torch.cat([members[:most] for members in _by_class(labels, *parts)]).sort().values
+    return torch.cat([members[:count] for members in _by_class(labels, *parts)]).sort().values
 
 
 def fold_numbers(labels: Tensor, folds: int, *parts: int) -> Tensor:
@@ -66,16 +66,16 @@ def _by_class(labels: Tensor, *parts: int) -> tuple[Tensor, ...]:
     return order[labels[order].argsort(stable=True)].split(labels.bincount().tolist())
 
 
-def _shares(exact: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Whole numbers within low..high, close to `exact`, that add up to `count` if they can (largest remainders)."""
-    shares = np.clip(np.floor(exact).astype(np.int64), low, high)
-    while missing := count - int(shares.sum()):
-        step, bound = (1, high) if missing > 0 else (-1, low)
+def _shares(quotas: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Whole numbers within low..high, close to `quotas`, that add up to `count` if they can (largest remainders)."""
+    shares = np.clip(np.floor(quotas).astype(np.int64), low, high)
+    while gap := count - int(shares.sum()):
+        step, bound = (1, high) if gap > 0 else (-1, low)
         movable = np.flatnonzero(shares != bound)
         if not len(movable):
             break
-        need = step * (exact - shares)[movable]
-        shares[movable[np.argsort(-need, kind="stable")[: abs(missing)]]] += step
+        need = step * (quotas - shares)[movable]
+        shares[movable[np.argsort(-need, kind="stable")[: abs(gap)]]] += step
     return shares
 
 

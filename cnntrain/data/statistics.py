@@ -36,8 +36,8 @@ def cache_file(*parts: object) -> Path:
 def load(file: Path, channels: int) -> Statistics | None:
     """Cached statistics, or None where there are none or they do not fit."""
     try:
-        stored = json.loads(file.read_text())
-        mean, std = [float(x) for x in stored["mean"]], [float(x) for x in stored["std"]]
+        content = json.loads(file.read_text())
+        mean, std = [float(x) for x in content["mean"]], [float(x) for x in content["std"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return (mean, std) if len(mean) == len(std) == channels and min(std) > 0 else None

@@ -76,9 +76,9 @@ def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:
         files |= dict.fromkeys(map(os.fsencode, names))
     if not files:
         where = ", ".join(map(printable, places[:3])) + (", …" if len(places) > 3 else "")
-        there = f" ({kinds(images.ignored)})" if images.ignored else ""
+        there = f" ({kinds(images.skip_counts)})" if images.skip_counts else ""
         raise DataError(f"images: {where}: no images there{there}; give another folder, or files")
-    return Paths.join(Path(), list(files)), images.ignored
+    return Paths.join(Path(), list(files)), images.skip_counts
 
 
 class FileDecoder(Decoder):
@@ -90,9 +90,9 @@ class FileDecoder(Decoder):
         self.most_bad = len(paths)
 
     @property
-    def bad(self) -> set[int]:
+    def bad_indices(self) -> set[int]:
         """The places of the bad files met so far."""
-        return set(self._bad)
+        return set(self._faults)
 
     def image(self, index: int, epoch: int) -> Tensor:
         """See Decoder."""
@@ -117,4 +117,4 @@ def widen(loader: Loader, settings: DataSettings, device: torch.device) -> Loade
     if decoder is None:
         return loader
     assert isinstance(decoder.view, View)
-    return stream(decoder.through(decoder.view.wide), loader.batch_size, settings, device)
+    return stream(decoder.through(decoder.view.wide_view), loader.batch_size, settings, device)

@@ -33,10 +33,10 @@ def user_data(request: Request) -> TensorSet:
     parts: list[Part | None] = []
     classes: Sequence[Any] | None = None
     for split in ("train", "test"):
-        given = {"root": root, "split": split, "train": split == "train", "download": settings.download}
-        made = call_user_function("data", name, settings.args, **given)
-        classes = classes or getattr(made, "classes", None)
-        parts.append(None if made is None and split == "test" else _part(made, name, split))
+        arguments = {"root": root, "split": split, "train": split == "train", "download": settings.download}
+        data_set = call_user_function("data", name, settings.args, **arguments)
+        classes = classes or getattr(data_set, "classes", None)
+        parts.append(None if data_set is None and split == "test" else _part(data_set, name, split))
     train, test = parts
     assert train is not None
     labels = torch.cat([train[1], *([test[1]] if test else [])])
@@ -46,18 +46,20 @@ def user_data(request: Request) -> TensorSet:
     return TensorSet(names, train, test)
 
 
-def _part(made: Any, name: str, split: str) -> Part:
+def _part(data_set: Any, name: str, split: str) -> Part:
     """Images uint8 (N, C, H, W) and labels int64 (N,)."""
-    if isinstance(made, tuple) and len(made) == 2 and hasattr(made[0], "ndim"):
-        images, labels = torch.as_tensor(made[0]), torch.as_tensor(made[1]).long()
-    elif hasattr(made, "__getitem__") and hasattr(made, "__len__"):
-        pairs = [made[index] for index in range(len(made))]
+    if isinstance(data_set, tuple) and len(data_set) == 2 and hasattr(data_set[0], "ndim"):
+        images, labels = torch.as_tensor(data_set[0]), torch.as_tensor(data_set[1]).long()
+    elif hasattr(data_set, "__getitem__") and hasattr(data_set, "__len__"):
+        pairs = [data_set[index] for index in range(len(data_set))]
         if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
             raise _misfit(name, "gives items that are no pairs", "let each be (image, label)")
-        images = _stacked([_pixels(image) for image, _ in pairs], name)
+        images = _stack([_pixels(image) for image, _ in pairs], name)
         labels = torch.tensor([int(label) for _, label in pairs])
     else:
-        raise _misfit(name, f"gave {type(made).__name__} back", "return pairs (image, label), as a torch Dataset does")
+        raise _misfit(
+            name, f"gave {type(data_set).__name__} back", "return pairs (image, label), as a torch Dataset does"
+        )
     if not len(images) or len(images) != len(labels):
         raise _misfit(name, f"has {len(images)} images and {len(labels)} labels for {split}", "give each image one")
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
@@ -73,7 +75,7 @@ def _pixels(image: Any) -> Tensor:
     return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
-def _stacked(images: list[Tensor], name: str) -> Tensor:
+def _stack(images: list[Tensor], name: str) -> Tensor:
     shapes = sorted({tuple(image.shape) for image in images})
     if len(shapes) > 1:
         what = f"gives images of several sizes, such as {shapes[0]} and {shapes[-1]}"

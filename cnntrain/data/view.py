@@ -34,47 +34,47 @@ class View:
     fill: tuple[int, ...] = ()  # level of each channel around the picture; without them black
 
     @property
-    def short(self) -> int:
+    def short_side(self) -> int:
         return round(self.size / self.share)
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 (H, W, C) to uint8 (size, size, C)."""
-        resized = self._resize(pixels)
-        top, left = self._first(resized.shape[0]), self._first(resized.shape[1])
-        seen = resized[max(0, top) : top + self.size, max(0, left) : left + self.size]
-        height, width, channels = seen.shape
+        picture = self._resize(pixels)
+        top, left = self._start(picture.shape[0]), self._start(picture.shape[1])
+        window = picture[max(0, top) : top + self.size, max(0, left) : left + self.size]
+        height, width, channels = window.shape
         if height == width == self.size:
-            return seen
-        whole = torch.tensor(self.fill or [0] * channels, dtype=torch.uint8).repeat(self.size, self.size, 1)
-        whole[max(0, -top) :, max(0, -left) :][:height, :width] = seen
-        return whole
+            return window
+        canvas = torch.tensor(self.fill or [0] * channels, dtype=torch.uint8).repeat(self.size, self.size, 1)
+        canvas[max(0, -top) :, max(0, -left) :][:height, :width] = window
+        return canvas
 
     def _resize(self, pixels: Tensor) -> Tensor:
         if self.mode is CropMode.squash:
-            return _squash(pixels, self.short, self.interpolation)
+            return _squash(pixels, self.short_side, self.interpolation)
         if self.mode is CropMode.border:
-            ratio = max(pixels.shape[:2]) / self.short
+            ratio = max(pixels.shape[:2]) / self.short_side
             height, width = (max(1, round(length / ratio)) for length in pixels.shape[:2])
             return resize(pixels, height, width, self.interpolation)
         pixels = _without_far_ends(pixels)
         height, width, _ = pixels.shape
         if height <= width:
-            return resize(pixels, self.short, int(self.short * width / height), self.interpolation)
-        return resize(pixels, int(self.short * height / width), self.short, self.interpolation)
+            return resize(pixels, self.short_side, int(self.short_side * width / height), self.interpolation)
+        return resize(pixels, int(self.short_side * height / width), self.short_side, self.interpolation)
 
-    def _first(self, length: int) -> int:
+    def _start(self, length: int) -> int:
         """Where the view begins on a side of `length` pixels; below 0, so much is filled before it."""
         return _before(length, self.size)
 
     @property
-    def wide(self) -> "View":
+    def wide_view(self) -> "View":
         """This view and what the resize leaves around it on the short side, the same on the long one."""
-        if self.short <= self.size:
+        if self.short_side <= self.size:
             return self
-        return _WideView(self.short, 1.0, self.interpolation, self.mode, self.fill, middle=self.size)
+        return _WideView(self.short_side, 1.0, self.interpolation, self.mode, self.fill, middle=self.size)
 
     @property
-    def bare(self) -> "View":
+    def plain_view(self) -> "View":
         """This view as it is of a picture that is square, with nothing around it."""
         mode = CropMode.squash if self.mode is CropMode.squash else CropMode.center
         return View(self.size, min(self.share, 1.0), self.interpolation, mode)
@@ -86,7 +86,7 @@ class _WideView(View):
 
     middle: int = 0
 
-    def _first(self, length: int) -> int:
+    def _start(self, length: int) -> int:
         return _before(length, self.middle) - _before(self.size, self.middle)
 
 
@@ -138,9 +138,9 @@ class RandomView:
         for _ in range(10):
             area = height * width * draw.uniform(small, large)
             shape = math.exp(draw.uniform(math.log(slim), math.log(broad)))
-            wide, tall = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
-            if 0 < wide <= width and 0 < tall <= height:
-                return draw.randrange(height - tall + 1), draw.randrange(width - wide + 1), tall, wide
+            columns, rows = round(math.sqrt(area * shape)), round(math.sqrt(area / shape))
+            if 0 < columns <= width and 0 < rows <= height:
+                return draw.randrange(height - rows + 1), draw.randrange(width - columns + 1), rows, columns
         return central_box(height, width, self.settings.ratio)
 
 

@@ -66,7 +66,7 @@ def best_weights(folder: Path) -> dict[str, torch.Tensor]:
 def list_bad_images(job: TrainJob, folder: Path) -> int:
     """How many images were skipped (data.on_bad_image=skip); bad_images.tsv names them with the reason."""
     loaders = [loader for loader in (job.data.train, job.data.val, job.data.test) if loader]
-    parts = job.world.gather([entry for loader in loaders for entry in loader.skipped])
+    parts = job.world.gather([entry for loader in loaders for entry in loader.bad_files])
     images = sorted({entry for entries in parts for entry in entries})
     if images and job.world.is_first:
         path = folder / "bad_images.tsv"

@@ -45,7 +45,7 @@ def load_job(
     settings = with_preprocessing(config.settings, about, config.changes)
     data = None if images else data_without_images(settings.data, about["classes"], about["data_fingerprint"])
     job = build_eval_job(settings, report.say, classes=about["classes"], data=data)
-    if images and not job.data.scored:
+    if images and not job.data.scored_splits:
         raise DataError(
             "data.val: nothing to score, as the run has no validation images (data.val=0) and there is no test/; "
             "give others with data.root=DIR, which holds val/ or test/"

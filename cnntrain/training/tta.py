@@ -28,8 +28,8 @@ class Views:
 
     def __init__(self, names: Sequence[str], image_size: int) -> None:
         self.names, self.size = tuple(names), image_size
-        self.wide = View(image_size).short
-        before, after = _around(image_size, self.wide)
+        self.wide_size = View(image_size).short_side
+        before, after = _around(image_size, self.wide_size)
         step = max(1, round(image_size * SHIFT))
         places = [(0, 0)]
         if "shift" in names:

@@ -118,7 +118,7 @@ def test_crops_of_growing_images_shrink_with_antialias_and_those_of_the_full_siz
         boxes = geometry.crop_boxes(64, 32, 32, scale, ratio, draw())
         assert torch.equal(geometry.resized_crop(images, size, scale, ratio, draw()), method(images, boxes, size))
     for size in range(4, 300):  # images that lie in memory with the room around them
-        assert geometry.ROOM * View(size).short <= size + 0.5
+        assert geometry.ROOM * View(size).short_side <= size + 0.5
 
 
 def test_random_boxes_are_spread_as_torchvisions():

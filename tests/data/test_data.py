@@ -245,7 +245,7 @@ def test_labels_are_aligned_to_the_names_of_a_checkpoint(digits):
 
 def test_only_the_splits_that_are_asked_for_are_made(digits):
     data = build_eval(splits=("val",), image_size=8)
-    assert list(data.scored) == ["val"]
+    assert list(data.scored_splits) == ["val"]
     assert prints(data.val) == prints(digits.val)
 
 

@@ -16,7 +16,7 @@ from cnntrain.config.schema.pieces import ResizedCropSettings
 from cnntrain.data.build import build_data, resize_batch
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
-from cnntrain.data.sampler import BatchSampler, balanced, shuffled
+from cnntrain.data.sampler import BatchSampler, balance, shuffle
 from cnntrain.data.view import View
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
@@ -158,7 +158,7 @@ def test_the_order_of_an_epoch_is_drawn_apart_from_what_augments_its_batches(roo
         contexts = (
             BatchContext(loader.device, 0, 3, batch, image_size=16, indices=indices) for batch in range(len(loader))
         )
-        others = [shuffled(loader.labels, context.generator)[: loader.images] for context in contexts]
+        others = [shuffle(loader.labels, context.generator)[: loader.images] for context in contexts]
         assert not any(torch.equal(loader.sampler.order(3), other) for other in others)
 
 
@@ -174,7 +174,7 @@ def test_the_order_of_an_epoch_is_drawn_once(root, monkeypatch):
 
 
 def order(labels, epoch) -> torch.Tensor:
-    return balanced(labels, torch.Generator().manual_seed(epoch))
+    return balance(labels, torch.Generator().manual_seed(epoch))
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=100).map(torch.tensor), st.integers(0, 100))
@@ -287,7 +287,7 @@ def test_a_bad_image_of_the_probe_is_replaced_by_a_training_image(root, tmp_path
         good = View(16)(torch.from_numpy(np.array(Image.open(bad[4])))).permute(2, 0, 1)
         assert torch.equal(images[labels == 1][0], good)
         content(data.train)
-        assert len(data.train.skipped) == 4
+        assert len(data.train.bad_files) == 4
 
 
 # ---- another size in evaluation ----

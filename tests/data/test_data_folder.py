@@ -225,7 +225,7 @@ def test_links_pipes_and_loops_neither_hang_nor_count_twice(tmp_path):
     os.mkfifo(root / "c" / "pipe.jpg")
     split = scan(root, "train")
     assert split.labels.bincount().tolist() == [4, 4, 1]
-    assert split.ignored == {"folder reached twice by a link": 1, "dead link or special file": 3}
+    assert split.skip_counts == {"folder reached twice by a link": 1, "dead link or special file": 3}
 
 
 def test_file_names_of_any_bytes_are_read_and_shown_in_one_line(tmp_path):

@@ -194,8 +194,8 @@ def test_images_are_known_by_their_content_where_the_suffix_tells_nothing(tmp_pa
     (tmp_path / "d/weights.safetensors").write_text("no image")
     split = scan(tmp_path, "train")
     assert split.labels.bincount().tolist() == [4, 4, 4, 4]
-    assert split.ignored == {".picture file that is no image": 1, ".safetensors file that is no image": 1}
-    assert split.lost["d"] == 2
+    assert split.skip_counts == {".picture file that is no image": 1, ".safetensors file that is no image": 1}
+    assert split.loss_counts["d"] == 2
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
@@ -215,7 +215,7 @@ def test_not_every_file_of_a_known_kind_is_opened(tmp_path, monkeypatch):
     monkeypatch.setattr("cnntrain.data.folder.looks_like_image", lambda path: bool(opened.append(path)))
     images = Images()
     assert [Path(path).name for path, _ in images.below(str(tmp_path / "a"))] == ["x.png"]
-    assert (len(opened), images.dropped) == (LOOKED_INTO, LOOKED_INTO + 50)
+    assert (len(opened), images.drop_count) == (LOOKED_INTO, LOOKED_INTO + 50)
 
 
 def test_who_loses_many_files_is_warned_with_suffixes_and_class(tmp_path, capsys):

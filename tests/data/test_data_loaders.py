@@ -294,7 +294,7 @@ def test_a_skipped_image_is_replaced_by_the_next_good_one_of_its_class(damaged, 
             place = files[original.contiguous().numpy().tobytes()]
             wanted = 17 if place in (15, 16) else place  # the two bad files are 15 and 16, the next good one is 17
             assert files[image.contiguous().numpy().tobytes()] == wanted
-    reasons = dict(skipping.train.skipped)
+    reasons = dict(skipping.train.bad_files)
     assert [path.rsplit("train/")[1] for path in reasons] == ["class1/03.jpg", "class1/04.png"]
     assert "the file is empty" in reasons.popitem()[1]
 
@@ -312,14 +312,14 @@ def test_skipping_does_not_depend_on_threads_or_epochs_before(damaged, augment):
     used = build(damaged, augment, workers=3, **options).train
     content(used, 2)
     assert same(content(used, 3), first)
-    assert len(used.skipped) == 2
+    assert len(used.bad_files) == 2
 
 
 def test_memory_skips_as_the_stream_does(damaged):
     options = {"on_bad_image": OnBadImage.skip}
     memory = build(damaged, loader=LoaderKind.memory, **options)
     assert same(content(memory.train), content(build(damaged, **options).train))
-    assert len(memory.train.skipped) == 2
+    assert len(memory.train.bad_files) == 2
 
 
 def test_a_class_without_a_good_image_is_an_error(damaged):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnntrain.data.split import count_of, few, fold_numbers, stratify
+from cnntrain.data.split import count_of, fold_numbers, stratify, take_per_class
 from cnntrain.errors import DataError
 
 seeds = st.integers(0, 2**63 - 1)
@@ -63,7 +63,7 @@ def test_a_class_keeps_its_share_up_to_one_image_where_each_is_due_one(labels, s
 def test_a_few_of_each_class_are_so_many_or_all_and_are_among_those_of_more(labels, seed):
     before = set()
     for most in range(1, len(labels) + 2):
-        chosen = few(labels, most, seed)
+        chosen = take_per_class(labels, most, seed)
         assert (chosen.diff() > 0).all()
         assert counted(labels, chosen).equal(labels.bincount().clamp(max=most))
         assert before <= set(chosen.tolist())

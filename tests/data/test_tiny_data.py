@@ -11,7 +11,7 @@ from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Sampling
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.data.build import build_data, build_eval_data
-from cnntrain.data.split import few, fold_numbers
+from cnntrain.data.split import fold_numbers, take_per_class
 from cnntrain.errors import DataError
 from cnntrain.training.losses import class_weights
 
@@ -109,7 +109,8 @@ def test_a_class_with_fewer_images_keeps_all_and_is_counted(tmp_path):
     assert sizes(data.train) == [9, 3, 9, 2]
     assert note(data, "train: 9") == "train: 9 of each class, 23 of 42 images, seed 0; 2 classes have fewer"
     assert "; 1 class has fewer" in note(build(tmp_path, per_class=3), "train: 3")
-    assert few(torch.tensor([4, 2, 2, 2, 4]), 9, 0).tolist() == [0, 1, 2, 3, 4]  # classes without images are none
+    rows = take_per_class(torch.tensor([4, 2, 2, 2, 4]), 9, 0)  # classes without images are none
+    assert rows.tolist() == [0, 1, 2, 3, 4]
 
 
 # ---- folds ----

@@ -270,7 +270,7 @@ def test_skipped_images_have_the_features_of_those_that_stand_in_for_them(tmp_pa
             with torch.no_grad():
                 expected = model.eval().body(NORMALISE(getattr(data, name).pick(torch.arange(len(loader.labels)))))
             torch.testing.assert_close(loader.pick(torch.arange(len(expected))), expected, rtol=1e-5, atol=1e-5)
-        skipped = [entry for loader in encoded.values() for entry in loader.skipped]
+        skipped = [entry for loader in encoded.values() for entry in loader.bad_files]
         assert [path[-11:] for path, _ in skipped] == ["train/a/2.png"[-11:]]
 
 
@@ -398,7 +398,7 @@ def test_features_that_do_not_fit_are_not_cached(monkeypatch):
 def test_features_lie_on_the_host_where_the_device_is_full(monkeypatch):
     class Full(common.MemoryBudget):
         def __init__(self, device):
-            self.near, self.host = 0, 10**9
+            self.device_bytes, self.host_bytes = 0, 10**9
 
     monkeypatch.setattr(cached_features, "MemoryBudget", Full)
     loaders, model = splits(digits()), network()

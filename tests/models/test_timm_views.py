@@ -98,7 +98,7 @@ def test_every_config_of_timm_is_resized_to_timms_number_of_pixels():
     for name, config in square.items():
         known = pretrained._of_timm(config)
         assert known.crop_mode.name == config.crop_mode
-        short = View(known.image_size, known.crop_at(known.image_size)).short
+        short = View(known.image_size, known.crop_at(known.image_size)).short_side
         assert short == math.floor(config.input_size[-1] / config.crop_pct), name
         rounded += short != round(config.input_size[-1] / config.crop_pct)
     assert rounded > 900  # which a rounded quotient would get wrong
@@ -107,7 +107,7 @@ def test_every_config_of_timm_is_resized_to_timms_number_of_pixels():
 @pytest.mark.parametrize("size", [96, 224, 288, 333])
 def test_another_size_is_resized_as_timm_does_it_too(size):
     known = pretrained._of_timm(get_pretrained_cfg("resnet18"))
-    assert View(size, known.crop_at(size)).short == math.floor(size / 0.95)
+    assert View(size, known.crop_at(size)).short_side == math.floor(size / 0.95)
 
 
 def test_every_network_of_torchvision_is_resized_to_the_size_that_it_publishes():
@@ -117,4 +117,4 @@ def test_every_network_of_torchvision_is_resized_to_the_size_that_it_publishes()
         published = models.get_model_weights(name).DEFAULT.transforms()
         known = pretrained.preprocessing(ModelSettings(name=name, library=Library.torchvision, pretrained=True))
         assert known.crop_mode is CropMode.center
-        assert View(known.image_size, known.crop_at(known.image_size)).short == published.resize_size[0], name
+        assert View(known.image_size, known.crop_at(known.image_size)).short_side == published.resize_size[0], name

@@ -58,7 +58,7 @@ def test_flips_multiply_and_places_add_up(names, count):
 @pytest.mark.parametrize("around", [False, True])
 def test_the_first_view_is_the_image_itself_and_the_input_is_left_alone(size, around):
     views = Views(tuple(VIEWS), size)
-    images = photo(views.wide if around else size)
+    images = photo(views.wide_size if around else size)
     before, first = images.clone(), round((images.shape[2] - size) / 2)
     found = list(views(images))
     assert torch.equal(found[0], images[:, :, first : first + size, first : first + size])
@@ -114,9 +114,9 @@ MODES = [(share, Interpolation.bilinear, mode, (1, 2, 3)) for share in (0.7, 0.9
 def test_a_wide_view_has_the_view_in_its_middle_to_the_pixel(size, shape, looks):
     picture = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
     view = View(size, *looks)
-    side = max(view.short, size)
-    wide, first = view.wide(picture), round((side - size) / 2)
-    assert wide.shape == (side, side, 3) == (view.wide.size, view.wide.size, 3)
+    side = max(view.short_side, size)
+    wide, first = view.wide_view(picture), round((side - size) / 2)
+    assert wide.shape == (side, side, 3) == (view.wide_view.size, view.wide_view.size, 3)
     assert torch.equal(wide[first : first + size, first : first + size], view(picture))
     first_of_many = next(Views(tuple(VIEWS), size)(wide.permute(2, 0, 1)[None]))
     assert torch.equal(first_of_many[0], view(picture).permute(2, 0, 1))
