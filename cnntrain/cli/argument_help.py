@@ -14,7 +14,7 @@ WIDTH = 80
 
 
 def usage(command: str) -> list[str]:
-    """`usage: cnntrain COMMAND ...`, wrapped."""
+    """The lines of `usage: cnntrain COMMAND ...`, wrapped."""
     kind = COMMANDS[command]
     places = [item.metadata["place"] for item in fields(kind) if "place" in item.metadata]
     arguments = arguments_of(kind).items()

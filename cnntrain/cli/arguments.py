@@ -19,7 +19,7 @@ Args = TypeVar("Args", bound=CommandArgs)
 
 
 def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] = ()) -> Args:
-    """The arguments of a command; words that are none of its own are in their `others`.
+    """The arguments of a command; words that are none of its own are in their `words`.
 
     Args:
         words: those after the command.
@@ -32,20 +32,20 @@ def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] =
     place, words = _read_place(kind, words)
     arguments = arguments_of(kind)
     pairs = [word for word in words if "=" in word and word.partition("=")[0] in arguments]
-    overrides = tuple(word for word in words if word not in pairs)
+    other_words = tuple(word for word in words if word not in pairs)
     values, faults = _read_values(arguments, _pairs(pairs))
     if kind is FilterArgs:
-        values, kernel_faults = _read_kernel(values, overrides)
-        faults, overrides = [*faults, *kernel_faults], ()
+        values, kernel_faults = _read_kernel(values, other_words)
+        faults, other_words = [*faults, *kernel_faults], ()
     elif kind is PredictArgs and (
-        paths := [word for word in overrides if "=" not in word and expand_path(word).exists()]
+        paths := [word for word in other_words if "=" not in word and expand_path(word).exists()]
     ):
         faults = [fault for fault in faults if not str(fault).startswith("images: missing")]
         faults += [
             ConfigError(f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?") for word in paths
         ]
     _raise_all(faults)
-    return kind(line=tuple(line or (command_of(kind), *words)), others=overrides, **place, **values)
+    return kind(line=tuple(line or (command_of(kind), *words)), words=other_words, **place, **values)
 
 
 def command_of(kind: type[CommandArgs]) -> str:

@@ -58,14 +58,14 @@ def _run(line: list[str]) -> int:
         return 0
     if command not in OF_SEVERAL_PROCESSES and World.here().size > 1:
         raise ConfigError(f"{command}: one process does this alone; start it without torchrun")
-    roads: dict[str, Callable[[str, list[str], list[str]], int]] = {
+    handlers: dict[str, Callable[[str, list[str], list[str]], int]] = {
         **dict.fromkeys(("models", "filter"), _without_config),
         **dict.fromkeys(("resume", "eval", "predict", "explain"), _on_saved_run),
         **dict.fromkeys(("summary", "preview"), _on_config),
         **dict.fromkeys(("train", "check"), _on_new_runs),
         "compare": _on_comparison,
     }
-    return roads[command](command, words, line)
+    return handlers[command](command, words, line)
 
 
 def _tell_repeated(words: list[str]) -> None:
@@ -110,7 +110,7 @@ def _code(answer: Any) -> int:
     return answer if isinstance(answer, int) else 0
 
 
-# --- the roads to a command ------------------------------------------------------------------------------------------
+# --- how each command starts ------------------------------------------------------------------------------------------
 
 
 def _without_config(command: str, words: list[str], line: list[str]) -> int:
@@ -154,7 +154,7 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
             raise
         return None
     try:
-        config = restore_config(plain, args.others, source)
+        config = restore_config(plain, args.words, source)
     except ConfigError:
         if not resumes and not _is_sound(plain, source):
             return None
@@ -182,7 +182,7 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.config.overrides import part_config_dir
 
     args = read_arguments(COMMANDS[command], words, line)
-    overrides, config_dir = part_config_dir(command, list(args.others))
+    overrides, config_dir = part_config_dir(command, list(args.words))
     draws = isinstance(args, PreviewArgs)
     defaults = [] if draws else ["data.root=."]  # summary reads no data, and trains nothing
     composition = compose_line([*overrides, *defaults], config_dir=config_dir, refuse_idle=draws)
@@ -198,7 +198,7 @@ def _on_comparison(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.config.overrides import part_config_dir
 
     args = read_arguments(CompareArgs, words, line)
-    overrides, config_dir = part_config_dir(command, list(args.others))
+    overrides, config_dir = part_config_dir(command, list(args.words))
     return _code(_load(command)(args, plan.combinations(overrides, config_dir)))
 
 
@@ -217,7 +217,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     keeps = command == "train"
     args = read_arguments(TrainArgs, overrides, line) if keeps else read_arguments(CheckArgs, overrides, line)
     _refuse_two_folders(args)
-    overrides = for_hydra(list(args.others))
+    overrides = for_hydra(list(args.words))
     shows = bool(options.cfg or options.info)
     composition = compose_line(
         overrides,
@@ -248,7 +248,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
 
 
 def _refuse_two_folders(args: Arguments) -> None:
-    dirs = [key for word in args.others if (key := word.partition("=")[0].lstrip("+")) in RUN_DIRS]
+    dirs = [key for word in args.words if (key := word.partition("=")[0].lstrip("+")) in RUN_DIRS]
     if args.out and dirs:
         raise ConfigError(f"out: is {dirs[0]} in another word (given {args.out}); give one of the two")
 
@@ -268,7 +268,7 @@ def _make_folder(
     folder = args.out or output_folder(composition.tree, kind)  # may be at fault
     if not keeps:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
-    if not args.out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in args.others):
+    if not args.out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in args.words):
         return run_folder.reserve(folder)
     return run_folder.claim(folder, sweep=is_sweep)  # the jobs of a sweep look after their own folders as well
 

@@ -41,7 +41,7 @@ class Job:
 
 
 def open_notes(folder: Path) -> Path:
-    """Where the jobs of a sweep in this folder leave their notes; those of an earlier sweep go.
+    """The folder where the jobs of a sweep leave their notes; those of an earlier sweep go.
 
     Raises:
         UnsafeError: a link lies where Hydra would write.

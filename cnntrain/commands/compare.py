@@ -52,7 +52,9 @@ def run(
     _show(home, outcomes, words)
     total = sum(outcome.is_done for outcome in outcomes)
     if child.signum and total < len(runs):
-        raise Interrupted(child.signum, f"stopped with {total} of {len(runs)} runs finished; go on with {args.typed}")
+        raise Interrupted(
+            child.signum, f"stopped with {total} of {len(runs)} runs finished; go on with {args.command_line}"
+        )
     return next((code for code in codes.values() if code), 0)
 
 

@@ -31,7 +31,7 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
     """
     report = Report(None, tensorboard=False)
     try:
-        folder, _, job = load_job(args.run, args.others, report, config)
+        folder, _, job = load_job(args.run, args.words, report, config)
         views = Views(args.tta, job.data.eval_size) if args.tta else None
         results: dict[str, Any] = {"checkpoint": str(folder)}
         confusions: dict[str, ConfusionCounts] = {}

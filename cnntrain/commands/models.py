@@ -31,16 +31,16 @@ def run(args: ModelsArgs) -> None:
         ConfigError: no network matches.
         FileSystemError: the file cannot be written.
     """
-    words = [word.lower() for word in args.others]
+    words = [word.lower() for word in args.words]
     counts, lines = catalogue(), descriptions()
     begins = [re.compile(rf"(?<![a-z0-9]){re.escape(word)}") for word in words]  # `lenet` is not in `googlenet`
     texts = {name: _text(name, lines, counts) for name in lines}
     names = [name for name, text in texts.items() if all(begin.search(text) for begin in begins)]
     if not names:
         pairs = zip(words, begins, strict=True)
-        strange = [word for word, begin in pairs if not any(map(begin.search, texts.values()))]
-        suggestion = nearest(strange[0], lines) if strange else None
-        advice = "`cnntrain models` lists all" if strange else "all words have to be found in one network"
+        strangers = [word for word, begin in pairs if not any(map(begin.search, texts.values()))]
+        suggestion = nearest(strangers[0], lines) if strangers else None
+        advice = "`cnntrain models` lists all" if strangers else "all words have to be found in one network"
         raise ConfigError(f"models: none matches {' '.join(words)}" + hint(suggestion, advice))
     entries = sorted((counts[name] for name in names if name in counts), key=_order)
     _show(entries, lines, with_lines=bool(words))

@@ -44,7 +44,7 @@ def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
     """
     report = Report(None, tensorboard=False)
     try:
-        folder, _, job = load_job(args.run, args.others, report, config, images=False)
+        folder, _, job = load_job(args.run, args.words, report, config, images=False)
         predictions = _Predictions(args, job, report)
         predictions.announce(folder)
         predictions.run()
@@ -95,7 +95,7 @@ class _Predictions:
             )
 
     def predictions(self, count: int) -> Iterator[Prediction]:
-        """Of each good image, its `count` probable classes."""
+        """For each good image, its `count` probable classes."""
         names = self.job.data.classes
         for index in self.good_indices:
             labels, values = self.labels[index, :count].tolist(), self.values[index, :count].tolist()
@@ -103,7 +103,7 @@ class _Predictions:
             yield Prediction(str(self.paths[index]), pairs)
 
     def counts(self) -> list[tuple[str, int, float]]:
-        """Of each class its name, how many images are of it, and the mean of their probabilities."""
+        """For each class its name, how many images are of it, and the mean of their probabilities."""
         names, rows = self.job.data.classes, torch.tensor(self.good_indices)
         labels, values = self.labels[rows, 0], self.values[rows, 0].double()
         images = labels.bincount(minlength=len(names))
@@ -111,7 +111,7 @@ class _Predictions:
         return list(zip(names, images.tolist(), (sums / images.clamp_min(1)).tolist(), strict=True))
 
     def announce(self, folder: Path) -> None:
-        """What is asked, and of what."""
+        """Say what is asked, and of what."""
         settings, data = self.job.settings, self.job.data
         rows = [
             ("network", f"{settings.model.name}, {len(data.classes):,} classes"),

@@ -47,7 +47,7 @@ def run(args: PreviewArgs, config: RunConfig) -> Path:
     from cnntrain.text import short_path, wrap_facts
     from cnntrain.training.build import build_train_job
 
-    settings, words = config.settings, args.others
+    settings, words = config.settings, args.words
     report = Report(None, tensorboard=False)
     without_probe = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
     job = build_train_job(without_probe, report, splits=("train",))

@@ -30,4 +30,4 @@ def run(args: ResumeArgs, config: RunConfig | None) -> dict[str, Any]:
         refuse_foreign_code(config.settings, config.overrides, training=True)
         refuse_other_split(config.changes)
         with run_folder.lock(args.run):
-            return lead(find_start(args.run, config, args.typed, world), world)
+            return lead(find_start(args.run, config, args.command_line, world), world)

@@ -19,7 +19,7 @@ def run(args: TrainArgs, config: RunConfig) -> dict[str, Any]:
     with distributed.joined(machine.exchange_backend()) as world:
         if not world.is_first:
             return follow(world)
-        start = Start(config.settings, folder, list(config.overrides), args.typed)
+        start = Start(config.settings, folder, list(config.overrides), args.command_line)
         with run_folder.lock(folder):
             run_folder.refuse_used(folder)
             try:

@@ -62,7 +62,7 @@ class Combination:
 
     @property
     def label(self) -> str:
-        """`finetune=B seed=1`."""
+        """The values in one line: `finetune=B seed=1`."""
         return " ".join(f"{key}={value}" for key, value in (self.values | self.repeat).items())
 
     @cached_property
@@ -77,7 +77,7 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """Of the run folder: `finetune-B_seed-1_6fa1c03e`, which no other config has."""
+        """The name of the run folder: `finetune-B_seed-1_6fa1c03e`, which no other config has."""
         parts = [f"{key.rpartition('.')[2]}-{path_part(value)}" for key, value in (self.values | self.repeat).items()]
         return f"{'_'.join(parts)[:LONGEST_NAME]}_{self.digest}"
 
@@ -190,7 +190,7 @@ def _repeats_last(runs: Iterable[Combination]) -> list[Combination]:
 
 
 def folder_name(runs: Sequence[Combination]) -> str:
-    """Of the whole comparison: `photos_resnet18`, or the group's name in place of several."""
+    """The folder of the whole comparison: `photos_resnet18`, or the group's name in place of several."""
     data, model = ({kind(run.settings) for run in runs} for kind in (lambda s: s.data.source, lambda s: s.model.name))
     return "_".join(
         path_part(names.pop()) if len(names) == 1 else group for names, group in ((data, "data"), (model, "model"))
@@ -198,7 +198,7 @@ def folder_name(runs: Sequence[Combination]) -> str:
 
 
 def subject(words: Sequence[str]) -> list[str]:
-    """What a comparison is about: the keys that it lists, and the words that hold for all of its runs.
+    """The subject of a comparison: the keys that it lists, and the words that hold for all of its runs.
 
     More values, seeds or folds make the same comparison larger; another key or another word makes another one.
     """
@@ -212,7 +212,7 @@ def subject(words: Sequence[str]) -> list[str]:
 
 
 def tables_name(words: Sequence[str]) -> str:
-    """Of the folder of a comparison's tables, beside those of another one: `lr_momentum_6fa1c03e`."""
+    """The name of the folder of a comparison's tables, beside those of another one: `lr_momentum_6fa1c03e`."""
     about = subject(words)
     keys = [word.removesuffix("=...").rpartition(".")[2] for word in about if word.endswith("=...")]
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
@@ -231,7 +231,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread | None":
-        """None where there are no values."""
+        """The spread of some values; None where there are none."""
         if not values:
             return None
         return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
@@ -270,13 +270,13 @@ class Repeats:
         return [outcome for outcome in self.outcomes if outcome.is_done]
 
     def spread(self, measure: str) -> Spread | None:
-        """Of one of MEASURES over the runs that are done; None where any does not know it."""
+        """The spread of one of MEASURES over the runs that are done; None where any does not know it."""
         values = [outcome.measures[measure] for outcome in self.finished_outcomes if measure in outcome.measures]
         return Spread.of(values) if len(values) == len(self.finished_outcomes) else None
 
 
 def rows(outcomes: Iterable[Outcome]) -> list[Repeats]:
-    """In the order of the first repeats."""
+    """The rows of the table, in the order of the first repeats."""
     repeats: dict[tuple[str, ...], Repeats] = {}
     for outcome in outcomes:
         values = outcome.run.values
@@ -285,7 +285,7 @@ def rows(outcomes: Iterable[Outcome]) -> list[Repeats]:
 
 
 def measures(results: dict[str, Any]) -> dict[str, float]:
-    """What is known of MEASURES, from the content of a results.json; accuracies as fractions."""
+    """The values that are known of MEASURES, from the content of a results.json; accuracies as fractions."""
     scores = {split: part if isinstance(part := results.get(split), dict) else {} for split in ("val", "test")}
     flat = results | {f"{split}_top1": part.get("top1") for split, part in scores.items()}
     return {key: flat[key] for key in MEASURES if _is_number(flat.get(key))}

@@ -19,7 +19,7 @@ CHARTS = {"compare.png": "png", "compare.svg": "svg"}  # by name, their kind
 
 
 def tables_folder(home: Path, words: Sequence[str]) -> Path:
-    """Where the tables go: beside the runs, which all comparisons share, if those of no other one lie there already."""
+    """The folder of the tables: beside the runs, which all comparisons share, if no other one has its own there."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         _, _, *line = shlex.split(json.loads(read_own(home / RECORD))["command"])
         if plan.subject(line) != plan.subject(words):

@@ -70,7 +70,7 @@ def _resume_command(run: Combination, folder: Path) -> list[str]:
 
 
 def folder_of(home: Path, run: Combination) -> Path:
-    """Where this config has run, or is to run: the lists may have been others then, which the name tells of."""
+    """The folder where this config has run, or is to run: the lists, which its name tells of, may have been others."""
     for folder in sorted(home.glob(f"*_{run.digest}*")):
         if _is_begun(folder) and run_record.read_config(folder) == run.plain:
             return folder

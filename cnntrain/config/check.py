@@ -27,7 +27,11 @@ def settings_of(tree: DictConfig, cwd: str | None = None) -> Settings:
 
 
 def check_tree(tree: DictConfig, cwd: str | None = None) -> tuple[Settings | None, list[str]]:
-    """What `settings_of` does, without raising: the settings, and all faults; no settings where they cannot be made."""
+    """Do what `settings_of` does, without raising.
+
+    Returns:
+        The settings, or None where they cannot be made; all faults.
+    """
     if "hydra" in tree:
         HydraConfig.instance().set_config(tree)  # for data.title, which is the option that was chosen
     with env_override(_environment(tree)):  # which the job will have

@@ -27,7 +27,7 @@ from cnntrain.config.unsafe import refuse_code
 
 @dataclass(frozen=True)
 class Composition:
-    """What a line composes.
+    """The result of composing a line.
 
     Attributes:
         tree: with its `hydra` part; of a sweep, what its jobs have in common.
@@ -51,7 +51,7 @@ class Composition:
 
     @property
     def config(self) -> RunConfig:
-        """What a command gets of it."""
+        """The config that a command gets."""
         hydra = self.tree.hydra
         return RunConfig(self.settings, tuple(hydra.overrides.task), str(hydra.runtime.choices.model))
 
@@ -105,7 +105,7 @@ def _own_composer(config_name: str) -> Composer:
 
 
 def examine(composer: Composer, words: list[str], multirun: bool, complete: bool) -> Composition:
-    """What `compose_line` does, without raising."""
+    """Do what `compose_line` does, without raising."""
     read, faults = overrides.parse(words, composer.loader)
     sweeps = [override for override in read if override.is_sweep_override()]
     tree, tree_faults = composer.compose_read([override for override in read if override not in sweeps])
@@ -144,7 +144,7 @@ def _idle_faults(composition: Composition, words: list[str], is_sweep: bool) -> 
 
 
 def acting_settings(composer: Composer, words: Sequence[str], settings: Settings | None = None) -> Settings:
-    """What sound words make; without `debug`, which switches off on purpose what other words are for.
+    """The settings that sound words make; without `debug`, which switches off on purpose what other words are for.
 
     Args:
         settings: what all of the words make, where that is known.
@@ -165,7 +165,7 @@ def is_multirun(tree: DictConfig) -> bool:
 
 
 def output_folder(tree: DictConfig, kind: str) -> Path:
-    """What hydra.run.dir or hydra.sweep.dir of a composed tree says, by kind: run | sweep."""
+    """The folder that hydra.run.dir or hydra.sweep.dir of a composed tree says, by kind: run | sweep."""
     HydraConfig.instance().set_config(tree)  # for the resolvers of Hydra
     try:
         folder = tree.hydra[kind].dir

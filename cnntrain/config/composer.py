@@ -57,12 +57,12 @@ class Composer:
 
     def compose(self, words: list[str]) -> tuple[DictConfig, list[str]]:
         """The tree that the sound words make, and the faults of the others."""
-        read, unread = overrides.parse(words)
+        read, syntax_faults = overrides.parse(words)
         tree, faults = self.compose_read(read)
-        return tree, unread + faults
+        return tree, syntax_faults + faults
 
     def compose_read(self, read: list[Override]) -> tuple[DictConfig, list[str]]:
-        """What `compose` does, of words that have been read."""
+        """Do what `compose` does, with words that have been read."""
         faults = self._set_search(read)
         choices, values = [], []
         for override in read:

@@ -33,14 +33,14 @@ class Finding:
 
 
 def findings(settings: Settings, words: Sequence[str]) -> Iterator[Finding]:
-    """What the rules say of the words that a run was typed with."""
-    faulty = set()
+    """The findings of the rules on the words that a run was typed with."""
+    faulty_keys = set()
     for number, rule, met in rules_met(words):
         key, value, _ = met[0]
-        if key not in faulty:
+        if key not in faulty_keys:
             text = "" if rule.acts(settings) else rule.text.format(**_text_values(settings, value))
             yield Finding(number, tuple(word for *_, word in met), f"{key.rstrip('=')}: {text}" if text else "")
-            faulty |= {key} if text else set()
+            faulty_keys |= {key} if text else set()
 
 
 def rules_met(words: Sequence[str]) -> list[tuple[int, Rule, list[tuple[str, str, str]]]]:

@@ -199,7 +199,7 @@ def for_hydra(words: list[str]) -> list[str]:
 
 
 def sweeper_params(tree: DictConfig) -> list[str]:
-    """What a preset sweeps over (hydra.sweeper.params), as words."""
+    """The keys that a preset sweeps over (hydra.sweeper.params), as words."""
     params = OmegaConf.select(tree, "hydra.sweeper.params")
     return [f"{key}={value}" for key, value in params.items()] if isinstance(params, DictConfig) else []
 

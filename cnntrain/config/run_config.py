@@ -18,7 +18,7 @@ from cnntrain.config.schema.settings import Settings
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a command works with: the settings of a run, and where they come from.
+    """The config that a command works with: the settings of a run, and where they come from.
 
     Attributes:
         overrides: the words of the line that have made them.

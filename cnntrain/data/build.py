@@ -92,9 +92,9 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
         )
     if (classes := choose_classes(data_set.classes, request)) != data_set.classes:
         data_set = data_set.select_classes(classes)
-    native = data_set.train[0].shape
-    channels = settings.channels or native[1]
-    size = settings.image_size or DATASETS.entry(settings.name).image_size or native[2]
+    shape = data_set.train[0].shape
+    channels = settings.channels or shape[1]
+    size = settings.image_size or DATASETS.entry(settings.name).image_size or shape[2]
     eval_size = settings.eval_size or size
     places = positions(data_set.classes, request.classes)
 

@@ -213,7 +213,7 @@ def _decoder(part: FolderSplit, view: View | RandomView, channels: int, request:
 
 
 def decode_threads(workers: int | None) -> int:
-    """`data.workers`, or by cores where it is null."""
+    """The number of threads: `data.workers`, or by the cores where it is null."""
     return min(MOST_WORKERS, available_cores()) if workers is None else workers
 
 

@@ -137,9 +137,9 @@ def take_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
 def _take_fold(labels: Tensor, folds: int, request: Request) -> tuple[Tensor, Tensor]:
     fold, seed = request.settings.fold, request.seed
     numbers = fold_numbers(labels, folds, seed, VAL)
-    if (dealt := int((numbers >= 0).sum())) < folds:
+    if (count := int((numbers >= 0).sum())) < folds:
         raise DataError(
-            f"data.folds: {folds} folds of {dealt} images (in classes of two or more) leave one empty; "
+            f"data.folds: {folds} folds of {count} images (in classes of two or more) leave one empty; "
             "choose fewer folds, or add images"
         )
     train, val = (mask.nonzero().squeeze(1) for mask in (numbers != fold, numbers == fold))
@@ -200,7 +200,7 @@ def choose_classes(names: list[str], request: Request) -> list[str]:
 
 
 def positions(names: list[str], classes: list[str] | None) -> Tensor | None:
-    """Where each class that was found stands among `classes`; None where nothing moves.
+    """The place of each class that was found among `classes`; None where nothing moves.
 
     Raises:
         DataError: a class that is not among them.

@@ -92,7 +92,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def decode_image(content: bytes, channels: int) -> Tensor:
-    """`read_image` for a file that has been read already."""
+    """Do what `read_image` does, for a file that has been read already."""
     if not content:
         raise BadImage("the file is empty")
     try:

@@ -9,7 +9,7 @@ from cnntrain.config.schema.augment import ProgressiveSettings
 
 
 def images_in_epoch(images: int, batch_size: int, processes: int = 1) -> int:
-    """Of how many training images an epoch consists.
+    """The number of training images in an epoch.
 
     A last micro-batch that holds but one image for a process fails in batch norm and is left out, as is one that holds
     none for some of them.
@@ -25,7 +25,7 @@ def images_in_epoch(images: int, batch_size: int, processes: int = 1) -> int:
 
 @dataclass(frozen=True)
 class Stage:
-    """What an epoch's images look like."""
+    """The size of an epoch's images and of its batches."""
 
     image_size: int  # pixels a side
     batch_size: int  # images of a micro-batch
@@ -87,7 +87,7 @@ class EpochPlan:
         return self._at(epoch).stage
 
     def stage_at(self, step: int) -> Stage:
-        """Those of the epoch that a step belongs to."""
+        """The stage of the epoch that a step belongs to."""
         return self._stretch_at(step).stage
 
     def batches(self, epoch: int) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.data.decode import looks_like_image
-from cnntrain.data.layout import SORT, SUFFIXES, entries, is_clutter, is_dir, unreadable
+from cnntrain.data.layout import SORT, SUFFIXES, entries, folder_error, is_clutter, is_dir
 from cnntrain.errors import DataError
 from cnntrain.text import printable
 
@@ -141,7 +141,7 @@ class Images:
             try:
                 status = os.stat(folder)
             except OSError as error:
-                raise unreadable(folder, error) from None
+                raise folder_error(folder, error) from None
             if (status.st_dev, status.st_ino) in visits:
                 self.skip_counts["folder reached twice by a link"] += 1
                 continue
@@ -168,7 +168,7 @@ class Images:
             else:
                 return entry.stat().st_size
         except PermissionError as error:
-            raise unreadable(folder, error) from None
+            raise folder_error(folder, error) from None
         except OSError:  # a link to itself, or gone since it was listed
             kind = "dead link or special file"
         self.skip_counts[kind] += 1

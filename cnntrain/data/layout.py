@@ -100,15 +100,17 @@ def _refuse_images_alone(root: Path) -> None:
 
 def _refuse_flat_splits(root: Path, folders: Mapping[str, Path]) -> None:
     """Raises DataError for splits whose images lie in no class folders."""
-    flat = {split: folder.name for split, folder in folders.items() if _is_flat(folder)}
-    if not flat:
+    names_by_split = {split: folder.name for split, folder in folders.items() if _is_flat(folder)}
+    if not names_by_split:
         return
-    names, advice = join(list(flat.values()), " and "), SORT
-    if 1 < len(flat) == len(folders):
-        advice += f", or say {_say_classes(sorted(flat.values()))} if these are the classes"
-    elif "train" in folders and "train" not in flat:
+    names, advice = join(list(names_by_split.values()), " and "), SORT
+    if 1 < len(names_by_split) == len(folders):
+        advice += f", or say {_say_classes(sorted(names_by_split.values()))} if these are the classes"
+    elif "train" in folders and "train" not in names_by_split:
         advice += f", or move {names} away: unlabelled pictures are for `cnntrain predict RUN images=DIR`"
-    raise DataError(f"data.root: {printable(root)}: {names} {_hold(flat)} images and no class folders; {advice}")
+    raise DataError(
+        f"data.root: {printable(root)}: {names} {_hold(names_by_split)} images and no class folders; {advice}"
+    )
 
 
 def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
@@ -198,7 +200,7 @@ def _inside(folder: Path, *, images: bool = False) -> Iterator[str | None]:
                 elif images and entry.name.lower().endswith(SUFFIXES):
                     yield None
     except OSError as error:
-        raise unreadable(folder, error) from None
+        raise folder_error(folder, error) from None
 
 
 def join(names: Sequence[str], between: str = ", ") -> str:
@@ -216,15 +218,15 @@ def _say_classes(names: Sequence[str]) -> str:
 
 
 def entries(folder: str | Path) -> list[os.DirEntry[str]]:
-    """What a folder holds, sorted by name; DataError where it cannot be read."""
+    """The entries of a folder, sorted by name; DataError where it cannot be read."""
     try:
         with os.scandir(folder) as groups:
             return sorted(groups, key=lambda entry: entry.name)
     except OSError as error:
-        raise unreadable(folder, error) from None
+        raise folder_error(folder, error) from None
 
 
-def unreadable(folder: str | Path, error: OSError) -> DataError:
+def folder_error(folder: str | Path, error: OSError) -> DataError:
     """The fault of a folder that cannot be listed or entered."""
     return DataError(f"{printable(folder)}: cannot be read ({error.strerror or error}); mend its permissions")
 
@@ -243,6 +245,6 @@ def is_dir(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
     except PermissionError as error:
-        raise unreadable(entry.path, error) from None
+        raise folder_error(entry.path, error) from None
     except OSError:  # a link to itself
         return False

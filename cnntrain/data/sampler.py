@@ -61,7 +61,7 @@ class BatchSampler:
         return (balance if self.sampling is Sampling.balanced else shuffle)(self.labels, draw)
 
     def parts(self, start: int = 0) -> Iterator[tuple[slice, int]]:
-        """Of each micro-batch from `start` on, where this process's part stands in the order of an epoch, and its size.
+        """For each micro-batch from `start` on, the place of this process's part in the order of an epoch, and its size.
 
         The size counts the images of all processes.
         """
@@ -93,7 +93,7 @@ def shuffle(labels: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def balance(labels: Tensor, draw: torch.Generator) -> Tensor:
-    """As many images as there are, every class equally often and the images of a class as evenly as can be.
+    """Draw as many images as there are, every class equally often and the images of a class as evenly as can be.
 
     Where the numbers do not divide, chance decides which classes, and which of their images, get one turn more.
 

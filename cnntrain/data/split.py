@@ -52,11 +52,11 @@ def fold_numbers(labels: Tensor, folds: int, *parts: int) -> Tensor:
         only image of its class is in none (-1): it is always trained on.
     """
     numbers = torch.full_like(labels, -1)
-    dealt = 0  # the next class goes on where the last one ended, or the first folds would get all the odd images
+    count = 0  # the next class goes on where the last one ended, or the first folds would get all the odd images
     for members in _by_class(labels, *parts):
         if len(members) > 1:
-            numbers[members] = torch.arange(dealt, dealt + len(members)) % folds
-            dealt += len(members)
+            numbers[members] = torch.arange(count, count + len(members)) % folds
+            count += len(members)
     return numbers
 
 

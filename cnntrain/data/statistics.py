@@ -27,7 +27,7 @@ def compute(images: Tensor) -> Statistics:
 
 
 def cache_file(*parts: object) -> Path:
-    """Where statistics that belong to `parts` are kept: in the user's cache, never beside the images."""
+    """The file of the statistics that belong to `parts`: in the user's cache, never beside the images."""
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
     return expand_path(base) / "cnntrain" / "statistics" / f"{key}.json"

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def data_without_images(settings: DataSettings, classes: list[str], fingerprint: str) -> Data:
-    """What a network must know of images that are not here: all of it stands in the settings of a trained one.
+    """The data of a network whose images are not here: all of it stands in the settings of a trained one.
 
     Raises:
         ConfigError: a value that only the images could tell.

@@ -51,7 +51,7 @@ class FeatureLoader(Loader):
 
 
 def reason_not_to_cache(settings: Settings, train: Loader, head: str, learners: Iterable[str]) -> str | None:
-    """Why what enters the head changes from epoch to epoch, and what to switch off; None: it does not.
+    """The reason why what enters the head changes from epoch to epoch, and what to switch off; None: it does not.
 
     Args:
         settings: of the run, in mode A.
@@ -100,8 +100,8 @@ def cache(
         ConfigError: `finetune.cache_features=true`, and it cannot be.
         Interrupted: a signal asked for the end.
     """
-    wish = settings.finetune.cache_features
-    if wish is False or settings.finetune.mode is not Mode.A:
+    choice = settings.finetune.cache_features
+    if choice is False or settings.finetune.mode is not Mode.A:
         return None
     try:
         if reason := reason_not_to_cache(settings, loaders["train"], head, learners):
@@ -111,7 +111,7 @@ def cache(
             stores = _reserve(encoder, loaders, device)
             _fill(encoder, loaders, stores, report, stop)
     except _Refused as refused:
-        if wish is True:
+        if choice is True:
             raise ConfigError(f"finetune.cache_features: must be auto or false (given true): {refused}") from None
         report.say(f"features are not cached, each epoch runs the encoder: {refused}")
         return None

@@ -17,7 +17,7 @@ def digest(tensor: Tensor) -> str:
 
 
 def fixed_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What must not change now: parameters that take no gradient, and the buffers of modules in evaluation mode.
+    """The tensors that must not change now: parameters without a gradient, and buffers of modules in evaluation mode.
 
     Only what a checkpoint holds: buffers outside it are scratch space.
     """

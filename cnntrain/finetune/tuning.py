@@ -68,7 +68,7 @@ class Tuning:
         return sum(parameter.numel() for learner in self.learners() for parameter in learner.parameters)
 
     def learners(self) -> list[Learner]:
-        """What the optimizer holds: the parameters of each group that ever learns, the head first."""
+        """The learners that the optimizer holds: the parameters of each group that ever learns, the head first."""
         rows = zip(self.groups, self.opens, self.lr_factors, self.wd_factors, strict=True)
         return [
             Learner(group.name, [self._tensors[name] for name in self._learnable(group)], lr_factor, wd_factor)
@@ -286,7 +286,7 @@ def _join(names: Sequence[str]) -> str:
 
 
 def build_tuning(model: nn.Module, settings: FinetuneSettings) -> Tuning | None:
-    """What of the network learns when; None where it is trained from scratch."""
+    """The tuning that says what of the network learns when; None where it is trained from scratch."""
     if settings.mode is Mode.none:
         return None
     return Tuning(model, layer_groups(model, settings), settings)

@@ -67,7 +67,7 @@ def rmsprop(settings: RmspropSettings, groups: Groups, lr: float, fused: bool) -
 
 
 def user_optimizer(settings: UserOptimizerSettings, groups: Groups, lr: float, fused: bool) -> Optimizer:
-    """What the user's function makes, called as the classes of torch.optim are: `function(groups, lr=..., **args)`.
+    """Call the user's function as the classes of torch.optim are called: `function(groups, lr=..., **args)`.
 
     Each group is a dict of `params`, `weight_decay` and `lr_factor`. The rate of each step is set in the groups.
 
@@ -100,7 +100,7 @@ def fill_momentum(optimizer: Optimizer) -> None:
 
 
 def needed_state(optimizer: Optimizer) -> set[str]:
-    """What each step expects to find of a parameter that has learned before; what else there is may be missing."""
+    """The keys of the state that each step needs of a parameter that has learned before; all others may be missing."""
     match optimizer:
         case torch.optim.Adam() | torch.optim.AdamW():
             return {"step", "exp_avg", "exp_avg_sq"}

@@ -36,7 +36,7 @@ def scaled_rate(settings: OptimizerSettings, batch: int) -> tuple[float, str]:
 
 
 def batch_factor(settings: OptimizerSettings, ratio: float) -> float:
-    """What the rate is multiplied with for `ratio` times as many images per step; 1 where it is not to be scaled."""
+    """The factor of the rate for `ratio` times as many images per step; 1 where it is not to be scaled."""
     if settings.lr_base_batch is None:
         return 1.0
     return math.sqrt(ratio) if OPTIMIZERS.entry(settings.name).by_root else ratio
@@ -78,7 +78,7 @@ class Rates:
 
 
 def factor(settings: ScheduleSettings, step: float, total: float, steps_per_epoch: float, plateau: Plateau) -> float:
-    """What `optimizer.lr` is multiplied with at `step` (0-based) of `total`.
+    """The factor of `optimizer.lr` at `step` (0-based) of `total`.
 
     A pure function: nothing but the plateau's own state is remembered between steps.
     """
@@ -162,7 +162,7 @@ def plateau(settings: PlateauSettings, at: Place) -> float:
 
 
 def user_schedule(settings: UserScheduleSettings, at: Place) -> float:
-    """What the user's function says: `function(step, total, **args)` is the factor of the rate, a number from 0 up.
+    """Call the user's function: `function(step, total, **args)` gives the factor of the rate, a number from 0 up.
 
     It must depend on nothing else. `step` is counted from 0, or from the end of the warm-up, up to `total` - 1; of
     `epoch` (epochs that are over) and `steps_per_epoch` it gets what it has parameters for.

@@ -37,7 +37,7 @@ Say = Callable[[str], None]
 
 
 class Hardware(NamedTuple):
-    """What a network runs on."""
+    """The machine that a network runs on."""
 
     device: torch.device
     precision: Precision

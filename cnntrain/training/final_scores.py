@@ -57,7 +57,7 @@ def _last_scores(job: TrainJob, model: torch.nn.Module, loader: Loader) -> dict[
 
 
 def best_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Those of the run's best epoch, averaged where the run averages them."""
+    """The weights of the run's best epoch, averaged where the run averages them."""
     state = checkpoint.load(folder / "checkpoints" / "best")
     weights: dict[str, torch.Tensor] = state["ema"]["model"] if state["ema"] else state["model"]
     return weights

@@ -31,7 +31,7 @@ Save = Callable[[dict[str, Any], bool], None]  # a state, and whether it is the 
 
 
 def save_nothing(state: dict[str, Any], is_best: bool) -> None:
-    """For trials, which leave no checkpoints."""
+    """Keep no checkpoint, as trials do."""
 
 
 def images_in_step(settings: Settings, data: TrainData, world: World) -> int:
@@ -55,7 +55,7 @@ class Job:
     world: World = ALONE
 
     def scorer(self, model: nn.Module | None = None, views: Views | None = None) -> Scorer:
-        """What asks the network, or another one in its place such as the average of its weights."""
+        """The scorer of the network, or of another one in its place such as the average of its weights."""
         return Scorer(model or self.model, self.normalise, self.device, self.precision, self.world, views)
 
     @property
@@ -119,7 +119,7 @@ class TrainJob(Job):
         return self.data.train.at(stage.batch_size, stage.image_size)
 
     def context(self, epoch: int, batch: int, indices: Tensor) -> BatchContext:
-        """What decides how the images of `indices` are augmented as a training micro-batch, counted from 0."""
+        """The context by which the images of `indices` are augmented as a training micro-batch, counted from 0."""
         size, rank = self.plan.stage(epoch).image_size, self.world.rank
         return BatchContext(self.device, self.settings.seed, epoch, batch, image_size=size, indices=indices, rank=rank)
 

@@ -60,11 +60,11 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
         for name in tensors.keys() & weights.keys()
         if tensors[name].shape != weights[name].shape
     ]
-    infinite = set(infinite_names(weights)) - set(infinite_names(tensors)) if not misfits else set()
-    if odd := sorted(
-        infinite or {name for name in tensors if name in weights and _other_kind(weights[name], tensors[name])}
+    infinite_weights = set(infinite_names(weights)) - set(infinite_names(tensors)) if not misfits else set()
+    if suspects := sorted(
+        infinite_weights or {name for name in tensors if name in weights and _other_kind(weights[name], tensors[name])}
     ):
-        raise CheckpointError(f"model: {odd[0]} is not finite or of another type in the checkpoint; {ANOTHER}")
+        raise CheckpointError(f"model: {suspects[0]} is not finite or of another type in the checkpoint; {ANOTHER}")
     if misfits:
         text = "; ".join(sorted(misfits)[:3]) + (f" and {len(misfits) - 3} more" if len(misfits) > 3 else "")
         raise CheckpointError(f"model: the checkpoint does not fit ({text}); keep the run's model settings")

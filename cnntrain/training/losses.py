@@ -122,24 +122,26 @@ def class_weights(settings: LossSettings, labels: Tensor, classes: list[str]) ->
     Raises:
         ConfigError: weights that are not one per class.
     """
-    wish = settings.class_weights
-    if wish is None:
+    setting = settings.class_weights
+    if setting is None:
         return None
     counts = torch.bincount(labels.cpu(), minlength=len(classes)).double()
-    if isinstance(wish, dict):
-        wish = _order_weights({_spelt(name): weight for name, weight in wish.items()}, classes)
-    weights = _listed_weights(wish, classes) if isinstance(wish, list) else _by_count(wish, settings.beta, counts)
+    if isinstance(setting, dict):
+        setting = _order_weights({_spelt(name): weight for name, weight in setting.items()}, classes)
+    weights = (
+        _weights_of_list(setting, classes) if isinstance(setting, list) else _by_count(setting, settings.beta, counts)
+    )
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
-def _order_weights(wish: dict[str, float], classes: list[str]) -> list[float]:
+def _order_weights(weights: dict[str, float], classes: list[str]) -> list[float]:
     """Weights by name in the order of the classes."""
-    if strangers := [name for name in wish if name not in classes]:
+    if strangers := [name for name in weights if name not in classes]:
         otherwise = hint(nearest(strangers[0], classes), f"there are {_names(classes)}")
-        raise ConfigError(f"loss.class_weights: no class {strangers[0]!r} (given {wish[strangers[0]]}){otherwise}")
-    if gaps := [name for name in classes if name not in wish]:
+        raise ConfigError(f"loss.class_weights: no class {strangers[0]!r} (given {weights[strangers[0]]}){otherwise}")
+    if gaps := [name for name in classes if name not in weights]:
         raise ConfigError(f"loss.class_weights: no weight for {_names(gaps)}; give one to every class, 1 for most")
-    return [wish[name] for name in classes]
+    return [weights[name] for name in classes]
 
 
 def _spelt(name: object) -> str:
@@ -147,19 +149,19 @@ def _spelt(name: object) -> str:
     return str(name).lower() if isinstance(name, bool) else "null" if name is None else printable(str(name))
 
 
-def _listed_weights(wish: list[Any], classes: list[str]) -> Tensor:
-    if len(wish) != len(classes):
+def _weights_of_list(weights: list[Any], classes: list[str]) -> Tensor:
+    if len(weights) != len(classes):
         raise ConfigError(
-            f"loss.class_weights: {len(wish)} numbers for {len(classes)} classes; "
+            f"loss.class_weights: {len(weights)} numbers for {len(classes)} classes; "
             f"give {len(classes)}, in the order {_names(classes)}"
         )
-    return torch.tensor(wish, dtype=torch.float64)
+    return torch.tensor(weights, dtype=torch.float64)
 
 
 def _names(classes: list[str]) -> str:
     return ", ".join(classes if len(classes) <= 10 else [*classes[:3], "...", classes[-1]])
 
 
-def _by_count(wish: str, beta: float, counts: Tensor) -> Tensor:
-    sizes = counts if wish == "balanced" else 1 - torch.tensor(beta, dtype=torch.float64) ** counts
+def _by_count(kind: str, beta: float, counts: Tensor) -> Tensor:
+    sizes = counts if kind == "balanced" else 1 - torch.tensor(beta, dtype=torch.float64) ** counts
     return torch.where(counts > 0, 1 / sizes, 0)

@@ -26,7 +26,7 @@ def recalibration(
     precision: Precision,
     world: World,
 ) -> Callable[[nn.Module], None] | None:
-    """What measures the statistics of a network in training; None where the settings do not ask for it.
+    """A function that measures the statistics of a network in training; None where the settings do not ask for it.
 
     Args:
         train: images, also where the head trains on cached features.

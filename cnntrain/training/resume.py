@@ -162,7 +162,7 @@ def restore(job: TrainJob, run: TrainState, start: Start) -> None:
 
 
 def changed_splits(about: dict[str, Any], data: Data) -> list[str]:
-    """Of a run that goes on, the splits whose images have changed since: at most train and test.
+    """The splits of a run that goes on whose images have changed since: at most train and test.
 
     Raises:
         CheckpointError: the images that choose the best epoch are not what they were, or have been trained on.

@@ -89,7 +89,7 @@ class TrainState:
 
     @property
     def eval_part(self) -> nn.Module:
-        """What of it the loop scores."""
+        """The part of it that the loop scores."""
         return self.eval_model.get_submodule(self.part)
 
     def start_epoch(self) -> list[str]:
@@ -178,7 +178,7 @@ class TrainState:
         return self.epoch_window.read() | {"images": self.epoch_window.totals()[1]}
 
     def images_per_second(self) -> float:
-        """Of training, over all epochs of the run and without validation."""
+        """The rate of training, over all epochs of the run and without validation."""
         progress = self.progress
         images = progress.images + self.epoch_window.totals()[1]
         seconds = progress.train_seconds + progress.epoch_train_seconds

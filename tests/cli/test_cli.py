@@ -107,9 +107,9 @@ def test_the_command_sees_the_line_that_the_user_typed(calls: Calls, monkeypatch
     assert cli.main() == 0
     args, _ = calls[0][1]
     assert args.line == ("seed=3", "out=a b")
-    assert args.typed == "cnntrain seed=3 'out=a b'"
+    assert args.command_line == "cnntrain seed=3 'out=a b'"
     assert cli.main(["-m", "seed=1,2"]) == 0
-    assert calls[2][1][0].typed == "cnntrain -m seed=1,2"
+    assert calls[2][1][0].command_line == "cnntrain -m seed=1,2"
 
 
 def test_a_single_run_has_the_surroundings_that_its_hydra_part_asks_for(

@@ -324,7 +324,7 @@ def test_files_may_have_any_name_and_count_once(tmp_path, monkeypatch):
     for name in ("a[1].jpg", "b,c.jpg", "d e.jpg"):
         Path(name).touch()
     args = read("run", "images=a[1].jpg", "trainer.device=cpu", "top=3")
-    assert args.others == ("trainer.device=cpu",)
+    assert args.words == ("trainer.device=cpu",)
     assert (args.images, args.top) == ((Path("a[1].jpg"),), 3)
     assert read("run", "images=b,c.jpg").images == (Path("b,c.jpg"),)
     assert read("run", "images=['d e.jpg',*.jpg]").images == (Path("d e.jpg"), Path("a[1].jpg"), Path("b,c.jpg"))

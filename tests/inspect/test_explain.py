@@ -36,7 +36,7 @@ def read(*words, run="run"):
 
 def test_words_of_explain_are_parted_from_the_overrides(tmp_path):
     args = read("data.root=x", "what=gradcam,filters", "layers=[layer1.*,last]", "images=3", "filters=5")
-    assert args.others == ("data.root=x",)
+    assert args.words == ("data.root=x",)
     assert (args.what, args.layers, args.images, args.filters) == (("filters", "gradcam"), ("layer1.*", "last"), 3, 5)
     assert read() == ExplainArgs(line=("explain",), run=Path("run"))
     assert read().what == tuple(PARTS)

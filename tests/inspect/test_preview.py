@@ -274,7 +274,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(words: list[str], **arguments: Any) -> Path:
     words = ["model=lenet5", "trainer.device=cpu", *words]
-    return preview.run(PreviewArgs(others=tuple(words), **arguments), RunConfig(compose_settings(words)))
+    return preview.run(PreviewArgs(words=tuple(words), **arguments), RunConfig(compose_settings(words)))
 
 
 def test_preview_of_digits_writes_pictures_and_a_page_and_says_how_to_go_on(here: Path, capsys) -> None:
@@ -337,7 +337,7 @@ def test_previews_never_overwrite_each_other_or_anything_else(here: Path) -> Non
 
 
 def test_words_of_preview_are_checked_all_at_once(here: Path) -> None:
-    assert read_arguments(PreviewArgs, ["seed=1"]) == PreviewArgs(line=("preview", "seed=1"), others=("seed=1",))
+    assert read_arguments(PreviewArgs, ["seed=1"]) == PreviewArgs(line=("preview", "seed=1"), words=("seed=1",))
     Path("empty").mkdir()
     args = read_arguments(PreviewArgs, ["images=12", "out=empty"])
     assert (args.images, args.out) == (12, Path("empty"))

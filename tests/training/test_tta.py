@@ -193,7 +193,7 @@ def test_words_of_eval_are_parted_from_the_overrides(tmp_path):
     args = read_arguments(EvalArgs, line[1:], line)
     assert args == EvalArgs(
         line=tuple(line),
-        others=("data.root=x",),
+        words=("data.root=x",),
         run=Path("run"),
         tta=("hflip", "crops"),
         out=tmp_path / "a.json",

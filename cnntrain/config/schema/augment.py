@@ -42,7 +42,7 @@ class MixMode(enum.Enum):
 
 @dataclass
 class MixSettings:
-    """What mixup and cutmix share."""
+    """The settings that mixup and cutmix share."""
 
     p: float = number(1.0, ge=0, le=1)  # probability of mixing at all, drawn as `mode` says
     switch_p: float = number(0.5, ge=0, le=1)  # probability of cutmix where both are on

@@ -63,7 +63,7 @@ def _are_weights(value: Any) -> bool:
 
 @dataclass
 class BlockDefaults:
-    """What every block has unless it says otherwise: [CONV -> NORM -> ACT -> DROP] * repeat -> POOL.
+    """The values that every block has unless it says otherwise: [CONV -> NORM -> ACT -> DROP] * repeat -> POOL.
 
     A size is one number or a pair [height, width].
     """
@@ -146,7 +146,7 @@ class CnnArgs(BlockDefaults):
         return [Block(**(defaults | _as_mapping(block))) for block in self.blocks]
 
     def faults(self) -> list[Fault]:
-        """What is wrong inside the blocks, as (key, value, rule); the values beside them must be right."""
+        """The broken rules inside the blocks, as (key, value, rule); the values beside them must be right."""
         faults = [
             fault for index, block in enumerate(self.blocks) for fault in _block_faults(f"blocks[{index}]", block)
         ]

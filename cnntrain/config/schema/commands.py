@@ -49,34 +49,34 @@ def argument(rule: Rule, help: str = "", **default: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class CommandArgs:
-    """What all commands have.
+    """The arguments that all commands have.
 
     Attributes:
         line: the words of the whole command line, as typed.
-        others: those that are no argument of the command's own: overrides of a config, or words to search by.
+        words: those that are no argument of the command's own: overrides of a config, or words to search by.
     """
 
     usage: ClassVar[str] = ""  # of the other words
 
     line: tuple[str, ...] = ()
-    others: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     @property
-    def typed(self) -> str:
+    def command_line(self) -> str:
         """The command as one can type it again."""
         return shlex.join(["cnntrain", *self.line])
 
 
 @dataclass(frozen=True, kw_only=True)
 class NewRunArgs(CommandArgs):
-    """Of a command that composes a config."""
+    """The arguments of a command that composes a config."""
 
     usage: ClassVar[str] = "[GROUP=OPTION ...] [KEY=VALUE ...]"
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunArgs(CommandArgs):
-    """Of a command on a trained network.
+    """The arguments of a command on a trained network.
 
     Attributes:
         run: a run folder, a checkpoint folder or its state.pt.
@@ -89,7 +89,7 @@ class RunArgs(CommandArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class TrainArgs(NewRunArgs):
-    """Of `train`."""
+    """The arguments of `train`."""
 
     out: Path | None = argument(
         OutFolder(),
@@ -100,14 +100,14 @@ class TrainArgs(NewRunArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckArgs(NewRunArgs):
-    """Of `check`."""
+    """The arguments of `check`."""
 
     out: Path | None = argument(Refused("check keeps no folder"), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryArgs(NewRunArgs):
-    """Of `summary`."""
+    """The arguments of `summary`."""
 
     formulas: bool = field(default=False, metadata={"help": "with the sums behind each number"})
     out: Path | None = argument(OutFile("FILE.csv"), "a table of all layers, with exact numbers", default=None)
@@ -115,7 +115,7 @@ class SummaryArgs(NewRunArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class PreviewArgs(NewRunArgs):
-    """Of `preview`."""
+    """The arguments of `preview`."""
 
     images: int = number(8, ge=1, le=MOST_PREVIEWED, help=f"how many images the sheet shows, 1 to {MOST_PREVIEWED}")
     out: Path | None = argument(
@@ -125,7 +125,7 @@ class PreviewArgs(NewRunArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class CompareArgs(CommandArgs):
-    """Of `compare`."""
+    """The arguments of `compare`."""
 
     usage: ClassVar[str] = "[GROUP=OPTION,OPTION,...] [KEY=VALUE,VALUE,...]"
 
@@ -139,7 +139,7 @@ class CompareArgs(CommandArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeArgs(RunArgs):
-    """Of `resume`."""
+    """The arguments of `resume`."""
 
     run: Path = field(metadata={"place": "RUN_DIR"})
     out: Path | None = argument(Refused("a run that goes on stays in its folder"), default=None)
@@ -147,7 +147,7 @@ class ResumeArgs(RunArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArgs(RunArgs):
-    """Of `eval`."""
+    """The arguments of `eval`."""
 
     tta: tuple[str, ...] = argument(
         Names(VIEWS, "VIEWS"), "several views of each image, their probabilities averaged:", default=()
@@ -162,7 +162,7 @@ class EvalArgs(RunArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictArgs(RunArgs):
-    """Of `predict`."""
+    """The arguments of `predict`."""
 
     images: tuple[Path, ...] = argument(  # files, and folders to search
         Pictures(),
@@ -179,7 +179,7 @@ class PredictArgs(RunArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainArgs(RunArgs):
-    """Of `explain`."""
+    """The arguments of `explain`."""
 
     what: tuple[str, ...] = argument(Names(PARTS, "PARTS"), "some of these; all by default", default=tuple(PARTS))
     layers: tuple[str, ...] = argument(
@@ -198,7 +198,7 @@ class ExplainArgs(RunArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsArgs(CommandArgs):
-    """Of `models`."""
+    """The arguments of `models`."""
 
     usage: ClassVar[str] = "[WORD ...]"
 
@@ -207,7 +207,7 @@ class ModelsArgs(CommandArgs):
 
 @dataclass(frozen=True, kw_only=True)
 class FilterArgs(CommandArgs):
-    """Of `filter`; those of the kernel are its own fields (schema/filter.py)."""
+    """The arguments of `filter`; those of the kernel are its own fields (schema/filter.py)."""
 
     image: Path = argument(ImageFile(), "the picture")
     kernel: Kernel = argument(

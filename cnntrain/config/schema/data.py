@@ -85,7 +85,7 @@ class DataSettings:
 
     @property
     def heading(self) -> str:
-        """What heads a run: the data file that was chosen, or the function of the user's."""
+        """The heading of a run: the data file that was chosen, or the function of the user's."""
         function = self.name.rpartition(":")[2]
         return function if is_dotted(self.name) and self.title in ("", DATASETS.user.name) else self.title or self.name
 

@@ -66,7 +66,7 @@ class Settings:
         return faults
 
     def validation_faults(self) -> list[tuple[str, Any, str]]:
-        """What is asked for that needs validation images, as (key, value, rule), of a run that has none."""
+        """The broken rules of what needs validation images, as (key, value, rule), of a run that has none."""
         faults: list[tuple[str, Any, str]] = []
         if self.trainer.early_stop is not None:
             rule = "null without validation images (data.val=0)"
