@@ -200,7 +200,7 @@ def choose_classes(names: list[str], request: Request) -> list[str]:
 
 
 def positions(names: list[str], classes: list[str] | None) -> Tensor | None:
-    """The place of each class that was found among `classes`; None where nothing moves.
+    """The place in `classes` of each class of the data; None where nothing moves.
 
     Raises:
         DataError: a class that is not among them.

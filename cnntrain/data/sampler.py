@@ -61,7 +61,7 @@ class BatchSampler:
         return (balance if self.sampling is Sampling.balanced else shuffle)(self.labels, draw)
 
     def parts(self, start: int = 0) -> Iterator[tuple[slice, int]]:
-        """For each micro-batch from `start` on, the place of this process's part in the order of an epoch, and its size.
+        """For each micro-batch from `start` on, the place of this process's part in the order, and the size.
 
         The size counts the images of all processes.
         """

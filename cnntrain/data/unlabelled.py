@@ -82,7 +82,7 @@ def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:
 
 
 class FileDecoder(Decoder):
-    """A decoder without classes: a bad file that may be skipped gives black, and is found in `skipped` and `bad`."""
+    """A decoder without classes: a bad file that may be skipped gives black, and `bad_files` names it."""
 
     def __init__(self, paths: Paths, view: View, channels: int, on_bad_image: OnBadImage) -> None:
         numbers = torch.arange(len(paths))

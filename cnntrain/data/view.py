@@ -20,11 +20,11 @@ EVAL_SHARE = 0.875  # the central part of the resized picture that is kept, 224 
 
 @dataclass(frozen=True)
 class View:
-    """The fixed view: resize the short side to `short`, then cut the central square of `size` pixels.
+    """The fixed view: resize the short side to `short_side`, then cut the central square of `size` pixels.
 
-    With mode=squash both sides get `short` pixels, with mode=border the long one, and what the picture leaves of the
-    square is filled. With the `share` of the settings, it is what validation and test use, and training without a
-    random resized crop. The pixels are those of timm's and torchvision's pipelines, up to rounding in the resize.
+    With mode=squash both sides get `short_side` pixels, with mode=border the long one, and what the picture leaves of
+    the square is filled. With the `share` of the settings, it is what validation and test use, and training without
+    a random resized crop. The pixels are those of timm's and torchvision's pipelines, up to rounding in the resize.
     """
 
     size: int

@@ -49,7 +49,7 @@ def table(model: nn.Module, rows: Sequence[LayerRow], width: int, *, formulas: b
 
     Args:
         model: the network that the rows were made of.
-        rows: of `anatomy.rows.inspect`.
+        rows: of `inspect.summary.rows.inspect`.
         width: columns of the terminal.
         formulas: below each row the sums behind its numbers.
     """
