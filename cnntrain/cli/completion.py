@@ -38,6 +38,6 @@ def offers(command: str, start: str) -> list[str]:
     key, sign, value = start.partition("=")
     if not sign:
         return [f"{name}=" for name in arguments if name.startswith(start)]
-    begun, comma, value = value.rpartition(",")
+    items, comma, value = value.rpartition(",")
     choices = arguments[key].choices if key in arguments else {}
-    return [f"{key}={begun}{comma}{name}" for name in choices if name.startswith(value)]
+    return [f"{key}={items}{comma}{name}" for name in choices if name.startswith(value)]

@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # letters that the locale does not have are no fault
-    return exit_code(lambda: _run(line), tells=tells)
+    return exit_code(lambda: _run(line), may_report=tells)
 
 
 def _run(line: list[str]) -> int:
@@ -90,11 +90,13 @@ def _split(line: list[str]) -> tuple[str, list[str]]:
     from cnntrain.config.overrides import advise_word
     from cnntrain.text import nearest
 
-    close = nearest(line[0], COMMANDS, cutoff=0.7) if "." not in line[0] else None
+    suggestion = nearest(line[0], COMMANDS, cutoff=0.7) if "." not in line[0] else None
     of_runs = tuple(command for command, kind in COMMANDS.items() if issubclass(kind, RunArgs))
     candidates = tuple(command for command in of_runs if command in line) or of_runs
     advice = (
-        f"did you mean '{close}'?" if close else advise_word(line[0], candidates) or f"commands: {', '.join(COMMANDS)}"
+        f"did you mean '{suggestion}'?"
+        if suggestion
+        else advise_word(line[0], candidates) or f"commands: {', '.join(COMMANDS)}"
     )
     raise ConfigError(f"unknown command '{line[0]}'; {advice}")
 
@@ -159,8 +161,8 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
         if not resumes and not _is_sound(plain, source):
             return None
         raise
-    begun = not resumes or (args.run / "checkpoints").is_dir()
-    if faults := no_effect.faults_of_saved(command, config, begun=begun):
+    has_weights = not resumes or (args.run / "checkpoints").is_dir()
+    if faults := no_effect.faults_of_saved(command, config, has_weights=has_weights):
         raise ConfigErrors(faults)
     if command != "predict":  # which needs no data
         _need_images(config.settings)

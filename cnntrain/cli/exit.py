@@ -29,13 +29,13 @@ FULL_CARD = (
 def exit_code(
     work: Callable[[], int | None],
     folder: Callable[[], Path | None] = lambda: None,
-    tells: Callable[[BaseException], bool] = lambda error: True,
+    may_report: Callable[[BaseException], bool] = lambda error: True,
 ) -> int:
     """The exit code that some work answers, or that of what goes wrong in it, which is told on stderr.
 
     Args:
         folder: where the traceback of a bug is to lie; None for the system's temporary folder.
-        tells: whether this process is the one that tells of an error, where several have met it.
+        may_report: whether this process is the one that tells of an error, where several have met it.
     """
     try:
         code = work()
@@ -43,7 +43,7 @@ def exit_code(
             sys.stdout.flush()
         return code or 0
     except KeyboardInterrupt as error:
-        if tells(error):
+        if may_report(error):
             say("interrupted at once; nothing more was saved")
         return INTERRUPTED
     except SystemExit as end:  # of a signal before there was anything to save
@@ -53,7 +53,7 @@ def exit_code(
         return READER_GONE
     except Exception as error:
         fault = error if isinstance(error, CnntrainError) else _as_fault(error)
-        if tells(error):
+        if may_report(error):
             _tell(error, fault, folder())
         return fault.exit_code if fault else OUR_BUG
 

@@ -87,12 +87,12 @@ def run_sweep(composition: "Composition", words: list[str], folder: Path, work: 
 
         config = HydraConfig.get()
         overrides, option = tuple(config.overrides.task), str(config.runtime.choices.model)
-        apart = os.getpid() != home
-        with signals.caught(lambda signum, _: signals.end_now(signum)) if apart else contextlib.nullcontext():
+        is_child = os.getpid() != home
+        with signals.caught(lambda signum, _: signals.end_now(signum)) if is_child else contextlib.nullcontext():
             code, score = _job(lambda cwd: RunConfig(settings_of(tree, cwd), overrides, option), work, notes, keeps)
         codes.append(code)
         if code in (INTERRUPTED, TERMINATED):  # the user wants all of a sweep to end
-            if apart:
+            if is_child:
                 sweep.end(notes)  # a launcher kills the other jobs, which are saving, where one leaves with an error
             else:
                 sys.exit(code)

@@ -98,15 +98,15 @@ def combinations(words: Sequence[str], config_dir: str | None = None) -> list[Co
         ConfigError: there is only one.
     """
     composer = make_composer(config_dir)
-    read, faults = overrides.parse(list(words), composer.loader)
-    count = len(read)
-    words_of_all = [override.input_line or "" for override in read if not override.is_sweep_override()]
-    read += overrides.parse(overrides.sweeper_params(composer.compose(words_of_all)[0]), composer.loader)[0]
-    misfits = {id(override): fault for override in read if (fault := _misfit(override))}
+    override_list, faults = overrides.parse(list(words), composer.loader)
+    count = len(override_list)
+    words_of_all = [override.input_line or "" for override in override_list if not override.is_sweep_override()]
+    override_list += overrides.parse(overrides.sweeper_params(composer.compose(words_of_all)[0]), composer.loader)[0]
+    misfits = {id(override): fault for override in override_list if (fault := _misfit(override))}
     faults += misfits.values()
-    read = [override for override in read if id(override) not in misfits]
+    override_list = [override for override in override_list if id(override) not in misfits]
     runs: list[Combination] = []
-    for job in itertools.product(*map(overrides.words_of, read)):
+    for job in itertools.product(*map(overrides.words_of, override_list)):
         tree, job_faults = composer.compose(list(job))
         faults += job_faults
         try:
@@ -115,7 +115,7 @@ def combinations(words: Sequence[str], config_dir: str | None = None) -> list[Co
             faults += error.faults
             continue
         once = ("hydra.mode=RUN",) if is_multirun(tree) else ()  # of a preset that is a sweep
-        runs += _folds(Combination(job + once, _list_values(read, job), settings), read)
+        runs += _folds(Combination(job + once, _list_values(override_list, job), settings), override_list)
     if faults:
         raise ConfigErrors(faults)
     choices = [(acting_settings(composer, run.words, run.settings), run.words[:count]) for run in runs]
@@ -152,11 +152,11 @@ def _misfit(override: Override) -> str | None:
     return None
 
 
-def _list_values(read: Sequence[Override], job: Sequence[str]) -> dict[str, str]:
+def _list_values(override_list: Sequence[Override], job: Sequence[str]) -> dict[str, str]:
     """The values of the lists in the words of one job, but for those that only repeat it."""
     return {
         override.key_or_group: _unquote(word.partition("=")[2])
-        for override, word in zip(read, job, strict=True)
+        for override, word in zip(override_list, job, strict=True)
         if override.is_sweep_override() and override.key_or_group not in REPEATS
     }
 
@@ -168,10 +168,10 @@ def _unquote(value: str) -> str:
     return re.sub(r"\\(.)", r"\1", value)
 
 
-def _folds(run: Combination, read: Sequence[Override]) -> Iterator[Combination]:
+def _folds(run: Combination, override_list: Sequence[Override]) -> Iterator[Combination]:
     """A run for each fold, where there are folds and no word chooses one."""
     data = run.settings.data
-    if not data.folds or any(override.key_or_group == FOLD for override in read):
+    if not data.folds or any(override.key_or_group == FOLD for override in override_list):
         yield run
         return
     for fold in range(data.folds):
@@ -204,10 +204,10 @@ def subject(words: Sequence[str]) -> list[str]:
     """
     about = []
     for word in words:
-        read = overrides.parse([word])[0]
-        key = read[0].key_or_group if read else ""
+        override_list = overrides.parse([word])[0]
+        key = override_list[0].key_or_group if override_list else ""
         if key not in (*REPEATS, "out"):
-            about.append(f"{key}=..." if read and read[0].is_sweep_override() else word)
+            about.append(f"{key}=..." if override_list and override_list[0].is_sweep_override() else word)
     return sorted(about)
 
 

@@ -50,9 +50,9 @@ def run_all(runs: Sequence[Combination], folders: Sequence[Path], child: Relay) 
     for number, (run, folder) in enumerate(zip(runs, folders, strict=True), 1):
         if finished_results(folder):
             continue
-        begun = _is_begun(folder)
-        say(f"run {number} of {len(runs)}: {run.label}" + (", which goes on" if begun else ""))
-        codes[folder] = child.run(_resume_command(run, folder) if begun else _train_command(run, folder))
+        goes_on = _is_begun(folder)
+        say(f"run {number} of {len(runs)}: {run.label}" + (", which goes on" if goes_on else ""))
+        codes[folder] = child.run(_resume_command(run, folder) if goes_on else _train_command(run, folder))
         if child.signum:
             break
         if codes[folder] in ENDING:

@@ -106,17 +106,17 @@ def _own_composer(config_name: str) -> Composer:
 
 def examine(composer: Composer, words: list[str], multirun: bool, complete: bool) -> Composition:
     """Do what `compose_line` does, without raising."""
-    read, faults = overrides.parse(words, composer.loader)
-    sweeps = [override for override in read if override.is_sweep_override()]
-    tree, tree_faults = composer.compose_read([override for override in read if override not in sweeps])
+    override_list, faults = overrides.parse(words, composer.loader)
+    sweeps = [override for override in override_list if override.is_sweep_override()]
+    tree, tree_faults = composer.compose_overrides([override for override in override_list if override not in sweeps])
     if not multirun and not is_multirun(tree):
         faults += [*tree_faults, *map(stray_sweep, sweeps)]
         settings, value_faults = _check(tree, faults) if complete else (None, [])
         return Composition(tree, settings, faults + value_faults, composer)
     syntax_faults = list(faults)
     jobs: list[tuple[list[str], Settings | None]] = []
-    read += overrides.parse(overrides.sweeper_params(tree), composer.loader)[0]
-    for job in overrides.jobs(read):
+    override_list += overrides.parse(overrides.sweeper_params(tree), composer.loader)[0]
+    for job in overrides.jobs(override_list):
         job_tree, tree_faults = composer.compose(job)
         settings, value_faults = _check(job_tree, syntax_faults + tree_faults) if complete else (None, [])
         faults += tree_faults + value_faults

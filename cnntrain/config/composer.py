@@ -57,15 +57,15 @@ class Composer:
 
     def compose(self, words: list[str]) -> tuple[DictConfig, list[str]]:
         """The tree that the sound words make, and the faults of the others."""
-        read, syntax_faults = overrides.parse(words)
-        tree, faults = self.compose_read(read)
+        override_list, syntax_faults = overrides.parse(words)
+        tree, faults = self.compose_overrides(override_list)
         return tree, syntax_faults + faults
 
-    def compose_read(self, read: list[Override]) -> tuple[DictConfig, list[str]]:
+    def compose_overrides(self, override_list: list[Override]) -> tuple[DictConfig, list[str]]:
         """Do what `compose` does, with words that have been read."""
-        faults = self._set_search(read)
+        faults = self._set_search(override_list)
         choices, values = [], []
-        for override in read:
+        for override in override_list:
             key = override.key_or_group
             if key == "hydra.searchpath":
                 continue
@@ -80,14 +80,14 @@ class Composer:
         for override in values:
             faults += apply(tree, override)
         if not faults:
-            _note_overrides(tree, read)
+            _note_overrides(tree, override_list)
         return tree, faults
 
-    def _set_search(self, read: list[Override]) -> list[str]:
+    def _set_search(self, override_list: list[Override]) -> list[str]:
         """Tell Hydra's composer of the user's search path, which is read before all else; the faults of it."""
         folders: list[str] = []
         faults = []
-        for override in read:
+        for override in override_list:
             if override.key_or_group != "hydra.searchpath":
                 continue
             value = override.value()
@@ -187,7 +187,7 @@ class Composer:
     def _recipe_faults(self, choices: DictConfig) -> list[str]:
         """What a recipe says and later files of the composition overrule."""
         name = choices.get("recipe")
-        read = self.loader.repository.load_config(f"recipe/{name}") if name else None
+        recipe = self.loader.repository.load_config(f"recipe/{name}") if name else None
         places = {
             "optimizer": f"recipe/{choices.optimizer}_{name}.yaml, which holds the keys alone, such as lr",
             "schedule": f"schedule/for_{name}.yaml",
@@ -196,16 +196,16 @@ class Composer:
         return [
             f"recipe/{name}.yaml: {section}: is overruled by files that come later; write it into {place}"
             for section, place in places.items()
-            if read and section in read.config
+            if recipe and section in recipe.config
         ]
 
 
-def _note_overrides(tree: DictConfig, read: list[Override]) -> None:
+def _note_overrides(tree: DictConfig, override_list: list[Override]) -> None:
     """Note in a tree what Hydra would of the words of its line: the choices alone have been composed."""
-    tasks = [override for override in read if not override.is_hydra_override()]
+    tasks = [override for override in override_list if not override.is_hydra_override()]
     job = tree.hydra.job
     tree.hydra.overrides.task = [override.input_line for override in tasks]
-    tree.hydra.overrides.hydra = [override.input_line for override in read if override not in tasks]
+    tree.hydra.overrides.hydra = [override.input_line for override in override_list if override not in tasks]
     style = job.config.override_dirname
     job.override_dirname = get_overrides_dirname(tasks, style.exclude_keys, style.item_sep, style.kv_sep)
     tree.hydra.runtime.cwd = os.getcwd()  # that of the composition may be another one by now

@@ -35,11 +35,11 @@ class Finding:
 def findings(settings: Settings, words: Sequence[str]) -> Iterator[Finding]:
     """The findings of the rules on the words that a run was typed with."""
     faulty_keys = set()
-    for number, rule, met in rules_met(words):
-        key, value, _ = met[0]
+    for number, rule, matches in rules_met(words):
+        key, value, _ = matches[0]
         if key not in faulty_keys:
             text = "" if rule.acts(settings) else rule.text.format(**_text_values(settings, value))
-            yield Finding(number, tuple(word for *_, word in met), f"{key.rstrip('=')}: {text}" if text else "")
+            yield Finding(number, tuple(word for *_, word in matches), f"{key.rstrip('=')}: {text}" if text else "")
             faulty_keys |= {key} if text else set()
 
 
@@ -48,10 +48,10 @@ def rules_met(words: Sequence[str]) -> list[tuple[int, Rule, list[tuple[str, str
     items = list(_values_of(words))
     matches = []
     for number, rule in enumerate(RULES):
-        met = [
+        matches_of_rule = [
             item for name in rule.keys.split() for item in items if item[0] == name or item[0].startswith(f"{name}.")
         ]
-        matches += [(number, rule, met)] if met else []
+        matches += [(number, rule, matches_of_rule)] if matches_of_rule else []
     return matches
 
 
@@ -128,17 +128,17 @@ USED_KEYS = (
 START_KEYS = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
 
 
-def faults_of_saved(command: str, config: RunConfig, *, begun: bool = True) -> list[str]:
+def faults_of_saved(command: str, config: RunConfig, *, has_weights: bool = True) -> list[str]:
     """The lines for words that change nothing of what a command does with a run that exists.
 
     Args:
         command: resume, eval, predict or explain.
-        begun: the run has weights of its own by now.
+        has_weights: the run has weights of its own by now.
     """
     lines = []
     for key, change in config.changes.items():
         value = yaml_word(change.after)
-        if begun and key in START_KEYS:
+        if has_weights and key in START_KEYS:
             lines.append(f"{key}: is for the start, and the run has weights of its own (given {value}); leave it out")
         elif command != "resume" and key.startswith(TRAINING) and key not in USED_KEYS:
             lines.append(f"{key}: {command} trains nothing (given {value}); leave it out")

@@ -106,7 +106,7 @@ def plain_path(word: str, parser: OverridesParser) -> str:
 def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[str]]:
     """The words that can be read, and a fault for each of the others."""
     parser = OverridesParser.create(config_loader=loader)
-    read, faults = [], []
+    override_list, faults = [], []
     for word in words:
         word = plain_path(word, parser)
         try:
@@ -119,10 +119,10 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
             )
             continue
         if override.key_or_group:
-            read.append(override)
+            override_list.append(override)
         else:
             faults.append(f"{word}: the key is missing; write KEY=VALUE")
-    return read, faults
+    return override_list, faults
 
 
 def advise_word(word: str, commands: tuple[str, ...] = ()) -> str:

@@ -51,9 +51,9 @@ def restore_config(plain: dict[str, Any], words: Sequence[str] = (), source: str
     except RecursionError:
         raise ConfigErrors([f"{source}: nested more deeply than any settings; restore a copy"]) from None
     before = copy.deepcopy(tree) if words and not faults else None
-    read, syntax_faults = overrides.parse(list(words))
+    override_list, syntax_faults = overrides.parse(list(words))
     faults += syntax_faults
-    for override in read:
+    for override in override_list:
         key = override.key_or_group
         if override.is_sweep_override():
             faults.append(f"{key}: takes one value here (given {overrides.value_text(override)})")

@@ -135,18 +135,18 @@ def _note_ignored(scans: dict[str, FolderSplit], request: Request) -> None:
     """Say what was skipped and which class it costs most; loudly, where that is a tenth of a class or of all."""
     skip_counts: Counter[str] = sum((part.skip_counts for part in scans.values()), Counter())
     losses: Counter[str] = sum((part.loss_counts for part in scans.values()), Counter())
-    there = Counter(losses)
+    totals = Counter(losses)
     for part in scans.values():
         counts = part.labels.bincount(minlength=len(part.classes))
-        there.update(dict(zip(part.classes, counts.tolist(), strict=True)))
+        totals.update(dict(zip(part.classes, counts.tolist(), strict=True)))
     if not skip_counts:
         return
     line = f"ignored below data.root: {kinds(skip_counts)}"
-    worst_class = max(there, key=lambda name: losses[name] / there[name])
+    worst_class = max(totals, key=lambda name: losses[name] / totals[name])
     if losses[worst_class]:
-        line += f"; class {worst_class!r} loses most, {losses[worst_class]:,} of {there[worst_class]:,} files"
+        line += f"; class {worst_class!r} loses most, {losses[worst_class]:,} of {totals[worst_class]:,} files"
     outside = skip_counts["image outside the class folders"]
-    share = max(losses[worst_class] / there[worst_class], (losses.total() + outside) / (there.total() + outside))
+    share = max(losses[worst_class] / totals[worst_class], (losses.total() + outside) / (totals.total() + outside))
     (request.warnings if share >= LOUD_SHARE else request.notes).append(line)
 
 

@@ -266,8 +266,8 @@ def check_train(train: Loader, request: Request) -> None:
         raise DataError(f"data: the train split has {count}; it takes 2 or more{for_each} to train")
     if left_out:
         one = "1 image is" if left_out == 1 else f"{left_out} images are"
-        alone = "for every network: batch norm would fail on a last micro-batch of 1"
-        why = "too few for all processes" if processes > 1 else alone
+        reason_of_one = "for every network: batch norm would fail on a last micro-batch of 1"
+        why = "too few for all processes" if processes > 1 else reason_of_one
         request.notes.append(f"train: {one} left out per epoch ({why})")
     if request.settings.sampling is Sampling.balanced:
         sizes = train.labels.bincount()

@@ -126,11 +126,11 @@ def _refuse_splits_by_other_names(root: Path, names: Sequence[str]) -> None:
             f"{what}: these look like splits; call them train/, val/ and test/, "
             f"or say {_say_classes(names)} if they are classes"
         )
-    again = [name for name, folders in inner.items() if set(folders) <= set(names) - {name}]
-    if again := [name for name in again if len(inner[name]) > (not split_of(name))]:
-        classes = sorted({folder for name in again for folder in inner[name]})
+    repeats = [name for name, folders in inner.items() if set(folders) <= set(names) - {name}]
+    if repeats := [name for name in repeats if len(inner[name]) > (not split_of(name))]:
+        classes = sorted({folder for name in repeats for folder in inner[name]})
         raise DataError(
-            f"data.root: {printable(root)}: {join(again)} {_hold(again)} folders of the names beside "
+            f"data.root: {printable(root)}: {join(repeats)} {_hold(repeats)} folders of the names beside "
             f"({', '.join(map(printable, classes[:4]))}{', …' if len(classes) > 4 else ''}) and no images, as splits "
             f"do; put the classes into train/, or say {_say_classes(names)} if all of them are classes"
         )

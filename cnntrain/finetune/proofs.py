@@ -69,8 +69,8 @@ class GradientWatch:
     def groups_without(self) -> list[str]:
         """Groups that have received none; waits for the device."""
         has_gradient = [False] * len(self._parameters) if self._has_gradient is None else self._has_gradient.tolist()
-        have = {name for name, one in zip(self._owners, has_gradient, strict=True) if one}
-        names = [name for name in dict.fromkeys(self._owners) if name not in have]
+        names_with = {name for name, one in zip(self._owners, has_gradient, strict=True) if one}
+        names = [name for name in dict.fromkeys(self._owners) if name not in names_with]
         if not names:
             self._parameters, self._owners, self._has_gradient = [], [], None
         return names

@@ -37,7 +37,7 @@ def parameter_groups(
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     of_norms = {id(p) for module in model.modules() if _is_norm(module) for p in module.parameters(recurse=False)}
-    apart = settings.norm_weight_decay != settings.bias_weight_decay
+    has_bias_group = settings.norm_weight_decay != settings.bias_weight_decay
     decays = {
         "weights": settings.weight_decay,
         "plain": settings.norm_weight_decay,
@@ -52,7 +52,7 @@ def parameter_groups(
         for parameter in learner.parameters:
             if parameter.ndim > 1 and id(parameter) not in of_norms:
                 members[home if id(parameter) in of_embeddings else "weights"].append(parameter)
-            elif apart and names[id(parameter)].rpartition(".")[2] == "bias" and id(parameter) not in of_norms:
+            elif has_bias_group and names[id(parameter)].rpartition(".")[2] == "bias" and id(parameter) not in of_norms:
                 members["biases"].append(parameter)
             else:
                 members["plain"].append(parameter)

@@ -42,8 +42,8 @@ def train(run: TrainState, job: TrainJob) -> str:
     except CnntrainError as error:
         # A fault of one of several processes is its own: the others know nothing of it and cannot save with it.
         # Before the first image, a fault leaves nothing to go on with.
-        begun = run.progress.step > 0 or run.progress.batch > 0
-        if (run.world.size == 1 and begun) or isinstance(error, Interrupted):
+        has_begun = run.progress.step > 0 or run.progress.batch > 0
+        if (run.world.size == 1 and has_begun) or isinstance(error, Interrupted):
             run.progress.seconds = clock.seconds
             run.check_finite()
             job.save(run.state(), False)
