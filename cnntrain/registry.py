@@ -96,6 +96,8 @@ def is_dotted(name: str) -> bool:
 
 # --- functions of the user's -----------------------------------------------------------------------------------------
 
+_packages: set[str] = set()  # whose functions have been named, but for installed ones, whose faults are not the user's
+
 
 def import_function(section: str, name: str) -> Callable[..., Any]:
     """What `package.module:function` names; the current folder is searched first, as `python -m` does.
@@ -110,6 +112,8 @@ def import_function(section: str, name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     module = sys.modules.get(module_name) or _import(section, name, module_name)
+    if "site-packages" not in (module.__file__ or ""):
+        _packages.add(module_name.partition(".")[0])
     function: Callable[..., Any] | None = getattr(module, attribute, None)
     if function is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -142,8 +146,13 @@ def _import(section: str, name: str, module_name: str) -> ModuleType:
             sys.path.append(here)
 
 
-def check_arguments(section: str, name: str, function: Callable[..., Any], args: Mapping[str, Any]) -> list[str] | None:
+def check_arguments(
+    section: str, name: str, function: Callable[..., Any], args: Mapping[str, Any], reserved: Iterable[str] = ()
+) -> list[str] | None:
     """The names of the function's parameters; None if it takes any keyword.
+
+    Args:
+        reserved: parameters that are not the user's to give.
 
     Raises:
         ConfigError: `args` holds one that it does not have.
@@ -156,25 +165,49 @@ def check_arguments(section: str, name: str, function: Callable[..., Any], args:
         return None
     for key, value in args.items():
         if key not in parameters:
-            raise ConfigError(unknown_argument(name, key, value, parameters, f"{section}.args"))
+            free = [parameter for parameter in parameters if parameter not in reserved]
+            raise ConfigError(unknown_argument(name, key, value, free, f"{section}.args"))
     return list(parameters)
 
 
+def line_in_user_code(error: BaseException) -> str:
+    """The line of the user's own code in which an error arose, `my_nets.py:12`; empty where it arose elsewhere."""
+    place, trace = "", error.__traceback__
+    while trace:
+        package = str(trace.tb_frame.f_globals.get("__name__")).partition(".")[0]
+        if package in _packages:
+            place = f"{os.path.basename(trace.tb_frame.f_code.co_filename)}:{trace.tb_lineno}"
+        elif package == "cnntrain":
+            place = ""
+        trace = trace.tb_next
+    return place
+
+
+def describe_failure(error: BaseException) -> str:
+    """An error of a user's function in one line, with its place: `IndexError: oops, in my_nets.py:12`."""
+    place = line_in_user_code(error)
+    return one_line(error) + (f", in {place}" if place else "")
+
+
 def call_user_function(section: str, name: str, args: Mapping[str, Any], *positional: Any, **options: Any) -> Any:
-    """Call a user's function with `positional`, `args` and with what it accepts of `options`; `args` wins.
+    """Call a user's function with `positional`, `args` and with what it accepts of `options`.
 
     Raises:
-        ConfigError: no such function, an argument that it does not have, or it failed.
+        ConfigError: no such function, an argument that it does not have or that cnntrain gives itself, or it failed.
     """
     function = import_function(section, name)
-    parameters = check_arguments(section, name, function, args)
+    if taken := next((key for key in args if key in options), None):
+        raise ConfigError(
+            f"{section}.args.{taken}: cnntrain gives it to {name} itself (given {args[taken]}); leave it out"
+        )
+    parameters = check_arguments(section, name, function, args, reserved=options)
     keywords = {key: value for key, value in options.items() if parameters is None or key in parameters} | dict(args)
     try:
         return function(*positional, **keywords)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         arguments = ", ".join([*("..." for _ in positional), *(f"{key}={value!r}" for key, value in keywords.items())])
         raise ConfigError(
-            f"{section}.name: {name}({arguments}) failed ({one_line(error)}); correct it or {section}.args"
+            f"{section}.name: {name}({arguments}) failed ({describe_failure(error)}); correct it or {section}.args"
         ) from error
 
 

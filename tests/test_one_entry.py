@@ -96,6 +96,31 @@ def floats(root):
 
 def pieces(root):
     return [(torch.zeros(1, size, size, dtype=torch.uint8), size % 2) for size in (8, 9, 8, 9)]
+
+class Many(Squares):
+    def __init__(self, root, train, how):
+        super().__init__(root, train)
+        self.how = how
+        self.classes = {"twins": ["a", "a"], "number": 5}.get(how)
+
+    def __getitem__(self, index):
+        image, label = super().__getitem__(index)
+        if self.how == "breaks":
+            raise IndexError("no such image")
+        if self.how == "leaves":
+            raise SystemExit(0)
+        labels = {"halves": label + 0.5, "words": "dark", "pairs": [label, label], "far": 10**9}
+        return image, labels.get(self.how, label)
+
+def leave(logits, targets):
+    raise SystemExit(0)
+
+def detached(logits, targets):
+    return logits.detach().sum(1)
+
+class Late(torch.optim.SGD):
+    def step(self):
+        raise RuntimeError("too late")
 """
 DOTTED = {
     "model.name": "mine:net",
@@ -363,6 +388,47 @@ def test_a_mean_trains_as_the_losses_of_each_image_do(mine: Path) -> None:
         ("data=own data.name=mine:floats", "data.name: mine:floats gives images float32 (1, 8, 8); let them be"),
         ("data=own data.name=mine:pieces", "data.name: mine:pieces gives images of several sizes, such as (1, 8, 8)"),
         ("data=own data.name=mine:Square", "data.name: "),
+        (
+            "data=own data.name=mine:Squares data.args.train=1",
+            "data.args.train: cnntrain gives it to mine:Squares itself",
+        ),
+        (
+            "data=own data.name=mine:Squares data.args.trian=1",
+            "data.args.trian: no such argument of mine:Squares (given 1)",
+        ),
+        (
+            "data=own data.name=mine:Many data.args.how=twins",
+            "data.name: mine:Many has classes without a name or of the",
+        ),
+        (
+            "data=own data.name=mine:Many data.args.how=number",
+            "data.name: mine:Many has classes=5; let classes be a list",
+        ),
+        (
+            "data=own data.name=mine:Many data.args.how=halves",
+            "data.name: mine:Many gives labels float64 (60,); give each",
+        ),
+        ("data=own data.name=mine:Many data.args.how=words", "data.name: mine:Many gives labels that are no numbers ("),
+        (
+            "data=own data.name=mine:Many data.args.how=pairs",
+            "data.name: mine:Many gives labels int64 (60, 2); give each",
+        ),
+        (
+            "data=own data.name=mine:Many data.args.how=far",
+            "data.name: mine:Many has a label that is not in 0..119; count",
+        ),
+        (
+            "data=own data.name=mine:Many data.args.how=breaks",
+            "data.name: mine:Many fails on an item (IndexError: no such",
+        ),
+        (
+            "data=own data.name=mine:Many data.args.how=leaves",
+            "data.name: mine:Many fails on an item (SystemExit: 0, in m",
+        ),
+        ("loss.name=mine:leave", "loss.name: mine:leave(..., ...) failed (SystemExit: 0, in mine.py:"),
+        ("loss.name=mine:detached", "loss.name: mine:detached gave a loss back without a gradient; compute it from"),
+        ("optimizer=own optimizer.lr=1 optimizer.name=mine:Late", "mine.py:"),
+        ("data.title=../elsewhere", "data.title: must be the name of one folder (given ../elsewhere)"),
     ],
 )
 def test_a_function_that_gives_something_else_is_told(

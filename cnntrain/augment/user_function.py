@@ -7,8 +7,7 @@ from torch import Tensor
 from cnntrain.augment.batch_context import BatchContext
 from cnntrain.config.schema.pieces import OwnSettings
 from cnntrain.errors import ConfigError
-from cnntrain.registry import check_arguments, import_function
-from cnntrain.text import one_line
+from cnntrain.registry import check_arguments, describe_failure, import_function
 
 SECTION = "augment.own"
 
@@ -46,7 +45,7 @@ class UserFunction:
         except Exception as error:  # a user's function can fail with anything
             shape = tuple(images.shape)
             raise ConfigError(
-                f"{SECTION}.name: {self.name} fails on images {shape} ({one_line(error)}); correct it"
+                f"{SECTION}.name: {self.name} fails on images {shape} ({describe_failure(error)}); correct it"
             ) from error
         expected = _kind(images)
         if (actual := _kind(result)) != expected:

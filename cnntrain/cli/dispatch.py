@@ -18,7 +18,7 @@ from cnntrain import __version__
 from cnntrain.cli.exit import exit_code, say
 from cnntrain.cli.help import command_help, overview
 from cnntrain.config.paths import expand_path, need_image_folder
-from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, PreviewArgs, RunArgs, TrainArgs
+from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, RunArgs, TrainArgs
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime.distributed import World, tells
 from cnntrain.runtime.job_clock import take_seconds
@@ -183,12 +183,14 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.config.compose import compose_line
     from cnntrain.config.overrides import part_config_dir
 
-    args = read_arguments(COMMANDS[command], words, line)
+    kind = COMMANDS[command]
+    assert issubclass(kind, NewRunArgs)
+    args = read_arguments(kind, words, line)
     overrides, config_dir = part_config_dir(command, list(args.words))
-    draws = isinstance(args, PreviewArgs)
-    defaults = [] if draws else ["data.root=."]  # summary reads no data, and trains nothing
-    composition = compose_line([*overrides, *defaults], config_dir=config_dir, refuse_idle=draws)
-    if draws:
+    # Where no image is read nothing is trained either, and any word may stand there.
+    defaults = [] if kind.reads_images else ["data.root=."]
+    composition = compose_line([*overrides, *defaults], config_dir=config_dir, refuse_idle=kind.reads_images)
+    if kind.reads_images:
         _need_images(composition.settings)
     return _code(_load(command)(args, composition.config))
 
@@ -221,6 +223,8 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     _refuse_two_folders(args)
     overrides = for_hydra(list(args.words))
     shows = bool(options.cfg or options.info)
+    if options.resolve and not shows:
+        raise ConfigError("--resolve: goes with --cfg; write --cfg job --resolve")
     composition = compose_line(
         overrides,
         config_dir=options.config_dir,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError, is_out_of_memory
+from cnntrain.registry import line_in_user_code
 from cnntrain.storage.atomic import open_own
 from cnntrain.text import one_line, printable
 
@@ -47,6 +48,9 @@ def exit_code(
             say("interrupted at once; nothing more was saved")
         return INTERRUPTED
     except SystemExit as end:  # of a signal before there was anything to save
+        if line := line_in_user_code(end):
+            say(f"error: {line}: your function ends the process; let it raise an error instead")
+            return ConfigError.exit_code
         return end.code if isinstance(end.code, int) else OUR_BUG
     except BrokenPipeError:
         sys.stdout = None  # the last flush would fail again
@@ -106,6 +110,8 @@ def _as_fault(error: Exception) -> CnntrainError | None:
         elif not place and error.errno in (errno.ENOSPC, errno.EDQUOT):
             what += "; free some space"
         return FileSystemError(f"{printable(place)}: {what}" if place else what)
+    if line := line_in_user_code(error):
+        return ConfigError(f"{line}: your function failed ({one_line(error)}); correct it")
     return None
 
 

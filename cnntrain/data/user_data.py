@@ -12,7 +12,8 @@ from cnntrain.config.paths import expand_path
 from cnntrain.data.common import Request
 from cnntrain.data.datasets import TensorSet
 from cnntrain.errors import ConfigError
-from cnntrain.registry import call_user_function
+from cnntrain.registry import call_user_function, describe_failure
+from cnntrain.text import one_line
 
 Part = tuple[Tensor, Tensor]
 
@@ -35,27 +36,43 @@ def user_data(request: Request) -> TensorSet:
     for split in ("train", "test"):
         arguments = {"root": root, "split": split, "train": split == "train", "download": settings.download}
         data_set = call_user_function("data", name, settings.args, **arguments)
-        classes = classes or getattr(data_set, "classes", None)
+        classes = getattr(data_set, "classes", None) if classes is None else classes
         parts.append(None if data_set is None and split == "test" else _part(data_set, name, split))
     train, test = parts
     assert train is not None
     labels = torch.cat([train[1], *([test[1]] if test else [])])
-    names = list(map(str, classes)) if classes else [str(number) for number in range(int(labels.max()) + 1)]
+    return TensorSet(_class_names(classes, labels, name), train, test)
+
+
+def _class_names(classes: Any, labels: Tensor, name: str) -> list[str]:
+    """The names of the classes: those of the data set, else its labels, counted from 0 without a gap of many."""
+    largest = len(labels) - 1  # each class has an image, or nearly so
+    if classes is None:
+        names = [str(number) for number in range(min(int(labels.max()), largest) + 1)]
+    elif isinstance(classes, str) or not hasattr(classes, "__iter__"):
+        raise _misfit(name, f"has classes={classes!r}", "let classes be a list of names")
+    else:
+        names = [str(one) for one in classes]
+    if len(set(names)) < len(names) or "" in names:
+        raise _misfit(name, "has classes without a name or of the same one", "give each class a name of its own")
     if not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
         raise _misfit(name, f"has a label that is not in 0..{len(names) - 1}", "count the classes from 0")
-    return TensorSet(names, train, test)
+    return names
 
 
 def _part(data_set: Any, name: str, split: str) -> Part:
     """Images uint8 (N, C, H, W) and labels int64 (N,)."""
     if isinstance(data_set, tuple) and len(data_set) == 2 and hasattr(data_set[0], "ndim"):
-        images, labels = torch.as_tensor(data_set[0]), torch.as_tensor(data_set[1]).long()
+        images, labels = torch.as_tensor(data_set[0]), _labels(data_set[1], name)
     elif hasattr(data_set, "__getitem__") and hasattr(data_set, "__len__"):
-        pairs = [data_set[index] for index in range(len(data_set))]
+        try:
+            pairs = [data_set[index] for index in range(len(data_set))]
+        except (Exception, SystemExit) as error:
+            raise _misfit(name, f"fails on an item ({describe_failure(error)})", "correct it") from error
         if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
             raise _misfit(name, "gives items that are no pairs", "let each be (image, label)")
         images = _stack([_pixels(image) for image, _ in pairs], name)
-        labels = torch.tensor([int(label) for _, label in pairs])
+        labels = _labels([label for _, label in pairs], name)
     else:
         raise _misfit(
             name, f"gave {type(data_set).__name__} back", "return pairs (image, label), as a torch Dataset does"
@@ -66,6 +83,20 @@ def _part(data_set: Any, name: str, split: str) -> Part:
         kind = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape[1:])}"
         raise _misfit(name, f"gives images {kind}", "let them be Pillow's or uint8 (C, H, W), C being 1 or 3")
     return images.contiguous(), labels
+
+
+def _labels(values: Any, name: str) -> Tensor:
+    """Labels int64 (N,)."""
+    try:
+        labels = torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _misfit(
+            name, f"gives labels that are no numbers ({one_line(error)})", "count the classes from 0"
+        ) from error
+    if labels.ndim != 1 or labels.is_floating_point():
+        kind = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
+        raise _misfit(name, f"gives labels {kind}", "give each image one whole number, from 0")
+    return labels.long()
 
 
 def _pixels(image: Any) -> Tensor:

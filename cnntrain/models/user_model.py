@@ -7,9 +7,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from cnntrain.errors import ConfigError
-from cnntrain.registry import call_user_function
+from cnntrain.registry import call_user_function, describe_failure
 from cnntrain.runtime.device import restore_rng_state, rng_state
-from cnntrain.text import one_line
 
 
 def build_user_model(name: str, args: dict[str, Any], *, classes: int, channels: int, image_size: int) -> nn.Module:
@@ -52,8 +51,8 @@ def _try_mode(model: nn.Module, name: str, images: torch.Tensor, classes: int) -
     except Exception as error:
         fits = "let it take in_channels and image_size, or set data.channels and data.image_size"
         raise ConfigError(
-            f"model.name: {name} fails on a batch of images {shape}{mode} ({one_line(error)}); "
-            + ("correct it" if model.training else fits)
+            f"model.name: {name} fails on a batch of images {shape}{mode} ({describe_failure(error)}); "
+            + ("correct it" if model.training or not isinstance(error, RuntimeError) else f"correct it, or {fits}")
         ) from error
     finally:
         for key, buffer in model.named_buffers():

@@ -174,7 +174,7 @@ def user_schedule(settings: UserScheduleSettings, at: Place) -> float:
     value = call_user_function("schedule", settings.name, settings.args, at.step, at.total, **options)
     if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
         raise ConfigError(
-            f"schedule.name: {settings.name} gave {value} back at step {at.step:g} of {at.total:g}; "
+            f"schedule.name: {settings.name} gave {value!r} back at step {at.step:g} of {at.total:g}; "
             "it must return a factor of the rate, a number >= 0"
         )
     return float(value)

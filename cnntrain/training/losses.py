@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.errors import ConfigError
-from cnntrain.registry import call_user_function, check_arguments, import_function
+from cnntrain.registry import call_user_function, check_arguments, describe_failure, import_function
 from cnntrain.text import hint, nearest, printable
 
 
@@ -71,13 +71,18 @@ class UserLoss(Loss):
         else:
             if isinstance(self.instance, nn.Module):
                 self.instance.to(logits.device)
-            loss = self.instance(logits, targets)
+            try:
+                loss = self.instance(logits, targets)
+            except (Exception, SystemExit) as error:
+                raise ConfigError(f"loss.name: {self.name} failed ({describe_failure(error)}); correct it") from error
         if not isinstance(loss, Tensor) or loss.shape not in ((), (len(logits),)):
             kind = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
             raise ConfigError(
                 f"loss.name: {self.name} gave {kind} back for {tuple(logits.shape)} logits; "
                 f"it must return the loss of each image, {(len(logits),)}, or their mean, ()"
             )
+        if logits.requires_grad and not loss.requires_grad:
+            raise ConfigError(f"loss.name: {self.name} gave a loss back without a gradient; compute it from the logits")
         return loss.sum() if loss.ndim else loss * len(logits)
 
 

@@ -156,7 +156,7 @@ def test_network_is_built_on_the_meta_device_too(build):
         (
             "own_nets:broken",
             {},
-            r"^model\.name: own_nets:broken\(num_classes=5\) failed \(RuntimeError: no such luck\)",
+            r"^model\.name: own_nets:broken\(num_classes=5\) failed \(RuntimeError: no such luck, in own_nets\.py:",
         ),
         ("own_nets:thousand", {}, r"^model\.name: own_nets:thousand maps .* to \(2, 1000\) instead of \(2, 5\)"),
         ("own_nets:Tiny", {"widht": 3}, r"^model\.args\.widht: .* did you mean model\.args\.width\?"),
@@ -168,7 +168,7 @@ def test_network_is_built_on_the_meta_device_too(build):
         (
             "own_nets:Untrainable",
             {},
-            r"^model\.name: own_nets:Untrainable fails on .* in training mode \(ValueError: not today\)",
+            r"^model\.name: own_nets:Untrainable fails on .* in training mode \(ValueError: not today, in own_nets\.py",
         ),
         ("own_nets:Tiny", {"width": "wide"}, r"^model\.name: own_nets:Tiny\(.*width='wide'\) failed"),
         ("own_nets:", {}, r"^model\.name: .* has no ''"),

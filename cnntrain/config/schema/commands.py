@@ -72,6 +72,7 @@ class NewRunArgs(CommandArgs):
     """The arguments of a command that composes a config."""
 
     usage: ClassVar[str] = "[GROUP=OPTION ...] [KEY=VALUE ...]"
+    reads_images: ClassVar[bool] = True  # else data.root need not be given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +109,8 @@ class CheckArgs(NewRunArgs):
 @dataclass(frozen=True, kw_only=True)
 class SummaryArgs(NewRunArgs):
     """The arguments of `summary`."""
+
+    reads_images: ClassVar[bool] = False
 
     formulas: bool = field(default=False, metadata={"help": "with the sums behind each number"})
     out: Path | None = argument(OutFile("FILE.csv"), "a table of all layers, with exact numbers", default=None)

@@ -98,6 +98,8 @@ class DataSettings:
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         faults: list[tuple[str, Any, str]] = []
+        if "/" in self.title or self.title in (".", ".."):
+            faults.append(("title", self.title, "the name of one folder"))
         if isinstance(self.limit, float) and self.limit > 1:
             faults.append(("limit", self.limit, "a fraction up to 1.0, or a whole number of images (500) from 2 up"))
         if isinstance(self.limit, int) and self.limit < 2:
