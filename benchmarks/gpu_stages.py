@@ -208,7 +208,7 @@ def equal():
     import torch
 
     from cnntrain.augment.batch_context import BatchContext
-    from cnntrain.augment.pieces import build_colour
+    from cnntrain.augment.pieces import build_color
     from cnntrain.augment.policies import build_policies
     from cnntrain.config.compose import compose_settings
 
@@ -236,7 +236,7 @@ def equal():
         "solarize",
     ):
         settings = compose_settings(["data=digits", f"augment={name}"]).augment
-        pieces = [*build_policies(settings), *build_colour(settings, 3, 32)]
+        pieces = [*build_policies(settings), *build_color(settings, 3, 32)]
         ends = []
         for device in ("cpu", DEVICE):
             context = BatchContext(torch.device(device), 0, 0, 0, image_size=32, indices=torch.arange(256))

@@ -106,7 +106,7 @@ def make_job(world, batch_size, *, random, images=45, saved=None, stop=None, **s
         augment=cast(Augment, augment),
         mix=Mix(AugmentSettings(mixup=MixupSettings()), 10) if random else None,
         loss=Loss(label_smoothing=0.1),
-        normalise=lambda given: given.float() / 255,
+        normalize=lambda given: given.float() / 255,
         tuning=None,
         drops=[],
         recalibrate=None,

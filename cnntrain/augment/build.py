@@ -12,14 +12,14 @@ from torch import Tensor
 from cnntrain.augment import geometry
 from cnntrain.augment.batch_context import BatchContext, Operation
 from cnntrain.augment.erase import build_noise
-from cnntrain.augment.normalize import Normalise
-from cnntrain.augment.pieces import build_affine, build_colour
+from cnntrain.augment.normalize import Normalize
+from cnntrain.augment.pieces import build_affine, build_color
 from cnntrain.augment.policies import build_policies
 from cnntrain.augment.user_function import UserFunction
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.errors import ConfigError
 
-__all__ = ["Augment", "BatchContext", "Stage", "build_augment", "build_normalise"]
+__all__ = ["Augment", "BatchContext", "Stage", "build_augment", "build_normalize"]
 
 Piece = tuple[str, Operation]
 
@@ -35,9 +35,9 @@ class Stage:
 class Augment:
     """The chosen pieces in their fixed order, then normalisation."""
 
-    def __init__(self, stages: list[Stage], normalise: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, stages: list[Stage], normalize: Callable[[Tensor], Tensor]) -> None:
         self.stages = [stage for stage in stages if stage.pieces]
-        self.normalise = normalise
+        self.normalize = normalize
 
     def __call__(self, images: Tensor, context: BatchContext) -> Tensor:
         """Augment a micro-batch.
@@ -52,7 +52,7 @@ class Augment:
         for stage in self.stages:
             for _, operation in stage.pieces:
                 images = operation(images, context)
-        return self.normalise(images)
+        return self.normalize(images)
 
     def trace(self, images: Tensor, context: BatchContext) -> list[tuple[str, list[str], Tensor]]:
         """What `__call__` does, step by step: name, names of the pieces and uint8 images after each stage."""
@@ -91,15 +91,15 @@ def build_augment(
     stages = [
         Stage("geometry", _geometry(settings, image_size, cropped)),
         Stage("policy", build_policies(settings)),
-        Stage("colour", build_colour(settings, channels, image_size)),
+        Stage("colour", build_color(settings, channels, image_size)),
         Stage("noise", [*build_noise(settings, mean), *_user_function(settings)]),
     ]
-    return Augment(stages, build_normalise(mean, std, channels_last))
+    return Augment(stages, build_normalize(mean, std, channels_last))
 
 
-def build_normalise(mean: list[float], std: list[float], channels_last: bool) -> Normalise:
+def build_normalize(mean: list[float], std: list[float], channels_last: bool) -> Normalize:
     """What validation, test and prediction apply to uint8 images: (x / 255 - mean) / std as float32."""
-    return Normalise(mean, std, channels_last)
+    return Normalize(mean, std, channels_last)
 
 
 def _user_function(settings: AugmentSettings) -> list[Piece]:

@@ -52,7 +52,7 @@ def hue(images: Tensor, factors: Tensor, /) -> Tensor:
     purity = spread / value.clamp_min(1e-3)  # where it is black 0 / 0 is 0; no other value lies below 1 / 255
     turns = _sixths(values, value, spread).mul_(1 / 6).add_(1).frac_().add_(factors.float().view(-1, 1, 1))
     turns.sub_(turns.floor())
-    return laid_out_like(images, levels(_colours(turns.mul_(6), purity, value).mul_(255.999)))
+    return laid_out_like(images, levels(_colors(turns.mul_(6), purity, value).mul_(255.999)))
 
 
 def _sixths(values: Tensor, value: Tensor, spread: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def _sixths(values: Tensor, value: Tensor, spread: Tensor) -> Tensor:
     return from_green.add_(from_blue).mul_(1 - is_red).add_(from_red)
 
 
-def _colours(sixths: Tensor, purity: Tensor, value: Tensor) -> Tensor:
+def _colors(sixths: Tensor, purity: Tensor, value: Tensor) -> Tensor:
     """Hue, saturation and value, (N, H, W) each, to red, green and blue, (N, 3, H, W) in 0..1."""
     sector = sixths.floor()
     odd = sector.remainder(2)
@@ -78,8 +78,8 @@ def _colours(sixths: Tensor, purity: Tensor, value: Tensor) -> Tensor:
     # 2 lies beyond all levels: clamped, the sum is the channel. where() and gather() are several times as slow.
     # An orange (sector 0): red = |0 - 2.5| - 1.5 = 1, green = 1.5 - 1.5 = 0, blue = 1.5 - 3.5 = -2; twice that plus the
     # middle, 0.5 say, is 2.5, 0.5 and -3.5, and clamped to low..value = 0.2..0.9: red 0.9, green 0.5, blue 0.2.
-    colours = torch.stack([red, green, blue], dim=1).mul_(2).add_(middle.unsqueeze(1))
-    return torch.maximum(torch.minimum(colours, value.unsqueeze(1)), low.unsqueeze(1))
+    colors = torch.stack([red, green, blue], dim=1).mul_(2).add_(middle.unsqueeze(1))
+    return torch.maximum(torch.minimum(colors, value.unsqueeze(1)), low.unsqueeze(1))
 
 
 @in_parts

@@ -25,14 +25,14 @@ def build_noise(settings: AugmentSettings, mean: list[float]) -> list[tuple[str,
     Args:
         mean: of each channel of the data, on the 0..1 scale: the colour of what is wiped out.
     """
-    colour = np.rint(255 * np.array(mean)).astype(np.uint8)
+    color = np.rint(255 * np.array(mean)).astype(np.uint8)
     operations: list[tuple[str, Operation]] = []
     if (noise := settings.noise) is not None:
         operations.append(("noise", lambda images, context: add_noise(images, noise, context)))
     if (cutout := settings.cutout) is not None:
-        operations.append(("cutout", lambda images, context: cut_out(images, cutout, colour, context)))
+        operations.append(("cutout", lambda images, context: cut_out(images, cutout, color, context)))
     if (erasing := settings.random_erasing) is not None:
-        operations.append(("random_erasing", lambda images, context: erase(images, erasing, colour, context)))
+        operations.append(("random_erasing", lambda images, context: erase(images, erasing, color, context)))
     return operations
 
 
@@ -47,7 +47,7 @@ def add_noise(images: Tensor, settings: NoiseSettings, context: BatchContext) ->
     return _change_rows(images, settings.p, context, change)
 
 
-def cut_out(images: Tensor, settings: CutoutSettings, colour: NDArray[np.uint8], context: BatchContext) -> Tensor:
+def cut_out(images: Tensor, settings: CutoutSettings, color: NDArray[np.uint8], context: BatchContext) -> Tensor:
     """Wipe squares out of the chosen images (arXiv 1708.04552).
 
     A centre is any pixel, so that a square may hang over the edge: the paper found that this matters.
@@ -56,7 +56,7 @@ def cut_out(images: Tensor, settings: CutoutSettings, colour: NDArray[np.uint8],
     side = max(1, round(settings.size * min(height, width)))
 
     def change(rows: Tensor) -> Tensor:
-        fill = _fill(rows, colour, context)
+        fill = _fill(rows, color, context)
         for _ in range(settings.holes):
             top = context.host.integers(height, size=len(rows)) - side // 2
             left = context.host.integers(width, size=len(rows)) - side // 2
@@ -66,7 +66,7 @@ def cut_out(images: Tensor, settings: CutoutSettings, colour: NDArray[np.uint8],
     return _change_rows(images, settings.p, context, change)
 
 
-def erase(images: Tensor, settings: RandomErasingSettings, colour: NDArray[np.uint8], context: BatchContext) -> Tensor:
+def erase(images: Tensor, settings: RandomErasingSettings, color: NDArray[np.uint8], context: BatchContext) -> Tensor:
     """Wipe one box of random area and shape out of each chosen image (arXiv 1708.04896).
 
     `random` fills it with a random byte for every pixel and channel, the paper's best; `zeros` is black.
@@ -77,7 +77,7 @@ def erase(images: Tensor, settings: RandomErasingSettings, colour: NDArray[np.ui
         if settings.value is Fill.random:
             fill = torch.randint(256, rows.shape, dtype=torch.uint8, device=rows.device, generator=context.generator)
         else:
-            fill = _fill(rows, colour if settings.value is Fill.mean else np.zeros_like(colour), context)
+            fill = _fill(rows, color if settings.value is Fill.mean else np.zeros_like(color), context)
         boxes = erasing_boxes(len(rows), height, width, settings.scale, settings.ratio, context.host)
         return _fill_boxes(rows, boxes, fill, width, context)
 
@@ -122,11 +122,11 @@ def _change_rows(images: Tensor, p: float, context: BatchContext, change: Callab
     return as_images(torch.cat([rows, changed]).index_select(0, context.send(order)), images)
 
 
-def _fill(rows: Tensor, colour: NDArray[np.uint8], context: BatchContext) -> Tensor:
+def _fill(rows: Tensor, color: NDArray[np.uint8], context: BatchContext) -> Tensor:
     """A colour (C,) in a form that spreads over the rows."""
-    if rows.shape[1] == len(colour):
-        return context.send(colour).view(1, -1, 1, 1)
-    return context.send(np.tile(colour, rows.shape[3] // len(colour)))
+    if rows.shape[1] == len(color):
+        return context.send(color).view(1, -1, 1, 1)
+    return context.send(np.tile(color, rows.shape[3] // len(color)))
 
 
 def _fill_boxes(rows: Tensor, boxes: NDArray[np.int64], fill: Tensor, width: int, context: BatchContext) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-class Normalise:
+class Normalize:
     """uint8 images to float32: divided by 255, minus the mean, by the standard deviation, per channel.
 
     Args:

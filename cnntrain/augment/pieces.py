@@ -52,7 +52,7 @@ def affine_draws(
     }
 
 
-def build_colour(settings: AugmentSettings, channels: int, image_size: int) -> list[tuple[str, Operation]]:
+def build_color(settings: AugmentSettings, channels: int, image_size: int) -> list[tuple[str, Operation]]:
     """The colour pieces that are on, with their names, in the order of the settings.
 
     Args:

@@ -119,13 +119,13 @@ class _Explanation:
 
     def _excite(self) -> None:
         self._need_maps()
-        loader, normalise = self.loader, self.job.normalise
+        loader, normalize = self.loader, self.job.normalize
         self.report.validating(len(loader), phase="excite")
 
         def inputs() -> Iterator[Tensor]:
             with closing(loader.batches()) as batches:
                 for batch in batches:
-                    yield normalise(batch.images)
+                    yield normalize(batch.images)
                     self.report.advance(len(batch.labels))
 
         subject = self.subject
@@ -170,7 +170,7 @@ class _Explanation:
                 self.report.advance(len(indices))
 
         pixels = shift.SHORT if is_small else shift.LONG
-        rows = shift.measure(self.subject.model, batches(), self.job.normalise, pixels)
+        rows = shift.measure(self.subject.model, batches(), self.job.normalize, pixels)
         chart = shift.draw(rows, count, self.split, self.subject.about)
         self._keep("shift", Image.fromarray(chart.pixels()))
         write_atomic(self.gallery.folder / "shift.svg", chart.content("svg"), word=WORD)
@@ -196,4 +196,4 @@ def _subject(args: ExplainArgs, job: Job, loader: Loader, step: int) -> Subject:
     about = (
         f"{job.settings.model.name} trained on {job.settings.data.source} for {step:,} step{'s' if step > 1 else ''}"
     )
-    return Subject(job.model, job.normalise, classes, images, labels, names, about)
+    return Subject(job.model, job.normalize, classes, images, labels, names, about)

@@ -53,11 +53,11 @@ def run(args: FilterArgs) -> None:
     pixels, scale = as_picture(result, kernel, inner_part(result, window, (height, width)))
 
     name = _name(args)
-    colours = "grey" if gray else "colour"
+    colors = "grey" if gray else "colour"
     before, after = _size(height, width), _size(*result.shape[1:])
     lines = {
         "kernel": " ".join([name, *(f"{key}={value:.4g}" for key, value in kernel.parameters().items())]),
-        "image": f"{printable(source)}, {before}, {colours}, values {_range(image)}",
+        "image": f"{printable(source)}, {before}, {colors}, values {_range(image)}",
         "height": _in_two(window.arithmetic((height, width), 0)),
         "width": _in_two(window.arithmetic((height, width), 1)),
         "result": f"{after}, values {_range(result)}",
@@ -67,7 +67,7 @@ def run(args: FilterArgs) -> None:
     captions = [
         [_shorten(printable(source.name)), before],
         [name, _size(*window.kernel), *_notes(args)],
-        [f"{name}, in {colours}", after, scale],
+        [f"{name}, in {colors}", after, scale],
     ]
     write_atomic(out, _png(beside(original.numpy(), matrices, pixels, captions)), word="out=FILE.png")
     for matrix in matrices:

@@ -75,7 +75,7 @@ def cache(
     loaders: Mapping[str, Loader],
     *,
     learners: Iterable[str],
-    normalise: Callable[[Tensor], Tensor],
+    normalize: Callable[[Tensor], Tensor],
     device: torch.device,
     precision: Precision,
     report: Reporter,
@@ -91,7 +91,7 @@ def cache(
         head: the path of the head in it.
         loaders: of the images, by the name of the split; `train` must be among them.
         learners: names of all parameters that ever learn.
-        normalise: the evaluation transform of a uint8 micro-batch.
+        normalize: the evaluation transform of a uint8 micro-batch.
         device, precision: those of the training.
         report: takes the progress and what there is to say.
         stop: read after each micro-batch.
@@ -106,7 +106,7 @@ def cache(
     try:
         if reason := reason_not_to_cache(settings, loaders["train"], head, learners):
             raise _Refused(reason)
-        encoder = _Encoder(model, head, normalise, device, precision)
+        encoder = _Encoder(model, head, normalize, device, precision)
         with _eval_mode(model), torch.no_grad():  # not inference_mode: a loader may decode at first use and keep it
             stores = _reserve(encoder, loaders, device)
             _fill(encoder, loaders, stores, report, stop)
@@ -134,12 +134,12 @@ class _Encoder:
         self,
         model: nn.Module,
         head: str,
-        normalise: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         device: torch.device,
         precision: Precision,
     ) -> None:
         self._model, self._path, self._head = model, head, model.get_submodule(head)
-        self._normalise, self._device, self._precision = normalise, device, precision
+        self._normalize, self._device, self._precision = normalize, device, precision
 
     def __call__(self, images: Tensor) -> Tensor:
         """What enters the head, (N, ...), of uint8 images."""
@@ -184,7 +184,7 @@ class _Encoder:
         hook = self._head.register_forward_pre_hook(keep, with_kwargs=True)
         try:
             with machine.autocast(self._precision, self._device):
-                answer = self._model(self._normalise(images))
+                answer = self._model(self._normalize(images))
         finally:
             hook.remove()
         if not features:

@@ -21,7 +21,7 @@ from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 
-from cnntrain.plots.drawing import FAINT_INK, INK, Colour, ascii_letter
+from cnntrain.plots.drawing import FAINT_INK, INK, Color, ascii_letter
 from cnntrain.text import printable, shorten
 
 Size: TypeAlias = tuple[float, float]  # pixels: width, height
@@ -110,11 +110,11 @@ def finish(figure: Figure, title: str, notes: Sequence[str] = ()) -> Chart:
     """The chart, with its title and notes on how to read it above all that has been drawn."""
     left, _, _, top = _whole_pixels(figure, GAP).extents * PIXELS
     width, height = figure.bbox.size
-    for lines, size, colour in ((notes, TEXT, FAINT_INK), ([shorten(title, LONGEST_TITLE)], TITLE, INK)):
+    for lines, size, color in ((notes, TEXT, FAINT_INK), ([shorten(title, LONGEST_TITLE)], TITLE, INK)):
         if lines:
             words = "\n".join(map(escape_unknown, lines))
             place = ((left + GAP) / width, top / height)
-            above = figure.text(*place, words, size=size, color=fractions(colour), ha="left", va="bottom")
+            above = figure.text(*place, words, size=size, color=fractions(color), ha="left", va="bottom")
             top = above.get_window_extent().y1 + GAP / 2
     return Chart(figure)
 
@@ -135,9 +135,9 @@ def set_scale(axis: Any, low: float, high: float, most: int, form: str = "g", *,
     return [float(tick) for tick in locator.tick_values(low, high)]
 
 
-def fractions(colour: Colour) -> tuple[float, ...]:
+def fractions(color: Color) -> tuple[float, ...]:
     """A colour as matplotlib wants it."""
-    return tuple(part / 255 for part in colour)
+    return tuple(part / 255 for part in color)
 
 
 def escape_unknown(text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from cnntrain.plots.drawing import Colour
+from cnntrain.plots.drawing import Color
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ FEW = 20  # epochs, each of which gets a point
 LEGEND, LONGEST_NAME, MOST_LINES = 16, 40, 3  # rows in a column, characters in a line, lines of a name
 AXES = {"epoch": "epoch", "seconds": "seconds of training and validation"}
 # The eight colours of Okabe and Ito but black and yellow, told apart by the colour-blind too; then again, dashed.
-COLOURS: tuple[Colour, ...] = (
+COLORS: tuple[Color, ...] = (
     *((0, 114, 178), (213, 94, 0), (0, 158, 115)),
     *((204, 121, 167), (230, 159, 0), (86, 180, 233)),
 )
@@ -81,11 +81,11 @@ def _draw_panel(axes: "Axes", curves: Sequence[Curve], key: str) -> list["Line2D
 
     means = []
     for number, curve in enumerate(curves):
-        colour = fractions(COLOURS[number % len(COLOURS)])
-        dashes = DASHES[number // len(COLOURS) % len(DASHES)]
+        color = fractions(COLORS[number % len(COLORS)])
+        dashes = DASHES[number // len(COLORS) % len(DASHES)]
         for run in curve.runs if len(curve.runs) > 1 else ():
-            axes.plot(*_places(run, key), color=colour, linewidth=THIN, alpha=PALE)
-        (mean,) = axes.plot(*_places(curve.mean, key), color=colour, linewidth=THICK, clip_on=False)
+            axes.plot(*_places(run, key), color=color, linewidth=THIN, alpha=PALE)
+        (mean,) = axes.plot(*_places(curve.mean, key), color=color, linewidth=THICK, clip_on=False)
         mean.set_linestyle((0, dashes) if dashes else "solid")
         if len(curve.mean) <= FEW:
             mean.set(marker="o", markersize=DOT)

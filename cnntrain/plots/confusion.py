@@ -38,7 +38,7 @@ def draw_confusion(matrix: NDArray[np.int64], classes: Sequence[str], what: str 
     with charts.style():
         figure = charts.new_figure((count * cell, count * cell))
         axes = charts.add_axes(figure, (0, 0), (count * cell, count * cell))
-        axes.imshow(_colours(matrix), interpolation="none", aspect="auto")
+        axes.imshow(_colors(matrix), interpolation="none", aspect="auto")
         axes.grid(False)
         axes.spines[:].set_visible(True)
         axes.xaxis.tick_top()
@@ -59,7 +59,7 @@ def _shares(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     return matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
 
-def _colours(matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _colors(matrix: NDArray[np.int64]) -> NDArray[np.uint8]:
     """RGB (K, K, 3): white at 0, full colour at 1; the square root lets a few mistakes be seen."""
     strength = np.sqrt(_shares(matrix))[..., None]
     right: NDArray[np.bool_] = np.eye(len(matrix), dtype=bool)[..., None]
@@ -72,6 +72,6 @@ def _write_counts(axes: "Axes", matrix: NDArray[np.int64], letters: int) -> None
 
     shares = _shares(matrix)
     for row, column in zip(*np.nonzero(matrix), strict=True):
-        colour = fractions(BACKGROUND if shares[row, column] > 0.3 else INK)
-        words = axes.text(column, row, str(matrix[row, column]), size=letters, color=colour, ha="center", va="center")
+        color = fractions(BACKGROUND if shares[row, column] > 0.3 else INK)
+        words = axes.text(column, row, str(matrix[row, column]), size=letters, color=color, ha="center", va="center")
         words.set_in_layout(False)  # it lies within the axes: its size need not be known

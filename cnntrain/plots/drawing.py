@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cnntrain.text import printable
 
-Colour: TypeAlias = tuple[int, int, int]
+Color: TypeAlias = tuple[int, int, int]
 Font: TypeAlias = "ImageFont.FreeTypeFont | ImageFont.ImageFont"
 
 BACKGROUND, INK, FAINT_INK = (255, 255, 255), (40, 40, 40), (130, 130, 130)
@@ -58,7 +58,7 @@ def length(text: str, size: int) -> float:
 
 
 def write(
-    picture: Image.Image, place: tuple[float, float], text: str, size: int, ink: Colour = INK, anchor: str = "la"
+    picture: Image.Image, place: tuple[float, float], text: str, size: int, ink: Color = INK, anchor: str = "la"
 ) -> None:
     """A text of one line at a place (x, y)."""
     text, face = readable(text, size)

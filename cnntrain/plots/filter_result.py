@@ -74,8 +74,8 @@ def _draw_kernel(weights: list[list[float]]) -> Image.Image:
     cell = max(1, KERNEL_SIDE // max(rows, columns))
     strength = np.abs(kernel / (np.abs(kernel).max() or 1))[..., None]
     full = np.where(kernel[..., None] > 0, RIGHT, WRONG)
-    colours = (255 + strength * (full - 255)).round().astype(np.uint8)
-    picture = Image.fromarray(np.kron(colours, np.ones((cell, cell, 1), dtype=np.uint8)))
+    colors = (255 + strength * (full - 255)).round().astype(np.uint8)
+    picture = Image.fromarray(np.kron(colors, np.ones((cell, cell, 1), dtype=np.uint8)))
     pen = ImageDraw.Draw(picture)
     if cell >= SMALLEST_RULED:
         for place in range(cell, max(rows, columns) * cell, cell):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from cnntrain.plots.drawing import BACKGROUND, FAINT_INK, INK, RIGHT, WRONG, Colour, fit, length, wrap, write
+from cnntrain.plots.drawing import BACKGROUND, FAINT_INK, INK, RIGHT, WRONG, Color, fit, length, wrap, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,7 +32,7 @@ class Tile:
 
     pixels: Rgb
     captions: tuple[str, ...] = ()
-    mark: Colour | None = None
+    mark: Color | None = None
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Row:
 class Legend:
     """What the colours stand for, from the lowest to the highest value."""
 
-    colours: Sequence[Colour]
+    colors: Sequence[Color]
     low: str
     high: str
 
@@ -138,7 +138,7 @@ def _draw_legend(picture: Image.Image, legend: Legend, top: int) -> None:
     low = int(length(legend.low, SMALL))
     left = MARGIN + low + GAP
     ramp = np.broadcast_to(np.linspace(0, 1, BAR[0])[None], (BAR[1], BAR[0]))
-    picture.paste(Image.fromarray(colour(ramp, legend.colours)), (left, top))
+    picture.paste(Image.fromarray(color(ramp, legend.colors)), (left, top))
     ImageDraw.Draw(picture).rectangle((left - 1, top - 1, left + BAR[0], top + BAR[1]), outline=FAINT_INK)
     write(picture, (MARGIN, top - 2), legend.low, SMALL)
     write(picture, (left + BAR[0] + GAP, top - 2), legend.high, SMALL)
@@ -153,10 +153,10 @@ def rgb(image: "Tensor") -> Rgb:
     return np.ascontiguousarray(image.cpu().expand(3, height, width).permute(1, 2, 0).numpy())
 
 
-def colour(values: NDArray[np.floating], colours: Sequence[Colour]) -> Rgb:
+def color(values: NDArray[np.floating], colors: Sequence[Color]) -> Rgb:
     """(H, W) in 0..1 through a scale of colours at even distances."""
-    stops = np.linspace(0, 1, len(colours))
-    channels = [np.interp(values, stops, [stop[channel] for stop in colours]) for channel in range(3)]
+    stops = np.linspace(0, 1, len(colors))
+    channels = [np.interp(values, stops, [stop[channel] for stop in colors]) for channel in range(3)]
     return np.stack(channels, axis=2).round().astype(np.uint8)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from cnntrain.augment.build import build_augment, build_normalise
+from cnntrain.augment.build import build_augment, build_normalize
 from cnntrain.augment.mix import Mix
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.schema.loss import LOSSES
@@ -125,7 +125,7 @@ def build_train_job(
         loss=_build_loss(settings, data, job.device),
         tuning=tuning,
         drops=scheduled_drops(settings.model, job.model),
-        recalibrate=recalibration(tuning, data.train, job.normalise, job.device, job.precision, world),
+        recalibrate=recalibration(tuning, data.train, job.normalize, job.device, job.precision, world),
         report=report,
         stop=stop,
     )
@@ -171,7 +171,7 @@ def _build_network(settings: Settings, data: Data, hardware: Hardware, notes: li
         device=device,
         precision=precision,
         channels_last=channels_last,
-        normalise=build_normalise(data.mean, data.std, channels_last=channels_last),
+        normalize=build_normalize(data.mean, data.std, channels_last=channels_last),
         notes=model_notes + data.notes + notes,
         warnings=warnings + data.warnings,
         world=world,

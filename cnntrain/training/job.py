@@ -49,14 +49,14 @@ class Job:
     device: torch.device
     precision: Precision
     channels_last: bool
-    normalise: Callable[[Tensor], Tensor]  # the evaluation transform of a uint8 micro-batch
+    normalize: Callable[[Tensor], Tensor]  # the evaluation transform of a uint8 micro-batch
     notes: list[str]
     warnings: list[str]
     world: World = ALONE
 
     def scorer(self, model: nn.Module | None = None, views: Views | None = None) -> Scorer:
         """The scorer of the network, or of another one in its place such as the average of its weights."""
-        return Scorer(model or self.model, self.normalise, self.device, self.precision, self.world, views)
+        return Scorer(model or self.model, self.normalize, self.device, self.precision, self.world, views)
 
     @property
     def parameters(self) -> int:

@@ -21,7 +21,7 @@ MOST_IMAGES = 2000  # training images that recalibrated statistics are averages 
 def recalibration(
     tuning: Tuning | None,
     train: Loader,
-    normalise: Callable[[Tensor], Tensor],
+    normalize: Callable[[Tensor], Tensor],
     device: torch.device,
     precision: Precision,
     world: World,
@@ -30,7 +30,7 @@ def recalibration(
 
     Args:
         train: images, also where the head trains on cached features.
-        normalise: their evaluation transform.
+        normalize: their evaluation transform.
     """
     if tuning is None or tuning.norm is not NormPolicy.recalibrate:
         return None
@@ -40,7 +40,7 @@ def recalibration(
         with closing(train.batches()) as batches:  # shuffled: the first images of a folder are all of one class
             images = (batch.images for batch in islice(batches, -(-MOST_IMAGES // train.batch_size)))
             with machine.autocast(precision, device):
-                recalibrate(model, paths, images, lambda batch: model(normalise(batch)))
+                recalibrate(model, paths, images, lambda batch: model(normalize(batch)))
         # Of several processes each has measured images of its own, thousands of values in every channel: the spread
         # between their means, which this leaves out, is nothing beside the variance.
         norms = map(model.get_submodule, paths)

@@ -25,13 +25,13 @@ class Scorer:
 
     Attributes:
         model: put into evaluation mode.
-        normalise: the evaluation transform of a uint8 micro-batch.
+        normalize: the evaluation transform of a uint8 micro-batch.
         world: the processes among which a loader shares the images; scores and counts are those of all of them.
         views: several of each image, whose probabilities are averaged; None: the image as it is.
     """
 
     model: nn.Module
-    normalise: Callable[[Tensor], Tensor]
+    normalize: Callable[[Tensor], Tensor]
     device: torch.device
     precision: Precision
     world: World = ALONE
@@ -44,7 +44,7 @@ class Scorer:
     def logits(self, images: Tensor) -> Tensor:
         """One forward pass: float32 (N, K) of uint8 (N, C, S, S), or of features."""
         with machine.autocast(self.precision, self.device):
-            logits: Tensor = self.model(self.normalise(images))
+            logits: Tensor = self.model(self.normalize(images))
         return logits.float()
 
     def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -67,7 +67,7 @@ def use_features(job: TrainJob, run: TrainState) -> TrainJob:
         head,
         {name: loader for name, loader in loaders.items() if loader},
         learners=_learner_names(job.tuning),
-        normalise=job.normalise,
+        normalize=job.normalize,
         device=job.device,
         precision=job.precision,
         report=job.report,
@@ -78,7 +78,7 @@ def use_features(job: TrainJob, run: TrainState) -> TrainJob:
     run.call(head)
     run.progress.seconds += time.perf_counter() - start  # what training costs begins here
     data = replace(job.data, train=features["train"], val=features.get("val"), probe=features.get("probe"))
-    return replace(job, data=data, augment=Augment([], identity), normalise=identity)
+    return replace(job, data=data, augment=Augment([], identity), normalize=identity)
 
 
 def identity(features: Tensor) -> Tensor:

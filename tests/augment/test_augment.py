@@ -12,7 +12,7 @@ import torchvision.transforms.v2.functional as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cnntrain.augment import geometry
-from cnntrain.augment.build import BatchContext, build_augment, build_normalise
+from cnntrain.augment.build import BatchContext, build_augment, build_normalize
 from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
 from cnntrain.config.schema.pieces import OwnSettings, PadCropSettings, ResizedCropSettings
 from cnntrain.data.view import View
@@ -41,21 +41,21 @@ def context(batch: int = 0, *, epoch: int = 0, count: int = 64, size: int = 16, 
 
 
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_normalise_equals_torchvision(channels_last):
+def test_normalize_equals_torchvision(channels_last):
     images = pictures()
     expected = reference.normalize(reference.to_dtype(images, torch.float32, scale=True), MEAN, STD)
-    result = build_normalise(MEAN, STD, channels_last)(images)
+    result = build_normalize(MEAN, STD, channels_last)(images)
     assert (result - expected).abs().max() <= 1e-6
     layout = torch.channels_last if channels_last else torch.contiguous_format
     assert result.is_contiguous(memory_format=layout)
 
 
-def test_normalise_is_right_for_one_channel_and_for_a_channels_last_batch():
+def test_normalize_is_right_for_one_channel_and_for_a_channels_last_batch():
     grey = pictures(channels=1)
-    assert torch.allclose(build_normalise([0.5], [0.25], False)(grey), (grey / 255 - 0.5) / 0.25, atol=1e-6)
+    assert torch.allclose(build_normalize([0.5], [0.25], False)(grey), (grey / 255 - 0.5) / 0.25, atol=1e-6)
     images = pictures().to(memory_format=torch.channels_last)
-    normalise = build_normalise(MEAN, STD, True)
-    assert torch.equal(normalise(images), normalise(images.contiguous()))
+    normalize = build_normalize(MEAN, STD, True)
+    assert torch.equal(normalize(images), normalize(images.contiguous()))
 
 
 @pytest.mark.parametrize("padding", [1, 4, 11])
@@ -231,7 +231,7 @@ def test_alternating_flips_mirror_each_image_in_every_other_epoch():
     images = pictures(200)
     augment = build(on("hflip", alternate=True))
     epochs = [augment(images, context(epoch=epoch, count=200)) for epoch in range(4)]
-    plain, mirrored = (build_normalise(MEAN, STD, False)(x) for x in (images, images.flip(3)))
+    plain, mirrored = (build_normalize(MEAN, STD, False)(x) for x in (images, images.flip(3)))
     begins = [bool(torch.equal(image, other)) for image, other in zip(epochs[0], mirrored, strict=True)]
     assert 60 < sum(begins) < 140
     for epoch, result in enumerate(epochs):
@@ -244,7 +244,7 @@ def test_alternating_flips_mirror_each_image_in_every_other_epoch():
 
 def test_nothing_chosen_is_normalisation_alone():
     images = pictures()
-    assert torch.equal(build(AugmentSettings())(images, context()), build_normalise(MEAN, STD, False)(images))
+    assert torch.equal(build(AugmentSettings())(images, context()), build_normalize(MEAN, STD, False)(images))
 
 
 ALL = AugmentSettings(**{name: getattr(on(name, **numbers), name) for name, numbers in PIECES.items()})
@@ -282,19 +282,19 @@ def test_a_trace_ends_with_what_the_network_gets():
         ("colour", 9),
         ("noise", 3),
     ]
-    assert torch.equal(augment.normalise(steps[-1][2]), augment(pictures(), context()))
+    assert torch.equal(augment.normalize(steps[-1][2]), augment(pictures(), context()))
 
 
 def test_the_consistency_loss_gets_three_versions_of_each_image_the_first_one_clean():
     images = pictures(8)
     result = build(on("augmix", jsd=12.0))(images, context(count=8))
     assert result.shape == (24, 3, 16, 16)
-    assert torch.equal(result[:8], build_normalise(MEAN, STD, False)(images))
+    assert torch.equal(result[:8], build_normalize(MEAN, STD, False)(images))
 
 
 def test_growing_images_are_resized_to_the_size_of_the_epoch():
     result = build(on("progressive"), size=8)(pictures(), context(size=8))
-    assert torch.equal(result, build_normalise(MEAN, STD, False)(geometry.resize(pictures(), 8)))
+    assert torch.equal(result, build_normalize(MEAN, STD, False)(geometry.resize(pictures(), 8)))
     both = AugmentSettings(progressive=GROWING, resized_crop=ResizedCropSettings())
     assert build(both, size=8)(pictures(), context(size=12)).shape[2:] == (12, 12)
 
@@ -302,7 +302,7 @@ def test_growing_images_are_resized_to_the_size_of_the_epoch():
 def test_crops_that_the_loader_has_cut_are_not_cut_again():
     images = pictures()
     only_crop = on("resized_crop")
-    assert torch.equal(build(only_crop, cropped=True)(images, context()), build_normalise(MEAN, STD, False)(images))
+    assert torch.equal(build(only_crop, cropped=True)(images, context()), build_normalize(MEAN, STD, False)(images))
 
 
 def test_a_mirror_wider_than_the_image_is_a_config_error():
@@ -341,7 +341,7 @@ def own(name: str, **args):
 
 def test_a_function_of_the_user_works_before_normalisation():
     images = pictures()
-    assert torch.equal(own("darker", by=4)(images, context()), build_normalise(MEAN, STD, False)(images // 4))
+    assert torch.equal(own("darker", by=4)(images, context()), build_normalize(MEAN, STD, False)(images // 4))
 
 
 def test_a_function_of_the_user_may_write_into_its_images():

@@ -16,7 +16,7 @@ from cnntrain.runtime.device import mix_seed
 
 CPU = torch.device("cpu")
 MEAN = [0.49, 0.2, 0.9]
-COLOUR = torch.tensor([125, 51, 230], dtype=torch.uint8).view(3, 1, 1)  # the mean as bytes
+COLOR = torch.tensor([125, 51, 230], dtype=torch.uint8).view(3, 1, 1)  # the mean as bytes
 PIECES = {
     "noise": AugmentSettings(noise=NoiseSettings(p=0.6)),
     "cutout": AugmentSettings(cutout=CutoutSettings(size=0.5, holes=2, p=0.6)),
@@ -66,8 +66,8 @@ def test_noise_has_its_spread_no_bias_and_touches_its_share_of_the_images(layout
     assert abs(change[touched].mean()) < 0.15
 
 
-def fill_one(image: torch.Tensor, top: int, bottom: int, left: int, right: int, colour: torch.Tensor) -> None:
-    image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = colour
+def fill_one(image: torch.Tensor, top: int, bottom: int, left: int, right: int, color: torch.Tensor) -> None:
+    image[:, max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = color
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -82,7 +82,7 @@ def test_cutout_fills_squares_around_any_pixel_of_the_chosen_images(height, widt
         tops, lefts = (draws.host.integers(edge, size=len(chosen)) - side // 2 for edge in (height, width))
         assert {-(side // 2), height - 1 - side // 2} <= set(tops.tolist())  # the first and last pixel as the centre
         for index, top, left in zip(chosen, tops, lefts, strict=True):
-            fill_one(expected[index], top, top + side, left, left + side, COLOUR)
+            fill_one(expected[index], top, top + side, left, left + side, COLOR)
     assert torch.equal(result, expected)
 
 
@@ -95,9 +95,9 @@ def test_random_erasing_fills_its_boxes_and_nothing_else(layout, value):
     draws, expected = context(), images.clone()
     chosen = draws.chosen(50, 0.5)
     boxes = erasing_boxes(len(chosen), 18, 14, erasing.scale, erasing.ratio, draws.host)
-    colour = COLOUR if value is Fill.mean else torch.zeros_like(COLOUR)
+    color = COLOR if value is Fill.mean else torch.zeros_like(COLOR)
     for index, (top, bottom, left, right) in zip(chosen, boxes.tolist(), strict=True):
-        fill_one(expected[index], top, bottom, left, right, colour)
+        fill_one(expected[index], top, bottom, left, right, color)
     assert torch.equal(result, expected)
     assert not torch.equal(result, images)
 

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import InterpolationMode
 
 from cnntrain.augment.batch_context import BatchContext
-from cnntrain.augment.pieces import affine_draws, build_affine, build_colour, jitter_draws
+from cnntrain.augment.pieces import affine_draws, build_affine, build_color, jitter_draws
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import (
     AffineSettings,
@@ -56,7 +56,7 @@ def pictures(count: int, channels: int = 3, height: int = 20, width: int = 24) -
 
 
 def build(channels: int = 3, image_size: int = 20, **pieces):
-    return build_colour(AugmentSettings(**pieces), channels, image_size)
+    return build_color(AugmentSettings(**pieces), channels, image_size)
 
 
 # --- colour --------------------------------------------------------------------------------------------------------

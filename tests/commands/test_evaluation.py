@@ -45,12 +45,12 @@ class Wary(nn.Module):
         return self.layers(images)
 
 
-def normalise(images):
+def normalize(images):
     return images.float() / 255
 
 
 def scored(loader=None, model=None, views=None, **more):
-    scorer = Scorer(model or Wary(), normalise, CPU, Precision.fp32, views=views)
+    scorer = Scorer(model or Wary(), normalize, CPU, Precision.fp32, views=views)
     return scorer.score(loader or Part(20), **more)
 
 
@@ -64,7 +64,7 @@ def test_scores_are_those_of_all_images_at_once_in_evaluation_mode():
     model, loader = Wary().train(), Part(20)
     scores = scored(loader, model)
     with torch.no_grad():
-        logits = model.eval()(normalise(loader.pixels))
+        logits = model.eval()(normalize(loader.pixels))
     assert scores == plain(logits, loader.labels)
     assert 0 < scores["top1"] < scores["top5"] < 1
     assert loader.closed
@@ -75,7 +75,7 @@ def test_each_batch_is_told_and_its_confusions_are_counted():
     scored(loader, model, advance=told.append, confusion=counts)
     assert told == [7, 7, 6, 0]
     with torch.no_grad():
-        guesses = model(normalise(loader.pixels)).argmax(1)
+        guesses = model(normalize(loader.pixels)).argmax(1)
     assert counts.matrix.tolist() == confusion_matrix(loader.labels, guesses, labels=range(10)).tolist()
 
 
@@ -103,7 +103,7 @@ def test_of_several_views_the_first_is_scored_apart():
     assert {name.removeprefix("plain_"): scores[name] for name in scores if "_" in name} == pytest.approx(scored())
     model = Wary().eval()
     with torch.no_grad():
-        both = sum(model(normalise(images)).softmax(1) for images in (loader.pixels, loader.pixels.flip(3)))
+        both = sum(model(normalize(images)).softmax(1) for images in (loader.pixels, loader.pixels.flip(3)))
     assert counts.matrix.tolist() == confusion_matrix(loader.labels, both.argmax(1), labels=range(10)).tolist()
     assert scores["loss"] == pytest.approx(functional.nll_loss((both / 2).log(), loader.labels).item(), rel=1e-5)
 

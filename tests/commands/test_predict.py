@@ -80,7 +80,7 @@ def answers(job, loader):
     """Probabilities (N, K) of a split as `eval` sees it."""
     with torch.no_grad():
         model = job.model.eval()
-        return torch.cat([model(job.normalise(images)).softmax(1) for images, *_ in loader.batches()])
+        return torch.cat([model(job.normalize(images)).softmax(1) for images, *_ in loader.batches()])
 
 
 def stored(file):

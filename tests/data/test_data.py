@@ -12,7 +12,7 @@ import pytest
 import torch
 from samples import fake_mnist
 
-from cnntrain.augment.build import build_normalise
+from cnntrain.augment.build import build_normalize
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Interpolation, LoaderKind
 from cnntrain.data import build as build_module
@@ -178,14 +178,14 @@ def test_channels_convert_by_repetition_and_by_luma():
     images = content(data.val)[0]
     assert data.channels == len(data.mean) == len(data.std) == 3
     assert torch.equal(images[:, 0], images[:, 2])
-    colour = torch.randint(0, 256, (50, 3, 5, 5), dtype=torch.uint8)
-    luma = (colour.float() * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
-    assert (convert_channels(colour, 1) - luma).abs().max() <= 0.51
+    color = torch.randint(0, 256, (50, 3, 5, 5), dtype=torch.uint8)
+    luma = (color.float() * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    assert (convert_channels(color, 1) - luma).abs().max() <= 0.51
 
 
-def test_normalised_training_images_have_mean_0_and_deviation_1():
+def test_normalized_training_images_have_mean_0_and_deviation_1():
     data = build()
-    images = build_normalise(data.mean, data.std, False)(content(data.train)[0])
+    images = build_normalize(data.mean, data.std, False)(content(data.train)[0])
     assert abs(images.mean()) < 0.02
     assert abs(images.std() - 1) < 0.02
 

@@ -80,7 +80,7 @@ def test_squash_is_pillows_resize_of_both_sides_to_the_bit(channels):
             assert torch.equal(seen, torch.from_numpy(whole).view(40, 40, channels)[5:35, 5:35])
 
 
-def test_a_border_leaves_the_picture_whole_and_takes_the_mean_colour():
+def test_a_border_leaves_the_picture_whole_and_takes_the_mean_color():
     lines = torch.full((60, 121, 3), 255, dtype=torch.uint8)
     seen = View(40, 1.0, mode=CropMode.border, fill=(10, 20, 30))(lines)
     assert (seen[10:30] == 255).all()

@@ -14,7 +14,7 @@ from cnntrain.data import decode
 from cnntrain.data.decode import BadImage, decode_image, hush_pillow, read_image
 
 RAMP = np.arange(256, dtype=np.uint8).repeat(4).reshape(16, 64)  # grey 0..255 in 16 x 64 pixels
-COLOUR = np.stack([RAMP, RAMP[::-1], RAMP.T.reshape(16, 64)], axis=2)
+COLOR = np.stack([RAMP, RAMP[::-1], RAMP.T.reshape(16, 64)], axis=2)
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -30,9 +30,9 @@ def photo() -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "WEBP"])
-def test_lossless_colour_keeps_every_pixel(kind):
+def test_lossless_color_keeps_every_pixel(kind):
     options = {"lossless": True} if kind == "WEBP" else {}
-    assert torch.equal(decode_image(encoded(Image.fromarray(COLOUR), kind, **options), 3), torch.from_numpy(COLOUR))
+    assert torch.equal(decode_image(encoded(Image.fromarray(COLOR), kind, **options), 3), torch.from_numpy(COLOR))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM", "GIF"])
@@ -41,9 +41,9 @@ def test_grey_is_repeated_over_three_channels(kind):
     assert torch.equal(pixels, torch.from_numpy(RAMP).unsqueeze(2).repeat(1, 1, 3))
 
 
-def test_colour_becomes_grey_by_luma_weights():
-    grey = decode_image(encoded(Image.fromarray(COLOUR), "PNG"), 1)
-    luma = COLOUR @ np.array([0.299, 0.587, 0.114])
+def test_color_becomes_grey_by_luma_weights():
+    grey = decode_image(encoded(Image.fromarray(COLOR), "PNG"), 1)
+    luma = COLOR @ np.array([0.299, 0.587, 0.114])
     assert grey.shape == (16, 64, 1)
     assert np.abs(grey[..., 0].numpy() - luma).max() <= 0.51
 
@@ -59,20 +59,20 @@ def test_16_bit_pgm_is_scaled_not_clipped():
     assert torch.equal(decode_image(content, 1)[..., 0], torch.from_numpy(RAMP))
 
 
-def test_16_bit_colour_png_is_scaled_not_clipped():
+def test_16_bit_color_png_is_scaled_not_clipped():
     import zlib
 
     def chunk(name: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOUR.astype(np.uint16) * 257)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in COLOR.astype(np.uint16) * 257)
     header = struct.pack(">IIBBBBB", 64, 16, 16, 2, 0, 0, 0)
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    assert torch.equal(decode_image(content, 3), torch.from_numpy(COLOUR))
+    assert torch.equal(decode_image(content, 3), torch.from_numpy(COLOR))
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "BMP"])
-def test_palette_becomes_its_colours(kind):
+def test_palette_becomes_its_colors(kind):
     image = Image.new("P", (8, 8), 1)
     image.putpalette([0, 0, 0, 200, 100, 50] + [0, 0, 0] * 254)
     assert decode_image(encoded(image, kind), 3)[3, 3].tolist() == [200, 100, 50]
@@ -96,7 +96,7 @@ def test_grey_with_transparency_and_one_bit_images_come_out_right():
     assert decode_image(encoded(Image.new("1", (4, 4), 1), "PNG"), 3).unique().tolist() == [255]
 
 
-def test_cmyk_jpeg_comes_out_in_its_colours():
+def test_cmyk_jpeg_comes_out_in_its_colors():
     red = Image.new("RGB", (32, 32), (220, 30, 40))
     pixels = decode_image(encoded(red.convert("CMYK"), "JPEG", quality=95), 3)
     assert (pixels[16, 16].int() - torch.tensor([220, 30, 40])).abs().max() <= 4
@@ -149,8 +149,8 @@ def test_an_animation_gives_its_first_frame():
 
 def test_content_counts_not_the_file_name(tmp_path):
     path = tmp_path / "picture.jpg"
-    path.write_bytes(encoded(Image.fromarray(COLOUR), "PNG"))
-    assert torch.equal(read_image(path, 3), torch.from_numpy(COLOUR))
+    path.write_bytes(encoded(Image.fromarray(COLOR), "PNG"))
+    assert torch.equal(read_image(path, 3), torch.from_numpy(COLOR))
 
 
 @pytest.mark.parametrize("part", [0.3, 0.7, 0.99])
@@ -175,7 +175,7 @@ def test_garbage_is_a_bad_image(content):
 
 
 def test_a_png_with_a_wrong_checksum_is_a_bad_image():
-    content = bytearray(encoded(Image.fromarray(COLOUR), "PNG"))
+    content = bytearray(encoded(Image.fromarray(COLOR), "PNG"))
     content[60] ^= 255
     with pytest.raises(BadImage):
         decode_image(bytes(content), 3)

@@ -25,8 +25,8 @@ def paint(folder, sizes):
         (folder / f"class{label}").mkdir(parents=True)
         for index in range(count):
             number += 1
-            colour = np.array([number % 256, number // 256, 40 * label], np.uint8)
-            Image.fromarray(np.broadcast_to(colour, (8, 8, 3))).save(folder / f"class{label}" / f"{index:03}.bmp")
+            color = np.array([number % 256, number // 256, 40 * label], np.uint8)
+            Image.fromarray(np.broadcast_to(color, (8, 8, 3))).save(folder / f"class{label}" / f"{index:03}.bmp")
     return folder
 
 

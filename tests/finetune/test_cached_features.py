@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from cnntrain.augment.build import build_normalise
+from cnntrain.augment.build import build_normalize
 from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
 from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage, Sampling
 from cnntrain.config.schema.finetune import FinetuneSettings, Mode
@@ -27,7 +27,7 @@ from cnntrain.finetune.cached_features import FeatureLoader, cache, reason_not_t
 from cnntrain.runtime import device as machine
 
 CPU = torch.device("cpu")
-NORMALISE = build_normalise([0.5], [0.5], channels_last=False)
+NORMALISE = build_normalize([0.5], [0.5], channels_last=False)
 GOES_ON = SimpleNamespace(requested=False, signum=None)
 
 
@@ -85,7 +85,7 @@ def cached(loaders, model, chosen=None, *, report=None, stop=GOES_ON, precision=
         "head",
         loaders,
         learners=learning(model),
-        normalise=NORMALISE,
+        normalize=NORMALISE,
         device=CPU,
         precision=precision,
         report=told,

@@ -31,7 +31,7 @@ def test_statistics_are_those_of_all_values_together_however_they_are_cut(counts
     torch.testing.assert_close(net[1].running_var.double(), values.var(1), rtol=1e-5, atol=1e-6)
 
 
-def test_a_norm_behind_another_sees_values_normalised_by_the_batch_as_in_training():
+def test_a_norm_behind_another_sees_values_normalized_by_the_batch_as_in_training():
     net = make_net()
     given = batches(8, 8)
     recalibrate(net, all_norms(net), given, net)

@@ -100,9 +100,9 @@ def test_modes_b_and_c_change_everything_and_lower_layers_of_c_less(here):
     assert moved["C"] < 0.2 * moved["B"]
 
 
-def test_grey_images_meet_weights_of_colour_images(here):
-    colour = ("data.channels=3", "data.mean=[0.1,0.2,0.3]", "data.std=[0.2,0.3,0.7]")
-    assert run(*NET, *QUICK, *colour, "data.limit=100", "trainer.epochs=1", "hydra.run.dir=colour") == 0
+def test_grey_images_meet_weights_of_color_images(here):
+    color = ("data.channels=3", "data.mean=[0.1,0.2,0.3]", "data.std=[0.2,0.3,0.7]")
+    assert run(*NET, *QUICK, *color, "data.limit=100", "trainer.epochs=1", "hydra.run.dir=colour") == 0
     tune("grey", "finetune=A", "trainer.epochs=1", "model.weights=colour")
     assert "summed over its input channels, for grey images" in said("grey")
     about = checkpoint.load(Path("grey/checkpoints/last"))["about"]

@@ -10,7 +10,7 @@ from cnntrain.errors import ConfigError
 from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
 from cnntrain.inspect.explain.subject import NotApplicable, Subject
 from cnntrain.plots.drawing import fit
-from cnntrain.plots.sheet import HEAT, Tile, colour
+from cnntrain.plots.sheet import HEAT, Tile, color
 
 
 def small_net(channels: int = 3) -> nn.Sequential:
@@ -127,8 +127,8 @@ def test_a_filter_tile_has_grey_for_zero_and_the_extremes_for_the_largest_weight
     assert tile.shape == (2, 2, 3)
     assert (tile[..., 0] == tile[..., 2]).all()
     assert tile[..., 0].tolist() == [[128, 191], [0, 159]]
-    coloured = filters.filter_tile(torch.stack([weights[0], -weights[0], 0 * weights[0]]))
-    assert coloured[1, 0].tolist() == [0, 255, 128]
+    colored = filters.filter_tile(torch.stack([weights[0], -weights[0], 0 * weights[0]]))
+    assert colored[1, 0].tolist() == [0, 255, 128]
     assert (filters.filter_tile(torch.zeros(1, 3, 3)) == 128).all()
 
 
@@ -163,7 +163,7 @@ def test_the_channels_that_vary_most_are_shown_in_their_order():
 
 def test_map_tiles_show_the_values_on_their_scale():
     values = torch.tensor([[0.0, 4.0], [2.0, 1.0]])
-    assert (features.map_tile(values, 4.0, False) == colour(values.numpy() / 4, HEAT)).all()
+    assert (features.map_tile(values, 4.0, False) == color(values.numpy() / 4, HEAT)).all()
     signed = features.map_tile(values - 2, 2.0, True)
     assert signed[1, 0].tolist() == [255, 255, 255]
     assert signed[0, 0, 2] > signed[0, 0, 0]  # below 0: blue

@@ -224,7 +224,7 @@ def test_the_command_tells_kernel_formula_sizes_and_range_and_writes_a_picture(f
 
 
 @pytest.mark.parametrize(
-    ("words", "colours"),
+    ("words", "colors"),
     [
         ("kernel=box", "colour"),
         ("kernel=box gray=true", "grey"),
@@ -234,9 +234,9 @@ def test_the_command_tells_kernel_formula_sizes_and_range_and_writes_a_picture(f
         ("kernel=[[1/3,1/3,1/3]]", "colour"),
     ],
 )
-def test_edges_are_looked_for_in_grey_unless_told_otherwise(folder: Path, capsys, words: str, colours: str) -> None:
+def test_edges_are_looked_for_in_grey_unless_told_otherwise(folder: Path, capsys, words: str, colors: str) -> None:
     assert run(f"image=cat.png {words} out=out.png") == 0
-    assert f"20 x 30, {colours}, values" in capsys.readouterr().out
+    assert f"20 x 30, {colors}, values" in capsys.readouterr().out
 
 
 def test_a_turned_photo_is_filtered_upright_and_cmyk_and_16_bit_are_read(folder: Path, capsys) -> None:

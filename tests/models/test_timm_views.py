@@ -14,7 +14,7 @@ from timm.models import get_pretrained_cfg
 from timm.models._registry import _model_pretrained_cfgs as CONFIGS
 from torchvision import models
 
-from cnntrain.augment.build import build_normalise
+from cnntrain.augment.build import build_normalize
 from cnntrain.config.schema.data import CropMode, DataSettings
 from cnntrain.config.schema.model import Library, ModelSettings
 from cnntrain.config.schema.settings import Settings
@@ -62,7 +62,7 @@ def ours(photos, name):
     settings, _ = follow_weights(replace(Settings(), data=data, model=model))
     found = build_eval_data(settings.data, seed=0, device=torch.device("cpu"), splits=("val",), say=list)
     images = torch.cat([images for images, *_ in found.val.batches()])
-    return build_normalise(found.mean, found.std, channels_last=False)(images), settings.data
+    return build_normalize(found.mean, found.std, channels_last=False)(images), settings.data
 
 
 def theirs(photos, config):

@@ -322,10 +322,10 @@ def test_files_from_before_batch_norms_counted_are_whole() -> None:
 
 
 def test_first_convolution_is_summed_for_grey_images() -> None:
-    model, colour = network(0, channels=1), network(1)
+    model, color = network(0, channels=1), network(1)
     lines = fill(model, tensors(1))
     grey = torch.rand(2, 1, 8, 8)
-    torch.testing.assert_close(model.conv(grey), colour.conv(grey.expand(-1, 3, -1, -1)))
+    torch.testing.assert_close(model.conv(grey), color.conv(grey.expand(-1, 3, -1, -1)))
     assert lines[1] == "conv.weight summed over its input channels, for grey images"
 
 

@@ -124,7 +124,7 @@ def test_the_scale_of_accuracy_encloses_it_with_few_round_numbers_and_ends_at_10
     assert 2 <= len(numbers) <= 8
 
 
-def test_forty_rows_differ_in_colour_or_dashes_and_their_names_have_room() -> None:
+def test_forty_rows_differ_in_color_or_dashes_and_their_names_have_room() -> None:
     chart = draw_comparison([draw_row(0.1, row / 40, name=f"x={row}", repeats=3) for row in range(40)], "title")
     thick = re.findall(
         rb"fill: none; (?:stroke-dasharray: ([\d., ]+); [^\"]*)?stroke: (#\w+); stroke-width: 3", chart.content("svg")
@@ -145,12 +145,12 @@ def test_a_value_that_is_missing_leaves_a_gap() -> None:
 # --- a confusion matrix ----------------------------------------------------------------------------------------------
 
 
-def test_cells_are_sharp_and_their_colours_follow_the_share_of_each_true_class() -> None:
+def test_cells_are_sharp_and_their_colors_follow_the_share_of_each_true_class() -> None:
     matrix = np.zeros((100, 100), dtype=np.int64)
     matrix[np.arange(50), np.arange(50)] = 7
     matrix[99, 0] = 3
     pixels = draw_confusion(matrix, [""] * 100).pixels().reshape(-1, 3)
-    blue, red = (int((pixels == colour).all(axis=1).sum()) for colour in (RIGHT, WRONG))
+    blue, red = (int((pixels == color).all(axis=1).sum()) for color in (RIGHT, WRONG))
     assert 49 * 100 <= blue <= 50 * 100  # the frame lies upon the first cell
     assert 80 <= red <= 100
     shares = draw_confusion(np.array([[90, 10, 0], [0, 5, 0], [0, 0, 0]]), ["cat", "dog", "bird"]).pixels()

@@ -123,7 +123,7 @@ def make_job(
         augment=cast(Augment, augment),
         mix=mix,
         loss=Loss(label_smoothing=0.1),
-        normalise=lambda images: images.float() / 255,
+        normalize=lambda images: images.float() / 255,
         tuning=None,
         drops=[],
         recalibrate=None,

@@ -29,7 +29,7 @@ class Clock:
         monkeypatch.setattr(time, "perf_counter", lambda: self.now)
 
     def slows(self, job):
-        augment, normalise = job.augment, job.normalise
+        augment, normalize = job.augment, job.normalize
 
         def training(images, context):
             self.now += 0.1
@@ -37,9 +37,9 @@ class Clock:
 
         def scoring(images):
             self.now += 0.3
-            return normalise(images)
+            return normalize(images)
 
-        return dataclasses.replace(job, augment=training, normalise=scoring)
+        return dataclasses.replace(job, augment=training, normalize=scoring)
 
 
 class Told(Silent):

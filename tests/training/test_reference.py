@@ -200,7 +200,7 @@ def check(keys, groups, monkeypatch):
 
     images, labels, *_ = map(torch.cat, list(zip(*job.data.val.batches(), strict=True))[:2])
     class_weights = reference.counted_weights(keys, job.data.train.labels)
-    done = reference.train(net, keys, batches_of(job), (job.normalise(images), labels), class_weights, groups)
+    done = reference.train(net, keys, batches_of(job), (job.normalize(images), labels), class_weights, groups)
 
     assert list(weights) == list(range(1, len(done.weights) + 1))
     for step, (own, average) in enumerate(zip(done.weights, done.averages, strict=True), start=1):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from cnntrain.inspect.explain.feature_maps import Layer
 from cnntrain.inspect.explain.subject import Subject
-from cnntrain.plots.sheet import HEAT, SIGNED, Legend, Rgb, Row, Sheet, Tile, colour, rgb
+from cnntrain.plots.sheet import HEAT, SIGNED, Legend, Rgb, Row, Sheet, Tile, color, rgb
 
 MOST, SIDE = 16, 80
 
@@ -23,7 +23,7 @@ def choose_channels(maps: Tensor, most: int) -> list[int]:
 def map_tile(values: Tensor, largest: float, signed: bool) -> Rgb:
     """One map (H, W) as pixels: 0..largest as heat; signed, -largest..largest as blue over white to red."""
     shares = values.float().cpu().numpy() / (largest or 1.0)
-    return colour(shares / 2 + 0.5, SIGNED) if signed else colour(shares, HEAT)
+    return color(shares / 2 + 0.5, SIGNED) if signed else color(shares, HEAT)
 
 
 def picture(subject: Subject, layer: Layer, maps: Tensor, channels: Sequence[int]) -> Image.Image:

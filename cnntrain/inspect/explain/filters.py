@@ -74,8 +74,8 @@ def picture(subject: Subject, most: int | None) -> Image.Image:
         what = f"Each tile holds the weights of one unit of {name} (Linear) on the {height}x{width} pixels"
         sign = "the unit asks for the bright strokes and against the dark ones"
     else:
-        colours = ", as red, green and blue" if weights.shape[1] == 3 else ""
-        what = f"Each tile is one filter of {name} ({height}x{width} weights{colours}) that slides over the image"
+        colors = ", as red, green and blue" if weights.shape[1] == 3 else ""
+        what = f"Each tile is one filter of {name} ({height}x{width} weights{colors}) that slides over the image"
         sign = "half bright, half dark finds edges" + (", a coloured spot that colour" if weights.shape[1] == 3 else "")
     notes = [
         f'{what}; {many}, each scaled to its own largest weight ("max").',

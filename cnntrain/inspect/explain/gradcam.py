@@ -11,7 +11,7 @@ from torch import Tensor
 from cnntrain.inspect.explain.feature_maps import Layer, listening
 from cnntrain.inspect.explain.subject import NotApplicable, Subject
 from cnntrain.plots.drawing import RIGHT, WRONG
-from cnntrain.plots.sheet import HEAT, Legend, Rgb, Row, Sheet, Tile, colour, rgb
+from cnntrain.plots.sheet import HEAT, Legend, Rgb, Row, Sheet, Tile, color, rgb
 
 SIDE, COLUMNS = 128, 2  # images beside each other
 STRONGEST = 0.65  # share of the heat in the colour of a pixel, where the heat is greatest
@@ -82,7 +82,7 @@ def overlay(image: Rgb, heat: Tensor) -> Rgb:
     share = heat.cpu().numpy()
     grey = image.mean(2, keepdims=True) * 0.75 + 30
     weight = (0.15 + (STRONGEST - 0.15) * share)[..., None]
-    return (grey * (1 - weight) + colour(share, HEAT) * weight).round().astype(np.uint8)
+    return (grey * (1 - weight) + color(share, HEAT) * weight).round().astype(np.uint8)
 
 
 def choose_classes(logits: Tensor, labels: list[int | None]) -> Tensor:

@@ -52,7 +52,7 @@ def shift(images: Tensor, down: int, right: int, *, circular: bool = False) -> T
 def measure(
     model: Callable[[Tensor], Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
-    normalise: Callable[[Tensor], Tensor],
+    normalize: Callable[[Tensor], Tensor],
     pixels: Iterable[int],
     *,
     circular: bool = False,
@@ -67,11 +67,11 @@ def measure(
     images_seen = 0
     for images, labels in batches:
         images_seen += len(images)
-        before = model(normalise(images)).float().softmax(1)
+        before = model(normalize(images)).float().softmax(1)
         for length in lengths:
             for down, right in DIRECTIONS if length else DIRECTIONS[:1]:
                 moved = shift(images, down * length, right * length, circular=circular)
-                after = model(normalise(moved)).float().softmax(1) if length else before
+                after = model(normalize(moved)).float().softmax(1) if length else before
                 true = labels[:, None]
                 sums = torch.stack(
                     [

@@ -25,7 +25,7 @@ class Subject:
 
     Attributes:
         model: maps float32 (N, C, S, S) to logits (N, K).
-        normalise: uint8 (N, C, S, S) to what the model takes.
+        normalize: uint8 (N, C, S, S) to what the model takes.
         classes: the K names.
         images: uint8 (N, C, S, S) on the device of the model.
         labels: the class of each image; None where it is not known.
@@ -34,7 +34,7 @@ class Subject:
     """
 
     model: nn.Module
-    normalise: Callable[[Tensor], Tensor]
+    normalize: Callable[[Tensor], Tensor]
     classes: list[str]
     images: Tensor
     labels: list[int | None]
@@ -44,7 +44,7 @@ class Subject:
     @property
     def inputs(self) -> Tensor:
         """The images as the model takes them."""
-        return self.normalise(self.images)
+        return self.normalize(self.images)
 
 
 @contextmanager

@@ -131,9 +131,9 @@ def whitening_filters(channels: int) -> Tensor:
     The paper takes the eigenvectors of the patches of the training images, each with its negative. On CIFAR-10 those
     are the cosine patterns in colour and place (their spreads agree within 11 %), so these need no data.
     """
-    colours, places = _cosines(channels), _cosines(2)
-    patterns = torch.einsum("ac,bh,dw->abdchw", colours, places, places).reshape(-1, channels, 2, 2)
-    spreads = torch.tensor([spread for colour in range(channels) for spread in _SPREADS[min(colour, 2)]])
+    colors, places = _cosines(channels), _cosines(2)
+    patterns = torch.einsum("ac,bh,dw->abdchw", colors, places, places).reshape(-1, channels, 2, 2)
+    spreads = torch.tensor([spread for color in range(channels) for spread in _SPREADS[min(color, 2)]])
     filters = patterns / (spreads**2 + 5e-4).sqrt().view(-1, 1, 1, 1)  # the paper's 5e-4 tames the finest patterns
     return torch.cat([filters, -filters])
 
