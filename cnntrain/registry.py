@@ -112,12 +112,12 @@ def import_function(section: str, name: str) -> Callable[..., Any]:
     """
     module_name, _, attribute = name.partition(":")
     module = sys.modules.get(module_name) or _import(section, name, module_name)
-    if "site-packages" not in (module.__file__ or ""):
+    if "site-packages" not in (getattr(module, "__file__", None) or ""):
         _packages.add(module_name.partition(".")[0])
     function: Callable[..., Any] | None = getattr(module, attribute, None)
     if function is None:
         functions = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        where = module.__file__ or module_name
+        where = getattr(module, "__file__", None) or module_name
         line = ", ".join(functions[:MOST_LISTED]) + (" ..." if len(functions) > MOST_LISTED else "")
         advice = hint(nearest(attribute, functions), f"it has {line or 'no function at all'}")
         raise ConfigError(f"{section}.name: {where} has no {attribute!r}{advice}")

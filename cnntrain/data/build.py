@@ -18,9 +18,9 @@ from cnntrain.data.common import (
     choose_classes,
     choose_statistics,
     positions,
+    split_val,
     take_limit,
     take_probe,
-    take_val,
 )
 from cnntrain.data.datasets import TensorSet
 from cnntrain.data.loaders import Loader, MemoryLoader
@@ -103,7 +103,7 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
         return result, labels if places is None else places[labels]
 
     images, labels = data_set.train
-    train_index, val_index = take_val(labels, request)
+    train_index, val_index = split_val(labels, request)
     # Resized once at most.
     whole_train = functools.cache(lambda: prepare(images[train_index], labels[train_index], size))
     mean, std = choose_statistics(request, channels, lambda: _statistics(request, channels, lambda: whole_train()[0]))

@@ -21,9 +21,9 @@ from cnntrain.data.common import (
     choose_classes,
     choose_statistics,
     gigabytes,
+    split_val,
     take_limit,
     take_probe,
-    take_val,
 )
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
@@ -168,7 +168,7 @@ def _three_parts(splits: dict[str, FolderSplit], request: Request) -> dict[str, 
                 f"images (given {request.settings.val})"
             )
     elif "train" in parts:
-        train, val = take_val(parts["train"].labels, request)
+        train, val = split_val(parts["train"].labels, request)
         parts["train"] = parts["train"].take(train)
         if len(val):
             parts["val"] = splits["train"].take(val)

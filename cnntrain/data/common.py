@@ -9,7 +9,7 @@ from torch import Tensor
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, Sampling
 from cnntrain.data.loaders import Loader
-from cnntrain.data.split import count_of, fold_numbers, stratify, take_per_class
+from cnntrain.data.split import count_of, fold_numbers, stratified_split, take_per_class
 from cnntrain.data.statistics import Statistics
 from cnntrain.data.view import View, border
 from cnntrain.errors import ConfigError, DataError
@@ -111,7 +111,7 @@ class Request:
         return replace(self, settings=replace(self.settings, batch_size=batch_size))
 
 
-def take_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+def split_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
     """Indices of train and val: a stratified seeded part of the training images becomes val, or one of its folds.
 
     With `data.val=0`, val is empty.
@@ -125,7 +125,7 @@ def take_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
         request.notes.append("val: none (data.val=0), all images train: the last epoch counts, as none is the best")
         return torch.arange(len(labels)), torch.arange(0)
     count = count_of("data.val", request.settings.val, len(labels))
-    val, train = stratify(labels, count, request.seed, VAL, leave=True)
+    val, train = stratified_split(labels, count, request.seed, VAL, leave=True)
     if not len(val):
         raise DataError("data.val: no class has two images, so none can go to val; add images")
     if count == len(labels):
@@ -160,7 +160,7 @@ def take_limit(labels: Tensor, request: Request) -> Tensor:
         return torch.arange(len(labels))
     count = count_of("data.limit", request.settings.limit, len(labels))
     request.notes.append(f"train: limited to {count:,} of {len(labels):,} images, stratified, seed {request.seed}")
-    return stratify(labels, count, request.seed, LIMIT)[0]
+    return stratified_split(labels, count, request.seed, LIMIT)[0]
 
 
 def _take_few(labels: Tensor, count: int, request: Request) -> Tensor:
@@ -179,7 +179,7 @@ def take_probe(labels: Tensor, request: Request) -> Tensor:
     share = max(LEAST_PROBE, len(labels) // PROBE_SHARE)  # of a small set, all would cost a third of an epoch
     count = min(request.probe, share, len(labels))
     request.notes.append(f"probe: {count:,} of the {len(labels):,} training images, without augmentation")
-    return stratify(labels, count, request.seed, PROBE)[0]
+    return stratified_split(labels, count, request.seed, PROBE)[0]
 
 
 def choose_classes(names: list[str], request: Request) -> list[str]:

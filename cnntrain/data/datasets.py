@@ -20,7 +20,7 @@ from cnntrain.config.advice import shell_word
 from cnntrain.config.paths import absence, expand_path
 from cnntrain.config.schema.data import DATASETS
 from cnntrain.data.common import Request
-from cnntrain.data.split import stratify
+from cnntrain.data.split import stratified_split
 from cnntrain.errors import DataError, FileSystemError
 from cnntrain.text import printable
 
@@ -65,7 +65,7 @@ def digits(request: Request) -> TensorSet:
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
     seed, count = DIGITS_TEST
-    test, train = stratify(labels, count, seed, leave=True)
+    test, train = stratified_split(labels, count, seed, leave=True)
     return TensorSet([str(digit) for digit in range(10)], (images[train], labels[train]), (images[test], labels[test]))
 
 

@@ -8,7 +8,7 @@ from cnntrain.errors import DataError
 from cnntrain.runtime.device import generator
 
 
-def stratify(labels: Tensor, count: int, *parts: int, leave: bool = False) -> tuple[Tensor, Tensor]:
+def stratified_split(labels: Tensor, count: int, *parts: int, leave: bool = False) -> tuple[Tensor, Tensor]:
     """Choose `count` images so that each class keeps its share, and none vanishes where `count` suffices for all.
 
     Args:

@@ -109,7 +109,7 @@ def needed_state(optimizer: Optimizer) -> set[str]:
     return set()
 
 
-def set_rate(optimizer: Optimizer, lr: float) -> None:
+def set_lr(optimizer: Optimizer, lr: float) -> None:
     """Give every parameter group the rate `lr`, or its part of it."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_factor"]

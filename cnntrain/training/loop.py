@@ -65,7 +65,7 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
 
     with closing(loader.batches(progress.epoch, progress.batch)) as batches:
         meter = Meter(batches)
-        for micro_batches in in_groups(meter, settings.accumulate):
+        for micro_batches in accumulation_groups(meter, settings.accumulate):
             if progress.step >= total:
                 break
             train_step(run, job, micro_batches)
@@ -86,7 +86,7 @@ def train_step(run: TrainState, job: TrainJob, micro_batches: list[Batch]) -> No
     """One optimizer step: the mean gradient over all images of its micro-batches, however they are cut."""
     progress, settings = run.progress, job.trainer
     total, offset = job.total_steps(progress), progress.step_offset
-    optimizers.set_rate(run.optimizer, job.rates.at(progress.step - offset, total - offset, run.plateau))
+    optimizers.set_lr(run.optimizer, job.rates.at(progress.step - offset, total - offset, run.plateau))
     set_drop_factor(job.drops, progress.step / total)
     images_in_step = sum(batch.total for batch in micro_batches)
 
@@ -187,7 +187,7 @@ def end_reason(run: TrainState, job: TrainJob) -> str:
     return next((limit.key for limit, is_met in zip(table, met, strict=True) if is_met), "")
 
 
-def in_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+def accumulation_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
     """Micro-batches in lists of `size`; the last list may be shorter."""
     group: list[Batch] = []
     for batch in batches:

@@ -358,7 +358,7 @@ def test_a_function_of_the_user_may_write_into_its_images():
         (lambda: own("darker", bye=3), r"augment\.own\.args\.bye: .*did you mean augment\.own\.args\.by\?"),
         (lambda: own("alone"), r"augment\.own\.name: .*alone cannot be called with \(images, generator\) and augment"),
         (lambda: own("grows")(pictures(), context()), r"gave uint8 \(128, .*; return"),
-        (lambda: own("fails")(pictures(), context()), r"fails on images \(64, .*no such colour\); correct it"),
+        (lambda: own("fails")(pictures(), context()), r"fails on images \(64, .*no such colour, in .*; correct it"),
     ],
 )
 def test_a_function_that_cannot_work_is_a_config_error(make, message):

@@ -19,7 +19,7 @@ from cnntrain.data import build as build_module
 from cnntrain.data import datasets, statistics
 from cnntrain.data.build import build_data, build_eval_data, convert_channels, resize_batch
 from cnntrain.data.common import Request
-from cnntrain.data.split import count_of, stratify
+from cnntrain.data.split import count_of, stratified_split
 from cnntrain.errors import ConfigError, DataError, FileSystemError
 
 CPU = torch.device("cpu")
@@ -95,7 +95,7 @@ def test_limit_takes_a_stratified_part_of_train_and_leaves_val_and_test_whole(di
 
 def test_every_class_of_two_images_is_in_train_and_in_val():
     labels = torch.tensor([0] * 100 + [1] * 2 + [2])
-    val, train = stratify(labels, 3, 0, leave=True)
+    val, train = stratified_split(labels, 3, 0, leave=True)
     assert sorted(val.tolist() + train.tolist()) == list(range(103))
     assert labels[val].bincount(minlength=3).tolist() == [2, 1, 0]
     assert labels[train].bincount().tolist() == [98, 1, 1]
@@ -103,9 +103,9 @@ def test_every_class_of_two_images_is_in_train_and_in_val():
 
 def test_a_limit_keeps_rare_classes_where_it_can():
     labels = torch.tensor([0] * 1000 + [1] * 3 + [2] * 3)
-    assert labels[stratify(labels, 10, 0)[0]].bincount().tolist() == [8, 1, 1]
-    assert len(stratify(labels, 2, 0)[0]) == 2
-    assert len(stratify(labels, 1006, 0)[0]) == 1006
+    assert labels[stratified_split(labels, 10, 0)[0]].bincount().tolist() == [8, 1, 1]
+    assert len(stratified_split(labels, 2, 0)[0]) == 2
+    assert len(stratified_split(labels, 1006, 0)[0]) == 1006
 
 
 def test_a_whole_number_is_a_count_and_a_float_a_fraction():

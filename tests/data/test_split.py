@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnntrain.data.split import count_of, fold_numbers, stratify, take_per_class
+from cnntrain.data.split import count_of, fold_numbers, stratified_split, take_per_class
 from cnntrain.errors import DataError
 
 seeds = st.integers(0, 2**63 - 1)
@@ -34,10 +34,10 @@ def test_a_choice_and_its_rest_are_all_images_and_no_class_vanishes(labels, seed
     sizes = labels.bincount()
     present, shared = int((sizes > 0).sum()), sizes >= 2
     for count in range(1, len(labels) + 1):
-        chosen, rest = stratify(labels, count, seed, leave=leave)
+        chosen, rest = stratified_split(labels, count, seed, leave=leave)
         assert sorted(chosen.tolist() + rest.tolist()) == list(range(len(labels)))
         assert all((one.diff() > 0).all() for one in (chosen, rest) if len(one) > 1)
-        assert chosen.equal(stratify(labels, count, seed, leave=leave)[0])
+        assert chosen.equal(stratified_split(labels, count, seed, leave=leave)[0])
         found = counted(labels, chosen)
         if leave:
             assert (found[shared] >= 1).all()
@@ -55,7 +55,7 @@ def test_a_class_keeps_its_share_up_to_one_image_where_each_is_due_one(labels, s
     sizes = labels.bincount()
     least = -(-len(labels) // int(sizes[sizes > 0].min()))  # of so many, one is due to the smallest class
     for count in range(least, len(labels) + 1):
-        found = counted(labels, stratify(labels, count, seed)[0])
+        found = counted(labels, stratified_split(labels, count, seed)[0])
         assert ((found - sizes * count / len(labels)).abs() < 1).all()
 
 
@@ -92,15 +92,15 @@ def test_shares_go_by_the_largest_remainders():
         3: [1, 1, 1],  # 1.5, 0.9 and 0.6: as many images as classes, and each has one
         1: [1, 0, 0],
     }.items():
-        assert counted(labels, stratify(labels, count, 0)[0]).tolist() == wanted
+        assert counted(labels, stratified_split(labels, count, 0)[0]).tolist() == wanted
     rare = of_sizes(96, 2, 2)
-    assert counted(rare, stratify(rare, 5, 0)[0]).tolist() == [3, 1, 1]  # 4.8, 0.1 and 0.1
-    assert counted(rare, stratify(rare, 2, 0)[0]).tolist() == [2, 0, 0]
+    assert counted(rare, stratified_split(rare, 5, 0)[0]).tolist() == [3, 1, 1]  # 4.8, 0.1 and 0.1
+    assert counted(rare, stratified_split(rare, 2, 0)[0]).tolist() == [2, 0, 0]
 
 
 def test_a_choice_depends_on_its_seed_alone():
     labels = of_sizes(20, 20)
-    first, again, other = (stratify(labels, 10, *seed)[0].tolist() for seed in ((1, 2), (1, 2), (1, 3)))
+    first, again, other = (stratified_split(labels, 10, *seed)[0].tolist() for seed in ((1, 2), (1, 2), (1, 3)))
     assert first == again != other
 
 

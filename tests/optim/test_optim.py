@@ -156,7 +156,7 @@ def test_a_learner_learns_at_the_full_rate_and_decay_unless_it_says_otherwise():
     slow = Learner("slow", [model[0].weight], lr_factor=0.5, wd_factor=4.0)
     settings = SgdSettings(**SGD, weight_decay=0.1)
     optimizer = optimizers.build_optimizer(settings, model, 0.1, torch.device("cpu"), [fast, slow])
-    optimizers.set_rate(optimizer, 0.2)
+    optimizers.set_lr(optimizer, 0.2)
     groups = optimizer.param_groups
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.2, 0.1), (0.1, 0.4)]
     assert [id(group["params"][0]) for group in groups] == [id(model[1].weight), id(model[0].weight)]
