@@ -52,10 +52,11 @@ class Registry(Mapping[str, E]):
         section: of the config: `optimizer`.
         entries: in the order in which they are listed.
         user: what a name of the form `package.module:function` stands for; its builder calls that function.
+        has_files: each entry has a file in conf/, as a group of options has.
     """
 
-    def __init__(self, section: str, entries: Iterable[E], user: E) -> None:
-        self.section, self.user = section, user
+    def __init__(self, section: str, entries: Iterable[E], user: E, *, has_files: bool = True) -> None:
+        self.section, self.user, self.has_files = section, user, has_files
         self._entries = {entry.name: entry for entry in entries}
 
     def __getitem__(self, name: str) -> E:
@@ -84,7 +85,10 @@ class Registry(Mapping[str, E]):
 
     def unknown_fault(self, name: object) -> str:
         """The fault of a name that stands for nothing, with the nearest one."""
-        advice = f"let its file begin with defaults: [{next(iter(self))}] or another one, and leave the name out"
+        first = next(iter(self))
+        advice = f"let its file begin with defaults: [{first}] or another one, and leave the name out"
+        if not self.has_files:
+            advice = f"leave it out for {first}, or name your function"
         rule = f"one of {', '.join(self)}, or package.module:function"
         return f"{self.section}.name: must be {rule} (given {name}){hint(nearest(str(name), self), advice)}"
 

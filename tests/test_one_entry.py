@@ -428,6 +428,10 @@ def test_a_mean_trains_as_the_losses_of_each_image_do(mine: Path) -> None:
         ("loss.name=mine:leave", "loss.name: mine:leave(..., ...) failed (SystemExit: 0, in mine.py:"),
         ("loss.name=mine:detached", "loss.name: mine:detached gave a loss back without a gradient; compute it from"),
         ("optimizer=own optimizer.lr=1 optimizer.name=mine:Late", "mine.py:"),
+        (
+            "loss.name=huber",
+            "loss.name: must be one of cross_entropy, or package.module:function (given huber); leave it",
+        ),
         ("data.title=../elsewhere", "data.title: must be the name of one folder (given ../elsewhere)"),
     ],
 )

@@ -38,4 +38,5 @@ LOSSES = Registry(
     "loss",
     (Entry("cross_entropy", LossSettings, f"{_HOME}:cross_entropy"),),
     user=Entry("own", LossSettings, f"{_HOME}:user_loss"),
+    has_files=False,
 )
