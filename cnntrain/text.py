@@ -84,6 +84,18 @@ def shorten(text: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
+def cut(text: str, width: int) -> str:
+    """Text of at most `width` characters; what is too long loses its end."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def few(words: Iterable[str], most: int = 4) -> str:
+    """A list for a message: `a, b, c, d, and 12 more`."""
+    every = list(words)
+    more = f", and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
 def wrap_facts(facts: dict[str, str], width: int = 80) -> list[tuple[str, str]]:
     """Named facts, those too long for one line in several, so that they fit the screen, frame and all."""
     room = width - max(map(len, facts)) - 6

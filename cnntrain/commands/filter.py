@@ -13,7 +13,7 @@ from cnntrain.config.schema.filter import KERNELS, Weights
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.models.map_sizes import Misfit, Window, convolution_window, through
 from cnntrain.storage.atomic import write_atomic
-from cnntrain.text import printable
+from cnntrain.text import cut, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ def run(args: FilterArgs) -> None:
         "written": printable(out),
     }
     captions = [
-        [_shorten(printable(source.name)), before],
+        [cut(printable(source.name), LONGEST_NAME), before],
         [name, _size(*window.kernel), *_notes(args)],
         [f"{name}, in {colors}", after, scale],
     ]
@@ -124,21 +124,17 @@ def _table(matrix: Weights) -> list[str]:
     """The weights in columns; of a large kernel its middle."""
     rows, columns = len(matrix), len(matrix[0])
     top, left = (max(0, (count - WIDEST_TABLE) // 2) for count in (rows, columns))
-    cut = [row[left : left + WIDEST_TABLE] for row in matrix[top : top + WIDEST_TABLE]]
-    values = [value for row in cut for value in row]
+    middle = [row[left : left + WIDEST_TABLE] for row in matrix[top : top + WIDEST_TABLE]]
+    values = [value for row in middle for value in row]
     is_whole = all(value == round(value) for value in values)
     largest = max(map(abs, values))
     digits = 0 if is_whole else 1 if largest >= 1000 else min(7, max(4, 3 - math.floor(math.log10(largest))))
-    cells = [[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in cut]
+    cells = [[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in middle]
     width = max(len(cell) for row in cells for cell in row)
     lines = ["  " + " ".join(f"{cell:>{width}}" for cell in row) for row in cells]
-    if len(cut) < rows or len(cut[0]) < columns:
-        lines.append(f"  (the middle {_size(len(cut), len(cut[0]))} of {_size(rows, columns)})")
+    if len(middle) < rows or len(middle[0]) < columns:
+        lines.append(f"  (the middle {_size(len(middle), len(middle[0]))} of {_size(rows, columns)})")
     return lines
-
-
-def _shorten(name: str) -> str:
-    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
 
 
 def _png(picture: "NDArray[np.uint8]") -> bytes:

@@ -43,7 +43,7 @@ class Rule:
             DataError: an image is not there.
             FileSystemError: a file cannot be written.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # each rule reads in its own way
 
     def missing_fault(self, key: str) -> str:
         """The fault of a needed argument that is not given."""

@@ -72,11 +72,6 @@ def restore_config(plain: dict[str, Any], words: Sequence[str] = (), source: str
     return RunConfig(settings, tuple(words), plain=plain, changes=find_changes(settings_before, settings))
 
 
-def settings_from_plain(plain: dict[str, Any], words: Sequence[str] = (), source: str = "config") -> Settings:
-    """The settings of `restore_config`."""
-    return restore_config(plain, words, source).settings
-
-
 def _graft(tree: DictConfig, plain: dict[str, Any], source: str) -> list[str]:
     """Put saved settings into the typed tree; the faults of keys and values that do not fit."""
     try:

@@ -14,8 +14,6 @@ GAP, LINE, TEXT = 20, 20, 14  # pixels
 SMALLEST_RULED = 8  # pixels of a cell with lines around it
 FRAME = (200, 200, 200)
 
-Captioned = tuple[Image.Image, Sequence[str]]
-
 
 def beside(
     original: NDArray[np.uint8],

@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from cnntrain import cli
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import eval, predict
-from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.run_config import restore_config
 from cnntrain.config.schema.commands import EvalArgs, PredictArgs
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation
 from cnntrain.data.decode import read_image
@@ -136,7 +136,7 @@ def test_eval_and_predict_see_photos_in_the_interpolation_and_crop_of_the_traini
 def test_checkpoints_that_do_not_tell_interpolation_and_crop_are_bilinear_and_seven_eighths(here):
     _, state, _ = load_job(Path("sharp"), [], Report(None, tensorboard=False))
     older = {key: value for key, value in state["about"].items() if key not in ("interpolation", "crop", "crop_mode")}
-    settings = settings_from_plain(older["config"], ["data.interpolation=null", "data.crop=null"])
+    settings = restore_config(older["config"], ["data.interpolation=null", "data.crop=null"]).settings
     data = with_preprocessing(settings, older, []).data
     assert (data.interpolation, data.crop, data.crop_mode) == (Interpolation.bilinear, 0.875, CropMode.center)
 
@@ -144,7 +144,7 @@ def test_checkpoints_that_do_not_tell_interpolation_and_crop_are_bilinear_and_se
 @pytest.mark.parametrize("mode", ["squash", "border"])
 def test_eval_and_predict_make_squares_as_the_training_did(here, mode):
     about = torch.load("run/checkpoints/best/state.pt", weights_only=True)["about"] | {"crop_mode": mode}
-    settings = with_preprocessing(settings_from_plain(about["config"], []), about, [])
+    settings = with_preprocessing(restore_config(about["config"], []).settings, about, [])
     assert settings.data.crop_mode is CropMode[mode]
     _, _, job = load_job(Path("run"), [f"data.crop_mode={mode}"], Report(None, tensorboard=False))
     assert job.about()["crop_mode"] == mode

@@ -25,7 +25,7 @@ from cnntrain.compare.record import RECORD, tables_folder
 from cnntrain.config import overrides
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.plain import to_plain, to_yaml
-from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.run_config import restore_config
 from cnntrain.config.schema.commands import CompareArgs
 from cnntrain.errors import CheckpointError, ConfigError, Interrupted
 from cnntrain.report.csv_log import COLUMNS
@@ -286,7 +286,7 @@ def test_only_new_values_run_and_another_config_gets_other_folders() -> None:
 def test_a_run_that_was_resumed_with_other_values_is_another_one() -> None:
     _, first = run(LISTS)
     changed = HOME / first.folders[0] / "config.yaml"
-    settings = settings_from_plain(yaml.safe_load(changed.read_text()), ["trainer.epochs=99"])
+    settings = restore_config(yaml.safe_load(changed.read_text()), ["trainer.epochs=99"]).settings
     changed.write_text(to_yaml(settings))
     _, again = run(LISTS)
     assert again.folders == [f"{first.folders[0]}-2"]

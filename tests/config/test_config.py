@@ -15,7 +15,7 @@ from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.messages import keys_of
 from cnntrain.config.paths import conf_dir
 from cnntrain.config.plain import to_plain, to_yaml
-from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.run_config import restore_config
 from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
 from cnntrain.config.schema.settings import Settings
@@ -250,15 +250,15 @@ def test_saved_settings_come_back_the_same(line: str) -> None:
     settings = compose(line)
     plain = yaml.safe_load(to_yaml(settings))
     assert plain == to_plain(settings)
-    assert settings_from_plain(plain) == settings
-    assert find_changes(settings, settings_from_plain(plain)) == {}
+    assert restore_config(plain).settings == settings
+    assert find_changes(settings, restore_config(plain).settings) == {}
 
 
 def test_the_overrides_of_a_saved_run_are_its_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     old = compose()
     words = ["trainer.epochs=50", "data.root=other", "trainer.compile=true", "augment.pad_crop=null", "trainer.ema=0.9"]
-    new = settings_from_plain(to_plain(old), words)
+    new = restore_config(to_plain(old), words).settings
     changes = find_changes(old, new)
     assert changes == {
         "trainer.epochs": Change(old.trainer.epochs, 50),
@@ -291,7 +291,7 @@ def test_the_overrides_of_a_saved_run_are_its_changes(tmp_path: Path, monkeypatc
 def test_faulty_overrides_of_a_saved_run_are_told(words: list[str], fault: str) -> None:
     plain = to_plain(compose())
     with pytest.raises(ConfigErrors) as caught:
-        settings_from_plain(plain, words)
+        restore_config(plain, words)
     assert len(caught.value.faults) == 1
     assert fault in caught.value.faults[0]
 
@@ -299,11 +299,11 @@ def test_faulty_overrides_of_a_saved_run_are_told(words: list[str], fault: str) 
 def test_a_piece_of_augmentation_is_switched_on_in_a_saved_run_as_its_fault_says() -> None:
     plain = to_plain(compose())
     with pytest.raises(ConfigErrors) as caught:
-        settings_from_plain(plain, ["augment.hflip.p=0.3"])
+        restore_config(plain, ["augment.hflip.p=0.3"])
     assert caught.value.faults == [
         "augment.hflip.p: hflip is off (given 0.3); switch it on with 'augment.hflip={p: 0.3}'"
     ]
-    settings = settings_from_plain(plain, ["augment.hflip={p: 0.3}"])
+    settings = restore_config(plain, ["augment.hflip={p: 0.3}"]).settings
     assert settings.augment.hflip is not None
     assert settings.augment.hflip.p == 0.3
 
@@ -322,5 +322,5 @@ def test_a_damaged_saved_config_is_told(section: str, value: dict[str, Any], fau
     plain = to_plain(compose())
     plain[section] = plain.get(section, {}) | value
     with pytest.raises(ConfigErrors, match=r".") as caught:
-        settings_from_plain(plain, source="run/config.yaml")
+        restore_config(plain, source="run/config.yaml")
     assert fault in str(caught.value)

@@ -22,7 +22,7 @@ from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.overrides import GROUPS
 from cnntrain.config.paths import conf_dir
 from cnntrain.config.plain import to_plain, to_yaml
-from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.run_config import restore_config
 from cnntrain.errors import ConfigError, UnsafeError
 
 OPTIONS = {
@@ -123,11 +123,11 @@ def composed(typed: list[str], multirun: bool) -> None:
     composition = compose_line(typed, multirun=multirun)
     output_folder(composition.tree, "sweep" if multirun else "run")
     if not multirun:
-        settings_from_plain(to_plain(composition.settings))
+        restore_config(to_plain(composition.settings))
 
 
 def resumed(typed: list[str]) -> None:
-    settings_from_plain(PLAIN, typed)
+    restore_config(PLAIN, typed)
 
 
 PLAIN = to_plain(compose_settings([]))
@@ -179,9 +179,9 @@ saved_scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=
 @given(st.dictionaries(st.sampled_from("ab"), saved_scalars | st.lists(saved_scalars, max_size=3), max_size=2))
 def test_the_settings_of_a_run_come_back_from_its_config(arguments: dict[str, Any]) -> None:
     plain = {**PLAIN, "augment": {**PLAIN["augment"], "own": {"name": "module:function", "args": arguments}}}
-    settled = settings_from_plain(plain)
+    settled = restore_config(plain).settings
     assert to_plain(settled) == plain
-    assert settings_from_plain(yaml.safe_load(to_yaml(settled))) == settled
+    assert restore_config(yaml.safe_load(to_yaml(settled))).settings == settled
 
 
 @pytest.mark.slow

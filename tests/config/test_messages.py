@@ -14,7 +14,7 @@ from cnntrain.config.composer import Composer
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.overrides import quote
 from cnntrain.config.plain import to_plain, to_yaml
-from cnntrain.config.run_config import settings_from_plain
+from cnntrain.config.run_config import restore_config
 from cnntrain.errors import ConfigError, UnsafeError
 
 
@@ -259,7 +259,7 @@ def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
     assert compose_settings([f"data.root={path}"]).data.root == whole
     assert compose_settings([f"data.root={quote(path)}"]).data.root == whole
     assert compose_settings([f"model.weights={path}"]).model.weights == path
-    saved = settings_from_plain(to_plain(compose_settings([])), [f"data.root={path}"])
+    saved = restore_config(to_plain(compose_settings([])), [f"data.root={path}"]).settings
     assert saved.data.root == whole
 
 
@@ -392,7 +392,7 @@ def test_a_saved_config_whose_optimizer_has_no_name_is_told(value: object) -> No
     plain = to_plain(compose_settings([]))
     plain["optimizer"]["name"] = value
     with pytest.raises(ConfigErrors, match=r"^x\.yaml: [^\n]*$"):
-        settings_from_plain(plain, source="x.yaml")
+        restore_config(plain, source="x.yaml")
 
 
 @pytest.mark.parametrize(

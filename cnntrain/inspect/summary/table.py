@@ -14,6 +14,7 @@ from torch import nn
 from cnntrain.inspect.summary.formulas import size_formulas
 from cnntrain.inspect.summary.rows import LayerRow
 from cnntrain.models.catalogue import short
+from cnntrain.text import cut
 
 LARGEST_BLOCKS = (40, 80, 160)  # rows; the first that makes a table of LONGEST_FULL lines
 LONGEST_WHOLE = 100  # rows; a longer table leaves out layers that only pass on
@@ -62,7 +63,7 @@ def table(model: nn.Module, rows: Sequence[LayerRow], width: int, *, formulas: b
     widths = _widths([cells for cells, _, _ in lines if isinstance(cells, tuple)], width)
     text: list[Text] = []
     for cells, style, row in lines:
-        text.append(Text(_cut(cells, width) if isinstance(cells, str) else _align(cells, widths), style))
+        text.append(Text(cut(cells, width) if isinstance(cells, str) else _align(cells, widths), style))
         if formulas and row:
             text += [Text(line, "dim") for line in _sums(row, width)]
     return text
@@ -238,11 +239,7 @@ def _short_name(name: str, width: int) -> str:
         return start + name[len(start) - width :]
     indent = len(name) - len(name.lstrip())
     path = name.split()[0]
-    return _cut(name, width) if indent + len(path) <= width else f"…{path[1 - width :]}"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+    return cut(name, width) if indent + len(path) <= width else f"…{path[1 - width :]}"
 
 
 def _sums(row: LayerRow, width: int) -> list[str]:

@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from cnntrain.config.paths import WEIGHTS, need_weights
 from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.storage import checkpoint, state_form
 from cnntrain.storage.manifest import MANIFEST, STATE
-from cnntrain.text import one_line, printable
+from cnntrain.text import few, one_line, printable
 
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|averaged|teacher)(?:[._]|$)", re.IGNORECASE)
 _TORCH_MAGIC = (b"PK\x03\x04", b"\x80")  # a zip archive, and the pickle of before torch 1.6
@@ -81,13 +81,6 @@ def state_dict_of(content: Mapping[str, Any], path: Path, say: Callable[[str], N
         kind = ", averaged weights," if averaged else ""
         say(f"{printable(path)} holds several networks: {best!r}{kind} is taken, not {few(map(repr, others))}")
     return networks[best]
-
-
-def few(words: Iterable[str], most: int = 4) -> str:
-    """A list for a message: `a, b, c, d, and 12 more`."""
-    every = list(words)
-    more = f", and {len(every) - most:,} more" if len(every) > most else ""
-    return ", ".join(every[:most]) + more
 
 
 def _networks(content: Mapping[Any, Any], place: str = "") -> Iterator[tuple[str, dict[str, Tensor]]]:

@@ -12,9 +12,9 @@ from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.errors import CheckpointError
 from cnntrain.models.name_patterns import is_below, require
-from cnntrain.models.weights.files import AVERAGED, content_of, few, is_run, state_dict_of
+from cnntrain.models.weights.files import AVERAGED, content_of, is_run, state_dict_of
 from cnntrain.models.weights.pretrained import library_tensors
-from cnntrain.text import printable
+from cnntrain.text import few, printable
 
 Say = Callable[[str], None]
 
