@@ -23,7 +23,7 @@ from cnntrain.data.common import (
     take_probe,
 )
 from cnntrain.data.datasets import TensorSet
-from cnntrain.data.loaders import Loader, MemoryLoader
+from cnntrain.data.loaders import Loader, MemoryLoader, name_of_row
 from cnntrain.data.view import resize_planes
 from cnntrain.errors import ConfigError
 from cnntrain.runtime.distributed import ALONE, World
@@ -108,8 +108,10 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
     whole_train = functools.cache(lambda: prepare(images[train_index], labels[train_index], size))
     mean, std = choose_statistics(request, channels, lambda: _statistics(request, channels, lambda: whole_train()[0]))
     parts: dict[str, tuple[Tensor, Tensor]] = {}
+    numbers: dict[str, Tensor | None] = {"val": val_index, "test": None}  # of the images in their part of the data set
     if "train" in request.splits:
         rows = train_index[take_limit(labels[train_index], request)]
+        numbers["train"] = rows
         is_whole = len(rows) == len(train_index)
         parts["train"] = whole_train() if is_whole else prepare(images[rows], labels[rows], size)
         request = request.fit_batch_size(len(rows))
@@ -118,7 +120,7 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
     if "test" in request.splits and data_set.test:
         parts["test"] = prepare(*data_set.test, eval_size)
     budget = MemoryBudget(request.device)
-    loaders = {name: _loader(*part, name, budget, request) for name, part in parts.items()}
+    loaders = {name: _loader(*part, name, numbers[name], budget, request) for name, part in parts.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
         if request.probe:
@@ -127,7 +129,7 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
                 loaders["probe"] = loaders["train"].subset(probe_rows)
             else:
                 result = prepare(images[rows[probe_rows]], labels[rows[probe_rows]], eval_size)
-                loaders["probe"] = _loader(*result, "probe", budget, request)
+                loaders["probe"] = _loader(*result, "probe", rows[probe_rows], budget, request)
     data = Data(
         name=settings.name,
         classes=request.classes or data_set.classes,
@@ -149,7 +151,10 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
     return data, loaders
 
 
-def _loader(images: Tensor, labels: Tensor, split: str, budget: MemoryBudget, request: Request) -> MemoryLoader:
+def _loader(
+    images: Tensor, labels: Tensor, split: str, numbers: Tensor | None, budget: MemoryBudget, request: Request
+) -> MemoryLoader:
+    part = "test" if split == "test" else "train"  # val and probe come out of the training images
     return MemoryLoader(
         images,
         labels,
@@ -160,6 +165,7 @@ def _loader(images: Tensor, labels: Tensor, split: str, budget: MemoryBudget, re
         sampling=request.settings.sampling,
         world=request.world,
         resident=budget.take(images.numel()) == "device" or request.device.type == "cpu",
+        name=name_of_row(lambda index: f"{part}/{index}", numbers),
     )
 
 

@@ -28,7 +28,7 @@ from cnntrain.data.common import (
 from cnntrain.data.decoder import Decoder
 from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
 from cnntrain.data.layout import Layout, find_splits, folders_in, join
-from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader
+from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader, name_of_row
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import available_cores, free_memory, generator, shares_memory
@@ -273,6 +273,7 @@ def _make_loader(
         world=request.world,
         resident=place == "device",
         decoder=memory_decoder,
+        name=name_of_row(memory_decoder.name, rows),
     )
 
 

@@ -57,6 +57,10 @@ class Decoder:
         twin.view = view
         return twin
 
+    def name(self, index: int) -> str:
+        """The file of an image."""
+        return str(self.paths[index])
+
     @property
     def bad_files(self) -> list[tuple[str, str]]:
         """Bad files met so far, as (path, reason), in the order of the file list."""

@@ -40,13 +40,20 @@ class Loader(ABC):
         sampler: which images make a micro-batch.
         device: where the batches go.
         decoder: of the images, where they come from files.
+        name: the name of an image by its place in `labels`: its file, or `test/17` where it comes from none.
         crops: random resized crops are cut by the loader already.
     """
 
     crops = False
 
-    def __init__(self, sampler: BatchSampler, device: torch.device, decoder: Decoder | None = None) -> None:
-        self.sampler, self.device, self.decoder = sampler, device, decoder
+    def __init__(
+        self,
+        sampler: BatchSampler,
+        device: torch.device,
+        decoder: Decoder | None = None,
+        name: Callable[[int], str] = str,
+    ) -> None:
+        self.sampler, self.device, self.decoder, self.name = sampler, device, decoder, name
 
     @property
     def labels(self) -> Tensor:
@@ -112,6 +119,11 @@ def gather(source: Tensor, index: Tensor, device: torch.device) -> Tensor:
     return torch.index_select(source, 0, index, out=buffer).to(device, non_blocking=True)
 
 
+def name_of_row(name: Callable[[int], str], rows: Tensor | None) -> Callable[[int], str]:
+    """The name of each of the images at `rows`, int64 (n,); None: of all."""
+    return name if rows is None else lambda index: name(int(rows[index]))
+
+
 class _Store:
     """Images and labels at home, made at first use, for all loaders that show them."""
 
@@ -137,6 +149,7 @@ class MemoryLoader(Loader):
         labels: int64 (N,).
         resident: the images lie on the device; else in host memory, and each batch is transferred.
         decoder: of the images, where they come from files.
+        name: see Loader.
     """
 
     def __init__(
@@ -152,9 +165,10 @@ class MemoryLoader(Loader):
         world: World = ALONE,
         resident: bool,
         decoder: Decoder | None = None,
+        name: Callable[[int], str] = str,
     ) -> None:
         sampler = BatchSampler(labels, batch_size=batch_size, seed=seed, train=train, sampling=sampling, world=world)
-        super().__init__(sampler, device, decoder)
+        super().__init__(sampler, device, decoder, name)
         self._store = _Store(images, labels, device if resident else torch.device("cpu"))
         self._rows: Tensor | None = None  # where the images of a part lie in the store, at home; None: all, in order
 
@@ -162,6 +176,7 @@ class MemoryLoader(Loader):
         """Some of the images, int64 (n,), as an evaluation split in the same storage, in this order."""
         loader = self._with(self.sampler.subset(indices))
         loader._rows = self._places(indices)
+        loader.name = name_of_row(self.name, indices.cpu())
         return loader
 
     def batches(self, epoch: int = 0, start: int = 0) -> Generator[Batch, None, None]:
@@ -213,7 +228,7 @@ class StreamLoader(Loader):
     ) -> None:
         labels = decoder.labels if rows is None else decoder.labels[rows]
         sampler = BatchSampler(labels, batch_size=batch_size, seed=seed, train=train, sampling=sampling, world=world)
-        super().__init__(sampler, device)
+        super().__init__(sampler, device, name=name_of_row(decoder.name, rows))
         self.decoder: Decoder = decoder
         self.workers, self._rows = workers, rows
         self.crops = isinstance(decoder.view, RandomView)

@@ -52,6 +52,7 @@ class Job:
     normalize: Callable[[Tensor], Tensor]  # the evaluation transform of a uint8 micro-batch
     notes: list[str]
     warnings: list[str]
+    temperature: float = 1.0  # by which logits are divided where probabilities are told (arXiv 1706.04599)
     world: World = ALONE
 
     def scorer(self, model: nn.Module | None = None, views: Views | None = None) -> Scorer:

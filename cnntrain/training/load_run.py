@@ -1,5 +1,6 @@
 """Trained networks: how a checkpoint becomes a job again, and what of a saved run is not to be changed or believed."""
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +54,17 @@ def load_job(
     if about["data_fingerprint"] != job.data.fingerprint:
         _warn_of_other_images(about.get("marks", {}), job.data, report)
     load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
-    return folder, state, job
+    return folder, state, replace(job, temperature=_temperature(about, folder))
+
+
+def _temperature(about: dict[str, Any], folder: Path) -> float:
+    """The temperature that was fitted to the network, 1 where none was."""
+    value = about.get("temperature", 1.0)
+    if not isinstance(value, float) or not 0 < value < math.inf:
+        raise CheckpointError(
+            f"{folder}: its temperature is no number > 0 (found {value}); evaluate another checkpoint"
+        )
+    return value
 
 
 def _restore(plain: dict[str, Any], overrides: Sequence[str], source: str) -> RunConfig:

@@ -1,7 +1,7 @@
 """The one way to a network's answer: a scorer, for validation, test, eval, predict and check."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -17,6 +17,23 @@ from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
 from cnntrain.training.metrics import ConfusionCounts, RunningScores
 from cnntrain.training.tta import Views, average_views
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer of a network to the images of a micro-batch.
+
+    Attributes:
+        indices: int64 (N,), on the host: which images of the split these are.
+        labels: int64 (N,), on the device.
+        first_logits: float32 (N, K), of the plain images.
+        logits: what stands for the logits of all views, see tta; without views, those of the plain images.
+    """
+
+    indices: Tensor
+    labels: Tensor
+    first_logits: Tensor
+    logits: Tensor
 
 
 @dataclass(frozen=True)
@@ -55,6 +72,29 @@ class Scorer:
         return logits, logits
 
     @torch.no_grad()
+    def answers(
+        self, loader: Loader, *, stop: StopFlag = NEVER, advance: Callable[[int], None] | None = None
+    ) -> Generator[Answer, None, None]:
+        """Yield the answers to all images of a split, a micro-batch at a time; each process those of its images.
+
+        Args:
+            stop: read after each micro-batch.
+            advance: is told the images of each.
+
+        Raises:
+            Interrupted: a signal asked for the end.
+        """
+        with closing(loader.batches()) as batches:
+            for batch in batches:
+                if len(batch.labels):  # of a short last micro-batch, some processes may have no images
+                    yield Answer(batch.indices, batch.labels, *self.answer(batch.images))
+                if advance:
+                    advance(len(batch.labels))
+                (signum,) = self.world.most(asked_for(stop))
+                if signum:
+                    raise interrupted(signum)
+
+    @torch.no_grad()
     def score(
         self,
         loader: Loader,
@@ -76,20 +116,12 @@ class Scorer:
             Interrupted: a signal asked for the end.
         """
         scores, first_scores = (RunningScores(self.device, top5=True, world=self.world) for _ in range(2))
-        with closing(loader.batches()) as batches:
-            for batch in batches:
-                if len(batch.labels):  # of a short last micro-batch, some processes may have no images
-                    first_logits, logits = self.answer(batch.images)
-                    _count(scores, logits, batch.labels)
-                    if self.views:
-                        _count(first_scores, first_logits, batch.labels)
-                    if confusion:
-                        confusion.add(logits, batch.labels)
-                if advance:
-                    advance(len(batch.labels))
-                (signum,) = self.world.most(asked_for(stop))
-                if signum:
-                    raise interrupted(signum)
+        for answer in self.answers(loader, stop=stop, advance=advance):
+            _count(scores, answer.logits, answer.labels)
+            if self.views:
+                _count(first_scores, answer.first_logits, answer.labels)
+            if confusion:
+                confusion.add(answer.logits, answer.labels)
         if confusion:
             self.world.sum_([confusion.matrix])
         return scores.read() | (

@@ -3,6 +3,7 @@
 import io
 import random
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage, Sa
 from cnntrain.config.schema.pieces import ResizedCropSettings
 from cnntrain.data import build_folder, common
 from cnntrain.data.build import build_data
+from cnntrain.data.common import Request
+from cnntrain.data.datasets import digits
+from cnntrain.data.decode import read_image
 from cnntrain.data.loaders import MemoryLoader
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import ConfigError, DataError
@@ -82,6 +86,37 @@ def decode_threads() -> list[str]:
 
 
 # ---- the same images from every road ----
+
+
+@pytest.mark.parametrize("loader", [LoaderKind.stream, LoaderKind.memory], ids=["stream", "memory"])
+def test_each_image_has_the_name_of_its_file(root, loader):
+    data = build(root, loader=loader, val=0.25)
+    probe = build_data(
+        DataSettings(name="imagefolder", root=str(root), image_size=16, mean=[0.5], std=[0.5], loader=loader),
+        AugmentSettings(),
+        seed=0,
+        device=torch.device("cpu"),
+        probe=5,
+        say=list,
+    ).probe
+    for part in (data.train, data.val, probe):
+        for index, image in enumerate(part.pick(torch.arange(len(part.labels)))):
+            file = Path(part.name(index))
+            assert torch.equal(image, View(16)(read_image(file, 3)).permute(2, 0, 1))
+            assert file.parent.name == data.classes[part.labels[index]]
+
+
+def test_images_that_come_from_no_file_are_named_by_their_place_in_the_data():
+    settings = DataSettings(name="digits", image_size=8, val=0.1)
+    data = build_data(settings, AugmentSettings(), seed=0, device=torch.device("cpu"), say=list)
+    block = digits(Request(settings, AugmentSettings(), 0, torch.device("cpu"), None, (), 0, list))
+    for part, whole in ((data.train, "train"), (data.val, "train"), (data.test, "test")):
+        images, labels = getattr(block, whole)
+        for index in (0, 1, len(part.labels) - 1):
+            split, _, number = part.name(index).partition("/")
+            assert split == whole
+            assert torch.equal(part.pick(torch.tensor([index]))[0], images[int(number)])
+            assert part.labels[index] == labels[int(number)]
 
 
 @pytest.mark.parametrize("augment", [AugmentSettings(), CROP], ids=["plain", "resized_crop"])

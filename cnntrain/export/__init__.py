@@ -1,0 +1,1 @@
+"""The formats in which a trained network leaves: ONNX, torch.export, TorchScript, safetensors."""

@@ -1,0 +1,1 @@
+"""The page report.html: a run on one page, for people."""
