@@ -8,7 +8,7 @@ Accuracies and data_wait are fractions of 1, seconds are wall time; a column tha
 
 import csv
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -30,15 +30,17 @@ class CsvLog:
 
     Args:
         resume_step: keep the rows up to this step, as those after it will be trained again; None: start anew.
+        empty: columns that the rows leave empty; those of an earlier version may hold something there.
     """
 
-    def __init__(self, path: Path, *, resume_step: int | None = None) -> None:
+    def __init__(self, path: Path, *, resume_step: int | None = None, empty: Collection[str] = ()) -> None:
         self._path = path
         aside = path.with_suffix(".csv.new")
         try:
             earlier_rows: list[dict[str, str]] = []
             if resume_step is not None and path.exists():
                 earlier_rows = [row for row in rows_of(path, "step", "epoch") if int(row["step"]) <= resume_step]
+            earlier_rows = [row | dict.fromkeys(empty, "") for row in earlier_rows]
             self._last = {row["kind"]: int(row["step"]) for row in earlier_rows}
             handle = open_own(aside, os.O_WRONLY | os.O_TRUNC)
             self._file = open(handle, "w", encoding="utf-8", newline="")  # noqa: SIM115  (`close` does it)

@@ -34,10 +34,9 @@ def table_row(row: dict[str, Any], epochs: int) -> str:
 
 def _columns(row: dict[str, Any]) -> dict[str, tuple[str, int]]:
     """The probe takes the place of top-5 where there is one: a row has 80 columns."""
-    left_out = {"val_top5" if "probe_top1" in row else "probe_top1"}
-    if "val_top1" not in row:
-        left_out |= {"val_loss", "val_top1", "val_top5"}
-    return {key: column for key, column in _COLUMNS.items() if key not in left_out}
+    left_out = {"val_top5"} if "probe_top1" in row else set()
+    optional = {"probe_top1", "val_loss", "val_top1", "val_top5"} - row.keys()
+    return {key: column for key, column in _COLUMNS.items() if key not in left_out | optional}
 
 
 def _cell(key: str, value: float | None) -> str:
@@ -54,8 +53,8 @@ def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """An epoch in words, for a log."""
     val = ""
     if "val_top1" in row:
-        top5 = percent(row.get("val_top5"))
-        val = f"  val loss {number(row['val_loss'])} top-1 {percent(row['val_top1'])} top-5 {top5}"
+        top5 = f" top-5 {percent(row['val_top5'])}" if "val_top5" in row else ""
+        val = f"  val loss {number(row['val_loss'])} top-1 {percent(row['val_top1'])}{top5}"
     probe = f" probe {percent(row['probe_top1'])}" if "probe_top1" in row else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  step {row['step']}"

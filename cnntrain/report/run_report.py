@@ -55,6 +55,7 @@ class Report:
         tensorboard: write an event file too.
         resume_step: the run goes on after this step: rows and events of later steps go. None: the run is new.
         ended: that step was its end, and TensorBoard has been told so.
+        top5: there are more than five classes; else that column of metrics.csv is empty.
         console: where to write; the standard output where None.
     """
 
@@ -65,6 +66,7 @@ class Report:
         tensorboard: bool,
         resume_step: int | None = None,
         ended: bool = False,
+        top5: bool = True,
         console: "Console | None" = None,
     ) -> None:
         self._folder = folder
@@ -76,7 +78,8 @@ class Report:
         if folder:
             self._log = self._open_log(folder / "train.log")
             try:
-                self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step)
+                empty = () if top5 else ("val_top5",)
+                self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step, empty=empty)
             except FileSystemError:
                 self._log.close()
                 raise
@@ -168,8 +171,11 @@ class Report:
             self._log_to("curves", lambda log: log.scalars(values, self._step))
 
     def epoch(self, row: dict[str, Any]) -> None:
-        """The end of an epoch: epoch, step, train_loss, train_top1, val_loss, val_top1, val_top5, lr, seconds,
-        images_per_second, best (a flag); with a probe, probe_loss and probe_top1 too."""
+        """The end of an epoch: epoch, step, train_loss, train_top1, lr, seconds, images_per_second, best (a flag).
+
+        With validation images val_loss, val_top1 and, of more than five classes, val_top5 too; with a probe,
+        probe_loss and probe_top1.
+        """
         self._step = row["step"]
         self._screen.epoch(row, self._epochs)
         training = {"loss": row["train_loss"], "top1": row["train_top1"]}

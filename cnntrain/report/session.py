@@ -29,6 +29,7 @@ from cnntrain.training import loop
 from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.final_scores import list_bad_images, score
 from cnntrain.training.job import TrainJob
+from cnntrain.training.metrics import has_top5
 from cnntrain.training.resume import Start, restore
 from cnntrain.training.transfer import start_from_weights, use_features
 
@@ -43,7 +44,9 @@ def lead(start: Start, world: World) -> dict[str, Any]:
     world.share(start)
     resume_step = start.state["progress"]["step"] if start.state else None
     ended = start.is_resumed and not start.changes and run_record.is_done(folder)
-    report = Report(folder, tensorboard=start.settings.trainer.tensorboard, resume_step=resume_step, ended=ended)
+    top5 = has_top5(len(start.state["about"]["classes"])) if start.state else True  # a new run has no rows yet
+    tensorboard = start.settings.trainer.tensorboard
+    report = Report(folder, tensorboard=tensorboard, resume_step=resume_step, ended=ended, top5=top5)
     try:
         with signals.handle_signals(report.note) as stop:
             return train_and_score(start, world, report, stop)

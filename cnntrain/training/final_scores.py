@@ -12,7 +12,7 @@ from cnntrain.storage.atomic import write_atomic
 from cnntrain.storage.spreadsheet import cell
 from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
-from cnntrain.training.metrics import ConfusionCounts
+from cnntrain.training.metrics import ConfusionCounts, has_top5
 from cnntrain.training.scoring import need_finite
 from cnntrain.training.state import TrainState
 
@@ -31,7 +31,8 @@ def score(job: TrainJob, run: TrainState, folder: Path) -> dict[str, Any]:
     if scores:
         what = f"the loss on the {'test' if data.test else 'validation'} images"
         need_finite(scores["loss"], what, run.precision)
-    best_scores = {"top1": progress.best_top1, "top5": progress.best_top5, "loss": progress.best_loss}
+    top5 = {"top5": progress.best_top5} if has_top5(len(data.classes)) else {}
+    best_scores = {"top1": progress.best_top1, **top5, "loss": progress.best_loss}
     return {
         "status": "done",
         "best_epoch": progress.best_epoch,

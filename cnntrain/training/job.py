@@ -23,6 +23,7 @@ from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import StopFlag
 from cnntrain.training.losses import Loss
+from cnntrain.training.metrics import has_top5
 from cnntrain.training.scoring import Scorer
 from cnntrain.training.state import Progress
 from cnntrain.training.tta import Views
@@ -57,7 +58,8 @@ class Job:
 
     def scorer(self, model: nn.Module | None = None, views: Views | None = None) -> Scorer:
         """The scorer of the network, or of another one in its place such as the average of its weights."""
-        return Scorer(model or self.model, self.normalize, self.device, self.precision, self.world, views)
+        top5 = has_top5(len(self.data.classes))
+        return Scorer(model or self.model, self.normalize, self.device, self.precision, self.world, views, top5)
 
     @property
     def parameters(self) -> int:

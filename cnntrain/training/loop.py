@@ -150,7 +150,8 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
     if is_best:
         progress.best_epoch = epoch
     if is_best and val:
-        progress.best_loss, progress.best_top1, progress.best_top5 = val["loss"], val["top1"], val["top5"]
+        progress.best_loss, progress.best_top1 = val["loss"], val["top1"]
+        progress.best_top5 = val.get("top5", progress.best_top5)
     progress.epoch_train_seconds = train_seconds
     if progress.batch >= job.plan.batches(progress.epoch):
         progress.images += int(train_scores["images"])

@@ -8,6 +8,11 @@ from torch import Tensor
 from cnntrain.runtime.distributed import ALONE, World
 
 
+def has_top5(classes: int) -> bool:
+    """Whether top-5 tells anything: of five classes or fewer, every label is among the best five."""
+    return classes > 5
+
+
 class RunningScores:
     """Loss, top-1 and top-5 over the images since the last reset.
 
@@ -33,8 +38,7 @@ class RunningScores:
                 share that its class has in the image.
         """
         top1 = self._hits(logits.argmax(1, keepdim=True), targets)
-        # With fewer than five classes every label is among the best five.
-        top5 = self._hits(logits.topk(min(5, logits.shape[1])).indices, targets) if self.top5 else top1
+        top5 = self._hits(logits.topk(5).indices, targets) if self.top5 else top1
         self.sums += torch.stack([loss_sum.to(self.sums.dtype), top1, top5])
         self.images += len(targets)
 

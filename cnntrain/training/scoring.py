@@ -45,6 +45,7 @@ class Scorer:
         normalize: the evaluation transform of a uint8 micro-batch.
         world: the processes among which a loader shares the images; scores and counts are those of all of them.
         views: several of each image, whose probabilities are averaged; None: the image as it is.
+        top5: count the images whose label is among the best five classes.
     """
 
     model: nn.Module
@@ -53,6 +54,7 @@ class Scorer:
     precision: Precision
     world: World = ALONE
     views: Views | None = None
+    top5: bool = False
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -103,9 +105,10 @@ class Scorer:
         stop: StopFlag = NEVER,
         advance: Callable[[int], None] | None = None,
     ) -> dict[str, float]:
-        """Score all images of a split: `loss`, `top1` and `top5`, the plain cross-entropy and fractions.
+        """Score all images of a split: `loss`, `top1` and, of more than five classes, `top5`.
 
-        With several views, `plain_loss`, `plain_top1` and `plain_top5` tell of the first of them alone.
+        The loss is the plain cross-entropy, the others are fractions. With several views, `plain_loss`, `plain_top1`
+        and `plain_top5` tell of the first of them alone.
 
         Args:
             confusion: counts the images too.
@@ -115,7 +118,7 @@ class Scorer:
         Raises:
             Interrupted: a signal asked for the end.
         """
-        scores, first_scores = (RunningScores(self.device, top5=True, world=self.world) for _ in range(2))
+        scores, first_scores = (RunningScores(self.device, top5=self.top5, world=self.world) for _ in range(2))
         for answer in self.answers(loader, stop=stop, advance=advance):
             _count(scores, answer.logits, answer.labels)
             if self.views:

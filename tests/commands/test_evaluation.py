@@ -50,7 +50,7 @@ def normalize(images):
 
 
 def scored(loader=None, model=None, views=None, **more):
-    scorer = Scorer(model or Wary(), normalize, CPU, Precision.fp32, views=views)
+    scorer = Scorer(model or Wary(), normalize, CPU, Precision.fp32, views=views, top5=True)
     return scorer.score(loader or Part(20), **more)
 
 

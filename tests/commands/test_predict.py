@@ -187,7 +187,8 @@ def test_eval_tells_of_the_plain_view_beside_the_average(here, capsys):
     assert (found["tta"], found["views"]) == (["hflip", "crops"], 10)
     assert found["test"]["loss"] != plain["test"]["loss"]
     for split in ("val", "test"):
-        for key in ("loss", "top1", "top5"):
+        assert found[split].keys() == {"loss", "top1", "plain_loss", "plain_top1", "classes"}  # of three classes
+        for key in ("loss", "top1"):
             assert found[split][f"plain_{key}"] == pytest.approx(plain[split][key], rel=1e-6)
 
 

@@ -183,9 +183,22 @@ def test_a_folder_of_photos_is_learnt_and_a_moved_copy_evaluated(photos, here):
     assert run(*words, "data.batch_size=12", "optimizer.lr=0.3", "trainer.tensorboard=false", "hydra.run.dir=run") == 0
     assert results("run")["test"]["top1"] == 1.0
     assert json.loads((here / "run/environment.json").read_text())["classes"] == ["blue", "green", "red"]
+    assert all(results("run")[split].keys() == {"loss", "top1"} for split in ("val", "test"))  # of three classes
     photos.rename(here / "moved")
     assert run("eval", "run", "data.root=moved", "out=scores.json") == 0
     assert json.loads(Path("scores.json").read_text())["test"]["top1"] == 1.0
+
+
+def test_a_run_on_few_classes_that_an_older_version_began_goes_on_without_top5(photos, here, capsys):
+    words = ["data=imagefolder", f"data.root={photos}", "data.image_size=8", "model=softmax", "data.batch_size=12"]
+    assert run(*words, "trainer.epochs=1", "trainer.tensorboard=false", "out=run") == 0
+    metrics = here / "run/metrics.csv"
+    header, *_, last = metrics.read_text().splitlines()
+    row = dict(zip(header.split(","), last.split(","), strict=True)) | {"val_top5": "1"}
+    metrics.write_text(f"{header}\n{','.join(row.values())}\n")
+    assert run("resume", "run", "trainer.epochs=2") == 0
+    assert [(row["epoch"], row["val_top5"]) for row in rows("run") if row["kind"] == "epoch"] == [("1", ""), ("2", "")]
+    assert "top-5" not in capsys.readouterr().out
 
 
 def test_a_bad_image_ends_the_run_with_its_name_or_is_skipped_and_listed(photos, here, capsys):

@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cnntrain.runtime.distributed import World
-from cnntrain.training.metrics import ConfusionCounts, RunningScores
+from cnntrain.training.metrics import ConfusionCounts, RunningScores, has_top5
 
 CPU = torch.device("cpu")
 
@@ -61,8 +61,10 @@ def test_measures_by_class_are_those_of_scikit_learn_though_some_are_never_seen_
     assert found["the 5"]["recall"] == 0 < found["the 5"]["images"]
 
 
-def test_with_fewer_than_five_classes_every_label_is_in_the_top_five():
-    assert filled(parts(classes=3)).read()["top5"] == 1.0
+def test_top5_tells_nothing_of_five_classes_as_every_label_is_among_them():
+    assert [classes for classes in range(2, 9) if has_top5(classes)] == [6, 7, 8]
+    assert filled(parts(classes=5)).read()["top5"] == 1.0
+    assert filled(parts(classes=6)).read()["top5"] < 1.0
 
 
 def test_labels_written_as_probabilities_score_the_same():
@@ -107,7 +109,7 @@ def test_any_parting_among_micro_batches_and_windows_sums_up_to_the_same(count, 
     logits = torch.randn(count, classes, generator=generator)
     labels = torch.randint(classes, (count,), generator=generator)
     losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none").double()
-    whole, windows = RunningScores(CPU, top5=True), [RunningScores(CPU, top5=True) for _ in range(3)]
+    whole, *windows = (RunningScores(CPU, top5=has_top5(classes)) for _ in range(4))
     whole.add(losses.sum(), logits, labels)
     edges = sorted({(0, 0), (count, 0), *((min(cut, count), window) for cut, window in cuts)})
     for (first, window), (last, _) in itertools.pairwise(edges):
