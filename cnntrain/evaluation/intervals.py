@@ -1,0 +1,57 @@
+"""How far a measured accuracy may lie from the true one: intervals of 95 %."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+COVERAGE = 0.95
+
+
+class Interval(NamedTuple):
+    """Both ends, as fractions of 1."""
+
+    low: float
+    high: float
+
+
+def wilson(share: float, images: int) -> Interval:
+    """Wilson's score interval (1927) of an accuracy, 0 to 1, that was measured on so many images.
+
+    It tells what other images of the same kind would do to the score of one trained network.
+    """
+    z = statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)
+    center = (share + z * z / (2 * images)) / (1 + z * z / images)
+    reach = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
+    return Interval(max(0.0, center - reach), min(1.0, center + reach))
+
+
+def student(shares: Sequence[float]) -> Interval:
+    """Student's interval (1908) of the mean of two or more accuracies, 0 to 1, within these limits.
+
+    It tells what other seeds would do to the mean over the repeats of a training.
+    """
+    mean, error = statistics.fmean(shares), statistics.stdev(shares) / math.sqrt(len(shares))
+    reach = _t_quantile(len(shares) - 1) * error
+    return Interval(max(0.0, mean - reach), min(1.0, mean + reach))
+
+
+def _t_quantile(freedom: int) -> float:
+    """The t between whose negative and itself 95 % of Student's distribution lie."""
+    low, high = 0.0, 16.0  # that of one degree of freedom is 12.7, all others are less
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _t_share(middle, freedom) < COVERAGE else (low, middle)
+    return high
+
+
+def _t_share(t: float, freedom: int) -> float:
+    """The part of Student's distribution between -t and t (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine, odd = math.cos(angle), freedom % 2
+    term = math.sin(angle) * (cosine if odd else 1.0)
+    total = term if freedom > 1 else 0.0
+    for power in range(2 + odd, freedom, 2):
+        term *= cosine * cosine * (power - 1) / power
+        total += term
+    return 2 / math.pi * (angle + total) if odd else total
