@@ -33,11 +33,13 @@ def score(job: TrainJob, run: TrainState, folder: Path) -> dict[str, Any]:
         need_finite(scores["loss"], what, run.precision)
     top5 = {"top5": progress.best_top5} if has_top5(len(data.classes)) else {}
     best_scores = {"top1": progress.best_top1, **top5, "loss": progress.best_loss}
+    splits = {"train": data.train, **data.scored_splits}
     return {
         "status": "done",
         "best_epoch": progress.best_epoch,
         "val": best_scores if data.val else None,
         "test": scores if data.test else None,
+        "images": {name: len(loader.labels) for name, loader in splits.items()},
         "images_per_second": round(run.images_per_second(), 1),
         "train_seconds": round(progress.seconds, 2),  # training and validation, without the start and the test
         "parameters": job.parameters,

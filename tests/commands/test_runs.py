@@ -75,6 +75,7 @@ def test_a_run_leaves_what_the_readme_names(here):
     wanted = {"status", "best_epoch", "val", "test", "seconds", "images_per_second", "parameters", "checkpoint"}
     assert wanted | {"peak_memory_bytes", "weights_sha256", "ended"} <= found.keys()
     assert (found["status"], found["parameters"]) == ("done", 61706)
+    assert found["images"] == {"train": 200, "val": 144, "test": 360}
     assert 0 <= found["test"]["top1"] <= found["test"]["top5"] <= 1
     assert set(os.listdir("run/checkpoints")) >= {"last", "best"}
 
