@@ -99,6 +99,7 @@ class Report:
         from cnntrain.report.tensorboard import TensorBoardLog
 
         self._tensorboard = TensorBoardLog(folder, resume_step=resume_step)
+        self._tensorboard.layout(self._step)
 
     def _log_to(self, what: str, write: "Callable[[TensorBoardLog], object]") -> None:
         """The only way to TensorBoard."""

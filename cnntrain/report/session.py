@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from rich.console import Console
 
-from cnntrain.config.plain import to_plain, to_yaml
+from cnntrain.config.plain import to_yaml
 from cnntrain.errors import CnntrainError, DataError, Interrupted
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.run_report import Report
@@ -19,6 +19,7 @@ from cnntrain.report.summary import (
     show_audit,
     show_header,
     show_samples,
+    table_settings,
 )
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import signals
@@ -94,7 +95,7 @@ def train_and_score(start: Start, world: World, report: Report, stop: signals.St
 
     results = score(job, state, folder) | {"ended": ended, "bad_images": list_bad_images(job, folder)}
     results["seconds"] = round(take_seconds(), 2)
-    report.hparams(to_plain(settings), flat_scores(results))
+    report.hparams(table_settings(settings), flat_scores(results))
     if world.is_first:
         run_record.write_results(folder, results)
     why = end_words(ended, settings.trainer, state.progress)

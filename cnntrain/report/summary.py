@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from cnntrain.config.schema.finetune import FinetuneSettings
+from cnntrain.config.plain import to_plain
+from cnntrain.config.schema.finetune import FinetuneSettings, Mode
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
@@ -22,6 +23,10 @@ from cnntrain.training.limits import limits_met
 from cnntrain.training.state import Progress
 
 MOST_WEIGHTS = 20  # of classes that are told
+BOOKKEEPING = {  # settings that move no score, and the name of what reads the data, which has a title
+    "data": ("name", "root", "download", "workers", "loader", "on_bad_image"),
+    "trainer": ("threads", "probe", "save_every", "log_every", "tensorboard"),
+}
 
 
 def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None:
@@ -114,6 +119,20 @@ def show_samples(job: TrainJob, report: Report) -> None:
     inputs = inputs.unflatten(0, (views, -1))[:, :many].flatten(0, 1)
     report.pictures("train/images", job.as_images(inputs), captions)
     report.graph(job.model, inputs[:1])
+
+
+def table_settings(settings: Settings) -> dict[str, Any]:
+    """The settings by which TensorBoard compares runs: those that can move a score, of pieces that are on."""
+    sections = to_plain(settings)
+    for section, keys in BOOKKEEPING.items():
+        sections[section] = {key: value for key, value in sections[section].items() if key not in keys}
+    numbers = sections.pop("augment")
+    pieces = [*settings.augment.pieces, *(["mix"] if settings.augment.mixes else [])]
+    sections["augment"] = ", ".join(settings.augment.pieces)
+    sections |= {f"augment.{piece}": numbers[piece] for piece in pieces if numbers[piece]}
+    if settings.finetune.mode is Mode.none:
+        sections["finetune"] = {"mode": Mode.none.name}
+    return sections
 
 
 def flat_scores(results: dict[str, Any]) -> dict[str, float]:

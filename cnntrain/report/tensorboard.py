@@ -14,6 +14,21 @@ from torch import nn
 from cnntrain.report.event_file import EventFile
 from cnntrain.text import printable
 
+# The charts of each page of CUSTOM SCALARS, with the tags of their curves. The probe is training images unaugmented.
+LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
+    "Is it learning?": {
+        "loss: training, probe, validation": ("train/loss", "probe/loss", "val/loss"),
+        "top-1: training, probe, validation": ("train/top1", "probe/top1", "val/top1"),
+        "learning rate": ("train/lr",),
+        "norm of the gradient": ("train/grad_norm",),
+    },
+    "How fast?": {
+        "training images per second": ("train/images_per_second",),
+        "share of the time spent waiting for images": ("train/data_wait",),
+        "seconds per epoch, validation included": ("epoch/seconds",),
+    },
+}
+
 
 class TensorBoardLog:
     """Writes scalars, pictures, the graph and the hyperparameters of one run.
@@ -73,14 +88,43 @@ class TensorBoardLog:
             tagged_run_metadata=TaggedRunMetadata(tag="step1", run_metadata=statistics.SerializeToString())
         )
 
-    def hparams(self, settings: dict[str, Any], scores: dict[str, float], step: int) -> None:
-        """Settings (nested) and final scores for the HPARAMS page, in this run and not in a run below it."""
-        from torch.utils.tensorboard.summary import hparams
+    def layout(self, step: int) -> None:
+        """The pages of CUSTOM SCALARS: the same in all runs, as TensorBoard joins them."""
+        from torch.utils.tensorboard.summary import custom_scalars
 
-        finals = {f"final/{key}": value for key, value in scores.items()}
-        for summary in hparams(flatten(settings), finals):
-            self._events.add(summary=summary)
-        self.scalars(dict(finals), step)
+        charts = {
+            page: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in panels.items()}
+            for page, panels in LAYOUT.items()
+        }
+        self._events.add(summary=custom_scalars(charts), step=step)
+
+    def hparams(self, settings: dict[str, Any], scores: dict[str, float], step: int) -> None:
+        """Settings (nested) and final scores for the HPARAMS page, in this run and not in a run below it.
+
+        TensorBoard takes the columns from the first run that names any, and would neither join those of all runs nor
+        put first what differs. So none does, as torch's own writer would: it then looks for them in the settings of
+        all runs. It shows five scores, the first by their names: no other tag comes before `best/`.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.plugins.hparams import metadata
+        from tensorboard.plugins.hparams.api_pb2 import Status
+        from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData, SessionEndInfo, SessionStartInfo
+
+        start = SessionStartInfo()
+        for key, setting in flatten(settings).items():
+            kind = "string" if isinstance(setting, str) else "bool" if isinstance(setting, bool) else "number"
+            setattr(start.hparams[key], f"{kind}_value", setting)
+        parts = {
+            metadata.SESSION_START_INFO_TAG: HParamsPluginData(session_start_info=start),
+            metadata.SESSION_END_INFO_TAG: HParamsPluginData(
+                session_end_info=SessionEndInfo(status=Status.Value("STATUS_SUCCESS"))
+            ),
+        }
+        for tag, data in parts.items():
+            described = metadata.create_summary_metadata(data)
+            value = Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
+            self._events.add(summary=Summary(value=[value]))
+        self.scalars({f"best/{key}": value for key, value in scores.items()}, step)
 
     def close(self) -> None:
         self._events.close()

@@ -484,7 +484,7 @@ def test_a_finished_run_that_is_resumed_has_its_final_scores_once(here):
     assert run("resume", "run", "trainer.epochs=2") == 0
     events = EventAccumulator("run")
     events.Reload()
-    assert [event.step for event in events.Scalars("final/test/top1")] == [5, 10]
+    assert [event.step for event in events.Scalars("best/test/top1")] == [5, 10]
     assert [event.step for event in events.Images("test/confusion")] == [5, 10]
 
 

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import threading
 from collections import Counter
 from pathlib import Path
@@ -14,11 +15,15 @@ from PIL import Image
 from rich.console import Console
 from torch import nn
 
+from cnntrain.config.schema.optimizer import AdamSettings, SgdSettings
+from cnntrain.config.schema.pieces import CutmixSettings
+from cnntrain.config.schema.settings import Settings
 from cnntrain.finetune.audit import GroupRow
 from cnntrain.plots.confusion import draw_confusion
 from cnntrain.plots.grid import grid
 from cnntrain.report.event_file import EventFile
 from cnntrain.report.run_report import Report
+from cnntrain.report.summary import table_settings
 from cnntrain.report.tensorboard import TensorBoardLog, flatten
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
@@ -92,13 +97,66 @@ def test_hyperparameters_and_final_scores_stand_in_the_run_itself(tmp_path):
     report.close()
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == []
     events = read(tmp_path)
-    assert events.Scalars("final/test/top1")[0].value == pytest.approx(0.97)
+    assert events.Scalars("best/test/top1")[0].value == pytest.approx(0.97)
     start = metadata.parse_session_start_info_plugin_data(
         events.SummaryMetadata(metadata.SESSION_START_INFO_TAG).plugin_data.content
     )
     assert start.hparams["model.name"].string_value == "lenet5"
     assert start.hparams["seed"].number_value == 0
     assert start.hparams["trainer.ema"].string_value == "none"
+
+
+def table_of_runs(folder: Path):
+    """The columns of TensorBoard's table of all runs below a folder, in its order: (setting, whether it differs), and
+    the scores."""
+    from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+    from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+    from tensorboard.context import RequestContext
+    from tensorboard.plugins.base_plugin import TBContext
+    from tensorboard.plugins.hparams import backend_context, get_experiment
+    from tensorboard.plugins.hparams.api_pb2 import GetExperimentRequest
+
+    runs = EventMultiplexer().AddRunsFromDirectory(str(folder))
+    runs.Reload()
+    backend = backend_context.Context(TBContext(data_provider=MultiplexerDataProvider(runs, str(folder))))
+    found = get_experiment.Handler(RequestContext(), backend, "", GetExperimentRequest()).run()
+    return [(one.name, one.differs) for one in found.hparam_infos], [one.name.tag for one in found.metric_infos]
+
+
+def test_table_of_runs_shows_first_what_differs_and_the_scores_of_the_best_epoch(tmp_path):
+    sgd, adam = Settings(optimizer=SgdSettings(lr=0.1)), Settings(optimizer=AdamSettings(lr=0.001))
+    adam.augment.cutmix, adam.trainer.ema, adam.data.workers = CutmixSettings(), 0.99, 3
+    for name, settings in (("one", sgd), ("other", adam)):
+        (tmp_path / name).mkdir()
+        play(tmp_path / name, range(1, 6))
+        report = Report(tmp_path / name, tensorboard=True, resume_step=5, console=quiet())
+        report.hparams(table_settings(settings), {"test/top1": 0.9, "val/top1": 0.8})
+        report.close()
+    columns, scores = table_of_runs(tmp_path)
+    assert [name for name, differs in columns if differs] == [
+        "augment",
+        "optimizer.lr",
+        "optimizer.name",
+        "trainer.ema",
+    ]
+    assert {"augment.cutmix.alpha", "optimizer.momentum", "seed"} < {name for name, differs in columns if not differs}
+    assert not any(name.startswith(("augment.mixup", "augment.blur", "data.workers")) for name, _ in columns)
+    assert scores[:2] == ["best/test/top1", "best/val/top1"]
+
+
+def test_first_page_of_custom_scalars_asks_whether_it_is_learning_and_all_its_tags_are_written(tmp_path):
+    from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
+
+    play(tmp_path, range(1, 18))
+    play(tmp_path, range(11, 21), resume_step=10)
+    events = read(tmp_path)
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0])
+    assert [page.title for page in layout.category] == ["Is it learning?", "How fast?"]
+    tags = [tag for page in layout.category for chart in page.chart for tag in chart.multiline.tag]
+    written = events.Tags()["scalars"]
+    missing = [tag for tag in tags if not any(re.search(tag, name) for name in written)]
+    assert missing == ["^probe/loss$", "^probe/top1$"]  # this run has none
+    assert all(sum(bool(re.search(tag, name)) for name in written) <= 1 for tag in tags)
 
 
 def test_flatten_keeps_plain_values_and_writes_the_rest_as_text():
@@ -253,5 +311,5 @@ def test_the_end_of_a_run_is_told_again_only_if_it_went_on(tmp_path):
         report.hparams({"seed": 0}, {"test/top1": 0.5})
         report.close()
     events = read(tmp_path)
-    assert [event.step for event in events.Scalars("final/test/top1")] == [5, 10]
+    assert [event.step for event in events.Scalars("best/test/top1")] == [5, 10]
     assert [event.step for event in events.Images("test/confusion")] == [5, 10]
