@@ -20,7 +20,7 @@ def wilson(share: float, images: int) -> Interval:
 
     It tells what other images of the same kind would do to the score of one trained network.
     """
-    z = statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)
+    z = _z()
     center = (share + z * z / (2 * images)) / (1 + z * z / images)
     reach = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
     return Interval(max(0.0, center - reach), min(1.0, center + reach))
@@ -34,6 +34,21 @@ def student(shares: Sequence[float]) -> Interval:
     mean, error = statistics.fmean(shares), statistics.stdev(shares) / math.sqrt(len(shares))
     reach = _t_quantile(len(shares) - 1) * error
     return Interval(max(0.0, mean - reach), min(1.0, mean + reach))
+
+
+def of_mean(mean: float, mean_square: float, images: int) -> Interval:
+    """Of the mean of values from 0 up over two or more images: about two standard errors either way.
+
+    Args:
+        mean_square: the mean of the squares of the values.
+    """
+    reach = _z() * math.sqrt(max(0.0, mean_square - mean * mean) / (images - 1))
+    return Interval(max(0.0, mean - reach), mean + reach)
+
+
+def _z() -> float:
+    """The standard deviations between which, either side of the mean, 95 % of a normal distribution lie."""
+    return statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)
 
 
 def _t_quantile(freedom: int) -> float:

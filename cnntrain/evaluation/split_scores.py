@@ -1,0 +1,165 @@
+"""All scores of one split, in one pass: no more than the counts of K x K classes and a micro-batch is in memory."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional
+
+from cnntrain.data.loaders import Loader
+from cnntrain.data.unlabelled import widen
+from cnntrain.evaluation import classes as class_scores
+from cnntrain.evaluation.bootstrap import bootstrap
+from cnntrain.evaluation.calibration import Coverage, Fit, Reliability, TemperatureFit
+from cnntrain.evaluation.image_scores import BatchScores, Collector
+from cnntrain.evaluation.intervals import Interval, of_mean, wilson
+from cnntrain.runtime.signals import NEVER, StopFlag
+from cnntrain.training.job import Job
+from cnntrain.training.metrics import ConfusionCounts, RunningScores, has_top5
+from cnntrain.training.scoring import need_finite
+from cnntrain.training.tta import Views
+
+MOST_CONFUSED = 20  # pairs of classes that are told
+SPLIT_WORDS = {"val": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """What a network is worth on a split.
+
+    Attributes:
+        scores: plain containers, ready for JSON; see score_split.
+        matrix: int64 (K, K) on the host, true classes down, predicted ones across.
+        fit: the temperature that suits these images best; None where it was not looked for, or there is none.
+    """
+
+    scores: dict[str, Any]
+    matrix: Tensor
+    fit: Fit | None
+
+
+def score_split(
+    job: Job,
+    split: str,
+    *,
+    views: Views | None = None,
+    collectors: Sequence[Collector] = (),
+    other: Fit | None = None,
+    stop: StopFlag = NEVER,
+    advance: Callable[[int], None] | None = None,
+) -> SplitScores:
+    """Score all images of a split of the job, `val` or `test`.
+
+    All that comes from probabilities, loss and all, is of those that the network gives at `job.temperature`.
+
+    The scores: `images`; `top1`, `top5` (of more than five classes), `loss`, `balanced_accuracy`, `macro_f1`, and with
+    views `plain_top1` and so on, of the first view alone; `intervals`, of these by name (95 %, [low, high]; one that
+    cannot be told is missing); `calibration` with `ece`, `bins` and `temperature` (`used`; `fitted` to the validation
+    images or None; with that one the `loss`, and of other images the `ece`); `coverage`, rows of `threshold`,
+    `coverage` and `accuracy`; `confused`, rows of `true`, `predicted` and `images`; and `classes`, by name, with
+    `images`, `precision`, `recall` and `f1`.
+
+    Args:
+        views: several of each image, whose probabilities are averaged.
+        collectors: are told of every image.
+        other: a temperature to try that was fitted to other images; without it, one is fitted to validation images.
+        stop: read after each micro-batch.
+        advance: is told the images of each.
+
+    Raises:
+        NonFiniteError: the loss is no number.
+        Interrupted: a signal asked for the end.
+    """
+    loader, names = loader_of(job, split, views), job.data.classes
+    counts = _Counts(job, len(names), views, other, fits=split == "val" and other is None)
+    with closing(job.scorer(views=views).answers(loader, stop=stop, advance=advance)) as answers:
+        for answer in answers:
+            logits = answer.logits / job.temperature
+            batch = BatchScores.read(logits, answer, loader.name)
+            need_finite(float(batch.losses.sum()), f"the loss on the {SPLIT_WORDS[split]} images", job.precision)
+            counts.add(logits, answer.labels, batch)
+            counts.add_plain(answer.logits, answer.first_logits, answer.labels)
+            for collector in collectors:
+                collector.add(batch)
+    return counts.read(names)
+
+
+def loader_of(job: Job, split: str, views: Views | None) -> Loader:
+    """The images of a split, with what lies around them where the views reach there."""
+    loader = job.data.scored_splits[split]
+    return widen(loader, job.settings.data, job.device) if views and views.reach else loader
+
+
+class _Counts:
+    """Sums and counts over the micro-batches of a split."""
+
+    def __init__(self, job: Job, classes: int, views: Views | None, other: Fit | None, *, fits: bool) -> None:
+        top5 = has_top5(classes)
+        self.running = RunningScores(job.device, top5=top5)
+        self.first = RunningScores(job.device, top5=top5) if views else None
+        self.confusion = ConfusionCounts(classes, job.device)
+        self.reliability, self.coverage = Reliability(), Coverage()
+        self.squares = 0.0  # of the losses
+        self.temperature, self.other = job.temperature, other
+        self.fit = TemperatureFit() if fits else None
+        self.other_loss, self.other_reliability = 0.0, Reliability()
+
+    def add(self, logits: Tensor, labels: Tensor, batch: BatchScores) -> None:
+        """Count a micro-batch; its logits are those that are told."""
+        self.running.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+        self.confusion.add(logits, labels)
+        self.reliability.add(batch)
+        self.coverage.add(batch)
+        self.squares += float(batch.losses.square().sum())
+
+    def add_plain(self, logits: Tensor, first_logits: Tensor, labels: Tensor) -> None:
+        """Count what does without the temperature: the first view, and what another temperature would do."""
+        if self.first:
+            first_logits = first_logits / self.temperature
+            self.first.add(functional.cross_entropy(first_logits, labels, reduction="sum"), first_logits, labels)
+        if self.fit:
+            self.fit.add(logits, labels)
+        if self.other:
+            log_probabilities = (logits / self.other.temperature).log_softmax(1)
+            best, predictions = log_probabilities.max(1)
+            self.other_reliability.count(best.cpu().double().exp(), (predictions == labels).cpu())
+            self.other_loss += float(functional.nll_loss(log_probabilities, labels, reduction="sum"))
+
+    def read(self, names: Sequence[str]) -> SplitScores:
+        """All scores."""
+        scores, images = self.running.read(), self.running.images
+        matrix = self.confusion.matrix.cpu()
+        counts = matrix.numpy()
+        balanced_accuracy, macro_f1 = class_scores.of_matrix(counts)
+        limits: dict[str, Interval] = {key: wilson(scores[key], images) for key in ("top1", "top5") if key in scores}
+        if images > 1:
+            limits["loss"] = of_mean(scores["loss"], self.squares / images, images)
+        limits |= bootstrap(counts)
+        plain = {f"plain_{key}": value for key, value in self.first.read().items()} if self.first else {}
+        fit = self.fit.fit() if self.fit else None
+        result = {
+            "images": images,
+            **scores,
+            **plain,
+            "balanced_accuracy": balanced_accuracy,
+            "macro_f1": macro_f1,
+            "intervals": {key: list(interval) for key, interval in limits.items()},
+            "calibration": {
+                "ece": self.reliability.error(),
+                "bins": self.reliability.bins(),
+                "temperature": {"used": self.temperature, **self._at(fit, images)},
+            },
+            "coverage": self.coverage.rows(),
+            "confused": class_scores.most_confused(counts, names, MOST_CONFUSED),
+            "classes": self.confusion.by_class(names),
+        }
+        return SplitScores(result, matrix, fit)
+
+    def _at(self, fit: Fit | None, images: int) -> dict[str, float | None]:
+        """The temperature that would suit better, and what it would do."""
+        if self.other:
+            ece = self.other_reliability.error()
+            return {"fitted": self.other.temperature, "loss": self.other_loss / images, "ece": ece}
+        return {"fitted": fit.temperature if fit else None, "loss": fit.loss if fit else None}
