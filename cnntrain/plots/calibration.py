@@ -1,0 +1,110 @@
+"""Whether probabilities can be believed: a reliability diagram, and accuracy against coverage."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cnntrain.plots.drawing import FAINT_INK, RIGHT, WRONG
+from cnntrain.text import percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from cnntrain.plots.charts import Chart
+
+PLOT, BELOW, SPACE = (420, 420), (420, 90), 22  # pixels: the diagram, the histogram below it, and between them
+WIDE = (560, 320)  # pixels, of accuracy against coverage
+NAMED = (0.5, 0.7, 0.9, 0.99)  # thresholds whose points are named
+APART = 0.04  # of the width, between two such names
+
+
+def draw_reliability(calibration: Mapping[str, Any], what: str = "images") -> "Chart":
+    """Accuracy by the probability of the prediction (arXiv 1706.04599), and below it how many images have which.
+
+    Args:
+        calibration: `ece` and `bins`, as evaluation/split_scores.py tells them.
+        what: was scored, for the title.
+    """
+    from cnntrain.plots import charts
+
+    bins = calibration["bins"]
+    full = [each for each in bins if each["images"]]
+    places, width = [(each["low"] + each["high"]) / 2 for each in full], 0.94 / len(bins)
+    blue, red = charts.fractions(RIGHT), charts.fractions(WRONG)
+    with charts.style():
+        figure = charts.new_figure((PLOT[0], PLOT[1] + SPACE + BELOW[1]))
+        above = charts.add_axes(figure, (0, 0), PLOT)
+        above.bar(places, [each["accuracy"] for each in full], width, color=blue, alpha=0.85)
+        gaps = [each["probability"] - each["accuracy"] for each in full]
+        starts = [each["accuracy"] for each in full]
+        fills = [(*red, 0.2 if gap > 0 else 0.0) for gap in gaps]
+        above.bar(places, gaps, width, bottom=starts, color=fills, edgecolor=red, linewidth=1.5)
+        above.plot([0, 1], [0, 1], color=charts.fractions(FAINT_INK), linewidth=1, linestyle=(0, (4, 3)))
+        _in_percent(above.yaxis, 0, 1)
+        above.set_ylabel("accuracy")
+        above.tick_params("x", length=0, labelbottom=False)
+        below = charts.add_axes(figure, (0, PLOT[1] + SPACE), BELOW)
+        total = max(1, sum(each["images"] for each in bins))
+        shares = [each["images"] / total for each in full]
+        below.bar(places, shares, width, color=charts.fractions(FAINT_INK))
+        ticks = _in_percent(below.yaxis, 0, max(shares, default=1.0), 2)
+        below.set_ylim(0, ticks[-1])
+        below.set_ylabel("of images")
+        for axes in (above, below):
+            _in_percent(axes.xaxis, 0, 1)
+            axes.set_xlim(0, 1)
+        above.set_ylim(0, 1)
+        below.set_xlabel("probability of the prediction")
+        notes = [
+            "blue: how many are right; red: how far that is from",
+            "what the network says; dashed: as sure as right",
+        ]
+        return charts.finish(figure, f"{what}: calibration error {percent(calibration['ece'])}", notes)
+
+
+def draw_coverage(coverage: Sequence[Mapping[str, Any]], what: str = "images") -> "Chart":
+    """Accuracy of the images that a threshold on the probability keeps, against how many these are.
+
+    Args:
+        coverage: rows of `threshold`, `coverage` and `accuracy`, as evaluation/split_scores.py tells them.
+        what: was scored, for the title.
+    """
+    from cnntrain.plots import charts
+
+    rows = [row for row in coverage if row["accuracy"] is not None]
+    blue = charts.fractions(RIGHT)
+    with charts.style():
+        figure = charts.new_figure(WIDE)
+        axes = charts.add_axes(figure, (0, 0), WIDE)
+        axes.plot([row["coverage"] for row in rows], [row["accuracy"] for row in rows], color=blue, linewidth=2)
+        low = min((row["accuracy"] for row in rows), default=0.0)
+        ticks = _in_percent(axes.yaxis, low, max(1.0, low + 0.01))
+        axes.set_ylim(ticks[0], 1 + (1 - ticks[0]) / 40)
+        axes.set_xlim(0, 1)
+        _in_percent(axes.xaxis, 0, 1)
+        _name_thresholds(axes, rows)
+        axes.set_xlabel("images that are kept")
+        axes.set_ylabel("accuracy of these")
+        notes = ["only predictions of at least the probability at the points are kept"]
+        return charts.finish(figure, f"{what}: accuracy against coverage", notes)
+
+
+def _name_thresholds(axes: "Axes", rows: Sequence[Mapping[str, Any]]) -> None:
+    """A point with its threshold, from the highest down, where there is room beside the one before."""
+    from cnntrain.plots.charts import SMALL, fractions
+
+    last = -1.0
+    for row in reversed([row for row in rows if row["threshold"] in NAMED]):
+        if row["coverage"] - last < APART:
+            continue
+        last = row["coverage"]
+        place = last, row["accuracy"]
+        axes.plot(*place, "o", color=fractions(RIGHT), markersize=6, clip_on=False)
+        axes.annotate(
+            f"{row['threshold']:g}", place, (0, -10), textcoords="offset points", size=SMALL, ha="right", va="top"
+        )
+
+
+def _in_percent(axis: Any, low: float, high: float, most: int = 6) -> list[float]:
+    from cnntrain.plots.charts import set_scale
+
+    return set_scale(axis, low, high, most, ".0%" if high - low > 0.05 else ".1%")
