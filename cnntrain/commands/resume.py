@@ -4,6 +4,7 @@ from typing import Any
 
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import ResumeArgs
+from cnntrain.inspect.live_view import LiveView
 from cnntrain.report.session import follow, lead
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import distributed
@@ -30,4 +31,4 @@ def run(args: ResumeArgs, config: RunConfig | None) -> dict[str, Any]:
         refuse_foreign_code(config.settings, config.overrides, training=True)
         refuse_other_split(config.changes)
         with run_folder.lock(args.run):
-            return lead(find_start(args.run, config, args.command_line, world), world)
+            return lead(find_start(args.run, config, args.command_line, world), world, LiveView)

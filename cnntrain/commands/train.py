@@ -5,6 +5,7 @@ from typing import Any
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import TrainArgs
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError, UnsafeError
+from cnntrain.inspect.live_view import LiveView
 from cnntrain.report.session import describe, follow, lead
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import distributed
@@ -25,7 +26,7 @@ def run(args: TrainArgs, config: RunConfig) -> dict[str, Any]:
             try:
                 # Before anything that takes time: a run killed before its first save starts again from this.
                 describe(start)
-                return lead(start, world)
+                return lead(start, world, LiveView)
             except (ConfigError, DataError, CheckpointError, UnsafeError, FileSystemError):
                 if not (folder / "checkpoints").exists():
                     run_folder.remove_unstarted(folder)

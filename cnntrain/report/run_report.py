@@ -106,6 +106,11 @@ class Report:
         if log := self._tensorboard:
             self._try(what, lambda: write(log))
 
+    def draw(self, what: str, work: "Callable[[TensorBoardLog, int], object]") -> None:
+        """Let somebody else write to TensorBoard, given the step in hand."""
+        if self._step != self._told_step:
+            self._log_to(what, lambda log: work(log, self._step))
+
     def _try(self, what: str, work: Callable[[], object]) -> None:
         """Draw or log something. No fault of that ends a training: it is said, once of each thing."""
         try:
@@ -231,13 +236,12 @@ class Report:
     def confusion(self, tag: str, matrix: "torch.Tensor", classes: Sequence[str]) -> None:
         """Counts (K, K) of true (rows) against predicted (columns) classes, as a heat map in TensorBoard."""
 
-        def draw(log: "TensorBoardLog") -> None:
+        def draw(log: "TensorBoardLog", step: int) -> None:
             from cnntrain.plots.confusion import draw_confusion
 
-            log.picture(tag, draw_confusion(matrix.cpu().numpy(), classes).pixels(), self._step)
+            log.picture(tag, draw_confusion(matrix.cpu().numpy(), classes).pixels(), step)
 
-        if self._step != self._told_step:
-            self._log_to(f"picture {tag}", draw)
+        self.draw(f"picture {tag}", draw)
 
     def graph(self, model: "nn.Module", images: "torch.Tensor") -> None:
         """The graph of the model in TensorBoard; a model that cannot be traced costs a warning."""
@@ -245,8 +249,7 @@ class Report:
 
     def hparams(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
         """The settings (nested, plain) and final scores, for TensorBoard's table of runs."""
-        if self._step != self._told_step:
-            self._log_to("settings and final scores", lambda log: log.hparams(settings, scores, self._step))
+        self.draw("settings and final scores", lambda log, step: log.hparams(settings, scores, step))
 
     def close(self) -> None:
         """Give the terminal back and close the files; more than once is fine."""

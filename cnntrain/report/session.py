@@ -1,5 +1,6 @@
 """One training in its run folder, from its start to its results: the road that `train` and `resume` share."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,14 +30,19 @@ from cnntrain.storage import checkpoint, run_record
 from cnntrain.training import loop
 from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.final_scores import list_bad_images, score
-from cnntrain.training.job import TrainJob
+from cnntrain.training.job import TrainJob, Watch
 from cnntrain.training.metrics import has_top5
 from cnntrain.training.resume import Start, restore
 from cnntrain.training.transfer import start_from_weights, use_features
 
+Viewer = Callable[[TrainJob, Report], Watch]
 
-def lead(start: Start, world: World) -> dict[str, Any]:
+
+def lead(start: Start, world: World, viewer: Viewer) -> dict[str, Any]:
     """Train in a locked run folder, as the first process, which alone reads and writes the folder and speaks.
+
+    Args:
+        viewer: makes what looks at the network after each epoch, for TensorBoard.
 
     Returns:
         What results.json holds.
@@ -50,7 +56,7 @@ def lead(start: Start, world: World) -> dict[str, Any]:
     report = Report(folder, tensorboard=tensorboard, resume_step=resume_step, ended=ended, top5=top5)
     try:
         with signals.handle_signals(report.note) as stop:
-            return train_and_score(start, world, report, stop)
+            return train_and_score(start, world, report, stop, viewer)
     except Interrupted as error:
         note_end(folder, "interrupted", error)
         raise Interrupted(error.signum, f"{error}; go on with {resume_command(start.settings, folder)}") from None
@@ -69,7 +75,9 @@ def follow(world: World) -> dict[str, Any]:
         return train_and_score(start, world, report, stop)
 
 
-def train_and_score(start: Start, world: World, report: Report, stop: signals.Stop) -> dict[str, Any]:
+def train_and_score(
+    start: Start, world: World, report: Report, stop: signals.Stop, viewer: Viewer | None = None
+) -> dict[str, Any]:
     """Build what the settings describe, train it, and test the best epoch once at the end."""
     settings, folder = start.settings, start.folder
     with world.in_turn():  # weights are fetched by one process, and before the images are read
@@ -89,6 +97,8 @@ def train_and_score(start: Start, world: World, report: Report, stop: signals.St
         raise Interrupted(stop.signum or 2, "stopped before the first step")
 
     training = use_features(job, state)
+    if viewer and settings.trainer.tensorboard:
+        training = replace(training, watch=viewer(job, report))
     if world.is_first:
         run_record.discard_results(folder)  # from here on, those of an earlier end are out of date
     ended = loop.train(state, training)

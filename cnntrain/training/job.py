@@ -30,9 +30,15 @@ from cnntrain.training.tta import Views
 
 Save = Callable[[dict[str, Any], bool], None]  # a state, and whether it is the best so far
 
+Watch = Callable[[nn.Module, int, float, bool], None]  # of the network, epoch, seconds so far, and whether it ends here
+
 
 def save_nothing(state: dict[str, Any], is_best: bool) -> None:
     """Keep no checkpoint, as trials do."""
+
+
+def watch_nothing(model: nn.Module, epoch: int, seconds: float, is_last: bool) -> None:
+    """Look at no network."""
 
 
 def images_in_step(settings: Settings, data: TrainData, world: World) -> int:
@@ -100,6 +106,7 @@ class TrainJob(Job):
     report: Reporter
     stop: StopFlag
     save: Save = save_nothing
+    watch: Watch = watch_nothing  # called after each epoch, when all of it is saved
 
     @property
     def trainer(self) -> TrainerSettings:

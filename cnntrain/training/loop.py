@@ -172,7 +172,9 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
         | {f"val_{key}": value for key, value in (val or {}).items()}
         | {f"probe_{key}": value for key, value in probe.items()}
     )
-    return end_reason(run, job)
+    reason = end_reason(run, job)
+    job.watch(run.eval_model, epoch, progress.seconds, bool(reason))
+    return reason
 
 
 def validate(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, float]:
