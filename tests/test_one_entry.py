@@ -328,7 +328,7 @@ def run(trained: tuple[Path, str], mine: Path) -> str:
 
 def test_a_run_of_functions_is_headed_by_them(trained: tuple[Path, str]) -> None:
     out = trained[1]
-    assert out.startswith("mine:net on Squares\n")
+    assert out.startswith("mine on Squares\n")  # mine:net; a net says nothing
     for text in ("optimizer  mine:Signs, learning rate 0.01", "loss       mine:focal", "schedule   mine:half"):
         assert text in out
 
@@ -447,7 +447,7 @@ def test_the_data_sets_of_torchvision_are_named_by_their_class(here: Path, capsy
     args = "data.args={size:40,image_size:[3,16,16],num_classes:2}"
     assert cli.main(["data=own", "data.name=torchvision.datasets:FakeData", args, "model=resnet20", *SHORT]) == 0
     assert capsys.readouterr().out.startswith("resnet20 on FakeData\n")
-    assert len(list((here / "outputs" / "own" / "resnet20").iterdir())) == 1
+    assert len(list((here / "outputs" / "FakeData" / "resnet20").iterdir())) == 1
 
 
 def test_a_data_file_of_the_users_heads_its_runs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

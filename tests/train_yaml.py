@@ -25,7 +25,8 @@ FILE = conf_dir() / "train.yaml"
 NOTE = "# Defaults and comments are those of cnntrain/config/schema: change them there, and run `make conf`.\n"
 WIDTH = 120
 GROUPS = ("optimizer", "finetune.mode")  # whose options say all of it
-TYPED = {"data.title": "${hydra:runtime.choices.data}"}  # what only a composed config knows
+TITLE = "${{cnntrain.title:{0},${{hydra:runtime.choices.{0}}}}}"
+TYPED = {f"{group}.title": TITLE.format(group) for group in ("model", "data")}  # what only a composed config knows
 
 
 def train_yaml() -> str:

@@ -54,7 +54,7 @@ def run(args: CheckArgs, config: RunConfig) -> None:
     mebibyte = 2**20
     shorter = "; with cached features, a small part of it" if may_cache(job) else ""
     report.header(
-        f"check: {settings.model.name} on {data.name}",
+        f"check: {settings.heading}",
         [
             ("model", f"{job.parameters:,} parameters, {job.parameters * 4 / mebibyte:.1f} MiB"),
             ("data", f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}"),

@@ -193,7 +193,6 @@ def _subject(args: ExplainArgs, job: Job, loader: Loader, step: int) -> Subject:
     else:
         images = read_files(args.images, data.channels, data.view(data.image_size)).to(job.device)
         labels, names = [None] * len(images), [file.name for file in args.images]
-    about = (
-        f"{job.settings.model.name} trained on {job.settings.data.source} for {step:,} step{'s' if step > 1 else ''}"
-    )
+    settings = job.settings
+    about = f"{settings.model.heading} trained on {settings.data.heading} for {step:,} step{'s' if step > 1 else ''}"
     return Subject(job.model, job.normalize, classes, images, labels, names, about)

@@ -114,7 +114,7 @@ class _Predictions:
         """Say what is asked, and of what."""
         settings, data = self.job.settings, self.job.data
         rows = [
-            ("network", f"{settings.model.name}, {len(data.classes):,} classes"),
+            ("network", f"{settings.model.heading}, {len(data.classes):,} classes"),
             ("images", f"{len(self.paths):,}, seen as {data.eval_size} x {data.eval_size} pixels"),
         ]
         rows.append(("ignored", kinds(self.skip_counts)))

@@ -52,17 +52,16 @@ def run(args: PreviewArgs, config: RunConfig) -> Path:
     without_probe = replace(settings, trainer=replace(settings.trainer, probe=0))  # no images but those that are shown
     job = build_train_job(without_probe, report, splits=("train",))
     strips, course = list(Sample(job, args.images).strips()), Course(job)
-    source = settings.data.source
     line = shlex.join(["cnntrain", "preview", *words])
-    picture = sheet(strips, f"What the network sees of {source}", _notes(job), line).draw()
-    curves = course.curves(f"Schedule: {settings.model.name} on {source}").draw()
+    picture = sheet(strips, f"What the network sees of {settings.data.heading}", _notes(job), line).draw()
+    curves = course.curves(f"Schedule: {settings.heading}").draw()
 
-    folder = _make(args.out, source)
+    folder = _make(args.out, settings.data.heading)
     files = {"sheet.png": _png(picture)} | {f"schedule.{kind}": curves.content(kind) for kind in ("png", "svg")}
     for name, content in files.items():
         write_atomic(folder / name, content, word=WORD)
     _write_events(folder, strips, course, curves)
-    report.header(f"preview: {settings.model.name} on {source}", wrap_facts(_facts(job, course)))
+    report.header(f"preview: {settings.heading}", wrap_facts(_facts(job, course)))
     for note in job.notes:
         report.say(note)
     for warning in job.warnings:
@@ -78,11 +77,10 @@ def run(args: PreviewArgs, config: RunConfig) -> Path:
 # --- the folder ------------------------------------------------------------------------------------------------------
 
 
-def _make(out: Path | None, source: str) -> Path:
+def _make(out: Path | None, heading: str) -> Path:
     """The folder to write: `out`, else a new one below the current folder."""
     if out is None:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", source)
-        return run_folder.reserve(HOME / f"{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}", word=WORD)
+        return run_folder.reserve(HOME / f"{heading}_{datetime.now():%Y-%m-%d_%H-%M-%S}", word=WORD)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -85,7 +85,7 @@ def take_apart(settings: Settings, args: SummaryArgs, sizes: Sizes) -> None:
         line = text if isinstance(text, Text) else Text(text, style)
         console.print(_printable(line, console.encoding), soft_wrap=True)
 
-    say(f"{settings.model.name}: {classes:,} classes, {channels}x{image_size}x{image_size} images", "bold")
+    say(f"{settings.model.heading}: {classes:,} classes, {channels}x{image_size}x{image_size} images", "bold")
     for note in notes:
         for line in textwrap.wrap(note, width, subsequent_indent="  ", break_on_hyphens=False):
             say(line)

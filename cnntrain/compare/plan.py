@@ -191,10 +191,8 @@ def _repeats_last(runs: Iterable[Combination]) -> list[Combination]:
 
 def folder_name(runs: Sequence[Combination]) -> str:
     """The folder of the whole comparison: `photos_resnet18`, or the group's name in place of several."""
-    data, model = ({kind(run.settings) for run in runs} for kind in (lambda s: s.data.source, lambda s: s.model.name))
-    return "_".join(
-        path_part(names.pop()) if len(names) == 1 else group for names, group in ((data, "data"), (model, "model"))
-    )
+    sections = {group: {getattr(run.settings, group).heading for run in runs} for group in ("data", "model")}
+    return "_".join(names.pop() if len(names) == 1 else group for group, names in sections.items())
 
 
 def subject(words: Sequence[str]) -> list[str]:

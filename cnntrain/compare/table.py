@@ -51,7 +51,7 @@ def markdown(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> str
 
 def _values(row: Repeats) -> dict[str, str]:
     """What names a row."""
-    return row.values or {"model": row.outcomes[0].run.settings.model.name}
+    return row.values or {"model": row.outcomes[0].run.settings.model.heading}
 
 
 def _cells(rows: Sequence[Repeats], measure: str, between: str) -> list[list[str]]:

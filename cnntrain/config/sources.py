@@ -1,6 +1,8 @@
 """Where Hydra finds our files and the types of our settings."""
 
 import functools
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,34 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_search_path import SearchPathElement
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain.config import overrides
 from cnntrain.config.messages import VARIANTS
-from cnntrain.config.paths import conf_dir, need_config_dir
+from cnntrain.config.paths import conf_dir, need_config_dir, own_options
+from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.settings import Settings
+from cnntrain.config.schema.titles import title_of
 
 _contents: dict[tuple[str, str], Any] = {}  # of files of ours and of Hydra's, by place and name
+
+
+def _title(group: str, option: str, *, _parent_: DictConfig) -> str:
+    """What heads the runs of an option: a file of the user's by its name, one of ours by what it chooses."""
+    if option not in own_options(group) and not option.startswith("for_"):
+        return option
+    with suppress(OmegaConfBaseException):  # of what is missing, and told as that
+        if group == "model":
+            return title_of(_parent_.name)
+        entry, cwd = DATASETS.find(_parent_.name), str(HydraConfig.get().runtime.cwd)
+        root = _parent_.root if entry and entry.has_files else ""
+        return title_of(_parent_.name, os.path.join(cwd, root), has_files=bool(root))
+    return option
+
+
+OmegaConf.register_new_resolver("cnntrain.title", _title, replace=True)
 
 
 class OnceRead(ConfigRepository):

@@ -43,7 +43,7 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
     layout = "channels_last" if job.channels_last else "contiguous"
     decay = f"weight decay {settings.optimizer.weight_decay:g}"
     rows = {
-        "model": f"{settings.model.name}, {job.parameters:,} parameters",
+        "model": f"{settings.model.heading}, {job.parameters:,} parameters",
         "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
         "augment": describe_all(settings.augment),
         **({"finetune": _finetuning(settings.finetune, job.tuning)} if job.tuning else {}),
@@ -52,7 +52,7 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
         "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images{shared}",
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
     }
-    report.header(f"{settings.model.name} on {settings.data.heading}", [*wrap_facts(rows), ("folder", str(folder))])
+    report.header(settings.heading, [*wrap_facts(rows), ("folder", str(folder))])
     show_notes(job, report)
 
 

@@ -2,11 +2,11 @@
 
 import enum
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Optional, Union
 
 from cnntrain.config.schema.limits import number
-from cnntrain.registry import Entry, Registry, is_dotted
+from cnntrain.config.schema.titles import title_faults, title_of
+from cnntrain.registry import Entry, Registry
 from cnntrain.text import printable
 
 
@@ -40,7 +40,7 @@ class OnBadImage(enum.Enum):
 @dataclass
 class DataSettings:
     name: str = "???"  # an entry of DATASETS, or my_pkg.data:load
-    title: str = ""  # what heads the runs, and the folder that they lie in
+    title: str = ""  # what heads the runs, and the folder that they lie in: of files, the name of their folder
     # keyword arguments of a function of yours: data=own data.name=my_pkg.data:load
     args: dict[str, Any] = field(default_factory=dict)
     root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
@@ -85,21 +85,13 @@ class DataSettings:
 
     @property
     def heading(self) -> str:
-        """The heading of a run: the data file that was chosen, or the function of the user's."""
-        function = self.name.rpartition(":")[2]
-        return function if is_dotted(self.name) and self.title in ("", DATASETS.user.name) else self.title or self.name
-
-    @property
-    def source(self) -> str:
-        """The data in a word: of a folder of images its name."""
-        is_folder = self.has_files and self.heading == self.name
-        return Path(self.root).absolute().name if is_folder else self.heading
+        """What heads a run: the title; runs of older versions have none, or the name of the loader."""
+        is_older = self.title in ("", self.name, DATASETS.user.name)
+        return title_of(self.name, self.root, has_files=self.has_files) if is_older else self.title
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
-        faults: list[tuple[str, Any, str]] = []
-        if "/" in self.title or self.title in (".", ".."):
-            faults.append(("title", self.title, "the name of one folder"))
+        faults = title_faults(self.title)
         if isinstance(self.limit, float) and self.limit > 1:
             faults.append(("limit", self.limit, "a fraction up to 1.0, or a whole number of images (500) from 2 up"))
         if isinstance(self.limit, int) and self.limit < 2:

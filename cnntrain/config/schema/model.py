@@ -7,6 +7,7 @@ from typing import Any, Optional
 from cnntrain.config.schema.arguments import ACTIVATIONS, TORCH_ACTIVATIONS
 from cnntrain.config.schema.limits import number, typed_value
 from cnntrain.config.schema.networks import NETWORKS, NetworkEntry, argument_faults
+from cnntrain.config.schema.titles import title_faults, title_of
 from cnntrain.registry import is_dotted
 
 DROPS = ("dropout", "drop_path", "drop_block")
@@ -77,6 +78,7 @@ class HeadSettings:
 @dataclass
 class ModelSettings:
     name: str = "???"  # a name of `cnntrain models`, or my_pkg.nets:build
+    title: str = ""  # what heads the runs, and the folder that they lie in
     library: Library = Library.auto  # where the name is looked up
     args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the network: model.args.hidden=256
     stem: Stem = Stem.auto  # auto removes early strides until the last map has 4x4 pixels
@@ -98,6 +100,11 @@ class ModelSettings:
     head: HeadSettings = field(default_factory=HeadSettings)  # in place of the last layer
 
     @property
+    def heading(self) -> str:
+        """What heads a run: the title, which runs of older versions do not have."""
+        return self.title or title_of(self.name)
+
+    @property
     def entry(self) -> NetworkEntry | None:
         """The network of ours, or of the user's; None where a library is asked for it."""
         is_ours = self.library is Library.auto or is_dotted(self.name)
@@ -106,7 +113,8 @@ class ModelSettings:
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         entry = self.entry
-        faults = [(f"args.{key}", value, rule) for key, value, rule in argument_faults(self.name, self.args)]
+        faults = title_faults(self.title)
+        faults += [(f"args.{key}", value, rule) for key, value, rule in argument_faults(self.name, self.args)]
         if self.stem is Stem.small and entry and entry.is_sized:
             faults.append(("stem", "small", f"auto for {self.name}, whose strides are its own"))
         drops = [key for key in DROPS if getattr(self, key) is not None]

@@ -32,6 +32,11 @@ class Settings:
     finetune: FinetuneSettings = field(default_factory=FinetuneSettings)
     trainer: TrainerSettings = field(default_factory=TrainerSettings)  # length, hardware and bookkeeping
 
+    @property
+    def heading(self) -> str:
+        """What heads a run: `resnet18 on photos`."""
+        return f"{self.model.heading} on {self.data.heading}"
+
     def users_code(self, *, training: bool = True, images: bool = True) -> list[str]:
         """The words that name functions of the user's own: of a saved run they are followed only if repeated.
 

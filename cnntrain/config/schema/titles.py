@@ -1,0 +1,54 @@
+"""What heads a run and names the folders that it lies in: the data's and the network's own names. Without torch."""
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+from cnntrain.registry import is_dotted
+
+LONGEST = 100  # bytes: two of them and a number fit into the name of a folder
+# Names that tell nothing, of folders and of functions.
+SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
+MAKERS = ("load", "build", "make", "create", "get", "data", "dataset", "model", "net", "network")
+
+
+def safe_name(text: str) -> str:
+    """A text as the name of one folder, which no shell, no Hydra and no file system minds; empty where nothing stays.
+
+    Letters and digits of all scripts stay as they are, all else but `.`, `_` and `+` becomes a dash.
+    """
+    letters = unicodedata.normalize("NFC", text)
+    kept = "".join(letter if unicodedata.category(letter)[0] in "LNM" or letter in "._+" else " " for letter in letters)
+    name = "-".join(kept.split()).strip(".-")
+    return name.encode()[:LONGEST].decode(errors="ignore")
+
+
+def name_of_folder(root: str) -> str:
+    """The name of a folder of images, or that of the one above where it is called after a split; may be empty."""
+    folder = Path(os.path.abspath(os.path.expanduser(root)))
+    return safe_name(folder.parent.name if folder.name.lower() in SPLITS else folder.name)
+
+
+def name_of_function(name: str) -> str:
+    """The name of a `module:function`, or of the module where that of the function tells nothing; may be empty."""
+    module, _, function = name.partition(":")
+    return safe_name(module.rpartition(".")[2] if function in MAKERS else function)
+
+
+def title_of(name: str, root: str = "", *, has_files: bool = False) -> str:
+    """What heads the runs on a data set, or of a network, that has no file of the user's.
+
+    Args:
+        name: in the config.
+        root: the folder of the data.
+        has_files: the images are files in that folder.
+    """
+    if is_dotted(name):
+        return name_of_function(name) or "own"
+    return (has_files and name_of_folder(root)) or safe_name(name)
+
+
+def title_faults(title: str) -> list[tuple[str, Any, str]]:
+    """What is wrong with a title, as (key, value, rule)."""
+    return [("title", title, "the name of one folder")] if "/" in title or title in (".", "..") else []
