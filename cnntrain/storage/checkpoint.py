@@ -29,6 +29,8 @@ from cnntrain.storage.atomic import HashingFile, file_system_error, fsync_folder
 from cnntrain.storage.manifest import MANIFEST, STATE, elsewhere, verify
 from cnntrain.storage.run_record import is_done, run_id
 
+OLD = ".old-"  # before the name of a checkpoint that makes room for another one
+
 # Digests that this process wrote or verified: a rotation does not read the last save again to trust it.
 _trusted: set[str] = set()
 
@@ -59,7 +61,7 @@ def save(run: Path, state: dict[str, Any], *, best: bool = False) -> None:
         if best:
             # Before `last`: `newest` goes on from it after a kill in between, and no run believes in a missing best.
             _link(new, new_best)
-            _rename([(folder / "best", folder / ".old-best"), (new_best, folder / "best")])
+            _rename([(folder / "best", folder / f"{OLD}best"), (new_best, folder / "best")])
         _rotate(folder, new, old, state["about"]["run_id"])
         fsync_folder(folder)
         _trusted.add(digest)  # not before: a damaged `last` may claim the digest of the same step saved again
@@ -85,6 +87,42 @@ def load(folder: Path, *, map_location: str | torch.device = "cpu") -> dict[str,
     """
     _trusted.add(verify(folder)["sha256"])
     return _read(folder, map_location)
+
+
+def annotate(folder: Path, **facts: Any) -> None:
+    """Let a checkpoint say more of itself: `facts` go into its `about`, and all else stays to the bit.
+
+    It is written anew beside the old one and takes its place. Other checkpoints of the run stay as they are, also those
+    that were the same file.
+
+    Args:
+        folder: of the checkpoint; its run is in use by nobody else.
+        facts: plain values.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+        FileSystemError: it cannot be written; it is as it was.
+    """
+    state = load(folder)
+    state["about"] |= facts
+    own = folder.with_name(folder.name.removeprefix(OLD))  # what a kill in here has left is known by `find`
+    new, old = folder.with_name(f".tmp-{os.getpid()}-new"), folder.with_name(OLD + own.name)
+    needed = (folder / STATE).stat().st_size
+    need_own_folder(folder)
+    try:
+        if folder == own:
+            shutil.rmtree(old, ignore_errors=True)
+        digest = _write(new, _plain(state, "state"))
+        _rename([(own, old), (new, own)])
+        fsync_folder(own.parent)
+        _trusted.add(digest)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        shutil.rmtree(new, ignore_errors=True)  # first, so that the free space told is what the user will find
+        what, word = "the checkpoint cannot be saved", "a copy of the run"
+        raise file_system_error(folder, error, what=what, needed=needed, word=word) from error
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]] | None:
@@ -163,11 +201,13 @@ def find(target: Path) -> Path:
     if target.name == STATE and target.is_file():
         return target.parent
     if not target.exists():
+        if target.name and (old := target.with_name(OLD + target.name)).is_dir():  # see annotate
+            return old
         raise _no_checkpoint(target, "no such file or folder")
     if (target / MANIFEST).exists() or (target / STATE).exists():
         return target
     checkpoints = target if target.name == "checkpoints" else target / "checkpoints"
-    for name in ("best", ".old-best", "last", "previous"):
+    for name in ("best", f"{OLD}best", "last", "previous"):
         if (checkpoints / name).is_dir():
             return checkpoints / name
     if (target / "config.yaml").exists():
@@ -271,12 +311,13 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what a killed or failed save left aside; a `best` caught between its two renames comes back."""
-    old_best = folder / ".old-best"
-    with contextlib.suppress(OSError):
-        if old_best.is_dir() and not (folder / "best").exists():
-            os.rename(old_best, folder / "best")
-    for left in [*folder.glob(".tmp-*"), old_best]:
+    """Remove what a killed or failed save left aside; a checkpoint caught between its two renames comes back."""
+    old_folders = [*folder.glob(f"{OLD}*")]
+    for old in old_folders:
+        with contextlib.suppress(OSError):
+            if old.is_dir() and not (own := old.with_name(old.name.removeprefix(OLD))).exists():
+                os.rename(old, own)
+    for left in [*folder.glob(".tmp-*"), *old_folders]:
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
         else:  # what stood in place of a checkpoint; of a pipe, rmtree would wait for the other end

@@ -498,3 +498,58 @@ def test_find_says_what_to_give_instead(run: Path, tmp_path: Path) -> None:
     for target, rule in cases.items():
         with pytest.raises(CheckpointError, match=rule):
             checkpoint.find(target)
+
+
+# --- what a checkpoint says of itself later ---
+
+
+def test_an_annotated_checkpoint_is_the_same_but_for_what_was_added_and_the_others_stay(run: Path) -> None:
+    checkpoint.save(run, state_at(3), best=True)
+    best, last = run / "checkpoints" / "best", run / "checkpoints" / "last"
+    before, of_last = checkpoint.load(best), (last / "state.pt").read_bytes()
+    checkpoint.annotate(best, temperature=1.5)
+    after = checkpoint.load(best)
+    assert after["about"].pop("temperature") == 1.5
+    assert checkpoint.fingerprint(after) == checkpoint.fingerprint(before)
+    assert checkpoint.fault_of(best) is None
+    assert (last / "state.pt").read_bytes() == of_last
+    assert names(run) == ["best", "last", "previous"]
+    assert newest_step(run) == (3, [])
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_what_a_killed_annotation_leaves_is_found_annotated_again_and_tidied_up_by_the_next_save(
+    run: Path, name: str
+) -> None:
+    checkpoint.save(run, state_at(3), best=True)
+    folder = run / "checkpoints" / name
+    old = folder.with_name(f".old-{name}")
+    shutil.copytree(folder, folder.with_name(".tmp-1-new"))
+    os.rename(folder, old)  # between the two renames
+    assert checkpoint.find(folder) == old
+    assert checkpoint.find(run).name == (".old-best" if name == "best" else "best")
+    assert newest_step(run)[0] == 3
+    checkpoint.annotate(checkpoint.find(folder), temperature=7.0)
+    assert checkpoint.load(folder)["about"]["temperature"] == 7
+    assert names(run) == sorted([".tmp-1-new", "best", "last", "previous"])
+    shutil.copytree(folder, old)  # after them
+    checkpoint.annotate(folder, temperature=8.0)
+    assert checkpoint.load(folder)["about"]["temperature"] == 8
+    os.rename(folder, old)
+    checkpoint.save(run, state_at(4))
+    assert names(run) == ["best", "last", "previous"]
+    assert manifest.step(run / "checkpoints" / "best") == 3
+
+
+def test_a_checkpoint_that_cannot_be_written_anew_stays_as_it_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    last = run / "checkpoints" / "last"
+    before = (last / "state.pt").read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(FileSystemError, match=r"cannot be saved.*free some space"):
+        checkpoint.annotate(last, temperature=2.0)
+    assert (last / "state.pt").read_bytes() == before
+    assert names(run) == ["last", "previous"]
