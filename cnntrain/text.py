@@ -84,6 +84,34 @@ def shorten(text: str, width: int) -> str:
     return f"{head}…{tail}"
 
 
+def shorten_apart(texts: Sequence[str], width: int) -> list[str]:
+    """Texts of at most `width` columns; where one is too long, all lose first what they begin and end with alike."""
+    from rich.cells import cell_len
+
+    if max(map(cell_len, texts), default=0) <= width or len(set(texts)) < 2:
+        return [shorten(text, width) for text in texts]
+    head = common_start(texts)
+    tail = common_start([text[len(head) :][::-1] for text in texts])[::-1]
+    middles = [text[len(head) : len(text) - len(tail)] for text in texts]
+    spare = width - max(map(cell_len, middles))
+    if spare < 2:
+        return [shorten(f"{head and '…'}{middle}{tail and '…'}", width) for middle in middles]
+    tail = tail if cell_len(tail) < spare else "…"
+    spare -= cell_len(tail)
+    if cell_len(head) > spare:
+        while cell_len(head) >= spare:
+            head = head[1:]
+        head = f"…{head}"
+    return [f"{head}{middle}{tail}" for middle in middles]
+
+
+def common_start(texts: Sequence[str]) -> str:
+    """The letters that all texts begin with."""
+    first, last = min(texts), max(texts)
+    places = (place for place, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+    return first[: next(places, len(first))]
+
+
 def cut(text: str, width: int) -> str:
     """Text of at most `width` characters; what is too long loses its end."""
     return text if len(text) <= width else text[: width - 1] + "…"

@@ -35,6 +35,7 @@ FLOORS = (  # from the lowest up; the plan and what each room is for stand in CO
     "__main__",
 )
 WITHOUT_TORCH = (
+    "__init__.py",
     "errors.py",
     "text.py",
     "registry.py",

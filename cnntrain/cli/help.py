@@ -88,6 +88,7 @@ needed; of a run folder the best epoch is taken.
   cnntrain predict RUN_DIR images=cat.jpg
   cnntrain predict RUN_DIR 'images=[a.jpg,b.png]' tta=hflip
   cnntrain predict RUN_DIR 'images=photos/*.jpg' out=classes.csv
+  cnntrain predict RUN_DIR images=photos threshold=0.8 'out=[a.csv,sheet.png]'
 """,
     ),
     "preview": (

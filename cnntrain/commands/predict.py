@@ -1,9 +1,6 @@
 """`cnntrain predict RUN_DIR_or_CHECKPOINT images=...`: what a trained network says of pictures that nobody labelled."""
 
-import json
 from collections.abc import Iterator
-from contextlib import closing
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +9,15 @@ from torch import Tensor
 
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import PredictArgs
+from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.folder import kinds
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream
-from cnntrain.errors import DataError
-from cnntrain.report.predictions import Prediction, as_csv, as_json, summary, table
+from cnntrain.errors import ConfigError, DataError
+from cnntrain.evaluation.prediction import Prediction, predictions, rank
+from cnntrain.report.predictions import Answers, summary, table
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import write_atomic
-from cnntrain.text import printable, short_path
+from cnntrain.text import percent, printable, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 from cnntrain.training.scoring import need_finite
@@ -36,79 +35,71 @@ def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
         config: that of the run folder, where it is known.
 
     Returns:
-        "checkpoint", "tta" (names), "views" (how many), "images" (how many), "classes" (name -> images), and "skipped"
-        ("file" and "reason" of each bad one).
+        "checkpoint", "tta" (names), "views" (how many), "threshold" (or None), "images" (how many), "abstained" (how
+        many of them get no class), "classes" (name -> images), and "skipped" ("file" and "reason" of each bad one).
 
     Raises:
+        ConfigError: a threshold that no image can be below.
         DataError: no images, or a bad one that may not be skipped.
     """
     report = Report(None, tensorboard=False)
     try:
         folder, _, job = load_job(args.run, args.words, report, config, images=False)
-        predictions = _Predictions(args, job, report)
-        predictions.announce(folder)
-        predictions.run()
-        predictions.tell()
-        results = predictions.results(folder)
-        predictions.store(results)
+        call = _Call(args, job, report)
+        call.announce(folder)
+        call.ask()
+        results = call.results(folder)
+        call.tell(results)
+        call.store(results)
         return results
     finally:
         report.close()
 
 
-class _Predictions:
-    """One call: the files, and what the network says of them."""
+class _Call:
+    """One call: the files, and what the network says of them. Of each image a few numbers are kept."""
 
     def __init__(self, args: PredictArgs, job: Job, report: Report) -> None:
         self.args, self.job, self.report = args, job, report
+        self.classes, self.threshold = job.data.classes, _threshold(args.threshold, len(job.data.classes))
         self.paths, self.skip_counts = find_files(args.images)
-        self.views = Views(args.tta, job.data.eval_size)
-        view = job.data.view(job.data.eval_size)
-        settings = job.settings.data
-        self.decoder = FileDecoder(
-            self.paths, view.wide_view if self.views.reach else view, job.data.channels, settings.on_bad_image
-        )
+        self.views = Views(args.tta, job.data.eval_size) if args.tta else None
+        self.view, settings = job.data.view(job.data.eval_size), job.settings.data
+        seen = self.view.wide_view if self.views and self.views.reach else self.view
+        self.decoder = FileDecoder(self.paths, seen, job.data.channels, settings.on_bad_image)
         self.loader = stream(self.decoder, job.data.batch_size, settings, job.device)
 
-    @torch.no_grad()  # not inference_mode: the decode threads write into tensors that are made here
-    def run(self) -> None:
+    def ask(self) -> None:
         """Ask the network."""
-        scorer = self.job.scorer(views=self.views)
-        count = min(max(self.args.top, MOST_CLASSES), len(self.job.data.classes))
-        answers: list[tuple[Tensor, Tensor]] = []
+        scorer, count = self.job.scorer(views=self.views), min(self.args.top, len(self.classes))
+        parts: list[tuple[Tensor, Tensor]] = []
         self.report.validating(len(self.loader), phase="predicting")
-        with closing(self.loader.batches()) as batches:
-            for batch in batches:
-                _, logits = scorer.answer(batch.images)
-                top = logits.softmax(1).topk(count, dim=1)
-                answers.append((top.values.cpu(), top.indices.cpu()))
-                self.report.advance(len(batch.indices))
+        for answer in scorer.answers(self.loader, advance=self.report.advance):
+            parts.append(rank(answer.logits, self.job.temperature, count))  # on the device, which nobody waits for
         self.report.end_phase()
-        self.values, self.labels = (torch.cat(part) for part in zip(*answers, strict=True))
+        self.values, self.labels = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
         need_finite(float(self.values.sum()), "what the network answers", self.job.precision)
-        bad_indices = self.decoder.bad_indices
-        self.good_indices = [index for index in range(len(self.paths)) if index not in bad_indices]
-        if not self.good_indices:
+        bad = self.decoder.reasons
+        self.rows = torch.tensor([index for index in range(len(self.paths)) if index not in bad], dtype=torch.int64)
+        if not len(self.rows):
             file, reason = self.decoder.bad_files[0]
             raise DataError(
                 f"images: none of {len(self.paths)} can be decoded, the first {file}: {reason}; give others"
             )
 
-    def predictions(self, count: int) -> Iterator[Prediction]:
-        """For each good image, its `count` probable classes."""
-        names = self.job.data.classes
-        for index in self.good_indices:
-            labels, values = self.labels[index, :count].tolist(), self.values[index, :count].tolist()
-            pairs = [(names[label], value) for label, value in zip(labels, values, strict=True)]
-            yield Prediction(str(self.paths[index]), pairs)
+    def predictions(self, rows: Tensor, count: int) -> Iterator[Prediction]:
+        """For each image at `rows`, int64, its `count` probable classes."""
+        files = (str(self.paths[row]) for row in rows.tolist())
+        values, labels = self.values[rows, :count], self.labels[rows, :count]
+        return predictions(files, values, labels, self.classes, self.threshold)
 
     def counts(self) -> list[tuple[str, int, float]]:
-        """For each class its name, how many images are of it, and the mean of their probabilities."""
-        names, rows = self.job.data.classes, torch.tensor(self.good_indices)
-        labels, values = self.labels[rows, 0], self.values[rows, 0].double()
-        images = labels.bincount(minlength=len(names))
-        sums = torch.zeros(len(names), dtype=torch.float64).index_add_(0, labels, values)
-        return list(zip(names, images.tolist(), (sums / images.clamp_min(1)).tolist(), strict=True))
+        """For each class its name, how many images are given it, and the mean of their probabilities."""
+        labels, values = self.labels[self.rows, 0], self.values[self.rows, 0].double()
+        labels, values = labels[values >= self.threshold], values[values >= self.threshold]
+        images = labels.bincount(minlength=len(self.classes))
+        sums = torch.zeros(len(self.classes), dtype=torch.float64).index_add_(0, labels, values)
+        return list(zip(self.classes, images.tolist(), (sums / images.clamp_min(1)).tolist(), strict=True))
 
     def announce(self, folder: Path) -> None:
         """Say what is asked, and of what."""
@@ -118,17 +109,26 @@ class _Predictions:
             ("images", f"{len(self.paths):,}, seen as {data.eval_size} x {data.eval_size} pixels"),
         ]
         rows.append(("ignored", kinds(self.skip_counts)))
-        rows.append(("tta", str(self.views)))
+        rows.append(("tta", str(self.views or "")))
         self.report.header(short_path(folder), [(name, value) for name, value in rows if value])
 
-    def tell(self) -> None:
+    def tell(self, results: dict[str, Any]) -> None:
         """Print what was found, and what was not."""
-        is_long = len(self.good_indices) > MOST_LINES
-        head = list(islice(self.predictions(MOST_CLASSES), FIRST_LINES if is_long else MOST_LINES))
-        lines = table(head)
+        is_long = len(self.rows) > MOST_LINES
+        head = self.rows[: FIRST_LINES if is_long else MOST_LINES]
+        lines = table([*self.predictions(head, MOST_CLASSES)])
         if is_long:
             advice = "" if self.args.out else "; out=FILE.csv stores all"
-            lines += [f"and {len(self.good_indices) - len(head):,} more images{advice}", "", *summary(self.counts())]
+            lines += [
+                f"and {len(self.rows) - len(head):,} more images{advice}",
+                "",
+                *summary(self.counts(), len(self.rows)),
+            ]
+        if self.args.threshold is not None:
+            count, images = results["abstained"], results["images"]
+            share = f"{count:,} of {images:,} images ({percent(count / images)})"
+            lines += ["", f"no class for {share}, whose best is below {self.threshold:g}"]
+            lines.append("(cnntrain eval shows accuracy against coverage, to choose a threshold by)")
         for line in lines:
             self.report.say(line)
         bad_files = self.decoder.bad_files
@@ -137,27 +137,69 @@ class _Predictions:
         for file, reason in bad_files[:MOST_SKIPPED]:
             self.report.say(f"  {file}: {reason}")
         if len(bad_files) > MOST_SKIPPED:
-            self.report.say(f"  and {len(bad_files) - MOST_SKIPPED:,} more")
+            more = f"  and {len(bad_files) - MOST_SKIPPED:,} more"
+            self.report.say(more + ("" if self.args.out else "; out=FILE.csv lists all"))
 
     def store(self, results: dict[str, Any]) -> None:
-        """Write the file that `out` names, if it names one."""
-        out, count = self.args.out, min(self.args.top, len(self.job.data.classes))
-        if out is None:
-            return
-        if out.suffix.lower() == ".csv":
-            content = as_csv(self.predictions(count), count)
-        else:
-            content = json.dumps(results | {"predictions": as_json(self.predictions(count))}, indent=2) + "\n"
-        write_atomic(out, content, word="out=FILE.csv")
-        self.report.say(f"wrote {printable(short_path(out))}", copied=True)
+        """Write the files that `out` names."""
+        for out in self.args.out:
+            kind = out.suffix.lower()[1:]
+            content = self._sheet(results) if kind == "png" else self._answers(results).content(kind)
+            write_atomic(out, content, word=f"out=FILE.{kind}")
+            self.report.say(f"wrote {printable(short_path(out))}", copied=True)
+
+    def _answers(self, results: dict[str, Any]) -> Answers:
+        top = min(self.args.top, len(self.classes))
+        return Answers(
+            [*self.predictions(self.rows, top)],
+            top,
+            results,
+            has_threshold=self.args.threshold is not None,
+            may_skip=self.decoder.on_bad_image is OnBadImage.skip,
+        )
+
+    def _sheet(self, results: dict[str, Any]) -> bytes:
+        """Some of the images, which are decoded once more: so none is kept while the network is asked."""
+        from cnntrain.plots.prediction_sheet import MOST, draw_predictions
+
+        count = min(MOST, len(self.rows))
+        rows = self.rows[torch.linspace(0, len(self.rows) - 1, count).round().long()]
+        loader = stream(self.decoder.through(self.view), len(rows), self.job.settings.data, self.job.device)
+        return draw_predictions(
+            f"What {self.job.settings.model.heading} says of {results['images']:,} images",
+            printable(short_path(results["checkpoint"])),
+            loader.pick(rows).cpu(),
+            [*self.predictions(rows, 1)],
+            total=results["images"],
+            classes=self.classes,
+        )
 
     def results(self, folder: Path) -> dict[str, Any]:
         """See run."""
+        counts = {name: images for name, images, _ in self.counts()}
         return {
             "checkpoint": str(folder),
             "tta": list(self.args.tta),
-            "views": len(self.views),
-            "images": len(self.good_indices),
-            "classes": {name: images for name, images, _ in self.counts()},
-            "skipped": [{"file": file, "reason": reason} for file, reason in self.decoder.bad_files],
+            "views": len(self.views) if self.views else 1,
+            "threshold": self.args.threshold,
+            "images": len(self.rows),
+            "abstained": len(self.rows) - sum(counts.values()),
+            "classes": counts,
+            "skipped": [
+                {"file": str(self.paths[index]), "reason": reason} for index, reason in self.decoder.reasons.items()
+            ],
         }
+
+
+def _threshold(value: float | None, classes: int) -> float:
+    """The probability below which no class is given; 0 where none is asked for.
+
+    Raises:
+        ConfigError: none of so many classes could be below it.
+    """
+    if value is not None and value <= 1 / classes:
+        raise ConfigError(
+            f"threshold: must be a number > {1 / classes:.4g}, as the best of {classes:,} classes has that at least "
+            f"(given {value:g}); give a higher one, or leave it out"
+        )
+    return value or 0.0

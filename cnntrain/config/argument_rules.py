@@ -1,6 +1,7 @@
 """How the text of a command's argument becomes its value, and what is said where it cannot."""
 
 import glob
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,10 +111,35 @@ class OutFile(Rule):
 
     def read(self, key: str, text: str) -> Path:
         if text and self.ends and not text.lower().endswith(self.ends):
-            raise ConfigError(
-                f"{key}: must end in {' or '.join(self.ends)} (given {printable(text)}); write {key}={self.example}"
-            )
+            *others, last = self.ends
+            ends = f"{', '.join(others)} or {last}" if others else last
+            raise ConfigError(f"{key}: must end in {ends} (given {printable(text)}); write {key}={self.example}")
         return out_file(text, self.example)
+
+
+class OutFiles(OutFile):
+    """A file that can be written, or several as [FILE,FILE]; the end of each name says what it will hold.
+
+    Args:
+        ends: those that a name may have.
+        packages: by end, the package and the extra of ours that it takes, where that may be absent.
+    """
+
+    def __init__(self, example: str, ends: Sequence[str], packages: Mapping[str, tuple[str, str]]) -> None:
+        super().__init__(example, ends)
+        self.packages = packages
+
+    def read(self, key: str, text: str) -> tuple[Path, ...]:  # type: ignore[override]
+        names = items(text) if text.startswith("[") and text.endswith("]") else [text]
+        paths = tuple(dict.fromkeys(super(OutFiles, self).read(key, name) for name in names or [""]))
+        for path in paths:
+            package, extra = self.packages.get(path.suffix.lower(), ("", ""))
+            if package and importlib.util.find_spec(package) is None:
+                raise ConfigError(
+                    f"{key}: {path.suffix} needs {package}, not installed here (given {printable(path)}); "
+                    f"pip install 'cnntrain[{extra}]', or write {key}={self.example}"
+                )
+        return paths
 
 
 class OutFolder(Rule):

@@ -7,6 +7,7 @@ import logging
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,14 +17,13 @@ import torch
 from PIL import ExifTags, Image, ImageOps, features
 from torch import Tensor
 
-# Refused by the size in the header, before anything is decoded: a few kilobytes can claim gigabytes of pixels.
+# Refused by the size in the header, before anything is decoded: a few kilobytes can claim gigabytes of pixels. It is
+# Pillow's own limit, which stays: `cnntrain.load` is called in programs that rely on it.
 MAX_PIXELS = 178_956_970
 # Refused before it is read: so many pixels of three colours and 16 bits take it all.
 MAX_BYTES = 2**30
 # What Pillow may try. Its other plugins start programs (EPS) or are far from photographs.
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", *(("AVIF",) if features.check("avif") else ()))
-
-Image.MAX_IMAGE_PIXELS = None  # the limit above holds instead: Pillow's first warns, and does not name the file
 
 
 def hush_pillow() -> None:
@@ -95,15 +95,26 @@ def decode_image(content: bytes, channels: int) -> Tensor:
     """Do what `read_image` does, for a file that has been read already."""
     if not content:
         raise BadImage("the file is empty")
+    with _as_bad_image(), Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        _need_size(image)
+        pixels = None
+        if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and _is_upright(image):
+            pixels = _decode_jpeg(content, channels)
+        return _to_pixels(image, channels) if pixels is None else pixels
+
+
+def to_pixels(image: Image.Image, channels: int) -> Tensor:
+    """Do what `read_image` does, for an image that Pillow has opened or made."""
+    with _as_bad_image():
+        _need_size(image)
+        return _to_pixels(image, channels)
+
+
+@contextlib.contextmanager
+def _as_bad_image() -> Iterator[None]:
+    """Whatever fails inside becomes a BadImage."""
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise BadImage(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
-            pixels = None
-            if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and _is_upright(image):
-                pixels = _decode_jpeg(content, channels)
-            return _to_pixels(image, channels) if pixels is None else pixels
+        yield
     except BadImage:
         raise
     except Image.UnidentifiedImageError:
@@ -111,6 +122,14 @@ def decode_image(content: bytes, channels: int) -> Tensor:
     except Exception as error:  # Pillow raises errors of a dozen classes on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise BadImage(reason[:200]) from None
+
+
+def _need_size(image: Image.Image) -> None:
+    width, height = image.size
+    if not width * height:
+        raise BadImage(f"no pixels ({width} x {height})")
+    if width * height > MAX_PIXELS:
+        raise BadImage(f"{width} x {height} pixels are more than the limit of {MAX_PIXELS:,}")
 
 
 def _decode_jpeg(content: bytes, channels: int) -> Tensor | None:

@@ -82,7 +82,7 @@ def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:
 
 
 class FileDecoder(Decoder):
-    """A decoder without classes: a bad file that may be skipped gives black, and `bad_files` names it."""
+    """A decoder without classes: a bad file that may be skipped gives black, and `reasons` names it."""
 
     def __init__(self, paths: Paths, view: View, channels: int, on_bad_image: OnBadImage) -> None:
         numbers = torch.arange(len(paths))
@@ -90,9 +90,9 @@ class FileDecoder(Decoder):
         self.most_bad = len(paths)
 
     @property
-    def bad_indices(self) -> set[int]:
-        """The places of the bad files met so far."""
-        return set(self._faults)
+    def reasons(self) -> dict[int, str]:
+        """What is wrong with the bad files met so far, by their places in the list of files."""
+        return dict(sorted(self._faults.items()))
 
     def image(self, index: int, epoch: int) -> Tensor:
         """See Decoder."""

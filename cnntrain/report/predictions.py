@@ -1,81 +1,169 @@
-"""What a network says of images, as lines of 80 columns, as CSV and as JSON."""
+"""What a network says of images, as lines of 80 columns, as CSV, as JSON and as Parquet."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
+from cnntrain.evaluation.prediction import Prediction
 from cnntrain.storage import spreadsheet
-from cnntrain.text import WIDEST_NAME, WIDTH, align_columns, percent, printable, shorten
+from cnntrain.text import (
+    WIDEST_NAME,
+    WIDTH,
+    align_columns,
+    common_start,
+    percent,
+    printable,
+    shorten,
+    shorten_apart,
+    utf8,
+)
 
 WIDEST_CLASS, LEAST_FILE, RUNNERS_UP = 24, 24, 31
 LEAST = 0.00005  # a probability below it would be shown as 0.00 %
 MOST_CLASSES = 20  # lines of the summary
+NO_CLASS = "-"
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The classes of one image with their probabilities (0..1), the most probable first."""
-
-    file: str  # as the user named it
-    classes: list[tuple[str, float]]
+# --- lines ------------------------------------------------------------------------------------------------------------
 
 
 def table(predictions: Sequence[Prediction]) -> list[str]:
-    """A line for each image: file, class, probability, and as many of the runners-up as there is room for."""
-    names = [shorten(printable(found.classes[0][0]), WIDEST_CLASS) for found in predictions]
-    name_width = max(map(cell_len, ["class", *names]))
-    room = WIDTH - name_width - len("  " * 3 + "99.99%")
-    others = max(cell_len(_runners_up(found.classes[1:], RUNNERS_UP)) for found in predictions)
-    widest_file = max(LEAST_FILE, room - max(others, len("runners-up")))
-    files = [shorten(printable(found.file), widest_file) for found in predictions]
+    """A line for each image: file, class, probability, and as many of the runners-up as there is room for.
+
+    Of an image without a class all are runners-up. Names that are too long lose what is alike in all of them; a folder
+    that they share is told once, above the table.
+    """
+    classes = list(dict.fromkeys(name for found in predictions for name, _ in found.classes))
+    short = dict(zip(classes, shorten_apart([*map(printable, classes)], WIDEST_CLASS), strict=True))
+    answers = [NO_CLASS if found.label is None else short[found.label] for found in predictions]
+    rests = [
+        [(short[name], value) for name, value in found.classes[0 if found.label is None else 1 :]]
+        for found in predictions
+    ]
+    class_width = max(map(cell_len, ["class", *answers]))
+    room = WIDTH - class_width - len("  " * 3 + "99.99%")
+    others = max(cell_len(_list_classes(rest, RUNNERS_UP)) for rest in rests)
+    folder, files = _shorten_files(predictions, max(LEAST_FILE, room - max(others, len("runners-up"))))
     file_width = max(map(cell_len, ["file", *files]))
     room -= file_width
-    lines = [f"{set_cell_size('file', file_width)}  {set_cell_size('class', name_width)}   prob.  runners-up"]
-    for found, file, name in zip(predictions, files, names, strict=True):
-        first = f"{set_cell_size(file, file_width)}  {set_cell_size(name, name_width)}"
-        rest = _runners_up(found.classes[1:], room)
-        lines.append(f"{first}  {percent(found.classes[0][1]):>6}  {rest}".rstrip())
-    return lines
+    lines = [f"{set_cell_size('file', file_width)}  {set_cell_size('class', class_width)}   prob.  runners-up"]
+    for found, file, answer, rest in zip(predictions, files, answers, rests, strict=True):
+        first = f"{set_cell_size(file, file_width)}  {set_cell_size(answer, class_width)}"
+        lines.append(f"{first}  {percent(found.probability):>6}  {_list_classes(rest, room)}".rstrip())
+    return [*([f"in {folder}"] if folder else []), *lines]
 
 
-def _runners_up(classes: list[tuple[str, float]], room: int) -> str:
+def _shorten_files(predictions: Sequence[Prediction], width: int) -> tuple[str, list[str]]:
+    """The files in `width` columns, without the folder of all of them where they are too long with it."""
+    files = [printable(found.file) for found in predictions]
+    folder = common_start(files).rpartition("/")[0] if len(files) > 1 else ""
+    if not folder or max(map(cell_len, files)) <= width:
+        return "", shorten_apart(files, width)
+    return shorten(f"{folder}/", WIDTH - len("in ")), shorten_apart([file[len(folder) + 1 :] for file in files], width)
+
+
+def _list_classes(classes: Sequence[tuple[str, float]], room: int) -> str:
     words = ""
     for name, probability in classes:
-        more = f"{', ' if words else ''}{shorten(printable(name), WIDEST_CLASS)} {percent(probability)}"
+        more = f"{', ' if words else ''}{name} {percent(probability)}"
         if probability < LEAST or cell_len(words + more) > room:
             break
         words += more
     return words
 
 
-def summary(counts: Sequence[tuple[str, int, float]]) -> list[str]:
-    """How often each class was predicted, most often first, from (class, images, mean probability)."""
+def summary(counts: Sequence[tuple[str, int, float]], total: int) -> list[str]:
+    """How often each class was given to `total` images, most often first, from (class, images, mean probability)."""
     found = sorted((row for row in counts if row[1]), key=lambda row: -row[1])
-    total = sum(images for _, images, _ in found)
+    names = shorten_apart([printable(name) for name, _, _ in found[:MOST_CLASSES]], WIDEST_NAME)
     rows = [["class", "images", "share", "mean prob."]]
     rows += [
-        [shorten(printable(name), WIDEST_NAME), f"{images:,}", percent(images / total), percent(mean)]
-        for name, images, mean in found[:MOST_CLASSES]
+        [name, f"{images:,}", percent(images / total), percent(mean)]
+        for name, (_, images, mean) in zip(names, found, strict=False)
     ]
     more = len(found) - MOST_CLASSES
     return align_columns(rows) + ([f"and {more} class{'es' if more > 1 else ''} more"] if more > 0 else [])
 
 
-def as_csv(predictions: Iterable[Prediction], most: int) -> str:
-    """One row for each image: file, class, probability, class_2, probability_2 and so on up to `most`."""
-    heads = [f"{key}_{place}" if place > 1 else key for place in range(1, most + 1) for key in ("class", "probability")]
-    rows = (
-        [found.file, *(part for name, value in found.classes for part in (name, f"{value:.6f}"))]
-        for found in predictions
-    )
-    return spreadsheet.as_csv(chain([["file", *heads]], rows))
+# --- files ------------------------------------------------------------------------------------------------------------
 
 
-def as_json(predictions: Iterable[Prediction]) -> list[dict[str, object]]:
-    """The same as plain containers."""
-    return [
-        {"file": found.file, "classes": [{"class": name, "probability": value} for name, value in found.classes]}
-        for found in predictions
-    ]
+@dataclass(frozen=True)
+class Answers:
+    """What goes into a file.
+
+    Attributes:
+        predictions: of the images that can be decoded.
+        top: classes of each.
+        results: of the call as a whole, see commands/predict.py.
+        has_threshold: an image may have no class: its most probable one has a column of its own.
+        may_skip: bad files may be left out: a column tells what is wrong with them.
+    """
+
+    predictions: Sequence[Prediction]
+    top: int
+    results: dict[str, Any]
+    has_threshold: bool
+    may_skip: bool
+
+    def content(self, kind: str) -> str | bytes:
+        """The file of a kind: csv, json or parquet."""
+        if kind == "parquet":
+            return self._parquet()
+        return self._csv() if kind == "csv" else self._json()
+
+    def columns(self) -> list[str]:
+        """`file`, `class` and `probability`, then those of the arguments; the same whatever was found."""
+        more = [f"{key}_{place}" for place in range(2, self.top + 1) for key in ("class", "probability")]
+        first = ["class_1"] if self.has_threshold else []
+        return ["file", "class", "probability", *first, *more, *(["error"] if self.may_skip else [])]
+
+    def rows(self) -> Iterator[list[Any]]:
+        """A row for each image, and at the end one for each bad file; None where there is nothing."""
+        for found in self.predictions:
+            first = [found.classes[0][0]] if self.has_threshold else []
+            more = [part for pair in found.classes[1:] for part in pair]
+            yield [found.file, found.label, found.probability, *first, *more, *([None] if self.may_skip else [])]
+        gap = [None] * (len(self.columns()) - 2)
+        for bad in self.results["skipped"]:
+            yield [bad["file"], *gap, bad["reason"]]
+
+    def _csv(self) -> str:
+        rows = ([f"{value:.6f}" if isinstance(value, float) else value for value in row] for row in self.rows())
+        return spreadsheet.as_csv([self.columns(), *rows])
+
+    def _json(self) -> str:
+        rows = [
+            {
+                "file": found.file,
+                "class": found.label,
+                "classes": [{"class": name, "probability": value} for name, value in found.classes],
+            }
+            for found in self.predictions
+        ]
+        return json.dumps(self.results | {"predictions": rows}, indent=2) + "\n"
+
+    def _parquet(self) -> bytes:
+        import pyarrow
+        from pyarrow import parquet
+
+        columns = {
+            name: pyarrow.array(
+                [_unicode(value) for value in values],
+                pyarrow.float32() if name.startswith("probability") else pyarrow.string(),
+            )
+            for name, values in zip(self.columns(), zip(*self.rows(), strict=True), strict=True)
+        }
+        about = {"cnntrain": json.dumps(self.results)}
+        sink = pyarrow.BufferOutputStream()
+        parquet.write_table(pyarrow.table(columns).replace_schema_metadata(about), sink)
+        content: bytes = sink.getvalue().to_pybytes()
+        return content
+
+
+def _unicode(value: Any) -> Any:
+    """Names of files may hold bytes that are no text, which Parquet refuses: these are escaped."""
+    return utf8(value).decode("utf-8", "backslashreplace") if isinstance(value, str) else value

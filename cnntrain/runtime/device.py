@@ -6,7 +6,8 @@ import math
 import os
 import random
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,22 @@ def seed_streams(*parts: int) -> None:
     """Seed the global generators alone, from whole numbers."""
     random.seed(mix_seed(*parts))
     torch.manual_seed(mix_seed(*parts))
+
+
+@contextmanager
+def own_process_kept() -> Iterator[None]:
+    """Give a process that is not ours its random numbers, threads and choice of algorithms back at the end."""
+    drawn, threads = random.getstate(), torch.get_num_threads()
+    benchmark, deterministic = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        random.setstate(drawn)
+        torch.set_num_threads(threads)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:

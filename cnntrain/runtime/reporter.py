@@ -6,11 +6,26 @@ from typing import Any, Protocol
 from torch import Tensor
 
 
-class Reporter(Protocol):
-    """Takes lines, progress, rows of scores and pictures."""
+class Teller(Protocol):
+    """Takes lines."""
 
     def say(self, line: str) -> None: ...
     def warn(self, line: str) -> None: ...
+
+
+class Silence:
+    """Tells nobody."""
+
+    def say(self, line: str) -> None:
+        """Drop it."""
+
+    def warn(self, line: str) -> None:
+        """Drop it."""
+
+
+class Reporter(Teller, Protocol):
+    """Takes lines, progress, rows of scores and pictures."""
+
     def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None: ...
     def advance(self, images: int) -> None: ...
     def step(self, row: dict[str, Any]) -> None: ...

@@ -14,7 +14,7 @@ from cnntrain.data.common import Data
 from cnntrain.data.unlabelled import data_without_images
 from cnntrain.data.view import EVAL_SHARE
 from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
-from cnntrain.runtime.reporter import Reporter
+from cnntrain.runtime.reporter import Teller
 from cnntrain.storage import checkpoint
 from cnntrain.training.build import build_eval_job
 from cnntrain.training.job import Job
@@ -22,14 +22,14 @@ from cnntrain.training.load_state import load_weights
 
 
 def load_job(
-    target: Path, overrides: Sequence[str], report: Reporter, config: RunConfig | None = None, *, images: bool = True
+    target: Path, overrides: Sequence[str], report: Teller, config: RunConfig | None = None, *, images: bool = True
 ) -> tuple[Path, dict[str, Any], Job]:
     """A trained network with its weights, and the images that it is scored on (val and test).
 
     Args:
         target: a run folder, a checkpoint folder or its state.pt.
         overrides: of the run's config.
-        report: takes progress and warnings.
+        report: is told progress and warnings.
         config: that of the run folder, where it is known; it counts where the checkpoint has the same.
         images: off, no split is there, and the images of the run need not be either.
 
@@ -79,7 +79,7 @@ def _restore(plain: dict[str, Any], overrides: Sequence[str], source: str) -> Ru
         raise
 
 
-def _warn_of_other_images(marks: dict[str, str], data: Data, report: Reporter) -> None:
+def _warn_of_other_images(marks: dict[str, str], data: Data, report: Teller) -> None:
     """Say what scores on other images are worth; where only the training images have changed, they are what they were.
 
     Args:

@@ -1,7 +1,10 @@
 """`cnntrain predict`, and `eval` with test-time augmentation: whole calls on small runs, and the lines printed."""
 
 import csv
+import importlib.util
+import io
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pyarrow import parquet
 from rich.cells import cell_len
 
 from cnntrain import cli
+from cnntrain.cli import dispatch
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import eval, predict
 from cnntrain.config.run_config import restore_config
@@ -22,10 +27,13 @@ from cnntrain.data.decode import read_image
 from cnntrain.data.unlabelled import data_without_images
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.report.predictions import Prediction, as_csv, summary, table
+from cnntrain.evaluation.prediction import Prediction
+from cnntrain.plots import prediction_sheet
+from cnntrain.plots.sheet import Sheet
+from cnntrain.report.predictions import Answers, summary, table
 from cnntrain.report.run_report import Report
 from cnntrain.storage import checkpoint
-from cnntrain.text import shorten
+from cnntrain.text import shorten, shorten_apart
 from cnntrain.training.load_run import load_job, with_preprocessing
 
 CLASSES = ("blue", "green", "red")
@@ -219,11 +227,116 @@ def test_a_bad_image_ends_the_call_with_its_name_or_is_left_out_and_listed(here,
     assert run("predict", "run", "images=new") == 3
     assert "new/red/0.png: the file is empty" in capsys.readouterr().err
     results = predict.run(read("run", "images=new", "data.on_bad_image=skip", "out=new.csv"))
-    assert results["images"] == len(stored("new.csv")) == 11
+    assert results["images"] == 11
+    *rows, bad = csv.reader(Path("new.csv").read_text().splitlines())
+    assert {row[-1] for row in rows} == {"error", ""}
+    assert (len(rows), bad[0], bad[-1], set(bad[1:-1])) == (12, "new/red/0.png", "the file is empty", {""})
     assert results["skipped"] == [{"file": "new/red/0.png", "reason": "the file is empty"}]
     assert "left out, 1 of 12 images cannot be decoded:\n  new/red/0.png" in capsys.readouterr().out
     assert run("predict", "run", "images=new/red/0.png", "data.on_bad_image=skip") == 3
     assert "images: none of 1 can be decoded" in capsys.readouterr().err
+
+
+def test_an_image_whose_best_probability_is_below_the_threshold_gets_no_class(here, capsys):
+    predict.run(read("run", "images=new", "out=all.json"))
+    best = [row["classes"][0] for row in json.loads(Path("all.json").read_text())["predictions"]]
+    values = sorted(one["probability"] for one in best)
+    threshold = (values[5] + values[6]) / 2
+    capsys.readouterr()
+    results = predict.run(
+        read("run", "images=new", f"threshold={threshold}", "out=[new.csv,new.json,new.parquet]", "top=2")
+    )
+    out = capsys.readouterr().out
+    assert f"no class for 6 of 12 images (50.00%), whose best is below {threshold:g}" in out
+    assert sum("  -  " in line for line in out.splitlines()) == 6
+    assert [f"wrote new.{kind}" in out for kind in ("csv", "json", "parquet")] == [True] * 3
+    assert (results["threshold"], results["images"], results["abstained"]) == (threshold, 12, 6)
+    assert sum(results["classes"].values()) == 6
+
+    written = json.loads(Path("new.json").read_text())
+    assert {key: written[key] for key in results} == results
+    expected = [one["class"] if one["probability"] >= threshold else None for one in best]
+    assert [row["class"] for row in written["predictions"]] == expected
+    assert [row["classes"][0] for row in written["predictions"]] == best
+
+    head, *rows = csv.reader(Path("new.csv").read_text().splitlines())
+    assert head == ["file", "class", "probability", "class_1", "class_2", "probability_2"]
+    assert [row[1] or None for row in rows] == expected
+    assert [row[3] for row in rows] == [one["class"] for one in best]
+
+    table = parquet.read_table("new.parquet")
+    assert table.column_names == head
+    assert table["class"].to_pylist() == expected
+    assert table["probability"].to_pylist() == [one["probability"] for one in best]
+    assert json.loads(table.schema.metadata[b"cnntrain"]) == results
+
+
+def test_a_threshold_that_none_can_be_below_is_refused(here, capsys):
+    assert run("predict", "run", "images=new", "threshold=0.33", "out=new.csv") == 2
+    assert "threshold: must be a number > 0.3333, as the best of 3 classes has that" in capsys.readouterr().err
+    assert not Path("new.csv").exists()
+    assert predict.run(read("run", "images=new", "threshold=0.34"))["abstained"] == 0
+
+
+def test_parquet_holds_what_the_other_files_hold_and_names_as_they_are(here):
+    Path("new/red/0.png").write_bytes(b"")
+    shutil.copy("new/red/1.bmp", "new/=1+1.bmp")
+    shutil.copy("new/red/1.bmp", os.fsdecode(b"new/\xff.bmp"))
+    files = [f"new.{kind}" for kind in ("csv", "json", "parquet")]
+    predict.run(read("run", "images=new", "data.on_bad_image=skip", f"out=[{','.join(files)}]"))
+    table = parquet.read_table("new.parquet")
+    rows = json.loads(Path("new.json").read_text())["predictions"]
+    names = [row["file"] for row in rows]
+    assert {"new/=1+1.bmp", "new/\udcff.bmp"} < set(names)
+    assert [name.replace("\udcff", "\\xff") for name in names] == table["file"].to_pylist()[:-1]
+    assert table["class_3"].to_pylist() == [*(row["classes"][2]["class"] for row in rows), None]
+    assert table["error"].to_pylist() == [None] * len(rows) + ["the file is empty"]
+    assert table["file"].to_pylist()[-1] == "new/red/0.png"
+    with open("new.csv", newline="", errors="surrogateescape") as file:
+        assert [row[0] for row in csv.reader(file)][1:] == [*names, "new/red/0.png"]
+
+
+def test_without_pyarrow_parquet_is_refused_before_anything_is_loaded(here, monkeypatch, capsys):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "pyarrow" else find(name, *more)
+    )
+    monkeypatch.setattr(dispatch, "_load", lambda command: pytest.fail("loaded"))
+    assert run("predict", "run", "images=new", "out=[new.csv,new.parquet]") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        "out: .parquet needs pyarrow, not installed here (given new.parquet); pip install 'cnntrain[parquet]'" in line
+    )
+
+
+def test_the_sheet_shows_each_image_with_its_answer_sorted_by_class(here, monkeypatch):
+    shown = []
+    monkeypatch.setattr(prediction_sheet, "Sheet", lambda *parts: shown.append(parts) or Sheet(*parts))
+    Path("new/red/0.png").write_bytes(b"")
+    words = ["images=new", "data.on_bad_image=skip", "tta=crops"]
+    predict.run(read("run", *words, "out=[new.json,sheet.png]"))
+    with Image.open("sheet.png") as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 10 * 128
+    rows = json.loads(Path("new.json").read_text())["predictions"]
+    rows.sort(key=lambda row: (CLASSES.index(row["class"]), -row["classes"][0]["probability"]))
+    ((title, _, footer, tiled, _),) = shown
+    assert (title, footer) == ("What cnn says of 11 images", "run/checkpoints/best")
+    tiles = [tile for row in tiled for tile in row.tiles]
+    assert [tile.captions[0] for tile in tiles] == [row["class"] for row in rows]
+    assert [tile.captions[2] for tile in tiles] == [Path(row["file"]).name for row in rows]
+    view = load_job(Path("run"), [], Report(None, tensorboard=False))[2].data.view(32)
+    for tile, row in zip(tiles, rows, strict=True):
+        assert (tile.pixels == view(read_image(Path(row["file"]), 3)).numpy()).all()
+
+
+def test_a_sheet_of_thousands_shows_some_at_even_distances():
+    found = [Prediction(f"{number}.jpg", (("cat", 0.5 + number / 1000),), threshold=0.6) for number in range(160)]
+    images = torch.zeros(160, 1, 8, 8, dtype=torch.uint8)
+    content = prediction_sheet.draw_predictions("net", "run", images, found, total=5000, classes=["cat"])
+    with Image.open(io.BytesIO(content)) as picture:
+        assert picture.width == 2 * 16 + 10 * 136
+        assert picture.height > 16 * (136 + 3 * 17)
 
 
 def test_of_many_images_the_first_are_told_and_the_classes_counted(here, capsys):
@@ -298,7 +411,7 @@ def test_what_only_the_images_of_the_run_could_tell_is_refused():
         (["images=new", "tta=mirror"], 2, "tta: must be among hflip, vflip, shift, crops (given mirror)"),
         (["images=new", "top=0"], 2, "top: must be a whole number >= 1 (given 0)"),
         (["images=new", "top=" + "9" * 5000], 2, "top: must be a whole number >= 1 (given 9999"),
-        (["images=new", "out=a.txt"], 2, "out: must end in .csv or .json (given a.txt); write out=FILE.csv"),
+        (["images=new", "out=a.txt"], 2, "out: must end in .csv, .json, .parquet or .png (given a.txt)"),
         (["images=new", "out=no/a.csv"], 6, "out: no is no folder"),
         (["images=new", "data.image_sise=3"], 2, "did you mean data.image_size?"),
         (["images=new", "model=resnet18"], 2, "model: cannot be chosen again"),
@@ -337,14 +450,34 @@ def test_files_may_have_any_name_and_count_once(tmp_path, monkeypatch):
 def test_a_table_fits_80_columns_whatever_the_names():
     long = "a class with a name that is far too long for a table"
     names = ["c.jpg", "photos/" + "deep/" * 30 + "猫猫猫.jpg", "new\nline.jpg", "\udcff.jpg"]
-    for classes in ([("cat", 0.5), ("dog", 0.3), ("cow", 0.00004)], [(long, 0.9), (long, 0.1)], [("猫" * 30, 1.0)]):
+    for classes in ((("cat", 0.5), ("dog", 0.3), ("cow", 0.00004)), ((long, 0.9), (long, 0.1)), (("猫" * 30, 1.0),)):
         lines = table([Prediction(name, classes) for name in names])
         assert len(lines) == 5
         assert max(map(cell_len, lines)) <= 80
-    assert table([Prediction("c.jpg", [("cat", 0.5), ("dog", 0.3), ("cow", 0.00004)])]) == [
+    assert table([Prediction("c.jpg", (("cat", 0.5), ("dog", 0.3), ("cow", 0.00004)))]) == [
         "file   class   prob.  runners-up",
         "c.jpg  cat    50.00%  dog 30.00%",
     ]
+
+
+def test_long_names_are_told_apart():
+    folder = "photos/2024-07-01 a holiday in Greece/camera front"
+    names = [f"IMG_20240701_the_old_harbour_{number:04}_edited.jpg" for number in range(9, 12)]
+    found = [Prediction(f"{folder}/{name}", (("a class with a name too long for it 1", 0.5),)) for name in names]
+    where, _, *lines = table(found)
+    assert where == f"in {folder}/"
+    assert [line.split()[0] for line in lines] == [
+        f"…1_the_old_harbour_{number:04}_edited.jpg" for number in (9, 10, 11)
+    ]
+    assert table([replace(one, file=one.file[-8:]) for one in found])[0].startswith("file")
+    assert shorten_apart(["a_long_beginning_1.jpg", "a_long_beginning_2.jpg"], 10) == ["…ing_1.jpg", "…ing_2.jpg"]
+    assert shorten_apart(["front_1_a_very_long_end", "front_2_a_very_long_end"], 8) == ["front_1…", "front_2…"]
+    assert shorten_apart(["same name", "same name"], 5) == [shorten("same name", 5)] * 2
+    assert shorten_apart([], 5) == []
+    for width in range(4, 60):
+        apart = shorten_apart(names, width)
+        assert max(map(cell_len, apart)) <= width
+        assert len(set(apart)) == 3
 
 
 def test_what_is_too_long_loses_its_middle():
@@ -354,28 +487,38 @@ def test_what_is_too_long_loses_its_middle():
 
 
 def test_a_summary_counts_the_most_frequent_classes():
-    assert summary([("cat", 1, 0.5), ("cow", 0, 0.0), ("dog", 3, 0.75)]) == [
+    assert summary([("cat", 1, 0.5), ("cow", 0, 0.0), ("dog", 3, 0.75)], 5) == [
         "class  images   share  mean prob.",
-        "dog         3  75.00%      75.00%",
-        "cat         1  25.00%      50.00%",
+        "dog         3  60.00%      75.00%",
+        "cat         1  20.00%      50.00%",
     ]
-    lines = summary([(str(number), number, 0.5) for number in range(30)])
+    lines = summary([(str(number), number, 0.5) for number in range(30)], 435)
     assert len(lines) == 22
     assert lines[-1] == "and 9 classes more"
+
+
+def file(found: list[Prediction], top: int, **more: bool) -> Answers:
+    """What is written of some predictions."""
+    skipped = [{"file": "=bad.png", "reason": "the file is empty"}] if more.get("may_skip") else []
+    return Answers(found, top, {"skipped": skipped}, **{"has_threshold": False, "may_skip": False} | more)
 
 
 LURID = ["=cmd|' /C calc'!A0", "\x1b[31m[bold]red\x07", "a very long name of a class, " * 20]
 
 
 def test_names_of_strangers_are_harmless_on_the_terminal_and_in_a_spreadsheet():
-    found = [Prediction("-2.png", [(name, 0.5) for name in LURID[first:] + LURID[:first]]) for first in range(3)]
-    lines = [*table(found), *summary([(name, 3, 0.5) for name in LURID])]
+    found = [Prediction("-2.png", tuple((name, 0.5) for name in LURID[first:] + LURID[:first])) for first in range(3)]
+    lines = [*table(found), *summary([(name, 3, 0.5) for name in LURID], 9)]
     assert max(map(cell_len, lines)) <= 80
     assert all(line.isprintable() for line in lines)
-    head, first, second, _ = csv.reader(as_csv(found, 3).splitlines())
+    head, first, second, _ = csv.reader(str(file(found, 3).content("csv")).splitlines())
     assert head[:3] == ["file", "class", "probability"]
     assert first[:4] == ["'-2.png", "'" + LURID[0], "0.500000", LURID[1]]
     assert second[1] == LURID[1]
+    *_, last = csv.reader(str(file(found, 3, may_skip=True).content("csv")).splitlines())
+    assert (last[0], last[-1]) == ("'=bad.png", "the file is empty")
+    rows = json.loads(file(found, 3).content("json"))["predictions"]
+    assert [(row["file"], row["class"]) for row in rows] == [("-2.png", name) for name in LURID]
 
 
 def test_a_forged_checkpoint_writes_nothing_but_letters(trained, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from cnntrain.config.argument_rules import (
     KernelOf,
     Names,
     OutFile,
+    OutFiles,
     OutFolder,
     Padding,
     Patterns,
@@ -171,12 +172,22 @@ class PredictArgs(RunArgs):
         Pictures(),
         "a file, several, a folder (searched at any depth), or a pattern; data.on_bad_image=skip leaves bad ones out",
     )
-    top: int = number(5, ge=1, help="classes of each image in the file, the most probable first")
+    top: int = number(5, ge=1, help="classes of each image in the file, the most probable first; 4 are shown")
+    threshold: Optional[float] = number(
+        None,
+        gt=0,
+        le=1,
+        help="images whose best probability is below it get no class; choose it by the accuracy against coverage of "
+        "cnntrain eval",
+    )
     tta: tuple[str, ...] = argument(
         Names(VIEWS, "VIEWS"), "several views of each image, as in cnntrain eval:", default=()
     )
-    out: Path | None = argument(
-        OutFile("FILE.csv", (".csv", ".json")), "FILE.csv or FILE.json: every image with its classes", default=None
+    out: tuple[Path, ...] = argument(
+        OutFiles("FILE.csv", (".csv", ".json", ".parquet", ".png"), {".parquet": ("pyarrow", "parquet")}),
+        "FILE.csv, .json or .parquet: every image with its classes; FILE.png: a sheet of pictures; or several, as "
+        "[a.csv,b.png]",
+        default=(),
     )
 
 
