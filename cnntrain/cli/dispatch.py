@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnntrain import __version__
+from cnntrain.cli import loading
 from cnntrain.cli.exit import exit_code, say
 from cnntrain.cli.help import command_help, overview
 from cnntrain.config.paths import expand_path, need_image_folder
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cnntrain.config.schema.settings import Settings
 
 OF_SEVERAL_PROCESSES = ("train", "resume")  # what several processes can do together
+WITHOUT_TORCH = ("models", "compare")  # what loads no torch, or leaves that to its runs
 RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
 Arguments = Any  # one of the dataclasses of COMMANDS
 
@@ -65,7 +67,8 @@ def _run(line: list[str]) -> int:
         **dict.fromkeys(("train", "check"), _on_new_runs),
         "compare": _on_comparison,
     }
-    return handlers[command](command, words, line)
+    with contextlib.nullcontext() if command in WITHOUT_TORCH else loading.word():
+        return handlers[command](command, words, line)
 
 
 def _tell_repeated(words: list[str]) -> None:
@@ -118,7 +121,10 @@ def _code(answer: Any) -> int:
 def _without_config(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.cli.arguments import read_arguments
 
-    return _code(_load(command)(read_arguments(COMMANDS[command], words, line)))
+    args = read_arguments(COMMANDS[command], words, line)
+    if command not in WITHOUT_TORCH:
+        loading.tell()
+    return _code(_load(command)(args))
 
 
 def _on_saved_run(command: str, words: list[str], line: list[str]) -> int:
@@ -129,6 +135,7 @@ def _on_saved_run(command: str, words: list[str], line: list[str]) -> int:
     assert issubclass(kind, RunArgs)
     args = read_arguments(kind, words, line)
     config = _saved_config(command, args)
+    loading.tell()
     return exit_code(
         lambda: _code(_load(command)(args, config)),
         lambda: args.run if command == "resume" and World.here().is_first and args.run.is_dir() else None,
@@ -192,6 +199,7 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
     composition = compose_line([*overrides, *defaults], config_dir=config_dir, refuse_idle=kind.reads_images)
     if kind.reads_images:
         _need_images(composition.settings)
+    loading.tell()
     return _code(_load(command)(args, composition.config))
 
 
@@ -248,8 +256,9 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     with contextlib.ExitStack() as stack:
         folder = _make_folder(composition, args, stack, is_sweep=is_sweep, keeps=keeps and World.here().is_first)
         stack.callback(run_folder.remove_empty, folder)  # where Hydra or the run has failed before its first file
-        if is_sweep:
+        if is_sweep:  # which tells of its jobs
             return run_sweep(composition, overrides, folder, work, keeps=keeps)
+        loading.tell()
         return run_once(composition, folder, work, keeps=keeps)
 
 

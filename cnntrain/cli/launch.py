@@ -5,7 +5,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +70,8 @@ def run_sweep(composition: "Composition", words: list[str], folder: Path, work: 
         folder: of the sweep, where the jobs tell how they ended.
         keeps: whether the folders of jobs stay, and may hold the traceback of a bug.
     """
+    from concurrent.futures import BrokenExecutor
+
     from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
 
