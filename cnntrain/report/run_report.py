@@ -86,7 +86,7 @@ class Report:
         self._screen = Screen(self._log, console)
         self._tensorboard: TensorBoardLog | None = None
         if folder and tensorboard:
-            self._try("curves", lambda: self._open(folder, resume_step))
+            self.attempt("curves", lambda: self._open(folder, resume_step))
         self.advance = self._screen.advance  # (images): once for each micro-batch, so it is cheap
 
     def _open_log(self, path: Path) -> TextIO:
@@ -104,15 +104,15 @@ class Report:
     def _log_to(self, what: str, write: "Callable[[TensorBoardLog], object]") -> None:
         """The only way to TensorBoard."""
         if log := self._tensorboard:
-            self._try(what, lambda: write(log))
+            self.attempt(what, lambda: write(log))
 
     def draw(self, what: str, work: "Callable[[TensorBoardLog, int], object]") -> None:
         """Let somebody else write to TensorBoard, given the step in hand."""
         if self._step != self._told_step:
             self._log_to(what, lambda log: work(log, self._step))
 
-    def _try(self, what: str, work: Callable[[], object]) -> None:
-        """Draw or log something. No fault of that ends a training: it is said, once of each thing."""
+    def attempt(self, what: str, work: Callable[[], object]) -> None:
+        """Draw or log something, or prepare it. No fault of that ends a training: it is said, once of each thing."""
         try:
             work()
         except Exception as error:

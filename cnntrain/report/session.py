@@ -12,6 +12,7 @@ from cnntrain.config.plain import to_yaml
 from cnntrain.errors import CnntrainError, DataError, Interrupted
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.run_report import Report
+from cnntrain.report.scored_split import show_split
 from cnntrain.report.summary import (
     end_words,
     flat_scores,
@@ -103,7 +104,9 @@ def train_and_score(
         run_record.discard_results(folder)  # from here on, those of an earlier end are out of date
     ended = loop.train(state, training)
 
-    results = score(job, state, folder) | {"ended": ended, "bad_images": list_bad_images(job, folder)}
+    with show_split(job, state.eval_model, report) as watch:
+        results = score(job, state, folder, watch)
+    results |= {"ended": ended, "bad_images": list_bad_images(job, folder)}
     results["seconds"] = round(take_seconds(), 2)
     report.hparams(table_settings(settings), flat_scores(results))
     if world.is_first:

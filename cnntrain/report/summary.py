@@ -128,7 +128,7 @@ def table_settings(settings: Settings) -> dict[str, Any]:
         sections[section] = {key: value for key, value in sections[section].items() if key not in keys}
     numbers = sections.pop("augment")
     pieces = [*settings.augment.pieces, *(["mix"] if settings.augment.mixes else [])]
-    sections["augment"] = ", ".join(settings.augment.pieces)
+    sections["augment"] = ", ".join(settings.augment.pieces) or "none"
     sections |= {f"augment.{piece}": numbers[piece] for piece in pieces if numbers[piece]}
     if settings.finetune.mode is Mode.none:
         sections["finetune"] = {"mode": Mode.none.name}

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cnntrain.evaluation.precision_recall import Curve
 from cnntrain.report.event_file import EventFile
 from cnntrain.text import printable
 
@@ -41,6 +42,7 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: Path, *, resume_step: int | None = None, suffix: str = "") -> None:
+        self.folder = folder
         used = any(folder.glob("events.out.tfevents.*"))
         self._events = EventFile(folder, suffix)
         if resume_step is not None or used:
@@ -71,6 +73,13 @@ class TensorBoardLog:
         height, width, _ = image.shape
         encoded = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content.getvalue())
         self._events.add(summary=Summary(value=[Summary.Value(tag=tag, image=encoded)]), step=step)
+
+    def curve(self, tag: str, curve: Curve, step: int) -> None:
+        """Precision against recall."""
+        from torch.utils.tensorboard.summary import pr_curve_raw
+
+        summary = pr_curve_raw(tag, *curve.counts, curve.precision, curve.recall, num_thresholds=len(curve.recall))
+        self._events.add(summary=summary, step=step)
 
     def text(self, tag: str, markdown: str, step: int) -> None:
         """A text for the TEXT page."""

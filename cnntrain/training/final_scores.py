@@ -1,5 +1,6 @@
 """The end of a run: what its best epoch is worth, on images that chose nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,26 @@ from cnntrain.storage.spreadsheet import cell
 from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
 from cnntrain.training.metrics import ConfusionCounts, has_top5
-from cnntrain.training.scoring import need_finite
+from cnntrain.training.scoring import Answer, need_finite
 from cnntrain.training.state import TrainState
 
 
-def score(job: TrainJob, run: TrainState, folder: Path) -> dict[str, Any]:
+def score(
+    job: TrainJob, run: TrainState, folder: Path, watch: Callable[[Answer], None] | None = None
+) -> dict[str, Any]:
     """Scores of the best epoch: validation as measured then, the test split once, now.
 
     Without validation images, the best epoch is the last one.
+
+    Args:
+        watch: is given each answer to the images that are scored now: the test split, else the validation split.
     """
     progress, data = run.progress, job.data
     weights = checkpoint.fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
     model = run.eval_model
     load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
     loader = data.test or data.val
-    scores = _last_scores(job, model, loader) if loader else None
+    scores = _last_scores(job, model, loader, watch) if loader else None
     if scores:
         what = f"the loss on the {'test' if data.test else 'validation'} images"
         need_finite(scores["loss"], what, run.precision)
@@ -50,11 +56,13 @@ def score(job: TrainJob, run: TrainState, folder: Path) -> dict[str, Any]:
     }
 
 
-def _last_scores(job: TrainJob, model: torch.nn.Module, loader: Loader) -> dict[str, float]:
+def _last_scores(
+    job: TrainJob, model: torch.nn.Module, loader: Loader, watch: Callable[[Answer], None] | None
+) -> dict[str, float]:
     """Scores and confusion matrix of the test split, or of the validation split where there is none."""
     counts, is_test = ConfusionCounts(len(job.data.classes), job.device), loader is job.data.test
     job.report.validating(len(loader), phase="testing" if is_test else "validating")
-    scores = job.scorer(model).score(loader, confusion=counts, stop=job.stop, advance=job.report.advance)
+    scores = job.scorer(model).score(loader, confusion=counts, watch=watch, stop=job.stop, advance=job.report.advance)
     job.report.confusion(f"{'test' if is_test else 'val'}/confusion", counts.matrix.cpu(), job.data.classes)
     return scores
 

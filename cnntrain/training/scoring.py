@@ -102,6 +102,7 @@ class Scorer:
         loader: Loader,
         *,
         confusion: ConfusionCounts | None = None,
+        watch: Callable[[Answer], None] | None = None,
         stop: StopFlag = NEVER,
         advance: Callable[[int], None] | None = None,
     ) -> dict[str, float]:
@@ -112,6 +113,7 @@ class Scorer:
 
         Args:
             confusion: counts the images too.
+            watch: is given each answer.
             stop: read after each micro-batch.
             advance: is told the images of each.
 
@@ -125,6 +127,8 @@ class Scorer:
                 _count(first_scores, answer.first_logits, answer.labels)
             if confusion:
                 confusion.add(answer.logits, answer.labels)
+            if watch:
+                watch(answer)
         if confusion:
             self.world.sum_([confusion.matrix])
         return scores.read() | (

@@ -1,0 +1,137 @@
+"""What TensorBoard is shown of the split that is scored at the end of a run.
+
+All of it comes from the one pass that scores: precision and recall of each class, the most confident errors, and the
+features that enter the head.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+import numpy as np
+import torch
+from torch import nn
+
+from cnntrain.data.loaders import Loader
+from cnntrain.errors import ConfigError
+from cnntrain.evaluation.image_scores import BatchScores, ImageScore, Worst
+from cnntrain.evaluation.precision_recall import ThresholdCounts
+from cnntrain.models.head import find_head
+from cnntrain.plots.errors import WrongImage, draw_errors
+from cnntrain.plots.sheet import rgb
+from cnntrain.report.augmentation import class_name
+from cnntrain.report.last_features import LastFeatures
+from cnntrain.report.projector import SIDE, write_projector
+from cnntrain.report.run_report import Report
+from cnntrain.report.tensorboard import TensorBoardLog
+from cnntrain.text import percent, printable
+from cnntrain.training.job import TrainJob
+from cnntrain.training.scoring import Answer
+
+MOST_ERRORS, MOST_CLASSES, MOST_POINTS = 24, 20, 1000
+
+
+@contextmanager
+def show_split(job: TrainJob, model: nn.Module, report: Report) -> Iterator[Callable[[Answer], None]]:
+    """Yield what must be given each answer to the split that is scored; after the block, all is drawn.
+
+    The processes of a run do this together, and the first one draws. No fault of drawing is raised.
+
+    Args:
+        model: the network that will be scored.
+    """
+    loader = job.data.test or job.data.val
+    if not (loader and job.trainer.tensorboard):
+        yield lambda answer: None
+        return
+    split = _ScoredSplit(job, loader, report)
+    with split.listening(model):
+        yield split.add
+    split.draw()
+
+
+class _ScoredSplit:
+    """Collects while a split is scored, a micro-batch at a time."""
+
+    def __init__(self, job: TrainJob, loader: Loader, report: Report) -> None:
+        self._job, self._loader, self._report = job, loader, report
+        self._name = "test" if loader is job.data.test else "val"
+        self._counts = ThresholdCounts(len(job.data.classes), job.device)
+        self._worst = Worst(MOST_ERRORS)
+        chosen = torch.zeros(len(loader.labels), dtype=torch.bool)
+        by_class = loader.labels.argsort(stable=True)
+        chosen[by_class[torch.linspace(0, len(by_class) - 1, min(MOST_POINTS, len(by_class))).long()]] = True
+        self._features = LastFeatures(chosen, SIDE)
+        self._has_head = False
+
+    @contextmanager
+    def listening(self, model: nn.Module) -> Iterator[None]:
+        """Hear what enters the head of the network, where it has one that can be found."""
+        with ExitStack() as stack:
+            with suppress(ConfigError):
+                head = find_head(model, self._job.settings.finetune.head)
+                stack.enter_context(self._features.listening(model, head))
+                self._has_head = True
+            yield
+
+    def add(self, answer: Answer) -> None:
+        """Take the answer to a micro-batch."""
+        attempt = self._report.attempt
+        attempt("precision and recall", lambda: self._counts.add(answer.logits, answer.labels))
+        attempt("errors", lambda: self._worst.add(BatchScores.read(answer.logits, answer, self._loader.name)))
+        if self._has_head:
+            attempt("features", lambda: self._features.add(answer))
+
+    def draw(self) -> None:
+        """Show what all processes have collected; of features, those of this one."""
+        world, draw = self._job.world, self._report.draw
+        self._counts.sum(world)
+        errors = [error for part in world.gather(self._worst.confident_errors) for error in part]
+        errors.sort(key=lambda error: -error.probability)
+        draw("precision and recall", self._draw_curves)
+        if errors:
+            draw("errors", lambda log, step: self._draw_errors(log, step, errors[:MOST_ERRORS]))
+        if self._has_head:
+            draw("features", self._draw_features)
+
+    def _draw_curves(self, log: TensorBoardLog, step: int) -> None:
+        names = [class_name(name) for name in self._job.data.classes]
+        for curve in self._counts.curves(names, MOST_CLASSES):
+            log.curve(f"pr_{self._name}/{printable(curve.name)}", curve, step)
+
+    def _draw_errors(self, log: TensorBoardLog, step: int, errors: list[ImageScore]) -> None:
+        settings, classes, loader = self._job.settings, self._job.data.classes, self._loader
+        pixels = loader.pick(torch.tensor([error.index for error in errors]))
+        images = [
+            WrongImage(
+                rgb(image),
+                error.file,
+                class_name(classes[error.label]),
+                class_name(classes[error.prediction]),
+                error.probability,
+            )
+            for image, error in zip(pixels, errors, strict=True)
+        ]
+        title = f"The {len(images)} most confident errors" if len(images) > 1 else "The only error"
+        split = "test" if self._name == "test" else "validation"
+        about = f"{settings.model.name} on the {loader.images:,} {split} images of {settings.data.heading}"
+        log.picture(f"{self._name}/errors", np.asarray(draw_errors(images, title, about).draw()), step)
+        log.text(f"{self._name}/error_files", _markdown(images), step)
+
+    def _draw_features(self, log: TensorBoardLog, step: int) -> None:
+        indices, features, images, predictions = self._features.read()
+        classes = [class_name(name) for name in self._job.data.classes]
+        labels = self._loader.labels[indices]
+        facts = {
+            "class": [classes[label] for label in labels.tolist()],
+            "predicted": [classes[label] for label in predictions.tolist()],
+            "right": ["yes" if is_right else "no" for is_right in (labels == predictions).tolist()],
+            "image": [self._loader.name(index) for index in indices.tolist()],
+        }
+        write_projector(log.folder, f"what enters the head, {self._name}", features, self._job.as_images(images), facts)
+
+
+def _markdown(images: list[WrongImage]) -> str:
+    """A table of the files."""
+    rows = [("file", "class", "predicted", "probability"), ("---",) * 4]
+    rows += [(image.file, image.label, image.prediction, percent(image.probability)) for image in images]
+    return "\n".join(f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows)

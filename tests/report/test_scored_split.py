@@ -1,0 +1,121 @@
+"""What TensorBoard is shown of the split that is scored at the end of a run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.pr_curve import metadata
+from tensorboard.util import tensor_util
+from torch import nn
+
+from cnntrain.cli import main
+from cnntrain.evaluation.image_scores import Worst
+from cnntrain.report.last_features import LastFeatures
+from cnntrain.report.projector import principal_components, write_projector
+from cnntrain.training.scoring import Answer
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
+
+QUICK = ["data.limit=200", "trainer.epochs=1", "trainer.threads=1"]
+
+
+def read(folder: str) -> EventAccumulator:
+    events = EventAccumulator(folder, size_guidance={"images": 0, "tensors": 0})
+    events.Reload()
+    return events
+
+
+def test_a_run_shows_errors_precision_and_recall_and_last_features(here: Path) -> None:
+    assert main([*QUICK, "hydra.run.dir=run"]) == 0
+    events, results = read("run"), json.loads(Path("run/results.json").read_text())
+    step, images = events.Images("test/errors")[0].step, results["images"]["test"]
+    (text,) = events.Tensors("test/error_files/text_summary")
+    lines = text.tensor_proto.string_val[0].decode().splitlines()
+    wrong = round(images * (1 - results["test"]["top1"]))
+    assert len(lines) == 2 + min(24, wrong)
+    shares = [float(line.split("|")[4].strip(" %")) for line in lines[2:]]
+    assert shares == sorted(shares, reverse=True)
+
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("pr_test/")]
+    assert len(tags) == 12
+    (curve,) = events.Tensors("pr_test/(all, micro mean)")
+    counts = tensor_util.make_ndarray(curve.tensor_proto)
+    assert curve.step == step
+    assert counts[metadata.TRUE_POSITIVES_INDEX, 0] == images
+
+    rows = [line.split("\t") for line in Path("run/projector/images.tsv").read_text().splitlines()]
+    assert rows[0] == ["class", "predicted", "right", "image"]
+    assert sum(row[2] == "no" for row in rows[1:]) == wrong
+    points = np.loadtxt("run/projector/features.tsv", delimiter="\t")
+    assert points.shape == (images, 64)
+    assert 'tensor_path: "projector/features.tsv"' in Path("run/projector_config.pbtxt").read_text()
+
+
+def test_a_finished_run_that_is_resumed_shows_nothing_twice_and_none_is_shown_without_tensorboard(here: Path) -> None:
+    assert main([*QUICK, "hydra.run.dir=run"]) == 0
+    assert main(["resume", "run"]) == 0
+    assert len(read("run").Images("test/errors")) == 1
+    assert main([*QUICK, "trainer.tensorboard=false", "hydra.run.dir=plain"]) == 0
+    assert not list(Path("plain").glob("projector*")) + list(Path("plain").glob("events*"))
+
+
+def test_a_fault_of_one_part_is_said_once_and_the_others_are_shown(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no heap")
+
+    monkeypatch.setattr(Worst, "add", fail)
+    assert main([*QUICK, "hydra.run.dir=run"]) == 0
+    told = "warning: no errors for TensorBoard: RuntimeError: no heap; the training goes on"
+    assert " ".join(capsys.readouterr().out.split()).count(told) == 1
+    assert Path("run/projector/features.tsv").exists()
+    assert json.loads(Path("run/results.json").read_text())["status"] == "done"
+
+
+@pytest.mark.parametrize("form", ["vector", "map"])
+def test_last_features_are_what_the_head_makes_logits_of(form: str) -> None:
+    encoder = nn.Sequential(nn.Conv2d(3, 5, 3), *([nn.AdaptiveAvgPool2d(1), nn.Flatten()] if form == "vector" else []))
+    head = nn.Linear(5, 4) if form == "vector" else nn.Sequential(nn.Conv2d(5, 4, 1), nn.AdaptiveAvgPool2d(1))
+    model = nn.Sequential(encoder, head)
+    images, labels = torch.rand(6, 3, 40, 40), torch.arange(6) % 4
+    chosen = torch.tensor([True, False, True, True, False, False])
+    features = LastFeatures(chosen, 32)
+    logits = []
+    with features.listening(model, "1"):
+        for part in torch.arange(6).split(4):
+            logits.append(model(images[part]).flatten(1))
+            features.add(Answer(part, labels[part], logits[-1], logits[-1]))
+    model(images)  # is not heard any more
+    indices, found, thumbnails, predictions = features.read()
+    assert indices.tolist() == [0, 2, 3]
+    assert thumbnails.shape == (3, 3, 32, 32)
+    made = head(found if form == "vector" else found[:, :, None, None]).flatten(1)
+    torch.testing.assert_close(made, torch.cat(logits)[chosen])
+    assert predictions.tolist() == torch.cat(logits)[chosen].argmax(1).tolist()
+
+
+def test_principal_components_keep_the_distances() -> None:
+    generator = torch.Generator().manual_seed(0)
+    flat = torch.randn(90, 20, generator=generator) @ torch.randn(20, 300, generator=generator)
+    reduced = principal_components(flat)
+    assert reduced.shape == (90, 64)
+    torch.testing.assert_close(torch.cdist(reduced, reduced), torch.cdist(flat, flat), rtol=1e-3, atol=1e-1)
+    few = flat[:, :7]
+    assert principal_components(few) is few
+
+
+def test_names_that_hold_tabs_and_newlines_stay_in_their_cells_and_thumbnails_in_their_places(tmp_path: Path) -> None:
+    images = torch.arange(5, dtype=torch.uint8).mul(40).view(5, 1, 1, 1).expand(5, 1, 8, 8)
+    facts = {"class": ["a\tb", "c\nd", "é", "=1", ""], "image": list("12345")}
+    write_projector(tmp_path, "points", torch.rand(5, 3), images, facts)
+    lines = (tmp_path / "projector/images.tsv").read_text().splitlines()
+    assert [len(line.split("\t")) for line in lines] == [2] * 6
+    assert lines[1:3] == ["a\\tb\t1", "c\\nd\t2"]
+    sprite = np.asarray(Image.open(tmp_path / "projector/images.jpg"))
+    assert sprite.shape == (24, 24, 3)
+    assert [round(sprite[8 * (n // 3) + 4, 8 * (n % 3) + 4].mean() / 40) for n in range(5)] == [0, 1, 2, 3, 4]
