@@ -116,6 +116,20 @@ Other words change the run's config, such as data.root=DIR.
   cnntrain explain RUN_DIR what=features,excite layers=layer1.0.conv1,layer4
 """,
     ),
+    "report": (
+        """\
+A run on one page, report.html: scores with intervals, curves, confusion, the
+worst errors with Grad-CAM, augmentations, filters, config, and findings in
+plain words with the figure behind each. It needs no network and no program but
+a browser, and shows what the run folder knows where its images are gone.
+""",
+        """\
+  cnntrain report outputs/digits/lenet5/2026-01-31_12-00-00
+  cnntrain report RUN_DIR out=report.html
+  cnntrain report RUN_DIR data.root=/data/photos
+  cnntrain trainer.report=true                 the page of each run at its end
+""",
+    ),
     "models": (
         """\
 The networks that model= knows: parameters, multiply-adds, image size, year and

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cnntrain.commands.report import after_training
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import ResumeArgs
 from cnntrain.inspect.live_view import LiveView
@@ -31,4 +32,6 @@ def run(args: ResumeArgs, config: RunConfig | None) -> dict[str, Any]:
         refuse_foreign_code(config.settings, config.overrides, training=True)
         refuse_other_split(config.changes)
         with run_folder.lock(args.run):
-            return lead(find_start(args.run, config, args.command_line, world), world, LiveView)
+            results = lead(find_start(args.run, config, args.command_line, world), world, LiveView)
+    after_training(args.run, config.settings)
+    return results

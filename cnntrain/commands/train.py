@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cnntrain.commands.report import after_training
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import TrainArgs
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError, UnsafeError
@@ -26,8 +27,10 @@ def run(args: TrainArgs, config: RunConfig) -> dict[str, Any]:
             try:
                 # Before anything that takes time: a run killed before its first save starts again from this.
                 describe(start)
-                return lead(start, world, LiveView)
+                results = lead(start, world, LiveView)
             except (ConfigError, DataError, CheckpointError, UnsafeError, FileSystemError):
                 if not (folder / "checkpoints").exists():
                     run_folder.remove_unstarted(folder)
                 raise
+    after_training(folder, config.settings)
+    return results

@@ -211,6 +211,14 @@ class ExplainArgs(RunArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportArgs(RunArgs):
+    """The arguments of `report`."""
+
+    run: Path = field(metadata={"place": "RUN_DIR"})
+    out: Path | None = argument(OutFile("FILE.html", (".html",)), "where to write; RUN_DIR/report.html", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelsArgs(CommandArgs):
     """The arguments of `models`."""
 
@@ -249,6 +257,7 @@ COMMANDS: dict[str, type[CommandArgs]] = {
     "eval": EvalArgs,
     "predict": PredictArgs,
     "explain": ExplainArgs,
+    "report": ReportArgs,
     "preview": PreviewArgs,
     "check": CheckArgs,
     "summary": SummaryArgs,

@@ -42,6 +42,7 @@ class TrainerSettings:
     save_every: int = number(500, ge=1)  # steps between two saves of checkpoints/last, beside one per epoch
     log_every: int = number(20, ge=1)  # steps between two rows of metrics.csv and TensorBoard
     tensorboard: bool = True
+    report: bool = False  # write report.html into the run folder when the run is done
 
     def max_seconds(self) -> float | None:
         """`max_time` in seconds."""

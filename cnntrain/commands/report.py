@@ -1,0 +1,65 @@
+"""`cnntrain report RUN_DIR [overrides] [out=FILE.html]`: a run on one page, and what stands out in it."""
+
+import shlex
+from pathlib import Path
+
+from cnntrain.config.run_config import RunConfig, restore_config
+from cnntrain.config.schema.commands import ReportArgs
+from cnntrain.config.schema.settings import Settings
+from cnntrain.page.build import Page
+from cnntrain.report.run_report import Report
+from cnntrain.storage import run_record
+from cnntrain.storage.atomic import write_atomic
+from cnntrain.text import one_line, printable, short_path
+
+NAME = "report.html"
+WORD = "out=FILE.html"
+MOST_FINDINGS = 5  # that the terminal shows
+
+
+def run(args: ReportArgs, config: RunConfig | None = None) -> Path:
+    """Write the page of a run, say what stands out, and answer where it lies.
+
+    Args:
+        config: that of the run folder, where it is known.
+
+    Raises:
+        CheckpointError: no run lies there.
+        UnsafeError: it names functions of a stranger's.
+        FileSystemError: the file cannot be written.
+    """
+    report = Report(None, tensorboard=False)
+    try:
+        return _write(args.run, args.out or args.run / NAME, report, config, args.words)
+    finally:
+        report.close()
+
+
+def after_training(folder: Path, settings: Settings) -> None:
+    """Write the page of a run that has just ended, where its settings ask for one; a fault of that costs a warning."""
+    if not settings.trainer.report:
+        return
+    report = Report(None, tensorboard=False)
+    words = settings.users_code()
+    try:
+        config = restore_config(run_record.read_config(folder), words)
+        _write(folder, folder / NAME, report, config, words)
+    except Exception as error:  # the run is done, and its results are kept
+        again = shlex.join(["cnntrain", "report", short_path(folder), *words])
+        report.end_phase()
+        report.warn(f"no {NAME}: {printable(one_line(error))}; the run is whole, try again with {again}")
+    finally:
+        report.close()
+
+
+def _write(
+    folder: Path, out: Path, report: Report, config: RunConfig | None, words: tuple[str, ...] | list[str]
+) -> Path:
+    page = Page(folder, report, config, words)
+    write_atomic(out, page.build(), word=WORD)
+    for finding in page.findings[:MOST_FINDINGS]:
+        report.say(finding.line)
+    if not page.findings:
+        report.say("nothing stands out: no over-fitting, no unstable loss, no class that is never predicted")
+    report.say(f"wrote {printable(short_path(out))}", copied=True)
+    return out

@@ -1,0 +1,258 @@
+"""The parts of the page that come from asking the network: scores, confusion, classes, how sure it is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cnntrain.evaluation.intervals import wilson
+from cnntrain.page.chart import Chart, Line, grid, percents
+from cnntrain.page.markup import Html, fold, scroll, section, table, tag
+from cnntrain.page.pictures import flat_image
+from cnntrain.report.augmentation import class_name
+from cnntrain.text import cut, number, percent
+
+SPLITS = {"val": "validation", "test": "test"}
+MEASURES = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "loss": "loss",
+}
+MOST_CELLS = 20  # classes of a confusion matrix that is a table; a larger one is a picture
+MOST_CLASSES = 20  # in the table of classes, at first sight
+SHADES = 8
+LONGEST_HEAD = 14  # letters of a class above a column; longer names stand upright
+LONGEST_NAME = 40
+UPRIGHT_NAME = 24
+BLUE, RED = (59, 130, 246), (239, 68, 68)  # seen on white and on black
+LEAST_IMAGES, LEAST_SHARE = 10, 0.01  # that a point of the reliability curve stands for; fewer are noise
+SMALLEST_PICTURE = 400  # pixels a side
+
+
+def scores(splits: Mapping[str, Mapping[str, Any]]) -> Html | None:
+    """All measures of all splits, with 95 % intervals.
+
+    Args:
+        splits: `val` and `test`, each with its scores, and where they are known `intervals`, `images`, `calibration`.
+    """
+    known = {name: scores for name, scores in splits.items() if scores}
+    if not known:
+        return None
+    heads = ["", *(Html(SPLITS[name] + _images(scores)) for name, scores in known.items())]
+    rows: list[list[object]] = []
+    for key, words in MEASURES.items():
+        if any(scores.get(key) is not None for scores in known.values()):
+            rows.append([words, *(_score(key, scores) for scores in known.values())])
+    errors = [scores.get("calibration", {}).get("ece") for scores in known.values()]
+    if any(error is not None for error in errors):
+        rows.append(["calibration error (ECE)", *("-" if error is None else percent(error) for error in errors)])
+    notes = ["In brackets, 95 % intervals: what other images of the same kind could have shown."]
+    if "val" in known and "test" in known:
+        notes.append("Validation chose the best epoch, so its scores flatter a little; the test images chose nothing.")
+    elif "val" in known:
+        notes.append("Validation chose the best epoch, so its scores flatter a little.")
+    return section("scores", "Scores", table(heads, rows), tag("p", " ".join(notes), class_="note"))
+
+
+def _images(scores: Mapping[str, Any]) -> Html:
+    return tag("span", f"{scores['images']:,} images", class_="range") if scores.get("images") else Html("")
+
+
+def _score(key: str, scores: Mapping[str, Any]) -> object:
+    value = scores.get(key)
+    if value is None:
+        return "-"
+    form = number if key == "loss" else percent
+    limits = scores.get("intervals", {}).get(key)
+    return Html(f"{form(value)} {interval(limits, form)}")
+
+
+def interval(limits: Sequence[float] | None, form: Any = percent) -> Html:
+    """The two ends, smaller than the number that they belong to; nothing where they are not known."""
+    if not limits:
+        return Html("")
+    low, high = (form(round(limit, 5)).removesuffix("%") for limit in limits)
+    return tag("span", f"({low} to {high})", class_="range")
+
+
+# --- confusion --------------------------------------------------------------------------------------------------------
+
+
+def confusion(
+    matrix: NDArray[np.int64], classes: Sequence[str], split: str, pairs: Sequence[Mapping[str, Any]]
+) -> Html:
+    """The counts of true against predicted classes, and the pairs that are confused most."""
+    images = int(matrix.sum())
+    about = (
+        f"The {images:,} {split} images, true classes down, predicted ones across; shaded by share of the true class."
+    )
+    names = [class_name(name) for name in classes]
+    body = _matrix_table(matrix, names) if len(matrix) <= MOST_CELLS else _matrix_picture(matrix, names)
+    rows = [
+        (
+            cut(class_name(row["true"]), LONGEST_NAME),
+            cut(class_name(row["predicted"]), LONGEST_NAME),
+            f"{row['images']:,}",
+        )
+        for row in pairs
+    ]
+    confused = (
+        table(["true class", "taken for", "images"], rows, words=2, caption="The most confused pairs") if rows else None
+    )
+    if rows and len(matrix) <= MOST_CELLS:
+        confused = fold("The most confused pairs", confused)
+    return section("confusion", "Confusion", tag("p", about, class_="about"), body, confused)
+
+
+def _matrix_table(matrix: NDArray[np.int64], names: Sequence[str]) -> Html:
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    is_upright = any(len(name) > LONGEST_HEAD for name in names)
+    heads = [
+        tag(
+            "th", tag("div", cut(name, UPRIGHT_NAME), class_="upright") if is_upright else name, scope="col", title=name
+        )
+        for name in names
+    ]
+    body = []
+    for row, name in enumerate(names):
+        cells = []
+        for column in range(len(names)):
+            shade = round(SHADES * float(np.sqrt(shares[row, column])))
+            kind = f"{'right' if row == column else 'wrong'}{shade}"
+            words = f"{name} taken for {names[column]}: {matrix[row, column]:,}"
+            cells.append(
+                tag("td", f"{matrix[row, column]:,}" if matrix[row, column] else "·", class_=kind, title=words)
+            )
+        body.append(tag("tr", tag("th", cut(name, LONGEST_NAME), scope="row", title=name), *cells))
+    head = tag("thead", tag("tr", tag("td"), *heads))
+    return scroll(tag("table", head, tag("tbody", *body), class_="matrix"), "confusion matrix")
+
+
+def _matrix_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Html:
+    """One pixel, or a few, for each pair of classes; transparent where there are no images."""
+    shares = np.sqrt(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
+    pixels = np.empty((*matrix.shape, 4), dtype=np.uint8)
+    pixels[..., :3] = RED
+    np.einsum("iij->ij", pixels[..., :3])[:] = BLUE
+    pixels[..., 3] = (255 * shares).round()
+    scale = max(1, -(-SMALLEST_PICTURE // len(matrix)))
+    enlarged = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+    right = percent(float(matrix.trace() / max(1, matrix.sum())))
+    words = f"confusion matrix of {len(matrix):,} classes, {right} of the images on the diagonal"
+    note = f"From {names[0]}, above and on the left, to {names[-1]}. Blue: right; red: taken for another class."
+    return tag("figure", flat_image(enlarged, words, "wide pixels"), tag("figcaption", note, class_="note"))
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def by_class(classes: Mapping[str, Mapping[str, float]], train_images: Sequence[int], split: str) -> Html | None:
+    """Precision, recall and F1 of each class, with a bar; of many classes the hardest first, and all of them folded."""
+    if not classes:
+        return None
+    rows = {
+        name: _class_row(name, scores, train_images[place] if train_images else None)
+        for place, (name, scores) in enumerate(classes.items())
+    }
+    train = ["train"] if train_images else []
+    heads = ["class", "recall (line: 95 % interval)", "recall", "precision", "F1", split, *train]
+    if len(classes) <= MOST_CLASSES:
+        body: list[object] = [_class_table(heads, list(rows.values()))]
+    else:
+        order = sorted(classes, key=lambda name: (classes[name]["f1"], -classes[name]["images"]))
+        hardest = [rows[name] for name in order[:MOST_CLASSES]]
+        body = [
+            tag("p", f"The {MOST_CLASSES} hardest of {len(classes):,} classes, by F1:", class_="about"),
+            _class_table(heads, hardest),
+            fold(f"All {len(classes):,} classes", _class_table(heads, list(rows.values()))),
+        ]
+    return section("classes", "Classes", *body)
+
+
+def _class_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Html:
+    return table(heads, rows, words=2)
+
+
+def _class_row(name: str, scores: Mapping[str, float], train_images: int | None) -> list[object]:
+    images, recall = int(scores["images"]), scores["recall"]
+    values = [percent(recall) if images else "-", percent(scores["precision"]), percent(scores["f1"]), f"{images:,}"]
+    shown = tag("span", cut(class_name(name), LONGEST_NAME), title=name)
+    return [shown, _bar(recall, images), *values, *([] if train_images is None else [f"{train_images:,}"])]
+
+
+def _bar(share: float, images: int) -> Html:
+    """A share as a bar, with the interval that so many images leave."""
+    parts = [
+        tag("rect", width=100, height=10, class_="room"),
+        tag("rect", width=f"{100 * share:.1f}", height=10, class_="full"),
+    ]
+    if images:
+        low, high = wilson(share, images)
+        parts.append(tag("path", d=f"M{100 * low:.1f} 5H{100 * high:.1f}", class_="reach"))
+    return tag("svg", *parts, viewBox="0 0 100 10", preserveAspectRatio="none", class_="bar", aria_hidden="true")
+
+
+# --- how sure it is ---------------------------------------------------------------------------------------------------
+
+
+def certainty(scores: Mapping[str, Any], split: str) -> Html | None:
+    """Whether it is as sure as it is right, and what is gained by leaving the doubtful images out."""
+    bins = [entry for entry in scores.get("calibration", {}).get("bins", ()) if entry["images"]]
+    coverage = [entry for entry in scores.get("coverage", ()) if entry["accuracy"] is not None]
+    if not bins:
+        return None
+    reliability = Chart(
+        "Is it as sure as it is right?",
+        [
+            Line("perfect", "ideal", [(0.0, 0.0), (1.0, 1.0)]),
+            Line("images that are right", "one", _merge(bins)),
+        ],
+        "probability that it gives",
+        percents,
+        percents,
+        from_zero=True,
+        note="Below the dotted line it is too sure of itself, above it too modest.",
+    )
+    curve = Chart(
+        "What if it may abstain?",
+        [Line("right among those answered", "one", _by_coverage(coverage))],
+        "images that it answers",
+        percents,
+        percents,
+        note="From the right: more and more of the least certain images are left to people.",
+    )
+    return section(
+        "certainty",
+        "How sure it is",
+        tag("p", f"Of the {split} images.", class_="about"),
+        grid([reliability, curve]),
+        _thresholds(coverage),
+    )
+
+
+def _merge(bins: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:
+    """Mean probability and accuracy of neighbouring bins, joined until each point stands for enough images."""
+    least = max(LEAST_IMAGES, sum(entry["images"] for entry in bins) * LEAST_SHARE)
+    points, images, probability, right = [], 0.0, 0.0, 0.0
+    for entry in bins:
+        images += entry["images"]
+        probability += entry["images"] * entry["probability"]
+        right += entry["images"] * entry["accuracy"]
+        if images >= least:
+            points.append((probability / images, right / images))
+            images, probability, right = 0.0, 0.0, 0.0
+    return points
+
+
+def _by_coverage(rows: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:
+    """Accuracy by coverage, rising; of thresholds that leave the same images the first."""
+    return sorted({row["coverage"]: row["accuracy"] for row in reversed(rows)}.items())
+
+
+def _thresholds(rows: Sequence[Mapping[str, float]]) -> Html:
+    chosen = [row for row in rows if round(1000 * row["threshold"]) in (0, 500, 700, 800, 900, 950, 990)]
+    cells = [(f"{row['threshold']:.2f}", percent(row["coverage"]), percent(row["accuracy"])) for row in chosen]
+    return fold("Thresholds", table(["least probability", "images answered", "right among them"], cells))

@@ -1,0 +1,57 @@
+"""The data set in numbers."""
+
+from collections.abc import Mapping, Sequence
+
+from cnntrain.data.common import Data
+from cnntrain.page.markup import Html, fold, section, table, tag
+from cnntrain.page.run import Run
+from cnntrain.report.augmentation import class_name
+from cnntrain.text import cut
+
+LONGEST_NAME = 40
+MOST_NOTES = 20
+
+
+def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]]) -> Html:
+    """Where the images come from, how many there are of each split and class, and how they are prepared.
+
+    Args:
+        data: of the network that was loaded.
+        images: for each split that was read, the images of each class.
+    """
+    settings, counts = run.settings.data, run.results.get("images")
+    counts = {name: sum(part) for name, part in images.items()} or (counts if isinstance(counts, dict) else {})
+    classes = list(data.classes) if data else run.classes
+    rows: list[tuple[str, object]] = [("data", settings.heading)]
+    if settings.has_files:
+        rows.append(("folder", settings.root))
+    if classes:
+        rows.append(("classes", f"{len(classes):,}"))
+    names = {"train": "training images", "val": "validation images", "test": "test images"}
+    rows += [(name, f"{counts[split]:,}") for split, name in names.items() if counts.get(split)]
+    if data:
+        scored = f", scored at {data.eval_size} x {data.eval_size}" if data.eval_size != data.image_size else ""
+        rows.append(
+            ("size", f"{data.channels} x {data.image_size} x {data.image_size} (channels, height, width){scored}")
+        )
+        rows += [
+            (name, " ".join(f"{value:.4g}" for value in values))
+            for name, values in (("mean", data.mean), ("std", data.std))
+        ]
+    if fingerprint := run.environment.get("data_fingerprint"):
+        rows.append(("fingerprint", tag("code", cut(str(fingerprint), 16))))
+    return section("data", "Data", table(["", ""], rows, words=2), _by_class(classes, images))
+
+
+def _by_class(classes: Sequence[str], images: Mapping[str, Sequence[int]]) -> Html | None:
+    splits = {name: counts for name, counts in images.items() if len(counts) == len(classes)}
+    if not classes or not splits:
+        return None
+    rows = [
+        (
+            tag("span", cut(class_name(name), LONGEST_NAME), title=name),
+            *(f"{counts[place]:,}" for counts in splits.values()),
+        )
+        for place, name in enumerate(classes)
+    ]
+    return fold("Images by class", table(["class", *splits], rows))

@@ -1,0 +1,81 @@
+"""The course of a run as metrics.csv has it."""
+
+import math
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from cnntrain.report.csv_log import rows_of
+
+
+@dataclass(frozen=True)
+class Row:
+    """An epoch, or the steps since the row before; None where the file is silent or has no finite number.
+
+    Attributes:
+        epoch: from 1.
+        step: optimizer steps done.
+        loss, top1: of the training images, as augmented and mixed.
+        probe_loss, probe_top1: of some of them without augmentation.
+        data_wait: the part of the time that went by waiting for images.
+    """
+
+    epoch: int
+    step: int
+    loss: float | None = None
+    top1: float | None = None
+    val_loss: float | None = None
+    val_top1: float | None = None
+    probe_loss: float | None = None
+    probe_top1: float | None = None
+    lr: float | None = None
+    grad_norm: float | None = None
+    images_per_second: float | None = None
+    data_wait: float | None = None
+    seconds: float | None = None
+
+    @property
+    def train_top1(self) -> float | None:
+        """How well the training images are known: without augmentation where that was measured."""
+        return self.top1 if self.probe_top1 is None else self.probe_top1
+
+
+@dataclass(frozen=True)
+class History:
+    """All rows of a run, in their order."""
+
+    epochs: tuple[Row, ...] = ()
+    steps: tuple[Row, ...] = ()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Those of the steps, or where there are none those of the epochs."""
+        return self.steps or self.epochs
+
+
+NUMBERS = tuple(item.name for item in fields(Row))[2:]
+
+
+def read_history(metrics: Path) -> History:
+    """The rows of a metrics.csv; none where it is gone or cannot be read."""
+    parts: dict[str, list[Row]] = {"epoch": [], "step": []}
+    with suppress(OSError):
+        for row in rows_of(metrics, *parts):
+            parts[row["kind"]].append(_row(row))
+    return History(tuple(parts["epoch"]), tuple(parts["step"]))
+
+
+def _row(cells: dict[str, str]) -> Row:
+    return Row(int(cells["epoch"]), int(cells["step"]), **{name: _finite(cells.get(name)) for name in NUMBERS})
+
+
+def _finite(cell: str | None) -> float | None:
+    value = float(cell) if cell else math.nan
+    return value if math.isfinite(value) else None
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of those that are there; None where there is none."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,216 @@
+"""The parts of the page that a run folder alone can fill: what it was, how it went, and how to go on."""
+
+import shlex
+from collections.abc import Sequence
+
+from cnntrain.config.changes import yaml_word
+from cnntrain.config.plain import to_yaml
+from cnntrain.page.chart import Chart, Line, grid, percents
+from cnntrain.page.findings import Finding
+from cnntrain.page.history import Row
+from cnntrain.page.markup import Html, code_words, fold, lines, section, table, tag
+from cnntrain.page.run import Run, differences
+from cnntrain.text import clock, number, percent, rate, short_path, shorten
+
+FEW_EPOCHS = 10  # of fewer, the training loss is drawn by step
+MOST_COMMANDS = 20
+LONGEST_VALUE = 300  # characters of a value of the config in the table
+
+
+# --- the head ---------------------------------------------------------------------------------------------------------
+
+
+def findings(found: Sequence[Finding]) -> Html:
+    """What stands out, in plain words."""
+    if not found:
+        words = (
+            "Nothing stands out: no sign of over-fitting, under-fitting, an unstable loss, a class that is never "
+            "predicted, skewed classes, waiting for data, or an end that came too early."
+        )
+        return section("findings", "Findings", tag("p", words))
+    items = [
+        tag("li", tag("h3", one.title), tag("p", one.figure), tag("p", tag("b", "Next: "), code_words(one.advice)))
+        for one in found
+    ]
+    return section("findings", "Findings", tag("ul", *items, class_="findings"))
+
+
+def missing(notes: Sequence[str]) -> Html | None:
+    """What the page cannot show, and why."""
+    if not notes:
+        return None
+    return section("missing", "Not on this page", *(tag("p", code_words(note), class_="missing") for note in notes))
+
+
+# --- curves -----------------------------------------------------------------------------------------------------------
+
+
+def curves(run: Run) -> Html | None:
+    """Training against validation, with the best epoch; rate and speed."""
+    epochs, steps = run.history.epochs, run.history.steps
+    if not run.history.rows:
+        return None
+    axis = _Axis(epochs, steps)
+    best = run.best_epoch
+    mark = (float(best), f"best epoch {best}") if best and axis.name == "epoch" else None
+    by_step = len(epochs) < FEW_EPOCHS and len(steps) > len(epochs)
+    train = steps if by_step else epochs
+    probe = "training, without augmentation"
+    charts = [
+        Chart(
+            "Loss",
+            [
+                Line("training", "train", axis.points(train, "loss")),
+                Line(probe, "probe", axis.points(epochs, "probe_loss")),
+                Line("validation", "val", axis.points(epochs, "val_loss")),
+            ],
+            axis.name,
+            from_zero=True,
+            mark=mark,
+        ),
+        Chart(
+            "Top-1: images that are right",
+            [
+                Line("training", "train", axis.points(train, "top1")),
+                Line(probe, "probe", axis.points(epochs, "probe_top1")),
+                Line("validation", "val", axis.points(epochs, "val_top1")),
+            ],
+            axis.name,
+            percents,
+            mark=mark,
+        ),
+        Chart("Learning rate", [Line("rate", "one", axis.points(steps or epochs, "lr"))], axis.name, from_zero=True),
+        Chart(
+            "Time spent waiting for images",
+            [Line("share", "one", axis.points(steps, "data_wait"))],
+            axis.name,
+            percents,
+            from_zero=True,
+        ),
+    ]
+    note = "The training curve is of the images as augmented, while the network learned: it may lie below validation."
+    words = tag("p", note, class_="about") if run.settings.augment.pieces else None
+    return section("curves", "Curves", words, grid(charts), _epoch_table(epochs, best))
+
+
+class _Axis:
+    """Steps as epochs; as steps, where no epoch has ended."""
+
+    def __init__(self, epochs: Sequence[Row], steps: Sequence[Row]) -> None:
+        self.ends = [(0, 0.0)]
+        for row in epochs:
+            if row.step > self.ends[-1][0]:
+                self.ends.append((row.step, float(row.epoch)))
+        self.name = "epoch" if len(self.ends) > 1 else "step"
+
+    def points(self, rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
+        """The values of a column that are there, by the place of their rows."""
+        return [(self.place(row), value) for row in rows if (value := getattr(row, key)) is not None]
+
+    def place(self, row: Row) -> float:
+        """An epoch counts where it ends."""
+        if self.name == "step":
+            return float(row.step)
+        index = next((place for place, (step, _) in enumerate(self.ends) if step >= row.step), len(self.ends) - 1)
+        (start, first), (end, last) = self.ends[max(index - 1, 0)], self.ends[max(index, 1)]
+        return first + (row.step - start) * (last - first) / (end - start)
+
+
+def _epoch_table(epochs: Sequence[Row], best: int | None) -> Html | None:
+    if not epochs:
+        return None
+    heads = ["epoch", "loss", "top-1", "probe top-1", "val loss", "val top-1", "rate", "images/s", "time"]
+    rows = [
+        [
+            f"{row.epoch} (best)" if row.epoch == best else row.epoch,
+            number(row.loss),
+            percent(row.top1),
+            percent(row.probe_top1),
+            number(row.val_loss),
+            percent(row.val_top1),
+            "-" if row.lr is None else f"{row.lr:.3g}",
+            rate(row.images_per_second),
+            clock(row.seconds),
+        ]
+        for row in epochs
+    ]
+    return fold(f"All {len(rows):,} epochs as a table" if len(rows) > 1 else "The epoch as a table", table(heads, rows))
+
+
+# --- how to go on -----------------------------------------------------------------------------------------------------
+
+
+def next_steps(run: Run) -> Html:
+    """Commands that do something, each with what it is good for."""
+    folder = short_path(run.folder)
+    code = run.settings.users_code(training=False)
+    entries = []
+    if run.has_checkpoint:
+        predict = ["predict", folder, "images=PHOTOS", *run.settings.users_code(training=False, images=False)]
+        export = ["export", folder, "format=onnx", *run.settings.users_code(training=False, images=False)]
+        entries += [
+            (predict, "the classes of other pictures; put a file or a folder in the place of PHOTOS"),
+            (export, "the network as one file for other programs"),
+            (["eval", folder, *code], "all scores, as JSON with out=FILE.json"),
+            (["explain", folder, *code], "more pictures of what the network sees"),
+        ]
+    entries.append((["resume", folder, *_longer(run), *run.settings.users_code()], _resume_words(run)))
+    items = [tag("li", lines(shlex.join(["cnntrain", *words])), what) for words, what in entries]
+    return section("next", "How to go on", tag("ul", *items, class_="steps"))
+
+
+def _resume_words(run: Run) -> str:
+    return "train longer" if run.results.get("status") == "done" else "go on where the run stopped"
+
+
+def _longer(run: Run) -> list[str]:
+    """The limit that ended the run, further away; nothing where the run has not come to its end."""
+    trainer, rows = run.settings.trainer, run.history.epochs
+    further = {"epochs": str(2 * trainer.epochs), "early_stop": "null", "max_time": "null"}
+    further["max_steps"] = str(2 * rows[-1].step) if rows else "null"
+    return [f"trainer.{run.ended}={further[run.ended]}"] if run.ended in further else []
+
+
+# --- how it was made --------------------------------------------------------------------------------------------------
+
+
+def config(run: Run) -> Html:
+    """What differs from the defaults, and all of it."""
+    changes = differences(run.settings)
+    rows = [
+        (tag("code", key), shorten(yaml_word(change.after), LONGEST_VALUE), _default(change.before))
+        for key, change in changes.items()
+    ]
+    about = tag(
+        "p",
+        "What is not cnntrain's default, by choice of the data set's recipe or of the command line:",
+        class_="about",
+    )
+    whole = fold("The whole config", lines(to_yaml(run.settings)))
+    return section("config", "Config", about, table(["key", "value", "default"], rows, words=3), whole)
+
+
+def _default(value: object) -> str:
+    return "-" if value in (None, "", "???") else shorten(yaml_word(value), LONGEST_VALUE)
+
+
+def origin(run: Run) -> Html:
+    """The command and the environment."""
+    commands = run.commands or ("not known",)
+    content = "\n".join([*commands[:MOST_COMMANDS], *(["…"] if len(commands) > MOST_COMMANDS else [])])
+    environment = run.environment
+    facts = {name: environment.get(name) for name in ("started", "device", "processes", "platform", "cpu_count")}
+    versions = environment.get("versions")
+    versions = versions if isinstance(versions, dict) else {}
+    git = environment.get("git")
+    if isinstance(git, dict):
+        facts["git"] = f"{git.get('commit')}{' with changes' if git.get('dirty') else ''}"
+    rows = [(name.replace("_", " "), value) for name, value in facts.items() if value is not None]
+    rows += [(name, versions[name]) for name in ("cnntrain", "python", "torch") if name in versions]
+    others = [(name, version) for name, version in versions.items() if name not in ("cnntrain", "python", "torch")]
+    return section(
+        "origin", "Command and environment",
+        tag("div", lines(content), class_="commands"),
+        table(["", ""], rows, words=2) if rows else None,
+        fold("Other packages", table(["package", "version"], others, words=2)) if others else None,
+    )  # fmt: skip
