@@ -74,7 +74,7 @@ def interval(limits: Sequence[float] | None, form: Any = percent) -> Html:
     """The two ends, smaller than the number that they belong to; nothing where they are not known."""
     if not limits:
         return Html("")
-    low, high = (form(round(limit, 5)).removesuffix("%") for limit in limits)
+    low, high = (form(round(limit, 9)).removesuffix("%") for limit in limits)
     return tag("span", f"({low} to {high})", class_="range")
 
 

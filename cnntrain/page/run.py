@@ -38,7 +38,7 @@ class Run:
 
     @property
     def title(self) -> str:
-        return f"{self.settings.model.name} on {self.settings.data.source}"
+        return self.settings.heading
 
     @property
     def classes(self) -> list[str]:

@@ -354,8 +354,7 @@ def test_faults_answer_2_and_leave_no_folder(calls: Calls, tmp_path: Path, capsy
         ("evall x", "unknown command 'evall'; did you mean 'eval'?"),
         (
             "xyzzy",
-            "unknown command 'xyzzy'; commands: train, resume, compare, eval, predict, explain, preview, check, "
-            "summary, models, filter",
+            f"unknown command 'xyzzy'; commands: {', '.join(COMMANDS)}",
         ),
         ("seed=1 train", "train: neither KEY=VALUE nor a flag"),
         ("--multirum", "--multirum: no such flag; did you mean --multirun?"),
