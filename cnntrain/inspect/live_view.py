@@ -75,7 +75,7 @@ class LiveView:
         indices = spread(loader.labels, min(IMAGES, len(loader.labels)))
         classes, labels = [class_name(name) for name in data.classes], loader.labels[indices].tolist()
         names = [classes[label] for label in labels]
-        about = f"{self._job.settings.model.name} on {self._job.settings.data.heading}"
+        about = self._job.settings.heading
         subject = Subject(model, self._job.normalize, classes, loader.pick(indices), labels, names, about)
         with suppress(NotApplicable):
             self._layers = feature_maps.stages(feature_maps.map_layers(model, subject.inputs))

@@ -113,7 +113,7 @@ class _ScoredSplit:
         ]
         title = f"The {len(images)} most confident errors" if len(images) > 1 else "The only error"
         split = "test" if self._name == "test" else "validation"
-        about = f"{settings.model.name} on the {loader.images:,} {split} images of {settings.data.heading}"
+        about = f"{settings.model.heading} on the {loader.images:,} {split} images of {settings.data.heading}"
         log.picture(f"{self._name}/errors", np.asarray(draw_errors(images, title, about).draw()), step)
         log.text(f"{self._name}/error_files", _markdown(images), step)
 

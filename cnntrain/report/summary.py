@@ -16,6 +16,7 @@ from cnntrain.finetune.audit import audit
 from cnntrain.finetune.tuning import Tuning
 from cnntrain.report.augmentation import describe_all, shares
 from cnntrain.report.run_report import Report
+from cnntrain.report.tensorboard import flatten
 from cnntrain.runtime import device as machine
 from cnntrain.text import WIDEST_NAME, shorten, wrap_facts
 from cnntrain.training.job import TrainJob
@@ -23,9 +24,10 @@ from cnntrain.training.limits import limits_met
 from cnntrain.training.state import Progress
 
 MOST_WEIGHTS = 20  # of classes that are told
-BOOKKEEPING = {  # settings that move no score, and the name of what reads the data, which has a title
-    "data": ("name", "root", "download", "workers", "loader", "on_bad_image"),
-    "trainer": ("threads", "probe", "save_every", "log_every", "tensorboard"),
+BOOKKEEPING = {  # settings that move no score, and those that a heading stands for
+    *("data.name", "data.title", "data.root", "data.download", "data.workers", "data.loader", "data.on_bad_image"),
+    *("model.name", "model.title", "trainer.threads", "trainer.probe", "trainer.save_every", "trainer.log_every"),
+    "trainer.tensorboard",
 }
 
 
@@ -122,17 +124,18 @@ def show_samples(job: TrainJob, report: Report) -> None:
 
 
 def table_settings(settings: Settings) -> dict[str, Any]:
-    """The settings by which TensorBoard compares runs: those that can move a score, of pieces that are on."""
-    sections = to_plain(settings)
-    for section, keys in BOOKKEEPING.items():
-        sections[section] = {key: value for key, value in sections[section].items() if key not in keys}
-    numbers = sections.pop("augment")
-    pieces = [*settings.augment.pieces, *(["mix"] if settings.augment.mixes else [])]
-    sections["augment"] = ", ".join(settings.augment.pieces) or "none"
-    sections |= {f"augment.{piece}": numbers[piece] for piece in pieces if numbers[piece]}
+    """The settings by which TensorBoard compares runs: those that can move a score, of pieces that are on.
+
+    Data, network and augmentation have a column each that says which, beside those of their numbers.
+    """
+    sections, augment = to_plain(settings), settings.augment
+    pieces = [*augment.pieces, *(["mix"] if augment.mixes else [])]
+    sections["augment"] = {piece: sections["augment"][piece] for piece in pieces if sections["augment"][piece]}
     if settings.finetune.mode is Mode.none:
         sections["finetune"] = {"mode": Mode.none.name}
-    return sections
+    table = {key: value for key, value in flatten(sections).items() if key not in BOOKKEEPING}
+    headings = {"data": settings.data.heading, "model": settings.model.heading}
+    return table | headings | {"augment": ", ".join(augment.pieces) or "none"}
 
 
 def flat_scores(results: dict[str, Any]) -> dict[str, float]:

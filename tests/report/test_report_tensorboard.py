@@ -125,6 +125,8 @@ def table_of_runs(folder: Path):
 
 def test_table_of_runs_shows_first_what_differs_and_the_scores_of_the_best_epoch(tmp_path):
     sgd, adam = Settings(optimizer=SgdSettings(lr=0.1)), Settings(optimizer=AdamSettings(lr=0.001))
+    for settings in (sgd, adam):
+        settings.data.title, settings.model.title = "photos", "cnn3"
     adam.augment.cutmix, adam.trainer.ema, adam.data.workers = CutmixSettings(), 0.99, 3
     for name, settings in (("one", sgd), ("other", adam)):
         (tmp_path / name).mkdir()
@@ -139,8 +141,12 @@ def test_table_of_runs_shows_first_what_differs_and_the_scores_of_the_best_epoch
         "optimizer.name",
         "trainer.ema",
     ]
-    assert {"augment.cutmix.alpha", "optimizer.momentum", "seed"} < {name for name, differs in columns if not differs}
-    assert not any(name.startswith(("augment.mixup", "augment.blur", "data.workers")) for name, _ in columns)
+    assert {"augment.cutmix.alpha", "data", "model", "optimizer.momentum", "seed"} < {
+        name for name, differs in columns if not differs
+    }
+    assert not any(
+        name.startswith(("augment.mixup", "augment.blur", "data.workers", "data.title")) for name, _ in columns
+    )
     assert scores[:2] == ["best/test/top1", "best/val/top1"]
 
 
