@@ -99,6 +99,8 @@ def test_each_command_runs(
         fake_mnist(desk / "data", train=600)
     if "RUN_DIR" in words:
         train_run(desk / "RUN_DIR")
+    if "OTHER_RUN_DIR" in words:
+        train_run(desk / "OTHER_RUN_DIR", "optimizer.lr=0.01")
     if words and words[0] == "compare":
         in_this_process(monkeypatch)
     more = cut_short(words) if words else []
@@ -112,24 +114,24 @@ def test_each_command_runs(
 
 def cut_short(words: list[str]) -> list[str]:
     """Words that end a training after two small steps, also where fewer images stand in than `data.limit` asks for."""
-    if words[0] in COMMANDS and words[0] not in TRAINING:
+    if (words[0] in COMMANDS and words[0] not in TRAINING) or "RUN_DIR" in words:
         return []
     typed = {word.partition("=")[0] for word in words}
     more = ["trainer.max_steps=2", *(["data.limit=64"] if "data.limit" in typed else [])]
     return more if "data.batch_size" in typed else [*more, "data.batch_size=8"]
 
 
-def train_run(folder: Path) -> None:
+def train_run(folder: Path, *words: str) -> None:
     """A run that has ended, for the commands that go on from one."""
-    shutil.rmtree(folder)
-    assert cli.main(["trainer.epochs=1", "data.limit=64", "trainer.tensorboard=false", f"out={folder}"]) == 0
+    shutil.rmtree(folder, ignore_errors=True)
+    assert cli.main(["trainer.epochs=1", "data.limit=64", "trainer.tensorboard=false", f"out={folder}", *words]) == 0
 
 
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The runs of `compare` are made here, one after the other: importing torch for each of them takes minutes."""
     from cnntrain.runtime.child import Relay
 
-    monkeypatch.setattr(Relay, "run", lambda self, command: cli.main(list(command[3:])))
+    monkeypatch.setattr(Relay, "run", lambda self, command, watch: cli.main(list(command[3:])))
 
 
 def start_from_made_up_weights(words: list[str]) -> list[str]:

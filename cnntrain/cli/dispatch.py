@@ -7,6 +7,7 @@ runs of a comparison) where it works with one. It answers what it found, or the 
 import contextlib
 import importlib
 import io
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -204,14 +205,30 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
 
 
 def _on_comparison(command: str, words: list[str], line: list[str]) -> int:
-    """Of several configs: all runs are planned, and their faults found, before the first one starts."""
+    """Of several configs: all runs are planned, and their faults found, before the first one starts; or of runs."""
     from cnntrain.cli.arguments import read_arguments
     from cnntrain.compare import plan
     from cnntrain.config.overrides import part_config_dir
 
     args = read_arguments(CompareArgs, words, line)
     overrides, config_dir = part_config_dir(command, list(args.words))
+    folders = [word for word in overrides if _names_run(word)]
+    settings = [word for word in overrides if word not in folders]
+    if folders and settings and any(expand_path(word).exists() for word in folders):
+        raise ConfigError(
+            f"compare: takes settings to train with, or runs that exist (given {settings[0]} and {folders[0]}); "
+            "give one of the two"
+        )
+    if folders and not settings:
+        if config_dir:
+            raise ConfigError("--config-dir: is for runs that are to be trained; leave it out")
+        return _code(_load(command)(args, [expand_path(word) for word in folders]))
     return _code(_load(command)(args, plan.combinations(overrides, config_dir)))
+
+
+def _names_run(word: str) -> bool:
+    """Whether a word of compare means a folder: it has no `=`, as settings do, or is the name of one that is there."""
+    return ("=" not in word and not re.match(r"[-+]|~(?!/)", word)) or expand_path(word).is_dir()
 
 
 def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:

@@ -45,11 +45,15 @@ config is used; values can be changed, groups (model=, data=, ...) cannot.
 Trains every combination of the values that are listed, one run after the other,
 and puts them into one table: accuracy, seconds, peak memory, parameters that
 learn, and the epoch of the best score. The words are those of cnntrain train.
+Words without a = are the folders of runs that exist, or folders in which runs
+lie: nothing is trained then, and the table has the settings that differ.
 
 Lists of seed and data.fold repeat a row of the table, which then has mean and
 standard deviation (of the sample); data.folds=5 alone runs all five folds. The
 accuracy is that of the test images where each run has some, else that of the
 validation images in the best epoch. Time is that of training and validation.
+The interval of 95 % is Student's of the mean over repeats; of a single run it
+is Wilson's, of its accuracy on so many images.
 
 Runs of the same seed and fold have the same split, the same order of images
 and the same augmentation. Another seed also draws another validation split,
@@ -65,6 +69,7 @@ whole config: another value of any key makes new runs beside the old ones.
   cnntrain compare finetune=none,A,B,C ...     from scratch beside them
   cnntrain compare 'augment=[flip_crop,cutmix],none' optimizer.lr=0.1,0.03
   cnntrain compare data.folds=5 data=imagefolder data.root=photos
+  cnntrain compare outputs/digits out=tables   runs that exist
 """,
     ),
     "eval": (

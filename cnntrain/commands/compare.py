@@ -1,18 +1,29 @@
-"""`cnntrain compare [lists] [out=DIR]`: each combination of listed values as a run, and one table of all."""
+"""`cnntrain compare [lists | RUN_DIR ...] [out=DIR]`: several configs or several runs, and one table of all."""
 
+import os
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
-from cnntrain.compare import plan
-from cnntrain.compare.plan import Combination, Outcome
-from cnntrain.compare.record import CHARTS, RECORD, TABLE, WORD, has_logs, tables_folder, write_charts, write_numbers
-from cnntrain.compare.runs import finished_results, folder_of, need_files, outcome_of, run_all, say
+from cnntrain.compare import existing, outcomes, plan
+from cnntrain.compare.outcomes import Repeats
+from cnntrain.compare.plan import Combination
+from cnntrain.compare.progress import say
+from cnntrain.compare.record import (
+    CHARTS,
+    RECORD,
+    TABLE,
+    has_logs,
+    make_home,
+    tables_folder,
+    write_charts,
+    write_numbers,
+)
+from cnntrain.compare.runs import finished_results, folder_of, need_files, outcome_of, run_all
 from cnntrain.config.schema.commands import CompareArgs
-from cnntrain.errors import Interrupted
+from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.runtime.child import Relay, relay
-from cnntrain.storage.atomic import file_system_error
 from cnntrain.text import one_line
 
 HOME = Path("outputs/compare")
@@ -20,13 +31,13 @@ HOME = Path("outputs/compare")
 
 def run(
     args: CompareArgs,
-    runs: Sequence[Combination],
+    runs: Sequence[Combination] | Sequence[Path],
     starter: Callable[[], AbstractContextManager[Relay]] = relay,
 ) -> int:
-    """Run what is not finished, each run in a process of its own, and show all of them beside each other.
+    """Compare what is to be trained, or what has been.
 
     Args:
-        runs: as `comparison.plan` orders them.
+        runs: as `compare.plan` orders them, or folders: of runs, or in which runs lie.
 
     Returns:
         0, or the exit code of the first run that failed.
@@ -34,55 +45,99 @@ def run(
     Raises:
         Interrupted: a signal ended the run in hand, which has saved.
         FileSystemError: the folder cannot be written.
-        DataError, CheckpointError: images or weights of a run that is not finished are not there.
+        DataError, CheckpointError: images or weights of a run that is not finished are not there; a folder holds no
+            run, or one without results.
     """
+    folders = [one for one in runs if isinstance(one, Path)]
+    if folders:
+        return _compare_existing(args, folders)
+    return _train(args, [one for one in runs if isinstance(one, Combination)], starter)
+
+
+def _train(args: CompareArgs, runs: Sequence[Combination], starter: Callable[[], AbstractContextManager[Relay]]) -> int:
+    """Run what is not finished, each run in a process of its own, and show all of them beside each other."""
     words = args.line[1:]  # after the command
     home = args.out or HOME / plan.folder_name(runs)
     folders = [folder_of(home, run) for run in runs]
     need_files(runs, folders)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_system_error(home, error, what="the folder cannot be made", word=WORD) from error
+    make_home(home)
     count = sum(bool(finished_results(folder)) for folder in folders)
     say(f"compare: {len(runs)} runs in {home}" + (f", {count} of them finished already" if count else ""))
     with starter() as child:
-        codes = run_all(runs, folders, child)
-    outcomes = [outcome_of(run, folder, codes.get(folder)) for run, folder in zip(runs, folders, strict=True)]
-    _show(home, outcomes, words)
-    total = sum(outcome.is_done for outcome in outcomes)
+        ends = run_all(runs, folders, child)
+    found = [outcome_of(run, folder, ends.get(folder)) for run, folder in zip(runs, folders, strict=True)]
+    rows, measure = outcomes.rows(found), outcomes.judged_by(found)
+    best_row = outcomes.best_row(rows, measure)
+    _show_table(rows, measure, best_row)
+    for outcome in found:
+        if outcome.status == "failed":
+            say(f"failed: {outcome.run.label} ({outcome.note})")
+    if best_row:
+        _write(tables_folder(home, words), rows, measure, best_row, words, title=home.name)
+        best = best_row.best(measure)
+        logs = [["tensorboard", "--logdir", str(home)]] if has_logs(rows) else []
+        use = ["cnntrain", "eval", str(best.folder), *best.run.settings.users_code(training=False)]
+        _show_next([*logs, use, ["cnntrain", "train", *plan.row_words(best.run, runs)]])
+    else:
+        with suppress(OSError):
+            home.rmdir()  # only where no run has left anything
+    total = sum(outcome.is_done for outcome in found)
     if child.signum and total < len(runs):
         raise Interrupted(
             child.signum, f"stopped with {total} of {len(runs)} runs finished; go on with {args.command_line}"
         )
-    return next((code for code in codes.values() if code), 0)
+    return next((end.code for end in ends.values() if end.code), 0)
 
 
-def _show(home: Path, outcomes: Sequence[Outcome], words: Sequence[str]) -> None:
-    """The table on the terminal and in files; of runs that failed, why."""
-    rows, measure = plan.rows(outcomes), plan.judged_by(outcomes)
-    best_row = plan.best_row(rows, measure)
-    if best_row:
-        from cnntrain.compare.table import table
-
-        say("")
-        for line in table(rows, measure, best_row):
-            say(line)
-    for outcome in outcomes:
-        if outcome.status == "failed":
-            say(f"failed: {outcome.run.label} ({outcome.note})")
+def _compare_existing(args: CompareArgs, paths: Sequence[Path]) -> int:
+    """Show runs that exist beside each other; with `out`, in files too."""
+    folders, notes = existing.find(paths)
+    found, more_notes = existing.outcomes_of(folders)
+    if len(found) < 2:
+        raise ConfigError(f"compare: nothing to compare with {folders[0]}; give more runs, or a folder that holds some")
+    home = Path(os.path.relpath(os.path.commonpath([outcome.folder.resolve() for outcome in found])))
+    say(f"compare: {len(found)} runs in {home}")
+    for number, outcome in enumerate(found, 1):
+        name = os.path.relpath(outcome.folder.resolve(), home.resolve())
+        say(f"run {number} of {len(found)}  {name}  {outcome.run.short_label}")
+    for note in [*notes, *more_notes]:
+        say(note)
+    rows, measure = outcomes.rows(found), outcomes.judged_by(found)
+    best_row = outcomes.best_row(rows, measure)
+    _show_table(rows, measure, best_row)
+    if not existing.share_images(found, measure):
+        say("these runs were not all scored on the same images")
     if best_row is None:
-        with suppress(OSError):
-            home.rmdir()  # only where no run has left anything
-        return
-    tables = tables_folder(home, words)
-    write_numbers(tables, rows, measure, best_row, words)
+        return 0
+    if args.out:
+        make_home(args.out)
+        words = args.line[1:]
+        _write(tables_folder(args.out, words), rows, measure, best_row, words, title="comparison")
+    logs = [["tensorboard", "--logdir", str(home)]] if has_logs(rows) else []
+    _show_next([*logs, ["cnntrain", "eval", str(best_row.best(measure).folder)]])
+    return 0
+
+
+def _show_table(rows: Sequence[Repeats], measure: str, best_row: Repeats | None) -> None:
+    if best_row:
+        from cnntrain.compare.table import legend, table
+
+        for line in ["", *table(rows, measure, best_row), *legend(rows, measure)]:
+            say(line)
+
+
+def _write(
+    tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, words: Sequence[str], *, title: str
+) -> None:
+    write_numbers(tables, rows, measure, best, words)
     try:
-        write_charts(tables, rows, measure, best_row, title=home.name)
+        write_charts(tables, rows, measure, best, title=title)
     except Exception as error:  # no fault of drawing or logging ends the work of hours
         say(f"warning: not all of the pictures: {one_line(error)}")
-    best = max(best_row.finished_outcomes, key=lambda outcome: outcome.measures[measure])
     say("wrote " + ", ".join([str(tables / TABLE), *(name for name in (RECORD, *CHARTS) if (tables / name).exists())]))
-    say("next  " + shlex.join(["cnntrain", "eval", str(best.folder), *best.run.settings.users_code(training=False)]))
-    if has_logs(rows):
-        say("      " + shlex.join(["tensorboard", "--logdir", str(home)]))
+
+
+def _show_next(commands: Sequence[Sequence[str]]) -> None:
+    """What one may want to type now; the last one is the likeliest."""
+    for number, words in enumerate(commands):
+        say(("      " if number else "next  ") + shlex.join(words))

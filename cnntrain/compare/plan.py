@@ -1,4 +1,4 @@
-"""What `cnntrain compare` runs, and the numbers of it: every combination of listed values, in rows of repeats.
+"""What `cnntrain compare` runs: every combination of listed values, in rows of repeats.
 
 A row is a combination of all lists but those of `seed` and `data.fold`, which only repeat it. Nothing here imports
 torch or looks at a disk.
@@ -8,13 +8,10 @@ import hashlib
 import itertools
 import json
 import re
-import statistics
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
@@ -30,14 +27,8 @@ from cnntrain.errors import ConfigError
 
 SEED, FOLD = REPEATS = ("seed", "data.fold")
 LONGEST_NAME = 100  # letters of a run folder, before its digest
-# What of a run's results.json is compared.
-MEASURES = (
-    *("test_top1", "val_top1", "best_epoch", "train_seconds", "seconds"),
-    *("peak_memory_bytes", "trainable_parameters", "parameters"),
-)
-
-
-# --- the plan --------------------------------------------------------------------------------------------------------
+# Words that tell runs in one folder not apart, or not in few letters: its own name, places, and what is Hydra's.
+UNNAMED = re.compile(r"[-+~]*(data|model|data\.root|model\.weights|out|hydra[./]\S*)=|-")
 
 
 @dataclass(frozen=True)
@@ -65,6 +56,12 @@ class Combination:
         """The values in one line: `finetune=B seed=1`."""
         return " ".join(f"{key}={value}" for key, value in (self.values | self.repeat).items())
 
+    @property
+    def short_label(self) -> str:
+        """The same with the last words of the keys: `lr=0.1 seed=1`."""
+        values = self.values | self.repeat
+        return " ".join(f"{key}={value}" for key, value in zip(short_keys(values), values.values(), strict=True))
+
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The whole config, as a run folder keeps it."""
@@ -77,14 +74,26 @@ class Combination:
 
     @property
     def name(self) -> str:
-        """The name of the run folder: `finetune-B_seed-1_6fa1c03e`, which no other config has."""
-        parts = [f"{key.rpartition('.')[2]}-{path_part(value)}" for key, value in (self.values | self.repeat).items()]
+        """The name of the run folder: `finetune-B_seed-1_epochs-5_6fa1c03e`, which no other config has.
+
+        The listed values come first, then what was typed of all runs.
+        """
+        pairs = [word.lstrip("+").partition("=") for word in self.words if not UNNAMED.match(word)]
+        values = self.values | self.repeat | {key: _unquote(value) for key, sign, value in pairs if sign}
+        parts = [f"{key}-{path_part(value)}" for key, value in zip(short_keys(values), values.values(), strict=True)]
         return f"{'_'.join(parts)[:LONGEST_NAME]}_{self.digest}"
 
 
 def path_part(text: str) -> str:
     """A text for the name of a folder that no shell and no Hydra asks to quote."""
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-")
+
+
+def short_keys(keys: Iterable[str]) -> list[str]:
+    """Keys by their last word, and `model.name` as the group `model`, where that leaves no two alike."""
+    every = list(keys)
+    ends = [key.removesuffix(".name").rpartition(".")[2] for key in every]
+    return [end if ends.count(end) == 1 else key for key, end in zip(every, ends, strict=True)]
 
 
 def combinations(words: Sequence[str], config_dir: str | None = None) -> list[Combination]:
@@ -189,6 +198,12 @@ def _repeats_last(runs: Iterable[Combination]) -> list[Combination]:
     return [run for _, run in sorted(order, key=lambda item: item[0])]
 
 
+def row_words(run: Combination, runs: Sequence[Combination]) -> list[str]:
+    """The words that train the row of a run again: its own, but for those that only number a repeat."""
+    shared = set.intersection(*(set(one.words) for one in runs))
+    return [word for word in run.words if word in shared or word.partition("=")[0] not in REPEATS]
+
+
 def folder_name(runs: Sequence[Combination]) -> str:
     """The folder of the whole comparison: `photos_resnet18`, or the group's name in place of several."""
     sections = {group: {getattr(run.settings, group).heading for run in runs} for group in ("data", "model")}
@@ -214,93 +229,6 @@ def tables_name(words: Sequence[str]) -> str:
     about = subject(words)
     keys = [word.removesuffix("=...").rpartition(".")[2] for word in about if word.endswith("=...")]
     digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:8]
-    return f"{'_'.join(map(path_part, keys or REPEATS[:1]))[:LONGEST_NAME]}_{digest}"
-
-
-# --- the numbers -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation (n - 1) of some values; None of a single one."""
-
-    mean: float
-    std: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread | None":
-        """The spread of some values; None where there are none."""
-        if not values:
-            return None
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-
-
-@dataclass
-class Outcome:
-    """What came of a run.
-
-    Attributes:
-        status: done, failed, interrupted, or waiting for its start.
-        measures: of a run that is done, what is known of MEASURES.
-        note: why it failed.
-    """
-
-    run: Combination
-    folder: Path
-    status: str
-    measures: dict[str, float] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def is_done(self) -> bool:
-        return self.status == "done"
-
-
-@dataclass
-class Repeats:
-    """The repeats of one combination."""
-
-    values: dict[str, str]
-    outcomes: list[Outcome]
-
-    @property
-    def finished_outcomes(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if outcome.is_done]
-
-    def spread(self, measure: str) -> Spread | None:
-        """The spread of one of MEASURES over the runs that are done; None where any does not know it."""
-        values = [outcome.measures[measure] for outcome in self.finished_outcomes if measure in outcome.measures]
-        return Spread.of(values) if len(values) == len(self.finished_outcomes) else None
-
-
-def rows(outcomes: Iterable[Outcome]) -> list[Repeats]:
-    """The rows of the table, in the order of the first repeats."""
-    repeats: dict[tuple[str, ...], Repeats] = {}
-    for outcome in outcomes:
-        values = outcome.run.values
-        repeats.setdefault(tuple(values.values()), Repeats(values, [])).outcomes.append(outcome)
-    return list(repeats.values())
-
-
-def measures(results: dict[str, Any]) -> dict[str, float]:
-    """The values that are known of MEASURES, from the content of a results.json; accuracies as fractions."""
-    scores = {split: part if isinstance(part := results.get(split), dict) else {} for split in ("val", "test")}
-    flat = results | {f"{split}_top1": part.get("top1") for split, part in scores.items()}
-    return {key: flat[key] for key in MEASURES if _is_number(flat.get(key))}
-
-
-def _is_number(value: Any) -> bool:
-    """Whether a value can be averaged: of a damaged file it may be anything."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < sys.float_info.max
-
-
-def judged_by(outcomes: Iterable[Outcome]) -> str:
-    """The measure to compare by: test images where every run that is done has some, else validation images."""
-    finished = [outcome for outcome in outcomes if outcome.is_done]
-    return "test_top1" if finished and all("test_top1" in outcome.measures for outcome in finished) else "val_top1"
-
-
-def best_row(rows: Sequence[Repeats], measure: str) -> Repeats | None:
-    """The row of the highest mean; None where none has finished a run."""
-    scores = [(spread.mean, row) for row in rows if (spread := row.spread(measure))]
-    return max(scores, key=lambda item: item[0])[1] if scores else None
+    are_runs = bool(about) and not overrides.parse(about)[0]  # which are folders, and no words of a config
+    names = ["runs"] if are_runs else keys or REPEATS[:1]
+    return f"{'_'.join(map(path_part, names))[:LONGEST_NAME]}_{digest}"

@@ -8,14 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.compare import plan
-from cnntrain.compare.plan import MEASURES, REPEATS, Outcome, Repeats
+from cnntrain.compare.outcomes import MEASURES, METHODS, SCORES, Outcome, Repeats
+from cnntrain.compare.plan import REPEATS
+from cnntrain.evaluation.intervals import Interval, wilson
 from cnntrain.storage import spreadsheet
-from cnntrain.storage.atomic import read_own, write_atomic
+from cnntrain.storage.atomic import file_system_error, read_own, write_atomic
 
 WORD = "out=DIR"
 EVENTS = ".compare"  # the end of the name of our event file
 TABLE, RECORD = "compare.csv", "compare.json"
 CHARTS = {"compare.png": "png", "compare.svg": "svg"}  # by name, their kind
+
+
+def make_home(home: Path) -> None:
+    """Make the folder of a comparison; FileSystemError where that fails."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_system_error(home, error, what="the folder cannot be made", word=WORD) from error
 
 
 def tables_folder(home: Path, words: Sequence[str]) -> Path:
@@ -34,27 +44,28 @@ def has_logs(rows: Sequence[Repeats]) -> bool:
 
 
 def write_numbers(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, words: Sequence[str]) -> None:
-    """compare.json and compare.csv: every row and every run."""
+    """compare.json and compare.csv: every row and every run, each score with its interval."""
     numbers = [_row_numbers(row) | {"best": row is best} for row in rows]
     runs = [_run_numbers(outcome) for row in rows for outcome in row.outcomes]
-    record = {"command": shlex.join(["cnntrain", "compare", *words]), "judged_by": measure, "rows": numbers}
-    text = json.dumps(record | {"runs": runs}, indent=2, ensure_ascii=False)
+    command = shlex.join(["cnntrain", "compare", *words])
+    record = {"command": command, "judged_by": measure, "intervals": METHODS, "rows": numbers, "runs": runs}
+    text = json.dumps(record, indent=2, ensure_ascii=False)
     write_atomic(tables / RECORD, text + "\n", word=WORD)
 
     keys = [*rows[0].values, *REPEATS]
-    spreads = [column for name in MEASURES for column in (name, f"{name}_std")]
-    heads = ["kind", *keys, "status", "runs", "best", *spreads, "folder"]
+    ends = {name: (f"{name}_low", f"{name}_high") for name in SCORES}
+    spreads = [column for name in MEASURES for column in (name, f"{name}_std", *ends.get(name, ()))]
+    heads = ["kind", *keys, "status", "runs", "best", *spreads, "interval", "folder"]
     lines: list[dict[str, Any]] = []
     for line in numbers:
         pairs = {name: pair for name in MEASURES if (pair := line[name])}
         means = {name: pair["mean"] for name, pair in pairs.items()}
-        stds = {f"{name}_std": pair["std"] for name, pair in pairs.items()}
+        more = {f"{name}_{part}": value for name, pair in pairs.items() for part, value in pair.items()}
         status = "done" if line["done"] == line["runs"] else f"{line['done']} done"
         cells = {"status": status, "runs": line["runs"], "best": int(line["best"])}
-        lines.append({"kind": "row"} | line["values"] | cells | means | stds)
+        lines.append({"kind": "row", "interval": line["interval"]} | line["values"] | cells | means | more)
     for line in runs:
-        cells_of_run = {name: line[name] for name in (*MEASURES, "status", "folder")}
-        lines.append({"kind": "run"} | line["values"] | cells_of_run)
+        lines.append({"kind": "run"} | line["values"] | line)
     table = spreadsheet.as_csv([heads, *([line.get(head) for head in heads] for line in lines)])
     write_atomic(tables / TABLE, table, word=WORD)
 
@@ -62,18 +73,33 @@ def write_numbers(tables: Path, rows: Sequence[Repeats], measure: str, best: Rep
 def _row_numbers(row: Repeats) -> dict[str, Any]:
     spreads = {name: row.spread(name) for name in MEASURES}
     pairs = {name: spread and {"mean": spread.mean, "std": spread.std} for name, spread in spreads.items()}
-    return {"values": row.values, "runs": len(row.outcomes), "done": len(row.finished_outcomes)} | pairs
+    for name in SCORES:
+        if pair := pairs[name]:
+            pair.update(_ends(row.interval(name)))
+    done = len(row.finished_outcomes)
+    counts = {"runs": len(row.outcomes), "done": done, "interval": row.method if done else None}
+    return {"values": row.values} | counts | pairs
 
 
 def _run_numbers(outcome: Outcome) -> dict[str, Any]:
     run = outcome.run
-    measures = {name: outcome.measures.get(name) for name in MEASURES}
+    numbers: dict[str, Any] = {name: outcome.measures.get(name) for name in MEASURES}
+    for name in SCORES:
+        score, images = outcome.measures.get(name), outcome.images_of(name)
+        ends = _ends(wilson(score, images) if score is not None and images else None)
+        numbers |= {f"{name}_{end}": value for end, value in ends.items()}
     return {
         "values": run.values | run.repeat,
         "status": outcome.status,
         "note": outcome.note,
         "folder": str(outcome.folder),
-    } | measures
+        "interval": "wilson",
+        "images": outcome.images,
+    } | numbers
+
+
+def _ends(interval: Interval | None) -> dict[str, float | None]:
+    return {"low": interval and interval.low, "high": interval and interval.high}
 
 
 def write_charts(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, *, title: str) -> None:

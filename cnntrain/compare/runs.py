@@ -1,21 +1,33 @@
 """The runs of a comparison: where each lies, what is missing for it, and what came of it."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from cnntrain.compare import plan
-from cnntrain.compare.plan import Combination, Outcome
+from cnntrain.compare import outcomes
+from cnntrain.compare.outcomes import SCORES, Outcome
+from cnntrain.compare.plan import Combination
+from cnntrain.compare.progress import Line, say
 from cnntrain.config.overrides import quote
 from cnntrain.config.paths import expand_path, need_image_folder, need_weights
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, RunFolderError
+from cnntrain.report.csv_log import latest_rows
 from cnntrain.runtime.child import STOPPED, Relay, cnntrain_command
 from cnntrain.storage import run_record
-from cnntrain.text import printable
+from cnntrain.text import clock, percent
 
 # After these the next run would fail as well, or meet another process in its folder.
 ENDING = (ConfigError.exit_code, DataError.exit_code, RunFolderError.exit_code)
+NAME, FAULT = "cnntrain: ", "cnntrain: error: "  # what a command begins its lines and its reasons with
+
+
+class End(NamedTuple):
+    """The end of a process: its exit code, and what it said of it."""
+
+    code: int
+    reason: str = ""
 
 
 def need_files(runs: Sequence[Combination], folders: Sequence[Path]) -> None:
@@ -44,21 +56,58 @@ def _need_scores(data: DataSettings) -> None:
         )
 
 
-def run_all(runs: Sequence[Combination], folders: Sequence[Path], child: Relay) -> dict[Path, int]:
-    """Run what is not finished, one after the other; the exit codes, by folder."""
-    codes: dict[Path, int] = {}
+def run_all(runs: Sequence[Combination], folders: Sequence[Path], child: Relay) -> dict[Path, End]:
+    """Run what is not finished, one after the other, with a line for each; how they ended, by folder."""
+    ends: dict[Path, End] = {}
     for number, (run, folder) in enumerate(zip(runs, folders, strict=True), 1):
         if finished_results(folder):
             continue
-        goes_on = _is_begun(folder)
-        say(f"run {number} of {len(runs)}: {run.label}" + (", which goes on" if goes_on else ""))
-        codes[folder] = child.run(_resume_command(run, folder) if goes_on else _train_command(run, folder))
+        place = f"run {number} of {len(runs)}"
+        ends[folder] = _run(place, run, folder, child)
         if child.signum:
             break
-        if codes[folder] in ENDING:
-            say(f"run {number} of {len(runs)} cannot be made (exit code {codes[folder]}); none is started after it")
+        if (code := ends[folder].code) in ENDING:
+            say(f"{place} cannot be made (exit code {code}); none is started after it")
             break
-    return codes
+    return ends
+
+
+def _run(place: str, run: Combination, folder: Path, child: Relay) -> End:
+    """Start or resume one run, and show its line."""
+    goes_on, start = _is_begun(folder), time.monotonic()
+    command = _resume_command(run, folder) if goes_on else _train_command(run, folder)
+    with Line(place, run.short_label + (", which goes on" if goes_on else "")) as line:
+        code = child.run(command, lambda: line.show(_state(run, folder, child, start)))
+        end = End(code, _reason(child.said))
+        line.end(_result(outcome_of(run, folder, end), time.monotonic() - start))
+    return end
+
+
+def _reason(said: Sequence[str]) -> str:
+    """Why a command failed, from what it has said on stderr: its errors, else the last words that are not its own."""
+    errors = [line.removeprefix(FAULT) for line in said if line.startswith(FAULT)]
+    others = [line for line in said if line.strip() and not line.startswith(NAME)]
+    return "; ".join(errors or others[-1:])
+
+
+def _state(run: Combination, folder: Path, child: Relay, start: float) -> str:
+    """How far a run is, for a line that lives: `epoch 3/10  val top-1 71.20%  0:01:12`."""
+    words = [clock(time.monotonic() - start)]
+    if child.signum:
+        return "  ".join(["stopping after this step", *words])
+    rows = latest_rows(folder / "metrics.csv")
+    if scores := [row["val_top1"] for row in rows if row["kind"] == "epoch" and row["val_top1"]]:
+        words.insert(0, f"val top-1 {percent(float(scores[-1]))}")
+    return "  ".join([f"epoch {rows[-1]['epoch']}/{run.settings.trainer.epochs}" if rows else "starting", *words])
+
+
+def _result(outcome: Outcome, seconds: float) -> str:
+    """What came of a run, for its line."""
+    if not outcome.is_done:
+        return f"failed: {outcome.note}" if outcome.status == "failed" else outcome.status
+    scores = [f"{name.replace('_top1', ' top-1')} {percent(outcome.measures.get(name))}" for name in SCORES]
+    known = [words for name, words in zip(SCORES, scores, strict=True) if name in outcome.measures]
+    return "  ".join([*known[:1], clock(seconds)])
 
 
 def _train_command(run: Combination, folder: Path) -> list[str]:
@@ -92,20 +141,19 @@ def finished_results(folder: Path) -> dict[str, Any]:
     return results if results.get("status") == "done" else {}
 
 
-def outcome_of(run: Combination, folder: Path, code: int | None) -> Outcome:
+def outcome_of(run: Combination, folder: Path, end: End | None) -> Outcome:
     """What came of a run.
 
     Args:
-        code: its exit code; None: it was not started.
+        end: of its process; None: it was not started.
     """
     results = run_record.read_results(folder)
     status_on_disk = str(results.get("status", "waiting"))
     if status_on_disk == "done":
-        return Outcome(run, folder, status_on_disk, plan.measures(results))
-    status = ("interrupted" if code in STOPPED else "failed") if code else status_on_disk
-    note = str(results.get("error", "")) if status == status_on_disk else ""  # else it is that of an earlier end
-    return Outcome(run, folder, status, note=": ".join(filter(None, [f"exit code {code}" if code else "", note])))
-
-
-def say(line: str) -> None:
-    print(printable(line), flush=True)  # before a run that writes to the same terminal
+        return outcomes.outcome(run, folder, results)
+    if end is None or not end.code:
+        return Outcome(run, folder, status_on_disk, note=str(results.get("error", "")))
+    status = "interrupted" if end.code in STOPPED else "failed"
+    # What lies on the disk may be the reason of an earlier end.
+    reason = end.reason or (str(results.get("error", "")) if status == status_on_disk else "")
+    return Outcome(run, folder, status, note=": ".join(filter(None, [f"exit code {end.code}", reason])))

@@ -1,9 +1,12 @@
 """A comparison of runs: its table for the terminal and for TensorBoard, and the curves that its picture shows."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
-from cnntrain.compare.plan import Repeats, Spread
+from cnntrain.compare.outcomes import Repeats, Spread
+from cnntrain.compare.plan import short_keys
+from cnntrain.evaluation.intervals import Interval
 from cnntrain.models.catalogue import short
 from cnntrain.plots.comparison import Curve, Point
 from cnntrain.report.csv_log import rows_of
@@ -11,6 +14,7 @@ from cnntrain.report.csv_log import rows_of
 # --- the table -------------------------------------------------------------------------------------------------------
 
 WIDTH = 80
+FEW_VALUES = 3  # columns of listed values that are shortened rather than left out
 NARROWEST_VALUE = 6  # letters that a listed value keeps where the table has no room for it
 HEADS = {"test_top1": ("test top-1", "%"), "val_top1": ("val top-1", "%")}
 # Of time: from so many seconds on, seconds, name, decimals.
@@ -20,23 +24,44 @@ UNITS = ((2 * 3600, 3600, "h", 2), (600, 60, "min", 1), (10, 1, "s", 1), (0, 1, 
 def table(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> list[str]:
     """Lines of 80 columns: two heads, then each row; the star marks the best one.
 
+    Settings for which there is no room stand in a line below.
+
     Args:
         measure: test_top1 or val_top1, what the rows are compared by.
     """
     lines = _cells(rows, measure, between=" ± ")
-    value_columns = len(_values(rows[0]))
-    if _width(lines) > WIDTH - len(" *"):
-        lines = _cells(rows, measure, between="±")
-    while _width(lines) > WIDTH - len(" *") and (cut := _shorter(lines, value_columns)) != lines:
+    keys = list(_values(rows[0]))
+    shown = len(keys)
+    if _is_wide(lines):
+        lines = [[cell.replace(" ± ", "±") for cell in line] for line in lines]
+    while _is_wide(lines) and shown > FEW_VALUES:
+        shown, lines = shown - 1, [[*line[: shown - 1], *line[shown:]] for line in lines]
+    while _is_wide(lines) and (cut := _shorter(lines, shown)) != lines:
         lines = cut
+    while _is_wide(lines) and shown > 1:
+        shown, lines = shown - 1, [[*line[: shown - 1], *line[shown:]] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = []
     for number, line in enumerate(lines):
-        cells = [f"{cell:<{width}}" for cell, width in zip(line[:value_columns], widths[:value_columns], strict=True)]
-        cells += [f"{cell:>{width}}" for cell, width in zip(line[value_columns:], widths[value_columns:], strict=True)]
+        cells = [f"{cell:<{width}}" for cell, width in zip(line[:shown], widths[:shown], strict=True)]
+        cells += [f"{cell:>{width}}" for cell, width in zip(line[shown:], widths[shown:], strict=True)]
         is_best = number > 1 and rows[number - 2] is best and len(rows) > 1
         text.append(("  ".join(cells) + (" *" if is_best else "")).rstrip())
+    if keys[shown:]:
+        text += textwrap.wrap(f"no room for: {', '.join(keys[shown:])}", WIDTH, break_on_hyphens=False)
     return text
+
+
+def legend(rows: Sequence[Repeats], measure: str) -> list[str]:
+    """What the figures of the table are, as far as they are in it."""
+    finished = [row for row in rows if row.finished_outcomes]
+    repeated = [row for row in finished if row.method == "student"]
+    counts = sorted({row.finished_outcomes[0].images_of(measure) for row in finished if row not in repeated} - {0})
+    images = " to ".join(f"{count:,}" for count in dict.fromkeys([*counts[:1], *counts[-1:]]))
+    what = HEADS[measure][0].partition(" ")[0]
+    text = ["±: standard deviation over the repeats"] if repeated else []
+    text += ["95 %: interval of the mean over the repeats, Student's t"] if repeated else []
+    return text + ([f"95 %: interval of one run's accuracy on {images} {what} images, Wilson's"] if counts else [])
 
 
 def markdown(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> str:
@@ -60,8 +85,8 @@ def _cells(rows: Sequence[Repeats], measure: str, between: str) -> list[list[str
     longest = max((time.mean for time in times if time), default=0.0)
     seconds, unit, decimals = next(entry[1:] for entry in UNITS if longest >= entry[0])
     lines = [
-        [*_short_keys(list(_values(rows[0]))), "runs", HEADS[measure][0], "time", "peak", "trainable", "best"],
-        [*[""] * len(_values(rows[0])), "", HEADS[measure][1], unit, "memory", "parameters", "epoch"],
+        [*short_keys(_values(rows[0])), "runs", HEADS[measure][0], "95 %", "time", "peak", "trained", "best"],
+        [*[""] * len(_values(rows[0])), "", HEADS[measure][1], "interval", unit, "memory", "params", "epoch"],
     ]
     for row, time in zip(rows, times, strict=True):
         memory, parameters = row.spread("peak_memory_bytes"), row.spread("trainable_parameters")
@@ -69,19 +94,14 @@ def _cells(rows: Sequence[Repeats], measure: str, between: str) -> list[list[str
         cells = [
             str(finished) if finished == total else f"{finished}/{total}",
             _pair(row.spread(measure), 0.01, 2, between),
-            _pair(time, seconds, decimals, between),
+            _ends(row.interval(measure)),
+            f"{time.mean / seconds:.{decimals}f}" if time else "-",
             _bytes(memory.mean) if memory else "-",
             short(round(parameters.mean), " ") if parameters else "-",
-            _pair(epoch, 1, 1 if total > 1 and epoch and epoch.mean < 100 else 0, between),
+            f"{epoch.mean:.{int(total > 1 and epoch.mean < 100)}f}" if epoch else "-",
         ]
         lines.append([*_values(row).values(), *cells])
     return lines
-
-
-def _short_keys(keys: Sequence[str]) -> list[str]:
-    """Keys by their last word, where that leaves no two alike."""
-    ends = [key.rpartition(".")[2] for key in keys]
-    return [end if ends.count(end) == 1 else key for key, end in zip(keys, ends, strict=True)]
 
 
 def _pair(spread: Spread | None, unit: float, decimals: int, between: str) -> str:
@@ -91,13 +111,19 @@ def _pair(spread: Spread | None, unit: float, decimals: int, between: str) -> st
     return mean if spread.std is None else f"{mean}{between}{spread.std / unit:.{decimals}f}"
 
 
+def _ends(interval: Interval | None) -> str:
+    """`75.3-83.6`, in per cent."""
+    return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}" if interval else "-"
+
+
 def _bytes(count: float) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 999.5e6 else f"{count / 1e6:.0f} MB"
 
 
-def _width(lines: Sequence[Sequence[str]]) -> int:
+def _is_wide(lines: Sequence[Sequence[str]]) -> bool:
+    """Whether a line, with two columns between its cells and the star, has more columns than there are."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return sum(widths) + 2 * (len(widths) - 1)
+    return sum(widths) + 2 * len(widths) > WIDTH
 
 
 def _shorter(lines: list[list[str]], value_columns: int) -> list[list[str]]:

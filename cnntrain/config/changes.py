@@ -21,7 +21,7 @@ class Change:
 
 def find_changes(before: Settings, after: Settings) -> dict[str, Change]:
     """The keys whose values differ, with both values."""
-    values_before, values_after = _leaves(to_plain(before)), _leaves(to_plain(after))
+    values_before, values_after = leaves(to_plain(before)), leaves(to_plain(after))
     return {
         key: Change(values_before.get(key), values_after.get(key))
         for key in values_before | values_after
@@ -29,11 +29,12 @@ def find_changes(before: Settings, after: Settings) -> dict[str, Change]:
     }
 
 
-def _leaves(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
+def leaves(plain: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optimizer": {"lr": 0.1}}` as `{"optimizer.lr": 0.1}`."""
+    flat: dict[str, Any] = {}
     for name, value in plain.items():
-        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
-    return leaves
+        flat |= leaves(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+    return flat
 
 
 def yaml_word(value: Any) -> str:

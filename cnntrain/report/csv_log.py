@@ -22,6 +22,7 @@ COLUMNS = (
 
 
 WHOLE = ("epoch", "step")
+TAIL = 1 << 12  # bytes at the end of the file that the latest rows are looked for in
 LONGEST = 1 << 16  # characters of a line: no row of ours comes near
 
 
@@ -87,6 +88,16 @@ def rows_of(path: Path, *kinds: str) -> Iterator[dict[str, str]]:
             row = dict(zip(names, values, strict=False))
             if line.endswith("\n") and len(values) == len(names) and row.get("kind") in kinds and _is_sound(row):
                 yield row
+
+
+def latest_rows(path: Path) -> list[dict[str, str]]:
+    """The last rows of a run of this version, as far as a short look shows them; none where there is no file."""
+    with suppress(OSError), open(open_own(path, os.O_RDONLY), "rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
+        lines = file.read().decode(errors="replace").splitlines()[1:]  # the first is the header, or a part of a row
+        rows = [dict(zip(COLUMNS, line.split(","), strict=False)) for line in lines]
+        return [row for row in rows if len(row) == len(COLUMNS) and _is_sound(row)]
+    return []
 
 
 def _is_sound(row: dict[str, str]) -> bool:

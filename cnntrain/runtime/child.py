@@ -1,11 +1,12 @@
-"""Commands started one after the other in this terminal, each of which gets the signals that we get."""
+"""Commands started one after the other, each of which is silent and gets the signals that we get."""
 
 import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -13,6 +14,8 @@ import cnntrain
 from cnntrain.runtime.signals import caught
 
 OF_SIGNAL = 128  # what a shell adds to a signal's number
+TICK = 0.5  # seconds between two looks at what a command does
+MOST_SAID = 1 << 16  # bytes of what it says that are kept
 STOPPED = (OF_SIGNAL + signal.SIGINT, OF_SIGNAL + signal.SIGTERM)  # exit codes of a command that was asked to end
 
 # What `python -P` of 3.11 does, on 3.10 too: a random.py or yaml.py of the current folder is none of ours. The package
@@ -38,19 +41,32 @@ class Relay:
 
     Attributes:
         signum: the signal that asked for the end (SIGINT, or SIGTERM for all others), or None.
+        said: the last lines that the last command has written to stderr.
     """
 
     def __init__(self) -> None:
         self.signum: int | None = None
+        self.said: list[str] = []
         self._child: subprocess.Popen[bytes] | None = None
 
-    def run(self, command: Sequence[str]) -> int:
-        """Run one to its end; answers its exit code, that of a shell where a signal killed it."""
-        self._child = subprocess.Popen(command)
-        if self.signum:  # it came in the moment of the start
-            self._child.send_signal(self.signum)
-        code = self._child.wait()
-        self._child = None
+    def run(self, command: Sequence[str], watch: Callable[[], None] = lambda: None) -> int:
+        """Run one to its end; answers its exit code, that of a shell where a signal killed it.
+
+        Args:
+            watch: called every now and then while it runs.
+        """
+        with tempfile.TemporaryFile() as errors:
+            self._child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+            if self.signum:  # it came in the moment of the start
+                self._child.send_signal(self.signum)
+            code = None
+            while code is None:
+                watch()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    code = self._child.wait(TICK)
+            self._child = None
+            errors.seek(max(0, errors.seek(0, os.SEEK_END) - MOST_SAID))
+            self.said = errors.read().decode(errors="backslashreplace").splitlines()
         code = OF_SIGNAL - code if code < 0 else code
         if code in STOPPED:
             self.signum = self.signum or code - OF_SIGNAL  # it alone was asked

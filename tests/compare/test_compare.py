@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from cnntrain import cli
 from cnntrain.cli import dispatch
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import compare as command
+from cnntrain.compare import outcomes
 from cnntrain.compare import plan as comparison
 from cnntrain.compare.plan import Combination, combinations
 from cnntrain.compare.record import RECORD, tables_folder
@@ -33,6 +34,7 @@ from cnntrain.runtime.child import cnntrain_command
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 QUIET = ["model=lenet5", "trainer.tensorboard=false"]  # TensorBoard's files cost seconds
+Run = Callable[[Sequence[str], Callable[[], None]], int]
 LISTS = [*QUIET, "optimizer=sgd,adamw", "seed=0,1"]
 HOME = Path("outputs/compare/digits_lenet5")
 
@@ -44,7 +46,7 @@ class Trainer:
         runs: what was planned.
         commands: what was to be started, without the interpreter.
         ends: exit codes of the next runs; a run that is not named ends well.
-        signum: as of a Relay.
+        signum, said: as of a Relay.
     """
 
     def __init__(self, runs: Sequence[Combination], *ends: int) -> None:
@@ -52,8 +54,9 @@ class Trainer:
         self.commands: list[list[str]] = []
         self.ends = list(ends)
         self.signum: int | None = None
+        self.said: list[str] = []
 
-    def run(self, command: Sequence[str]) -> int:
+    def run(self, command: Sequence[str], watch: Callable[[], None] = lambda: None) -> int:
         words = list(command[len(cnntrain_command()) :])
         assert list(command) == cnntrain_command(*words)
         self.commands.append(words)
@@ -91,6 +94,7 @@ def leave(folder: Path, plain: dict[str, Any], code: int) -> None:
         "val": {"top1": top1, "top5": 1.0, "loss": 0.1},
         "test": {"top1": top1 - 0.1, "top5": 1.0, "loss": 0.1},
         "best_epoch": 2 + plain["seed"],
+        "images": {"train": 1293, "val": 144, "test": 360},
         "train_seconds": 30.0,
         "seconds": 35.0,
         "peak_memory_bytes": 5 * 10**8,
@@ -252,8 +256,12 @@ def test_what_is_finished_is_not_run_again(capsys: pytest.CaptureFixture[str]) -
     code, first = run(LISTS)
     assert (code, len(first.commands)) == (0, 4)
     out = capsys.readouterr().out.splitlines()
-    assert out[:2] == [f"compare: 4 runs in {HOME}", "run 1 of 4: optimizer=sgd seed=0"]
-    assert "run 2 of 4: optimizer=adamw seed=0" in out
+    assert out[:3] == [
+        f"compare: 4 runs in {HOME}",
+        "run 1 of 4  optimizer=sgd seed=0  test top-1 70.00%  0:00:00",
+        "run 2 of 4  optimizer=adamw seed=0  test top-1 80.00%  0:00:00",
+    ]
+    assert out[5] == ""
     shown = out[out.index("") :]
     code, again = run(LISTS)
     assert (code, again.commands) == (0, [])
@@ -319,7 +327,8 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(capsys: pytest.CaptureFix
     assert (found, len(trainer.commands)) == (code, 4)
     out = capsys.readouterr().out
     assert re.search(rf"^failed: optimizer=sgd seed=0 \(exit code {code}.*\)$", out, re.MULTILINE)
-    assert re.search(r"^sgd +0/2 +- +- +- +- +-$", out, re.MULTILINE)
+    assert re.search(r"^run 1 of 4  optimizer=sgd seed=0  failed: .*$", out, re.MULTILINE)
+    assert re.search(r"^sgd +0/2 +- +- +- +- +- +-$", out, re.MULTILINE)
     assert re.search(r"^adamw +2 +80.50 ± 0.71 .* \*$", out, re.MULTILINE)
 
 
@@ -329,7 +338,17 @@ class NoSignal:
     signum = None
 
     def __init__(self, trainer: Trainer) -> None:
-        self.run = trainer.run
+        self.run: Run = trainer.run
+        self.said: list[str] = []
+
+
+def ended_by(code: int) -> "Run":
+    """A process that leaves nothing but its exit code."""
+
+    def run(command: Sequence[str], watch: Callable[[], None] = lambda: None) -> int:
+        return code
+
+    return run
 
 
 @pytest.mark.parametrize("code", [2, 3, 9])
@@ -345,7 +364,7 @@ def test_without_any_finished_run_nothing_is_left(tmp_path: Path) -> None:
     assert run(LISTS, 5, 5, 5, 5)[0] == 5
     assert {path.name for path in HOME.iterdir()} == {combination.name for combination in planned(*LISTS)}
     trainer = NoSignal(Trainer(planned(*LISTS)))
-    trainer.run = lambda command: 3  # whose folder is gone
+    trainer.run = ended_by(3)  # whose folder is gone
     assert compare(planned(*LISTS), LISTS, trainer, out=Path("new")) == 3
     assert not (tmp_path / "new").exists()
 
@@ -357,7 +376,7 @@ def test_a_run_that_cannot_go_on_has_failed_whatever_its_earlier_end_was(capsys:
     (folder / "results.json").write_text('{"status": "interrupted", "error": "stopped and saved"}')
     assert "failed" not in capsys.readouterr().out
     trainer = NoSignal(Trainer(planned(*LISTS)))
-    trainer.run = lambda command: 4  # its checkpoints are damaged
+    trainer.run = ended_by(4)  # its checkpoints are damaged
     compare(planned(*LISTS), LISTS, trainer)
     assert "failed: optimizer=adamw seed=0 (exit code 4)" in capsys.readouterr().out.splitlines()
 
@@ -384,6 +403,49 @@ def test_an_interrupt_shows_what_is_finished_and_how_to_go_on(capsys: pytest.Cap
     out = capsys.readouterr().out
     assert re.search(r"^sgd +2 ", out, re.MULTILINE)
     assert re.search(r"^adamw +1/2 ", out, re.MULTILINE)
+
+
+def test_why_a_run_cannot_be_made_is_what_its_process_said(capsys: pytest.CaptureFixture[str]) -> None:
+    trainer = Trainer(planned(*LISTS), 0, 3)
+    trainer.said = ["a warning", "cnntrain: error: data.root: photos is not there", "cnntrain: error: seed: no"]
+    assert compare(trainer.runs, LISTS, trainer) == 3
+    out = capsys.readouterr().out
+    assert "failed: optimizer=adamw seed=0 (exit code 3: data.root: photos is not there; seed: no)\n" in out
+
+
+def test_the_best_command_comes_last_and_trains_the_best_row_again(capsys: pytest.CaptureFixture[str]) -> None:
+    run([*LISTS, "trainer.epochs=3"])
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last == ["cnntrain", "train", *QUIET, "optimizer=adamw", "trainer.epochs=3"]
+    assert "seed=7" in comparison.row_words((runs := combinations(["seed=7", "optimizer.lr=0.1,0.2"]))[0], runs)
+
+
+def test_other_words_than_the_lists_are_in_the_name_of_a_run() -> None:
+    words = ["optimizer.lr=0.1,0.2", "trainer.epochs=5", "++data.val=0.2", "model=lenet5", "data.root=photos"]
+    names = [one.name for one in combinations([*words, "data=imagefolder"])]
+    assert [name.rpartition("_")[0] for name in names] == [f"lr-{lr}_seed-0_epochs-5_val-0.2" for lr in ("0.1", "0.2")]
+
+
+def test_a_run_is_one_line_which_lives_in_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "is_terminal", True)
+    monkeypatch.setenv("TERM", "xterm")
+    trainer = Trainer(planned(*LISTS))
+    finish = trainer.run
+
+    def watched(command: Sequence[str], watch: Callable[[], None]) -> int:
+        code = finish(command)
+        watch()
+        return code
+
+    monkeypatch.setattr(trainer, "run", watched)
+    assert compare(trainer.runs, LISTS, trainer) == 0
+    out = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    assert re.search(r"run 1 of 4  optimizer=sgd seed=0  epoch 2/\d+  val top-1 75.00%  0:00:00", out)
+    assert "run 1 of 4  optimizer=sgd seed=0  test top-1 70.00%  0:00:00\n" in out
 
 
 def test_flags_reach_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -413,7 +475,10 @@ def test_two_real_runs_are_made_once(capfd: pytest.CaptureFixture[str], monkeypa
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     assert cli.main(words) == 0
     first = capfd.readouterr().out
-    assert "epoch 1/1" in first
+    assert (
+        len(re.findall(r"^run [12] of 2  optimizer=\w+ seed=0  test top-1 \S+%  0:00:\d\d$", first, re.MULTILINE)) == 2
+    )
+    assert "epoch 1/1" not in first
     assert re.search(r"^adamw +1 ", first, re.MULTILINE)
     results = {path: path.read_text() for path in HOME.glob("*/results.json")}
     assert len(results) == 2
@@ -427,7 +492,7 @@ def test_two_real_runs_are_made_once(capfd: pytest.CaptureFixture[str], monkeypa
 @pytest.mark.parametrize("value", [True, "0.9", math.inf, math.nan, 10**400, None, [1]])
 def test_a_damaged_score_is_none(value: object) -> None:
     results = {"val": {"top1": value}, "test": [1], "parameters": 7}
-    assert comparison.measures(results) == {"parameters": 7}
+    assert outcomes.measures(results) == {"parameters": 7}
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, "[1]", '{"command": 1}', ""])

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 from test_compare import HOME, LISTS, leave, planned, run
 
-from cnntrain.compare import plan
-from cnntrain.compare.plan import Combination, Outcome, Spread
-from cnntrain.compare.table import markdown, points, table
+from cnntrain.compare import outcomes as numbers
+from cnntrain.compare.outcomes import Outcome, Spread
+from cnntrain.compare.plan import Combination
+from cnntrain.compare.table import legend, markdown, points, table
 from cnntrain.plots.comparison import Curve, Point
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
@@ -35,7 +37,7 @@ def outcomes(values: dict[str, str], *top1: float, test: bool = True, **more: fl
         known = {"val_top1": value, "best_epoch": 3, "train_seconds": 61.5, "peak_memory_bytes": 1.5e9}
         known |= {"trainable_parameters": 11_200_000} | ({"test_top1": value} if test else {}) | more
         combination = Combination((), values, replace(settings, seed=seed))
-        found.append(Outcome(combination, Path(f"r{seed}"), "done", known))
+        found.append(Outcome(combination, Path(f"r{seed}"), "done", known, {"test": 393, "val": 40}))
     return found
 
 
@@ -54,29 +56,29 @@ def test_accuracy_is_that_of_the_test_images_where_each_run_has_some() -> None:
         (with_test, "test_top1", "test top-1"),
         (with_test + without, "val_top1", "val top-1"),
     ):
-        assert plan.judged_by(found) == measure
-        assert head in table(plan.rows(found), measure, None)[0]
+        assert numbers.judged_by(found) == measure
+        assert head in table(numbers.rows(found), measure, None)[0]
 
 
 def test_the_best_row_is_the_one_of_the_highest_mean() -> None:
-    rows = plan.rows(outcomes({"x": "a"}, 0.9, 0.7) + outcomes({"x": "b"}, 0.85, 0.84) + outcomes({"x": "c"}))
-    assert plan.best_row(rows, "val_top1") is rows[1]
+    rows = numbers.rows(outcomes({"x": "a"}, 0.9, 0.7) + outcomes({"x": "b"}, 0.85, 0.84) + outcomes({"x": "c"}))
+    assert numbers.best_row(rows, "val_top1") is rows[1]
     lines = table(rows, "val_top1", rows[1])
     assert [line.endswith(" *") for line in lines] == [False, False, False, True]
     assert "**84.50 ± 0.71**" in markdown(rows, "val_top1", rows[1])
-    assert plan.best_row([], "val_top1") is None
+    assert numbers.best_row([], "val_top1") is None
 
 
 def test_the_table_shows_each_quantity_in_a_unit_that_suits_it() -> None:
-    rows = plan.rows(
+    rows = numbers.rows(
         outcomes({"optimizer.lr": "0.1"}, 0.95, 0.96, 0.97)
         + outcomes({"optimizer.lr": "0.2"}, 0.5, train_seconds=8000, peak_memory_bytes=7e8, trainable_parameters=850)
     )
     assert table(rows, "test_top1", rows[0]) == [
-        "lr   runs    test top-1         time     peak   trainable       best",
-        "                      %            h   memory  parameters      epoch",
-        "0.1     3  96.00 ± 1.00  0.02 ± 0.00  1.50 GB      11.2 M  3.0 ± 0.0 *",
-        "0.2     1         50.00         2.22   700 MB         850          3",
+        "lr   runs    test top-1       95 %  time     peak  trained   best",
+        "                      %   interval     h   memory   params  epoch",
+        "0.1     3  96.00 ± 1.00  93.5-98.5  0.02  1.50 GB   11.2 M    3.0 *",
+        "0.2     1         50.00  45.1-54.9  2.22   700 MB      850      3",
     ]
 
 
@@ -91,15 +93,36 @@ def test_the_table_shows_each_quantity_in_a_unit_that_suits_it() -> None:
     ],
 )
 def test_the_table_fits_80_columns(values: dict[str, str], repeats: int) -> None:
-    rows = plan.rows(outcomes(values, *[1.0, 0.5, 0.25][:repeats], train_seconds=599.9, best_epoch=199))
+    rows = numbers.rows(outcomes(values, *[1.0, 0.5, 0.25][:repeats], train_seconds=599.9, best_epoch=199))
     lines = table(rows, "test_top1", rows[0])
     assert max(map(len, lines)) <= 80
     assert ("±" in lines[2]) == (repeats > 1)
 
 
 def test_keys_that_end_alike_are_shown_whole() -> None:
-    row = plan.rows(outcomes({"data.name": "a", "model.name": "b", "optimizer.lr": "1"}, 0.5))
-    assert table(row, "test_top1", None)[0].split()[:3] == ["data.name", "model.name", "lr"]
+    row = numbers.rows(outcomes({"data.name": "a", "model.name": "b", "optimizer.lr": "1"}, 0.5))
+    assert table(row, "test_top1", None)[0].split()[:3] == ["data", "model", "lr"]
+    row = numbers.rows(outcomes({"a.width": "a", "b.width": "b"}, 0.5))
+    assert table(row, "test_top1", None)[0].split()[:2] == ["a.width", "b.width"]
+
+
+def test_settings_without_room_stand_below_the_table() -> None:
+    values = {f"trainer.some_setting_{number}": "0.123456" for number in range(5)}
+    lines = table(numbers.rows(outcomes(values, 0.5, 0.6)), "test_top1", None)
+    assert max(map(len, lines)) <= 80
+    assert " ".join(lines[3:]) == "no room for: " + ", ".join(list(values)[2:])
+
+
+def test_the_legend_says_which_interval_is_which() -> None:
+    repeated, single = outcomes({"x": "a"}, 0.9, 0.7), outcomes({"x": "b"}, 0.8)
+    student = "95 %: interval of the mean over the repeats, Student's t"
+    wilson = "95 %: interval of one run's accuracy on 393 test images, Wilson's"
+    deviation = "±: standard deviation over the repeats"
+    assert legend(numbers.rows(repeated + single), "test_top1") == [deviation, student, wilson]
+    assert legend(numbers.rows(single), "test_top1") == [wilson]
+    single[0].images.clear()  # of a run that does not tell
+    assert legend(numbers.rows(single), "test_top1") == []
+    assert table(numbers.rows(single), "test_top1", None)[2].split()[3] == "-"
 
 
 def test_files_hold_every_row_and_every_run() -> None:
@@ -112,8 +135,16 @@ def test_files_hold_every_row_and_every_run() -> None:
     assert float(best["test_top1"]) == pytest.approx(0.805)
     assert float(best["test_top1_std"]) == pytest.approx(np.std([0.8, 0.81], ddof=1))
     assert float(best["seconds"]) == 35
+    assert [line["interval"] for line in lines] == ["student"] * 2 + ["wilson"] * 4
+    expected = stats.t.interval(0.95, 1, loc=0.805, scale=stats.sem([0.8, 0.81]))
+    assert (float(best["test_top1_low"]), float(best["test_top1_high"])) == pytest.approx(expected)
+    one = stats.binomtest(288, 360).proportion_ci(0.95, method="wilson")
+    assert float(lines[4]["test_top1_low"]) == pytest.approx(one.low)
+    assert float(lines[4]["test_top1_high"]) == pytest.approx(one.high)
     record = json.loads((HOME / "compare.json").read_text())
     assert record["judged_by"] == "test_top1"
+    assert record["intervals"].keys() == {"student", "wilson"}
+    assert record["rows"][1]["test_top1"]["low"] == pytest.approx(expected[0])
     assert [entry["best"] for entry in record["rows"]] == [False, True]
     assert [entry["values"]["seed"] for entry in record["runs"]] == ["0", "1", "0", "1"]
     assert all((Path(entry["folder"]) / "results.json").exists() for entry in record["runs"])
@@ -128,8 +159,8 @@ def test_one_event_file_holds_the_table_and_the_curves(capsys: pytest.CaptureFix
     for _ in range(2):
         run([*LISTS, "trainer.tensorboard=true"])
     out = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(rf"next  cnntrain eval {HOME}/optimizer-adamw_seed-1_\w+", out[-2])
-    assert out[-1] == f"      tensorboard --logdir {HOME}"
+    assert out[-3] == f"next  tensorboard --logdir {HOME}"
+    assert re.fullmatch(rf" {{6}}cnntrain eval {HOME}/optimizer-adamw_seed-1_[\w-]+", out[-2])
     (events,) = HOME.glob("events.out.tfevents.*")
     log = EventAccumulator(str(events))
     log.Reload()
@@ -143,7 +174,7 @@ def test_one_event_file_holds_the_table_and_the_curves(capsys: pytest.CaptureFix
 def test_runs_without_tensorboard_get_no_page_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     run(LISTS)
     assert not list(HOME.glob("events*"))
-    assert "tensorboard" not in capsys.readouterr().out
+    assert "tensorboard --logdir" not in capsys.readouterr().out
     assert (HOME / "compare.png").exists()
     assert "optimizer=adamw" in (HOME / "compare.svg").read_text()
 
@@ -164,7 +195,7 @@ def test_runs_whose_metrics_are_gone_are_in_the_table_and_not_in_the_picture(
         file.unlink()
     assert run(LISTS)[0] == 0
     assert not (HOME / "compare.png").exists()
-    assert capsys.readouterr().out.splitlines()[-2].endswith("compare.csv, compare.json")
+    assert capsys.readouterr().out.splitlines()[-3].endswith("compare.csv, compare.json")
 
 
 def test_the_mean_is_that_of_the_epochs_that_all_runs_have() -> None:

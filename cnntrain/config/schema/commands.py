@@ -131,12 +131,13 @@ class PreviewArgs(NewRunArgs):
 class CompareArgs(CommandArgs):
     """The arguments of `compare`."""
 
-    usage: ClassVar[str] = "[GROUP=OPTION,OPTION,...] [KEY=VALUE,VALUE,...]"
+    usage: ClassVar[str] = "[GROUP=OPTION,OPTION,...] [KEY=VALUE,VALUE,...] [RUN_DIR ...]"
 
     out: Path | None = argument(
         OutFolder(not_for_runs, "a folder for all runs"),
         "the folder of the runs, with compare.csv, .json, .png and .svg and pages for TensorBoard; "
-        "outputs/compare/DATA_MODEL. Comparisons of other keys share its runs, and have a folder in it for tables",
+        "outputs/compare/DATA_MODEL. Comparisons of other keys share its runs, and have a folder in it for tables. "
+        "Of runs that exist the files are written with out= alone",
         default=None,
     )
 
