@@ -4,35 +4,39 @@ from typing import Any
 
 from cnntrain.text import clock, number, percent, rate
 
-_COLUMNS = {
-    "train_loss": ("loss", 6),
-    "train_top1": ("top-1", 6),
-    "probe_top1": ("probe", 6),
-    "val_loss": ("val loss", 8),
-    "val_top1": ("top-1", 6),
-    "val_top5": ("top-5", 6),
-    "lr": ("lr", 8),
-    "images_per_second": ("images/s", 8),
-    "seconds": ("time", 7),
+_COLUMNS = {  # key: split, head, width
+    "train_loss": ("train", "loss", 6),
+    "train_top1": ("train", "top-1", 6),
+    "probe_top1": ("train", "probe", 6),
+    "val_loss": ("val", "loss", 6),
+    "val_top1": ("val", "top-1", 6),
+    "val_top5": ("val", "top-5", 6),
+    "lr": ("", "lr", 8),
+    "images_per_second": ("", "images/s", 8),
+    "seconds": ("", "time", 7),
 }
-_LONGEST_EPOCH = 7  # characters; with it a row has 80
+_LONGEST_EPOCH = 9  # characters; with it a row has 80
 
 
-def table_head(row: dict[str, Any], epochs: int) -> str:
-    """The head of the table of epochs that begins with `row`."""
-    heads = (f"{name:>{width}}" for name, width in _columns(row).values())
-    return "  ".join([f"{'epoch':>{_epoch_width(epochs)}}", *heads])
+def table_head(row: dict[str, Any], epochs: int) -> tuple[str, str]:
+    """The two heads of the table of epochs that begins with `row`: the splits, and the columns of each."""
+    splits, heads, last = [" " * _epoch_width(epochs)], [f"{'epoch':>{_epoch_width(epochs)}}"], ""
+    for split, name, width in _columns(row).values():
+        splits.append(f"{split if split != last else '':<{width}}")
+        heads.append(f"{name:>{width}}")
+        last = split
+    return "  ".join(splits).rstrip(), "  ".join(heads)
 
 
 def table_row(row: dict[str, Any], epochs: int) -> str:
     """An epoch in 80 columns at most; the star marks the best so far."""
     epoch = f"{row['epoch']}/{epochs}"
     first = epoch if len(epoch) <= _LONGEST_EPOCH else str(row["epoch"])
-    cells = (f"{_cell(key, row.get(key)):>{width}}" for key, (_, width) in _columns(row).items())
+    cells = (f"{_cell(key, row.get(key)):>{width}}" for key, (_, _, width) in _columns(row).items())
     return "  ".join([f"{first:>{_epoch_width(epochs)}}", *cells]) + (" *" if row["best"] else "")
 
 
-def _columns(row: dict[str, Any]) -> dict[str, tuple[str, int]]:
+def _columns(row: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
     """The probe takes the place of top-5 where there is one: a row has 80 columns."""
     left_out = {"val_top5"} if "probe_top1" in row else set()
     optional = {"probe_top1", "val_loss", "val_top1", "val_top5"} - row.keys()

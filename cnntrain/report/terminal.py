@@ -92,7 +92,8 @@ class Screen:
         """A row of the table of epochs."""
         if self.is_live and not self._has_head:
             self._has_head = True
-            self.console.print(Text(table_head(row, epochs), "bold"), soft_wrap=True)
+            for head in table_head(row, epochs):
+                self.console.print(Text(head, "bold"), soft_wrap=True)
         if self.is_live:
             self.console.print(Text(table_row(row, epochs), "green" if row["best"] else ""), soft_wrap=True)
         self._print_lines(epoch_line(row, epochs))

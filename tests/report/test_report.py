@@ -256,7 +256,8 @@ def test_terminal_shows_at_most_80_columns_but_for_commands_to_copy(tmp_path):
 
 def test_table_rows_line_up_within_80_columns():
     for epochs in (1, 20, 200, 5000):
-        lines = [table_head(epoch_row(1, 4, True), epochs)]
+        splits, head = table_head(epoch_row(1, 4, True), epochs)
+        lines = [head]
         for epoch in {1, epochs}:
             lines += [table_row(epoch_row(epoch, 4, best), epochs) for best in (True, False)]
             lines.append(
@@ -265,15 +266,25 @@ def test_table_rows_line_up_within_80_columns():
         lines = [line.removesuffix(" *") for line in lines]
         assert len({len(line) for line in lines}) == 1, lines
         assert len(lines[0]) + 2 <= 80
-        assert lines[0].index("val loss") + len("val loss") == lines[1].index("1.5000") + len("1.5000")
+        for split, first in (("train", "1.2500"), ("val", "1.5000")):
+            assert splits.index(split) == lines[1].index(first)
 
 
 def test_a_probe_takes_the_place_of_top5_in_the_table():
     row = epoch_row(3, 4, True) | {"probe_top1": 0.8125}
-    head, line = table_head(row, 9), table_row(row, 9)
-    assert "top-5" not in head
+    (splits, head), line = table_head(row, 9), table_row(row, 9)
+    assert splits.split() == ["train", "val"]
+    assert head.split() == ["epoch", "loss", "top-1", "probe", "loss", "top-1", "lr", "images/s", "time"]
+    assert splits.index("val") == head.index("probe") + len("probe") + 2  # of training images, that is
     assert line[: head.index("probe") + 5].endswith("81.25%")
-    assert len(head) == len(table_head(epoch_row(3, 4, True), 9))
+    assert len(head) == len(table_head(epoch_row(3, 4, True), 9)[1])
+
+
+def test_the_table_of_a_run_without_validation_has_the_columns_of_training_alone():
+    row = {key: value for key, value in epoch_row(3, 4, False).items() if not key.startswith("val")}
+    splits, head = table_head(row, 9)
+    assert (splits.split(), head.split()) == (["train"], ["epoch", "loss", "top-1", "lr", "images/s", "time"])
+    assert len(table_row(row, 9)) == len(head)
 
 
 @pytest.mark.parametrize("width", [80, 40])
