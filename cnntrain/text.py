@@ -46,6 +46,11 @@ def clock(seconds: float | None) -> str:
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
+def counted(count: int, noun: str) -> str:
+    """A number of things: `1 step`, `1,230 steps`, `2 classes`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith(("s", "x", "tch")) else "s")
+
+
 def short_path(path: str | Path) -> str:
     """A path as the user would type it: relative where it lies below the current folder."""
     try:

@@ -17,7 +17,7 @@ from cnntrain.inspect.explain.subject import NotApplicable, Subject, at_rest, re
 from cnntrain.plots.sheet import Rgb
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import need_own_folder, write_atomic
-from cnntrain.text import align_columns, short_path
+from cnntrain.text import align_columns, counted, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 
@@ -194,5 +194,5 @@ def _subject(args: ExplainArgs, job: Job, loader: Loader, step: int) -> Subject:
         images = read_files(args.images, data.channels, data.view(data.image_size)).to(job.device)
         labels, names = [None] * len(images), [file.name for file in args.images]
     settings = job.settings
-    about = f"{settings.model.heading} trained on {settings.data.heading} for {step:,} step{'s' if step > 1 else ''}"
+    about = f"{settings.model.heading} trained on {settings.data.heading} for {counted(step, 'step')}"
     return Subject(job.model, job.normalize, classes, images, labels, names, about)

@@ -32,7 +32,7 @@ from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader, name_of_ro
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import available_cores, free_memory, generator, shares_memory
-from cnntrain.text import printable
+from cnntrain.text import counted, printable
 
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on
 LOUD_SHARE = 0.1  # of the files of a class, or of all: whoever loses so many is warned
@@ -156,12 +156,11 @@ def _three_parts(splits: dict[str, FolderSplit], request: Request) -> dict[str, 
     if request.settings.folds is not None and {"train", "val"} <= parts.keys():
         split = parts.pop("val")
         use = "test" if parts.setdefault("test", split) is split else "not used"
-        request.notes.append(
-            f"{split.paths.root.name}/: {use}, {len(split.labels):,} images, as data.folds takes val from train/"
-        )
+        images = counted(len(split.labels), "image")
+        request.notes.append(f"{split.paths.root.name}/: {use}, {images}, as data.folds takes val from train/")
     if "val" in parts:
         split = parts["val"]
-        request.notes.append(f"val: {len(split.labels):,} images of {split.paths.root.name}/")
+        request.notes.append(f"val: {counted(len(split.labels), 'image')} of {split.paths.root.name}/")
         if "train" in parts and request.settings.val != DataSettings.val:
             request.warnings.append(
                 f"data.val: the images of {split.paths.root.name}/ validate, and none are taken out of the training "
@@ -249,8 +248,8 @@ def _make_loader(
     crops = isinstance(stream_decoder.view, RandomView)
     place = _place(split, len(labels) * memory_decoder.channels * memory_decoder.view.size**2, crops, budget, request)
     if place is None:
-        by = f"{workers} thread{'s' if workers > 1 else ''}" if workers else "the training thread"
-        request.notes.append(f"{split}: {len(labels):,} images streamed from files by {by}")
+        by = counted(workers, "thread") if workers else "the training thread"
+        request.notes.append(f"{split}: {counted(len(labels), 'image')} streamed from files by {by}")
         return StreamLoader(
             stream_decoder,
             batch_size=request.batch_size,

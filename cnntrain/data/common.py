@@ -15,7 +15,7 @@ from cnntrain.data.view import View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import free_memory, shares_memory
 from cnntrain.runtime.distributed import ALONE, World
-from cnntrain.text import hint, nearest
+from cnntrain.text import counted, hint, nearest
 
 VAL, LIMIT, PROBE = -2, -3, -8  # parts of seeds that keep these draws apart from all others
 LEAST_PROBE, PROBE_SHARE = 100, 10  # the probe holds a tenth of the training images at most, if that is 100 or more
@@ -167,7 +167,7 @@ def _take_few(labels: Tensor, count: int, request: Request) -> Tensor:
     rows = take_per_class(labels, count, request.seed, LIMIT)
     sizes = labels.bincount()
     fewer = int(((sizes > 0) & (sizes < count)).sum())
-    tail = f"; {fewer:,} class{'es have' if fewer > 1 else ' has'} fewer" if fewer else ""
+    tail = f"; {counted(fewer, 'class')} {'have' if fewer > 1 else 'has'} fewer" if fewer else ""
     request.notes.append(
         f"train: {count:,} of each class, {len(rows):,} of {len(labels):,} images, seed {request.seed}{tail}"
     )
@@ -261,9 +261,8 @@ def check_train(train: Loader, request: Request) -> None:
     total = len(train.labels)
     left_out, processes = total - train.images, request.world.size
     if train.images == 0:
-        count = f"{total} image" if total == 1 else f"{total} images"
         for_each = f" for each of {processes} processes" if processes > 1 else ""
-        raise DataError(f"data: the train split has {count}; it takes 2 or more{for_each} to train")
+        raise DataError(f"data: the train split has {counted(total, 'image')}; it takes 2 or more{for_each} to train")
     if left_out:
         one = "1 image is" if left_out == 1 else f"{left_out} images are"
         reason_of_one = "for every network: batch norm would fail on a last micro-batch of 1"

@@ -14,6 +14,7 @@ from cnntrain.finetune.layer_groups import LayerGroup, layer_groups
 from cnntrain.finetune.proofs import GradientWatch, digest, fixed_tensors, moved_names
 from cnntrain.models.name_patterns import require
 from cnntrain.optim.parameter_groups import Learner
+from cnntrain.text import counted
 
 # Steps before a group without gradient is a fault: a head of zeros hands none down in the first step, nor in the second
 # where the rate begins at zero, nor after steps that the loss scaler skips.
@@ -232,8 +233,9 @@ def _openings(settings: FinetuneSettings, groups: Sequence[LayerGroup]) -> list[
     if settings.unfreeze is None:
         return [*[settings.head_epochs] * below, 0]
     if len(settings.unfreeze) > below:
+        epochs_told, groups_told = counted(len(settings.unfreeze), "epoch"), counted(below, "group")
         raise ConfigError(
-            f"finetune.unfreeze: {len(settings.unfreeze)} epochs, and {_count(below)} below the head to open "
+            f"finetune.unfreeze: {epochs_told}, and {groups_told} below the head to open "
             f"({_join([group.name for group in groups[:-1]])}); leave some out, or make more groups (finetune.unit, "
             "finetune.groups)"
         )
@@ -248,7 +250,7 @@ def _factors(kind: str, decay: float | None, factors: list[float] | None, groups
     if len(factors) != len(groups):
         fewer = f", or set finetune.groups={len(factors)}" if 1 < len(factors) < len(groups) else ""
         raise ConfigError(
-            f"finetune.{kind}_factors: {len(factors)} number{'s' * (len(factors) != 1)} for {_count(len(groups))} "
+            f"finetune.{kind}_factors: {counted(len(factors), 'number')} for {counted(len(groups), 'group')} "
             f"({_join([group.name for group in groups])}); give one per group{fewer}"
         )
     return list(factors)
@@ -274,10 +276,6 @@ def _homes(groups: Sequence[LayerGroup]) -> dict[str, set[int]]:
 
 def _with_parents(paths: Iterable[str]) -> Iterator[str]:
     return (above for path in paths for above in module_and_above(path))
-
-
-def _count(groups: int) -> str:
-    return f"{groups} group{'s' * (groups != 1)}"
 
 
 def _join(names: Sequence[str]) -> str:

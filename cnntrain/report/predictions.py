@@ -14,6 +14,7 @@ from cnntrain.text import (
     WIDTH,
     align_columns,
     common_start,
+    counted,
     percent,
     printable,
     shorten,
@@ -85,7 +86,7 @@ def summary(counts: Sequence[tuple[str, int, float]], total: int) -> list[str]:
         for name, (_, images, mean) in zip(names, found, strict=False)
     ]
     more = len(found) - MOST_CLASSES
-    return align_columns(rows) + ([f"and {more} class{'es' if more > 1 else ''} more"] if more > 0 else [])
+    return align_columns(rows) + ([f"and {counted(more, 'class')} more"] if more > 0 else [])
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from cnntrain.report.augmentation import describe_all, shares
 from cnntrain.report.run_report import Report
 from cnntrain.report.tensorboard import flatten
 from cnntrain.runtime import device as machine
-from cnntrain.text import WIDEST_NAME, shorten, wrap_facts
+from cnntrain.text import WIDEST_NAME, counted, shorten, wrap_facts
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits_met
 from cnntrain.training.state import Progress
@@ -40,7 +40,8 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
     first, full = job.plan.stage(0).batch_size // processes, data.batch_size
     batch = str(full) if first == full else f"{first} to {full}"  # of images that grow
     batch += f" x {trainer.accumulate}" if trainer.accumulate > 1 else ""
-    shared = f" x {processes} processes" if processes > 1 else ""
+    batch += " image" if batch == "1" else " images"
+    batch += f" x {processes} processes" if processes > 1 else ""
     scored = f", scored at {data.eval_size}" if data.eval_size != data.image_size else ""
     layout = "channels_last" if job.channels_last else "contiguous"
     decay = f"weight decay {settings.optimizer.weight_decay:g}"
@@ -51,7 +52,9 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
         **({"finetune": _finetuning(settings.finetune, job.tuning)} if job.tuning else {}),
         "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
         **({"loss": settings.loss.name} if settings.loss.name != LossSettings().name else {}),
-        "schedule": f"{settings.schedule.name}, {trainer.epochs} epochs, {steps:,} steps of {batch} images{shared}",
+        "schedule": ", ".join(
+            [settings.schedule.name, counted(trainer.epochs, "epoch"), f"{counted(steps, 'step')} of {batch}"]
+        ),
         "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
     }
     report.header(settings.heading, [*wrap_facts(rows), ("folder", str(folder))])
@@ -93,9 +96,9 @@ def _weights_of_classes(classes: Sequence[str], weights: Sequence[float]) -> str
 def _finetuning(settings: FinetuneSettings, tuning: Tuning) -> str:
     """`mode C, 9 layer groups, lr_decay 0.7, batch norms train`."""
     pace = {key: getattr(settings, key) for key in ("lr_decay", "lr_factors", "wd_decay", "wd_factors", "unfreeze")}
-    words = [f"mode {settings.mode.name}", f"{len(tuning.groups)} layer groups"]
+    words = [f"mode {settings.mode.name}", counted(len(tuning.groups), "layer group")]
     words += [f"{key} {value}" for key, value in pace.items() if value is not None]
-    words += [f"head alone for {settings.head_epochs} epochs"] if settings.head_epochs else []
+    words += [f"head alone for {counted(settings.head_epochs, 'epoch')}"] if settings.head_epochs else []
     return ", ".join([*words, f"batch norms {tuning.norm.name}"])
 
 
@@ -153,7 +156,9 @@ def end_words(ended: str, trainer: TrainerSettings, progress: Progress) -> str:
     limit = f"by trainer.{ended}={getattr(trainer, ended)}"
     if ended == "early_stop":
         return f"{limit}: no better epoch since epoch {progress.best_epoch}"
-    return limit if ended == "epochs" else f"{limit}, with {progress.epoch} of {trainer.epochs} epochs done"
+    return (
+        limit if ended == "epochs" else f"{limit}, with {progress.epoch:,} of {counted(trainer.epochs, 'epoch')} done"
+    )
 
 
 def next_commands(settings: Settings, progress: Progress, folder: Path, *, scored: bool) -> list[str]:

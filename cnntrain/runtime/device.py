@@ -16,6 +16,7 @@ import torch
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import ConfigError
 from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.text import counted
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -66,7 +67,7 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
-    return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else "Apple GPU (mps)"
+    return f"CPU, {counted(torch.get_num_threads(), 'thread')}" if device.type == "cpu" else "Apple GPU (mps)"
 
 
 def set_threads(threads: int | None) -> None:

@@ -21,7 +21,7 @@ from cnntrain.report.epoch_table import table_head, table_row
 from cnntrain.report.progress_bar import Bar
 from cnntrain.report.run_report import Report
 from cnntrain.report.terminal import Screen
-from cnntrain.text import align_columns, clock, number, percent, rate, short_path, wrap_facts
+from cnntrain.text import align_columns, clock, counted, number, percent, rate, short_path, wrap_facts
 
 ESCAPE = "\x1b"
 
@@ -452,6 +452,11 @@ def test_words_for_numbers():
     assert (number(0.123456), number(123.456), number(None)) == ("0.1235", "123.46", "-")
     assert (rate(12345.6), rate(0.52), rate(None)) == ("12,346", "0.52", "-")
     assert align_columns([["a", "10"], ["long", "5"]]) == ["a     10", "long   5"]
+
+
+def test_one_thing_is_not_told_as_several() -> None:
+    assert (counted(1, "epoch"), counted(0, "epoch"), counted(1230, "step")) == ("1 epoch", "0 epochs", "1,230 steps")
+    assert (counted(1, "class"), counted(2, "class"), counted(2, "batch")) == ("1 class", "2 classes", "2 batches")
 
 
 def test_path_below_the_current_folder_is_shown_relative(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ from cnntrain.config.schema.schedule import PlateauSettings
 from cnntrain.models.drop import drop_layers
 from cnntrain.optim.schedules import Plateau
 from cnntrain.plots.curves import Curves, Panel
+from cnntrain.text import counted
 from cnntrain.training.job import TrainJob
 
 MOST_POINTS = 900  # of a curve: one for each pixel
@@ -32,15 +33,14 @@ class Course:
         """What a step is made of, in words."""
         settings = self.job.settings
         first, full = (self.job.plan.stage(epoch).batch_size for epoch in (0, settings.trainer.epochs))
-        images = f"{full} images" if first == full else f"{first} to {full} images"
+        images = counted(full, "image") if first == full else f"{first} to {full} images"
         many = settings.trainer.accumulate
         return f"{many} micro-batches of {images}" if many > 1 else images
 
     @property
     def words(self) -> str:
         """How long the run is."""
-        steps, epochs = ("s" if count > 1 else "" for count in (self.steps, self.epochs))
-        return f"{self.steps:,} step{steps} of {self.batch}, {self.epochs:,} epoch{epochs}"
+        return f"{counted(self.steps, 'step')} of {self.batch}, {counted(self.epochs, 'epoch')}"
 
     def panels(self) -> list[Panel]:
         """One panel for each quantity that the config has."""

@@ -12,6 +12,7 @@ from cnntrain.inspect.explain.subject import spread
 from cnntrain.plots.drawing import wrap
 from cnntrain.plots.sheet import GAP, LINE, LONGEST_LABEL, MARGIN, SMALL, Row, Sheet, Tile, at_side, rgb
 from cnntrain.report.augmentation import class_name, describe, mixing, shares
+from cnntrain.text import counted
 from cnntrain.training.job import TrainJob
 
 DRAWS = 8  # epochs that one image is shown in, at least
@@ -111,7 +112,7 @@ class Sample:
         images = [self.job.as_images(self._input(epoch, mixed=False)[0])[-len(self.indices)] for epoch in chosen]
         sizes = [(f"{image.shape[-1]} pixels",) if grows else () for image in images]
         captions = [(f"epoch {epoch + 1}", *size) for epoch, size in zip(chosen, sizes, strict=True)]
-        words = [f"the first, in {count} epochs" + (", before mixing" if job.mix else "")]
+        words = [f"the first, in {counted(count, 'epoch')}" + (", before mixing" if job.mix else "")]
         return Strip("one image", words, images, captions, apart=True)
 
     def context(self, epoch: int) -> BatchContext:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from cnntrain.models.small_images.shape_trace import Trace, Visit, largest
+from cnntrain.text import counted
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def in_words(steps: list[list[Edit]]) -> str:
             changes[edit.path] = (edit.new, old, len(step) - len(named))
     lines = []
     for path, (new, old, others) in changes.items():
-        beside = f" with {others} layers beside it" if others else ""
+        beside = f" with {counted(others, 'layer')} beside it" if others else ""
         lines.append(f"{path} {new}" + (f" instead of {old}" if old else "") + beside)
     return ", ".join(lines)
 
