@@ -45,7 +45,9 @@ def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] =
             ConfigError(f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?") for word in paths
         ]
     _raise_all(faults)
-    return kind(line=tuple(line or (command_of(kind), *words)), words=other_words, **place, **values)
+    args = kind(line=tuple(line or (command_of(kind), *words)), words=other_words, **place, **values)
+    _raise_all([ConfigError(line) for line in args.faults()])
+    return args
 
 
 def command_of(kind: type[CommandArgs]) -> str:

@@ -63,7 +63,7 @@ def _run(line: list[str]) -> int:
         raise ConfigError(f"{command}: one process does this alone; start it without torchrun")
     handlers: dict[str, Callable[[str, list[str], list[str]], int]] = {
         **dict.fromkeys(("models", "filter"), _without_config),
-        **dict.fromkeys(("resume", "eval", "predict", "explain", "report"), _on_saved_run),
+        **dict.fromkeys(("resume", "eval", "predict", "explain", "report", "export"), _on_saved_run),
         **dict.fromkeys(("summary", "preview"), _on_config),
         **dict.fromkeys(("train", "check"), _on_new_runs),
         "compare": _on_comparison,
@@ -172,7 +172,7 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
     has_weights = not resumes or (args.run / "checkpoints").is_dir()
     if faults := no_effect.faults_of_saved(command, config, has_weights=has_weights):
         raise ConfigErrors(faults)
-    if command not in ("predict", "report"):  # which do without
+    if command not in ("predict", "report", "export"):  # which do without
         _need_images(config.settings)
     return config
 

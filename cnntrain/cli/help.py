@@ -135,6 +135,23 @@ a browser, and shows what the run folder knows where its images are gone.
   cnntrain trainer.report=true                 the page of each run at its end
 """,
     ),
+    "export": (
+        """\
+A trained network as a file for other programs, with its classes and its
+preprocessing in it. Before the file gets its name it is loaded, and its answers
+are compared with those of the network; a program beside it shows its use. Of a
+run folder the best epoch is taken, and the average of the weights where the run
+kept one.
+""",
+        """\
+Other words change the run's config, such as data.root=DIR.
+
+  cnntrain export RUN_DIR
+  cnntrain export RUN_DIR preprocessing=true latency=true out=photos.onnx
+  cnntrain export RUN_DIR int8=true
+  cnntrain export RUN_DIR format=safetensors
+""",
+    ),
     "models": (
         """\
 The networks that model= knows: parameters, multiply-adds, image size, year and

@@ -114,7 +114,7 @@ def _text_values(settings: Settings, value: str) -> dict[str, Any]:
     }
 
 
-# --- resume, eval, predict and explain -------------------------------------------------------------------------------
+# --- resume, eval, predict, explain and export ----------------------------------------------------------------------
 
 TRAINING = (
     *("augment.", "optimizer.", "schedule.", "loss.", "finetune.", "trainer."),
@@ -125,6 +125,7 @@ USED_KEYS = (
     *("finetune.head", "trainer.device", "trainer.precision", "trainer.threads", "trainer.channels_last"),
     *("trainer.deterministic", "trainer.tensorboard"),
 )
+NOT_OF_EXPORT = ("trainer.precision", "trainer.channels_last", "trainer.tensorboard", "trainer.deterministic")
 START_KEYS = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
 
 
@@ -132,7 +133,7 @@ def faults_of_saved(command: str, config: RunConfig, *, has_weights: bool = True
     """The lines for words that change nothing of what a command does with a run that exists.
 
     Args:
-        command: resume, eval, predict or explain.
+        command: resume, eval, predict, explain or export.
         has_weights: the run has weights of its own by now.
     """
     lines = []
@@ -142,6 +143,8 @@ def faults_of_saved(command: str, config: RunConfig, *, has_weights: bool = True
             lines.append(f"{key}: is for the start, and the run has weights of its own (given {value}); leave it out")
         elif command != "resume" and key.startswith(TRAINING) and key not in USED_KEYS:
             lines.append(f"{key}: {command} trains nothing (given {value}); leave it out")
+        elif command == "export" and key in NOT_OF_EXPORT:
+            lines.append(f"{key}: what leaves is in fp32 and says nothing of it (given {value}); leave it out")
     if command == "resume":
         return lines or faults([(config.settings, config.overrides)])
     if command == "eval":

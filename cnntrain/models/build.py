@@ -6,7 +6,7 @@ training mode, (logits, auxiliary logits, ...).
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.messages import unknown_arguments
@@ -89,12 +89,8 @@ def _refuse_faults(settings: ModelSettings) -> None:
 
 def _own(entry: NetworkEntry, settings: ModelSettings, *, classes: int, channels: int) -> Recipe:
     _refuse_faults(settings)
-    known = {item.name for item in fields(entry.settings)}
-    given = {key: getattr(settings, key) for key in DROPS if getattr(settings, key) is not None}
-    takes_norm = settings.norm is not None and "norm" in known
-    if settings.norm is not None and takes_norm:
-        given["norm"] = settings.norm.name
-    settings = replace(settings, args=settings.args | given)
+    takes_norm = settings.norm is not None and "norm" in {item.name for item in fields(entry.settings)}
+    settings = replace(settings, args=own_arguments(entry, settings))
     _refuse_faults(settings)
     from cnntrain.models.zoo.build import build_own
 
@@ -111,6 +107,14 @@ def _own(entry: NetworkEntry, settings: ModelSettings, *, classes: int, channels
         return model if takes_norm else _with_norm(model, settings)
 
     return Recipe(make, entry.image_size)
+
+
+def own_arguments(entry: NetworkEntry, settings: ModelSettings) -> dict[str, Any]:
+    """The arguments of a network of ours: model.args, and those of the other settings that it has a place for."""
+    given = {key: getattr(settings, key) for key in DROPS if getattr(settings, key) is not None}
+    if settings.norm is not None and "norm" in {item.name for item in fields(entry.settings)}:
+        given["norm"] = settings.norm.name
+    return settings.args | given
 
 
 def _library(settings: ModelSettings, *, classes: int, channels: int) -> Recipe:

@@ -109,15 +109,7 @@ class LibraryNetwork:
             ConfigError: an argument that it does not take.
             RuntimeError, ValueError, AssertionError: an image size that it cannot be built for.
         """
-        given = {**args, "num_classes": classes}
-        if self.size_key and self.size_key not in args:
-            given[self.size_key] = (image_size, image_size) if self.size_key == "input_size" else image_size
-        if self.has_auxiliary:
-            given["aux_logits"] = aux
-        if self.library is Library.timm:
-            given["in_chans"] = channels
-        if self.takes_init:
-            given["init_weights"] = True  # left unset, it warns about its default
+        given = self.builder_arguments(args, classes=classes, channels=channels, image_size=image_size, aux=aux)
         try:
             model = self._call(given)
         except (TypeError, AttributeError, KeyError, ArithmeticError) as error:
@@ -127,6 +119,21 @@ class LibraryNetwork:
         if channels != 3 and self.library is Library.torchvision:
             set_channels(model, channels)
         return model
+
+    def builder_arguments(
+        self, args: dict[str, Any], *, classes: int, channels: int, image_size: int, aux: bool
+    ) -> dict[str, Any]:
+        """What the library's own function is given, see build."""
+        given = {**args, "num_classes": classes}
+        if self.size_key and self.size_key not in args:
+            given[self.size_key] = (image_size, image_size) if self.size_key == "input_size" else image_size
+        if self.has_auxiliary:
+            given["aux_logits"] = aux
+        if self.library is Library.timm:
+            given["in_chans"] = channels
+        if self.takes_init:
+            given["init_weights"] = True  # left unset, it warns about its default
+        return given
 
     def check(self, args: dict[str, Any]) -> None:
         """Refuse arguments that the network does not have."""

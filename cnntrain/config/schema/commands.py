@@ -3,6 +3,7 @@
 cli/arguments.py reads them from a command line. A field with a rule is read by that, any other by its type and limits.
 """
 
+import importlib.util
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,8 +25,10 @@ from cnntrain.config.argument_rules import (
     not_for_runs,
     not_new,
 )
+from cnntrain.config.schema.export import ENDINGS, ONNX_PACKAGES, Format
 from cnntrain.config.schema.filter import Kernel, PaddingMode
 from cnntrain.config.schema.limits import number
+from cnntrain.text import printable
 
 VIEWS = {  # what tta= knows, see training/tta.py
     "hflip": "mirrored from left to right",
@@ -66,6 +69,10 @@ class CommandArgs:
     def command_line(self) -> str:
         """The command as one can type it again."""
         return shlex.join(["cnntrain", *self.line])
+
+    def faults(self) -> list[str]:
+        """Lines for broken rules that a single argument cannot state."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +227,53 @@ class ReportArgs(RunArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportArgs(RunArgs):
+    """The arguments of `export`."""
+
+    format: Format = field(
+        default=Format.onnx,
+        metadata={"help": "onnx (default) torch_export safetensors (the weights alone) torchscript"},
+    )
+    preprocessing: bool = field(
+        default=False, metadata={"help": "true: the graph takes uint8 images and gives probabilities; else logits"}
+    )
+    int8: bool = field(
+        default=False, metadata={"help": "true: ONNX in whole numbers, with the accuracy before and after"}
+    )
+    latency: bool = field(default=False, metadata={"help": "true: time the file on this machine"})
+    out: Path | None = argument(
+        OutFile("FILE.onnx", tuple(ENDINGS.values())),
+        "FILE.onnx, .pt2, .safetensors or .pt, as the format has it; FILE.py beside it shows its use. "
+        "RUN_DIR/export/onnx/model.onnx",
+        default=None,
+    )
+
+    def faults(self) -> list[str]:
+        """See CommandArgs; packages that the format needs and that are not here are told too."""
+        name, ending = self.format.name, ENDINGS[self.format]
+        found = []
+        if self.out and self.out.suffix.lower() != ending:
+            other = next(one.name for one in Format if ENDINGS[one] == self.out.suffix.lower())
+            found.append(
+                f"out: must end in {ending} for format={name} (given {printable(self.out)}); write out=FILE{ending}, "
+                f"or format={other}"
+            )
+        if self.int8 and self.format is not Format.onnx:
+            found.append(f"int8: is for format=onnx (given format={name}); leave it out")
+        if self.format is Format.safetensors:
+            words = {"preprocessing": self.preprocessing, "latency": self.latency}
+            found += [
+                f"{word}: weights alone compute nothing (given format={name}); leave it out, or choose another format"
+                for word, is_given in words.items()
+                if is_given
+            ]
+        absent = [package for package in ONNX_PACKAGES if importlib.util.find_spec(package) is None]
+        if self.format is Format.onnx and absent:
+            found.append(f"format: onnx needs {', '.join(absent)}, not installed here; pip install 'cnntrain[export]'")
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelsArgs(CommandArgs):
     """The arguments of `models`."""
 
@@ -259,6 +313,7 @@ COMMANDS: dict[str, type[CommandArgs]] = {
     "predict": PredictArgs,
     "explain": ExplainArgs,
     "report": ReportArgs,
+    "export": ExportArgs,
     "preview": PreviewArgs,
     "check": CheckArgs,
     "summary": SummaryArgs,

@@ -1,0 +1,19 @@
+"""The formats in which a trained network leaves."""
+
+import enum
+
+
+class Format(enum.Enum):
+    onnx = "onnx"
+    torch_export = "torch_export"
+    safetensors = "safetensors"
+    torchscript = "torchscript"
+
+
+ENDINGS = {  # of the names of their files
+    Format.onnx: ".onnx",
+    Format.torch_export: ".pt2",
+    Format.safetensors: ".safetensors",
+    Format.torchscript: ".pt",
+}
+ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
