@@ -74,13 +74,18 @@ whole config: another value of any key makes new runs beside the old ones.
     ),
     "eval": (
         """\
-Score a trained network on its validation and test images. The checkpoint knows
-its classes, its preprocessing and its config; values can be changed, groups
-(model=, data=, ...) cannot. Of a run folder the best epoch is taken.
+What a trained network is worth on its validation and test images: scores with
+their intervals, the hardest classes, which class is taken for which, the most
+confident errors, whether its probabilities can be believed, and what a
+threshold on them leaves. The checkpoint knows its classes, its preprocessing
+and its config; values can be changed, groups (model=, data=, ...) cannot. Of a
+run folder the best epoch is taken.
 """,
         """\
   cnntrain eval outputs/digits/lenet5/2026-01-31_12-00-00
+  cnntrain eval RUN_DIR out=RUN_DIR/eval       scores, charts, a row per image
   cnntrain eval RUN_DIR/checkpoints/last data.root=/data/photos out=scores.json
+  cnntrain eval RUN_DIR calibrate=true robust=noise,jpeg
   cnntrain eval RUN_DIR 'tta=[hflip,crops]' out=confusion.pdf
 """,
     ),

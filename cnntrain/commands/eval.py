@@ -1,22 +1,30 @@
-"""`cnntrain eval RUN_DIR_or_CHECKPOINT [overrides]`: score a trained network on its validation and test splits."""
+"""`cnntrain eval RUN_DIR_or_CHECKPOINT [overrides]`: what a trained network is worth on validation and test images."""
 
-import json
-from collections.abc import Sequence
+import contextlib
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import EvalArgs
-from cnntrain.data.unlabelled import widen
+from cnntrain.errors import DataError
+from cnntrain.evaluation.evaluate import Evaluation, evaluate
+from cnntrain.evaluation.image_scores import Collector
+from cnntrain.evaluation.robustness import score_corrupted
+from cnntrain.evaluation.split_scores import score_split
+from cnntrain.report import evaluation as tables
+from cnntrain.report import evaluation_files as files
 from cnntrain.report.run_report import Report
-from cnntrain.storage.atomic import write_atomic
-from cnntrain.text import printable, short_path
+from cnntrain.storage import checkpoint, run_folder
+from cnntrain.storage.atomic import StreamedText, file_system_error, need_own_folder
+from cnntrain.text import percent, printable, short_path
+from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
-from cnntrain.training.metrics import ConfusionCounts
-from cnntrain.training.scoring import need_finite
 from cnntrain.training.tta import Views
-
-CHARTS = (".png", ".svg", ".pdf")  # ends of out=, with which it is a chart of the confusion matrix
 
 
 def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
@@ -26,43 +34,112 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         config: that of the run folder, where it is known.
 
     Returns:
-        "checkpoint"; "tta" (names) and "views" (how many) where views are averaged; of each split its scores, of the
-        plain view alone too (`plain_top1` and so on), and those of its "classes".
+        "checkpoint"; "tta" (names) and "views" (how many) where views are averaged; of each split the scores that
+        score_split tells, and of the last one the "worst" images and, where asked for, "robustness".
+
+    Raises:
+        DataError: `calibrate` has no images to fit a temperature to, or none fits.
+        RunFolderError: it would change a checkpoint of a run that goes on.
     """
-    report = Report(None, tensorboard=False)
-    try:
+    with contextlib.ExitStack() as stack:
+        report = Report(None, tensorboard=False)
+        stack.callback(report.close)
+        if args.calibrate:
+            stack.enter_context(_lock(checkpoint.find(args.run), report.warn))
         folder, _, job = load_job(args.run, args.words, report, config)
+        temperature = f"{job.temperature:.4g}, of the checkpoint" if job.temperature != 1 else ""
+        if args.calibrate:
+            job, temperature = _calibrate(job, folder, report)
         views = Views(args.tta, job.data.eval_size) if args.tta else None
+        home = args.out if args.out and args.out.suffix.lower() not in files.ENDS else None
+        evaluation = _evaluate(job, views, home, report)
         results: dict[str, Any] = {"checkpoint": str(folder)}
-        confusions: dict[str, ConfusionCounts] = {}
         if views:
             results |= {"tta": list(views.names), "views": len(views)}
-        for split, loader in job.data.scored_splits.items():
-            if views and views.reach:
-                loader = widen(loader, job.settings.data, job.device)
-            counts = confusions[split] = ConfusionCounts(len(job.data.classes), job.device)
-            report.validating(len(loader), phase="testing" if split == "test" else "validating")
-            scores = job.scorer(views=views).score(loader, confusion=counts, advance=report.advance)
-            need_finite(scores["loss"], f"the loss on the {split} images", job.precision)
-            results[split] = scores | {"classes": counts.by_class(job.data.classes)}
-        report.scores(results)
+        results |= evaluation.scores
+        last = results[evaluation.last]
+        if args.robust:
+            _start(job, evaluation.last, "corrupting", report)
+            last["robustness"] = score_corrupted(job, evaluation.last, args.robust, views=views, advance=report.advance)
+        report.end_phase()
+        loader = job.data.scored_splits[evaluation.last]
+        if home:
+            title = short_path(folder)
+            files.write_folder(home, evaluation, results, lambda indices: loader.pick(torch.tensor(indices)), title)
+        elif args.out:
+            files.write_file(args.out, evaluation, results)
+        network = f"{job.settings.model.heading}, {len(job.data.classes):,} classes"
+        rows = {"network": network, "tta": str(views or ""), "temperature": temperature}
+        report.header(short_path(folder), [(name, value) for name, value in rows.items() if value])
+        for line in tables.tell(evaluation, last.get("robustness")):
+            report.say(line)
         if args.out:
-            _write(args.out, results, confusions, job.data.classes)
-            report.say(f"wrote {printable(short_path(args.out))}", copied=True)
+            report.say(f"wrote {printable(short_path(args.out))}{'/' if home else ''}", copied=True)
+        report.suggest(_next_commands(args, home))
         return results
-    finally:
-        report.close()
 
 
-def _write(out: Path, results: dict[str, Any], confusions: dict[str, ConfusionCounts], classes: Sequence[str]) -> None:
-    """The results, or by the end of the file's name the confusion matrix of the last split."""
-    kind = out.suffix.lower()
-    if kind not in CHARTS:
-        write_atomic(out, json.dumps(results, indent=2) + "\n", word="out=FILE.json")
+@contextlib.contextmanager
+def _lock(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
+    """Own the run that a checkpoint belongs to, where it lies in one."""
+    run = folder.parent.parent
+    if folder.parent.name != "checkpoints" or not (run / "config.yaml").is_file():
+        yield
         return
-    from cnntrain.plots.confusion import draw_confusion
+    with run_folder.lock(run, warn):
+        yield
 
-    split, counts = list(confusions.items())[-1]
-    what = "test images" if split == "test" else "validation images"
-    chart = draw_confusion(counts.matrix.cpu().numpy(), classes, what)
-    write_atomic(out, chart.content(kind[1:]), word=f"out=FILE{kind}")
+
+def _calibrate(job: Job, folder: Path, report: Report) -> tuple[Job, str]:
+    """The job at the temperature that suits the validation images best, which the checkpoint keeps; and words on it."""
+    if not job.data.val:
+        raise DataError(
+            "calibrate: there are no validation images to fit a temperature to, and the test images must choose "
+            "nothing; give some with data.root=DIR, which holds val/"
+        )
+    report.validating(len(job.data.val), phase="calibrating")
+    before = score_split(job, "val", advance=report.advance)
+    report.end_phase()
+    if before.fit is None:
+        state = "all of them are right" if before.scores["top1"] == 1 else "the network is no better than chance"
+        raise DataError(
+            f"calibrate: no temperature fits the {before.scores['images']:,} validation images best, as {state}; "
+            "leave calibrate out, or give more images with data.root=DIR"
+        )
+    checkpoint.annotate(folder, temperature=before.fit.temperature)
+    now, error = before.fit.temperature, before.scores["calibration"]["ece"]
+    words = f"{now:.4g}, kept; at {job.temperature:.4g} validation was off by {percent(error)}"
+    return replace(job, temperature=now), words
+
+
+def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) -> Evaluation:
+    """Score all splits; into a folder, a row for each image is written on the way."""
+    rows: files.ImageRows | None = None
+
+    def start(split: str) -> list[Collector]:
+        _start(job, split, "testing" if split == "test" else "validating", report)
+        if rows is None:
+            return []
+        rows.split = split
+        return [rows]
+
+    with contextlib.ExitStack() as stack:
+        if home:
+            try:
+                need_own_folder(home, word=files.WORD).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise file_system_error(home, error, what="the folder cannot be made", word=files.WORD) from error
+            file = stack.enter_context(StreamedText(home / "errors.csv", word=files.WORD))
+            rows = files.ImageRows(file, job.data.classes)
+        return evaluate(job, views=views, start=start, advance=report.advance)
+
+
+def _start(job: Job, split: str, phase: str, report: Report) -> None:
+    report.validating(len(job.data.scored_splits[split]), phase=phase)
+
+
+def _next_commands(args: EvalArgs, home: Path | None) -> list[str]:
+    """What a user may want to type next; each of it does something."""
+    run = short_path(args.run)
+    commands = [["eval", run, *args.words, f"out={run}/eval"]] if home is None else []
+    return [shlex.join(["cnntrain", *words]) for words in (*commands, ["explain", run, *args.words])]

@@ -111,10 +111,13 @@ class OutFile(Rule):
 
     def read(self, key: str, text: str) -> Path:
         if text and self.ends and not text.lower().endswith(self.ends):
-            *others, last = self.ends
-            ends = f"{', '.join(others)} or {last}" if others else last
-            raise ConfigError(f"{key}: must end in {ends} (given {printable(text)}); write {key}={self.example}")
+            raise ConfigError(f"{key}: must end in {self._words} (given {printable(text)}); write {key}={self.example}")
         return out_file(text, self.example)
+
+    @property
+    def _words(self) -> str:
+        *others, last = self.ends
+        return f"{', '.join(others)} or {last}" if others else last
 
 
 class OutFiles(OutFile):
@@ -140,6 +143,21 @@ class OutFiles(OutFile):
                     f"pip install 'cnntrain[{extra}]', or write {key}={self.example}"
                 )
         return paths
+
+
+class OutFileOrFolder(OutFile):
+    """A file whose name has one of some ends, or else a folder, there already or not."""
+
+    def read(self, key: str, text: str) -> Path:
+        path = expand_path(text)
+        if path.suffix.lower() in self.ends:
+            return super().read(key, text)
+        is_odd = path.suffix[1:].isalpha() and not text.endswith("/") and not path.is_dir()
+        if not text.strip() or is_odd or path.is_file():
+            rule = f"must end in {self._words}, or be a folder"
+            given = printable(text) if text.strip() else "nothing"
+            raise ConfigError(f"{key}: {rule} (given {given}); write {key}={self.example}")
+        return path
 
 
 class OutFolder(Rule):

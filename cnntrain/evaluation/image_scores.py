@@ -129,6 +129,11 @@ class Worst:
     def least_certain(self) -> list[ImageScore]:
         return self._uncertain.images()
 
+    def kinds(self) -> dict[str, list[ImageScore]]:
+        """All three by their names."""
+        names = ("confident_errors", "largest_losses", "least_certain")
+        return {name: getattr(self, name) for name in names}
+
 
 class _Highest:
     """The images of the highest values from 0 up, the earlier one first where two are equal; no more than `count`."""

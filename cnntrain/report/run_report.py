@@ -11,8 +11,6 @@ from cnntrain.report.csv_log import CsvLog
 from cnntrain.report.terminal import Screen
 from cnntrain.storage.atomic import file_system_error, open_own
 from cnntrain.text import (
-    WIDEST_NAME,
-    align_columns,
     clock,
     number,
     one_line,
@@ -20,7 +18,6 @@ from cnntrain.text import (
     printable,
     rate,
     short_path,
-    shorten,
 )
 
 if TYPE_CHECKING:
@@ -30,8 +27,6 @@ if TYPE_CHECKING:
 
     from cnntrain.finetune.audit import GroupRow
     from cnntrain.report.tensorboard import TensorBoardLog
-
-MOST_CLASSES = 20  # in the table of scores by class
 
 STEP_TAGS = ("loss", "top1", "lr", "images_per_second", "data_wait", "grad_norm")
 EPOCH_TAGS = {
@@ -205,23 +200,12 @@ class Report:
         if self._folder:
             rows.append(("folder", short_path(self._folder)))
         self._screen.frame(results.get("status", "done"), rows)
-        for index, command in enumerate(next_commands):
-            self._screen.line(("next  " if index == 0 else "      ") + command, "cyan", copied=True)
+        self.suggest(next_commands)
 
-    def scores(self, results: dict[str, Any]) -> None:
-        """The table of an evaluation: for each split its scores, and those of its classes."""
-        self._screen.stop_bar()
-        splits = {name: results[key] for name, key in (("validation", "val"), ("test", "test")) if results.get(key)}
-        rows = []
-        for name, scores in splits.items():
-            plain = {key: scores[f"plain_{key}"] for key in ("top1", "top5", "loss") if f"plain_{key}" in scores}
-            rows += [(name, _scores(scores)), *([("  one view", _scores(plain))] if plain else [])]
-        if "tta" in results:
-            rows.append(("tta", f"{', '.join(results['tta'])}: {results['views']} views"))
-        self._screen.frame(short_path(results["checkpoint"]), rows)
-        for name, scores in splits.items():
-            for line in _class_table(name, scores.get("classes", {})):
-                self._screen.line(line)
+    def suggest(self, commands: Sequence[str]) -> None:
+        """What the user may want to type next."""
+        for index, command in enumerate(commands):
+            self._screen.line(("next  " if index == 0 else "      ") + command, "cyan", copied=True)
 
     def pictures(self, tag: str, images: "torch.Tensor", captions: Sequence[str]) -> None:
         """Images (N, C, S, S), uint8, as one captioned grid in TensorBoard."""
@@ -270,23 +254,3 @@ def _scores(scores: dict[str, Any]) -> str:
     words = [f"top-1 {percent(scores['top1'])}"]
     words += [f"top-5 {percent(scores['top5'])}"] if scores.get("top5") is not None else []
     return ", ".join([*words, f"loss {number(scores['loss'])}"])
-
-
-def _class_table(split: str, classes: dict[str, dict[str, float]]) -> list[str]:
-    """Precision, recall and F1 of each class; of many classes, those with the lowest F1."""
-    if not classes:
-        return []
-    hardest = sorted(classes, key=lambda name: classes[name]["f1"])[:MOST_CLASSES]
-    names = hardest if len(classes) > MOST_CLASSES else classes
-    title = f"{split}, the {MOST_CLASSES} hardest of {len(classes)} classes" if len(classes) > MOST_CLASSES else split
-    rows = [[title, "images", "precision", "recall", "F1"]]
-    for name in names:
-        score = classes[name]
-        rows.append(
-            [
-                shorten(printable(name), WIDEST_NAME),
-                f"{score['images']:,}",
-                *(percent(score[key]) for key in ("precision", "recall", "f1")),
-            ]
-        )
-    return align_columns(rows)

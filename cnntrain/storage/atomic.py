@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -137,6 +138,52 @@ def write_atomic(path: Path, content: str | bytes, *, word: str = RUN_DIR) -> No
         with contextlib.suppress(OSError):
             aside.unlink()
         raise file_system_error(path, error, needed=len(data), word=word) from error
+
+
+class StreamedText:
+    """A text file that is written part by part and gets its name when all of it is there.
+
+    It is a context: left by a fault, it leaves nothing. An older file of that name is intact until then.
+
+    Raises:
+        FileSystemError: the disk is full, read-only or broken.
+    """
+
+    def __init__(self, path: Path, *, word: str = RUN_DIR) -> None:
+        self._path, self._word = path, word
+        self._aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+
+    def __enter__(self) -> "StreamedText":
+        with self._told():
+            handle = open_own(self._aside, os.O_WRONLY | os.O_TRUNC)
+            self._file = open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")
+        return self
+
+    def write(self, text: str) -> None:
+        """Go on with a text."""
+        with self._told():
+            self._file.write(text)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            with self._told():
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._file.close()
+                if kind is None:
+                    os.replace(self._aside, self._path)
+                    fsync_folder(self._path.parent)
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._aside.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise file_system_error(self._path, error, word=self._word) from error
 
 
 def sha256_of(path: Path) -> str:

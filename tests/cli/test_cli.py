@@ -603,11 +603,14 @@ def test_an_image_folder_that_is_not_there_is_found_before_anything_is_made(
 
 
 def test_eval_finds_that_out_cannot_be_written_before_it_works(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
     for word, code in (
         ("out=", 2),
-        (f"out={tmp_path}", 6),
+        (f"out={tmp_path}/a.txt", 2),
+        (f"out={tmp_path}/folder.csv", 6),
         (f"out={tmp_path}/no/a.json", 6),
-        ("out=~no-such-user/a", 6),
+        ("out=~no-such-user/a.json", 6),
+        (f"out={tmp_path}", 4),  # a folder takes all files; the run is what is missing
     ):
         assert cli.main(["eval", "nowhere", word]) == code
 

@@ -404,22 +404,6 @@ def test_report_without_a_folder_writes_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scores_of_many_classes_show_the_hardest():
-    console, screen = plain()
-    classes = {
-        f"class {index}": {"precision": 0.5, "recall": 1.0, "f1": index / 100, "images": 10} for index in range(100)
-    }
-    report = Report(None, tensorboard=False, console=console)
-    report.scores(
-        {"checkpoint": "best", "val": None, "test": {"top1": 0.5, "top5": 0.75, "loss": 1.0, "classes": classes}}
-    )
-    lines = screen.getvalue().splitlines()
-    assert "  test  top-1 50.00%, top-5 75.00%, loss 1.0000" in lines
-    assert "test, the 20 hardest of 100 classes" in lines[2]
-    assert lines[3].split() == ["class", "0", "10", "50.00%", "100%", "0.00%"]
-    assert len(lines) == 3 + 20
-
-
 def test_texts_of_strangers_move_no_cursor_and_are_no_markup(tmp_path):
     odd, plainly = "[bold]\x1b[31mred\x07", r"[bold]\x1b[31mred\x07"
     for console, screen in (terminal(), plain()):
@@ -431,19 +415,6 @@ def test_texts_of_strangers_move_no_cursor_and_are_no_markup(tmp_path):
         assert "\x1b[31mred" not in screen.getvalue()
         assert screen.getvalue().count(plainly) == 5
     assert (tmp_path / "train.log").read_text().count(plainly) == 10
-
-
-def test_a_table_of_classes_with_any_names_has_80_columns():
-    console, screen = plain()
-    names = ["a very long name of a class, " * 20, "\x1b[31mred", "猫" * 50, "猫"]
-    classes = {name: {"precision": 1.0, "recall": 1.0, "f1": 1.0, "images": 1234567} for name in names}
-    Report(None, tensorboard=False, console=console).scores(
-        {"checkpoint": "best", "val": None, "test": {"top1": 0.5, "top5": 0.75, "loss": 1.0, "classes": classes}}
-    )
-    lines = screen.getvalue().splitlines()[2:]
-    assert len({cell_len(line) for line in lines}) == 1
-    assert cell_len(lines[0]) <= 80
-    assert all(line.isprintable() for line in lines)
 
 
 def test_words_for_numbers():

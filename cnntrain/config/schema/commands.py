@@ -15,6 +15,7 @@ from cnntrain.config.argument_rules import (
     KernelOf,
     Names,
     OutFile,
+    OutFileOrFolder,
     OutFiles,
     OutFolder,
     Padding,
@@ -35,6 +36,13 @@ VIEWS = {  # what tta= knows, see training/tta.py
     "vflip": "turned upside down",
     "shift": "moved by a sixteenth in four directions",
     "crops": "corners and centre of a picture a seventh larger; of small sets with a mirrored border",
+}
+CORRUPTIONS = {  # what robust= knows, see evaluation/robustness.py
+    "noise": "Gaussian",
+    "blur": "Gaussian",
+    "contrast": "reduced",
+    "jpeg": "compressed more and more",
+    "all": "all of them",
 }
 PARTS = {  # what explain draws
     "filters": "the first layer's weights",
@@ -164,10 +172,22 @@ class EvalArgs(RunArgs):
     tta: tuple[str, ...] = argument(
         Names(VIEWS, "VIEWS"), "several views of each image, their probabilities averaged:", default=()
     )
+    calibrate: bool = field(
+        default=False,
+        metadata={
+            "help": "true: fit a temperature to the validation images and keep it in the checkpoint: from then on all "
+            "commands divide logits by it, and probabilities mean more. Accuracy stays"
+        },
+    )
+    robust: tuple[str, ...] = argument(
+        Names(CORRUPTIONS, "CORRUPTIONS"),
+        "the accuracy on corrupted images, at five strengths each (arXiv 1903.12261):",
+        default=(),
+    )
     out: Path | None = argument(
-        OutFile("FILE.json"),
-        "FILE.json: the scores; FILE.png, .svg or .pdf: the confusion matrix of the test images, or of the validation "
-        "images where there are no others",
+        OutFileOrFolder("DIR", (".json", ".csv", ".png", ".svg", ".pdf")),
+        "DIR: all there is to write, a row per image and sheets of the worst too; FILE.json: the scores; FILE.csv: "
+        "those by class; FILE.png, .svg or .pdf: the confusion matrix (of the test images where there are some)",
         default=None,
     )
 

@@ -2,6 +2,7 @@
 
 import types
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Answers:
             yield Batch(self.logits[part], self.labels[part], part, len(part))
 
 
-def job_of(classes: list[str], temperature: float = 1.0, model: nn.Module | None = None, **splits: Answers):
+def job_of(classes: list[str], temperature: float = 1.0, model: nn.Module | None = None, **splits: Answers) -> Any:
     """A job whose data has these splits."""
     scorer = Scorer(model or nn.Identity(), lambda images: images, CPU, Precision.fp32)
     return types.SimpleNamespace(
