@@ -118,12 +118,8 @@ class _Call:
         head = self.rows[: FIRST_LINES if is_long else MOST_LINES]
         lines = table([*self.predictions(head, MOST_CLASSES)])
         if is_long:
-            advice = "" if self.args.out else "; out=FILE.csv stores all"
-            lines += [
-                f"and {len(self.rows) - len(head):,} more images{advice}",
-                "",
-                *summary(self.counts(), len(self.rows)),
-            ]
+            more = f"and {len(self.rows) - len(head):,} more images{self._advice('stores')}"
+            lines += [more, "", *summary(self.counts(), len(self.rows))]
         if self.args.threshold is not None:
             count, images = results["abstained"], results["images"]
             share = f"{count:,} of {images:,} images ({percent(count / images)})"
@@ -138,7 +134,10 @@ class _Call:
             self.report.say(f"  {file}: {reason}")
         if len(bad_files) > MOST_SKIPPED:
             more = f"  and {len(bad_files) - MOST_SKIPPED:,} more"
-            self.report.say(more + ("" if self.args.out else "; out=FILE.csv lists all"))
+            self.report.say(more + self._advice("lists"))
+
+    def _advice(self, verb: str) -> str:
+        return "" if any(out.suffix.lower() != ".png" for out in self.args.out) else f"; out=FILE.csv {verb} all"
 
     def store(self, results: dict[str, Any]) -> None:
         """Write the files that `out` names."""

@@ -12,7 +12,7 @@ from cnntrain.text import percent, printable, shorten_apart
 
 MOST = 160  # images of a sheet
 COLUMNS, SIDE = 10, 128  # images of a row, and pixels of each
-LETTERS = 16  # of a file's name below its image, where it has none but ASCII and an ellipsis
+LETTERS = 16  # of a name below its image: so many of them fit, whatever they are
 
 
 def draw_predictions(
@@ -35,8 +35,10 @@ def draw_predictions(
         key=lambda index: (places.get(predictions[index].label or "", len(places)), -predictions[index].probability),
     )
     names = [os.path.basename(found.file) for found in predictions]
-    files = shorten_apart([*map(printable, names)], LETTERS)
-    tiles = [Tile(rgb(images[index]), (*_captions(predictions[index]), files[index])) for index in order]
+    files = _short(names if len(set(names)) == len(names) else [found.file for found in predictions])
+    best = _short([found.classes[0][0] for found in predictions])
+    captions = [(*_captions(found, name), file) for found, name, file in zip(predictions, best, files, strict=True)]
+    tiles = [Tile(rgb(images[index]), captions[index]) for index in order]
     rows = [Row((), tiles[start : start + COLUMNS]) for start in range(0, len(tiles), COLUMNS)]
     content = io.BytesIO()
     Sheet(title, notes, footer, rows, SIDE).draw().save(content, "PNG")
@@ -48,8 +50,12 @@ def _absent(predictions: Sequence[Prediction]) -> str:
     return f"; {count:,} without a class (below {predictions[0].threshold:g}) at the end" if count else ""
 
 
-def _captions(found: Prediction) -> tuple[str, str]:
-    """The class and its probability; of an image without a class, that, and what is most probable."""
+def _short(names: Sequence[str]) -> list[str]:
+    return shorten_apart([*map(printable, names)], LETTERS)
+
+
+def _captions(found: Prediction, best: str) -> tuple[str, str]:
+    """The class and its probability; of an image without a class that, and what is the most probable."""
     if found.label is None:
-        return "no class", f"{found.classes[0][0]} {percent(found.probability)}"
-    return found.label, percent(found.probability)
+        return "no class", f"{percent(found.probability)} {best}"
+    return best, percent(found.probability)
