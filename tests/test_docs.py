@@ -27,6 +27,8 @@ EXAMPLES = documents.examples()
 OURS = [example for example in EXAMPLES if example.is_ours]
 NOT_RUN = {  # command line: why it is not run to its end
     "pip install .": "asks a package registry",
+    "pip install 'cnntrain[export]'": "asks a package registry",
+    "python model.py cat.jpg": "tests/export does, with more pictures",
     "tensorboard --logdir outputs": "serves until it is stopped",
     "torchrun --nproc-per-node=4 -m cnntrain model=resnet50 data=imagefolder data.root=photos": "wants four devices",
     "torchrun --nproc-per-node=4 -m cnntrain resume RUN_DIR": "wants four devices",
@@ -171,7 +173,7 @@ def test_each_key_that_a_page_names_is_there() -> None:
     for page in PAGES:
         for span in documents.spans(page):
             key = span.partition("=")[0]
-            is_file = key.endswith((".png", ".svg", ".csv", ".json"))
+            is_file = key.endswith((".png", ".svg", ".csv", ".json", ".onnx", ".py", ".safetensors"))
             if re.fullmatch(rf"({sections})(\.[a-z_]+)+", key) and ".args." not in key and not is_file:
                 assert key in known, f"{page.name}: {key}"
 

@@ -2,10 +2,15 @@
 
 import itertools
 import json
+import re
 import runpy
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +153,40 @@ def test_the_program_beside_the_file_answers_as_predict_does_without_cnntrain_an
     check_answers(onnx_file("plain.onnx"), onnx_file("whole.onnx"))
     content = Path("plain.onnx").read_bytes()
     assert str(Path(torch.__file__).parents[1]).encode() not in content  # what stack traces would tell of this machine
+
+
+def test_the_service_of_the_page_answers_as_predict_does_without_cnntrain_and_torch(here):
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    found = re.search(r"^```python\n(# service\.py\n.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert found
+    service = found[1]
+    assert sum(map(bool, service.splitlines())) == 1 + 10  # its name, and ten lines
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    Path("service.py").write_text(service.replace("8000", str(port)))
+    assert run("run", "preprocessing=true", "out=model.onnx") == 0
+    assert cli.main(["predict", "run", "images=new", "out=told.csv"]) == 0
+    server = subprocess.Popen([sys.executable, "-c", ALONE, "service.py"], stderr=subprocess.DEVNULL)
+    try:
+        for file, best in stored("told.csv").items():
+            answer = json.loads(post(f"http://127.0.0.1:{port}", Path(file).read_bytes()))
+            assert dict(answer) == pytest.approx(dict(best), abs=2e-6)
+            assert answer[0][0] == best[0][0]
+    finally:
+        server.kill()
+        server.wait()
+
+
+def post(url, content, patience=20):
+    """What a service answers, which may need time to begin."""
+    for _ in range(10 * patience):
+        try:
+            with urllib.request.urlopen(url, content) as answer:
+                return answer.read()
+        except urllib.error.URLError:
+            time.sleep(0.1)
+    raise AssertionError("no answer")
 
 
 def test_the_temperature_of_the_checkpoint_is_in_what_tells_probabilities(here):
