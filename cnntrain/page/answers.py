@@ -28,8 +28,8 @@ LONGEST_HEAD = 14  # letters of a class above a column; longer names stand uprig
 LONGEST_NAME = 40
 UPRIGHT_NAME = 24
 BLUE, RED = (59, 130, 246), (239, 68, 68)  # seen on white and on black
-LEAST_IMAGES, LEAST_SHARE = 10, 0.01  # that a point of the reliability curve stands for; fewer are noise
-SMALLEST_PICTURE = 400  # pixels a side
+LEAST_IMAGES, LEAST_SHARE = 20, 0.01  # that a point of the reliability curve stands for; fewer are noise
+MOST_SQUARES, SMALLEST_PICTURE = 250, 500  # a side, and pixels a side: fewer squares are seen on a phone too
 
 
 def scores(splits: Mapping[str, Mapping[str, Any]]) -> Html | None:
@@ -132,17 +132,22 @@ def _matrix_table(matrix: NDArray[np.int64], names: Sequence[str]) -> Html:
 
 
 def _matrix_picture(matrix: NDArray[np.int64], names: Sequence[str]) -> Html:
-    """One pixel, or a few, for each pair of classes; transparent where there are no images."""
+    """A square for each pair of classes, or of groups of neighbouring ones; transparent where there are no images."""
     shares = np.sqrt(matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1))
-    pixels = np.empty((*matrix.shape, 4), dtype=np.uint8)
-    pixels[..., :3] = RED
-    np.einsum("iij->ij", pixels[..., :3])[:] = BLUE
-    pixels[..., 3] = (255 * shares).round()
-    scale = max(1, -(-SMALLEST_PICTURE // len(matrix)))
+    size = -(-len(matrix) // MOST_SQUARES)
+    starts = np.arange(0, len(matrix), size)
+    blocks = np.maximum.reduceat(np.maximum.reduceat(shares, starts, axis=0), starts, axis=1)
+    np.fill_diagonal(blocks, np.add.reduceat(shares.diagonal(), starts) / np.diff([*starts, len(matrix)]))
+    pixels = np.empty((*blocks.shape, 4), dtype=np.uint8)
+    pixels[..., :3] = np.where(np.eye(len(blocks), dtype=bool)[..., None], BLUE, RED)
+    pixels[..., 3] = (255 * blocks).round()
+    scale = -(-SMALLEST_PICTURE // len(blocks))
     enlarged = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
     right = percent(float(matrix.trace() / max(1, matrix.sum())))
     words = f"confusion matrix of {len(matrix):,} classes, {right} of the images on the diagonal"
-    note = f"From {names[0]}, above and on the left, to {names[-1]}. Blue: right; red: taken for another class."
+    first, last = (cut(name, LONGEST_NAME) for name in (names[0], names[-1]))
+    note = f"From {first}, above and on the left, to {last}. Blue: right; red: taken for another class."
+    note += f" Each square is {size} x {size} classes, red by the worst pair in it." if size > 1 else ""
     return tag("figure", flat_image(enlarged, words, "wide pixels"), tag("figcaption", note, class_="note"))
 
 
@@ -158,7 +163,7 @@ def by_class(classes: Mapping[str, Mapping[str, float]], train_images: Sequence[
         for place, (name, scores) in enumerate(classes.items())
     }
     train = ["train"] if train_images else []
-    heads = ["class", "recall (line: 95 % interval)", "recall", "precision", "F1", split, *train]
+    heads = ["class", "recall", "with its 95 % interval", "precision", "F1", split, *train]
     if len(classes) <= MOST_CLASSES:
         body: list[object] = [_class_table(heads, list(rows.values()))]
     else:
@@ -173,14 +178,20 @@ def by_class(classes: Mapping[str, Mapping[str, float]], train_images: Sequence[
 
 
 def _class_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Html:
-    return table(heads, rows, words=2)
+    return table(heads, rows)
 
 
 def _class_row(name: str, scores: Mapping[str, float], train_images: int | None) -> list[object]:
     images, recall = int(scores["images"]), scores["recall"]
-    values = [percent(recall) if images else "-", percent(scores["precision"]), percent(scores["f1"]), f"{images:,}"]
+    values = [percent(scores["precision"]), percent(scores["f1"]), f"{images:,}"]
     shown = tag("span", cut(class_name(name), LONGEST_NAME), title=name)
-    return [shown, _bar(recall, images), *values, *([] if train_images is None else [f"{train_images:,}"])]
+    return [
+        shown,
+        percent(recall) if images else "-",
+        _bar(recall, images),
+        *values,
+        *([] if train_images is None else [f"{train_images:,}"]),
+    ]
 
 
 def _bar(share: float, images: int) -> Html:
@@ -214,6 +225,7 @@ def certainty(scores: Mapping[str, Any], split: str) -> Html | None:
         percents,
         percents,
         from_zero=True,
+        high=1.0,
         note="Below the dotted line it is too sure of itself, above it too modest.",
     )
     curve = Chart(

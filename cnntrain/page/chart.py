@@ -44,6 +44,7 @@ class Chart:
         x_name: below the horizontal axis.
         form: how values are written.
         from_zero: the vertical axis begins at 0.
+        high: where it ends; None: at the highest value, but for outliers.
         mark: a place on the horizontal axis and its name.
     """
 
@@ -53,6 +54,7 @@ class Chart:
     form: Form = plain
     x_form: Form = plain
     from_zero: bool = False
+    high: float | None = None
     mark: tuple[float, str] | None = None
     note: str = ""
     _lines: list[Line] = field(init=False)
@@ -69,7 +71,9 @@ class Chart:
         x_low, x_high = min(xs), max(xs)
         if x_low == x_high:
             x_low, x_high = x_low - 0.5, x_high + 0.5
-        y_ticks = ticks(0.0 if self.from_zero else min(ys), _highest(ys), MOST_TICKS)
+        y_ticks = ticks(
+            0.0 if self.from_zero else min(ys), _highest(ys) if self.high is None else self.high, MOST_TICKS
+        )
         frame = _Frame((x_low, x_high), (y_ticks[0], y_ticks[-1]))
         x_ticks = [
             tick for tick in ticks(x_low, x_high, MOST_TICKS, whole=self.x_form is plain) if x_low <= tick <= x_high

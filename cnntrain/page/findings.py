@@ -22,7 +22,7 @@ from cnntrain.text import WIDEST_NAME, cut, few, percent, printable
 GAP = 0.10  # of training over validation; networks that lead their benchmarks are up to 5 points apart
 ERRORS = 3  # standard errors that chance stays below in 99.7 of 100 cases
 HALF = 0.5  # of the way from guessing to no mistake: a network below it has not learned its training images
-NOTHING = 0.05  # of that way: as good as guessing
+NOTHING, TIMES = 0.05, 3  # of that way, and times as often right as guessing: below both, it is as good as guessing
 GAIN = 0.01  # of top-1 over a fifth of the run: what a second run of the same config easily differs by
 FIFTH, LEAST_EPOCHS = 5, 3
 ENDS = ("epochs", "max_steps", "max_time", "early_stop")  # of a run that came to its end
@@ -150,7 +150,7 @@ def nothing_learned(epochs: Sequence[Row], settings: Settings, classes: int, end
     best, chance = _best_known(epochs), 1 / max(classes, 1)
     if best is None or classes < 2 or len(epochs) < LEAST_EPOCHS or ended not in ENDS:
         return None
-    if best - chance >= NOTHING * (1 - chance):
+    if not _is_guess(best, chance):
         return None
     figure = (
         f"At best {percent(best)} of the images are right; guessing among {classes:,} classes finds {percent(chance)}."
@@ -161,13 +161,17 @@ def nothing_learned(epochs: Sequence[Row], settings: Settings, classes: int, end
     )
 
 
+def _is_guess(best: float, chance: float) -> bool:
+    """Whether a top-1 is as good as guessing."""
+    return best < min(chance + NOTHING * (1 - chance), TIMES * chance)
+
+
 def under_fitting(epochs: Sequence[Row], settings: Settings, classes: int, ended: str) -> Finding | None:
     """Not even the training images are known at the end of the run."""
     best, chance = _best_known(epochs), 1 / max(classes, 1)
     if best is None or classes < 2 or len(epochs) < LEAST_EPOCHS or ended not in ENDS:
         return None
-    skill = (best - chance) / (1 - chance)
-    if skill >= HALF or skill < NOTHING:
+    if best - chance >= HALF * (1 - chance) or _is_guess(best, chance):
         return None
     figure = f"Not more than {percent(best)} of the images are right, in training or in validation."
     return Finding(

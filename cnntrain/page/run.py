@@ -18,6 +18,8 @@ from cnntrain.storage import run_record
 from cnntrain.storage.atomic import read_own
 from cnntrain.storage.manifest import STATE
 
+TITLES = ("data.title", "model.title")  # which name folders, and change nothing of the run
+
 
 @dataclass(frozen=True)
 class Run:
@@ -111,4 +113,5 @@ def differences(settings: Settings) -> dict[str, Change]:
     args = to_plain(entry.settings()) if entry and not is_dotted(settings.model.name) else {}
     model = ModelSettings(args={key: args[key] for key in settings.model.args if key in args})
     defaults = Settings(model=model, optimizer=type(settings.optimizer)(), schedule=type(settings.schedule)())
-    return {key: change for key, change in find_changes(defaults, settings).items() if change.after is not None}
+    changes = find_changes(defaults, settings)
+    return {key: change for key, change in changes.items() if change.after is not None and key not in TITLES}

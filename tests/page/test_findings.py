@@ -114,6 +114,8 @@ def test_a_network_that_guesses_has_learned_nothing(settings):
     two = facts(
         settings, run(train=lambda part: 0.6, val=lambda part: 0.6), classes=TEN[:2], matrix=(), train_images=()
     )
+    many = facts(settings, run(train=lambda part: 0.01, val=lambda part: 0.01), classes=["x"] * 1000, matrix=())
+    assert titles(many) == ["Under-fitting"]  # ten times what guessing finds
     assert titles(two) == ["Under-fitting"]  # a fifth of the way from 50 to 100 %
 
 
