@@ -58,7 +58,7 @@ def run(args: CheckArgs, config: RunConfig) -> None:
         f"check: {settings.heading}",
         [
             ("model", f"{job.parameters:,} parameters, {job.parameters * 4 / mebibyte:.1f} MiB"),
-            ("data", f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}"),
+            ("data", f"{len(data.classes):,} classes, {data.channels}x{data.image_size}x{data.image_size}"),
             ("learning rate", job.rate_words),
             ("device", f"{machine.describe_device(job.device)}, {job.precision.value}"),
             ("memory", f"{machine.peak_memory(job.device) / mebibyte:,.0f} MiB at the peak of a step"),

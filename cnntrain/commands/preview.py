@@ -97,7 +97,7 @@ def _facts(job: "TrainJob", course: "Course") -> dict[str, str]:
 
     settings, data = job.settings, job.data
     facts = {
-        "data": f"{data.train.images:,} training images of {len(data.classes)} classes, "
+        "data": f"{data.train.images:,} training images of {len(data.classes):,} classes, "
         f"{data.channels}x{data.image_size}x{data.image_size}"
         + (", every class equally often" if settings.data.sampling is Sampling.balanced else "")
     }

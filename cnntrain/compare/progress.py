@@ -27,11 +27,15 @@ class Line:
     """
 
     def __init__(self, place: str, name: str) -> None:
-        name = shorten(printable(name), max(LEAST, WIDTH - len(place) - RESULT))
-        self._head = f"{place}  {name}"
+        self._place, self._name = place, printable(name)
+        self._head = self._head_beside(RESULT)
         self._result = "interrupted"
         self._spinner: Spinner | None = None
         self._stack = contextlib.ExitStack()
+
+    def _head_beside(self, columns: int) -> str:
+        """The place and the name, with room for so many columns of words beside them."""
+        return f"{self._place}  {shorten(self._name, max(LEAST, WIDTH - len(self._place) - columns - 4))}"
 
     def __enter__(self) -> "Line":
         from rich.console import Console
@@ -52,11 +56,13 @@ class Line:
         if self._spinner:
             from rich.text import Text
 
-            self._spinner.update(text=Text(f"{self._head}  {state}", no_wrap=True, overflow="ellipsis"))
+            self._spinner.update(text=Text(f"{self._head_beside(len(state) + 2)}  {state}"))  # 2: of the dots
 
     def end(self, result: str) -> None:
         """What came of the run, in what is left of one line."""
-        room = WIDTH - len(self._head) - 2
+        from rich.cells import cell_len
+
+        room = WIDTH - cell_len(self._head) - 2
         self._result = cut(printable(result), max(room, LEAST))
 
     def __exit__(

@@ -48,6 +48,8 @@ class Bar:
         each = seconds / batches
         per_phase = self._phase_seconds | {self.phase: each * self.total}
         rest = each * max(0, self.total - self.done)
+        if not self._is_of_epoch:
+            return rest
         if self.phase == TRAINING:
             rest += per_phase.get(VALIDATING, 0)
         return rest + (self.epochs - self.epoch) * (per_phase.get(TRAINING, 0) + per_phase.get(VALIDATING, 0))
@@ -61,8 +63,14 @@ class Bar:
         return f"{self._place}, batch {self.done:,} of {self.total:,}  {scores}{left}"
 
     @property
+    def _is_of_epoch(self) -> bool:
+        """Whether epochs follow this phase, or may: others, such as the test, stand alone."""
+        return self.epochs > 0 and self.phase in (TRAINING, VALIDATING)
+
+    @property
     def _place(self) -> str:
-        return f"{self.phase} {self.epoch:>{len(str(self.epochs))}}/{self.epochs}" if self.epochs else self.phase
+        is_of_epoch = self._is_of_epoch
+        return f"{self.phase} {self.epoch:>{len(str(self.epochs))}}/{self.epochs}" if is_of_epoch else self.phase
 
     def _end_phase(self) -> None:
         batches = self.done - self._first

@@ -23,7 +23,7 @@ from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits_met
 from cnntrain.training.state import Progress
 
-MOST_WEIGHTS = 20  # of classes that are told
+MOST_WEIGHTS, ENDS = 20, 5  # of classes that are told, and of each end of more
 BOOKKEEPING = {  # settings that move no score, and those that a heading stands for
     *("data.name", "data.title", "data.root", "data.download", "data.workers", "data.loader", "data.on_bad_image"),
     *("model.name", "model.title", "trainer.threads", "trainer.probe", "trainer.save_every", "trainer.log_every"),
@@ -47,7 +47,7 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
     decay = f"weight decay {settings.optimizer.weight_decay:g}"
     rows = {
         "model": f"{settings.model.heading}, {job.parameters:,} parameters",
-        "data": f"{len(data.classes)} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
+        "data": f"{len(data.classes):,} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
         "augment": describe_all(settings.augment),
         **({"finetune": _finetuning(settings.finetune, job.tuning)} if job.tuning else {}),
         "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
@@ -84,13 +84,14 @@ def _rising_alone(job: TrainJob) -> list[str]:
 
 def _weights_of_classes(classes: Sequence[str], weights: Sequence[float]) -> str:
     """`cat 0.5, dog 2`; of many classes those of the lowest and of the highest weights."""
-    pairs = [(shorten(name, WIDEST_NAME), weight) for name, weight in zip(classes, weights, strict=True)]
+    pairs = [(shorten(name, WIDEST_NAME), f"{weight:.3g}") for name, weight in zip(classes, weights, strict=True)]
+    if len({words for _, words in pairs}) == 1:
+        return f"{pairs[0][1]} for each"
     if len(pairs) <= MOST_WEIGHTS:
-        return ", ".join(f"{name} {weight:.3g}" for name, weight in pairs)
-    pairs.sort(key=lambda pair: pair[1])
-    ends = (pairs[: MOST_WEIGHTS // 2], pairs[-MOST_WEIGHTS // 2 :])
-    low, high = (", ".join(f"{name} {weight:.3g}" for name, weight in part) for part in ends)
-    return f"{low}, … ({len(pairs) - MOST_WEIGHTS:,} between) …, {high}"
+        return ", ".join(map(" ".join, pairs))
+    order = sorted(range(len(pairs)), key=lambda index: weights[index])
+    low, high = (", ".join(" ".join(pairs[index]) for index in part) for part in (order[:ENDS], order[-ENDS:]))
+    return f"{low}, … ({len(pairs) - 2 * ENDS:,} between) …, {high}"
 
 
 def _finetuning(settings: FinetuneSettings, tuning: Tuning) -> str:

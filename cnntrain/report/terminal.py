@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.live import Live
 from rich.panel import Panel
@@ -13,11 +14,12 @@ from rich.text import Text
 
 from cnntrain.report.epoch_table import epoch_line, table_head, table_row
 from cnntrain.report.progress_bar import Bar
-from cnntrain.text import printable
+from cnntrain.text import printable, shorten
 
 REFRESHES_PER_SECOND = 5  # each takes about a millisecond, on rich's own thread
 SECONDS_BETWEEN_LINES = 60  # within an epoch, where there is no bar
 WIDEST_FRAME = 100  # columns
+FRAME = 4  # columns of its sides
 
 
 class _Console(Console):
@@ -75,17 +77,22 @@ class Screen:
         self._print_lines(text)
 
     def frame(self, title: str, rows: Sequence[tuple[str, str]]) -> None:
-        """Named facts below a title, in a frame."""
+        """Named facts below a title, in a frame; a folder that is too long for it, to be copied, below the frame."""
         title, rows = printable(title), [(printable(name), printable(value)) for name, value in rows]
         width = max((len(name) for name, _ in rows), default=0)
         if self.is_live:
             grid = Table.grid(padding=(0, 2))
             grid.add_column(style="dim", no_wrap=True)
             grid.add_column(overflow="fold")
+            room = self.width - width - FRAME - 2
+            below = [row for row in rows if row[0] == "folder" and cell_len(row[1]) > room]
             for name, value in rows:
-                grid.add_row(Text(name), Text(value))
-            frame_width = min(self.console.width, WIDEST_FRAME)
-            self.console.print(Panel(grid, title=Text(title, "bold"), title_align="left", width=frame_width))
+                if (name, value) not in below:
+                    grid.add_row(Text(name), Text(value))
+            head = Text(shorten(title, self.width - FRAME - 2), "bold")
+            self.console.print(Panel(grid, title=head, title_align="left", width=self.width))
+            for name, value in below:
+                self.console.print(Text(f"  {name:<{width}}  {value}"), soft_wrap=True)
         self._print_lines(title, *(f"  {name:<{width}}  {value}" for name, value in rows))
 
     def epoch(self, row: dict[str, Any], epochs: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from rich.cells import cell_len
 
 from cnntrain import cli
 from cnntrain.cli import dispatch
@@ -22,6 +23,7 @@ from cnntrain.commands import compare as command
 from cnntrain.compare import outcomes
 from cnntrain.compare import plan as comparison
 from cnntrain.compare.plan import Combination, combinations
+from cnntrain.compare.progress import Line
 from cnntrain.compare.record import RECORD, tables_folder
 from cnntrain.config import overrides
 from cnntrain.config.compose import compose_settings
@@ -446,6 +448,23 @@ def test_a_run_is_one_line_which_lives_in_a_terminal(
     out = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert re.search(r"run 1 of 4  optimizer=sgd seed=0  epoch 2/\d+  val top-1 75.00%  0:00:00", out)
     assert "run 1 of 4  optimizer=sgd seed=0  test top-1 70.00%  0:00:00\n" in out
+
+
+def test_the_line_of_a_run_has_80_columns_however_long_its_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    monkeypatch.setattr(Console, "is_terminal", True)
+    monkeypatch.setenv("TERM", "xterm")
+    with Line("run 10 of 12", "classes=[" + "猫" * 60 + "] seed=0") as line:
+        line.show("epoch 100/100  val top-1 66.67%  0:00:23")
+        line.end("test top-1 66.67%  0:00:23")
+    out = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    lines = [part for part in re.split(r"[\r\n]", out) if part]
+    assert max(map(cell_len, lines)) <= 80
+    assert any(part.endswith("] seed=0  epoch 100/100  val top-1 66.67%  0:00:23") for part in lines)
+    assert lines[-1].endswith("] seed=0  test top-1 66.67%  0:00:23")
 
 
 def test_flags_reach_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,10 +109,11 @@ def test_of_many_classes_the_lowest_and_the_highest_weights_are_told():
 
     names, weights = [f"c{number}" for number in range(100)], [1 + number / 100 for number in range(100)]
     assert _weights_of_classes(names, weights) == (
-        ", ".join(f"c{number} {1 + number / 100:.3g}" for number in range(10))
-        + ", … (80 between) …, "
-        + ", ".join(f"c{number} {1 + number / 100:.3g}" for number in range(90, 100))
+        ", ".join(f"c{number} {1 + number / 100:.3g}" for number in range(5))
+        + ", … (90 between) …, "
+        + ", ".join(f"c{number} {1 + number / 100:.3g}" for number in range(95, 100))
     )
+    assert _weights_of_classes(names, [1.0] * 100) == "1 for each"
 
 
 def test_summary_counts_the_chosen_classes(capsys):

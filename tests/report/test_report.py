@@ -250,8 +250,19 @@ def test_terminal_shows_at_most_80_columns_but_for_commands_to_copy(tmp_path):
     report.close()
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n")
     wide = [line for line in shown.split("\n") if cell_len(line) > 80]
-    assert wide == ["next  cnntrain eval " + "x" * 90]
+    assert wide == ["  folder  outputs/" + "deep/" * 30, "next  cnntrain eval " + "x" * 90]
     assert ESCAPE not in (tmp_path / "train.log").read_text()
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_frame_has_the_width_of_the_screen_whatever_its_title_and_a_long_folder_is_whole_below_it(width: int) -> None:
+    console, screen = terminal(width)
+    folder = "outputs/很长的文件夹名字/" + "x" * 60
+    Screen(None, console).frame(folder, [("data", "digits"), ("folder", folder)])
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", screen.getvalue()).splitlines()
+    assert {cell_len(line) for line in lines[:-1]} == {width}
+    assert lines[0].startswith("╭─ outputs/很长")
+    assert lines[-1] == f"  folder  {folder}"
 
 
 def test_table_rows_line_up_within_80_columns():
@@ -315,6 +326,21 @@ def test_bar_names_epoch_step_speed_time_left_loss_accuracy_rate_and_waiting():
     bar.start_phase("validating", 10)
     console.print(bar)
     assert screen.getvalue().splitlines()[2].startswith("validating  3/20 ")
+
+
+def test_the_test_at_the_end_is_of_no_epoch_and_nothing_follows_it(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    bar = Bar()
+    bar.start_epoch(3, 20, 10, 0)
+    now += 10
+    for _ in range(10):
+        bar.advance(64)
+    bar.start_phase("testing", 4)
+    now += 1
+    bar.advance(64)
+    assert bar.seconds_left() == pytest.approx(3)
+    assert bar.words().startswith("testing, batch 1 of 4 ")
 
 
 def test_time_left_counts_the_epochs_to_come_and_their_validation(monkeypatch):
