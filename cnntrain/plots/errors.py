@@ -9,7 +9,7 @@ from cnntrain.plots.sheet import Rgb, Row, Sheet, Tile
 from cnntrain.text import percent, shorten
 
 SIDE, COLUMNS = 144, 6  # pixels of a tile, tiles in a row
-LONGEST = 22  # columns, of the name of a file
+LONGEST = 20  # columns, of the name of a file
 
 
 @dataclass(frozen=True)
