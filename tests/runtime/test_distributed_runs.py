@@ -61,6 +61,23 @@ def started(process, line):
             return
 
 
+def test_the_first_process_draws_what_both_have_seen(here):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util import tensor_util
+
+    run(*QUICK, "trainer.tensorboard=true", "trainer.epochs=1", "hydra.run.dir=run")
+    events, results = EventAccumulator("run", size_guidance={"tensors": 0}), outcome("run")
+    events.Reload()
+    images = results["images"]["test"]
+    (curve,) = events.Tensors("pr_test/(all, micro mean)")
+    assert tensor_util.make_ndarray(curve.tensor_proto)[0, 0] == images
+    (text,) = events.Tensors("test/error_files/text_summary")
+    wrong = round(images * (1 - results["test"]["top1"]))
+    assert text.tensor_proto.string_val[0].count(b"\n") == 1 + min(24, wrong)
+    assert len(events.Images("live/network")) == 1
+    assert len(list(Path("run").glob("events.*"))) == 1
+
+
 def test_two_processes_are_stopped_killed_and_resumed_with_the_bits_of_a_run_that_was_not(here):
     assert any(
         "15 steps of 16 x 2 images x 2 processes" in line for line in run(*QUICK, *RANDOM, "hydra.run.dir=whole")
