@@ -1,5 +1,6 @@
 """A sheet of the worst images of a split: the most confident errors, the largest losses, the least certain."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SIDE, COLUMNS = 128, 8  # pixels of an image, images in a row
-LETTERS = 18  # of a file's name below its image
+LETTERS = 16  # of a file's name below its image
 NOTES = (
-    "Below each image what the network says with its probability, the label with that which it is given, the file and",
-    "the loss. A red frame: wrong, a blue one: right.",
+    "Below each image: what the network says and how sure it is, the label and its probability, the file, the loss.",
+    "A red frame: wrong, a blue one: right.",
 )
 
 
@@ -38,13 +39,18 @@ def draw_worst(
         for start in range(0, len(images), COLUMNS):
             part = images[start : start + COLUMNS]
             pixels = pick([image.index for image in part])
-            files = shorten_apart([printable(image.file) for image in part], LETTERS)
+            files = shorten_apart([printable(_short_name(image.file)) for image in part], LETTERS)
             tiles = [_tile(*each, classes) for each in zip(part, pixels, files, strict=True)]
             rows.append(Row(name.split("\n") if start == 0 else [""], tiles, apart=start == 0 and bool(rows)))
     return Sheet(printable(title), NOTES, printable(footer), rows, SIDE).draw()
 
 
+def _short_name(file: str) -> str:
+    """The file without its folders; what comes from none, such as `test/17`, as it is."""
+    return os.path.basename(file) if file.count("/") > 1 else file
+
+
 def _tile(image: ImageScore, pixels: "Tensor", file: str, classes: Sequence[str]) -> Tile:
     said = f"{percent(image.probability)} {printable(classes[image.prediction])}"
-    label = f"label {printable(classes[image.label])}: {percent(image.label_probability)}"
+    label = f"{percent(image.label_probability)} {printable(classes[image.label])}"
     return Tile(rgb(pixels), (said, label, file, f"loss {number(image.loss)}"), WRONG if image.is_error else RIGHT)

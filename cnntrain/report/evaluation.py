@@ -8,13 +8,14 @@ from rich.cells import cell_len, set_cell_size
 from cnntrain.evaluation.evaluate import Evaluation
 from cnntrain.evaluation.image_scores import ImageScore
 from cnntrain.evaluation.split_scores import SPLIT_WORDS
-from cnntrain.text import WIDTH, align_columns, number, percent, printable, shorten, shorten_apart
+from cnntrain.text import WIDTH, align_columns, number, percent, printable, short_path, shorten, shorten_apart
 
 MOST_CLASSES, MOST_PAIRS, MOST_ERRORS = 10, 5, 5
 WIDEST_NAME = 28  # columns, of a class beside other columns
 SCORES = {"top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced", "macro_f1": "macro F1", "loss": "loss"}
-THRESHOLDS = (0.5, 0.7, 0.9, 0.95, 0.99)
+THRESHOLDS, MOST_THRESHOLDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99), 5
 NEAR = 0.005  # by how much mean probability and accuracy differ at most, to be told as alike
+LOWER = 0.01  # the least part by which another temperature lowers the loss, to be worth a word
 BETTER = 0.001  # the least by which another temperature lowers the calibration error, to be worth a word
 
 
@@ -82,7 +83,10 @@ def pair_table(scores: Mapping[str, Any]) -> list[str]:
 
 def error_table(errors: Sequence[ImageScore], classes: Sequence[str]) -> list[str]:
     """The most confident errors."""
-    files, cells = [printable(image.file) for image in errors[:MOST_ERRORS]], [["true", "predicted", "prob."]]
+    files, cells = (
+        [printable(short_path(image.file)) for image in errors[:MOST_ERRORS]],
+        [["true", "predicted", "prob."]],
+    )
     for image in errors[:MOST_ERRORS]:
         names = [shorten(printable(classes[number]), WIDEST_NAME // 2) for number in (image.label, image.prediction)]
         cells.append([*names, percent(image.probability)])
@@ -101,15 +105,22 @@ def calibration_lines(scores: Mapping[str, Any]) -> list[str]:
     error, temperature = calibration["ece"], calibration["temperature"]
     means = f"says {percent(said)}, is right {percent(scores['top1'])}: {word}"
     lines = [f"calibration  off by {percent(error)} (ECE): {means}"]
-    if (other := temperature.get("ece")) is not None and other < error - BETTER:
-        words = f"temperature {temperature['fitted']:.4g} of the validation makes it {percent(other)}"
-        lines.append(f"             {words}: calibrate=true")
-    return lines
+    fitted, other, loss = temperature["fitted"], temperature.get("ece"), temperature["loss"]
+    advice = ""
+    if other is not None and other < error - BETTER:
+        advice = f"makes it {percent(other)}"
+    elif fitted is not None and other is None and loss < (1 - LOWER) * scores["loss"]:
+        advice = f"lowers the loss to {number(loss)}"
+    return (
+        [*lines, f"             temperature {fitted:.4g} of the validation {advice}: calibrate=true"]
+        if advice
+        else lines
+    )
 
 
 def coverage_table(scores: Mapping[str, Any]) -> list[str]:
     """What a threshold on the probability keeps, and how much of it is right."""
-    rows = [row for row in scores["coverage"] if row["threshold"] in THRESHOLDS]
+    rows = [row for row in scores["coverage"] if row["threshold"] in THRESHOLDS and row["coverage"]][-MOST_THRESHOLDS:]
     return align_columns(
         [
             ["threshold", *(f"{row['threshold']:g}" for row in rows)],
