@@ -4,7 +4,7 @@ All of it comes from the one pass that scores: precision and recall of each clas
 features that enter the head.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import numpy as np
@@ -15,9 +15,9 @@ from cnntrain.data.loaders import Loader
 from cnntrain.errors import ConfigError
 from cnntrain.evaluation.image_scores import BatchScores, ImageScore, Worst
 from cnntrain.evaluation.precision_recall import ThresholdCounts
+from cnntrain.evaluation.split_scores import SPLIT_WORDS
 from cnntrain.models.head import find_head
-from cnntrain.plots.errors import WrongImage, draw_errors
-from cnntrain.plots.sheet import rgb
+from cnntrain.plots.worst import draw_worst
 from cnntrain.report.augmentation import class_name
 from cnntrain.report.last_features import LastFeatures
 from cnntrain.report.projector import SIDE, write_projector
@@ -99,23 +99,13 @@ class _ScoredSplit:
             log.curve(f"pr_{self._name}/{printable(curve.name)}", curve, step)
 
     def _draw_errors(self, log: TensorBoardLog, step: int, errors: list[ImageScore]) -> None:
-        settings, classes, loader = self._job.settings, self._job.data.classes, self._loader
-        pixels = loader.pick(torch.tensor([error.index for error in errors]))
-        images = [
-            WrongImage(
-                rgb(image),
-                error.file,
-                class_name(classes[error.label]),
-                class_name(classes[error.prediction]),
-                error.probability,
-            )
-            for image, error in zip(pixels, errors, strict=True)
-        ]
-        title = f"The {len(images)} most confident errors" if len(images) > 1 else "The only error"
-        split = "test" if self._name == "test" else "validation"
-        about = f"{settings.model.heading} on the {loader.images:,} {split} images of {settings.data.heading}"
-        log.picture(f"{self._name}/errors", np.asarray(draw_errors(images, title, about).draw()), step)
-        log.text(f"{self._name}/error_files", _markdown(images), step)
+        loader, settings = self._loader, self._job.settings
+        classes = [class_name(name) for name in self._job.data.classes]
+        title = f"{settings.model.heading}: the most confident errors"
+        footer = f"{loader.images:,} {SPLIT_WORDS[self._name]} images of {settings.data.heading}"
+        sheet = draw_worst({"": errors}, lambda indices: loader.pick(torch.tensor(indices)), classes, title, footer)
+        log.picture(f"{self._name}/errors", np.asarray(sheet), step)
+        log.text(f"{self._name}/error_files", _markdown(errors, classes), step)
 
     def _draw_features(self, log: TensorBoardLog, step: int) -> None:
         indices, features, images, predictions = self._features.read()
@@ -130,8 +120,11 @@ class _ScoredSplit:
         write_projector(log.folder, f"what enters the head, {self._name}", features, self._job.as_images(images), facts)
 
 
-def _markdown(images: list[WrongImage]) -> str:
+def _markdown(errors: Sequence[ImageScore], classes: Sequence[str]) -> str:
     """A table of the files."""
     rows = [("file", "class", "predicted", "probability"), ("---",) * 4]
-    rows += [(image.file, image.label, image.prediction, percent(image.probability)) for image in images]
-    return "\n".join(f"| {' | '.join(printable(cell).replace('|', chr(92) + '|') for cell in row)} |" for row in rows)
+    rows += [
+        (error.file, classes[error.label], classes[error.prediction], percent(error.probability)) for error in errors
+    ]
+    lines = (" | ".join(printable(cell).replace("|", r"\|") for cell in row) for row in rows)
+    return "\n".join(f"| {line} |" for line in lines)
