@@ -101,7 +101,7 @@ def calibration_lines(scores: Mapping[str, Any]) -> list[str]:
     bins = [each for each in calibration["bins"] if each["images"]]
     said = sum(each["images"] * each["probability"] for each in bins) / scores["images"]
     gap = said - scores["top1"]
-    word = "about as sure as right" if abs(gap) < NEAR else "too sure" if gap > 0 else "not sure enough"
+    word = "well calibrated" if abs(gap) < NEAR else "too sure" if gap > 0 else "not sure enough"
     error, temperature = calibration["ece"], calibration["temperature"]
     means = f"says {percent(said)}, is right {percent(scores['top1'])}: {word}"
     lines = [f"calibration  off by {percent(error)} (ECE): {means}"]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.config.plain import to_plain
+from cnntrain.config.schema.export import Format, absent_packages
 from cnntrain.config.schema.finetune import FinetuneSettings, Mode
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.config.schema.settings import Settings
@@ -168,12 +169,19 @@ def next_commands(settings: Settings, progress: Progress, folder: Path, *, score
     Args:
         scored: there are images to score.
     """
+
+    def line(command: str, *words: str) -> str:
+        return shlex.join(["cnntrain", command, str(folder), *words])
+
     # Runs lie in outputs/<data>/<model>/<date>, if not told otherwise: the tree above shows all of them.
     logs = folder.parents[2] if len(folder.parents) > 2 and folder.parents[2].name == "outputs" else folder
-    evaluated = shlex.join(["cnntrain", "eval", str(folder), *settings.users_code(training=False)])
+    users_code = settings.users_code(training=False)
+    kind = Format.safetensors if absent_packages() else Format.onnx
     board = shlex.join(["tensorboard", "--logdir", str(logs)])
     return [
-        *([evaluated] if scored else []),
+        *([line("eval", *users_code)] if scored else []),
+        *([] if settings.trainer.report else [line("report", *settings.users_code())]),
+        line("export", f"format={kind.name}", *users_code),
         resume_command(settings, folder, *_further(settings.trainer, progress)),
         *([board] if settings.trainer.tensorboard else []),
     ]

@@ -425,8 +425,10 @@ def test_the_end_says_why_and_all_that_it_proposes_does_something(here, capsys, 
     assert run(*QUICK, "trainer.tensorboard=true", *words, "out=my run") == 0
     out = capsys.readouterr().out
     assert re.search(rf"^  ended +{re.escape(ended)}$", out, re.MULTILINE)
-    score, resume, board = (shlex.split(line.removeprefix("next")) for line in out.splitlines()[-3:])
+    score, page, export, resume, board = (shlex.split(line.removeprefix("next")) for line in out.splitlines()[-5:])
     assert score == ["cnntrain", "eval", "my run"]
+    assert page == ["cnntrain", "report", "my run"]
+    assert export[:3] == ["cnntrain", "export", "my run"]
     assert re.fullmatch(f"cnntrain resume my run {longer}", " ".join(resume))
     assert any(path.name.startswith("events") for path in Path(board[-1]).iterdir())
     before = checkpoint.load(here / "my run/checkpoints/last")["progress"]["step"]
@@ -451,11 +453,14 @@ def test_what_runs_code_of_the_users_is_named_in_what_the_end_proposes(here):
     settings = replace(settings, augment=replace(settings.augment, own=OwnSettings(name="mine:noise")))
     done = summary.next_commands(settings, Progress(epoch=10), Path("run"), scored=True)
     code = "model.name=nets:tiny"
-    assert done[:2] == [
+    assert [line for line in done if "export" not in line][:3] == [
         f"cnntrain eval run {code}",
+        f"cnntrain report run {code} augment.own.name=mine:noise",
         f"cnntrain resume run trainer.epochs=20 {code} augment.own.name=mine:noise",
     ]
     assert not any("eval" in line for line in summary.next_commands(settings, Progress(), Path("run"), scored=False))
+    settings = replace(settings, trainer=replace(settings.trainer, report=True))  # which has written it
+    assert not any("report" in line for line in summary.next_commands(settings, Progress(), Path("run"), scored=True))
     assert summary.resume_command(settings, Path("run")) == f"cnntrain resume run {code} augment.own.name=mine:noise"
 
 

@@ -3,7 +3,6 @@
 cli/arguments.py reads them from a command line. A field with a rule is read by that, any other by its type and limits.
 """
 
-import importlib.util
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from cnntrain.config.argument_rules import (
     not_for_runs,
     not_new,
 )
-from cnntrain.config.schema.export import ENDINGS, ONNX_PACKAGES, Format
+from cnntrain.config.schema.export import ENDINGS, Format, absent_packages
 from cnntrain.config.schema.filter import Kernel, PaddingMode
 from cnntrain.config.schema.limits import number
 from cnntrain.text import printable
@@ -287,8 +286,7 @@ class ExportArgs(RunArgs):
                 for word, is_given in words.items()
                 if is_given
             ]
-        absent = [package for package in ONNX_PACKAGES if importlib.util.find_spec(package) is None]
-        if self.format is Format.onnx and absent:
+        if self.format is Format.onnx and (absent := absent_packages()):
             found.append(f"format: onnx needs {', '.join(absent)}, not installed here; pip install 'cnntrain[export]'")
         return found
 

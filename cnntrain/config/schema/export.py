@@ -1,6 +1,7 @@
 """The formats in which a trained network leaves."""
 
 import enum
+import importlib.util
 
 
 class Format(enum.Enum):
@@ -17,3 +18,8 @@ ENDINGS = {  # of the names of their files
     Format.torchscript: ".pt",
 }
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")  # of the extra `export`
+
+
+def absent_packages() -> list[str]:
+    """The packages of ONNX_PACKAGES that are not installed here."""
+    return [package for package in ONNX_PACKAGES if importlib.util.find_spec(package) is None]
