@@ -2,50 +2,62 @@
 
     python benchmarks/export.py models=resnet18@224,timm/legacy_xception@96 [images=500] [cnntrain overrides]
 
-Each network is trained for some steps by a command of its own, so that its batch norms have met images and its classes
-differ: `cnntrain model=NAME data.image_size=SIZE` with the overrides given, such as `trainer.max_steps=10
-data.batch_size=8`. Printed is a Markdown table: parameters, seconds of the export, megabytes of the file, the largest
-difference of a logit as a part of the largest logit of the same image, and the images of which both say the same class.
+Each network learns for some steps on validation images, so that its batch norms have met some and its classes differ.
+Printed is a Markdown table: parameters, seconds of the export, megabytes of the file, the largest difference of a logit
+as a part of the largest logit of the same image, the images of which both say the same class, and how many classes
+these are.
 """
 
-import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import torch
+from torch.nn import functional
 
+from cnntrain.config.compose import compose_settings
+from cnntrain.data.build import build_eval_data
 from cnntrain.export import parity
 from cnntrain.export.subject import Subject
 from cnntrain.export.to_onnx import to_onnx
-from cnntrain.report.run_report import Report
-from cnntrain.training.load_run import load_job
+from cnntrain.training.build import build_eval_job
+from cnntrain.training.job import Job
+
+STEPS, BATCH = 6, 8
 
 
-def train(name: str, size: str, overrides: list[str], folder: Path) -> Path:
-    """The folder of a run of one command; its checkpoint is what is exported."""
+def network(name: str, size: str, overrides: list[str]) -> Job:
+    """A network that has learned for some steps."""
     library, _, last = name.rpartition("/")
     model = [f"model={library}", f"model.name={last}"] if library else [f"model={name}"]
     sizes = [f"data.image_size={size}"] if size else []
-    command = [sys.executable, "-m", "cnntrain", *model, *sizes, *overrides, f"out={folder}"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return folder
+    settings = compose_settings([*model, *sizes, "trainer.device=cpu", *overrides])
+    data = build_eval_data(settings.data, seed=0, device=torch.device("cpu"), say=lambda line: None)
+    job = build_eval_job(settings, lambda line: None, classes=data.classes, data=data)
+    loader = next(iter(data.scored_splits.values()))
+    optimizer = torch.optim.SGD(job.model.train().parameters(), lr=0.01, momentum=0.9)
+    order = torch.randperm(len(loader.labels), generator=torch.Generator().manual_seed(0))
+    for rows in order[: STEPS * BATCH].split(BATCH):
+        answer = job.model(job.normalize(loader.pick(rows)))
+        logits = answer[0] if isinstance(answer, tuple) else answer
+        optimizer.zero_grad()
+        functional.cross_entropy(logits, loader.labels[rows]).backward()
+        optimizer.step()
+    return job
 
 
-def measure(name: str, run: Path, count: int) -> str:
+def measure(name: str, job: Job, count: int) -> str:
     """The row of a network."""
-    _, _, job = load_job(run, [], Report(None, tensorboard=False))
     loader = list(job.data.scored_splits.values())[-1]
     images = loader.pick(torch.linspace(0, len(loader.labels) - 1, min(count, len(loader.labels))).long())
+    subject = Subject(job)
     start = time.perf_counter()
-    file = to_onnx(subject := Subject(job))
-    seconds = time.perf_counter() - start
-    found = parity.compare(file, subject, images.cpu())
-    megabytes = len(file.content) / 1e6
+    file = to_onnx(subject)
+    seconds, megabytes = time.perf_counter() - start, len(file.content) / 1e6
+    found = parity.compare(file, subject, images)
+    classes = len({int(file.ask(subject.inputs(image[None])).argmax()) for image in images[:100]})
     return (
         f"| {name} | {job.data.eval_size} | {job.parameters / 1e6:.2f} M | {seconds:.1f} | {megabytes:.1f} "
-        f"| {found.difference:.1e} | {found.same_class} of {found.images} |"
+        f"| {found.difference:.1e} | {found.same_class} of {found.images} | {classes} |"
     )
 
 
@@ -53,13 +65,11 @@ def main() -> None:
     own = ("models=", "images=")
     words = dict(word.split("=", 1) for word in sys.argv[1:] if word.startswith(own))
     overrides = [word for word in sys.argv[1:] if not word.startswith(own)]
-    print("| network | pixels | parameters | seconds | MB | difference | same class |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| network | pixels | parameters | seconds | MB | difference | same class | classes |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     for spec in words["models"].split(","):
         name, _, size = spec.partition("@")
-        with tempfile.TemporaryDirectory() as folder:
-            run = train(name, size, overrides, Path(folder) / "run")
-            print(measure(name, run, int(words.get("images", 500))), flush=True)
+        print(measure(name, network(name, size, overrides), int(words.get("images", 500))), flush=True)
 
 
 if __name__ == "__main__":

@@ -85,6 +85,8 @@ class _Export:
 
     def run(self) -> dict[str, Any]:
         """See run."""
+        name = self.job.settings.model.name
+        self.report.say(f"exporting {name} as {self.args.format.name}; large networks take a minute")
         file = MAKERS[self.args.format](self.subject)
         found = parity.compare(file, self.subject, self._images())
         parity.need_parity(found, self.args.format)

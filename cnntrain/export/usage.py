@@ -156,7 +156,7 @@ def program(subject: Subject, format: Format, file: str, module: str, twin: Twin
 
     Args:
         file: the name of the exported file, which lies beside it.
-        module: the program's own name, without `.py`.
+        module: the program's own name, without `.py`; told where it is a plain one.
         twin: of weights alone, the network that they go into.
     """
     engine = "onnxruntime" if format is Format.onnx else "torch"
@@ -171,7 +171,7 @@ def program(subject: Subject, format: Format, file: str, module: str, twin: Twin
     head = _HEAD.format(
         mark=MARK.format(file=file),
         packages=" ".join(packages),
-        module=module,
+        module=module if module.isidentifier() else "PROGRAM",
         imports="\n".join(["import numpy as np", *imports]),
         load=load,
     )

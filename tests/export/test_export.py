@@ -394,7 +394,7 @@ def test_a_network_that_no_graph_holds_is_told_with_its_line(here, capsys, monke
         assert run("branch", "model.name=flow:Branch", *words) == 2
         out, err = capsys.readouterr()
         assert "this network chooses its way by the values of its input, in flow.py:13; take torch.where" in err
-        assert (out, err.count("\n")) == ("", 1)
+        assert (out.count("\n"), err.count("\n")) == (1, 1)
     faults = {
         "Fixed": "this network does not take any number of images alike; let it read the number",
         "Bessel": "onnx cannot hold this network (it has no operator for torch.ops.prims.bessel_i1.default)",
@@ -407,5 +407,5 @@ def test_a_network_that_no_graph_holds_is_told_with_its_line(here, capsys, monke
         assert run(name, f"model.name=flow:{name}", "out=a.onnx") == 2
         out, err = capsys.readouterr()
         assert line in err
-        assert (out, err.count("\n")) == ("", 1)
+        assert (out.count("\n"), err.count("\n")) == (1, 1)
     assert not list(Path().glob("a.*"))
