@@ -22,7 +22,7 @@ MEASURES = {
     "loss": "loss",
 }
 MOST_CELLS = 20  # classes of a confusion matrix that is a table; a larger one is a picture
-MOST_CLASSES = 20  # in the table of classes, at first sight
+MOST_CLASSES, MOST_ROWS = 20, 2000  # in the table of classes, at first sight and unfolded
 SHADES = 8
 LONGEST_HEAD = 14  # letters of a class above a column; longer names stand upright
 LONGEST_NAME = 40
@@ -167,12 +167,13 @@ def by_class(classes: Mapping[str, Mapping[str, float]], train_images: Sequence[
     if len(classes) <= MOST_CLASSES:
         body: list[object] = [_class_table(heads, list(rows.values()))]
     else:
+        title = f"The first {MOST_ROWS:,} classes" if len(rows) > MOST_ROWS else f"All {len(rows):,} classes"
         order = sorted(classes, key=lambda name: (classes[name]["f1"], -classes[name]["images"]))
         hardest = [rows[name] for name in order[:MOST_CLASSES]]
         body = [
             tag("p", f"The {MOST_CLASSES} hardest of {len(classes):,} classes, by F1:", class_="about"),
             _class_table(heads, hardest),
-            fold(f"All {len(classes):,} classes", _class_table(heads, list(rows.values()))),
+            fold(title, _class_table(heads, list(rows.values())[:MOST_ROWS])),
         ]
     return section("classes", "Classes", *body)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cnntrain.config.run_config import RunConfig
 from cnntrain.data.loaders import Loader
-from cnntrain.errors import CheckpointError, CnntrainError, DataError
+from cnntrain.errors import CheckpointError, CnntrainError, DataError, NonFiniteError
 from cnntrain.evaluation.image_scores import ImageScore, Worst
 from cnntrain.evaluation.intervals import wilson
 from cnntrain.evaluation.split_scores import SplitScores, score_split
@@ -104,25 +104,32 @@ class Page:
 
     def _network(self, job: Job) -> list[Html | None]:
         """What comes of asking the network, part by part."""
-        split, classes = "", job.data.classes
-        for split, loader in job.data.scored_splits.items():
-            phase = "testing" if split == "test" else "validating"
-            self.report.validating(len(loader), phase=phase)
-            self.worst = Worst(MOST_ERRORS)
-            self.splits[split] = score_split(job, split, collectors=[self.worst], advance=self.report.advance)
-            self.images[split] = loader.labels.bincount(minlength=len(classes)).tolist()
-        self.report.end_phase()
         parts: list[Html | None] = []
-        if split:
-            scores, matrix = self.splits[split].scores, self.splits[split].matrix.numpy()
-            words = answers.SPLITS[split]
-            parts = [
-                answers.confusion(matrix, classes, words, scores["confused"]),
-                answers.by_class(scores["classes"], self.images.get("train", ()), words),
-                self._errors(job, job.data.scored_splits[split], words),
-                answers.certainty(scores, words),
-            ]
+        try:
+            for split in job.data.scored_splits:
+                self._score(job, split)
+            parts = self._answers(job, list(self.splits)[-1]) if self.splits else []
+        except (DataError, NonFiniteError) as error:  # of a file that cannot be read, or of what half precision gives
+            self._miss("Scores by class and errors", error)
+        self.report.end_phase()
         return [*parts, self._filters(job)]
+
+    def _score(self, job: Job, split: str) -> None:
+        loader = job.data.scored_splits[split]
+        self.report.validating(len(loader), phase="testing" if split == "test" else "validating")
+        self.worst = Worst(MOST_ERRORS)
+        self.splits[split] = score_split(job, split, collectors=[self.worst], advance=self.report.advance)
+        self.images[split] = loader.labels.bincount(minlength=len(job.data.classes)).tolist()
+
+    def _answers(self, job: Job, split: str) -> list[Html | None]:
+        """The parts on one split."""
+        scores, words = self.splits[split].scores, answers.SPLITS[split]
+        return [
+            answers.confusion(self.splits[split].matrix.numpy(), job.data.classes, words, scores["confused"]),
+            answers.by_class(scores["classes"], self.images.get("train", ()), words),
+            self._errors(job, job.data.scored_splits[split], words),
+            answers.certainty(scores, words),
+        ]
 
     def _errors(self, job: Job, loader: Loader, split: str) -> Html:
         """The worst images, each kind with those that no kind before it has shown."""

@@ -8,8 +8,8 @@ from cnntrain.page.run import Run
 from cnntrain.report.augmentation import class_name
 from cnntrain.text import cut
 
-LONGEST_NAME = 40
-MOST_NOTES = 20
+SPLITS = {"train": "training images", "val": "validation images", "test": "test images"}
+LONGEST_NAME, MOST_ROWS = 40, 2000
 
 
 def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]]) -> Html:
@@ -19,16 +19,17 @@ def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]]) ->
         data: of the network that was loaded.
         images: for each split that was read, the images of each class.
     """
-    settings, counts = run.settings.data, run.results.get("images")
-    counts = {name: sum(part) for name, part in images.items()} or (counts if isinstance(counts, dict) else {})
+    settings = run.settings.data
+    counts = {split: run.number("images", split) for split in SPLITS} | {
+        name: sum(part) for name, part in images.items()
+    }
     classes = list(data.classes) if data else run.classes
     rows: list[tuple[str, object]] = [("data", settings.heading)]
     if settings.has_files:
         rows.append(("folder", settings.root))
     if classes:
         rows.append(("classes", f"{len(classes):,}"))
-    names = {"train": "training images", "val": "validation images", "test": "test images"}
-    rows += [(name, f"{counts[split]:,}") for split, name in names.items() if counts.get(split)]
+    rows += [(name, f"{counts[split]:,.0f}") for split, name in SPLITS.items() if counts[split]]
     if data:
         scored = f", scored at {data.eval_size} x {data.eval_size}" if data.eval_size != data.image_size else ""
         rows.append(
@@ -52,6 +53,7 @@ def _by_class(classes: Sequence[str], images: Mapping[str, Sequence[int]]) -> Ht
             tag("span", cut(class_name(name), LONGEST_NAME), title=name),
             *(f"{counts[place]:,}" for counts in splits.values()),
         )
-        for place, name in enumerate(classes)
+        for place, name in enumerate(classes[:MOST_ROWS])
     ]
-    return fold("Images by class", table(["class", *splits], rows))
+    some = f", the first {len(rows):,}" if len(rows) < len(classes) else ""
+    return fold(f"Images by class{some}", table(["class", *splits], rows))

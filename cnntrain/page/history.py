@@ -54,6 +54,7 @@ class History:
         return self.steps or self.epochs
 
 
+LARGEST = 1e30  # no figure of a run comes near, and charts can still compute with it
 NUMBERS = tuple(item.name for item in fields(Row))[2:]
 
 
@@ -72,7 +73,7 @@ def _row(cells: dict[str, str]) -> Row:
 
 def _finite(cell: str | None) -> float | None:
     value = float(cell) if cell else math.nan
-    return value if math.isfinite(value) else None
+    return value if abs(value) < LARGEST else None
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -51,7 +51,7 @@ def flat_image(pixels: "np.typing.NDArray[np.uint8]", words: str, kind: str) -> 
 
 def _element(content: bytes, kind: str, size: tuple[int, int], words: str, class_: str | None) -> Html:
     source = f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-    return tag("img", src=source, alt=words, width=size[0], height=size[1], class_=class_, loading="lazy")
+    return tag("img", src=source, alt=words, width=size[0], height=size[1], class_=class_)
 
 
 # --- the worst images -------------------------------------------------------------------------------------------------

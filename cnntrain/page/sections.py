@@ -1,6 +1,8 @@
 """The parts of the page that a run folder alone can fill: what it was, how it went, and how to go on."""
 
+import math
 import shlex
+from bisect import bisect_left
 from collections.abc import Sequence
 
 from cnntrain.config.changes import yaml_word
@@ -13,7 +15,7 @@ from cnntrain.page.run import Run, differences
 from cnntrain.text import clock, number, percent, rate, short_path, shorten
 
 FEW_EPOCHS = 10  # of fewer, the training loss is drawn by step
-MOST_COMMANDS = 20
+MOST_COMMANDS, MOST_ROWS = 20, 300
 LONGEST_VALUE = 300  # characters of a value of the config in the table
 
 
@@ -39,7 +41,7 @@ def missing(notes: Sequence[str]) -> Html | None:
     """What the page cannot show, and why."""
     if not notes:
         return None
-    return section("missing", "Not on this page", *(tag("p", code_words(note), class_="missing") for note in notes))
+    return section("missing", "Notes", *(tag("p", code_words(note), class_="missing") for note in notes))
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -111,14 +113,15 @@ class _Axis:
         """An epoch counts where it ends."""
         if self.name == "step":
             return float(row.step)
-        index = next((place for place, (step, _) in enumerate(self.ends) if step >= row.step), len(self.ends) - 1)
-        (start, first), (end, last) = self.ends[max(index - 1, 0)], self.ends[max(index, 1)]
+        index = min(max(bisect_left(self.ends, (row.step, -math.inf)), 1), len(self.ends) - 1)
+        (start, first), (end, last) = self.ends[index - 1], self.ends[index]
         return first + (row.step - start) * (last - first) / (end - start)
 
 
 def _epoch_table(epochs: Sequence[Row], best: int | None) -> Html | None:
     if not epochs:
         return None
+    stride = -(-len(epochs) // MOST_ROWS)
     heads = ["epoch", "loss", "top-1", "probe top-1", "val loss", "val top-1", "rate", "images/s", "time"]
     rows = [
         [
@@ -132,9 +135,11 @@ def _epoch_table(epochs: Sequence[Row], best: int | None) -> Html | None:
             rate(row.images_per_second),
             clock(row.seconds),
         ]
-        for row in epochs
+        for place, row in enumerate(epochs)
+        if place % stride == stride - 1 or row.epoch == best or row is epochs[-1]
     ]
-    return fold(f"All {len(rows):,} epochs as a table" if len(rows) > 1 else "The epoch as a table", table(heads, rows))
+    title = f"All {len(rows):,} epochs" if stride == 1 else f"{len(rows):,} of {len(epochs):,} epochs"
+    return fold(f"{title} as a table" if len(epochs) > 1 else "The epoch as a table", table(heads, rows))
 
 
 # --- how to go on -----------------------------------------------------------------------------------------------------

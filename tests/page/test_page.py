@@ -324,3 +324,13 @@ def test_a_fault_of_the_page_does_not_spoil_the_training(here, monkeypatch, caps
     assert "no report.html: ValueError: no ink; the run is whole, try again with cnntrain report run" in printed
     assert json.loads(Path("run/results.json").read_text())["status"] == "done"
     assert not Path("run/report.html").exists()
+
+
+def test_a_file_that_cannot_be_read_costs_the_answers_alone(here, strange, capsys):
+    shutil.copytree(strange.parent / "<b>images", "photos")
+    shutil.copytree(strange, "run")
+    for path in Path("photos").rglob("*.jpg"):
+        path.write_bytes(b"broken")
+    report("run", "data.root=photos")
+    assert sections() == ["missing", *(name for name in SECTIONS if name not in OF_NETWORK or name == "filters")]
+    assert "Scores by class and errors" in capsys.readouterr().out
