@@ -160,7 +160,7 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
     try:
         plain = run_record.read_config(args.run)
     except (CnntrainError, OSError):
-        if resumes:
+        if resumes or command == "report":  # which take the folder of a run alone
             raise
         return None
     try:

@@ -19,7 +19,7 @@ from cnntrain.page.findings import Facts, Finding, find
 from cnntrain.page.markup import Html, section, tag
 from cnntrain.page.run import read_run
 from cnntrain.report.run_report import Report
-from cnntrain.text import printable
+from cnntrain.text import printable, short_path
 from cnntrain.training.build import build_train_job
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job, refuse_foreign_code
@@ -216,7 +216,7 @@ class Page:
             self.images.get("train", ()),
             val_images,
             run.ended,
-            run.folder,
+            Path(short_path(run.folder)),
         )
 
 

@@ -33,6 +33,7 @@ WAIT, LOST_SECONDS = 0.2, 60.0  # share of the time spent waiting; below a minut
 JUMP, JUMPS, JUMP_WINDOW, JUMP_ROWS = 2.0, 3, 5, 15  # the loss at twice the median of the five rows before, three times
 FLOOR = 0.1  # of the loss of guessing: smaller losses may double without harm
 MOST_NAMES = 3
+MANY = 0.3  # of all classes: so many that are never predicted are no fault of theirs
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def find(facts: Facts) -> list[Finding]:
         over_fitting(epochs, settings, facts.val_images, facts.probe_images),
         None if short else under_fitting(epochs, settings, len(classes), facts.ended),
         still_improving(epochs, settings, facts.val_images, facts.ended, facts.folder),
-        never_predicted(facts.matrix, classes, facts.split, facts.train_images),
+        never_predicted(facts.matrix, classes, facts.split, facts.train_images, settings),
         skewed(facts.train_images, classes, facts.matrix, settings),
         data_bound(facts.history, settings),
     ]
@@ -256,7 +257,11 @@ def unstable(history: History, settings: Settings, classes: int) -> Finding | No
 
 
 def never_predicted(
-    matrix: Sequence[Sequence[int]], classes: Sequence[str], split: str, train_images: Sequence[int]
+    matrix: Sequence[Sequence[int]],
+    classes: Sequence[str],
+    split: str,
+    train_images: Sequence[int],
+    settings: Settings,
 ) -> Finding | None:
     """Classes that the network never names, though it was shown more images of them than chance can miss.
 
@@ -270,11 +275,15 @@ def never_predicted(
     names = few((f"{_name(classes[index])} ({sum(matrix[index]):,} images)" for index in missed), MOST_NAMES)
     figure = f"Of the {split} images none was taken for {names}."
     rarest = min(missed, key=lambda index: train_images[index]) if train_images else -1
-    advice = "Look whether its images are labelled as they should be."
-    if train_images and train_images[rarest] * 2 < sum(train_images) / len(train_images):
+    advice = f"Look whether {'their' if len(missed) > 1 else 'its'} images are labelled as they should be."
+    if len(missed) > len(matrix) * MANY:
+        advice = (
+            f"So many are a sign of a training that was too short: try `trainer.epochs={2 * settings.trainer.epochs}`."
+        )
+    elif train_images and train_images[rarest] * 2 < sum(train_images) / len(train_images):
         advice = f"Only {train_images[rarest]:,} images trained it: train with `data.sampling=balanced`, or add images."
-    title = "A class is never predicted" if len(missed) == 1 else f"{len(missed)} classes are never predicted"
-    return Finding(title, figure, advice)
+    title = f"{len(missed)} of {len(matrix)} classes are" if len(missed) > 1 else "A class is"
+    return Finding(f"{title} never predicted", figure, advice)
 
 
 def skewed(

@@ -17,6 +17,7 @@ from PIL import Image
 from cnntrain import cli
 from cnntrain.evaluation.intervals import wilson
 from cnntrain.page.build import Page
+from cnntrain.page.document import STYLE
 
 SECTIONS = (
     *("findings", "next", "scores", "curves", "confusion", "classes", "errors", "certainty"),
@@ -334,3 +335,50 @@ def test_a_file_that_cannot_be_read_costs_the_answers_alone(here, strange, capsy
     report("run", "data.root=photos")
     assert sections() == ["missing", *(name for name in SECTIONS if name not in OF_NETWORK or name == "filters")]
     assert "Scores by class and errors" in capsys.readouterr().out
+
+
+def test_a_function_of_a_strangers_is_called_only_where_it_is_repeated(here, monkeypatch):
+    Path("my_page_parts.py").write_text("def same(images, generator):\n    return images\n")
+    monkeypatch.syspath_prepend(here)
+    own = "augment.own.name=my_page_parts:same"
+    words = ["augment=own", own, "trainer.epochs=1", "data.limit=60", "trainer.tensorboard=false"]
+    assert cli.main([*words, "trainer.report=true", "out=run"]) == 0
+    assert "augmentation" in sections()
+    report("run")
+    assert "augmentation" not in sections()
+    assert f"repeat {own}" in read().text
+    report("run", own)
+    assert "augmentation" in sections()
+
+
+# --- how it looks -----------------------------------------------------------------------------------------------------
+
+
+def luminance(color: str) -> float:
+    """Relative luminance as the Web Content Accessibility Guidelines define it."""
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("scheme", [0, 1, 2])
+def test_letters_and_curves_stand_out_in_light_in_dark_and_in_print(scheme):
+    roots = re.findall(r":root \{(.*?)\}", STYLE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(roots) == 3
+    colors = {
+        name: code * 2 if len(code) == 3 else code for name, code in re.findall(r"--(\w+): #(\w+);", roots[scheme])
+    }
+    for name in ("ink", "faint", "good", "bad", "link", "train", "val", "one"):
+        for ground in ("card", "paper", "soft"):
+            low, high = sorted(luminance(f"#{colors[part]}") for part in (name, ground))
+            least = 3 if name in ("train", "val", "one") else 4.5
+            assert (high + 0.05) / (low + 0.05) >= least, (name, ground)
+
+
+def test_the_style_sheet_has_every_class_of_the_page(trained, strange):
+    style = STYLE.read_text(encoding="utf-8")
+    known = set(re.findall(r"\.([a-z]+\d?)\b", style)) | {"words"}
+    for folder in (trained, strange):
+        report(str(folder))
+        used = {name for _, attributes in read(folder).elements for name in (attributes.get("class") or "").split()}
+        assert used <= known, used - known
