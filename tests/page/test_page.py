@@ -100,7 +100,7 @@ def strange(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("strange")
     photos(home / "<b>images", EVIL, QUOTED)
     words = ["data=imagefolder", f"data.root='{home}/<b>images'", "model=lenet5", "data.image_size=32"]
-    words += ["trainer.epochs=1", "trainer.tensorboard=false", "model.args.activation=relu"]
+    words += ["trainer.epochs=1", "trainer.tensorboard=false", "trainer.report=true"]
     assert cli.main([*words, f"out={home}/run"]) == 0
     return home / "run"
 
@@ -163,7 +163,6 @@ def test_curves_show_training_against_validation_and_mark_the_best_epoch(trained
 @pytest.mark.parametrize("name", ["trained", "strange"])
 def test_the_page_needs_no_network_and_runs_no_code(name, request):
     folder = request.getfixturevalue(name)
-    report(str(folder))
     content = (folder / "report.html").read_text(encoding="utf-8")
     page = Reader(content)
     used = {tag for tag, _ in page.elements}
@@ -184,7 +183,6 @@ def test_the_page_needs_no_network_and_runs_no_code(name, request):
 
 
 def test_a_strangers_names_are_text(strange):
-    report(str(strange))
     page = read(strange)
     assert EVIL in page.text
     assert "\"' onload=x" in page.text
@@ -379,6 +377,5 @@ def test_the_style_sheet_has_every_class_of_the_page(trained, strange):
     style = STYLE.read_text(encoding="utf-8")
     known = set(re.findall(r"\.([a-z]+\d?)\b", style)) | {"words"}
     for folder in (trained, strange):
-        report(str(folder))
         used = {name for _, attributes in read(folder).elements for name in (attributes.get("class") or "").split()}
         assert used <= known, used - known
