@@ -90,24 +90,26 @@ def shorten(text: str, width: int) -> str:
 
 
 def shorten_apart(texts: Sequence[str], width: int) -> list[str]:
-    """Texts of at most `width` columns; where one is too long, all lose first what they begin and end with alike."""
+    """Texts of at most `width` columns; those that are too long lose first what they begin and end with alike."""
     from rich.cells import cell_len
 
-    if max(map(cell_len, texts), default=0) <= width or len(set(texts)) < 2:
+    long = list(dict.fromkeys(text for text in texts if cell_len(text) > width))
+    if len(long) < 2:
         return [shorten(text, width) for text in texts]
-    head = common_start(texts)
-    tail = common_start([text[len(head) :][::-1] for text in texts])[::-1]
-    middles = [text[len(head) : len(text) - len(tail)] for text in texts]
-    spare = width - max(map(cell_len, middles))
+    head = common_start(long)
+    tail = common_start([text[len(head) :][::-1] for text in long])[::-1]
+    middles = {text: text[len(head) : len(text) - len(tail)] for text in long}
+    spare = width - max(map(cell_len, middles.values()))
     if spare < 2:
-        return [shorten(f"{head and '…'}{middle}{tail and '…'}", width) for middle in middles]
+        short = {text: shorten(f"{head and '…'}{middle}{tail and '…'}", width) for text, middle in middles.items()}
+        return [short.get(text, text) for text in texts]
     tail = tail if cell_len(tail) < spare else "…"
     spare -= cell_len(tail)
     if cell_len(head) > spare:
         while cell_len(head) >= spare:
             head = head[1:]
         head = f"…{head}"
-    return [f"{head}{middle}{tail}" for middle in middles]
+    return [f"{head}{middles[text]}{tail}" if text in middles else text for text in texts]
 
 
 def common_start(texts: Sequence[str]) -> str:

@@ -474,6 +474,7 @@ def test_long_names_are_told_apart():
     assert shorten_apart(["a_long_beginning_1.jpg", "a_long_beginning_2.jpg"], 10) == ["…ing_1.jpg", "…ing_2.jpg"]
     assert shorten_apart(["front_1_a_very_long_end", "front_2_a_very_long_end"], 8) == ["front_1…", "front_2…"]
     assert shorten_apart(["same name", "same name"], 5) == [shorten("same name", 5)] * 2
+    assert shorten_apart(["short", "a long name on its own"], 9) == ["short", shorten("a long name on its own", 9)]
     assert shorten_apart([], 5) == []
     for width in range(4, 60):
         apart = shorten_apart(names, width)
