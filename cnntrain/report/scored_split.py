@@ -67,10 +67,14 @@ class _ScoredSplit:
     def listening(self, model: nn.Module) -> Iterator[None]:
         """Hear what enters the head of the network, where it has one that can be found."""
         with ExitStack() as stack:
-            with suppress(ConfigError):
-                head = find_head(model, self._job.settings.finetune.head)
-                stack.enter_context(self._features.listening(model, head))
-                self._has_head = True
+
+            def hear() -> None:
+                with suppress(ConfigError):
+                    head = find_head(model, self._job.settings.finetune.head)
+                    stack.enter_context(self._features.listening(model, head))
+                    self._has_head = True
+
+            self._report.attempt("features", hear)
             yield
 
     def add(self, answer: Answer) -> None:

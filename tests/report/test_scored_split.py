@@ -14,6 +14,7 @@ from torch import nn
 
 from cnntrain.cli import main
 from cnntrain.evaluation.image_scores import Worst
+from cnntrain.report import scored_split
 from cnntrain.report.last_features import LastFeatures
 from cnntrain.report.projector import principal_components, write_projector
 from cnntrain.training.scoring import Answer
@@ -67,13 +68,16 @@ def test_a_fault_of_one_part_is_said_once_and_the_others_are_shown(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: object) -> None:
-        raise RuntimeError("no heap")
+        raise KeyError("no place")
 
-    monkeypatch.setattr(Worst, "add", fail)
+    for module, name in ((Worst, "add"), (scored_split, "find_head")):
+        monkeypatch.setattr(module, name, fail)
     assert main([*QUICK, "hydra.run.dir=run"]) == 0
-    told = "warning: no errors for TensorBoard: RuntimeError: no heap; the training goes on"
-    assert " ".join(capsys.readouterr().out.split()).count(told) == 1
-    assert Path("run/projector/features.tsv").exists()
+    said = " ".join(capsys.readouterr().out.split())
+    for what in ("errors", "features"):
+        told = f"warning: no {what} for TensorBoard: KeyError: 'no place'; the training goes on"
+        assert said.count(told) == 1
+    assert "pr_test/(all, macro mean)" in read("run").Tags()["tensors"]
     assert json.loads(Path("run/results.json").read_text())["status"] == "done"
 
 
