@@ -125,6 +125,7 @@ def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) 
 
     with contextlib.ExitStack() as stack:
         if home:
+            stack.callback(run_folder.remove_empty, home)  # where nothing was written
             try:
                 need_own_folder(home, word=files.WORD).mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -141,5 +142,6 @@ def _start(job: Job, split: str, phase: str, report: Report) -> None:
 def _next_commands(args: EvalArgs, home: Path | None) -> list[str]:
     """What a user may want to type next; each of it does something."""
     run = short_path(args.run)
-    commands = [["eval", run, *args.words, f"out={run}/eval"]] if home is None else []
+    folder = f"{run}/eval" if (args.run / "config.yaml").is_file() else "eval"
+    commands = [["eval", run, *args.words, f"out={folder}"]] if home is None else []
     return [shlex.join(["cnntrain", *words]) for words in (*commands, ["explain", run, *args.words])]

@@ -31,11 +31,11 @@ def of_matrix(matrix: Counts) -> tuple[float, float]:
 
 def most_confused(matrix: Counts, classes: Sequence[str], most: int) -> list[dict[str, Any]]:
     """Which class is most often predicted in place of which: `true`, `predicted` and `images`, most images first."""
-    errors = matrix.copy()
-    np.fill_diagonal(errors, 0)
-    cells = np.flatnonzero(errors)
-    cells = cells[np.argsort(-errors.ravel()[cells], kind="stable")][:most]
+    rows, columns = matrix.nonzero()
+    wrong = rows != columns
+    rows, columns = rows[wrong], columns[wrong]
+    order = np.argsort(-matrix[rows, columns], kind="stable")[:most]
     return [
         {"true": classes[row], "predicted": classes[column], "images": int(matrix[row, column])}
-        for row, column in zip(*np.unravel_index(cells, matrix.shape), strict=True)
+        for row, column in zip(rows[order], columns[order], strict=True)
     ]

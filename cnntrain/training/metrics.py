@@ -95,9 +95,8 @@ class ConfusionCounts:
     @torch.no_grad()
     def add(self, logits: Tensor, labels: Tensor) -> None:
         """Count a micro-batch: logits (N, K), labels int64 (N,)."""
-        classes = len(self.matrix)
-        cells = labels * classes + logits.argmax(1)
-        self.matrix += torch.bincount(cells, minlength=classes * classes).view(classes, classes)
+        cells = labels * len(self.matrix) + logits.argmax(1)
+        self.matrix.view(-1).index_add_(0, cells, torch.ones_like(cells))
 
     def by_class(self, names: Sequence[str]) -> dict[str, dict[str, float]]:
         """Precision, recall and F1 of each class, 0 where there is nothing to divide by, and its images."""

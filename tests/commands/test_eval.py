@@ -117,9 +117,10 @@ def test_a_temperature_stays_in_the_checkpoint_and_the_run_goes_on_to_the_same_b
     assert "temperature" not in checkpoint.load(Path("run/checkpoints/last"))["about"]
 
 
-def test_a_checkpoint_alone_is_calibrated_too(trained):
+def test_a_checkpoint_alone_is_calibrated_too(trained, capsys):
     shutil.copytree("run/checkpoints/last", "alone")
     assert run("eval", "alone/state.pt", "calibrate=true") == 0
+    assert "next  cnntrain eval alone/state.pt out=eval\n" in capsys.readouterr().out
     assert checkpoint.load(Path("alone"))["about"]["temperature"] > 0
     assert sorted(path.name for path in Path("alone").iterdir()) == ["manifest.json", "state.pt"]
 
@@ -180,6 +181,18 @@ def test_a_mistake_is_one_line_and_leaves_nothing(trained, capsys, words, code, 
     assert len(lines) == 1
     assert told in lines[0]
     assert sorted(Path().rglob("*")) == there
+
+
+def test_a_bad_image_leaves_no_folder(photos, capsys):
+    bad = next(photos.glob("val/*/*.png"))
+    bad.write_bytes(bad.read_bytes()[:60])
+    capsys.readouterr()
+    assert run("eval", "run", "out=new/all") == 3
+    assert f"{bad.name}: " in capsys.readouterr().err
+    assert not list(Path("new").iterdir())
+    assert run("eval", "run", "out=run") == 3  # which holds other files
+    assert Path("run/config.yaml").exists()
+    assert not list(Path("run").glob("*errors.csv"))
 
 
 def test_what_is_no_run_of_ours_is_told(here, trained, capsys):
