@@ -4,6 +4,7 @@ All of it comes from the one pass that scores: precision and recall of each clas
 features that enter the head.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
@@ -126,9 +127,13 @@ class _ScoredSplit:
 
 def _markdown(errors: Sequence[ImageScore], classes: Sequence[str]) -> str:
     """A table of the files."""
-    rows = [("file", "class", "predicted", "probability"), ("---",) * 4]
-    rows += [
+    rows = [
         (error.file, classes[error.label], classes[error.prediction], percent(error.probability)) for error in errors
     ]
-    lines = (" | ".join(printable(cell).replace("|", r"\|") for cell in row) for row in rows)
-    return "\n".join(f"| {line} |" for line in lines)
+    lines = ["| file | class | predicted | probability |", "| --- | --- | --- | --- |"]
+    return "\n".join([*lines, *(f"| {' | '.join(map(_plain, row))} |" for row in rows)])
+
+
+def _plain(text: str) -> str:
+    """A text that Markdown and HTML make nothing of: names may be a stranger's, and a link or an image among them."""
+    return re.sub(r"[^\w ./-]|_", lambda match: f"&#{ord(match[0])};", printable(text))

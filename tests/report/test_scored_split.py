@@ -1,6 +1,8 @@
 """What TensorBoard is shown of the split that is scored at the end of a run."""
 
+import html
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from tensorboard.util import tensor_util
 from torch import nn
 
 from cnntrain.cli import main
-from cnntrain.evaluation.image_scores import Worst
+from cnntrain.evaluation.image_scores import ImageScore, Worst
 from cnntrain.report import scored_split
 from cnntrain.report.last_features import LastFeatures
 from cnntrain.report.projector import principal_components, write_projector
@@ -123,3 +125,13 @@ def test_names_that_hold_tabs_and_newlines_stay_in_their_cells_and_thumbnails_in
     sprite = np.asarray(Image.open(tmp_path / "projector/images.jpg"))
     assert sprite.shape == (24, 24, 3)
     assert [round(sprite[8 * (n // 3) + 4, 8 * (n % 3) + 4].mean() / 40) for n in range(5)] == [0, 1, 2, 3, 4]
+
+
+def test_names_that_are_markdown_or_html_stay_text() -> None:
+    from markdown import markdown  # type: ignore[import-untyped]
+
+    name = "![a](http://b/c.png) | <b>*d*</b> `e` _f_ \\ &amp;"
+    error = ImageScore(0, f"{name}/im_1.jpg", 0, 1, 0.75, 0.25, 1.4)
+    page = markdown(scored_split._markdown([error], [name, "plain"]), extensions=["tables"])
+    cells = re.findall("<td>(.*)</td>", page)
+    assert [html.unescape(cell) for cell in cells] == [f"{name}/im_1.jpg", name, "plain", "75.00%"]
