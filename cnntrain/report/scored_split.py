@@ -127,11 +127,11 @@ class _ScoredSplit:
 
 def _markdown(errors: Sequence[ImageScore], classes: Sequence[str]) -> str:
     """A table of the files."""
-    rows = [
-        (error.file, classes[error.label], classes[error.prediction], percent(error.probability)) for error in errors
-    ]
     lines = ["| file | class | predicted | probability |", "| --- | --- | --- | --- |"]
-    return "\n".join([*lines, *(f"| {' | '.join(map(_plain, row))} |" for row in rows)])
+    for error in errors:
+        names = error.file, classes[error.label], classes[error.prediction]
+        lines.append(f"| {' | '.join(map(_plain, names))} | {percent(error.probability)} |")
+    return "\n".join(lines)
 
 
 def _plain(text: str) -> str:
