@@ -16,6 +16,7 @@ from cnntrain.export.subject import Ask, ExportedFile, Subject
 from cnntrain.export.to_onnx import Session
 from cnntrain.text import cut, one_line
 
+COSTLY = 0.02  # of accuracy, of which a warning tells
 MOST_IMAGES, CHUNK = 512, 32  # that the ranges of activations are measured on; so many are in memory at a time
 _BEFORE = ("Transpose", "Cast", "Mul", "Add")  # operators of the preprocessing in the graph
 _BEHIND = ("Softmax", "Div", "Mul")

@@ -8,7 +8,7 @@ import torch
 from cnntrain.export.subject import ExportedFile, Subject
 
 BATCHES = (1, 32)
-LEAST, MOST, SECONDS = 5, 50, 2.0  # rounds of each batch, and when to stop between them
+LEAST, MOST, SECONDS = 3, 50, 2.0  # rounds of each batch, and when to stop between them
 
 
 def measure(file: ExportedFile, subject: Subject) -> list[tuple[int, float]]:

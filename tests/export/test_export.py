@@ -288,6 +288,13 @@ def check_answers(plain, whole):
 def test_a_file_answers_as_the_averaged_network_for_any_number_of_images(here, name, ending, read):
     assert run("run", f"format={name}") == run("run", f"format={name}", "preprocessing=true", f"out=whole{ending}") == 0
     check_answers(read(f"run/export/{name}/model{ending}"), read(f"whole{ending}"))
+    one, other = (runpy.run_path(program)["classify"]("new/red/0.png") for program in ("whole.py", model_py(name)))
+    assert dict(one) == pytest.approx(dict(other), abs=1e-5)
+    assert sum(dict(one).values()) == pytest.approx(1, abs=1e-5)
+
+
+def model_py(name):
+    return f"run/export/{name}/model.py"
 
 
 def fake_onnx(monkeypatch, factor=1.0):

@@ -20,7 +20,7 @@ from torch import nn
 
 from cnntrain import cli
 from cnntrain.config.compose import compose_settings
-from cnntrain.export import twin
+from cnntrain.export import int8, twin
 from cnntrain.models.build import build_model
 from cnntrain.report.run_report import Report
 from cnntrain.training.load_run import load_job
@@ -141,3 +141,11 @@ def test_int8_tells_the_accuracy_before_and_after(gray_run, tmp_path, monkeypatc
     assert {"QuantizeLinear", "DequantizeLinear", "Softmax"} <= kinds.keys()
     weights = [one for one in onnx.load("small.onnx").graph.initializer if one.data_type == onnx.TensorProto.INT8]
     assert max(np.abs(onnx.numpy_helper.to_array(one)).max() for one in weights) <= 64  # of 7 bits
+
+
+@pytest.mark.slow
+def test_int8_that_costs_much_is_warned_of(gray_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(int8, "accuracies", lambda *given: [0.9, 0.6])
+    assert run(gray_run, "int8=true", "out=small.onnx") == 0
+    assert "whole numbers cost 30.0 points of top-1; leave out int8 where these count" in capsys.readouterr().out
