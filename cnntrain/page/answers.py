@@ -212,16 +212,11 @@ def _bar(share: float, images: int) -> Html:
 
 def certainty(scores: Mapping[str, Any], split: str) -> Html | None:
     """Whether it is as sure as it is right, and what is gained by leaving the doubtful images out."""
-    bins = [entry for entry in scores.get("calibration", {}).get("bins", ()) if entry["images"]]
     coverage = [entry for entry in scores.get("coverage", ()) if entry["accuracy"] is not None]
-    if not bins:
-        return None
+    points = _merge([entry for entry in scores.get("calibration", {}).get("bins", ()) if entry["images"]])
     reliability = Chart(
         "Is it as sure as it is right?",
-        [
-            Line("perfect", "ideal", [(0.0, 0.0), (1.0, 1.0)]),
-            Line("images that are right", "one", _merge(bins)),
-        ],
+        [Line("perfect", "ideal", [(0.0, 0.0), (1.0, 1.0)]), Line("images that are right", "one", points)],
         "probability that it gives",
         percents,
         percents,
@@ -237,13 +232,11 @@ def certainty(scores: Mapping[str, Any], split: str) -> Html | None:
         percents,
         note="From the right: more and more of the least certain images are left to people.",
     )
-    return section(
-        "certainty",
-        "How sure it is",
-        tag("p", f"Of the {split} images.", class_="about"),
-        grid([reliability, curve]),
-        _thresholds(coverage),
-    )
+    charts = [*([reliability] if points else []), *([curve] if len(curve.lines[0].points) > 1 else [])]
+    if not charts:
+        return None
+    about = tag("p", f"Of the {split} images.", class_="about")
+    return section("certainty", "How sure it is", about, grid(charts), _thresholds(coverage))
 
 
 def _merge(bins: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:

@@ -91,6 +91,7 @@ class Facts:
 def find(facts: Facts) -> list[Finding]:
     """All that stands out, what costs most first."""
     epochs, settings, classes = facts.history.epochs, facts.settings, facts.classes
+    is_over = facts.ended in ENDS
     short = cut_short(facts.history.rows, settings, facts.ended, facts.folder)
     checks = [
         short,
@@ -99,7 +100,7 @@ def find(facts: Facts) -> list[Finding]:
         over_fitting(epochs, settings, facts.val_images, facts.probe_images),
         None if short else under_fitting(epochs, settings, len(classes), facts.ended),
         still_improving(epochs, settings, facts.val_images, facts.ended, facts.folder),
-        never_predicted(facts.matrix, classes, facts.split, facts.train_images, settings),
+        never_predicted(facts.matrix, classes, facts.split, facts.train_images, settings) if is_over else None,
         skewed(facts.train_images, classes, facts.matrix, settings),
         data_bound(facts.history, settings),
     ]

@@ -81,7 +81,12 @@ def curves(run: Run) -> Html | None:
             percents,
             mark=mark,
         ),
-        Chart("Learning rate", [Line("rate", "one", axis.points(steps or epochs, "lr"))], axis.name, from_zero=True),
+        Chart(
+            "Learning rate",
+            [Line("rate", "one", axis.points(steps if len(steps) > len(epochs) else epochs, "lr"))],
+            axis.name,
+            from_zero=True,
+        ),
         Chart(
             "Time spent waiting for images",
             [Line("share", "one", axis.points(steps, "data_wait"))],

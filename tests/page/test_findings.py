@@ -173,6 +173,7 @@ def test_a_class_that_is_never_predicted_has_more_images_than_chance_misses(sett
     assert found.title == "A class is never predicted"
     assert "class 3 (50 images)" in found.figure
     assert titles(facts(settings, matrix=without(3, 6))) == []
+    assert titles(facts(settings, matrix=without(3, 50), ended="")) == []  # a run that was killed
     rare = facts(settings, matrix=without(3, 50), train_images=[500, 500, 500, 100] + [500] * 6)
     assert "data.sampling=balanced" in find(rare)[0].advice
 
