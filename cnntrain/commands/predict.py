@@ -35,8 +35,9 @@ def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
         config: that of the run folder, where it is known.
 
     Returns:
-        "checkpoint", "tta" (names), "views" (how many), "threshold" (or None), "images" (how many), "abstained" (how
-        many of them get no class), "classes" (name -> images), and "skipped" ("file" and "reason" of each bad one).
+        "checkpoint", "tta" (names), "views" (how many), "temperature" (1 where none was fitted), "threshold" (or None),
+        "images" (how many), "abstained" (how many of them get no class), "classes" (name -> images), and "skipped"
+        ("file" and "reason" of each bad one).
 
     Raises:
         ConfigError: a threshold that no image can be below.
@@ -108,6 +109,8 @@ class _Call:
             ("network", f"{settings.model.heading}, {len(data.classes):,} classes"),
             ("images", f"{len(self.paths):,}, seen as {data.eval_size} x {data.eval_size} pixels"),
         ]
+        if self.job.temperature != 1:
+            rows.append(("temperature", f"{self.job.temperature:.4g}, fitted to the validation images"))
         rows.append(("ignored", kinds(self.skip_counts)))
         rows.append(("tta", str(self.views or "")))
         self.report.header(short_path(folder), [(name, value) for name, value in rows if value])
@@ -180,6 +183,7 @@ class _Call:
             "checkpoint": str(folder),
             "tta": list(self.args.tta),
             "views": len(self.views) if self.views else 1,
+            "temperature": self.job.temperature,
             "threshold": self.args.threshold,
             "images": len(self.rows),
             "abstained": len(self.rows) - sum(counts.values()),

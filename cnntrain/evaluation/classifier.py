@@ -82,6 +82,11 @@ class Classifier:
         return list(self._job.data.classes)
 
     @property
+    def temperature(self) -> float:
+        """By what the logits are divided before the softmax: 1 where none was fitted (arXiv 1706.04599)."""
+        return self._job.temperature
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return self._job.device

@@ -148,7 +148,7 @@ def test_more_images_than_a_batch_are_answered_in_their_order(here):
     assert [answer.file for answer in network(names)] == names
 
 
-def test_probabilities_are_those_of_the_temperature_that_was_fitted(here):
+def test_probabilities_are_those_of_the_temperature_that_was_fitted(here, capsys):
     state = checkpoint.load(checkpoint.find(Path("run")))
     state["about"]["temperature"] = 2.0
     Path("cool").mkdir()
@@ -156,9 +156,13 @@ def test_probabilities_are_those_of_the_temperature_that_was_fitted(here):
     network = cnntrain.load("run", device="cpu")
     with torch.no_grad():
         values = (network.model(network.prepare(photos())) / 2).softmax(1)
-    found = cnntrain.load("cool")(photos(), top=1)
+    cool = cnntrain.load("cool")
+    assert (network.temperature, cool.temperature) == (1.0, 2.0)
+    found = cool(photos(), top=1)
     assert [answer.probability for answer in found] == pytest.approx(values.amax(1).tolist(), abs=1e-6)
     assert cli.main(["predict", "cool", "images=new", "out=new.json"]) == 0
+    assert "  temperature  2, fitted to the validation images" in capsys.readouterr().out
+    assert json.loads(Path("new.json").read_text())["temperature"] == 2
     rows = json.loads(Path("new.json").read_text())["predictions"]
     assert [answer.probability for answer in found] == [row["classes"][0]["probability"] for row in rows]
 
