@@ -7,7 +7,6 @@ import difflib
 import math
 import os
 import re
-import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -131,12 +130,25 @@ def few(words: Iterable[str], most: int = 4) -> str:
     return ", ".join(every[:most]) + more
 
 
+def wrap(text: str, width: int = WIDTH, indent: int = 0) -> list[str]:
+    """Text in lines of at most `width` columns, those after the first set in; a longer word has a line of its own."""
+    from rich.cells import cell_len
+
+    lines = [""]
+    for word in re.findall(r"\s*\S+", text):
+        if lines[-1].strip() and cell_len(lines[-1] + word) > width:
+            lines.append(" " * indent + word.lstrip())
+        else:
+            lines[-1] += word
+    return lines
+
+
 def wrap_facts(facts: dict[str, str], width: int = 80) -> list[tuple[str, str]]:
     """Named facts, those too long for one line in several, so that they fit the screen, frame and all."""
     room = width - max(map(len, facts)) - 6
     rows = []
     for name, fact in facts.items():
-        first, *others = textwrap.wrap(fact, room, break_on_hyphens=False)
+        first, *others = wrap(fact, room)
         rows += [(name, first), *(("", line) for line in others)]
     return rows
 

@@ -24,7 +24,7 @@ from cnntrain.compare.runs import finished_results, folder_of, need_files, outco
 from cnntrain.config.schema.commands import CompareArgs
 from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.runtime.child import Relay, relay
-from cnntrain.text import one_line
+from cnntrain.text import one_line, wrap
 
 HOME = Path("outputs/compare")
 
@@ -99,7 +99,8 @@ def _compare_existing(args: CompareArgs, paths: Sequence[Path]) -> int:
     say(f"compare: {len(found)} runs in {home}")
     for number, outcome in enumerate(found, 1):
         name = os.path.relpath(outcome.folder.resolve(), home.resolve())
-        say(f"run {number} of {len(found)}  {name}  {outcome.run.short_label}")
+        for line in wrap(f"run {number} of {len(found)}  {name}  {outcome.run.short_label}", indent=6):
+            say(line)
     for note in [*notes, *more_notes]:
         say(note)
     rows, measure = outcomes.rows(found), outcomes.judged_by(found)

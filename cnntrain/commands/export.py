@@ -85,7 +85,7 @@ class _Export:
 
     def run(self) -> dict[str, Any]:
         """See run."""
-        name = self.job.settings.model.name
+        name = self.job.settings.model.heading
         self.report.say(f"exporting {name} as {self.args.format.name}; large networks take a minute")
         file = MAKERS[self.args.format](self.subject)
         found = parity.compare(file, self.subject, self._images())
@@ -154,7 +154,7 @@ class _Export:
         if isinstance(file, Weights) and file.twin is None:
             proof = f"none elsewhere, as {file.reason}: model.weights=FILE of cnntrain reads it"
         return [
-            ("network", f"{job.settings.model.name}, {len(data.classes):,} classes, {size} x {size} pixels"),
+            ("network", f"{job.settings.model.heading}, {len(data.classes):,} classes, {size} x {size} pixels"),
             ("format", ", ".join([self.args.format.name, *(f"{name} {fact}" for name, fact in file.facts)])),
             ("takes", f"{takes}{'' if whole else ', normalised'}"),
             ("gives", f"{self.subject.output_name}, float32 (N, {len(data.classes)})"),

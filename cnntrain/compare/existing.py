@@ -29,6 +29,7 @@ FIRST = ("data", "model", "finetune", "augment", "optimizer", "optimizer.lr", "t
 GROUPS = {"data.name": "data", "model.name": "model", "finetune.mode": "finetune", "loss.name": "loss"}
 GROUPS |= {f"{section}.name": section for section in VARIANTS}
 REPEATS = (SEED, FOLD)
+TITLES = ("data.title", "model.title")  # which are told as `data` and `model`
 
 
 def find(paths: Iterable[Path]) -> tuple[list[Path], list[str]]:
@@ -137,10 +138,11 @@ def _named(settings: Settings) -> dict[str, str]:
     """All settings as texts, by the words that choose them."""
     flat: dict[str, Any] = {}
     for key, value in leaves(to_plain(settings)).items():
-        is_idle = value == {} or (key.startswith("augment.") and value is None)
+        is_idle = value == {} or (key.startswith("augment.") and value is None) or key in TITLES
         flat |= {} if is_idle else {GROUPS.get(key, key): value}
     texts = {key: printable(_word(value)) for key, value in flat.items()}
-    return texts | {"augment": ",".join(settings.augment.pieces) or "none"}
+    titles = {"data": settings.data.heading, "model": settings.model.heading}
+    return texts | titles | {"augment": ",".join(settings.augment.pieces) or "none"}
 
 
 def _word(value: Any) -> str:

@@ -4,6 +4,8 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
+
 from cnntrain.compare.outcomes import Repeats, Spread
 from cnntrain.compare.plan import short_keys
 from cnntrain.evaluation.intervals import Interval
@@ -40,10 +42,10 @@ def table(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> list[s
         lines = cut
     while _is_wide(lines) and shown > 1:
         shown, lines = shown - 1, [[*line[: shown - 1], *line[shown:]] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     text = []
     for number, line in enumerate(lines):
-        cells = [f"{cell:<{width}}" for cell, width in zip(line[:shown], widths[:shown], strict=True)]
+        cells = [set_cell_size(cell, width) for cell, width in zip(line[:shown], widths[:shown], strict=True)]
         cells += [f"{cell:>{width}}" for cell, width in zip(line[shown:], widths[shown:], strict=True)]
         is_best = number > 1 and rows[number - 2] is best and len(rows) > 1
         text.append(("  ".join(cells) + (" *" if is_best else "")).rstrip())
@@ -122,21 +124,21 @@ def _bytes(count: float) -> str:
 
 def _is_wide(lines: Sequence[Sequence[str]]) -> bool:
     """Whether a line, with two columns between its cells and the star, has more columns than there are."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     return sum(widths) + 2 * len(widths) > WIDTH
 
 
 def _shorter(lines: list[list[str]], value_columns: int) -> list[list[str]]:
-    """One letter less in the widest of the listed values; the same lines where all of them are short already."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)][:value_columns]
+    """One column less in the widest of the listed values; the same lines where all of them are short already."""
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)][:value_columns]
     widest = max(range(value_columns), key=lambda column: widths[column])
     limit = widths[widest] - 1
     if limit < NARROWEST_VALUE:
         return lines
     cut = [list(line) for line in lines]
     for line in cut:
-        if len(line[widest]) > limit:
-            line[widest] = line[widest].removesuffix("..")[: limit - 2] + ".."
+        while cell_len(line[widest]) > limit:
+            line[widest] = line[widest].removesuffix("..")[:-1] + ".."
     return cut
 
 

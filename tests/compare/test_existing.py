@@ -52,6 +52,9 @@ def test_columns_are_the_settings_that_differ_by_the_words_that_choose_them() ->
     assert columns["augment"] == ["pad_crop", "hflip,cutmix", "pad_crop"]
     assert columns["optimizer"] == ["sgd", "adamw", "adamw"]
     assert columns["model.args.pooling"] == ["max", "-", "avg"]
+    assert not {"model.title", "data.title"} & columns.keys()
+    options = [compose_settings([f"model={name}"]) for name in ("cnn", "cnn3")]
+    assert differences(options)["model"] == ["cnn", "cnn3"]
     assert (
         not {"seed", "model.args.hidden", "optimizer.momentum", "optimizer.beta1", "augment.hflip.p"} & columns.keys()
     )

@@ -21,7 +21,7 @@ from cnntrain.report.epoch_table import table_head, table_row
 from cnntrain.report.progress_bar import Bar
 from cnntrain.report.run_report import Report
 from cnntrain.report.terminal import Screen
-from cnntrain.text import align_columns, clock, counted, number, percent, rate, short_path, wrap_facts
+from cnntrain.text import align_columns, clock, counted, number, percent, rate, short_path, wrap, wrap_facts
 
 ESCAPE = "\x1b"
 
@@ -449,6 +449,15 @@ def test_words_for_numbers():
     assert (number(0.123456), number(123.456), number(None)) == ("0.1235", "123.46", "-")
     assert (rate(12345.6), rate(0.52), rate(None)) == ("12,346", "0.52", "-")
     assert align_columns([["a", "10"], ["long", "5"]]) == ["a     10", "long   5"]
+
+
+def test_wide_letters_are_wrapped_by_their_columns_and_long_words_stay_whole() -> None:
+    lines = wrap("run 1 of 3  " + " ".join(["猫" * 15] * 6) + " " + "x" * 90, 80, indent=6)
+    assert max(map(cell_len, lines[:-1])) <= 80
+    assert lines[1].startswith("      猫")
+    assert lines[-1] == " " * 6 + "x" * 90
+    assert " ".join(line.strip() for line in lines) == "run 1 of 3  " + " ".join(["猫" * 15] * 6) + " " + "x" * 90
+    assert wrap("") == [""]
 
 
 def test_one_thing_is_not_told_as_several() -> None:
