@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 
 from cnntrain.storage.atomic import need_own_folder, write_atomic
+from cnntrain.storage.run_folder import PROJECTOR
 from cnntrain.text import printable
 
-CONFIG, FOLDER = "projector_config.pbtxt", "projector"  # the name that TensorBoard looks for, and what it refers to
+FOLDER = "projector"  # of what the file that TensorBoard looks for refers to
 SIDE = 32  # pixels of a thumbnail
 MOST_COMPONENTS = 64
 
@@ -46,7 +47,7 @@ def write_projector(
     points = config.embeddings.add(tensor_name=name, tensor_shape=[len(rows), len(rows[0])])
     points.tensor_path, points.metadata_path, points.sprite.image_path = (f"{FOLDER}/{file}" for file in files)
     points.sprite.single_image_dim.extend([images.shape[3], images.shape[2]])
-    write_atomic(folder / CONFIG, str(config))
+    write_atomic(folder / PROJECTOR, str(config))
 
 
 def principal_components(features: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ from cnntrain.storage.run_record import COMMAND, CONFIG, ENVIRONMENT, OVERRIDES,
 
 LOCK = "run.lock"
 SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
-OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv")  # what a run writes or removes by name
+PROJECTOR = "projector_config.pbtxt"
+# What a run writes or removes by name.
+OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv", PROJECTOR)
 
 
 def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
