@@ -141,7 +141,7 @@ def _start(job: Job, split: str, phase: str, report: Report) -> None:
 
 def _next_commands(args: EvalArgs, home: Path | None) -> list[str]:
     """What a user may want to type next; each of it does something."""
-    run = short_path(args.run)
-    folder = f"{run}/eval" if (args.run / "config.yaml").is_file() else "eval"
-    commands = [["eval", run, *args.words, f"out={folder}"]] if home is None else []
-    return [shlex.join(["cnntrain", *words]) for words in (*commands, ["explain", run, *args.words])]
+    run, is_run = short_path(args.run), (args.run / "config.yaml").is_file()
+    lines = [] if home else [["eval", run, *args.words, f"out={run}/eval" if is_run else "out=eval"]]
+    lines += [["report", run, *args.words]] if is_run else []
+    return [shlex.join(["cnntrain", *words]) for words in (*lines, ["explain", run, *args.words])]

@@ -33,8 +33,20 @@ class Evaluation:
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """Plain containers by split: its scores, and `worst`, images by what is bad about them."""
-        return {split: found.scores | {"worst": self._worst(split)} for split, found in self.found.items()}
+        """Plain containers by split: its scores, `confusion`, images by true and by predicted class, and `worst`, images
+        by what is bad about them."""
+        return {
+            split: found.scores | {"confusion": self._confusion(split), "worst": self._worst(split)}
+            for split, found in self.found.items()
+        }
+
+    def _confusion(self, split: str) -> dict[str, dict[str, int]]:
+        """Without the classes that no image of the true class was given."""
+        result: dict[str, dict[str, int]] = {name: {} for name in self.classes}
+        matrix = self.found[split].matrix
+        for row, column in matrix.nonzero().tolist():
+            result[self.classes[row]][self.classes[column]] = int(matrix[row, column])
+        return result
 
     def _worst(self, split: str) -> dict[str, list[dict[str, Any]]]:
         return {kind: [self._plain(image) for image in images] for kind, images in self.worst[split].kinds().items()}

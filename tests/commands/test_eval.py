@@ -77,7 +77,7 @@ def test_a_folder_holds_everything_and_the_terminal_a_glance_at_it(trained, caps
     row = next(row for row in rows if row["file"] == worst["file"])
     assert (row["label"], row["prediction"]) == (worst["label"], worst["prediction"])
     assert "wrote all/" in out
-    assert "next  cnntrain explain run" in out
+    assert "next  cnntrain report run\n      cnntrain explain run\n" in out
 
 
 def test_files_of_images_are_named_and_names_that_a_spreadsheet_would_run_are_text(photos, capsys):

@@ -77,7 +77,7 @@ def test_the_interval_of_the_loss_is_two_standard_errors_either_way():
 def test_intervals_of_means_over_classes_come_from_images_drawn_anew():
     labels, guesses = ANSWERS.labels.numpy(), ANSWERS.logits.argmax(1).numpy()
     random, draws = np.random.default_rng(1), []
-    for _ in range(200):
+    for _ in range(80):
         rows = random.integers(300, size=300)
         draws.append(
             (
@@ -87,7 +87,7 @@ def test_intervals_of_means_over_classes_come_from_images_drawn_anew():
         )
     result = scores_of(ANSWERS)["intervals"]
     for key, values in zip(("balanced_accuracy", "macro_f1"), np.transpose(draws), strict=True):
-        assert result[key] == pytest.approx(np.quantile(values, [0.025, 0.975]).tolist(), abs=0.02)
+        assert result[key] == pytest.approx(np.quantile(values, [0.025, 0.975]).tolist(), abs=0.03)
     assert result == scores_of(ANSWERS)["intervals"]  # seeded
     assert bootstrap(np.diag([5, 5])) == bootstrap(np.fliplr(np.diag([5, 5]))) == {}
 

@@ -82,6 +82,8 @@ def test_tables_hold_all_classes_and_no_cell_that_a_spreadsheet_would_run(tmp_pa
     assert float(rows[2][4]) == scores["classes"][ODD[1]]["recall"]
     matrix = rows_of(files.as_counts(evaluation.found["test"].matrix.numpy(), ODD))
     assert [list(map(int, row[1:])) for row in matrix[1:]] == evaluation.found["test"].matrix.tolist()
+    counts = evaluation.scores["test"]["confusion"]
+    assert [[counts[name].get(other, 0) for other in ODD] for name in ODD] == evaluation.found["test"].matrix.tolist()
     cells = [cell for row in [*rows, *matrix] for cell in row]
     assert "'=1+1" in cells
     assert "=1+1" not in cells
