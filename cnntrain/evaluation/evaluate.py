@@ -33,8 +33,10 @@ class Evaluation:
 
     @property
     def scores(self) -> dict[str, dict[str, Any]]:
-        """Plain containers by split: its scores, `confusion`, images by true and by predicted class, and `worst`, images
-        by what is bad about them."""
+        """Plain containers by split: its scores, and two more.
+
+        `confusion` has images by true and by predicted class, `worst` images by what is bad about them.
+        """
         return {
             split: found.scores | {"confusion": self._confusion(split), "worst": self._worst(split)}
             for split, found in self.found.items()
