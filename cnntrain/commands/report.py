@@ -10,9 +10,9 @@ from cnntrain.page.build import Page
 from cnntrain.report.run_report import Report
 from cnntrain.storage import run_record
 from cnntrain.storage.atomic import write_atomic
+from cnntrain.storage.run_folder import PAGE
 from cnntrain.text import one_line, printable, short_path
 
-NAME = "report.html"
 WORD = "out=FILE.html"
 MOST_FINDINGS = 5  # that the terminal shows
 
@@ -30,7 +30,7 @@ def run(args: ReportArgs, config: RunConfig | None = None) -> Path:
     """
     report = Report(None, tensorboard=False)
     try:
-        return _write(args.run, args.out or args.run / NAME, report, config, args.words)
+        return _write(args.run, args.out or args.run / PAGE, report, config, args.words)
     finally:
         report.close()
 
@@ -43,11 +43,11 @@ def after_training(folder: Path, settings: Settings) -> None:
     words = settings.users_code()
     try:
         config = restore_config(run_record.read_config(folder), words)
-        _write(folder, folder / NAME, report, config, words)
+        _write(folder, folder / PAGE, report, config, words)
     except Exception as error:  # the run is done, and its results are kept
         again = shlex.join(["cnntrain", "report", short_path(folder), *words])
         report.end_phase()
-        report.warn(f"no {NAME}: {printable(one_line(error))}; the run is whole, try again with {again}")
+        report.warn(f"no {PAGE}: {printable(one_line(error))}; the run is whole, try again with {again}")
     finally:
         report.close()
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from cnntrain.evaluation.intervals import wilson
 from cnntrain.page.chart import Chart, Line, grid, percents
-from cnntrain.page.markup import Html, fold, scroll, section, table, tag
+from cnntrain.page.markup import Html, code_words, fold, scroll, section, table, tag
 from cnntrain.page.pictures import flat_image
 from cnntrain.report.augmentation import class_name
 from cnntrain.text import cut, number, percent
@@ -24,6 +24,7 @@ MEASURES = {
 MOST_CELLS = 20  # classes of a confusion matrix that is a table; a larger one is a picture
 MOST_CLASSES, MOST_ROWS = 20, 2000  # in the table of classes, at first sight and unfolded
 SHADES = 8
+HELP = 0.98  # of the loss that is left with a temperature: less of a gain is not worth a command
 LONGEST_HEAD = 14  # letters of a class above a column; longer names stand upright
 LONGEST_NAME = 40
 UPRIGHT_NAME = 24
@@ -210,8 +211,12 @@ def _bar(share: float, images: int) -> Html:
 # --- how sure it is ---------------------------------------------------------------------------------------------------
 
 
-def certainty(scores: Mapping[str, Any], split: str) -> Html | None:
-    """Whether it is as sure as it is right, and what is gained by leaving the doubtful images out."""
+def certainty(scores: Mapping[str, Any], split: str, run: str) -> Html | None:
+    """Whether it is as sure as it is right, and what is gained by leaving the doubtful images out.
+
+    Args:
+        run: the folder of the run, as one types it.
+    """
     coverage = [entry for entry in scores.get("coverage", ()) if entry["accuracy"] is not None]
     points = _merge([entry for entry in scores.get("calibration", {}).get("bins", ()) if entry["images"]])
     reliability = Chart(
@@ -236,7 +241,21 @@ def certainty(scores: Mapping[str, Any], split: str) -> Html | None:
     if not charts:
         return None
     about = tag("p", f"Of the {split} images.", class_="about")
-    return section("certainty", "How sure it is", about, grid(charts), _thresholds(coverage))
+    advice = tag("p", code_words(_advice(scores, run)), class_="note")
+    return section("certainty", "How sure it is", about, grid(charts), _thresholds(coverage), advice)
+
+
+def _advice(scores: Mapping[str, Any], run: str) -> str:
+    """How a threshold is set, and a temperature where it would help."""
+    words = f"`cnntrain predict {run} images=PHOTOS threshold=0.9` gives no class to images below that probability."
+    temperature = scores["calibration"]["temperature"]
+    fitted, loss = temperature["fitted"], temperature["loss"]
+    if temperature["used"] != 1 or fitted is None or loss is None or loss > HELP * scores["loss"]:
+        return words
+    return (
+        f"A temperature of {fitted:.2f} would bring the loss from {number(scores['loss'])} to {number(loss)}, with the "
+        f"same classes and better probabilities: `cnntrain eval {run} calibrate=true` keeps it. {words}"
+    )
 
 
 def _merge(bins: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:

@@ -1,5 +1,6 @@
 """The page of a run: what its folder says, what its network answers, and what of it cannot be shown."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +16,9 @@ from cnntrain.inspect.explain.subject import at_rest
 from cnntrain.page import answers, pictures, sections
 from cnntrain.page.dataset import dataset
 from cnntrain.page.document import document, head
-from cnntrain.page.findings import Facts, Finding, find
+from cnntrain.page.findings import Facts, find
 from cnntrain.page.markup import Html, section, tag
+from cnntrain.page.rules import Finding
 from cnntrain.page.run import read_run
 from cnntrain.report.run_report import Report
 from cnntrain.text import printable, short_path
@@ -118,7 +120,8 @@ class Page:
         loader = job.data.scored_splits[split]
         self.report.validating(len(loader), phase="testing" if split == "test" else "validating")
         self.worst = Worst(MOST_ERRORS)
-        self.splits[split] = score_split(job, split, collectors=[self.worst], advance=self.report.advance)
+        other = self.splits["val"].fit if split == "test" and "val" in self.splits else None
+        self.splits[split] = score_split(job, split, collectors=[self.worst], other=other, advance=self.report.advance)
         self.images[split] = loader.labels.bincount(minlength=len(job.data.classes)).tolist()
 
     def _answers(self, job: Job, split: str) -> list[Html | None]:
@@ -128,7 +131,7 @@ class Page:
             answers.confusion(self.splits[split].matrix.numpy(), job.data.classes, words, scores["confused"]),
             answers.by_class(scores["classes"], self.images.get("train", ()), words),
             self._errors(job, job.data.scored_splits[split], words),
-            answers.certainty(scores, words),
+            answers.certainty(scores, words, shlex.quote(short_path(self.run.folder))),
         ]
 
     def _errors(self, job: Job, loader: Loader, split: str) -> Html:

@@ -30,6 +30,8 @@ def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]]) ->
     if classes:
         rows.append(("classes", f"{len(classes):,}"))
     rows += [(name, f"{counts[split]:,.0f}") for split, name in SPLITS.items() if counts[split]]
+    if least := [count for count in images.get("train", ()) if count]:
+        rows.append(("training images of a class", f"{min(least):,} to {max(least):,}"))
     if data:
         scored = f", scored at {data.eval_size} x {data.eval_size}" if data.eval_size != data.image_size else ""
         rows.append(

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from cnntrain.config.changes import yaml_word
 from cnntrain.config.plain import to_yaml
 from cnntrain.page.chart import Chart, Line, grid, percents
-from cnntrain.page.findings import Finding
 from cnntrain.page.history import Row
 from cnntrain.page.markup import Html, code_words, fold, lines, section, table, tag
+from cnntrain.page.rules import Finding
 from cnntrain.page.run import Run, differences
 from cnntrain.text import clock, number, percent, rate, short_path, shorten
 

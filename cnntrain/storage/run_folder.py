@@ -20,9 +20,9 @@ from cnntrain.storage.run_record import COMMAND, CONFIG, ENVIRONMENT, OVERRIDES,
 
 LOCK = "run.lock"
 SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
-PROJECTOR = "projector_config.pbtxt"
+PROJECTOR, PAGE = "projector_config.pbtxt", "report.html"
 # What a run writes or removes by name.
-OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv", PROJECTOR)
+OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv", PAGE, PROJECTOR)
 
 
 def reserve(path: Path, *, word: str = RUN_DIR) -> Path:

@@ -13,9 +13,9 @@ from cnntrain.config.plain import to_plain
 from cnntrain.config.run_config import restore_config
 from cnntrain.config.schema.data import Sampling
 from cnntrain.config.schema.settings import Settings
-from cnntrain.page import findings
 from cnntrain.page.findings import Facts, find
 from cnntrain.page.history import History, Row
+from cnntrain.page.rules import Finding
 
 TEN = [f"class {number}" for number in range(10)]
 
@@ -201,7 +201,7 @@ def test_waiting_for_images_is_told_where_it_costs_a_minute(settings):
     assert titles(facts(settings, run(wait=0.4, seconds=2.0))) == []
 
 
-def every_finding(settings: Settings) -> list[findings.Finding]:
+def every_finding(settings: Settings) -> list[Finding]:
     """What all rules say, of plain and of augmented images, of files and of others."""
     flat, low = (lambda part: 0.1), (lambda part: 0.2 + 0.3 * part)
     found = []
