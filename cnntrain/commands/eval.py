@@ -21,7 +21,7 @@ from cnntrain.report import evaluation_files as files
 from cnntrain.report.run_report import Report
 from cnntrain.storage import checkpoint, run_folder
 from cnntrain.storage.atomic import StreamedText, file_system_error, need_own_folder
-from cnntrain.text import percent, printable, short_path
+from cnntrain.text import few, percent, printable, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 from cnntrain.training.tta import Views
@@ -47,7 +47,7 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         if args.calibrate:
             stack.enter_context(_lock(checkpoint.find(args.run), report.warn))
         folder, _, job = load_job(args.run, args.words, report, config)
-        temperature = f"{job.temperature:.4g}, of the checkpoint" if job.temperature != 1 else ""
+        temperature = f"{job.temperature:.4g}, fitted to the validation images" if job.temperature != 1 else ""
         if args.calibrate:
             job, temperature = _calibrate(job, folder, report)
         views = Views(args.tta, job.data.eval_size) if args.tta else None
@@ -73,6 +73,7 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         report.header(short_path(folder), [(name, value) for name, value in rows.items() if value])
         for line in tables.tell(evaluation, last.get("robustness")):
             report.say(line)
+        _warn_of_bad_images(job, report)
         if args.out:
             report.say(f"wrote {printable(short_path(args.out))}{'/' if home else ''}", copied=True)
         report.suggest(_next_commands(args, home))
@@ -137,6 +138,13 @@ def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) 
 
 def _start(job: Job, split: str, phase: str, report: Report) -> None:
     report.validating(len(job.data.scored_splits[split]), phase=phase)
+
+
+def _warn_of_bad_images(job: Job, report: Report) -> None:
+    bad = [file for loader in job.data.scored_splits.values() for file, _ in loader.bad_files]
+    if bad:
+        images = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
+        report.warn(f"{images} cannot be decoded; others of the same class stood in: {few(bad)}")
 
 
 def _next_commands(args: EvalArgs, home: Path | None) -> list[str]:

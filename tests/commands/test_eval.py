@@ -104,7 +104,7 @@ def test_a_temperature_stays_in_the_checkpoint_and_the_run_goes_on_to_the_same_b
     assert after["test"]["calibration"]["ece"] == before["test"]["calibration"]["temperature"]["ece"]
     assert after["test"]["top1"] == before["test"]["top1"]
     assert run("eval", "run") == 0
-    assert f"temperature  {temperature:.4g}, of the checkpoint" in capsys.readouterr().out
+    assert f"temperature  {temperature:.4g}, fitted to the validation images" in capsys.readouterr().out
     shutil.rmtree("run/checkpoints/last")
     shutil.rmtree("other/checkpoints/last")
     shutil.rmtree("run/checkpoints/previous")
@@ -183,13 +183,16 @@ def test_a_mistake_is_one_line_and_leaves_nothing(trained, capsys, words, code, 
     assert sorted(Path().rglob("*")) == there
 
 
-def test_a_bad_image_leaves_no_folder(photos, capsys):
+def test_a_bad_image_leaves_no_folder_or_is_told(photos, capsys):
     bad = next(photos.glob("val/*/*.png"))
     bad.write_bytes(bad.read_bytes()[:60])
     capsys.readouterr()
     assert run("eval", "run", "out=new/all") == 3
     assert f"{bad.name}: " in capsys.readouterr().err
     assert not list(Path("new").iterdir())
+    assert run("eval", "run", "data.on_bad_image=skip") == 0
+    warning = f"warning: 1 image cannot be decoded; others of the same class stood in: {bad}"
+    assert warning in capsys.readouterr().out
     assert run("eval", "run", "out=run") == 3  # which holds other files
     assert Path("run/config.yaml").exists()
     assert not list(Path("run").glob("*errors.csv"))
