@@ -25,10 +25,10 @@ def code_cells() -> list[dict[str, Any]]:
     return [cell for cell in cells if cell["cell_type"] == "code"]
 
 
-def texts(cell: dict[str, Any]) -> list[str]:
+def text(cell: dict[str, Any]) -> str:
     """What a cell has printed and answered, without its figures."""
-    found = ["".join(output.get("text") or output["data"]["text/plain"]) for output in cell["outputs"]]
-    return [same_figures(text) for text in found]
+    parts = [output.get("text") or output["data"]["text/plain"] for output in cell["outputs"]]
+    return same_figures("".join(line for part in parts for line in part))
 
 
 def test_the_cells_compile_and_use_what_is_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,4 +66,4 @@ def test_the_cells_run_and_print_what_the_notebook_shows(here: Path, monkeypatch
     shown = code_cells()
     assert len(ran) == len(shown)
     for cell, before in zip(ran, shown, strict=True):
-        assert texts(cell) == texts(before)
+        assert text(cell) == text(before)

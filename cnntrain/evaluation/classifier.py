@@ -92,12 +92,17 @@ class Classifier:
         return self._job.device
 
     @overload
-    def __call__(self, images: Picture, *, top: int | None = ..., threshold: float = ...) -> Prediction: ...
+    def __call__(  # type: ignore[overload-overlap]  # a text is a sequence too
+        self, images: str | os.PathLike[str], *, top: int | None = ..., threshold: float = ...
+    ) -> Prediction: ...
 
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, images: Sequence[Picture], *, top: int | None = ..., threshold: float = ...
     ) -> list[Prediction]: ...
+
+    @overload
+    def __call__(self, images: Picture, *, top: int | None = ..., threshold: float = ...) -> Prediction: ...
 
     def __call__(
         self, images: Picture | Sequence[Picture], *, top: int | None = 5, threshold: float = 0.0
