@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 from scipy import stats
 from test_compare import HOME, LISTS, leave, planned, run
 
@@ -90,12 +91,14 @@ def test_the_table_shows_each_quantity_in_a_unit_that_suits_it() -> None:
         {"augment": "[flip_crop,randaugment,cutmix,random_erasing]"},
         {"augment": "[flip_crop,randaugment,cutmix]", "data.root": "/home/someone/photos/of/animals"},
         {"finetune": "lpft", "model": "efficientnet_b0", "lr": "0.001"},
+        {"data": "猫" * 40, "model": "犬と狼"},
     ],
 )
 def test_the_table_fits_80_columns(values: dict[str, str], repeats: int) -> None:
     rows = numbers.rows(outcomes(values, *[1.0, 0.5, 0.25][:repeats], train_seconds=599.9, best_epoch=199))
     lines = table(rows, "test_top1", rows[0])
-    assert max(map(len, lines)) <= 80
+    assert max(map(cell_len, lines)) <= 80
+    assert len({cell_len(line.removesuffix(" *")) for line in lines[:3]}) == 1
     assert ("±" in lines[2]) == (repeats > 1)
 
 
