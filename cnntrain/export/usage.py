@@ -120,15 +120,16 @@ def resize_rows(pixels, size):
         return pixels
     scale = len(pixels) / size
     stretch, place = max(scale, 1.0), np.arange(len(pixels))
-    centre = (np.arange(size)[:, None] + 0.5) * scale
-    first, last = (centre + sign * {reach} * stretch + 0.5 for sign in (-1, 1))
-    x = np.abs(place + 0.5 - centre) / stretch
-    weights = {kernel}
-    weights = np.where((place >= first.astype(int)) & (place < last.astype(int)), weights, 0)
+    centre = (np.arange(size) + 0.5) * scale
+    first = np.maximum((centre - {reach} * stretch + 0.5).astype(int), 0)
+    last = np.minimum((centre + {reach} * stretch + 0.5).astype(int), len(pixels))
+    x = np.abs(place + 0.5 - centre[:, None]) / stretch
+    weights = np.where((place >= first[:, None]) & (place < last[:, None]), {kernel}, 0)
     weights = weights / weights.sum(1, keepdims=True)
     bits = next(bits for bits in range(23) if bits == 22 or 0.5 + weights.max() * 2 ** (bits + 1) >= 2**15)
     weights = np.trunc(weights * 2**bits + np.copysign(0.5, weights))
-    sums = np.tensordot(weights, pixels.astype(np.float64), 1)
+    parts = zip(weights, first, last)
+    sums = np.stack([np.tensordot(row[a:b], pixels[a:b].astype(np.float64), 1) for row, a, b in parts])
     return np.clip(np.floor((sums + 2 ** (bits - 1)) / 2**bits), 0, 255).astype(np.uint8)
 
 '''
