@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cnntrain.config.schema.settings import Settings
 
 OF_SEVERAL_PROCESSES = ("train", "resume")  # what several processes can do together
-WITHOUT_TORCH = ("models", "compare")  # what loads no torch, or leaves that to its runs
+AT_ONCE = "models"  # the command that loads nothing heavy
 RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
 Arguments = Any  # one of the dataclasses of COMMANDS
 
@@ -68,7 +68,7 @@ def _run(line: list[str]) -> int:
         **dict.fromkeys(("train", "check"), _on_new_runs),
         "compare": _on_comparison,
     }
-    with contextlib.nullcontext() if command in WITHOUT_TORCH else loading.word():
+    with contextlib.nullcontext() if command == AT_ONCE else loading.word():
         return handlers[command](command, words, line)
 
 
@@ -123,7 +123,7 @@ def _without_config(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.cli.arguments import read_arguments
 
     args = read_arguments(COMMANDS[command], words, line)
-    if command not in WITHOUT_TORCH:
+    if command != AT_ONCE:
         loading.tell()
     return _code(_load(command)(args))
 
