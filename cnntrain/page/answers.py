@@ -25,7 +25,7 @@ MOST_CELLS = 20  # classes of a confusion matrix that is a table; a larger one i
 MOST_CLASSES, MOST_ROWS = 20, 2000  # in the table of classes, at first sight and unfolded
 SHADES = 8
 HELP = 0.98  # of the loss that is left with a temperature: less of a gain is not worth a command
-LONGEST_HEAD = 14  # letters of a class above a column; longer names stand upright
+LONGEST_HEAD, LONGEST_ROW = 14, 80  # letters of a class above a column, and of all; longer names stand upright
 LONGEST_NAME = 40
 UPRIGHT_NAME = 24
 BLUE, RED = (59, 130, 246), (239, 68, 68)  # seen on white and on black
@@ -50,7 +50,9 @@ def scores(splits: Mapping[str, Mapping[str, Any]]) -> Html | None:
     errors = [scores.get("calibration", {}).get("ece") for scores in known.values()]
     if any(error is not None for error in errors):
         rows.append(["calibration error (ECE)", *("-" if error is None else percent(error) for error in errors)])
-    notes = ["In brackets, 95 % intervals: what other images of the same kind could have shown."]
+    notes = []
+    if any(scores.get("intervals") for scores in known.values()):
+        notes.append("In brackets, 95 % intervals: what other images of the same kind could have shown.")
     if "val" in known and "test" in known:
         notes.append("Validation chose the best epoch, so its scores flatter a little; the test images chose nothing.")
     elif "val" in known:
@@ -110,7 +112,7 @@ def confusion(
 
 def _matrix_table(matrix: NDArray[np.int64], names: Sequence[str]) -> Html:
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    is_upright = any(len(name) > LONGEST_HEAD for name in names)
+    is_upright = max(map(len, names)) > LONGEST_HEAD or sum(map(len, names)) > LONGEST_ROW
     heads = [
         tag(
             "th", tag("div", cut(name, UPRIGHT_NAME), class_="upright") if is_upright else name, scope="col", title=name

@@ -86,7 +86,7 @@ class Page:
     def _load(self) -> None:
         """The network with the images to score, or without, or neither."""
         if not self.run.has_checkpoint:
-            self.notes.append("Scores by class, errors and filters: this run has saved no checkpoint.")
+            self._miss("Scores by class, errors and filters", "this run has saved no checkpoint")
             return
         folder, config = self.run.folder, self.config
         try:
@@ -97,8 +97,8 @@ class Page:
             self._miss("Scores by class, errors and augmentations", error)
             *_, self.job = load_job(folder, self.words, self.report, config, images=False)
 
-    def _miss(self, what: str, error: Exception) -> None:
-        line = f"{what}: {str(error).splitlines()[0]}"
+    def _miss(self, what: str, reason: object) -> None:
+        line = f"{what}: {str(reason).splitlines()[0]}"
         self.notes.append(line)
         self.report.warn(f"not on the page: {printable(line)}")
 

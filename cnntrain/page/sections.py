@@ -150,8 +150,8 @@ def _epoch_table(epochs: Sequence[Row], best: int | None) -> Html | None:
 # --- how to go on -----------------------------------------------------------------------------------------------------
 
 
-def next_steps(run: Run) -> Html:
-    """Commands that do something, each with what it is good for."""
+def next_steps(run: Run) -> Html | None:
+    """Commands that do something, each with what it is good for; None of a finished run that has lost its network."""
     folder = short_path(run.folder)
     code = run.settings.users_code(training=False)
     entries = []
@@ -164,13 +164,14 @@ def next_steps(run: Run) -> Html:
             (["eval", folder, *code], "all scores, as JSON with out=FILE.json"),
             (["explain", folder, *code], "more pictures of what the network sees"),
         ]
-    entries.append((["resume", folder, *_longer(run), *run.settings.users_code()], _resume_words(run)))
+    is_done = run.results.get("status") == "done"
+    if run.has_checkpoint or not is_done:
+        words = ["resume", folder, *_longer(run), *run.settings.users_code()]
+        entries.append((words, "train longer" if is_done else "go on where the run stopped"))
+    if not entries:
+        return None
     items = [tag("li", lines(shlex.join(["cnntrain", *words])), what) for words, what in entries]
     return section("next", "How to go on", tag("ul", *items, class_="steps"))
-
-
-def _resume_words(run: Run) -> str:
-    return "train longer" if run.results.get("status") == "done" else "go on where the run stopped"
 
 
 def _longer(run: Run) -> list[str]:

@@ -238,8 +238,11 @@ def sections(folder: Path | str = "run") -> list[str | None]:
 def test_without_a_checkpoint_the_page_holds_what_the_folder_knows(run):
     shutil.rmtree(run / "checkpoints")
     report("run")
-    assert sections() == ["missing", *(name for name in SECTIONS if name not in OF_NETWORK)]
+    assert sections() == ["missing", *(name for name in SECTIONS if name not in (*OF_NETWORK, "next"))]
     assert "has saved no checkpoint" in read().text
+    (run / "results.json").unlink()  # as of a run that was killed before its first save
+    report("run")
+    assert "cnntrain resume run go on where the run stopped" in read().text
     assert "cnntrain predict" not in read().text
 
 
