@@ -113,6 +113,19 @@ image size over all steps; both for TensorBoard too.
   cnntrain preview data=imagefolder data.root=/data/photos augment=mixup
 """,
     ),
+    "find_lr": (
+        """\
+Which learning rate suits this run? A range test (arXiv 1506.01186): throw-away
+weights are trained with a rate that rises until the loss diverges, with the
+run's own images, augmentation, optimizer and loss. The suggestion is half the
+rate at which the loss was lowest, as optimizer.lr is to be typed; with
+finetune=C each layer group has a test and a rate of its own.
+""",
+        """\
+  cnntrain find_lr model=resnet18 data=cifar10
+  cnntrain find_lr finetune=C data=imagefolder data.root=/data/photos steps=60
+""",
+    ),
     "explain": (
         """\
 Pictures of what a trained network sees, as PNG files in RUN_DIR/explain and in

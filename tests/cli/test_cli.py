@@ -216,7 +216,7 @@ def test_out_is_the_folder_of_all_jobs_of_a_sweep(calls: Calls) -> None:
         ("resume run out=x", "out: a run that goes on stays in its folder (given x); leave it out"),
         ("run=x", "run: no such key (given x); the folder of a new run is chosen with out=DIR"),
         ("name=x", "name: no such key (given x); the folder of a new run is chosen with out=DIR, the network with "),
-        ("find-lr", "unknown command 'find-lr'; commands: train, "),
+        ("find-lr", "unknown command 'find-lr'; did you mean 'find_lr'?"),
         ("fit", "unknown command 'fit'; commands: train, "),
         ("evaluate", "unknown command 'evaluate'; did you mean 'eval'?"),
         ("trainer.epochs 5", "unknown command 'trainer.epochs'; did you mean trainer.epochs=VALUE?"),

@@ -142,6 +142,18 @@ class PreviewArgs(NewRunArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FindLrArgs(NewRunArgs):
+    """The arguments of `find_lr`."""
+
+    steps: int = number(100, ge=20, le=100_000, help="how many steps the rate takes to rise; for each layer group")
+    low: float = number(1e-7, gt=0, help="the first rate, as optimizer.lr says it")
+    high: float = number(10.0, gt=0, help="the last rate, if the loss has not diverged before")
+    out: Path | None = argument(
+        OutFolder(not_new, "the name of a new folder"), "where to write; a new folder in outputs/find_lr", default=None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareArgs(CommandArgs):
     """The arguments of `compare`."""
 
@@ -333,6 +345,7 @@ COMMANDS: dict[str, type[CommandArgs]] = {
     "report": ReportArgs,
     "export": ExportArgs,
     "preview": PreviewArgs,
+    "find_lr": FindLrArgs,
     "check": CheckArgs,
     "summary": SummaryArgs,
     "models": ModelsArgs,
