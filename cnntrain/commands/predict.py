@@ -67,7 +67,9 @@ class _Call:
         self.views = Views(args.tta, job.data.eval_size) if args.tta else None
         self.view, settings = job.data.view(job.data.eval_size), job.settings.data
         seen = self.view.wide_view if self.views and self.views.reach else self.view
-        self.decoder = FileDecoder(self.paths, seen, job.data.channels, settings.on_bad_image)
+        # Whatever a training may do: one bad file among thousands is no reason to lose the others.
+        on_bad_image = OnBadImage.error if "data.on_bad_image=error" in args.words else OnBadImage.skip
+        self.decoder = FileDecoder(self.paths, seen, job.data.channels, on_bad_image)
         self.loader = stream(self.decoder, job.data.batch_size, settings, job.device)
 
     def ask(self) -> None:
@@ -157,7 +159,6 @@ class _Call:
             top,
             results,
             has_threshold=self.args.threshold is not None,
-            may_skip=self.decoder.on_bad_image is OnBadImage.skip,
         )
 
     def _sheet(self, results: dict[str, Any]) -> bytes:

@@ -101,14 +101,12 @@ class Answers:
         top: classes of each.
         results: of the call as a whole, see commands/predict.py.
         has_threshold: an image may have no class: its most probable one has a column of its own.
-        may_skip: bad files may be left out: a column tells what is wrong with them.
     """
 
     predictions: Sequence[Prediction]
     top: int
     results: dict[str, Any]
     has_threshold: bool
-    may_skip: bool
 
     def content(self, kind: str) -> str | bytes:
         """The file of a kind: csv, json or parquet."""
@@ -120,14 +118,14 @@ class Answers:
         """`file`, `class` and `probability`, then those of the arguments; the same whatever was found."""
         more = [f"{key}_{place}" for place in range(2, self.top + 1) for key in ("class", "probability")]
         first = ["class_1"] if self.has_threshold else []
-        return ["file", "class", "probability", *first, *more, *(["error"] if self.may_skip else [])]
+        return ["file", "class", "probability", *first, *more, "error"]
 
     def rows(self) -> Iterator[list[Any]]:
         """A row for each image, and at the end one for each bad file; None where there is nothing."""
         for found in self.predictions:
             first = [found.classes[0][0]] if self.has_threshold else []
             more = [part for pair in found.classes[1:] for part in pair]
-            yield [found.file, found.label, found.probability, *first, *more, *([None] if self.may_skip else [])]
+            yield [found.file, found.label, found.probability, *first, *more, None]
         gap = [None] * (len(self.columns()) - 2)
         for bad in self.results["skipped"]:
             yield [bad["file"], *gap, bad["reason"]]

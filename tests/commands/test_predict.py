@@ -94,7 +94,7 @@ def answers(job, loader):
 def stored(file):
     """File -> [(class, probability), ...] of a CSV."""
     rows = list(csv.reader(Path(file).read_text().splitlines()))[1:]
-    return {row[0]: list(zip(row[1::2], map(float, row[2::2]), strict=True)) for row in rows}
+    return {row[0]: list(zip(row[1:-1:2], map(float, row[2:-1:2]), strict=True)) for row in rows}
 
 
 # ---- whole calls ----
@@ -211,7 +211,7 @@ def test_predict_averages_as_eval_does(here):
 def test_the_file_holds_the_best_classes_of_each_image(here, capsys):
     assert run("predict", "run", "images=['new/red/0.png','new/blue/1.bmp']", "top=2", "out=a.csv") == 0
     head, first, second = Path("a.csv").read_text().splitlines()
-    assert head == "file,class,probability,class_2,probability_2"
+    assert head == "file,class,probability,class_2,probability_2,error"
     assert first.startswith("new/red/0.png,")
     assert second.startswith("new/blue/1.bmp,")
     assert "wrote a.csv" in capsys.readouterr().out
@@ -222,18 +222,18 @@ def test_the_file_holds_the_best_classes_of_each_image(here, capsys):
     assert {len(row["classes"]) for row in found["predictions"]} == {1}
 
 
-def test_a_bad_image_ends_the_call_with_its_name_or_is_left_out_and_listed(here, capsys):
+def test_a_bad_image_is_left_out_and_listed_or_ends_the_call_with_its_name(here, capsys):
     Path("new/red/0.png").write_bytes(b"")
-    assert run("predict", "run", "images=new") == 3
+    assert run("predict", "run", "images=new", "data.on_bad_image=error") == 3
     assert "new/red/0.png: the file is empty" in capsys.readouterr().err
-    results = predict.run(read("run", "images=new", "data.on_bad_image=skip", "out=new.csv"))
+    results = predict.run(read("run", "images=new", "out=new.csv"))
     assert results["images"] == 11
     *rows, bad = csv.reader(Path("new.csv").read_text().splitlines())
     assert {row[-1] for row in rows} == {"error", ""}
     assert (len(rows), bad[0], bad[-1], set(bad[1:-1])) == (12, "new/red/0.png", "the file is empty", {""})
     assert results["skipped"] == [{"file": "new/red/0.png", "reason": "the file is empty"}]
     assert "left out, 1 of 12 images cannot be decoded:\n  new/red/0.png" in capsys.readouterr().out
-    assert run("predict", "run", "images=new/red/0.png", "data.on_bad_image=skip") == 3
+    assert run("predict", "run", "images=new/red/0.png") == 3
     assert "images: none of 1 can be decoded" in capsys.readouterr().err
 
 
@@ -260,7 +260,7 @@ def test_an_image_whose_best_probability_is_below_the_threshold_gets_no_class(he
     assert [row["classes"][0] for row in written["predictions"]] == best
 
     head, *rows = csv.reader(Path("new.csv").read_text().splitlines())
-    assert head == ["file", "class", "probability", "class_1", "class_2", "probability_2"]
+    assert head == ["file", "class", "probability", "class_1", "class_2", "probability_2", "error"]
     assert [row[1] or None for row in rows] == expected
     assert [row[3] for row in rows] == [one["class"] for one in best]
 
@@ -283,7 +283,7 @@ def test_parquet_holds_what_the_other_files_hold_and_names_as_they_are(here):
     shutil.copy("new/red/1.bmp", "new/=1+1.bmp")
     shutil.copy("new/red/1.bmp", os.fsdecode(b"new/\xff.bmp"))
     files = [f"new.{kind}" for kind in ("csv", "json", "parquet")]
-    predict.run(read("run", "images=new", "data.on_bad_image=skip", f"out=[{','.join(files)}]"))
+    predict.run(read("run", "images=new", f"out=[{','.join(files)}]"))
     table = parquet.read_table("new.parquet")
     rows = json.loads(Path("new.json").read_text())["predictions"]
     names = [row["file"] for row in rows]
@@ -313,7 +313,7 @@ def test_the_sheet_shows_each_image_with_its_answer_sorted_by_class(here, monkey
     shown = []
     monkeypatch.setattr(prediction_sheet, "Sheet", lambda *parts: shown.append(parts) or Sheet(*parts))
     Path("new/red/0.png").write_bytes(b"")
-    words = ["images=new", "data.on_bad_image=skip", "tta=crops"]
+    words = ["images=new", "tta=crops"]
     predict.run(read("run", *words, "out=[new.json,sheet.png]"))
     with Image.open("sheet.png") as picture:
         assert picture.format == "PNG"
@@ -499,10 +499,10 @@ def test_a_summary_counts_the_most_frequent_classes():
     assert lines[-1] == "and 9 classes more"
 
 
-def file(found: list[Prediction], top: int, **more: bool) -> Answers:
-    """What is written of some predictions."""
-    skipped = [{"file": "=bad.png", "reason": "the file is empty"}] if more.get("may_skip") else []
-    return Answers(found, top, {"skipped": skipped}, **{"has_threshold": False, "may_skip": False} | more)
+def file(found: list[Prediction], top: int) -> Answers:
+    """What is written of some predictions, and of a bad file."""
+    skipped = [{"file": "=bad.png", "reason": "the file is empty"}]
+    return Answers(found, top, {"skipped": skipped}, has_threshold=False)
 
 
 LURID = ["=cmd|' /C calc'!A0", "\x1b[31m[bold]red\x07", "a very long name of a class, " * 20]
@@ -513,11 +513,10 @@ def test_names_of_strangers_are_harmless_on_the_terminal_and_in_a_spreadsheet():
     lines = [*table(found), *summary([(name, 3, 0.5) for name in LURID], 9)]
     assert max(map(cell_len, lines)) <= 80
     assert all(line.isprintable() for line in lines)
-    head, first, second, _ = csv.reader(str(file(found, 3).content("csv")).splitlines())
+    head, first, second, _, last = csv.reader(str(file(found, 3).content("csv")).splitlines())
     assert head[:3] == ["file", "class", "probability"]
     assert first[:4] == ["'-2.png", "'" + LURID[0], "0.500000", LURID[1]]
     assert second[1] == LURID[1]
-    *_, last = csv.reader(str(file(found, 3, may_skip=True).content("csv")).splitlines())
     assert (last[0], last[-1]) == ("'=bad.png", "the file is empty")
     rows = json.loads(file(found, 3).content("json"))["predictions"]
     assert [(row["file"], row["class"]) for row in rows] == [("-2.png", name) for name in LURID]
