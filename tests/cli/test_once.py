@@ -48,6 +48,7 @@ def test_each_command_composes_once_and_checks_once(
     assert counted(counts, "check", *QUICK) == (1, 1)
     assert counted(counts, "summary", "model=lenet1") == (1, 1)
     assert counted(counts, "preview", *QUICK, "images=1") == (1, 1)
+    assert counted(counts, "find_lr", *QUICK, "steps=20") == (1, 1)
     assert counted(counts, "eval", "run") == (0, 1)
     assert counted(counts, "eval", "run", "data.batch_size=7") == (0, 1)
     assert counted(counts, "explain", "run", "what=filters") == (0, 1)

@@ -145,7 +145,7 @@ class PreviewArgs(NewRunArgs):
 class FindLrArgs(NewRunArgs):
     """The arguments of `find_lr`."""
 
-    steps: int = number(100, ge=20, le=100_000, help="how many steps the rate takes to rise; for each layer group")
+    steps: int = number(100, ge=20, le=1000, help="how many steps the rate takes to rise; for each layer group")
     low: float = number(1e-7, gt=0, help="the first rate, as optimizer.lr says it")
     high: float = number(10.0, gt=0, help="the last rate, if the loss has not diverged before")
     out: Path | None = argument(
