@@ -197,7 +197,7 @@ class Page:
             found = self._best_so_far()
         images = self.run.number("images", split)
         if images and images >= 1 and found:
-            shares = {key: wilson(found[key], int(images)) for key in ("top1", "top5") if key in found}
+            shares = {key: wilson(found[key], int(images)) for key in ("top1", "top5") if 0 <= found.get(key, -1) <= 1}
             found |= {"images": int(images), "intervals": shares}
         return found
 

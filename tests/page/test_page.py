@@ -4,6 +4,8 @@ import base64
 import hashlib
 import itertools
 import json
+import math
+import random
 import re
 import shutil
 from collections.abc import Iterator
@@ -382,3 +384,26 @@ def test_the_style_sheet_has_every_class_of_the_page(trained, strange):
     for folder in (trained, strange):
         used = {name for _, attributes in read(folder).elements for name in (attributes.get("class") or "").split()}
         assert used <= known, used - known
+
+
+# --- whatever is in the folder ----------------------------------------------------------------------------------------
+
+VALUES = (None, "text", EVIL, True, -1, 10**40, 0.5, math.nan, math.inf, [], {}, [[1]], {"top1": "x"}, {"top1": 2.0})
+
+
+def test_whatever_the_files_of_a_run_hold_there_is_a_page(run):
+    shutil.rmtree(run / "checkpoints")
+    draw = random.Random(0)
+    files = {name: json.loads((run / name).read_text()) for name in ("environment.json", "results.json")}
+    head, *rows = (run / "metrics.csv").read_text().splitlines()
+    for _ in range(15):
+        for name, content in files.items():
+            changes = {draw.choice(list(content)): draw.choice(VALUES) for _ in range(4)}
+            (run / name).write_text(json.dumps(content | changes))
+        cells = [row.split(",") for row in rows]
+        for row in cells:
+            row[draw.randrange(1, len(row))] = draw.choice(["", "nan", "inf", "-1", "1e308", "-1e308", str(2**63 - 1)])
+        (run / "metrics.csv").write_text("\n".join([head, *map(",".join, draw.sample(cells, len(cells)))]) + "\n")
+        report("run")
+        assert "config" in sections()
+        assert not re.search(r' d="[^"]*(nan|inf)', (run / "report.html").read_text(encoding="utf-8"))
