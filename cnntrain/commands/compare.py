@@ -14,8 +14,8 @@ from cnntrain.compare.record import (
     CHARTS,
     RECORD,
     TABLE,
+    WORD,
     has_logs,
-    make_home,
     tables_folder,
     write_charts,
     write_numbers,
@@ -24,6 +24,7 @@ from cnntrain.compare.runs import finished_results, folder_of, need_files, outco
 from cnntrain.config.schema.commands import CompareArgs
 from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.runtime.child import Relay, relay
+from cnntrain.storage import run_folder
 from cnntrain.text import one_line, wrap
 
 HOME = Path("outputs/compare")
@@ -60,7 +61,7 @@ def _train(args: CompareArgs, runs: Sequence[Combination], starter: Callable[[],
     home = args.out or HOME / plan.folder_name(runs)
     folders = [folder_of(home, run) for run in runs]
     need_files(runs, folders)
-    make_home(home)
+    run_folder.make(home, word=WORD)
     count = sum(bool(finished_results(folder)) for folder in folders)
     say(f"compare: {len(runs)} runs in {home}" + (f", {count} of them finished already" if count else ""))
     with starter() as child:
@@ -111,7 +112,7 @@ def _compare_existing(args: CompareArgs, paths: Sequence[Path]) -> int:
     if best_row is None:
         return 0
     if args.out:
-        make_home(args.out)
+        run_folder.make(args.out, word=WORD)
         words = args.line[1:]
         _write(tables_folder(args.out, words), rows, measure, best_row, words, title="comparison")
     logs = [["tensorboard", "--logdir", str(home)]] if has_logs(rows) else []

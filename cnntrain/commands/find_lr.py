@@ -1,9 +1,7 @@
 """`cnntrain find_lr [overrides] [steps=100] [low=1e-7] [high=10] [out=DIR]`: which learning rate suits this run?"""
 
-import re
 import shlex
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +9,7 @@ from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import FindLrArgs
 from cnntrain.errors import ConfigError
 from cnntrain.storage import run_folder
-from cnntrain.storage.atomic import file_system_error, write_atomic
+from cnntrain.storage.atomic import write_atomic
 from cnntrain.storage.spreadsheet import as_csv
 from cnntrain.text import printable, short_path, wrap_facts
 
@@ -129,7 +127,7 @@ def _write(args: FindLrArgs, job: "TrainJob", curves: Sequence["RangeCurve"]) ->
     """The curves as a chart and as a table."""
     from cnntrain.plots.lr_range import draw_lr_range
 
-    folder = _make(args.out, job.settings.data.heading)
+    folder = run_folder.make_output(args.out, HOME, job.settings.data.heading, word=WORD)
     notes = ["pale: the loss of each step; thick: without its noise; dot: the suggestion"]
     chart = draw_lr_range(curves, f"Learning-rate range test: {job.settings.heading}", notes)
     for kind in ("png", "svg"):
@@ -142,15 +140,3 @@ def _write(args: FindLrArgs, job: "TrainJob", curves: Sequence["RangeCurve"]) ->
     table = as_csv([("group", "step", "lr", "loss", "smooth_loss"), *rows])
     write_atomic(folder / "find_lr.csv", table, word=WORD)
     return folder
-
-
-def _make(out: Path | None, heading: str) -> Path:
-    """The folder to write: `out`, else a new one below the current folder."""
-    if out is None:
-        name = re.sub(r"[^A-Za-z0-9._-]", "_", heading)
-        return run_folder.reserve(HOME / f"{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}", word=WORD)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_system_error(out, error, what="the folder cannot be made", word=WORD) from error
-    return out

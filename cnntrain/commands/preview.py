@@ -5,7 +5,6 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,7 @@ from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import PreviewArgs
 from cnntrain.config.schema.data import Sampling
 from cnntrain.storage import run_folder
-from cnntrain.storage.atomic import file_system_error, write_atomic
+from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import printable
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def run(args: PreviewArgs, config: RunConfig) -> Path:
     picture = sheet(strips, f"What the network sees of {settings.data.heading}", _notes(job), line).draw()
     curves = course.curves(f"Schedule: {settings.heading}").draw()
 
-    folder = _make(args.out, settings.data.heading)
+    folder = run_folder.make_output(args.out, HOME, settings.data.heading, word=WORD)
     files = {"sheet.png": _png(picture)} | {f"schedule.{kind}": curves.content(kind) for kind in ("png", "svg")}
     for name, content in files.items():
         write_atomic(folder / name, content, word=WORD)
@@ -72,20 +71,6 @@ def run(args: PreviewArgs, config: RunConfig) -> Path:
     report.say(f"      tensorboard --logdir {shlex.quote(short_path(folder))}", copied=True)
     report.close()
     return folder
-
-
-# --- the folder ------------------------------------------------------------------------------------------------------
-
-
-def _make(out: Path | None, heading: str) -> Path:
-    """The folder to write: `out`, else a new one below the current folder."""
-    if out is None:
-        return run_folder.reserve(HOME / f"{heading}_{datetime.now():%Y-%m-%d_%H-%M-%S}", word=WORD)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_system_error(out, error, what="the folder cannot be made", word=WORD) from error
-    return out
 
 
 # --- what is told ----------------------------------------------------------------------------------------------------

@@ -12,20 +12,12 @@ from cnntrain.compare.outcomes import MEASURES, METHODS, SCORES, Outcome, Repeat
 from cnntrain.compare.plan import REPEATS
 from cnntrain.evaluation.intervals import Interval, wilson
 from cnntrain.storage import spreadsheet
-from cnntrain.storage.atomic import file_system_error, read_own, write_atomic
+from cnntrain.storage.atomic import read_own, write_atomic
 
 WORD = "out=DIR"
 EVENTS = ".compare"  # the end of the name of our event file
 TABLE, RECORD = "compare.csv", "compare.json"
 CHARTS = {"compare.png": "png", "compare.svg": "svg"}  # by name, their kind
-
-
-def make_home(home: Path) -> None:
-    """Make the folder of a comparison; FileSystemError where that fails."""
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_system_error(home, error, what="the folder cannot be made", word=WORD) from error
 
 
 def tables_folder(home: Path, words: Sequence[str]) -> Path:

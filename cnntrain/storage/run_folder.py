@@ -8,10 +8,12 @@ import errno
 import fcntl
 import itertools
 import os
+import re
 import shlex
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 
 from cnntrain.errors import RunFolderError
@@ -36,10 +38,7 @@ def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
     """
     for number in itertools.count(1):
         folder = path if number == 1 else path.with_name(f"{path.name}-{number}")
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise file_system_error(folder.parent, error, what="the folder cannot be made", word=word) from error
+        make(folder.parent, word=word)
         try:
             os.mkdir(folder)
         except FileExistsError:
@@ -48,6 +47,23 @@ def reserve(path: Path, *, word: str = RUN_DIR) -> Path:
             raise file_system_error(folder, error, what="the folder cannot be made", word=word) from error
         return folder
     raise AssertionError("unreachable")
+
+
+def make(folder: Path, *, word: str = RUN_DIR) -> Path:
+    """Make a folder, if it is not there yet; FileSystemError where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise file_system_error(folder, error, what="the folder cannot be made", word=word) from error
+    return folder
+
+
+def make_output(out: Path | None, home: Path, heading: str, *, word: str) -> Path:
+    """The folder that a command which trains no run writes: `out`, else a new one in `home`, named after the data."""
+    if out is not None:
+        return make(out, word=word)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", heading)
+    return reserve(home / f"{name}_{datetime.now():%Y-%m-%d_%H-%M-%S}", word=word)
 
 
 def claim(folder: Path, *, sweep: bool = False) -> Path:
@@ -64,11 +80,7 @@ def claim(folder: Path, *, sweep: bool = False) -> Path:
     if not sweep and (folder / SWEEP).exists():
         raise RunFolderError(f"{folder}: holds the jobs of a sweep; choose another with out=DIR")
     refuse_files(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise file_system_error(folder, error, what="the folder cannot be made") from error
-    return folder
+    return make(folder)
 
 
 def refuse_used(folder: Path) -> None:
