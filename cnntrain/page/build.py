@@ -195,10 +195,10 @@ class Page:
         found: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
         if not found and split == "val":
             found = self._best_so_far()
-        images = self.run.number("images", split)
-        if images and images >= 1 and found:
-            shares = {key: wilson(found[key], int(images)) for key in ("top1", "top5") if 0 <= found.get(key, -1) <= 1}
-            found |= {"images": int(images), "intervals": shares}
+        images = self.run.images(split)
+        if images and found:
+            shares = {key: wilson(found[key], images) for key in ("top1", "top5") if 0 <= found.get(key, -1) <= 1}
+            found |= {"images": images, "intervals": shares}
         return found
 
     def _best_so_far(self) -> dict[str, Any]:
@@ -209,7 +209,7 @@ class Page:
     def _facts(self) -> Facts:
         run, classes = self.run, list(self.job.data.classes) if self.job else self.run.classes
         split = list(self.splits)[-1] if self.splits else ""
-        val_images = sum(self.images.get("val", ())) or int(run.number("images", "val") or 0)
+        val_images = sum(self.images.get("val", ())) or run.images("val")
         return Facts(
             run.settings,
             run.history,

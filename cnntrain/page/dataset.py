@@ -20,16 +20,14 @@ def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]]) ->
         images: for each split that was read, the images of each class.
     """
     settings = run.settings.data
-    counts = {split: run.number("images", split) for split in SPLITS} | {
-        name: sum(part) for name, part in images.items()
-    }
+    counts = {split: run.images(split) for split in SPLITS} | {name: sum(part) for name, part in images.items()}
     classes = list(data.classes) if data else run.classes
     rows: list[tuple[str, object]] = [("data", settings.heading)]
     if settings.has_files:
         rows.append(("folder", settings.root))
     if classes:
         rows.append(("classes", f"{len(classes):,}"))
-    rows += [(name, f"{counts[split]:,.0f}") for split, name in SPLITS.items() if counts[split]]
+    rows += [(name, f"{counts[split]:,}") for split, name in SPLITS.items() if counts[split]]
     if least := [count for count in images.get("train", ()) if count]:
         rows.append(("training images of a class", f"{min(least):,} to {max(least):,}"))
     if data:

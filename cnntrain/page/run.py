@@ -12,7 +12,7 @@ from cnntrain.config.schema.model import ModelSettings
 from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import CnntrainError
-from cnntrain.page.history import History, read_history
+from cnntrain.page.history import LARGEST, History, read_history
 from cnntrain.registry import is_dotted
 from cnntrain.storage import run_record
 from cnntrain.storage.atomic import read_own
@@ -74,7 +74,13 @@ class Run:
         value: Any = self.results
         for key in keys:
             value = value.get(key) if isinstance(value, dict) else None
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
+        return float(value) if is_number else None
+
+    def images(self, split: str) -> int:
+        """How many images a split has, as results.json says; 0 where that is not known."""
+        count = self.number("images", split)
+        return int(count) if count and count >= 1 else 0
 
 
 def read_run(folder: Path, config: RunConfig | None = None) -> Run:

@@ -388,7 +388,23 @@ def test_the_style_sheet_has_every_class_of_the_page(trained, strange):
 
 # --- whatever is in the folder ----------------------------------------------------------------------------------------
 
-VALUES = (None, "text", EVIL, True, -1, 10**40, 0.5, math.nan, math.inf, [], {}, [[1]], {"top1": "x"}, {"top1": 2.0})
+VALUES = (
+    None,
+    "text",
+    EVIL,
+    True,
+    -1,
+    10**40,
+    0.5,
+    math.nan,
+    math.inf,
+    [],
+    {},
+    [[1]],
+    {"top1": "x"},
+    {"top1": 2.0},
+    {"val": -1},
+)
 
 
 def test_whatever_the_files_of_a_run_hold_there_is_a_page(run):
