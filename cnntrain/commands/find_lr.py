@@ -85,7 +85,8 @@ def _course(curve: "RangeCurve", *, is_lower: bool) -> str:
     if curve.suggestion is None and is_lower:
         return f"no rate lowers the {curve.start:.3g} of the start: as the group above"
     if curve.suggestion is None:
-        return f"did not fall from {curve.start:.3g} by more than its noise: no suggestion; take more steps, such as steps=200"
+        start = f"did not fall from {curve.start:.3g} by more than its noise"
+        return f"{start}: no suggestion; take more steps, such as steps=200"
     lowest = f"{curve.start:.3g} at first, lowest at {curve.rates[curve.lowest]:.2g} ({curve.smooth.min():.3g})"
     end = "where the rates end: give a higher one, high=" if curve.is_open else f"suggested {curve.suggestion:g}"
     return f"{lowest}, {end}"
