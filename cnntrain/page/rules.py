@@ -104,7 +104,10 @@ def nothing_learned(epochs: Sequence[Row], settings: Settings, classes: int, end
     )
     lower = f"`optimizer.lr={settings.optimizer.lr / 10:.2g}`"
     return Finding(
-        "Nothing learned", figure, f"Try a rate ten times lower, {lower}, or check that the labels are right."
+        "Nothing learned",
+        figure,
+        f"Try a rate ten times lower, {lower}, or the one that `cnntrain find_lr` finds with the words of this run; or "
+        "check that the labels are right.",
     )
 
 

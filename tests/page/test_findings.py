@@ -228,7 +228,7 @@ def test_what_a_finding_says_to_type_is_understood(settings):
         match shlex.split(words):
             case ["cnntrain", "resume", "runs/a", *overrides]:
                 restore_config(plain, overrides)
-            case ["cnntrain", "models"]:
+            case ["cnntrain", "models" | "find_lr"]:
                 pass
             case overrides:
                 compose_settings(["data=imagefolder", "data.root=.", "model.weights=x", *overrides])
