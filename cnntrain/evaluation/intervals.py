@@ -31,8 +31,10 @@ def student(shares: Sequence[float]) -> Interval:
 
     It tells what other seeds would do to the mean over the repeats of a training.
     """
+    from scipy.special import stdtrit
+
     mean, error = statistics.fmean(shares), statistics.stdev(shares) / math.sqrt(len(shares))
-    reach = _t_quantile(len(shares) - 1) * error
+    reach = float(stdtrit(len(shares) - 1, (1 + COVERAGE) / 2)) * error
     return Interval(max(0.0, mean - reach), min(1.0, mean + reach))
 
 
@@ -49,24 +51,3 @@ def of_mean(mean: float, mean_square: float, images: int) -> Interval:
 def _z() -> float:
     """The standard deviations between which, either side of the mean, 95 % of a normal distribution lie."""
     return statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)
-
-
-def _t_quantile(freedom: int) -> float:
-    """The t between whose negative and itself 95 % of Student's distribution lie."""
-    low, high = 0.0, 16.0  # that of one degree of freedom is 12.7, all others are less
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if _t_share(middle, freedom) < COVERAGE else (low, middle)
-    return high
-
-
-def _t_share(t: float, freedom: int) -> float:
-    """The part of Student's distribution between -t and t (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    cosine, odd = math.cos(angle), freedom % 2
-    term = math.sin(angle) * (cosine if odd else 1.0)
-    total = term if freedom > 1 else 0.0
-    for power in range(2 + odd, freedom, 2):
-        term *= cosine * cosine * (power - 1) / power
-        total += term
-    return 2 / math.pi * (angle + total) if odd else total
