@@ -70,10 +70,10 @@ class Chart:
         ys = [y for line in self._lines for _, y in line.points]
         x_low, x_high = min(xs), max(xs)
         if x_low == x_high:
-            x_low, x_high = x_low - 0.5, x_high + 0.5
-        y_ticks = ticks(
-            0.0 if self.from_zero else min(ys), _highest(ys) if self.high is None else self.high, MOST_TICKS
-        )
+            margin = max(0.5, x_low * 1e-9)  # half a step is nothing beside what a damaged file may hold
+            x_low, x_high = x_low - margin, x_high + margin
+        y_low, y_high = min([*ys, 0.0] if self.from_zero else ys), _highest(ys) if self.high is None else self.high
+        y_ticks = ticks(y_low, y_high, MOST_TICKS)
         frame = _Frame((x_low, x_high), (y_ticks[0], y_ticks[-1]))
         x_ticks = [
             tick for tick in ticks(x_low, x_high, MOST_TICKS, whole=self.x_form is plain) if x_low <= tick <= x_high

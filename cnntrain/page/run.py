@@ -65,8 +65,8 @@ class Run:
         if not scored:
             return None
         known = self.results.get("best_epoch")
-        if isinstance(known, int) and known:
-            return known
+        if known in (epochs := [row.epoch for row in scored]):
+            return epochs[epochs.index(known)]  # not what was read: to Python, True is 1
         return max(scored, key=lambda row: (row.val_top1 or 0.0, -(row.val_loss or 0.0))).epoch
 
     def number(self, *keys: str) -> float | None:

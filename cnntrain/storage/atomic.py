@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cnntrain.errors import FileSystemError
+from cnntrain.text import utf8
 
 RUN_DIR = "out=DIR"  # the word that chooses another place, where the caller names none
 _ADVICE = {
@@ -127,8 +128,7 @@ def write_atomic(path: Path, content: str | bytes, *, word: str = RUN_DIR) -> No
     Raises:
         FileSystemError: the disk is full, read-only or broken; an older `path` is intact.
     """
-    # Python reads words of the command line and names of files so.
-    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    data = utf8(content) if isinstance(content, str) else content
     aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         write_synced(aside, data)
@@ -156,13 +156,13 @@ class StreamedText:
     def __enter__(self) -> "StreamedText":
         with self._told():
             handle = open_own(self._aside, os.O_WRONLY | os.O_TRUNC)
-            self._file = open(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")
+            self._file = open(handle, "wb")
         return self
 
     def write(self, text: str) -> None:
         """Go on with a text."""
         with self._told():
-            self._file.write(text)
+            self._file.write(utf8(text))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:

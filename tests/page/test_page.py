@@ -19,6 +19,7 @@ from PIL import Image
 from cnntrain import cli
 from cnntrain.evaluation.intervals import wilson
 from cnntrain.page.build import Page
+from cnntrain.page.chart import Chart, Line
 from cnntrain.page.document import STYLE
 
 SECTIONS = (
@@ -423,3 +424,27 @@ def test_whatever_the_files_of_a_run_hold_there_is_a_page(run):
         report("run")
         assert "config" in sections()
         assert not re.search(r' d="[^"]*(nan|inf)', (run / "report.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("images", {"val": -1}),
+        ("val", {"top1": 10**400, "loss": -math.inf}),
+        ("best_epoch", 10**400),
+        ("train_seconds", 10**400),
+    ],
+)
+def test_a_number_beyond_reason_is_none(run, name, value):
+    shutil.rmtree(run / "checkpoints")
+    results = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(results | {name: value}))
+    report("run")
+    assert "config" in sections()
+
+
+def test_a_chart_has_an_axis_whatever_a_damaged_file_holds():
+    for points in ([(2.0**62, -5.0)], [(0.0, -1e29), (1e18, -1e29)], [(0.0, 0.0)]):
+        drawn = Chart("Loss", [Line("one", "one", points)], from_zero=True).draw()
+        assert drawn
+        assert "nan" not in drawn
