@@ -100,6 +100,8 @@ def decode_image(content: bytes, channels: int) -> Tensor:
         pixels = None
         if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and _is_upright(image):
             pixels = _decode_jpeg(content, channels)
+        if pixels is None and channels == 1:
+            image.draft("L", None)  # the gray level that a JPEG holds, turned or not
         return _to_pixels(image, channels) if pixels is None else pixels
 
 
