@@ -143,6 +143,7 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]
     known_id = run_id(run) or None
     checkpoints = run / "checkpoints"
     need_own_folder(checkpoints)  # before time is spent on what could not be saved
+    _restore(checkpoints)  # the best one too, which a run goes on to compare with
     last, previous, best = (checkpoints / name for name in ("last", "previous", "best"))
     folders = [folder for folder in (last, previous, best) if folder.exists()]
     if manifest.step(best) > max(manifest.step(last), manifest.step(previous)):
@@ -207,7 +208,7 @@ def find(target: Path) -> Path:
     if (target / MANIFEST).exists() or (target / STATE).exists():
         return target
     checkpoints = target if target.name == "checkpoints" else target / "checkpoints"
-    for name in ("best", f"{OLD}best", "last", "previous"):
+    for name in ("best", f"{OLD}best", "last", f"{OLD}last", "previous"):
         if (checkpoints / name).is_dir():
             return checkpoints / name
     if (target / "config.yaml").exists():
@@ -312,17 +313,21 @@ def _link(source: Path, target: Path) -> None:
 
 def _tidy(folder: Path) -> None:
     """Remove what a killed or failed save left aside; a checkpoint caught between its two renames comes back."""
-    old_folders = [*folder.glob(f"{OLD}*")]
-    for old in old_folders:
-        with contextlib.suppress(OSError):
-            if old.is_dir() and not (own := old.with_name(old.name.removeprefix(OLD))).exists():
-                os.rename(old, own)
-    for left in [*folder.glob(".tmp-*"), *old_folders]:
+    _restore(folder)
+    for left in [*folder.glob(".tmp-*"), *folder.glob(f"{OLD}*")]:
         if left.is_dir() and not left.is_symlink():
             shutil.rmtree(left, ignore_errors=True)
         else:  # what stood in place of a checkpoint; of a pipe, rmtree would wait for the other end
             with contextlib.suppress(OSError):
                 left.unlink(missing_ok=True)
+
+
+def _restore(folder: Path) -> None:
+    """Give a checkpoint that was caught between its two renames its name back."""
+    for old in folder.glob(f"{OLD}*"):
+        with contextlib.suppress(OSError):
+            if old.is_dir() and not (own := old.with_name(old.name.removeprefix(OLD))).exists():
+                os.rename(old, own)
 
 
 def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:

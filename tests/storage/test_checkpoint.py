@@ -528,7 +528,9 @@ def test_what_a_killed_annotation_leaves_is_found_annotated_again_and_tidied_up_
     os.rename(folder, old)  # between the two renames
     assert checkpoint.find(folder) == old
     assert checkpoint.find(run).name == (".old-best" if name == "best" else "best")
-    assert newest_step(run)[0] == 3
+    assert newest_step(run) == (3, [])
+    assert folder.is_dir()  # also the best one, with which a run that is resumed goes on to compare
+    os.rename(folder, old)
     checkpoint.annotate(checkpoint.find(folder), temperature=7.0)
     assert checkpoint.load(folder)["about"]["temperature"] == 7
     assert names(run) == sorted([".tmp-1-new", "best", "last", "previous"])
@@ -539,6 +541,15 @@ def test_what_a_killed_annotation_leaves_is_found_annotated_again_and_tidied_up_
     checkpoint.save(run, state_at(4))
     assert names(run) == ["best", "last", "previous"]
     assert manifest.step(run / "checkpoints" / "best") == 3
+
+
+def test_the_only_checkpoint_is_found_whatever_kills_its_annotation(run: Path) -> None:
+    checkpoint.save(run, state_at(3))
+    for name in ("best", "previous"):
+        shutil.rmtree(run / "checkpoints" / name, ignore_errors=True)
+    os.rename(run / "checkpoints" / "last", run / "checkpoints" / ".old-last")
+    assert checkpoint.load(checkpoint.find(run))["progress"]["step"] == 3
+    assert newest_step(run) == (3, [])
 
 
 def test_a_checkpoint_that_cannot_be_written_anew_stays_as_it_was(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
