@@ -112,6 +112,8 @@ class OutFile(Rule):
     def read(self, key: str, text: str) -> Path:
         if text and self.ends and not text.lower().endswith(self.ends):
             raise ConfigError(f"{key}: must end in {self._words} (given {printable(text)}); write {key}={self.example}")
+        if self.ends and Path(text).name.lower() in self.ends:
+            raise ConfigError(f"{key}: must have a name before its end (given {text}); write {key}={self.example}")
         return out_file(text, self.example)
 
     @property
@@ -150,7 +152,7 @@ class OutFileOrFolder(OutFile):
 
     def read(self, key: str, text: str) -> Path:
         path = expand_path(text)
-        if path.suffix.lower() in self.ends:
+        if (path.suffix or path.name).lower() in self.ends:
             return super().read(key, text)
         is_odd = path.suffix[1:].isalpha() and not text.endswith("/") and not path.is_dir()
         if not text.strip() or is_odd or path.is_file():

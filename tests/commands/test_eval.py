@@ -167,6 +167,7 @@ def test_where_no_temperature_fits_best_none_is_kept(photos, capsys, sign, told)
     [
         (["out=x.txt"], 2, "out: must end in .json, .csv, .png, .svg or .pdf, or be a folder (given x.txt)"),
         (["out="], 2, "out: must end in .json, .csv, .png, .svg or .pdf, or be a folder (given nothing)"),
+        (["out=.json"], 2, "out: must have a name before its end (given .json); write out=DIR"),
         (["out=run/command.txt/"], 2, "or be a folder (given run/command.txt/)"),
         (["out=nowhere/x.json"], 6, "out: nowhere is no folder; make it first"),
         (["robust=fog"], 2, "robust: must be among noise, blur, contrast, jpeg, all (given fog)"),

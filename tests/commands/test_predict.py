@@ -413,6 +413,7 @@ def test_what_only_the_images_of_the_run_could_tell_is_refused():
         (["images=new", "top=0"], 2, "top: must be a whole number >= 1 (given 0)"),
         (["images=new", "top=" + "9" * 5000], 2, "top: must be a whole number >= 1 (given 9999"),
         (["images=new", "out=a.txt"], 2, "out: must end in .csv, .json, .parquet or .png (given a.txt)"),
+        (["images=new", "out=.csv"], 2, "out: must have a name before its end (given .csv); write out=FILE.csv"),
         (["images=new", "out=no/a.csv"], 6, "out: no is no folder"),
         (["images=new", "data.image_sise=3"], 2, "did you mean data.image_size?"),
         (["images=new", "model=resnet18"], 2, "model: cannot be chosen again"),

@@ -353,6 +353,7 @@ def test_weights_of_a_network_of_ours_are_stored_too(here, capsys):
         (["format=coreml"], 2, "format: must be one of onnx, torch_export, safetensors, torchscript (given coreml)"),
         (["out=a.pt2"], 2, "out: must end in .onnx for format=onnx (given a.pt2); write out=FILE.onnx, or format=tor"),
         (["out=a.txt"], 2, "out: must end in .onnx, .pt2, .safetensors or .pt (given a.txt)"),
+        (["out=.onnx"], 2, "out: must have a name before its end (given .onnx); write out=FILE.onnx"),
         (["out="], 2, "out: must be the name of a file"),
         (["out=none/a.onnx"], 6, "out: none is no folder; make it first"),
         (["int8=true", "format=torchscript"], 2, "int8: is for format=onnx (given format=torchscript); leave it out"),
