@@ -211,7 +211,7 @@ def test_views_that_do_not_exist_are_told_with_the_nearest_right_spelling(tmp_pa
     with pytest.raises(ConfigError, match="tta: must not be empty"):
         read("tta=[]")
     with pytest.raises(FileSystemError, match="out: "):
-        read(f"out={tmp_path}")
+        read(f"out={tmp_path}/nowhere/a.json")
 
 
 def test_every_view_has_a_meaning():
