@@ -10,6 +10,7 @@ import io
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from cnntrain.cli.help import command_help, overview
 from cnntrain.config.paths import expand_path, need_image_folder
 from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, RunArgs, TrainArgs
 from cnntrain.errors import CnntrainError, ConfigError
+from cnntrain.runtime import signals
 from cnntrain.runtime.distributed import World, tells
 from cnntrain.runtime.job_clock import take_seconds
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from cnntrain.config.schema.settings import Settings
 
 OF_SEVERAL_PROCESSES = ("train", "resume")  # what several processes can do together
+OF_TRAINED_NETWORKS = ("eval", "predict", "explain", "report", "export")  # which save nothing on a signal
 AT_ONCE = "models"  # the command that loads nothing heavy
 RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
 Arguments = Any  # one of the dataclasses of COMMANDS
@@ -63,13 +66,20 @@ def _run(line: list[str]) -> int:
         raise ConfigError(f"{command}: one process does this alone; start it without torchrun")
     handlers: dict[str, Callable[[str, list[str], list[str]], int]] = {
         **dict.fromkeys(("models", "filter"), _without_config),
-        **dict.fromkeys(("resume", "eval", "predict", "explain", "report", "export"), _on_saved_run),
+        **dict.fromkeys(("resume", *OF_TRAINED_NETWORKS), _on_saved_run),
         **dict.fromkeys(("summary", "preview", "find_lr"), _on_config),
         **dict.fromkeys(("train", "check"), _on_new_runs),
         "compare": _on_comparison,
     }
-    with contextlib.nullcontext() if command == AT_ONCE else loading.word():
+    with contextlib.nullcontext() if command == AT_ONCE else loading.word(), _signals_that_end(command):
         return handlers[command](command, words, line)
+
+
+def _signals_that_end(command: str) -> contextlib.AbstractContextManager[None]:
+    """Let a signal end what saves nothing as Ctrl-C does: by an exception, which removes what is half written."""
+    if command not in OF_TRAINED_NETWORKS or threading.current_thread() is not threading.main_thread():
+        return contextlib.nullcontext()
+    return signals.caught(lambda signum, _: signals.end_now(signum))
 
 
 def _tell_repeated(words: list[str]) -> None:

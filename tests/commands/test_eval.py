@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 
 from cnntrain import cli
 from cnntrain.storage import checkpoint, run_folder
+from cnntrain.storage.atomic import StreamedText
 
 QUICK = ["model=lenet5", "data.limit=300", "data.batch_size=64", "trainer.epochs=2", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false"]
@@ -197,6 +200,21 @@ def test_a_bad_image_leaves_no_folder_or_is_told(photos, capsys):
     assert run("eval", "run", "out=run") == 3  # which holds other files
     assert Path("run/config.yaml").exists()
     assert not list(Path("run").glob("*errors.csv"))
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_leaves_no_folder(trained, monkeypatch, signum, code):
+    write = StreamedText.write
+
+    def interrupted(file, text):
+        write(file, text)
+        os.kill(os.getpid(), signum)
+
+    monkeypatch.setattr(StreamedText, "write", interrupted)
+    before = signal.getsignal(signum)
+    assert run("eval", "run", "out=new") == code
+    assert not Path("new").exists()
+    assert signal.getsignal(signum) is before
 
 
 def test_what_is_no_run_of_ours_is_told(here, trained, capsys):
