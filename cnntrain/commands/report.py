@@ -1,6 +1,7 @@
 """`cnntrain report RUN_DIR [overrides] [out=FILE.html]`: a run on one page, and what stands out in it."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from cnntrain.config.run_config import RunConfig, restore_config
@@ -11,7 +12,7 @@ from cnntrain.report.run_report import Report
 from cnntrain.storage import run_record
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.storage.run_folder import PAGE
-from cnntrain.text import one_line, printable, short_path
+from cnntrain.text import one_line, printable, short_path, wrap
 
 WORD = "out=FILE.html"
 MOST_FINDINGS = 5  # that the terminal shows
@@ -35,12 +36,17 @@ def run(args: ReportArgs, config: RunConfig | None = None) -> Path:
         report.close()
 
 
-def after_training(folder: Path, settings: Settings) -> None:
-    """Write the page of a run that has just ended, where its settings ask for one; a fault of that costs a warning."""
+def after_training(folder: Path, settings: Settings, commands: Sequence[str]) -> None:
+    """Write the page of a run that has just ended, where its settings ask for one; a fault of that costs a warning.
+
+    Args:
+        commands: what the user may want to type next, which is told last.
+    """
     if not settings.trainer.report:
         return
     report = Report(None, tensorboard=False)
     words = settings.users_code()
+    report.say(f"writing {PAGE}: the images are scored once more")
     try:
         config = restore_config(run_record.read_config(folder), words)
         _write(folder, folder / PAGE, report, config, words)
@@ -49,6 +55,8 @@ def after_training(folder: Path, settings: Settings) -> None:
         report.end_phase()
         report.warn(f"no {PAGE}: {printable(one_line(error))}; the run is whole, try again with {again}")
     finally:
+        report.end_phase()
+        report.suggest(commands)
         report.close()
 
 
@@ -57,9 +65,9 @@ def _write(
 ) -> Path:
     page = Page(folder, report, config, words)
     write_atomic(out, page.build(), word=WORD)
-    for finding in page.findings[:MOST_FINDINGS]:
-        report.say(finding.line)
-    if not page.findings:
-        report.say("nothing stands out: no over-fitting, no unstable loss, no class that is never predicted")
+    found = [finding.line for finding in page.findings[:MOST_FINDINGS]]
+    for line in found or ["nothing stands out: no over-fitting, no unstable loss, no class that is never predicted"]:
+        for part in wrap(line, indent=2):
+            report.say(part)
     report.say(f"wrote {printable(short_path(out))}", copied=True)
     return out

@@ -27,11 +27,11 @@ def run(args: ResumeArgs, config: RunConfig | None) -> dict[str, Any]:
     """
     with distributed.joined(machine.exchange_backend()) as world:
         if not world.is_first:
-            return follow(world)
+            return follow(world)[0]
         assert config is not None
         refuse_foreign_code(config.settings, config.overrides, training=True)
         refuse_other_split(config.changes)
         with run_folder.lock(args.run):
-            results = lead(find_start(args.run, config, args.command_line, world), world, LiveView)
-    after_training(args.run, config.settings)
+            results, commands = lead(find_start(args.run, config, args.command_line, world), world, LiveView)
+    after_training(args.run, config.settings, commands)
     return results

@@ -20,17 +20,17 @@ def run(args: TrainArgs, config: RunConfig) -> dict[str, Any]:
     assert folder is not None
     with distributed.joined(machine.exchange_backend()) as world:
         if not world.is_first:
-            return follow(world)
+            return follow(world)[0]
         start = Start(config.settings, folder, list(config.overrides), args.command_line)
         with run_folder.lock(folder):
             run_folder.refuse_used(folder)
             try:
                 # Before anything that takes time: a run killed before its first save starts again from this.
                 describe(start)
-                results = lead(start, world, LiveView)
+                results, commands = lead(start, world, LiveView)
             except (ConfigError, DataError, CheckpointError, UnsafeError, FileSystemError):
                 if not (folder / "checkpoints").exists():
                     run_folder.remove_unstarted(folder)
                 raise
-    after_training(folder, config.settings)
+    after_training(folder, config.settings, commands)
     return results

@@ -57,7 +57,15 @@ def scores(splits: Mapping[str, Mapping[str, Any]]) -> Html | None:
         notes.append("Validation chose the best epoch, so its scores flatter a little; the test images chose nothing.")
     elif "val" in known:
         notes.append("Validation chose the best epoch, so its scores flatter a little.")
+    if words := next(filter(None, map(_temperature, known.values())), ""):
+        notes.append(f"Loss and calibration error are those {words}; it changes no class.")
     return section("scores", "Scores", table(heads, rows), tag("p", " ".join(notes), class_="note"))
+
+
+def _temperature(scores: Mapping[str, Any]) -> str:
+    """The temperature by which the logits are divided, in words; nothing where none was fitted."""
+    used = scores.get("calibration", {}).get("temperature", {}).get("used", 1)
+    return "" if used == 1 else f"at temperature {used:.4g}, fitted to the validation images"
 
 
 def _images(scores: Mapping[str, Any]) -> Html:
@@ -242,7 +250,8 @@ def certainty(scores: Mapping[str, Any], split: str, run: str) -> Html | None:
     charts = [*([reliability] if points else []), *([curve] if len(curve.lines[0].points) > 1 else [])]
     if not charts:
         return None
-    about = tag("p", f"Of the {split} images.", class_="about")
+    words = _temperature(scores)
+    about = tag("p", f"Of the {split} images{words and ', '}{words}.", class_="about")
     advice = tag("p", code_words(_advice(scores, run)), class_="note")
     return section("certainty", "How sure it is", about, grid(charts), _thresholds(coverage), advice)
 

@@ -51,11 +51,14 @@ def find(facts: Facts) -> list[Finding]:
     checks = [
         short,
         rules.nothing_learned(epochs, settings, len(classes), facts.ended),
+        None if short else rules.too_short(epochs, settings, len(classes), facts.ended),
         rules.unstable(facts.history, settings, len(classes)),
         rules.over_fitting(epochs, settings, facts.val_images, facts.probe_images),
         None if short else rules.under_fitting(epochs, settings, len(classes), facts.ended),
         rules.still_improving(epochs, settings, facts.val_images, facts.ended, facts.folder),
-        rules.never_predicted(facts.matrix, classes, facts.split, facts.train_images, settings) if is_over else None,
+        rules.never_predicted(facts.matrix, classes, facts.split, facts.train_images, settings, epochs)
+        if is_over
+        else None,
         rules.skewed(facts.train_images, classes, facts.matrix, settings),
         rules.data_bound(facts.history, settings),
     ]

@@ -16,7 +16,7 @@ from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.page.history import History, Row, mean
 from cnntrain.report.augmentation import class_name
-from cnntrain.text import WIDEST_NAME, cut, few, percent, printable
+from cnntrain.text import WIDEST_NAME, counted, cut, few, percent, printable
 
 GAP = 0.10  # of training over validation; networks that lead their benchmarks are up to 5 points apart
 ERRORS = 3  # standard errors that chance stays below in 99.7 of 100 cases
@@ -24,6 +24,7 @@ HALF = 0.5  # of the way from guessing to no mistake: a network below it has not
 NOTHING, TIMES = 0.05, 3  # of that way, and times as often right as guessing: below both, it is as good as guessing
 GAIN = 0.01  # of top-1 over a fifth of the run: what a second run of the same config easily differs by
 FIFTH, LEAST_EPOCHS = 5, 3
+SHORT = 10  # epochs: whoever trains longer trains at least so long
 ENDS = ("epochs", "max_steps", "max_time", "early_stop")  # of a run that came to its end
 ANNEALED = 0.1  # of the highest rate: from there on a schedule mostly lets the weights settle
 SKEW = 10  # images of the commonest class for one of the rarest: where long-tail studies begin (arXiv 1901.05555)
@@ -111,9 +112,26 @@ def nothing_learned(epochs: Sequence[Row], settings: Settings, classes: int, end
     )
 
 
+def too_short(epochs: Sequence[Row], settings: Settings, classes: int, ended: str) -> Finding | None:
+    """So few epochs that little can have been learned, and little was."""
+    best, chance = _best_known(epochs), 1 / max(classes, 1)
+    if best is None or classes < 2 or len(epochs) >= LEAST_EPOCHS or ended not in ENDS or not _is_poor(best, chance):
+        return None
+    figure = (
+        f"After {counted(len(epochs), 'epoch')} at best {percent(best)} of the images are right; guessing among "
+        f"{classes:,} classes finds {percent(chance)}."
+    )
+    return Finding("Too short", figure, f"Train longer, `{_further(epochs, settings.trainer, ended)}`.")
+
+
 def _is_guess(best: float, chance: float) -> bool:
     """Whether a top-1 is as good as guessing."""
     return best < min(chance + NOTHING * (1 - chance), TIMES * chance)
+
+
+def _is_poor(best: float, chance: float) -> bool:
+    """Whether a top-1 is less than half of the way from guessing to no mistake."""
+    return best - chance < HALF * (1 - chance)
 
 
 def under_fitting(epochs: Sequence[Row], settings: Settings, classes: int, ended: str) -> Finding | None:
@@ -121,7 +139,7 @@ def under_fitting(epochs: Sequence[Row], settings: Settings, classes: int, ended
     best, chance = _best_known(epochs), 1 / max(classes, 1)
     if best is None or classes < 2 or len(epochs) < LEAST_EPOCHS or ended not in ENDS:
         return None
-    if best - chance >= HALF * (1 - chance) or _is_guess(best, chance):
+    if not _is_poor(best, chance) or _is_guess(best, chance):
         return None
     figure = f"Not more than {percent(best)} of the images are right, in training or in validation."
     return Finding(
@@ -211,12 +229,17 @@ def never_predicted(
     split: str,
     train_images: Sequence[int],
     settings: Settings,
+    epochs: Sequence[Row],
 ) -> Finding | None:
     """Classes that the network never names, though it was shown more images of them than chance can miss.
 
     A class that were named as often as it comes would be missed n times with probability exp(-n); over all K classes
-    that stays below one in a hundred.
+    that stays below one in a hundred. A network that has hardly begun to learn leaves some out anyway.
     """
+    best, chance = _best_known(epochs), 1 / max(len(matrix), 1)
+    is_poor = best is not None and _is_poor(best, chance)
+    if best is not None and (_is_guess(best, chance) or (is_poor and len(epochs) < LEAST_EPOCHS)):
+        return None
     least = math.log(100 * max(len(matrix), 1))
     missed = [index for index, row in enumerate(matrix) if sum(row) > least and not any(line[index] for line in matrix)]
     if not missed:
@@ -225,10 +248,8 @@ def never_predicted(
     figure = f"Of the {split} images none was taken for {names}."
     rarest = min(missed, key=lambda index: train_images[index]) if train_images else -1
     advice = f"Look whether {'their' if len(missed) > 1 else 'its'} images are labelled as they should be."
-    if len(missed) > len(matrix) * MANY:
-        advice = (
-            f"So many are a sign of a training that was too short: try `trainer.epochs={2 * settings.trainer.epochs}`."
-        )
+    if len(missed) > len(matrix) * MANY or is_poor:
+        advice = f"That is a sign of a training that was too short: try `{_more_epochs(settings.trainer)}`."
     elif train_images and train_images[rarest] * 2 < sum(train_images) / len(train_images):
         advice = f"Only {train_images[rarest]:,} images trained it: train with `data.sampling=balanced`, or add images."
     title = f"{len(missed)} of {len(matrix)} classes are" if len(missed) > 1 else "A class is"
@@ -281,9 +302,11 @@ def _further(epochs: Sequence[Row], trainer: TrainerSettings, ended: str) -> str
     """The word that puts the end of a run twice as far away, or takes what ended it away."""
     if ended in ("max_time", "early_stop"):
         return f"trainer.{ended}=null"
-    return (
-        f"trainer.max_steps={2 * epochs[-1].step}" if ended == "max_steps" else f"trainer.epochs={2 * trainer.epochs}"
-    )
+    return f"trainer.max_steps={2 * epochs[-1].step}" if ended == "max_steps" else _more_epochs(trainer)
+
+
+def _more_epochs(trainer: TrainerSettings) -> str:
+    return f"trainer.epochs={max(2 * trainer.epochs, SHORT)}"
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------

@@ -37,16 +37,17 @@ from cnntrain.training.resume import Start, restore
 from cnntrain.training.transfer import start_from_weights, use_features
 
 Viewer = Callable[[TrainJob, Report], Watch]
+Ended = tuple[dict[str, Any], list[str]]
 
 
-def lead(start: Start, world: World, viewer: Viewer) -> dict[str, Any]:
+def lead(start: Start, world: World, viewer: Viewer) -> Ended:
     """Train in a locked run folder, as the first process, which alone reads and writes the folder and speaks.
 
     Args:
         viewer: makes what looks at the network after each epoch, for TensorBoard.
 
     Returns:
-        What results.json holds.
+        What results.json holds; and what the user may want to type next, where that waits for the page of the run.
     """
     folder = start.folder
     world.share(start)
@@ -68,7 +69,7 @@ def lead(start: Start, world: World, viewer: Viewer) -> dict[str, Any]:
         report.close()
 
 
-def follow(world: World) -> dict[str, Any]:
+def follow(world: World) -> Ended:
     """The same in all other processes, which wait for the first one's word."""
     start = cast(Start, world.share(None))
     report = Report(None, tensorboard=False, console=Console(quiet=True))
@@ -78,7 +79,7 @@ def follow(world: World) -> dict[str, Any]:
 
 def train_and_score(
     start: Start, world: World, report: Report, stop: signals.Stop, viewer: Viewer | None = None
-) -> dict[str, Any]:
+) -> Ended:
     """Build what the settings describe, train it, and test the best epoch once at the end."""
     settings, folder = start.settings, start.folder
     with world.in_turn():  # weights are fetched by one process, and before the images are read
@@ -113,8 +114,10 @@ def train_and_score(
         run_record.write_results(folder, results)
     why = end_words(ended, settings.trainer, state.progress)
     scored = bool(results["val"] or results["test"])
-    report.finish(results, next_commands(settings, state.progress, folder, scored=scored), ended=why)
-    return results
+    commands = next_commands(settings, state.progress, folder, scored=scored)
+    now, later = ([], commands) if settings.trainer.report else (commands, [])
+    report.finish(results, now, ended=why)
+    return results, later
 
 
 def need_same_images(job: TrainJob) -> None:

@@ -119,6 +119,23 @@ def test_a_network_that_guesses_has_learned_nothing(settings):
     assert titles(two) == ["Under-fitting"]  # a fifth of the way from 50 to 100 %
 
 
+def test_a_run_too_short_to_learn_is_told_so_and_its_classes_are_no_news(settings):
+    seven = [[9 if column < 7 else 0 for column in range(10)] for _ in range(10)]  # of ten, three are never predicted
+    short = replace(settings, trainer=replace(settings.trainer, epochs=1))
+    guess = run(1, train=lambda part: 0.139, val=lambda part: 0.1389)
+    poor = run(1, train=lambda part: 0.3, val=lambda part: 0.29)
+    for history, words in ((guess, "13.90%"), (poor, "30.00%")):
+        (found,) = find(facts(short, history, matrix=seven))
+        assert found.title == "Too short"
+        assert f"After 1 epoch at best {words}" in found.figure
+        assert "trainer.epochs=10" in found.advice
+    assert titles(facts(short, run(1, train=lambda part: 0.6, val=lambda part: 0.6))) == []
+    low = run(train=lambda part: 0.139, val=lambda part: 0.1389)
+    assert titles(facts(settings, low, matrix=seven)) == ["Nothing learned"]
+    fair = run(train=lambda part: 0.4, val=lambda part: 0.4)
+    assert "too short" in find(facts(settings, fair, matrix=seven))[-1].advice
+
+
 def test_still_improving_needs_a_rise_that_chance_and_cooling_do_not_explain(settings):
     def flat(part: float) -> float:
         return 0.1

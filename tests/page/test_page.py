@@ -21,6 +21,7 @@ from cnntrain.evaluation.intervals import wilson
 from cnntrain.page.build import Page
 from cnntrain.page.chart import Chart, Line
 from cnntrain.page.document import STYLE
+from cnntrain.storage import checkpoint
 
 SECTIONS = (
     *("findings", "next", "scores", "curves", "confusion", "classes", "errors", "certainty"),
@@ -116,6 +117,28 @@ def test_a_run_ends_with_its_page_where_it_is_asked_for(trained):
     assert tuple(attributes["id"] for attributes in page.named("section")) == SECTIONS
     assert [attributes["href"] for attributes in page.named("a")][1:] == [f"#{name}" for name in SECTIONS]
     assert "lenet5 on digits" in page.text
+
+
+def test_a_run_says_that_it_writes_its_page_and_ends_with_what_to_type_next(here, capsys):
+    words = ["data.limit=100", "trainer.tensorboard=false", "trainer.report=true", "out=run"]
+    for command in (["trainer.epochs=1", *words], ["resume", "run", "trainer.epochs=2"]):
+        assert cli.main(command) == 0
+        lines = capsys.readouterr().out.splitlines()
+        said = lines.index("writing report.html: the images are scored once more")
+        assert lines[said - 1].split()[0] == "folder"
+        wrote, following = lines.index("wrote run/report.html"), lines.index("next  cnntrain eval run")
+        assert said < wrote < following
+        assert all(line.startswith("      ") for line in lines[following + 1 :])
+        assert max(map(len, lines[said:wrote])) <= 80
+        assert any(line.startswith("Too short: ") for line in lines[said:wrote])
+
+
+def test_the_temperature_of_the_checkpoint_is_named_where_it_counts(run):
+    checkpoint.annotate(run / "checkpoints" / "best", temperature=1.75)
+    report("run")
+    words = "at temperature 1.75, fitted to the validation images"
+    assert f"Loss and calibration error are those {words}" in read().text
+    assert f"Of the test images, {words}." in read().text
 
 
 def test_the_scores_are_those_of_eval_with_their_intervals(run):
@@ -326,7 +349,8 @@ def test_a_fault_of_the_page_does_not_spoil_the_training(here, monkeypatch, caps
     words = ["trainer.epochs=1", "data.limit=60", "trainer.tensorboard=false", "trainer.report=true", "out=run"]
     assert cli.main(words) == 0
     printed = " ".join(capsys.readouterr().out.split())
-    assert "no report.html: ValueError: no ink; the run is whole, try again with cnntrain report run" in printed
+    told = "no report.html: ValueError: no ink; the run is whole, try again with cnntrain report run next "
+    assert told in printed
     assert json.loads(Path("run/results.json").read_text())["status"] == "done"
     assert not Path("run/report.html").exists()
 
