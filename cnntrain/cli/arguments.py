@@ -7,9 +7,18 @@ from typing import Any, TypeVar, get_type_hints
 
 from cnntrain.config.argument_rules import Rule
 from cnntrain.config.errors import ConfigErrors
-from cnntrain.config.messages import Key, options_of, wrong_value
+from cnntrain.config.messages import Key, keys_of, options_of, unknown_key, wrong_value
 from cnntrain.config.paths import expand_path, strip_quotes
-from cnntrain.config.schema.commands import COMMANDS, CommandArgs, FilterArgs, PredictArgs, RunArgs
+from cnntrain.config.schema.commands import (
+    COMMANDS,
+    CheckArgs,
+    CommandArgs,
+    FilterArgs,
+    NewRunArgs,
+    PredictArgs,
+    RunArgs,
+    TrainArgs,
+)
 from cnntrain.config.schema.filter import KERNELS
 from cnntrain.config.schema.limits import broken_limits
 from cnntrain.errors import CnntrainError, ConfigError
@@ -37,13 +46,11 @@ def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] =
     if kind is FilterArgs:
         values, kernel_faults = _read_kernel(values, other_words)
         faults, other_words = [*faults, *kernel_faults], ()
-    elif kind is PredictArgs and (
-        paths := [word for word in other_words if "=" not in word and expand_path(word).exists()]
-    ):
-        faults = [fault for fault in faults if not str(fault).startswith("images: missing")]
-        faults += [
-            ConfigError(f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?") for word in paths
-        ]
+    else:
+        strays = _strays(kind, arguments, other_words)
+        needed = {name for name, line in strays if name}
+        faults = [fault for fault in faults if str(fault).partition(": missing")[0] not in needed]
+        faults += [ConfigError(line) for _, line in strays]
     _raise_all(faults)
     args = kind(line=tuple(line or (command_of(kind), *words)), words=other_words, **place, **values)
     _raise_all([ConfigError(line) for line in args.faults()])
@@ -139,6 +146,31 @@ def _read_values(
         except CnntrainError as fault:
             faults.append(fault)
     return values, faults
+
+
+def _strays(kind: type[CommandArgs], arguments: Mapping[str, Argument], words: Sequence[str]) -> list[tuple[str, str]]:
+    """The words that are neither arguments nor keys of a config: the argument that is meant, or nothing; the fault."""
+    if not issubclass(kind, (NewRunArgs, RunArgs)) or kind in (TrainArgs, CheckArgs):  # a config is all that they take
+        return []
+    from cnntrain.config.overrides import GROUPS  # costs Hydra
+
+    has_own_groups = any(word.startswith(("--config-dir", "-cd")) for word in words)
+    keys = keys_of({})
+    names = {key.rpartition(".")[2] for key in keys}
+    found = []
+    for word in words:
+        key, sign, text = word.lstrip("+").partition("=")
+        if not sign and kind is PredictArgs and expand_path(word).exists():
+            found.append(("images", f"{printable(word)}: not KEY=VALUE; did you mean images={printable(word)}?"))
+        if not sign or not key.isidentifier() or key in (*keys, *GROUPS, "hydra") or has_own_groups:
+            continue
+        meant = None if key in names else nearest(key, arguments)
+        if meant:
+            found.append((meant, f"{key}: no such argument; did you mean {meant}={printable(text)}?"))
+        else:
+            help_line = f"`cnntrain {command_of(kind)} --help` shows its words"
+            found.append(("", unknown_key(key, printable(text), keys, {}, help_line)))
+    return found
 
 
 def _raise_all(faults: Sequence[CnntrainError]) -> None:

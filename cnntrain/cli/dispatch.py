@@ -162,7 +162,7 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
     from cnntrain.config import no_effect
     from cnntrain.config.errors import ConfigErrors
     from cnntrain.config.run_config import restore_config
-    from cnntrain.storage import run_record
+    from cnntrain.storage import manifest, run_record
 
     resumes, source = command == "resume", str(args.run / run_record.CONFIG)
     if resumes and not World.here().is_first:
@@ -172,6 +172,7 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
     except (CnntrainError, OSError):
         if resumes or command == "report":  # which take the folder of a run alone
             raise
+        manifest.need_target(args.run)
         return None
     try:
         config = restore_config(plain, args.words, source)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import FindLrArgs
-from cnntrain.errors import ConfigError
 from cnntrain.storage import run_folder
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.storage.spreadsheet import as_csv
@@ -28,12 +27,10 @@ def run(args: FindLrArgs, config: RunConfig) -> Path | None:
         The folder of the curves.
 
     Raises:
-        ConfigError: the rates do not rise, or settings do not fit the data.
+        ConfigError: settings do not fit the data.
         Interrupted: a signal asked for the end; nothing is kept.
         FileSystemError: the folder cannot be written.
     """
-    if args.low >= args.high:
-        raise ConfigError(f"low: must be below high ({args.high:g}) (given {args.low:g}); leave one of them out")
     from cnntrain.models.weights.load import read_weights
     from cnntrain.report.run_report import Report
     from cnntrain.report.summary import show_notes

@@ -35,6 +35,7 @@ MISSING_ADVICE = {
 # What other tools call it.
 FOLDER_WORDS = ("out", "run", "name", "dir", "output", "outdir", "output_dir", "run_dir", "save_dir", "log_dir")
 MORE_NETS = "`cnntrain models` lists them; others are chosen by model=timm or model=torchvision, and model.name=NAME"
+ALL_KEYS = "`cnntrain --cfg job` shows all keys"
 # Words of commands that are no keys.
 COMMAND_WORDS = {
     "tta": "eval RUN_DIR or predict RUN_DIR",
@@ -130,8 +131,8 @@ def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) 
     return types.MappingProxyType(keys)
 
 
-def unknown_key(key: str, value: str, keys: Iterable[str], variants: dict[str, str]) -> str:
-    """The fault of a key that does not exist, with the key that was probably meant."""
+def unknown_key(key: str, value: str, keys: Iterable[str], variants: dict[str, str], otherwise: str = ALL_KEYS) -> str:
+    """The fault of a key that does not exist, with the key that was probably meant, or `otherwise`."""
     if key in FOLDER_WORDS:
         network = ", the network with model=NAME" if key == "name" else ""
         return f"{key}: no such key (given {value}); the folder of a new run is chosen with out=DIR{network}"
@@ -146,9 +147,7 @@ def unknown_key(key: str, value: str, keys: Iterable[str], variants: dict[str, s
         variant = variants.get(section, "this one")
         have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
         return f"{key}: {variant} has no {name} (given {value}); {have}: {section}={owners[0]}"
-    return f"{key}: no such key (given {value})" + hint(
-        _right_key(key, list(keys)), "`cnntrain --cfg job` shows all keys"
-    )
+    return f"{key}: no such key (given {value})" + hint(_right_key(key, list(keys)), otherwise)
 
 
 def _right_key(key: str, keys: list[str]) -> str | None:

@@ -22,14 +22,11 @@ from typing import Any
 
 import torch
 
-from cnntrain.config.advice import advise_run
 from cnntrain.errors import CheckpointError, UnsafeError
 from cnntrain.storage import manifest, state_form
 from cnntrain.storage.atomic import HashingFile, file_system_error, fsync_folder, need_own_folder, open_own
-from cnntrain.storage.manifest import MANIFEST, STATE, elsewhere, verify
+from cnntrain.storage.manifest import MANIFEST, OLD, STATE, elsewhere, no_checkpoint, set_aside, verify
 from cnntrain.storage.run_record import is_done, run_id
-
-OLD = ".old-"  # before the name of a checkpoint that makes room for another one
 
 # Digests that this process wrote or verified: a rotation does not read the last save again to trust it.
 _trusted: set[str] = set()
@@ -202,9 +199,9 @@ def find(target: Path) -> Path:
     if target.name == STATE and target.is_file():
         return target.parent
     if not target.exists():
-        if target.name and (old := target.with_name(OLD + target.name)).is_dir():  # see annotate
+        if (old := set_aside(target)).is_dir():
             return old
-        raise _no_checkpoint(target, "no such file or folder")
+        raise no_checkpoint(target, "no such file or folder")
     if (target / MANIFEST).exists() or (target / STATE).exists():
         return target
     checkpoints = target if target.name == "checkpoints" else target / "checkpoints"
@@ -216,12 +213,7 @@ def find(target: Path) -> Path:
             raise lost(target)
         again = f"cnntrain resume {shlex.quote(str(target))}"
         raise CheckpointError(f"{target}: this run has saved no checkpoint yet; go on with it by `{again}`")
-    raise _no_checkpoint(target, "no cnntrain checkpoint there")
-
-
-def _no_checkpoint(target: Path, what: str) -> CheckpointError:
-    advice = f"give a run folder such as outputs/DATA/MODEL/DATE_TIME, a checkpoint folder or its {STATE}"
-    return CheckpointError(f"{target}: {what}; {advise_run(target) or advice}")
+    raise no_checkpoint(target, "no cnntrain checkpoint there")
 
 
 def lost(run: Path) -> CheckpointError:

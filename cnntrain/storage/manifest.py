@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import cnntrain
+from cnntrain.config.advice import advise_run
 from cnntrain.errors import CheckpointError
 from cnntrain.storage.atomic import read_own, sha256_of, write_synced
 
 FORMAT = 1
 STATE, MANIFEST = "state.pt", "manifest.json"
+OLD = ".old-"  # before the name of a checkpoint that makes room for another one
 _FIELDS = {"run_id": str, "step": int, "epoch": int, "size": int, "sha256": str}
 
 
@@ -62,6 +64,23 @@ def step(folder: Path) -> int:
         return int(_read(folder)["step"])
     except CheckpointError:
         return -1
+
+
+def need_target(target: Path) -> None:
+    """Refuse a run or checkpoint of which there is nothing at all; CheckpointError says what to give."""
+    if not target.exists() and not set_aside(target).is_dir():
+        raise no_checkpoint(target, "no such file or folder")
+
+
+def set_aside(target: Path) -> Path:
+    """Where a checkpoint lies that a kill caught between two renames."""
+    return target.parent / (OLD + target.name)
+
+
+def no_checkpoint(target: Path, what: str) -> CheckpointError:
+    """The fault of a path that is no checkpoint, and what to give."""
+    advice = f"give a run folder such as outputs/DATA/MODEL/DATE_TIME, a checkpoint folder or its {STATE}"
+    return CheckpointError(f"{target}: {what}; {advise_run(target) or advice}")
 
 
 def elsewhere(folder: Path) -> str:

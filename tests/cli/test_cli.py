@@ -88,6 +88,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, *errors: BaseException | None) -> N
 def test_first_word_picks_the_command(calls: Calls, tmp_path: Path, line: str, command: str) -> None:
     (tmp_path / "a=b").mkdir()
     (tmp_path / "a=b" / "config.yaml").write_text(to_yaml(compose_settings([])))
+    (tmp_path / "runs/x").mkdir(parents=True)
     assert cli.main(line.split()) == 0
     assert [name for name, _ in calls] == [command]
 
@@ -161,6 +162,35 @@ def test_what_only_hydra_refuses_is_one_line_and_leaves_no_folder(
     assert len(lines) == 2
     assert all(line.startswith("cnntrain: error: ") for line in lines)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        ("eval nowhere calibrat=true", "calibrat: no such argument; did you mean calibrate=true?"),
+        ("export nowhere preprocesing=true", "preprocesing: no such argument; did you mean preprocessing=true?"),
+        ("find_lr step=50", "step: no such argument; did you mean steps=50?"),
+        ("predict nowhere image=photos", "image: no such argument; did you mean images=photos?"),
+        ("eval nowhere foo=3", "foo: no such key (given 3); `cnntrain eval --help` shows its words"),
+        ("eval nowhere image_size=9", "image_size: no such key (given 9); did you mean data.image_size?"),
+    ],
+)
+def test_an_argument_that_is_misspelt_is_told_by_those_of_its_command(
+    calls: Calls, capsys: pytest.CaptureFixture[str], line: str, fault: str
+) -> None:
+    assert cli.main(line.split()) == 2
+    assert capsys.readouterr().err.splitlines() == [f"cnntrain: error: {fault}"]
+    assert calls == []
+
+
+@pytest.mark.parametrize("command", ["eval", "predict", "explain", "export"])
+def test_a_run_that_is_nowhere_is_refused_before_the_command_is_loaded(
+    calls: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    words = [f"images={tmp_path}"] if command == "predict" else []
+    assert cli.main([command, "nowhere", *words]) == 4
+    assert capsys.readouterr().err.startswith("cnntrain: error: nowhere: no such file or folder; ")
+    assert calls == []
 
 
 def test_two_runs_in_the_same_second_get_two_folders(
@@ -300,10 +330,13 @@ def test_quotes_around_a_path_are_no_part_of_it(calls: Calls, tmp_path: Path) ->
     assert read_arguments(PredictArgs, ["run", "images='a, b.png'"]).images == (Path("a, b.png"),)
 
 
-def test_the_home_folder_is_known_in_the_place_of_a_run(calls: Calls, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", "/home/me")
+def test_the_home_folder_is_known_in_the_place_of_a_run(
+    calls: Calls, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
     assert cli.main(["eval", "~/run"]) == 0
-    assert calls[0][1][0].run == Path("/home/me/run")
+    assert calls[0][1][0].run.resolve() == tmp_path / "run"
 
 
 def test_a_run_does_not_go_into_the_folder_of_a_sweep(
@@ -559,7 +592,7 @@ def test_a_bug_outside_a_run_saves_its_traceback_elsewhere(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     failing(monkeypatch, ZeroDivisionError())
-    assert cli.main(["eval", "nowhere"]) == 1
+    assert cli.main(["eval", "."]) == 1
     saved = Path(re.findall(r"\S+\.txt", capsys.readouterr().err)[0])
     assert saved.parent == tmp_path
     assert "ZeroDivisionError" in saved.read_text()
@@ -573,7 +606,7 @@ def test_a_bug_is_told_where_nothing_can_be_saved(
 
     monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
     failing(monkeypatch, ZeroDivisionError("our mistake"))
-    assert cli.main(["eval", "nowhere"]) == 1
+    assert cli.main(["eval", "."]) == 1
     told = capsys.readouterr().err
     assert "in run" in told
     assert told.endswith("(ZeroDivisionError: our mistake); please report it with the lines above\n")
@@ -715,7 +748,18 @@ def test_completion_script_completes_our_command(capsys: pytest.CaptureFixture[s
     assert script.endswith("hydra_bash_completion cnntrain")
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["models"], ["trainer.epoch=5", "optimizer.lr=fast"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["models"],
+        ["trainer.epoch=5", "optimizer.lr=fast"],
+        ["find_lr", "low=1", "high=0.1"],
+        ["eval", "nowhere"],
+        ["report", "nowhere"],
+    ],
+)
 def test_help_and_faults_come_without_torch(tmp_path: Path, words: list[str]) -> None:
     code = f"import sys; from cnntrain.cli import main; main({words!r}); sys.exit('torch' in sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(Path(cnntrain.__file__).parent.parent)}

@@ -145,12 +145,20 @@ class PreviewArgs(NewRunArgs):
 class FindLrArgs(NewRunArgs):
     """The arguments of `find_lr`."""
 
-    steps: int = number(100, ge=20, le=1000, help="how many steps the rate takes to rise; for each layer group")
+    steps: int = number(
+        100, ge=20, le=1000, help="how many steps the rate takes to rise, 20 to 1000; for each layer group"
+    )
     low: float = number(1e-7, gt=0, help="the first rate, as optimizer.lr says it")
     high: float = number(10.0, gt=0, help="the last rate, if the loss has not diverged before")
     out: Path | None = argument(
         OutFolder(not_new, "the name of a new folder"), "where to write; a new folder in outputs/find_lr", default=None
     )
+
+    def faults(self) -> list[str]:
+        """See CommandArgs."""
+        if self.low < self.high:
+            return []
+        return [f"low: must be below high ({self.high:g}) (given {self.low:g}); leave one of them out"]
 
 
 @dataclass(frozen=True, kw_only=True)
