@@ -70,6 +70,8 @@ def read_image(path: Path, channels: int) -> Tensor:
             content = file.read()
     except OSError as error:
         raise BadImage(f"cannot be read ({error.strerror or error})") from None
+    except ValueError as error:  # a NUL in the name
+        raise BadImage(f"cannot be read ({error})") from None
     return decode_image(content, channels)
 
 
@@ -100,8 +102,6 @@ def decode_image(content: bytes, channels: int) -> Tensor:
         pixels = None
         if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB") and _is_upright(image):
             pixels = _decode_jpeg(content, channels)
-        if pixels is None and channels == 1:
-            image.draft("L", None)  # the gray level that a JPEG holds, turned or not
         return _to_pixels(image, channels) if pixels is None else pixels
 
 

@@ -202,7 +202,7 @@ def _need_top(top: int | None, classes: int) -> int:
     """How many classes are told."""
     if top is None:
         return classes
-    if not isinstance(top, int) or top < 1:
+    if type(top) is not int or top < 1:  # True is an int to Python, and none to torch
         raise ConfigError(f"top: must be a whole number >= 1, or None for all classes (given {top!r})")
     return min(top, classes)
 

@@ -78,6 +78,10 @@ def read(path):
 {cut}
 
 '''
+_DRAFT = """\
+        if file.getexif().get(274, 1) == 1:  # upright: a JPEG holds its gray level as it is
+            file.draft("L", None)
+"""
 _SQUASH = """\
     pixels = np.array(Image.fromarray(pixels{plane}).resize(({short}, {short}), Image.Resampling.{filter}))
     pixels = pixels.reshape({short}, {short}, {channels})
@@ -208,7 +212,7 @@ def reading(data: Data) -> str:
         "plane": ".squeeze(2)" if gray else "",
         "fill": list(view.fill) if view.fill else 0,
         "mode": "L" if gray else "RGB",
-        "draft": '        file.draft("L", None)  # a JPEG holds its gray level as it is\n' if gray else "",
+        "draft": _DRAFT if gray else "",
         "kernel": kernel,
         "reach": reach,
     }

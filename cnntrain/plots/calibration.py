@@ -76,8 +76,8 @@ def draw_coverage(coverage: Sequence[Mapping[str, Any]], what: str = "images") -
         figure = charts.new_figure(WIDE)
         axes = charts.add_axes(figure, (0, 0), WIDE)
         axes.plot([row["coverage"] for row in rows], [row["accuracy"] for row in rows], color=blue, linewidth=2)
-        low = min((row["accuracy"] for row in rows), default=0.0)
-        ticks = _in_percent(axes.yaxis, low, max(1.0, low + 0.01))
+        low = min([0.99, *(row["accuracy"] for row in rows)])  # an axis has a length also where all is right
+        ticks = _in_percent(axes.yaxis, low, 1.0)
         axes.set_ylim(ticks[0], 1 + (1 - ticks[0]) / 40)
         axes.set_xlim(0, 1)
         _in_percent(axes.xaxis, 0, 1)

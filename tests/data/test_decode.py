@@ -131,16 +131,6 @@ def test_exif_rotation_is_applied(kind, orientation):
     assert (pixels.int() - torch.from_numpy(np.array(upright)).int()).abs().float().mean() < 3
 
 
-def test_a_turned_jpeg_has_the_gray_levels_of_the_upright_one():
-    colors = np.random.default_rng(0).integers(0, 256, (32, 48, 3), dtype=np.uint8)  # loud: where ways to gray differ
-    exif = Image.Exif()
-    exif[0x0112] = 3
-    upright, turned = (
-        decode_image(encoded(Image.fromarray(colors), "JPEG", **more), 1) for more in ({}, {"exif": exif})
-    )
-    assert torch.equal(turned, upright.flip(0, 1))
-
-
 def test_damaged_exif_does_not_spoil_the_picture():
     content = encoded(photo(), "JPEG", exif=b"Exif\0\0" + bytes(range(40)))
     assert decode_image(content, 3).shape == (96, 128, 3)

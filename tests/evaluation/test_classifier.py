@@ -213,6 +213,7 @@ WHAT = "must be a path, a Pillow image, a uint8 array (H, W) or (H, W, C), or a 
         ("none.jpg", "none.jpg: cannot be read (No such file or directory)"),
         ("new", "new: cannot be read"),
         (["run/config.yaml"], "run/config.yaml: not an image of a known kind"),
+        ("a\0b.png", "a\\x00b.png: cannot be read (embedded null byte)"),
         (Image.new("RGB", (0, 4)), "images[0]: no pixels (0 x 4)"),
         (Image.new("F", (4, 4)), "images[0]: floating-point pixels have no fixed range"),
     ],
@@ -228,6 +229,7 @@ def test_wrong_arguments_are_faults_of_the_command_line_too(here):
     network = cnntrain.load("run")
     for words, told in (
         ({"top": 0}, r"^top: must be a whole number >= 1, or None for all classes \(given 0\)"),
+        ({"top": True}, r"^top: must be a whole number >= 1, or None for all classes \(given True\)"),
         ({"threshold": 1.5}, r"^threshold: must be a number >= 0 and <= 1 \(given 1.5\)"),
         ({"threshold": "high"}, r"^threshold: must be a number >= 0 and <= 1 \(given 'high'\)"),
     ):

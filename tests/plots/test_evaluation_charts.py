@@ -28,7 +28,9 @@ def test_a_reliability_diagram_tells_the_error_and_encloses_all_bins() -> None:
     assert 420 * 0.8 * 20 < blue < 420 * 1.7 * 28
 
 
-@pytest.mark.parametrize("rows", [[], [(0.0, 1.0, 0.25)], [(0.0, 1.0, 0.9), (0.5, 0.5, 1.0), (0.9, 0.0, None)]])
+@pytest.mark.parametrize(
+    "rows", [[], [(0.0, 1.0, 0.25)], [(0.0, 1.0, 1.0)], [(0.0, 1.0, 0.9), (0.5, 0.5, 1.0), (0.9, 0.0, None)]]
+)
 def test_accuracy_against_coverage_is_drawn_of_any_images(rows: list[tuple[float, float, float | None]]) -> None:
     keys = ("threshold", "coverage", "accuracy")
     chart = draw_coverage([dict(zip(keys, row, strict=True)) for row in rows], "test images")
