@@ -1,6 +1,5 @@
 """Trained networks: how a checkpoint becomes a job again, and what of a saved run is not to be changed or believed."""
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,8 @@ from cnntrain.storage import checkpoint
 from cnntrain.training.build import build_eval_job
 from cnntrain.training.job import Job
 from cnntrain.training.load_state import load_weights
+
+LEAST_TEMPERATURE = 0.01  # calibrate fits 1/16 to 16; float32 cannot divide by what a forged one may be
 
 
 def load_job(
@@ -60,11 +61,12 @@ def load_job(
 def _temperature(about: dict[str, Any], folder: Path) -> float:
     """The temperature that was fitted to the network, 1 where none was."""
     value = about.get("temperature", 1.0)
-    if not isinstance(value, float) or not 0 < value < math.inf:
+    if type(value) not in (int, float) or not LEAST_TEMPERATURE <= value <= 1 / LEAST_TEMPERATURE:
         raise CheckpointError(
-            f"{folder}: its temperature is no number > 0 (found {value}); evaluate another checkpoint"
+            f"{folder}: its temperature is no number from {LEAST_TEMPERATURE} to {1 / LEAST_TEMPERATURE:g} "
+            f"(found {value}); evaluate another checkpoint"
         )
-    return value
+    return float(value)
 
 
 def _restore(plain: dict[str, Any], overrides: Sequence[str], source: str) -> RunConfig:

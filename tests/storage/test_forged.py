@@ -142,6 +142,18 @@ def test_a_state_may_hold_every_crop_that_a_setting_may_be(
     assert state_form.fault(state) == (told and f"about.{told}")
 
 
+@pytest.mark.parametrize("value", [1e-320, 1e300, math.nan, True, "\x1b[31m"])
+def test_a_temperature_that_nobody_fits_is_refused_with_4(sound: Path, tmp_path: Path, value: Any) -> None:
+    shutil.copytree(sound, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints" / "last"
+    state = checkpoint.load(folder)
+    state["about"]["temperature"] = value
+    seal(folder, state)
+    code, lines = outcome(["eval", str(folder)])
+    assert (code, len(lines)) == (4, 1)
+    assert "its temperature is no number from 0.01 to 100 (found " in lines[0]
+
+
 @pytest.mark.slow
 def test_each_field_of_a_state_may_be_forged(sound: Path, tmp_path: Path) -> None:
     state = checkpoint.load(sound / "checkpoints" / "last")
