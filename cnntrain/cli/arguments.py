@@ -120,7 +120,8 @@ def _read_place(kind: type[CommandArgs], words: Sequence[str]) -> tuple[dict[str
         return {}, list(words)
     command = command_of(kind)
     if not words or (re.match(r"-|[a-z_.]+=", words[0]) and not expand_path(words[0]).exists()):
-        raise ConfigError(f"{command}: which run? write cnntrain {command} RUN_DIR, and other words after that")
+        place = next(item.metadata["place"] for item in fields(kind) if "place" in item.metadata)
+        raise ConfigError(f"{command}: which run? write cnntrain {command} {place}, and other words after that")
     if flags := [word for word in words[1:] if word.startswith("-")]:
         raise ConfigError(f"{' '.join(flags)}: no flag of {command}; see cnntrain {command} --help")
     return {"run": expand_path(words[0])}, list(words[1:])

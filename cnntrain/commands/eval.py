@@ -1,4 +1,4 @@
-"""`cnntrain eval RUN_DIR_or_CHECKPOINT [overrides]`: what a trained network is worth on validation and test images."""
+"""`cnntrain eval RUN_DIR_OR_CHECKPOINT [overrides]`: what a trained network is worth on validation and test images."""
 
 import contextlib
 import shlex
@@ -38,21 +38,25 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         score_split tells, and of the last one the "worst" images and, where asked for, "robustness".
 
     Raises:
-        DataError: `calibrate` has no images to fit a temperature to, or none fits.
+        DataError: `calibrate` has no images to fit a temperature to, or they tell none that helps.
         RunFolderError: it would change a checkpoint of a run that goes on.
     """
     with contextlib.ExitStack() as stack:
         report = Report(None, tensorboard=False)
         stack.callback(report.close)
-        if args.calibrate:
+        if args.calibrate is not None:
             stack.enter_context(_lock(checkpoint.find(args.run), report.warn))
         folder, _, job = load_job(args.run, args.words, report, config)
-        temperature = f"{job.temperature:.4g}, fitted to the validation images" if job.temperature != 1 else ""
+        before, temperature = job.temperature, ""
         if args.calibrate:
             job, temperature = _calibrate(job, folder, report)
+        elif args.calibrate is not None:
+            job, temperature = _forget(job, folder)
+        elif job.temperature != 1:
+            temperature = f"{job.temperature:.4g}, fitted to the validation images"
         views = Views(args.tta, job.data.eval_size) if args.tta else None
         home = args.out if args.out and args.out.suffix.lower() not in files.ENDS else None
-        evaluation = _evaluate(job, views, home, report)
+        evaluation = _evaluate(job, views, before if args.calibrate else None, home, report)
         results: dict[str, Any] = {"checkpoint": str(folder)}
         if views:
             results |= {"tta": list(views.names), "views": len(views)}
@@ -73,6 +77,8 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         report.header(short_path(folder), [(name, value) for name, value in rows.items() if value])
         for line in tables.tell(evaluation, last.get("robustness")):
             report.say(line)
+        if evaluation.last == "test" and tables.does_harm(last):
+            report.warn("the temperature harms the test images: calibrate=false forgets it")
         _warn_of_bad_images(job, report)
         if args.out:
             report.say(f"wrote {printable(short_path(args.out))}{'/' if home else ''}", copied=True)
@@ -99,21 +105,33 @@ def _calibrate(job: Job, folder: Path, report: Report) -> tuple[Job, str]:
             "nothing; give some with data.root=DIR, which holds val/"
         )
     report.validating(len(job.data.val), phase="calibrating")
-    before = score_split(job, "val", advance=report.advance)
+    found = score_split(job, "val", advance=report.advance)
     report.end_phase()
-    if before.fit is None:
-        state = "all of them are right" if before.scores["top1"] == 1 else "the network is no better than chance"
+    fit, images = found.fit, f"{found.scores['images']:,} validation images"
+    more = "leave calibrate out, or give more images with data.root=DIR"
+    if fit is None:
+        state = "all of them are right" if found.scores["top1"] == 1 else "the network is no better than chance"
+        raise DataError(f"calibrate: no temperature fits the {images} best, as {state}; {more}")
+    if not fit.helps:
         raise DataError(
-            f"calibrate: no temperature fits the {before.scores['images']:,} validation images best, as {state}; "
-            "leave calibrate out, or give more images with data.root=DIR"
+            f"calibrate: these {images} do not tell a temperature that helps: fitted to one half of them, it does not "
+            f"lower the loss of the other; {more}"
         )
-    checkpoint.annotate(folder, temperature=before.fit.temperature)
-    now, error = before.fit.temperature, before.scores["calibration"]["ece"]
-    words = f"{now:.4g}, kept; at {job.temperature:.4g} validation was off by {percent(error)}"
-    return replace(job, temperature=now), words
+    checkpoint.annotate(folder, temperature=fit.temperature)
+    error = percent(found.scores["calibration"]["ece"])
+    words = f"{fit.temperature:.4g}, kept; at {job.temperature:.4g} validation was off by {error}"
+    return replace(job, temperature=fit.temperature), words
 
 
-def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) -> Evaluation:
+def _forget(job: Job, folder: Path) -> tuple[Job, str]:
+    """The job at a temperature of 1, as the checkpoint keeps no other any longer; and words on it."""
+    if job.temperature == 1:
+        return job, "1; the checkpoint has no other to forget"
+    checkpoint.annotate(folder, temperature=None)
+    return replace(job, temperature=1.0), f"1; {job.temperature:.4g} is forgotten"
+
+
+def _evaluate(job: Job, views: Views | None, before: float | None, home: Path | None, report: Report) -> Evaluation:
     """Score all splits; into a folder, a row for each image is written on the way."""
     rows: files.ImageRows | None = None
 
@@ -133,7 +151,7 @@ def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) 
                 raise file_system_error(home, error, what="the folder cannot be made", word=files.WORD) from error
             file = stack.enter_context(StreamedText(home / "errors.csv", word=files.WORD))
             rows = files.ImageRows(file, job.data.classes)
-        return evaluate(job, views=views, start=start, advance=report.advance)
+        return evaluate(job, views=views, before=before, start=start, advance=report.advance)
 
 
 def _start(job: Job, split: str, phase: str, report: Report) -> None:

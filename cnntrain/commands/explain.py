@@ -1,4 +1,4 @@
-"""`cnntrain explain RUN_DIR_or_CHECKPOINT`: pictures of what a trained network sees, and where it fails to."""
+"""`cnntrain explain RUN_DIR_OR_CHECKPOINT`: pictures of what a trained network sees, and where it fails to."""
 
 import shlex
 from collections.abc import Callable, Iterator

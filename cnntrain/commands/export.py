@@ -1,4 +1,4 @@
-"""`cnntrain export RUN_DIR_or_CHECKPOINT format=...`: a trained network as a file for other programs."""
+"""`cnntrain export RUN_DIR_OR_CHECKPOINT format=...`: a trained network as a file for other programs."""
 
 import shlex
 from collections.abc import Callable

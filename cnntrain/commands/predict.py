@@ -1,4 +1,4 @@
-"""`cnntrain predict RUN_DIR_or_CHECKPOINT images=...`: what a trained network says of pictures that nobody labelled."""
+"""`cnntrain predict RUN_DIR_OR_CHECKPOINT images=...`: what a trained network says of pictures that nobody labelled."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -72,6 +72,20 @@ class Names(Rule):
         return tuple(name for name in options if name in names)
 
 
+class Switch(Rule):
+    """True or false, where leaving it out is neither."""
+
+    example = "true"
+
+    def __init__(self, true: str, false: str) -> None:
+        self.choices = {"true": true, "false": false}
+
+    def read(self, key: str, text: str) -> bool:
+        if text.lower() not in self.choices:
+            raise ConfigError(f"{key}: must be true or false (given {text or 'nothing'})")
+        return text.lower() == "true"
+
+
 class Patterns(Rule):
     """Names of layers, or patterns of them."""
 

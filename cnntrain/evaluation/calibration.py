@@ -1,11 +1,13 @@
 """Whether a network is as sure as it is right, and the temperature that makes it so (arXiv 1706.04599)."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import nll_loss
 
 from cnntrain.evaluation.classes import Counts
 from cnntrain.evaluation.image_scores import BatchScores
@@ -83,6 +85,7 @@ class Coverage:
 
 GRID = 2.0 ** np.arange(-4, 4.25, 0.25)  # of 1 / T
 LARGEST = 1 << 21  # numbers of a tensor
+Sums: TypeAlias = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -92,30 +95,32 @@ class Fit:
     Attributes:
         temperature: by which logits are divided before the softmax.
         loss: the mean cross-entropy with it.
-        images: on how many it was fitted.
+        helps: whether the temperature of either half of the images lowers the loss of the other half, both together.
     """
 
     temperature: float
     loss: float
-    images: int
+    helps: bool
 
 
 class TemperatureFit:
     """Finds the temperature in one pass: the loss and its slopes by 1 / T are summed at fixed places.
 
     The loss is convex in 1 / T. Between the two places around its lowest point, a cubic through slopes and curvatures
-    tells where that lies.
+    tells where that lies. The images of even and of odd numbers are summed apart: what few images tell of a temperature
+    may be chance, and then it does not help the other half.
     """
 
     def __init__(self) -> None:
-        self._sums = np.zeros((3, len(GRID)))  # loss, its first derivative by 1 / T, and its second
-        self._images = 0
+        self._sums = np.zeros((2, 3, len(GRID)))  # by half: loss, its first derivative by 1 / T, and its second
 
-    def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Take a micro-batch: float32 (N, K) as the network gives them, and int64 (N,)."""
+    def add(self, logits: Tensor, labels: Tensor, indices: Tensor) -> None:
+        """Take a micro-batch: float32 (N, K) as the network gives them, int64 (N,), and int64 (N,) on the host."""
         logits = logits - logits.amax(1, keepdim=True)
         of_label = logits.gather(1, labels.unsqueeze(1)).squeeze(1)
         inverses = torch.tensor(GRID, dtype=logits.dtype, device=logits.device)
+        odd = (indices % 2).to(logits)
+        halves = torch.stack([1 - odd, odd], dim=1)
         parts = []
         for part in inverses.split(max(1, LARGEST // logits.numel())):
             weights = (part.view(-1, 1, 1) * logits).exp_()  # (n, N, K), the largest of each image is 1
@@ -123,28 +128,72 @@ class TemperatureFit:
             mean = weights.mul_(logits).sum(2) / total
             variance = weights.mul_(logits).sum(2) / total - mean.square()
             loss = total.log() - part.unsqueeze(1) * of_label
-            parts.append(torch.stack([loss.sum(1), (mean - of_label).sum(1), variance.sum(1)]))
-        self._sums += torch.cat(parts, dim=1).cpu().double().numpy()
+            sums = torch.stack([loss, mean - of_label, variance])  # (3, n, N)
+            parts.append((sums.unsqueeze(3) * halves).sum(2))  # no matrix product, which TF32 would round
+        self._sums += torch.cat(parts, dim=1).cpu().double().permute(2, 0, 1).numpy()
+
+    def fit(self, images: int) -> Fit | None:
+        """The temperature; None where the loss falls to the end of 1/16 to 16, as where all images are right.
+
+        Args:
+            images: how many there were.
+        """
+        sums = self._sums.sum(0)
+        inverse = _lowest(sums)
+        if inverse is None:
+            return None
+        inverses = [_lowest(half) for half in self._sums]
+        crossed = sum(_loss(half, other) for half, other in zip(self._sums, reversed(inverses), strict=True) if other)
+        helps = None not in inverses and crossed < _loss(sums, 1.0)
+        return Fit(1 / inverse, _loss(sums, inverse) / images, helps)
+
+
+class Trial:
+    """What another temperature would do.
+
+    Attributes:
+        temperature: by which logits are divided before the softmax.
+    """
+
+    def __init__(self, temperature: float) -> None:
+        self.temperature = temperature
+        self._loss, self._images, self._reliability = 0.0, 0, Reliability()
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Take a micro-batch: float32 (N, K) as the network gives them, and int64 (N,)."""
+        log_probabilities = (logits / self.temperature).log_softmax(1)
+        best, predictions = log_probabilities.max(1)
+        self._reliability.count(best.cpu().double().exp(), (predictions == labels).cpu())
+        self._loss += float(nll_loss(log_probabilities, labels, reduction="sum"))
         self._images += len(labels)
 
-    def fit(self) -> Fit | None:
-        """The temperature; None where the loss falls to the end of 1/16 to 16, as where all images are right."""
-        losses, slopes, curvatures = self._sums / max(1, self._images)
-        above = int(np.argmax(slopes > 0))  # slopes rise
-        if not above:
-            return None
-        ends = slice(above - 1, above + 1)
-        low, high = GRID[ends]
+    def read(self) -> dict[str, float]:
+        """`loss` and `ece`."""
+        return {"loss": self._loss / max(1, self._images), "ece": self._reliability.error()}
 
-        def slope(place: float) -> float:
-            return _hermite(place, slopes[ends], curvatures[ends] * (high - low))
 
-        start, end = 0.0, 1.0
-        for _ in range(50):
-            middle = (start + end) / 2
-            start, end = (start, middle) if slope(middle) > 0 else (middle, end)
-        loss = _hermite(start, losses[ends], slopes[ends] * (high - low))
-        return Fit(float(1 / (low + start * (high - low))), float(loss), self._images)
+def _lowest(sums: Sums) -> float | None:
+    """The inverse temperature of the lowest loss, by the sums (3, places); None where it is not between two places."""
+    _, slopes, curvatures = sums
+    above = int(np.argmax(slopes > 0))  # slopes rise
+    if not above:
+        return None
+    ends = slice(above - 1, above + 1)
+    low, high = GRID[ends]
+    start, end = 0.0, 1.0
+    for _ in range(50):
+        middle = (start + end) / 2
+        rises = _hermite(middle, slopes[ends], curvatures[ends] * (high - low)) > 0
+        start, end = (start, middle) if rises else (middle, end)
+    return float(low + start * (high - low))
+
+
+def _loss(sums: Sums, inverse: float) -> float:
+    """The summed loss at an inverse temperature between the first and the last place."""
+    place = min(int(np.searchsorted(GRID, inverse, side="right")), len(GRID) - 1)
+    ends = slice(place - 1, place + 1)
+    low, high = GRID[ends]
+    return _hermite((inverse - low) / (high - low), sums[0, ends], sums[1, ends] * (high - low))
 
 
 def _hermite(place: float, values: Any, slopes: Any) -> float:

@@ -12,13 +12,13 @@ from cnntrain.data.loaders import Loader
 from cnntrain.data.unlabelled import widen
 from cnntrain.evaluation import classes as class_scores
 from cnntrain.evaluation.bootstrap import bootstrap
-from cnntrain.evaluation.calibration import Coverage, Fit, Reliability, TemperatureFit
+from cnntrain.evaluation.calibration import Coverage, Fit, Reliability, TemperatureFit, Trial
 from cnntrain.evaluation.image_scores import BatchScores, Collector
 from cnntrain.evaluation.intervals import Interval, of_mean, wilson
 from cnntrain.runtime.signals import NEVER, StopFlag
 from cnntrain.training.job import Job
 from cnntrain.training.metrics import ConfusionCounts, RunningScores, has_top5
-from cnntrain.training.scoring import need_finite
+from cnntrain.training.scoring import Answer, need_finite
 from cnntrain.training.tta import Views
 
 MOST_CONFUSED = 20  # pairs of classes that are told
@@ -47,6 +47,7 @@ def score_split(
     views: Views | None = None,
     collectors: Sequence[Collector] = (),
     other: Fit | None = None,
+    before: float | None = None,
     stop: StopFlag = NEVER,
     advance: Callable[[int], None] | None = None,
 ) -> SplitScores:
@@ -57,7 +58,8 @@ def score_split(
     The scores: `images`; `top1`, `top5` (of more than five classes), `loss`, `balanced_accuracy`, `macro_f1`, and with
     views `plain_top1` and so on, of the first view alone; `intervals`, of these by name (95 %, [low, high]; one that
     cannot be told is missing); `calibration` with `ece`, `bins` and `temperature` (`used`; `fitted` to the validation
-    images or None; with that one the `loss`, and of other images the `ece`); `coverage`, rows of `threshold`,
+    images or None; with that one the `loss`, of the first view where it is of these images, and of other images the
+    `ece`; whether it `helps`, see Fit) and perhaps `before`; `coverage`, rows of `threshold`,
     `coverage` and `accuracy`; `confused`, rows of `true`, `predicted` and `images`; and `classes`, by name, with
     `images`, `precision`, `recall` and `f1`.
 
@@ -65,6 +67,8 @@ def score_split(
         views: several of each image, whose probabilities are averaged.
         collectors: are told of every image.
         other: a temperature to try that was fitted to other images; without it, one is fitted to validation images.
+        before: the temperature that was used until now: what it did is told as `calibration.before`, with
+            `temperature`, `loss` and `ece`.
         stop: read after each micro-batch.
         advance: is told the images of each.
 
@@ -73,14 +77,15 @@ def score_split(
         Interrupted: a signal asked for the end.
     """
     loader, names = loader_of(job, split, views), job.data.classes
-    counts = _Counts(job, len(names), views, other, fits=split == "val" and other is None)
+    fit = TemperatureFit() if split == "val" and other is None else None
+    counts = _Counts(job, len(names), views, fit, other, before)
     with closing(job.scorer(views=views).answers(loader, stop=stop, advance=advance)) as answers:
         for answer in answers:
             logits = answer.logits / job.temperature
             batch = BatchScores.read(logits, answer, loader.name)
             need_finite(float(batch.losses.sum()), f"the loss on the {SPLIT_WORDS[split]} images", job.precision)
             counts.add(logits, answer.labels, batch)
-            counts.add_plain(answer.logits, answer.first_logits, answer.labels)
+            counts.add_plain(answer)
             for collector in collectors:
                 collector.add(batch)
     return counts.read(names)
@@ -95,16 +100,24 @@ def loader_of(job: Job, split: str, views: Views | None) -> Loader:
 class _Counts:
     """Sums and counts over the micro-batches of a split."""
 
-    def __init__(self, job: Job, classes: int, views: Views | None, other: Fit | None, *, fits: bool) -> None:
+    def __init__(
+        self,
+        job: Job,
+        classes: int,
+        views: Views | None,
+        fit: TemperatureFit | None,
+        other: Fit | None,
+        before: float | None,
+    ) -> None:
         top5 = has_top5(classes)
         self.running = RunningScores(job.device, top5=top5)
         self.first = RunningScores(job.device, top5=top5) if views else None
         self.confusion = ConfusionCounts(classes, job.device)
         self.reliability, self.coverage = Reliability(), Coverage()
         self.squares = 0.0  # of the losses
-        self.temperature, self.other = job.temperature, other
-        self.fit = TemperatureFit() if fits else None
-        self.other_loss, self.other_reliability = 0.0, Reliability()
+        self.temperature, self.fit, self.other = job.temperature, fit, other
+        self.trial = Trial(other.temperature) if other else None
+        self.before = Trial(before) if before else None
 
     def add(self, logits: Tensor, labels: Tensor, batch: BatchScores) -> None:
         """Count a micro-batch; its logits are those that are told."""
@@ -114,18 +127,17 @@ class _Counts:
         self.coverage.add(batch)
         self.squares += float(batch.losses.square().sum())
 
-    def add_plain(self, logits: Tensor, first_logits: Tensor, labels: Tensor) -> None:
+    def add_plain(self, answer: Answer) -> None:
         """Count what does without the temperature: the first view, and what another temperature would do."""
+        labels = answer.labels
         if self.first:
-            first_logits = first_logits / self.temperature
+            first_logits = answer.first_logits / self.temperature
             self.first.add(functional.cross_entropy(first_logits, labels, reduction="sum"), first_logits, labels)
-        if self.fit:
-            self.fit.add(logits, labels)
-        if self.other:
-            log_probabilities = (logits / self.other.temperature).log_softmax(1)
-            best, predictions = log_probabilities.max(1)
-            self.other_reliability.count(best.cpu().double().exp(), (predictions == labels).cpu())
-            self.other_loss += float(functional.nll_loss(log_probabilities, labels, reduction="sum"))
+        if self.fit:  # to the first view: all commands share the temperature, whatever their views
+            self.fit.add(answer.first_logits, labels, answer.indices)
+        for trial in (self.trial, self.before):
+            if trial:
+                trial.add(answer.logits, labels)
 
     def read(self, names: Sequence[str]) -> SplitScores:
         """All scores."""
@@ -138,7 +150,7 @@ class _Counts:
             limits["loss"] = of_mean(scores["loss"], self.squares / images, images)
         limits |= bootstrap(counts)
         plain = {f"plain_{key}": value for key, value in self.first.read().items()} if self.first else {}
-        fit = self.fit.fit() if self.fit else None
+        fit = self.fit.fit(images) if self.fit else None
         result = {
             "images": images,
             **scores,
@@ -149,7 +161,8 @@ class _Counts:
             "calibration": {
                 "ece": self.reliability.error(),
                 "bins": self.reliability.bins(),
-                "temperature": {"used": self.temperature, **self._at(fit, images)},
+                "temperature": {"used": self.temperature, **self._other(fit)},
+                **({"before": {"temperature": self.before.temperature} | self.before.read()} if self.before else {}),
             },
             "coverage": self.coverage.rows(),
             "confused": class_scores.most_confused(counts, names, MOST_CONFUSED),
@@ -157,9 +170,10 @@ class _Counts:
         }
         return SplitScores(result, matrix, fit)
 
-    def _at(self, fit: Fit | None, images: int) -> dict[str, float | None]:
+    def _other(self, fit: Fit | None) -> dict[str, float | None]:
         """The temperature that would suit better, and what it would do."""
-        if self.other:
-            ece = self.other_reliability.error()
-            return {"fitted": self.other.temperature, "loss": self.other_loss / images, "ece": ece}
-        return {"fitted": fit.temperature if fit else None, "loss": fit.loss if fit else None}
+        if self.other and self.trial:
+            return {"fitted": self.other.temperature, **self.trial.read(), "helps": self.other.helps}
+        if fit:
+            return {"fitted": fit.temperature, "loss": fit.loss, "helps": fit.helps}
+        return {"fitted": None, "loss": None, "helps": False}

@@ -261,7 +261,7 @@ def _advice(scores: Mapping[str, Any], run: str) -> str:
     words = f"`cnntrain predict {run} images=PHOTOS threshold=0.9` gives no class to images below that probability."
     temperature = scores["calibration"]["temperature"]
     fitted, loss = temperature["fitted"], temperature["loss"]
-    if temperature["used"] != 1 or fitted is None or loss is None or loss > HELP * scores["loss"]:
+    if temperature["used"] != 1 or not temperature["helps"] or loss > HELP * scores["loss"]:
         return words
     return (
         f"A temperature of {fitted:.2f} would bring the loss from {number(scores['loss'])} to {number(loss)}, with the "

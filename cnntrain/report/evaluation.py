@@ -16,6 +16,7 @@ SCORES = {"top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced", "ma
 THRESHOLDS, MOST_THRESHOLDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99), 5
 NEAR = 0.005  # by how much mean probability and accuracy differ at most, to be told as alike
 LOWER = 0.01  # the least part by which another temperature lowers the loss, to be worth a word
+HARM = 0.01  # of top-1: if views cost more, they are better left out
 BETTER = 0.001  # the least by which another temperature lowers the calibration error, to be worth a word
 
 
@@ -28,7 +29,7 @@ def tell(evaluation: Evaluation, robustness: Mapping[str, Sequence[Mapping[str, 
     splits = {split: found.scores for split, found in evaluation.found.items()}
     last = splits[evaluation.last]
     parts = [
-        score_table(splits),
+        [*score_table(splits), *tta_lines(evaluation.last, last)],
         class_table(evaluation.last, last["classes"]),
         pair_table(last),
         error_table(evaluation.worst[evaluation.last].confident_errors, evaluation.classes),
@@ -56,6 +57,13 @@ def _with_interval(scores: Mapping[str, Any], key: str) -> tuple[str, str]:
     write = number if key.endswith("loss") else percent
     interval = scores["intervals"].get(key)
     return write(scores[key]), " to ".join(write(round(end, 6)) for end in interval) if interval else ""
+
+
+def tta_lines(split: str, scores: Mapping[str, Any]) -> list[str]:
+    """A word where several views are worse than one."""
+    loss = scores.get("plain_top1", 0.0) - scores["top1"]
+    words = f"tta lowers top-1 of the {SPLIT_WORDS[split]} images by {100 * loss:.2f} points: leave it out"
+    return [words] if loss > HARM else []
 
 
 def class_table(split: str, classes: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -105,16 +113,43 @@ def calibration_lines(scores: Mapping[str, Any]) -> list[str]:
     error, temperature = calibration["ece"], calibration["temperature"]
     means = f"says {percent(said)}, is right {percent(scores['top1'])}: {word}"
     lines = [f"calibration  off by {percent(error)} (ECE): {means}"]
-    fitted, other, loss = temperature["fitted"], temperature.get("ece"), temperature["loss"]
-    advice = ""
-    if other is not None and other < error - BETTER:
-        advice = f"makes it {percent(other)}"
-    elif fitted is not None and other is None and loss < (1 - LOWER) * scores["loss"]:
-        advice = f"lowers the loss to {number(loss)}"
+    words = _trial(calibration["before"], scores) if "before" in calibration else _advice(temperature, scores)
+    return [*lines, f"             {words}"] if words else lines
+
+
+def _trial(before: Mapping[str, float], scores: Mapping[str, Any]) -> str:
+    """What the temperature does that was fitted just now."""
+    old, new = (
+        f"off by {percent(error)}, loss {number(loss)}"
+        for error, loss in ((before["ece"], before["loss"]), (scores["calibration"]["ece"], scores["loss"]))
+    )
+    return f"before: {old}; now {new}"
+
+
+def _advice(temperature: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """What a temperature of the validation images would do; empty where that is nothing."""
+    fitted, other, loss, error = *map(temperature.get, ("fitted", "ece", "loss")), scores["calibration"]["ece"]
+    if fitted is None:
+        return ""
+    if not temperature["helps"]:
+        return "the validation images tell no temperature that helps" if temperature["used"] == 1 else ""
+    if other is None:  # these are the images that it was fitted to, one view of each
+        helps = loss < (1 - LOWER) * scores["loss"] and "plain_loss" not in scores
+        return f"temperature {fitted:.4g} lowers the loss to {number(loss)}: calibrate=true" if helps else ""
+    if other < error - BETTER and loss <= scores["loss"]:
+        return f"temperature {fitted:.4g} of validation makes it {percent(other)}: calibrate=true"
+    if other > error + BETTER or loss > (1 + LOWER) * scores["loss"]:
+        return f"temperature {fitted:.4g} of validation would make it {percent(other)}, loss {number(loss)}"
+    return ""
+
+
+def does_harm(scores: Mapping[str, Any]) -> bool:
+    """Whether the temperature that was fitted just now raises the loss."""
+    before = scores["calibration"].get("before")
     return (
-        [*lines, f"             temperature {fitted:.4g} of the validation {advice}: calibrate=true"]
-        if advice
-        else lines
+        bool(before)
+        and scores["calibration"]["temperature"]["used"] != before["temperature"]
+        and (scores["loss"] > before["loss"])
     )
 
 
@@ -131,13 +166,14 @@ def coverage_table(scores: Mapping[str, Any]) -> list[str]:
 
 
 def robustness_table(split: str, robustness: Mapping[str, Sequence[Mapping[str, float]]]) -> list[str]:
-    """Accuracy by corruption, the weakest first."""
-    heads = [f"{SPLIT_WORDS[split]}, top-1 when corrupted", "weakest", "", "", "", "strongest", "mean"]
-    rows = [heads]
+    """Accuracy and loss by corruption at its five strengths, the weakest first."""
+    rows = [[f"{SPLIT_WORDS[split]}, corrupted", "weakest", "", "", "", "strongest", "mean"]]
     for name, levels in robustness.items():
-        values = [level["top1"] for level in levels]
-        rows.append([name, *map(percent, values), percent(sum(values) / len(values))])
-    return align_columns(rows)
+        rows.append([name, *(f"{level['strength']:.3g}" for level in levels), ""])
+        for key, title, write in (("top1", "  top-1", percent), ("loss", "  loss", number)):
+            values = [level[key] for level in levels]
+            rows.append([title, *map(write, values), write(sum(values) / len(values))])
+    return [line.rstrip() for line in align_columns(rows)]
 
 
 def _table(rows: Sequence[Sequence[str]], left: int) -> list[str]:

@@ -94,14 +94,15 @@ def annotate(folder: Path, **facts: Any) -> None:
 
     Args:
         folder: of the checkpoint; its run is in use by nobody else.
-        facts: plain values.
+        facts: plain values; None takes one away.
 
     Raises:
         CheckpointError: it is missing or damaged.
         FileSystemError: it cannot be written; it is as it was.
     """
     state = load(folder)
-    state["about"] |= facts
+    about = {key: value for key, value in state["about"].items() if key not in facts}
+    state["about"] = about | {key: value for key, value in facts.items() if value is not None}
     own = folder.with_name(folder.name.removeprefix(OLD))  # what a kill in here has left is known by `find`
     new, old = folder.with_name(f".tmp-{os.getpid()}-new"), folder.with_name(OLD + own.name)
     needed = (folder / STATE).stat().st_size

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 from cnntrain import cli
+from cnntrain.evaluation.calibration import Fit
 from cnntrain.storage import checkpoint, run_folder
 from cnntrain.storage.atomic import StreamedText
 
-QUICK = ["model=lenet5", "data.limit=300", "data.batch_size=64", "trainer.epochs=2", "trainer.threads=1"]
+QUICK = ["model=lenet5", "data.batch_size=64", "trainer.epochs=3", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false"]
 
 
@@ -26,7 +27,7 @@ def run(*words):
 
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
-    """A run of two epochs on the digits."""
+    """A run of three epochs on the digits."""
     folder = tmp_path_factory.mktemp("eval") / "run"
     assert run(*QUICK, f"out={folder}") == 0
     return folder
@@ -146,6 +147,84 @@ def test_without_validation_images_there_is_nothing_to_fit_a_temperature_to(phot
     assert error.startswith("cnntrain: error: calibrate: there are no validation images to fit a temperature to")
 
 
+def fitted(monkeypatch, **values):
+    """Let every fit be this one."""
+    monkeypatch.setattr("cnntrain.evaluation.calibration.TemperatureFit.fit", lambda self, images: Fit(**values))
+
+
+def test_a_temperature_that_half_of_the_images_does_not_confirm_is_neither_kept_nor_advised(
+    trained, capsys, monkeypatch
+):
+    fitted(monkeypatch, temperature=0.5, loss=0.01, helps=False)
+    before = Path("run/checkpoints/best/state.pt").read_bytes()
+    assert run("eval", "run", "calibrate=true") == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "calibrate: these 144 validation images do not tell a temperature that helps: " in line
+    assert Path("run/checkpoints/best/state.pt").read_bytes() == before
+    assert run("eval", "run") == 0
+    out = capsys.readouterr().out
+    assert "             the validation images tell no temperature that helps\n" in out
+    assert "calibrate=true" not in out
+
+
+def test_a_temperature_that_harms_the_test_images_is_told_and_can_be_forgotten(trained, capsys, monkeypatch):
+    file = Path("run/checkpoints/best/state.pt")
+    plain = file.read_bytes()
+    fitted(monkeypatch, temperature=9.0, loss=0.01, helps=True)
+    assert run("eval", "run", "out=before.json") == 0
+    before = json.loads(Path("before.json").read_text())["test"]
+    assert "             temperature 9 of validation would make it " in capsys.readouterr().out
+    assert run("eval", "run", "calibrate=true", "out=after.json") == 0
+    out = capsys.readouterr().out
+    after = json.loads(Path("after.json").read_text())["test"]
+    told = after["calibration"]["before"]
+    assert told == {"temperature": 1, "loss": pytest.approx(before["loss"]), "ece": before["calibration"]["ece"]}
+    old, new = (
+        f"off by {100 * ece:.2f}%, loss {loss:.4f}"
+        for ece, loss in ((told["ece"], told["loss"]), (after["calibration"]["ece"], after["loss"]))
+    )
+    assert f"             before: {old}; now {new}\n" in out
+    assert "warning: the temperature harms the test images: calibrate=false forgets it\n" in out
+    assert "calibrate=true" not in out
+    assert max(map(len, out.splitlines())) <= 80
+    with run_folder.lock(Path("run")):
+        assert run("eval", "run", "calibrate=false") == 9
+    assert file.read_bytes() != plain
+    capsys.readouterr()
+    assert run("eval", "run", "calibrate=false", "out=forgotten.json") == 0
+    assert "temperature  1; 9 is forgotten\n" in capsys.readouterr().out
+    assert json.loads(Path("forgotten.json").read_text())["test"] == before
+    assert "temperature" not in checkpoint.load(file.parent)["about"]
+    forgotten, time = file.read_bytes(), file.stat().st_mtime_ns
+    assert run("eval", "run", "calibrate=false") == 0
+    assert "temperature  1; the checkpoint has no other to forget\n" in capsys.readouterr().out
+    assert (file.read_bytes(), file.stat().st_mtime_ns) == (forgotten, time)
+
+
+def test_views_are_told_with_the_temperature_of_the_plain_images_and_where_they_do_harm(trained, capsys):
+    assert run("eval", "run", "out=one.json") == 0
+    assert run("eval", "run", "tta=hflip,vflip", "out=more.json") == 0
+    out = capsys.readouterr().out
+    one, more = (json.loads(Path(name).read_text()) for name in ("one.json", "more.json"))
+    temperatures = [scores["test"]["calibration"]["temperature"]["fitted"] for scores in (one, more)]
+    assert temperatures[0] == pytest.approx(temperatures[1], rel=1e-3)
+    points = 100 * (more["test"]["plain_top1"] - more["test"]["top1"])
+    assert points > 1
+    assert out.count(f"\ntta lowers top-1 of the test images by {points:.2f} points: leave it out\n") == 1
+    assert run("eval", "run", "tta=hflip,vflip", "calibrate=true") == 0
+    out = capsys.readouterr().out
+    assert f"temperature  {temperatures[1]:.4g}, kept" in out
+    assert "calibrate=true" not in out
+
+
+def test_a_run_without_test_images_is_told_in_80_columns(photos, capsys):
+    capsys.readouterr()
+    assert run("eval", "run", "robust=all") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("validation, corrupted  weakest") for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
 @pytest.mark.parametrize(("sign", "told"), [(1, "all of them are right"), (-1, "the network is no better than chance")])
 def test_where_no_temperature_fits_best_none_is_kept(photos, capsys, sign, told):
     for name, gray in (("=1+1", 0), ("<b>", 255)):
@@ -235,5 +314,8 @@ def test_corruptions_are_scored_on_the_test_images(trained, capsys):
     assert list(scores["test"]["robustness"]) == ["contrast", "jpeg"]
     assert "robustness" not in scores["val"]
     lines = capsys.readouterr().out.splitlines()
-    assert next(line for line in lines if "when corrupted" in line).startswith("test, top-1 when corrupted")
-    assert sum(line.startswith(("contrast ", "jpeg ")) for line in lines) == 2
+    place = next(place for place, line in enumerate(lines) if line.startswith("test, corrupted"))
+    assert lines[place + 1].split() == ["contrast", "0.75", "0.5", "0.4", "0.3", "0.15"]
+    assert lines[place + 4].split() == ["jpeg", "80", "65", "58", "50", "40"]
+    levels = scores["test"]["robustness"]["jpeg"]
+    assert lines[place + 6].split()[:-1] == ["loss", *(f"{level['loss']:.4f}" for level in levels)]

@@ -126,6 +126,44 @@ def test_the_temperature_is_that_of_the_lowest_loss(sharpness):
     assert temperature["loss"] == pytest.approx(best.fun, rel=1e-4)
 
 
+@pytest.mark.parametrize("sharpness", [0.7, 0.97, 1.0, 1.03, 3.0])
+@pytest.mark.parametrize("images", [20, 60, 300])
+def test_a_temperature_helps_where_that_of_one_half_lowers_the_loss_of_the_other(images, sharpness):
+    answers = random_answers(images, 8, seed=images, sharpness=sharpness, batch_size=33)
+
+    def loss(temperature, half):
+        logits = answers.logits[half::2].double() / temperature
+        return functional.cross_entropy(logits, answers.labels[half::2], reduction="sum").item()
+
+    crossed = 0.0
+    for half in (0, 1):
+        best = minimize_scalar(loss, bounds=(0.02, 60), method="bounded", args=(half,), options={"xatol": 1e-9})
+        crossed += loss(best.x, 1 - half)
+    helps = crossed < loss(1, 0) + loss(1, 1)
+    assert scores_of(answers)["calibration"]["temperature"]["helps"] is helps
+    if sharpness == 3.0:
+        assert helps
+
+
+def test_no_temperature_helps_that_one_half_of_the_images_cannot_tell():
+    answers = random_answers(40, 8)
+    answers.labels[::2] = answers.logits[::2].argmax(1)  # all right: the loss falls to the end
+    temperature = scores_of(answers)["calibration"]["temperature"]
+    assert temperature["fitted"]
+    assert temperature["helps"] is False
+
+
+def test_what_the_temperature_before_did_is_told_beside_the_one_of_the_job():
+    plain, test = (job_of(NAMES, temperature=temperature, test=ANSWERS) for temperature in (3.0, 0.5))
+    expected, scores = score_split(plain, "test").scores, score_split(test, "test", before=3.0).scores
+    assert "before" not in expected["calibration"]
+    assert scores["calibration"]["before"] == {
+        "temperature": 3.0,
+        "loss": pytest.approx(expected["loss"]),
+        "ece": pytest.approx(expected["calibration"]["ece"]),
+    }
+
+
 def test_large_numbers_of_classes_are_summed_in_parts(monkeypatch):
     whole = scores_of(ANSWERS)["calibration"]["temperature"]
     monkeypatch.setattr("cnntrain.evaluation.calibration.LARGEST", 100)
@@ -137,7 +175,7 @@ def test_there_is_no_temperature_where_all_images_are_right_or_no_better_than_ch
     for logits in (5 * torch.eye(8), -5 * torch.eye(8)):
         result = score_split(job_of(NAMES, val=Answers(logits, labels)), "val")
         assert result.fit is None
-        assert result.scores["calibration"]["temperature"] == {"used": 1, "fitted": None, "loss": None}
+        assert result.scores["calibration"]["temperature"] == {"used": 1, "fitted": None, "loss": None, "helps": False}
 
 
 def test_a_temperature_of_the_validation_images_is_tried_on_the_test_images_and_none_is_fitted_to_these():
@@ -149,7 +187,9 @@ def test_a_temperature_of_the_validation_images_is_tried_on_the_test_images_and_
     assert test["temperature"]["fitted"] == other.temperature
     assert test["temperature"]["loss"] == pytest.approx(used["loss"])
     assert test["temperature"]["ece"] == pytest.approx(used["calibration"]["ece"])
-    assert used["calibration"]["temperature"] == {"used": other.temperature, "fitted": None, "loss": None}
+    assert used["calibration"]["temperature"]["used"] == other.temperature
+    assert used["calibration"]["temperature"]["fitted"] is None
+    assert test["temperature"]["helps"] is other.helps is True
     assert used["calibration"]["ece"] < test["ece"]
     assert used["top1"] == score_split(job, "test").scores["top1"]
 

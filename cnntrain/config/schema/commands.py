@@ -22,6 +22,7 @@ from cnntrain.config.argument_rules import (
     Pictures,
     Refused,
     Rule,
+    Switch,
     not_for_runs,
     not_new,
 )
@@ -191,12 +192,14 @@ class EvalArgs(RunArgs):
     tta: tuple[str, ...] = argument(
         Names(VIEWS, "VIEWS"), "several views of each image, their probabilities averaged:", default=()
     )
-    calibrate: bool = field(
-        default=False,
-        metadata={
-            "help": "true: fit a temperature to the validation images and keep it in the checkpoint: from then on all "
-            "commands divide logits by it, and probabilities mean more. Accuracy stays"
-        },
+    calibrate: bool | None = argument(
+        Switch(
+            "fit one to the validation images and keep it in the checkpoint",
+            "forget it: back to 1",
+        ),
+        "the temperature of the checkpoint, by which all commands divide logits, so that probabilities mean what they "
+        "say; the most probable class stays:",
+        default=None,
     )
     robust: tuple[str, ...] = argument(
         Names(CORRUPTIONS, "CORRUPTIONS"),
