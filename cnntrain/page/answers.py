@@ -174,7 +174,7 @@ def by_class(classes: Mapping[str, Mapping[str, float]], train_images: Sequence[
         for place, (name, scores) in enumerate(classes.items())
     }
     train = ["train"] if train_images else []
-    heads = ["class", "recall", "with its 95 % interval", "precision", "F1", split, *train]
+    heads = ["class", "recall", "precision", "F1", split, *train, "recall with its 95 % interval"]
     if len(classes) <= MOST_CLASSES:
         body: list[object] = [_class_table(heads, list(rows.values()))]
     else:
@@ -200,9 +200,9 @@ def _class_row(name: str, scores: Mapping[str, float], train_images: int | None)
     return [
         shown,
         percent(recall) if images else "-",
-        _bar(recall, images),
         *values,
         *([] if train_images is None else [f"{train_images:,}"]),
+        _bar(recall, images),
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from cnntrain.page.markup import Html, join, tag
 
 WIDTH, HEIGHT = 360, 220  # of the picture, in units that are pixels on a phone
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 34  # around the axes
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 40  # around the axes
 MOST_TICKS = 5
 MOST_POINTS = 300  # of a line; more are averaged in groups
 OUTLIER = 4  # times what nine of ten values keep below: beyond it the axis ends, and the line leaves it
@@ -45,6 +45,7 @@ class Chart:
         form: how values are written.
         from_zero: the vertical axis begins at 0.
         high: where it ends; None: at the highest value, but for outliers.
+        x_range: where the horizontal axis begins and ends; None: with the curves.
         mark: a place on the horizontal axis and its name.
     """
 
@@ -55,6 +56,7 @@ class Chart:
     x_form: Form = plain
     from_zero: bool = False
     high: float | None = None
+    x_range: tuple[float, float] | None = None
     mark: tuple[float, str] | None = None
     note: str = ""
     _lines: list[Line] = field(init=False)
@@ -68,7 +70,7 @@ class Chart:
             return None
         xs = [x for line in self._lines for x, _ in line.points]
         ys = [y for line in self._lines for _, y in line.points]
-        x_low, x_high = min(xs), max(xs)
+        x_low, x_high = self.x_range or (min(xs), max(xs))
         if x_low == x_high:
             margin = max(0.5, x_low * 1e-9)  # half a step is nothing beside what a damaged file may hold
             x_low, x_high = x_low - margin, x_high + margin
@@ -145,7 +147,8 @@ class Chart:
             is_last = x > WIDTH - RIGHT - 12 and tick == x_ticks[-1]
             side, place = ("tick end", float(WIDTH)) if is_last else ("tick middle", round(x, 1))
             parts.append(tag("text", self.x_form(tick), x=place, y=bottom + 15, class_=side))
-        parts.append(tag("text", self.x_name, x=WIDTH, y=HEIGHT - 3, class_="tick end"))
+        middle = (LEFT + WIDTH - RIGHT) // 2
+        parts.append(tag("text", self.x_name, x=middle, y=HEIGHT - 4, class_="tick middle"))
         return parts
 
     def _curves(self, frame: "_Frame") -> list[Html]:

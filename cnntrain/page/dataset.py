@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cnntrain.data.common import Data
-from cnntrain.page.markup import Html, fold, section, table, tag
+from cnntrain.page.markup import Html, breakable, fold, section, table, tag
 from cnntrain.page.run import Run
 from cnntrain.report.augmentation import class_name
 from cnntrain.text import cut
@@ -24,7 +24,7 @@ def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]]) ->
     classes = list(data.classes) if data else run.classes
     rows: list[tuple[str, object]] = [("data", settings.heading)]
     if settings.has_files:
-        rows.append(("folder", settings.root))
+        rows.append(("folder", breakable(str(settings.root))))
     if classes:
         rows.append(("classes", f"{len(classes):,}"))
     rows += [(name, f"{counts[split]:,}") for split, name in SPLITS.items() if counts[split]]

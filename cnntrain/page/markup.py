@@ -1,11 +1,12 @@
 """HTML by plain functions: text becomes markup in one place, which escapes it."""
 
 import html
+import re
 from collections.abc import Iterable, Sequence
 
 from cnntrain.text import printable
 
-VOID = ("br", "img", "meta", "hr")  # elements without an end
+VOID = ("br", "img", "meta", "hr", "wbr")  # elements without an end
 
 
 class Html(str):
@@ -42,12 +43,26 @@ def tag(element: str, *children: object, **attributes: object) -> Html:
 def code_words(words: str) -> Html:
     """A sentence whose words to type stand in backticks."""
     parts = words.split("`")
-    return join(tag("code", part) if index % 2 else part for index, part in enumerate(parts))
+    return join(tag("code", breakable(part)) if index % 2 else part for index, part in enumerate(parts))
+
+
+def breakable(words: str, behind: str = "/") -> Html:
+    """Words to type, which a narrow page breaks between the parts of a path, not within the date that is one.
+
+    Args:
+        behind: the signs that end a part.
+    """
+    parts = re.findall(rf"[^\s{behind}]*[{behind}]|[^\s{behind}]+|\s+", words)
+    return join(_part(part, tag("wbr") if part[-1] in behind else None) for part in parts)
+
+
+def _part(part: str, end: Html | None) -> Html:
+    return tag("span", part, class_="part") if "-" in part.strip("-") else join([part, end])
 
 
 def lines(content: str) -> Html:
     """Text of several lines that keeps them."""
-    return tag("pre", Html("\n".join(text(line) for line in content.splitlines())), tabindex="0")
+    return tag("pre", Html("\n".join(breakable(line) for line in content.splitlines())), tabindex="0")
 
 
 def table(heads: Sequence[object], rows: Iterable[Sequence[object]], *, words: int = 1, caption: str = "") -> Html:

@@ -4,16 +4,18 @@ import math
 import shlex
 from bisect import bisect_left
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cnntrain.config.changes import yaml_word
 from cnntrain.config.plain import to_yaml
 from cnntrain.page.chart import Chart, Line, grid, percents
 from cnntrain.page.history import Row
-from cnntrain.page.markup import Html, code_words, fold, lines, section, table, tag
+from cnntrain.page.markup import Html, breakable, code_words, fold, lines, section, table, tag
 from cnntrain.page.rules import Finding
 from cnntrain.page.run import Run, differences
 from cnntrain.text import clock, number, percent, rate, short_path, shorten
 
+LEAST_WAIT = 0.1  # of the time, where the axis of the waiting ends: less is no matter
 FEW_EPOCHS = 10  # of fewer, the training loss is drawn by step
 MOST_COMMANDS, MOST_ROWS = 20, 300
 LONGEST_VALUE = 300  # characters of a value of the config in the table
@@ -93,8 +95,11 @@ def curves(run: Run) -> Html | None:
             axis.name,
             percents,
             from_zero=True,
+            high=max([LEAST_WAIT, *(row.data_wait or 0.0 for row in steps)]),
         ),
     ]
+    if xs := [x for chart in charts for line in chart.lines for x, _ in line.points]:
+        charts = [replace(chart, x_range=(min(xs), max(xs))) for chart in charts]
     note = "The training curve is of the images as augmented, while the network learned: it may lie below validation."
     words = tag("p", note, class_="about") if run.settings.augment.pieces else None
     return section("curves", "Curves", words, grid(charts), _epoch_table(epochs, best))
@@ -189,7 +194,11 @@ def config(run: Run) -> Html:
     """What differs from the defaults, and all of it."""
     changes = differences(run.settings)
     rows = [
-        (tag("code", key), shorten(yaml_word(change.after), LONGEST_VALUE), _default(change.before))
+        (
+            tag("code", breakable(key, "._")),
+            breakable(shorten(yaml_word(change.after), LONGEST_VALUE)),
+            _default(change.before),
+        )
         for key, change in changes.items()
     ]
     about = tag(

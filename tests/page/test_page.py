@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,9 +19,12 @@ from PIL import Image
 
 from cnntrain import cli
 from cnntrain.evaluation.intervals import wilson
+from cnntrain.page import sections as page_sections
 from cnntrain.page.build import Page
-from cnntrain.page.chart import Chart, Line
+from cnntrain.page.chart import TOP, Chart, Line
 from cnntrain.page.document import STYLE
+from cnntrain.page.history import History, Row
+from cnntrain.page.run import read_run
 from cnntrain.storage import checkpoint
 
 SECTIONS = (
@@ -40,21 +44,27 @@ class Reader(HTMLParser):
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.words: list[str] = []
+        self.goes_on = False  # the next data belongs to the word before it
         self.feed(content)
         self.close()
         assert self.open == []
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img", "br"):
+        self.goes_on = tag == "wbr" or ("class", "part") in attrs
+        if tag not in ("meta", "img", "br", "wbr"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open.pop() == tag
+        self.goes_on = tag == "span"
 
     def handle_data(self, data):
-        if "style" not in self.open:
+        if self.goes_on and self.words:
+            self.words[-1] += data
+        elif "style" not in self.open:
             self.words.append(data)
+        self.goes_on = False
 
     @property
     def text(self) -> str:
@@ -139,6 +149,33 @@ def test_the_temperature_of_the_checkpoint_is_named_where_it_counts(run):
     words = "at temperature 1.75, fitted to the validation images"
     assert f"Loss and calibration error are those {words}" in read().text
     assert f"Of the test images, {words}." in read().text
+
+
+def test_a_narrow_page_breaks_a_path_between_its_parts_and_not_within_a_date(here, run):
+    folder = "outputs/digits/2026-11-27_18-58-57"
+    Path("outputs/digits").mkdir(parents=True)
+    run.rename(folder)
+    report(folder)
+    content = (Path(folder) / "report.html").read_text(encoding="utf-8")
+    path = 'outputs/<wbr>digits/<wbr><span class="part">2026-11-27_18-58-57</span>'
+    assert f"cnntrain eval {path}</pre>" in content
+    assert f"<code>cnntrain predict {path} images=PHOTOS" in content
+    assert f"cnntrain eval {folder} all scores" in read(folder).text
+
+
+def test_the_charts_of_the_curves_have_one_axis(run):
+    curves = (run / "report.html").read_text(encoding="utf-8").split('<section id="curves">')[1]
+    axes = [re.findall(r'<text x="([\d.]+)" y="195" [^>]*>([^<]*)<', chart) for chart in curves.split("<figure>")[1:5]]
+    assert len(axes) == 4
+    assert axes == [axes[0]] * 4
+
+
+def test_waiting_stays_within_its_axis(run):
+    """The first images of a run may take long; the longest wait is drawn too."""
+    rows = [Row(1, step, data_wait=0.9 if step == 1 else 0.01) for step in range(1, 40)]
+    picture = str(page_sections.curves(replace(read_run(run), history=History((), tuple(rows)))))
+    line = re.findall(r'd="M([^"]*)" class="line one"', picture)[-1]
+    assert min(float(point.split()[1]) for point in line.split("L")) >= TOP
 
 
 def test_the_scores_are_those_of_eval_with_their_intervals(run):
