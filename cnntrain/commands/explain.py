@@ -35,7 +35,7 @@ def run(args: ExplainArgs, config: RunConfig | None = None) -> dict[str, Any]:
     """
     report = Report(None, tensorboard=False)
     try:
-        folder, state, job = load_job(args.run, args.words, report, config)
+        folder, state, job = load_job(args.run, args.words, report, config, command="explain")
         home = folder.parent.parent if folder.parent.name == "checkpoints" else folder.parent
         step = state["progress"]["step"]
         with at_rest(job.model, job.device):

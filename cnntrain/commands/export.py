@@ -64,12 +64,12 @@ def run(args: ExportArgs, config: RunConfig | None = None) -> dict[str, Any]:
 def _load(args: ExportArgs, config: RunConfig | None, report: Report) -> tuple[Path, Job, str]:
     """The network, with its images where these are here; else why they are not."""
     try:
-        checkpoint, _, job = load_job(args.run, args.words, report, config)
+        checkpoint, _, job = load_job(args.run, args.words, report, config, command="export")
         return checkpoint, job, ""
     except (DataError, UnsafeError) as error:
         if args.int8 or any(word.startswith("data.") for word in args.words):  # the images were asked for
             raise
-        checkpoint, _, job = load_job(args.run, args.words, report, config, images=False)
+        checkpoint, _, job = load_job(args.run, args.words, report, config, images=False, command="export")
         return checkpoint, job, str(error).partition(";")[0]
 
 

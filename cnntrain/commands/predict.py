@@ -45,7 +45,7 @@ def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
     """
     report = Report(None, tensorboard=False)
     try:
-        folder, _, job = load_job(args.run, args.words, report, config, images=False)
+        folder, _, job = load_job(args.run, args.words, report, config, images=False, command="predict")
         call = _Call(args, job, report)
         call.announce(folder)
         call.ask()

@@ -114,7 +114,7 @@ def _text_values(settings: Settings, value: str) -> dict[str, Any]:
     }
 
 
-# --- resume, eval, predict, explain and export ----------------------------------------------------------------------
+# --- resume, eval, predict, explain, report and export --------------------------------------------------------------
 
 TRAINING = (
     *("augment.", "optimizer.", "schedule.", "loss.", "finetune.", "trainer."),
@@ -126,6 +126,8 @@ USED_KEYS = (
     *("trainer.deterministic", "trainer.tensorboard"),
 )
 NOT_OF_EXPORT = ("trainer.precision", "trainer.channels_last", "trainer.tensorboard", "trainer.deterministic")
+# What begins the words that are for the images of the run; others of `data.` prepare files that are given as well.
+DATA_WORDS = {"eval": "data.", "report": "data.", "explain": "data.root=", "export": "data.root="}
 START_KEYS = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
 
 
@@ -133,7 +135,7 @@ def faults_of_saved(command: str, config: RunConfig, *, has_weights: bool = True
     """The lines for words that change nothing of what a command does with a run that exists.
 
     Args:
-        command: resume, eval, predict, explain or export.
+        command: resume, eval, predict, explain, report, export, or load, which is that of Python.
         has_weights: the run has weights of its own by now.
     """
     lines = []
@@ -145,8 +147,10 @@ def faults_of_saved(command: str, config: RunConfig, *, has_weights: bool = True
             lines.append(f"{key}: {command} trains nothing (given {value}); leave it out")
         elif command == "export" and key in NOT_OF_EXPORT:
             lines.append(f"{key}: what leaves is in fp32 and says nothing of it (given {value}); leave it out")
+        elif command in ("predict", "load") and key == "data.root":
+            lines.append(f"{key}: {command} reads no images of a data set (given {value}); leave it out")
     if command == "resume":
         return lines or faults([(config.settings, config.overrides)])
-    if command == "eval":
-        lines += faults([(config.settings, [word for word in config.overrides if word.startswith("data.")])])
+    if prefix := DATA_WORDS.get(command):
+        lines += faults([(config.settings, [word for word in config.overrides if word.startswith(prefix)])])
     return lines

@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from cnntrain.config.errors import ConfigErrors
-from cnntrain.config.no_effect import faults_of_saved
 from cnntrain.config.paths import expand_path
-from cnntrain.config.run_config import restore_config
 from cnntrain.data.decode import BadImage, read_image, to_pixels
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.evaluation.prediction import Prediction, predictions, rank
@@ -48,9 +45,7 @@ def load(run: str | os.PathLike[str], *overrides: str, device: str | torch.devic
     """
     words = [*overrides, *([] if device is None else [f"trainer.device={device}"])]
     with own_process_kept():
-        _, state, job = load_job(expand_path(os.fspath(run)), words, Silence(), images=False)
-    if faults := faults_of_saved("load", restore_config(state["about"]["config"], words)):
-        raise ConfigErrors(faults)
+        *_, job = load_job(expand_path(os.fspath(run)), words, Silence(), images=False, command="load")
     return Classifier(job)
 
 

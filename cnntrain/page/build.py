@@ -90,12 +90,12 @@ class Page:
             return
         folder, config = self.run.folder, self.config
         try:
-            *_, self.job = load_job(folder, self.words, _Listener(self.report, self.notes), config)
+            *_, self.job = load_job(folder, self.words, _Listener(self.report, self.notes), config, command="report")
         except CheckpointError as error:
             self._miss("Scores by class, errors and filters", error)
         except DataError as error:
             self._miss("Scores by class, errors and augmentations", error)
-            *_, self.job = load_job(folder, self.words, self.report, config, images=False)
+            *_, self.job = load_job(folder, self.words, self.report, config, images=False, command="report")
 
     def _miss(self, what: str, reason: object) -> None:
         line = f"{what}: {str(reason).splitlines()[0]}"

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.config.changes import Change
+from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.no_effect import faults_of_saved
 from cnntrain.config.run_config import RunConfig, restore_config
 from cnntrain.config.schema.data import CropMode, Interpolation
 from cnntrain.config.schema.settings import Settings
@@ -23,7 +25,13 @@ LEAST_TEMPERATURE = 0.01  # calibrate fits 1/16 to 16; float32 cannot divide by 
 
 
 def load_job(
-    target: Path, overrides: Sequence[str], report: Teller, config: RunConfig | None = None, *, images: bool = True
+    target: Path,
+    overrides: Sequence[str],
+    report: Teller,
+    config: RunConfig | None = None,
+    *,
+    images: bool = True,
+    command: str = "eval",
 ) -> tuple[Path, dict[str, Any], Job]:
     """A trained network with its weights, and the images that it is scored on (val and test).
 
@@ -33,6 +41,7 @@ def load_job(
         report: is told progress and warnings.
         config: that of the run folder, where it is known; it counts where the checkpoint has the same.
         images: off, no split is there, and the images of the run need not be either.
+        command: what asks for it, for the words that change nothing of what it does.
 
     Returns:
         The checkpoint's folder, its state, and the job.
@@ -42,6 +51,8 @@ def load_job(
     about = state["about"]
     if config is None or config.plain != about["config"]:
         config = _restore(about["config"], overrides, str(folder))
+        if faults := faults_of_saved(command, config):
+            raise ConfigErrors(faults)
     refuse_foreign_code(config.settings, config.overrides, training=False, images=images)
     refuse_other_split(config.changes)
     settings = with_preprocessing(config.settings, about, config.changes)

@@ -214,6 +214,12 @@ def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPa
         ("eval", ["data.root=photos"], "data.root: data=digits, the default, comes with scikit-learn"),
         ("eval", ["data.batch_size=9", "trainer.device=cpu", "trainer.threads=1", "trainer.epochs=30"], ""),
         ("predict", ["data.workers=2"], ""),
+        ("predict", ["data.root=photos"], "data.root: predict reads no images of a data set (given "),
+        *(
+            (command, ["data.root=photos"], "data.root: data=digits, the default, comes with scikit-learn")
+            for command in ("report", "explain", "export")
+        ),
+        ("export", ["data.crop=0.9"], ""),
         ("eval", ["data.limit=100"], "data.limit: eval trains nothing (given 100); leave it out"),
         ("eval", ["model.weights=x.pt"], "model.weights: is for the start, and the run has weights of its own (given"),
         ("resume", ["model.weights=x.pt"], "model.weights: is for the start, and the run has weights of its own"),

@@ -177,8 +177,8 @@ def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch
     loaded = []
     load_job = load_run.load_job
 
-    def load(*args):
-        folder, state, job = load_job(*args)
+    def load(*args, **words):
+        folder, state, job = load_job(*args, **words)
         job.model.train()
         loaded.append((job.model, checkpoint.fingerprint(job.model.state_dict()), torch.get_rng_state()))
         return folder, state, job
