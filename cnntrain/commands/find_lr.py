@@ -10,7 +10,7 @@ from cnntrain.config.schema.commands import FindLrArgs
 from cnntrain.storage import run_folder
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.storage.spreadsheet import as_csv
-from cnntrain.text import printable, short_path, wrap_facts
+from cnntrain.text import percent, printable, short_path, wrap_facts
 
 if TYPE_CHECKING:
     from cnntrain.training.job import TrainJob
@@ -86,6 +86,8 @@ def _course(curve: "RangeCurve", *, is_lower: bool) -> str:
         return f"{start}: no suggestion; take more steps, such as steps=200"
     lowest = f"{curve.start:.3g} at first, lowest at {curve.rates[curve.lowest]:.2g} ({curve.smooth.min():.3g})"
     end = "where the rates end: give a higher one, high=" if curve.is_open else f"suggested {curve.suggestion:g}"
+    if curve.is_faint:
+        end += f"; a fall of {percent(curve.fall / curve.start)} is near the noise: train to see, or take steps=200"
     return f"{lowest}, {end}"
 
 

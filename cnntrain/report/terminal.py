@@ -62,7 +62,7 @@ class Screen:
         self.log = log
         self._live: Live | None = None
         self._has_head = False
-        self._told = 0.0  # when the phase began, or its last line was printed
+        self._told = 0.0  # when the first phase began, or a line was printed since
 
     @property
     def width(self) -> int:
@@ -107,7 +107,7 @@ class Screen:
 
     def start_bar(self) -> None:
         """Show the bar, where the output is a terminal; a phase begins."""
-        self._told = time.monotonic()
+        self._told = self._told or time.monotonic()
         if self.is_live and self._live is None:
             self._live = Live(self.bar, console=self.console, refresh_per_second=REFRESHES_PER_SECOND, transient=True)
             self._live.start()
@@ -116,7 +116,6 @@ class Screen:
         """A micro-batch is done; where no bar shows it, a line a minute says how far the phase is, if there is one."""
         self.bar.advance(images)
         if not self.is_live and self.bar.phase and time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
-            self._told = time.monotonic()
             self._print_lines(self.bar.words())
 
     @property
@@ -130,6 +129,7 @@ class Screen:
             live.stop()
 
     def _print_lines(self, *lines: str) -> None:
+        self._told = time.monotonic()
         for line in lines:
             if not self.is_live:
                 self.console.print(Text(line), soft_wrap=True)

@@ -26,6 +26,7 @@ from cnntrain.training.transfer import use_features
 DIVERGED = 4.0  # times the lowest smooth loss: there the test ends
 WINDOW = 0.2  # decades of the rate: the deviation of the Gaussian that smooths
 FEIGNED = 1.75  # deviations of the noise: a fall as small as this is none
+FAINT = 3.0  # of them: one as small as this may be none
 RESTING = 1e-30  # a rate at which nothing moves
 BELOW = 2.0  # how far the suggestion lies below the rate of the lowest loss, where a decade of rates has
 PACE = 12.5  # steps or more: in fewer, as much is learned at higher rates alone
@@ -89,9 +90,23 @@ class RangeCurve:
     @property
     def falls(self) -> bool:
         """Whether the loss falls by more than its noise can feign."""
-        smooth, lowest = self.smooth, self.lowest
-        noise = float(np.std((self.gains - smooth)[: max(lowest + 1, len(smooth) // 4)]))
-        return self.start - float(smooth[lowest]) > FEIGNED * noise
+        return self.lowest > 0 and self.fall > FEIGNED * self.noise
+
+    @property
+    def is_faint(self) -> bool:
+        """Whether it falls by little more than that."""
+        return self.falls and self.fall <= FAINT * self.noise
+
+    @property
+    def fall(self) -> float:
+        """How far the smooth loss falls below that of the start."""
+        return self.start - float(self.smooth.min())
+
+    @property
+    def noise(self) -> float:
+        """The deviation of the losses from the smooth ones, up to the lowest."""
+        smooth = self.smooth
+        return float(np.std((self.gains - smooth)[: max(self.lowest + 1, len(smooth) // 4)]))
 
     @property
     def is_open(self) -> bool:

@@ -384,10 +384,27 @@ def test_output_without_a_bar_has_a_line_a_minute_within_an_epoch_and_a_terminal
     lines = [
         "epoch  3/20, batch 9 of 100  9.1 images/s  3:28:57 left",
         "epoch  3/20, batch 18 of 100  loss 0.0048 top-1 50.00%  9.1 images/s  3:27:54 left",
-        "validating  3/20, batch 2 of 10  2.1 images/s  4:47:20 left",
+        "validating  3/20, batch 1 of 10  1.1 images/s  6:14:21 left",
     ]
     assert (tmp_path / "train.log").read_text().splitlines() == ([] if live else lines)
     assert "batch" not in screen.getvalue() if live else screen.getvalue().splitlines() == lines
+
+
+def test_phases_of_less_than_a_minute_have_a_line_a_minute_together(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    console, screen = plain()
+    report = Report(None, tensorboard=False, console=console)
+    for name in ("head", "middle", "stem"):
+        report.validating(4, phase=f"range test: {name}")
+        for _ in range(4):
+            now += 10
+            report.advance(32)
+    report.close()
+    assert [line.partition("  ")[0] for line in screen.getvalue().splitlines()] == [
+        "range test: middle, batch 2 of 4",
+        "range test: stem, batch 4 of 4",
+    ]
 
 
 def test_lines_said_while_the_bar_is_live_stay_whole():

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cnntrain import cli
-from cnntrain.commands.find_lr import _factors
+from cnntrain.commands.find_lr import _course, _factors
 from cnntrain.config.compose import compose_settings
 from cnntrain.training import lr_range
 from cnntrain.training.lr_range import RangeCurve
@@ -54,6 +54,18 @@ def test_noise_alone_suggests_nothing() -> None:
     rates, random = np.geomspace(1e-7, 10, 100).tolist(), np.random.default_rng(0)
     curves = [RangeCurve("all", rates, (2.3 + 0.1 * random.standard_normal(100)).tolist()) for _ in range(100)]
     assert sum(curve.suggestion is not None for curve in curves) <= 3
+
+
+def test_a_fall_near_the_noise_is_told_beside_its_suggestion() -> None:
+    sure, faint = curve(1.0, 3e-3, 0.1), curve(0.2, 3e-3, 0.1)
+    assert (sure.falls, sure.is_faint, faint.falls, faint.is_faint) == (True, False, True, True)
+    assert "near the noise" not in _course(sure, is_lower=False)
+    assert _course(faint, is_lower=False).endswith("% is near the noise: train to see, or take steps=200")
+
+
+def test_a_loss_that_only_rises_suggests_nothing() -> None:
+    rates = np.geomspace(1e-7, 10, 100).tolist()
+    assert RangeCurve("all", rates, np.linspace(2.2, 2.4, 100).tolist()).suggestion is None
 
 
 def test_smoothing_leaves_a_line_where_it_is_and_does_not_lag() -> None:
