@@ -68,17 +68,18 @@ def _train(args: CompareArgs, runs: Sequence[Combination], starter: Callable[[],
         ends = run_all(runs, folders, child)
     found = [outcome_of(run, folder, ends.get(folder)) for run, folder in zip(runs, folders, strict=True)]
     rows, measure = outcomes.rows(found), outcomes.judged_by(found)
-    best_row = outcomes.best_row(rows, measure)
-    _show_table(rows, measure, best_row)
+    best_row = _show_table(rows, measure)
     for outcome in found:
         if outcome.status == "failed":
             say(f"failed: {outcome.run.label} ({outcome.note})")
-    if best_row:
+    if outcomes.best_row(rows, measure):
         _write(tables_folder(home, words), rows, measure, best_row, words, title=home.name)
-        best = best_row.best(measure)
-        logs = [["tensorboard", "--logdir", str(home)]] if has_logs(rows) else []
-        use = ["cnntrain", "eval", str(best.folder), *best.run.settings.users_code(training=False)]
-        _show_next([*logs, use, ["cnntrain", "train", *plan.row_words(best.run, runs)]])
+        commands = [["tensorboard", "--logdir", str(home)]] if has_logs(rows) else []
+        if best_row:
+            best = best_row.best(measure)
+            commands.append(["cnntrain", "eval", str(best.folder), *best.run.settings.users_code(training=False)])
+            commands.append(["cnntrain", "train", *plan.row_words(best.run, runs)])
+        _show_next(commands)
     else:
         with suppress(OSError):
             home.rmdir()  # only where no run has left anything
@@ -105,31 +106,37 @@ def _compare_existing(args: CompareArgs, paths: Sequence[Path]) -> int:
     for note in [*notes, *more_notes]:
         say(note)
     rows, measure = outcomes.rows(found), outcomes.judged_by(found)
-    best_row = outcomes.best_row(rows, measure)
-    _show_table(rows, measure, best_row)
-    if not existing.share_images(found, measure):
-        say("these runs were not all scored on the same images")
-    if best_row is None:
+    best_row = _show_table(rows, measure)
+    if not outcomes.best_row(rows, measure):
         return 0
     if args.out:
         run_folder.make(args.out, word=WORD)
         words = args.line[1:]
         _write(tables_folder(args.out, words), rows, measure, best_row, words, title="comparison")
     logs = [["tensorboard", "--logdir", str(home)]] if has_logs(rows) else []
-    _show_next([*logs, ["cnntrain", "eval", str(best_row.best(measure).folder)]])
+    use = [["cnntrain", "eval", str(best_row.best(measure).folder)]] if best_row else []
+    _show_next([*logs, *use])
     return 0
 
 
-def _show_table(rows: Sequence[Repeats], measure: str, best_row: Repeats | None) -> None:
-    if best_row:
-        from cnntrain.compare.table import legend, table
+def _show_table(rows: Sequence[Repeats], measure: str) -> Repeats | None:
+    """Show the table where any run has a score; answer its best row, if the images of all rows are the same."""
+    best_row = outcomes.best_row(rows, measure)
+    if not best_row:
+        return None
+    from cnntrain.compare.table import legend, table
 
-        for line in ["", *table(rows, measure, best_row), *legend(rows, measure)]:
-            say(line)
+    is_fair = existing.share_images(rows, measure)
+    best_row = best_row if is_fair else None
+    for line in ["", *table(rows, measure, best_row), *legend(rows, measure)]:
+        say(line)
+    if not is_fair:
+        say("these runs were not all scored on the same images, so none is the best")
+    return best_row
 
 
 def _write(
-    tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, words: Sequence[str], *, title: str
+    tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats | None, words: Sequence[str], *, title: str
 ) -> None:
     write_numbers(tables, rows, measure, best, words)
     try:

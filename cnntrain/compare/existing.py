@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.compare import outcomes
-from cnntrain.compare.outcomes import Outcome
+from cnntrain.compare.outcomes import Outcome, Repeats
 from cnntrain.compare.plan import FOLD, SEED, Combination
 from cnntrain.config.advice import is_run
 from cnntrain.config.changes import leaves, yaml_word
@@ -151,14 +151,16 @@ def _word(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else yaml_word(value)
 
 
-def share_images(found: Sequence[Outcome], measure: str) -> bool:
-    """Whether all runs were judged on the same images, as far as their folders tell."""
-    marks = set()
-    for outcome in found:
-        fingerprint: Any = None
-        with contextlib.suppress(CnntrainError):
-            fingerprint = run_record.read_environment(outcome.folder).get("data_fingerprint")
-        data = outcome.run.settings.data
-        split = (outcome.run.settings.seed, data.val, data.folds, data.fold) if measure == "val_top1" else ()
-        marks.add(str((fingerprint, data.classes, split)))
-    return len(marks) < 2
+def share_images(rows: Sequence[Repeats], measure: str) -> bool:
+    """Whether the rows were judged on the same images, as far as their folders tell; the splits of repeats differ."""
+    marks, splits = set(), []
+    for row in rows:
+        for outcome in row.finished_outcomes:
+            fingerprint: Any = None
+            with contextlib.suppress(CnntrainError):
+                fingerprint = run_record.read_environment(outcome.folder).get("data_fingerprint")
+            marks.add(str((fingerprint, outcome.run.settings.data.classes)))
+        runs = [outcome.run.settings for outcome in row.finished_outcomes]
+        splits.append({(run.seed, run.data.val, run.data.folds, run.data.fold) for run in runs})
+    has_split = measure != "val_top1" or bool(set.intersection(*(split for split in splits if split)))
+    return len(marks) < 2 and has_split

@@ -35,7 +35,9 @@ def has_logs(rows: Sequence[Repeats]) -> bool:
     return any(outcome.run.settings.trainer.tensorboard for row in rows for outcome in row.finished_outcomes)
 
 
-def write_numbers(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, words: Sequence[str]) -> None:
+def write_numbers(
+    tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats | None, words: Sequence[str]
+) -> None:
     """compare.json and compare.csv: every row and every run, each score with its interval."""
     numbers = [_row_numbers(row) | {"best": row is best} for row in rows]
     runs = [_run_numbers(outcome) for row in rows for outcome in row.outcomes]
@@ -94,7 +96,7 @@ def _ends(interval: Interval | None) -> dict[str, float | None]:
     return {"low": interval and interval.low, "high": interval and interval.high}
 
 
-def write_charts(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats, *, title: str) -> None:
+def write_charts(tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats | None, *, title: str) -> None:
     """The charts, and a page of TensorBoard beside those of the runs."""
     from cnntrain.compare.table import curves_of, markdown, points
     from cnntrain.plots.comparison import Point, draw_comparison

@@ -1,6 +1,5 @@
 """A comparison of runs: its table for the terminal and for TensorBoard, and the curves that its picture shows."""
 
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cnntrain.report.csv_log import rows_of
 # --- the table -------------------------------------------------------------------------------------------------------
 
 WIDTH = 80
+WIDEST_INTERVAL = 0.5  # that is shown
 FEW_VALUES = 3  # columns of listed values that are shortened rather than left out
 NARROWEST_VALUE = 6  # letters that a listed value keeps where the table has no room for it
 HEADS = {"test_top1": ("test top-1", "%"), "val_top1": ("val top-1", "%")}
@@ -38,10 +38,9 @@ def table(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> list[s
         lines = [[cell.replace(" ± ", "±") for cell in line] for line in lines]
     while _is_wide(lines) and shown > FEW_VALUES:
         shown, lines = shown - 1, [[*line[: shown - 1], *line[shown:]] for line in lines]
-    while _is_wide(lines) and (cut := _shorter(lines, shown)) != lines:
-        lines = cut
-    while _is_wide(lines) and shown > 1:
+    while _is_wide(short_lines := _fit(lines, shown)) and shown > 1:
         shown, lines = shown - 1, [[*line[: shown - 1], *line[shown:]] for line in lines]
+    lines = short_lines
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     text = []
     for number, line in enumerate(lines):
@@ -50,8 +49,18 @@ def table(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> list[s
         is_best = number > 1 and rows[number - 2] is best and len(rows) > 1
         text.append(("  ".join(cells) + (" *" if is_best else "")).rstrip())
     if keys[shown:]:
-        text += textwrap.wrap(f"no room for: {', '.join(keys[shown:])}", WIDTH, break_on_hyphens=False)
+        text.append(_without_room(keys[shown:]))
     return text
+
+
+def _without_room(keys: Sequence[str]) -> str:
+    """A line of the settings that have no column, as many as it holds."""
+    for count in range(len(keys), 0, -1):
+        more = f", and {len(keys) - count} more settings differ" if count < len(keys) else ""
+        line = f"no room for: {', '.join(keys[:count])}{more}"
+        if cell_len(line) <= WIDTH:
+            return line
+    return f"no room for {len(keys)} settings that differ"
 
 
 def legend(rows: Sequence[Repeats], measure: str) -> list[str]:
@@ -62,7 +71,11 @@ def legend(rows: Sequence[Repeats], measure: str) -> list[str]:
     images = " to ".join(f"{count:,}" for count in dict.fromkeys([*counts[:1], *counts[-1:]]))
     what = HEADS[measure][0].partition(" ")[0]
     text = ["±: standard deviation over the repeats"] if repeated else []
-    text += ["95 %: interval of the mean over the repeats, Student's t"] if repeated else []
+    intervals = [interval for row in repeated if (interval := row.interval(measure))]
+    if any(map(_is_known, intervals)):
+        text.append("95 %: interval of the mean over the repeats, Student's t")
+    if not all(map(_is_known, intervals)):
+        text.append("-: too few repeats for an interval that says anything")
     return text + ([f"95 %: interval of one run's accuracy on {images} {what} images, Wilson's"] if counts else [])
 
 
@@ -115,7 +128,12 @@ def _pair(spread: Spread | None, unit: float, decimals: int, between: str) -> st
 
 def _ends(interval: Interval | None) -> str:
     """`75.3-83.6`, in per cent."""
-    return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}" if interval else "-"
+    return f"{100 * interval.low:.1f}-{100 * interval.high:.1f}" if interval and _is_known(interval) else "-"
+
+
+def _is_known(interval: Interval) -> bool:
+    """Whether an interval says anything: one of two repeats may be wider than all that lies in between."""
+    return interval.high - interval.low <= WIDEST_INTERVAL
 
 
 def _bytes(count: float) -> str:
@@ -126,6 +144,13 @@ def _is_wide(lines: Sequence[Sequence[str]]) -> bool:
     """Whether a line, with two columns between its cells and the star, has more columns than there are."""
     widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
     return sum(widths) + 2 * len(widths) > WIDTH
+
+
+def _fit(lines: list[list[str]], value_columns: int) -> list[list[str]]:
+    """The lines with listed values cut as far as it takes, or as they can be."""
+    while _is_wide(lines) and (cut := _shorter(lines, value_columns)) != lines:
+        lines = cut
+    return lines
 
 
 def _shorter(lines: list[list[str]], value_columns: int) -> list[list[str]]:

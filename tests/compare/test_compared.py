@@ -113,11 +113,25 @@ def test_settings_without_room_stand_below_the_table() -> None:
     values = {f"trainer.some_setting_{number}": "0.123456" for number in range(5)}
     lines = table(numbers.rows(outcomes(values, 0.5, 0.6)), "test_top1", None)
     assert max(map(len, lines)) <= 80
-    assert " ".join(lines[3:]) == "no room for: " + ", ".join(list(values)[2:])
+    assert lines[3:] == ["no room for: trainer.some_setting_2, and 2 more settings differ"]
+
+
+def test_a_value_is_cut_no_further_than_the_columns_that_are_left_need() -> None:
+    values = {"model": "tf_efficientnet_lite0", **{f"trainer.some_long_setting_{number}": "3" for number in range(3)}}
+    lines = table(numbers.rows(outcomes(values, 0.5, 0.6)), "test_top1", None)
+    assert ".." in lines[2]
+    assert len(lines[2]) == 80 - len(" *")
+
+
+def test_an_interval_that_says_nothing_is_a_dash_with_a_legend() -> None:
+    rows = numbers.rows(outcomes({"x": "a"}, 0.5, 0.7))
+    assert table(rows, "test_top1", None)[2].split()[3:6] == ["±", "14.14", "-"]
+    assert legend(rows, "test_top1")[1:] == ["-: too few repeats for an interval that says anything"]
+    assert rows[0].interval("test_top1") == (0.0, 1.0)
 
 
 def test_the_legend_says_which_interval_is_which() -> None:
-    repeated, single = outcomes({"x": "a"}, 0.9, 0.7), outcomes({"x": "b"}, 0.8)
+    repeated, single = outcomes({"x": "a"}, 0.9, 0.89), outcomes({"x": "b"}, 0.8)
     student = "95 %: interval of the mean over the repeats, Student's t"
     wilson = "95 %: interval of one run's accuracy on 393 test images, Wilson's"
     deviation = "±: standard deviation over the repeats"

@@ -121,12 +121,19 @@ def test_of_the_same_config_the_later_run_counts_and_runs_in_sight_without_resul
     assert out[0] == "compare: 2 runs in runs"
 
 
-def test_runs_on_other_images_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_of_runs_on_other_images_none_is_the_best(capsys: pytest.CaptureFixture[str]) -> None:
+    told = "these runs were not all scored on the same images, so none is the best"
     a_run("a")
     b = a_run("b", "optimizer.lr=0.4")
-    assert "these runs were not all scored on the same images" not in compared("a", "b", capsys=capsys)[1]
+    out = compared("a", "b", capsys=capsys)[1]
+    assert told not in out
+    assert any(line.endswith(" *") for line in out)
     (b / "environment.json").write_text('{"data_fingerprint": "g"}')
-    assert "these runs were not all scored on the same images" in compared("a", "b", capsys=capsys)[1]
+    out = compared("a", "b", "out=tables", capsys=capsys)[1]
+    assert told in out
+    assert not [line for line in out if line.endswith(" *") or "cnntrain eval" in line]
+    with open("tables/compare.csv", newline="") as file:
+        assert {line["best"] for line in csv.DictReader(file) if line["kind"] == "row"} == {"0"}
 
 
 # --- what is no run --------------------------------------------------------------------------------------------------
