@@ -26,7 +26,7 @@ from cnntrain.training.load_run import load_job
 
 WORD = "out=FILE"  # which chooses another place
 EXAMPLE = """\
-or    from {module} import classify
+or    from {module} import classify  # in the folder of {module}.py
       for name, probability in classify("cat.jpg")[:5]:
           print(f"{{name}}: {{probability:.2%}}")
 """
@@ -111,19 +111,21 @@ class _Export:
         return results
 
     def _quantize(self, file: ExportedFile) -> tuple[ExportedFile, str, dict[str, float]]:
-        """The file in whole numbers, and the accuracies of both in words and as results."""
+        """The file in whole numbers, and what they cost in words and as results."""
         split, loader = next(iter(self.job.data.scored_splits.items()))
         small, count = int8.quantize(file, self.subject, loader)
         self.report.validating(len(loader), phase="scoring")
-        before, after = int8.accuracies([file.ask, small.ask], self.subject, loader, self.report.advance)
+        cost = int8.cost(file.ask, small.ask, self.subject, loader, self.report.advance)
         self.report.end_phase()
-        if before - after > int8.COSTLY:
-            self.report.warn(
-                f"whole numbers cost {100 * (before - after):.1f} points of top-1; leave out int8 where these count"
-            )
+        if cost.before - cost.after > int8.COSTLY:
+            points = f"{100 * (cost.before - cost.after):.1f} points"
+            self.report.warn(f"whole numbers cost {points} of top-1; leave out int8 where these count")
         what = f"{len(loader.labels):,} {'validation' if split == 'val' else 'test'} images"
-        words = f"top-1 {percent(after)} of {what}, before {percent(before)}; calibrated on {count:,} of them"
-        return small, words, {"top1_before": before, "top1": after}
+        words = (
+            f"top-1 {percent(cost.after)} of {what}, before {percent(cost.before)}; the probability of the class named "
+            f"moves by {100 * cost.shift:.1f} points on average; calibrated on {count:,} of them"
+        )
+        return small, words, {"top1_before": cost.before, "top1": cost.after, "probability_shift": cost.shift}
 
     def _default_out(self) -> Path:
         folder = self.checkpoint.parent.parent if self.checkpoint.parent.name == "checkpoints" else self.checkpoint

@@ -1,13 +1,13 @@
 """An ONNX file in whole numbers: static quantisation by onnxruntime, calibrated on images of the run."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import CnntrainError, ConfigError, is_out_of_memory
@@ -86,21 +86,35 @@ def _around(model: Any) -> Iterator[str]:
         name = node.input[0]
 
 
-def accuracies(asks: Sequence[Ask], subject: Subject, loader: Loader, advance: Callable[[int], None]) -> list[float]:
-    """The top-1 of each on all images of a split; no more than a micro-batch is in memory.
+@dataclass(frozen=True)
+class Cost:
+    """What whole numbers cost.
+
+    Attributes:
+        before, after: the top-1 without and with them.
+        shift: how far the probability of the class that the network names moves, up or down, on average.
+    """
+
+    before: float
+    after: float
+    shift: float
+
+
+def cost(file: Ask, small: Ask, subject: Subject, loader: Loader, advance: Callable[[int], None]) -> Cost:
+    """Ask both for all images of a split; no more than a micro-batch is in memory.
 
     Args:
         advance: is told the images of each micro-batch.
     """
-    correct, total = [0] * len(asks), 0
+    sums, total = torch.zeros(3, dtype=torch.float64), 0
     with closing(loader.batches()) as batches:
         for batch in batches:
             inputs, labels = subject.inputs(batch.images.cpu()), batch.labels.cpu()
-            correct = [one + _count(ask(inputs), labels) for one, ask in zip(correct, asks, strict=True)]
+            full, rough = (subject.probabilities(ask(inputs)) for ask in (file, small))
+            named = full.argmax(1, keepdim=True)
+            right = [int((answer.argmax(1) == labels).sum()) for answer in (full, rough)]
+            moved = (full.gather(1, named) - rough.gather(1, named)).abs().sum()
+            sums += torch.tensor([*right, float(moved)])
             total += len(labels)
             advance(len(labels))
-    return [one / total for one in correct]
-
-
-def _count(answer: Tensor, labels: Tensor) -> int:
-    return int((answer.argmax(1) == labels).sum())
+    return Cost(*(sums / total).tolist())

@@ -30,11 +30,11 @@ def in_words(rows: list[tuple[int, float]], runtime: str) -> str:
     """`1 image 2.1 ms, 32 images 51 ms (1.6 ms each); median, onnxruntime 1.23.0, 2 threads`."""
     parts = []
     for count, seconds in rows:
-        each = f" ({_milliseconds(seconds / count)} each)" if count > 1 else ""
-        parts.append(f"{count} image{'s' if count > 1 else ''} {_milliseconds(seconds)}{each}")
+        each = f" ({_time(seconds / count)} each)" if count > 1 else ""
+        parts.append(f"{count} image{'s' if count > 1 else ''} {_time(seconds)}{each}")
     threads = torch.get_num_threads()
     return f"{', '.join(parts)}; median, {runtime}, {threads} CPU thread{'s' if threads > 1 else ''}"
 
 
-def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.3g} ms"
+def _time(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{seconds * 1000:.3g} ms"

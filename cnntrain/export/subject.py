@@ -75,6 +75,10 @@ class Subject:
             return images.permute(0, 2, 3, 1).contiguous()
         return self.job.normalize(images).contiguous()
 
+    def probabilities(self, answers: Tensor) -> Tensor:
+        """Of what the graph gives, float32 (N, K)."""
+        return answers if self.has_preprocessing else (answers / self.job.temperature).softmax(1)
+
     @property
     def example(self) -> Tensor:
         """An input of two blank images, from which a graph is drawn."""

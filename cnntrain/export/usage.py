@@ -17,7 +17,7 @@ _HEAD = '''\
 """Tells the classes of pictures, as `cnntrain predict` does: python {module}.py cat.jpg"""
 
 import json
-import sys
+import sys{more}
 from pathlib import Path
 
 {imports}
@@ -29,6 +29,7 @@ _ONNX = """\
 session = onnxruntime.InferenceSession(str(Path(__file__).with_name({file!r})))
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])"""
 _TORCHSCRIPT = """\
+warnings.filterwarnings("ignore", ".*torch.jit.*deprecated")  # no news to whoever has chosen this format
 extra = {{"classes": ""}}
 network = torch.jit.load(str(Path(__file__).with_name({file!r})), "cpu", _extra_files=extra)
 classes = json.loads(extra["classes"])"""
@@ -149,10 +150,21 @@ def classify(path):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        print(f"usage: python {{sys.argv[0]}} PICTURE...", file=sys.stderr)
+        sys.exit(2)
+    failed = False
     for path in sys.argv[1:]:
+        try:
+            best = classify(path)[:5]
+        except Exception as error:  # a file can be broken in many ways; the others are told of
+            print(f"{{path}}: {{getattr(error, 'strerror', None) or error}}", file=sys.stderr)
+            failed = True
+            continue
         print(path)
-        for name, probability in classify(path)[:5]:
+        for name, probability in best:
             print(f"  {{probability:9.4%}}  {{name if name.isprintable() else ascii(name)}}")
+    sys.exit(failed)
 '''
 
 
@@ -179,6 +191,7 @@ def program(subject: Subject, format: Format, file: str, module: str, twin: Twin
         module=module if module.isidentifier() else "PROGRAM",
         imports="\n".join(["import numpy as np", *imports]),
         load=load,
+        more="\nimport warnings" if format is Format.torchscript else "",
     )
     return head + _probabilities(subject, format) + reading(subject.job.data) + _MAIN.format()
 

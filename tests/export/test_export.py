@@ -173,6 +173,8 @@ def test_the_service_of_the_page_answers_as_predict_does_without_cnntrain_and_to
             answer = json.loads(post(f"http://127.0.0.1:{port}", Path(file).read_bytes()))
             assert dict(answer) == pytest.approx(dict(best), abs=2e-6)
             assert answer[0][0] == best[0][0]
+        with pytest.raises(urllib.error.HTTPError, match="400: no picture"):
+            urllib.request.urlopen(f"http://127.0.0.1:{port}", b"no picture")
     finally:
         server.kill()
         server.wait()
@@ -187,6 +189,20 @@ def post(url, content, patience=20):
         except urllib.error.URLError:
             time.sleep(0.1)
     raise AssertionError("no answer")
+
+
+def test_the_program_names_each_file_that_is_no_picture_and_tells_the_others(here):
+    assert run("run", "out=model.onnx") == 0
+    Path("notes.txt").write_text("no picture")
+    command = [sys.executable, "-c", ALONE, "model.py"]
+    found = subprocess.run([*command, "nosuch.jpg", "notes.txt", "new/red/0.png"], capture_output=True, text=True)
+    assert found.returncode == 1
+    assert list(told(found.stdout)) == ["new/red/0.png"]
+    first, second = found.stderr.splitlines()
+    assert first == "nosuch.jpg: No such file or directory"
+    assert second.startswith("notes.txt: cannot identify image file")
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr) == (2, "", "usage: python model.py PICTURE...\n")
 
 
 def test_the_temperature_of_the_checkpoint_is_in_what_tells_probabilities(here):
@@ -286,6 +302,9 @@ def check_answers(plain, whole):
 def test_a_file_answers_as_the_averaged_network_for_any_number_of_images(here, name, ending, read):
     assert run("run", f"format={name}") == run("run", f"format={name}", "preprocessing=true", f"out=whole{ending}") == 0
     check_answers(read(f"run/export/{name}/model{ending}"), read(f"whole{ending}"))
+    if name == "torchscript":  # whose deprecation is no news
+        found = subprocess.run([sys.executable, "whole.py", "new/red/0.png"], capture_output=True, text=True)
+        assert (found.returncode, found.stderr) == (0, "")
     one, other = (runpy.run_path(program)["classify"]("new/red/0.png") for program in ("whole.py", model_py(name)))
     assert dict(one) == pytest.approx(dict(other), abs=1e-5)
     assert sum(dict(one).values()) == pytest.approx(1, abs=1e-5)

@@ -20,7 +20,7 @@ from torch import nn
 
 from cnntrain import cli
 from cnntrain.config.compose import compose_settings
-from cnntrain.export import int8, twin
+from cnntrain.export import int8, latency, twin
 from cnntrain.models.build import build_model
 from cnntrain.report.run_report import Report
 from cnntrain.training.load_run import load_job
@@ -121,14 +121,16 @@ def test_a_layer_that_is_made_nowhere_else_is_named(gray_run, tmp_path, monkeypa
 
 
 @pytest.mark.slow
-def test_int8_tells_the_accuracy_before_and_after(gray_run, tmp_path, monkeypatch, capsys):
+def test_int8_tells_the_accuracy_before_and_after_and_how_far_probabilities_move(
+    gray_run, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
     assert run(gray_run, "int8=true", "preprocessing=true", "latency=true", "out=small.onnx") == 0
-    out = capsys.readouterr().out
-    assert re.search(r"int8 +top-1 [\d.]+% of 144 validation images, before [\d.]+%;", out)
-    assert re.search(r"latency +1 image [\d.e-]+ ms, 32 images [\d.e-]+ ms", out)
-    assert "  in int8" in out
+    out = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"int8 top-1 [\d.]+% of 144 validation images, before [\d.]+%; the probability", out)
+    assert re.search(r"latency 1 image [\d.e-]+ ms, 32 images [\d.e-]+ ms", out)
+    assert " in int8 1 image" in out
     _, _, job = load_job(gray_run, [], Report(None, tensorboard=False))
     facts, ask = onnx_file("small.onnx")
     assert json.loads(facts["classes"]) == list("0123456789")
@@ -136,16 +138,25 @@ def test_int8_tells_the_accuracy_before_and_after(gray_run, tmp_path, monkeypatc
     answer = torch.from_numpy(ask(images.permute(0, 2, 3, 1).contiguous()))
     top1 = float((answer.argmax(1) == labels).float().mean())
     assert f"top-1 {100 * top1:.2f}%" in out
-    assert (answer - job.scorer().logits(images).softmax(1)).abs().mean() < 0.02
+    full = job.scorer().logits(images).softmax(1)
+    assert (answer - full).abs().mean() < 0.02
+    shift = (answer - full)[torch.arange(144), full.argmax(1)].abs().mean()
+    assert abs(100 * shift - float(re.findall(r"named moves by ([\d.]+) points on average", out)[0])) < 0.06
     kinds = {node.op_type: node for node in onnx.load("small.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear", "Softmax"} <= kinds.keys()
     weights = [one for one in onnx.load("small.onnx").graph.initializer if one.data_type == onnx.TensorProto.INT8]
     assert max(np.abs(onnx.numpy_helper.to_array(one)).max() for one in weights) <= 64  # of 7 bits
 
 
+def test_a_time_of_a_second_is_told_in_seconds():
+    words = latency.in_words([(1, 0.0021), (32, 1.69)], "onnxruntime 1.23.0")
+    assert words.startswith("1 image 2.1 ms, 32 images 1.69 s (52.8 ms each); median")
+    assert latency.in_words([(1, 0.9996)], "").startswith("1 image 1 s;")
+
+
 @pytest.mark.slow
 def test_int8_that_costs_much_is_warned_of(gray_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(int8, "accuracies", lambda *given: [0.9, 0.6])
+    monkeypatch.setattr(int8, "cost", lambda *given: int8.Cost(0.9, 0.6, 0.1))
     assert run(gray_run, "int8=true", "out=small.onnx") == 0
     assert "whole numbers cost 30.0 points of top-1; leave out int8 where these count" in capsys.readouterr().out
