@@ -1,6 +1,6 @@
 """`cnntrain predict RUN_DIR_OR_CHECKPOINT images=...`: what a trained network says of pictures that nobody labelled."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import PredictArgs
 from cnntrain.config.schema.data import OnBadImage
-from cnntrain.data.folder import kinds
+from cnntrain.data.folder import Paths, kinds
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.evaluation.prediction import Prediction, predictions, rank
@@ -40,7 +40,7 @@ def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
         ("file" and "reason" of each bad one).
 
     Raises:
-        ConfigError: a threshold that no image can be below.
+        ConfigError: a threshold that no image can be below, or an image in the place of a file to write.
         DataError: no images, or a bad one that may not be skipped.
     """
     report = Report(None, tensorboard=False)
@@ -64,6 +64,7 @@ class _Call:
         self.args, self.job, self.report = args, job, report
         self.classes, self.threshold = job.data.classes, _threshold(args.threshold, len(job.data.classes))
         self.paths, self.skip_counts = find_files(args.images)
+        _need_other_files(args.out, self.paths)
         self.views = Views(args.tta, job.data.eval_size) if args.tta else None
         self.view, settings = job.data.view(job.data.eval_size), job.settings.data
         seen = self.view.wide_view if self.views and self.views.reach else self.view
@@ -193,6 +194,15 @@ class _Call:
                 {"file": str(self.paths[index]), "reason": reason} for index, reason in self.decoder.reasons.items()
             ],
         }
+
+
+def _need_other_files(outs: Sequence[Path], images: Paths) -> None:
+    """Refuse to draw a sheet in the place of an image that is asked about; ConfigError names it."""
+    for out in outs:
+        if out.suffix.lower() != ".png" or not out.exists():
+            continue
+        if out.resolve() in (images[index].resolve() for index in range(len(images))):
+            raise ConfigError(f"out: {printable(short_path(out))} is one of the images; write out=FILE.csv")
 
 
 def _threshold(value: float | None, classes: int) -> float:

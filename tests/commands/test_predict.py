@@ -426,6 +426,16 @@ def test_each_mistake_is_one_line_with_what_to_do(here, capsys, words, code, tol
     assert told in line
 
 
+def test_no_image_is_written_over(here, capsys):
+    photo = next(Path("new").glob("red/*.png"))
+    Path("link.png").symlink_to(photo)
+    for out in (photo, "link.png"):
+        before = photo.read_bytes()
+        assert run("predict", "run", "images=new", f"out={out}") == 2
+        assert f"out: {photo} is one of the images; write out=FILE.csv\n" in capsys.readouterr().err
+        assert photo.read_bytes() == before
+
+
 def test_all_faults_are_told_at_once(here):
     with pytest.raises(ConfigError) as found:
         read("run", "images=none.jpg", "top=x", "tta=", "out=")
