@@ -92,10 +92,16 @@ class Argument:
         try:
             value = _convert(text, self.key)
         except ValueError:
-            raise ConfigError(wrong_value(name, text or "nothing", self.key)) from None
+            raise ConfigError(self._wrong_value(name, text or "nothing")) from None
         if limit := next(broken_limits(self.metadata, value), None):
-            raise ConfigError(wrong_value(name, limit[0], self.key))
+            is_share = self.key.limits.get("<=") == 1 and 1 < limit[0] <= 100
+            advice = f"; {limit[0]:g} % is {limit[0] / 100:g}" if is_share else ""
+            raise ConfigError(self._wrong_value(name, limit[0]) + advice)
         return value
+
+    def _wrong_value(self, name: str, value: object) -> str:
+        """The fault of a value; nobody need type null, as an argument can be left out."""
+        return wrong_value(name, value, self.key).replace(", or null", "", 1)
 
 
 def arguments_of(kind: type) -> Mapping[str, Argument]:

@@ -53,7 +53,8 @@ def table(predictions: Sequence[Prediction]) -> list[str]:
     lines = [f"{set_cell_size('file', file_width)}  {set_cell_size('class', class_width)}   prob.  runners-up"]
     for found, file, answer, rest in zip(predictions, files, answers, rests, strict=True):
         first = f"{set_cell_size(file, file_width)}  {set_cell_size(answer, class_width)}"
-        lines.append(f"{first}  {percent(found.probability):>6}  {_list_classes(rest, room)}".rstrip())
+        probability = "" if found.label is None else _percent(found.probability)  # else it is the first runner-up's
+        lines.append(f"{first}  {probability:>6}  {_list_classes(rest, room)}".rstrip())
     return [*([f"in {folder}"] if folder else []), *lines]
 
 
@@ -66,10 +67,15 @@ def _shorten_files(predictions: Sequence[Prediction], width: int) -> tuple[str, 
     return shorten(f"{folder}/", WIDTH - len("in ")), shorten_apart([file[len(folder) + 1 :] for file in files], width)
 
 
+def _percent(probability: float) -> str:
+    """`85.24%`; all that would be shown as 100.00 % is `100%`."""
+    return percent(1.0 if probability >= 1 - LEAST else probability)
+
+
 def _list_classes(classes: Sequence[tuple[str, float]], room: int) -> str:
     words = ""
     for name, probability in classes:
-        more = f"{', ' if words else ''}{name} {percent(probability)}"
+        more = f"{', ' if words else ''}{name} {_percent(probability)}"
         if probability < LEAST or cell_len(words + more) > room:
             break
         words += more

@@ -271,6 +271,23 @@ def test_an_image_whose_best_probability_is_below_the_threshold_gets_no_class(he
     assert json.loads(table.schema.metadata[b"cnntrain"]) == results
 
 
+def test_a_threshold_in_per_cent_is_told_as_a_share(here, capsys):
+    assert run("predict", "run", "images=new", "threshold=80") == 2
+    fault = "threshold: must be a number > 0 and <= 1 (given 80.0); 80 % is 0.8"
+    assert capsys.readouterr().err.splitlines() == [f"cnntrain: error: {fault}"]
+
+
+def test_the_table_tells_a_probability_once_and_all_that_rounds_to_one_as_100():
+    found = [
+        Prediction("a.jpg", (("ant", 0.957), ("bee", 0.043)), threshold=0.99),
+        Prediction("b.jpg", (("ant", 0.999999), ("bee", 0.000001)), threshold=0.99),
+    ]
+    assert [line.split() for line in table(found)[1:]] == [
+        ["a.jpg", "-", "ant", "95.70%,", "bee", "4.30%"],
+        ["b.jpg", "ant", "100%"],
+    ]
+
+
 def test_a_threshold_that_none_can_be_below_is_refused(here, capsys):
     assert run("predict", "run", "images=new", "threshold=0.33", "out=new.csv") == 2
     assert "threshold: must be a number > 0.3333, as the best of 3 classes has that" in capsys.readouterr().err
