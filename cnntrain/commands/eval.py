@@ -47,7 +47,7 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         if args.calibrate is not None:
             stack.enter_context(_lock(checkpoint.find(args.run), report.warn))
         folder, _, job = load_job(args.run, args.words, report, config)
-        before, temperature = job.temperature, ""
+        temperature = ""
         if args.calibrate:
             job, temperature = _calibrate(job, folder, report)
         elif args.calibrate is not None:
@@ -56,7 +56,7 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
             temperature = f"{job.temperature:.4g}, fitted to the validation images"
         views = Views(args.tta, job.data.eval_size) if args.tta else None
         home = args.out if args.out and args.out.suffix.lower() not in files.ENDS else None
-        evaluation = _evaluate(job, views, before if args.calibrate else None, home, report)
+        evaluation = _evaluate(job, views, home, report)
         results: dict[str, Any] = {"checkpoint": str(folder)}
         if views:
             results |= {"tta": list(views.names), "views": len(views)}
@@ -131,7 +131,7 @@ def _forget(job: Job, folder: Path) -> tuple[Job, str]:
     return replace(job, temperature=1.0), f"1; {job.temperature:.4g} is forgotten"
 
 
-def _evaluate(job: Job, views: Views | None, before: float | None, home: Path | None, report: Report) -> Evaluation:
+def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) -> Evaluation:
     """Score all splits; into a folder, a row for each image is written on the way."""
     rows: files.ImageRows | None = None
 
@@ -151,7 +151,7 @@ def _evaluate(job: Job, views: Views | None, before: float | None, home: Path | 
                 raise file_system_error(home, error, what="the folder cannot be made", word=files.WORD) from error
             file = stack.enter_context(StreamedText(home / "errors.csv", word=files.WORD))
             rows = files.ImageRows(file, job.data.classes)
-        return evaluate(job, views=views, before=before, start=start, advance=report.advance)
+        return evaluate(job, views=views, start=start, advance=report.advance)
 
 
 def _start(job: Job, split: str, phase: str, report: Report) -> None:

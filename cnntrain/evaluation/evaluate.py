@@ -62,7 +62,6 @@ def evaluate(
     job: Job,
     *,
     views: Views | None = None,
-    before: float | None = None,
     start: Callable[[str], Sequence[Collector]] = lambda split: (),
     advance: Callable[[int], None] | None = None,
 ) -> Evaluation:
@@ -70,7 +69,6 @@ def evaluate(
 
     Args:
         views: several of each image, whose probabilities are averaged.
-        before: the temperature that was used until now, to be told beside that of the job.
         start: is told each split before it is scored, and gives more that is to be told of its images.
         advance: is told the images of each micro-batch.
 
@@ -81,6 +79,6 @@ def evaluate(
     for split in job.data.scored_splits:
         worst, other = Worst(MOST_IMAGES), evaluation.found["val"].fit if "val" in evaluation.found else None
         collectors = [worst, *start(split)]
-        found = score_split(job, split, views=views, collectors=collectors, other=other, before=before, advance=advance)
+        found = score_split(job, split, views=views, collectors=collectors, other=other, advance=advance)
         evaluation.found[split], evaluation.worst[split] = found, worst
     return evaluation

@@ -47,7 +47,6 @@ def score_split(
     views: Views | None = None,
     collectors: Sequence[Collector] = (),
     other: Fit | None = None,
-    before: float | None = None,
     stop: StopFlag = NEVER,
     advance: Callable[[int], None] | None = None,
 ) -> SplitScores:
@@ -59,16 +58,14 @@ def score_split(
     views `plain_top1` and so on, of the first view alone; `intervals`, of these by name (95 %, [low, high]; one that
     cannot be told is missing); `calibration` with `ece`, `bins` and `temperature` (`used`; `fitted` to the validation
     images or None; with that one the `loss`, of the first view where it is of these images, and of other images the
-    `ece`; whether it `helps`, see Fit) and perhaps `before`; `coverage`, rows of `threshold`,
-    `coverage` and `accuracy`; `confused`, rows of `true`, `predicted` and `images`; and `classes`, by name, with
-    `images`, `precision`, `recall` and `f1`.
+    `ece`; whether it `helps`, see Fit) and, where another than 1 is used, `without` it `loss` and `ece`; `coverage`,
+    rows of `threshold`, `coverage` and `accuracy`; `confused`, rows of `true`, `predicted` and `images`; and `classes`,
+    by name, with `images`, `precision`, `recall` and `f1`.
 
     Args:
         views: several of each image, whose probabilities are averaged.
         collectors: are told of every image.
         other: a temperature to try that was fitted to other images; without it, one is fitted to validation images.
-        before: the temperature that was used until now: what it did is told as `calibration.before`, with
-            `temperature`, `loss` and `ece`.
         stop: read after each micro-batch.
         advance: is told the images of each.
 
@@ -78,7 +75,7 @@ def score_split(
     """
     loader, names = loader_of(job, split, views), job.data.classes
     fit = TemperatureFit() if split == "val" and other is None else None
-    counts = _Counts(job, len(names), views, fit, other, before)
+    counts = _Counts(job, len(names), views, fit, other)
     with closing(job.scorer(views=views).answers(loader, stop=stop, advance=advance)) as answers:
         for answer in answers:
             logits = answer.logits / job.temperature
@@ -107,7 +104,6 @@ class _Counts:
         views: Views | None,
         fit: TemperatureFit | None,
         other: Fit | None,
-        before: float | None,
     ) -> None:
         top5 = has_top5(classes)
         self.running = RunningScores(job.device, top5=top5)
@@ -117,7 +113,7 @@ class _Counts:
         self.squares = 0.0  # of the losses
         self.temperature, self.fit, self.other = job.temperature, fit, other
         self.trial = Trial(other.temperature) if other else None
-        self.before = Trial(before) if before else None
+        self.without = Trial(1.0) if job.temperature != 1 else None
 
     def add(self, logits: Tensor, labels: Tensor, batch: BatchScores) -> None:
         """Count a micro-batch; its logits are those that are told."""
@@ -135,7 +131,7 @@ class _Counts:
             self.first.add(functional.cross_entropy(first_logits, labels, reduction="sum"), first_logits, labels)
         if self.fit:  # to the first view: all commands share the temperature, whatever their views
             self.fit.add(answer.first_logits, labels, answer.indices)
-        for trial in (self.trial, self.before):
+        for trial in (self.trial, self.without):
             if trial:
                 trial.add(answer.logits, labels)
 
@@ -162,7 +158,7 @@ class _Counts:
                 "ece": self.reliability.error(),
                 "bins": self.reliability.bins(),
                 "temperature": {"used": self.temperature, **self._other(fit)},
-                **({"before": {"temperature": self.before.temperature} | self.before.read()} if self.before else {}),
+                **({"without": self.without.read()} if self.without else {}),
             },
             "coverage": self.coverage.rows(),
             "confused": class_scores.most_confused(counts, names, MOST_CONFUSED),

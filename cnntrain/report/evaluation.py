@@ -113,17 +113,11 @@ def calibration_lines(scores: Mapping[str, Any]) -> list[str]:
     error, temperature = calibration["ece"], calibration["temperature"]
     means = f"says {percent(said)}, is right {percent(scores['top1'])}: {word}"
     lines = [f"calibration  off by {percent(error)} (ECE): {means}"]
-    words = _trial(calibration["before"], scores) if "before" in calibration else _advice(temperature, scores)
+    if without := calibration.get("without"):
+        old, new = f"off by {percent(without['ece'])}, loss {number(without['loss'])}", number(scores["loss"])
+        lines.append(f"             at temperature 1: {old}; now {percent(error)}, {new}")
+    words = _advice(temperature, scores)
     return [*lines, f"             {words}"] if words else lines
-
-
-def _trial(before: Mapping[str, float], scores: Mapping[str, Any]) -> str:
-    """What the temperature does that was fitted just now."""
-    old, new = (
-        f"off by {percent(error)}, loss {number(loss)}"
-        for error, loss in ((before["ece"], before["loss"]), (scores["calibration"]["ece"], scores["loss"]))
-    )
-    return f"before: {old}; now {new}"
 
 
 def _advice(temperature: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
@@ -144,13 +138,9 @@ def _advice(temperature: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
 
 
 def does_harm(scores: Mapping[str, Any]) -> bool:
-    """Whether the temperature that was fitted just now raises the loss."""
-    before = scores["calibration"].get("before")
-    return (
-        bool(before)
-        and scores["calibration"]["temperature"]["used"] != before["temperature"]
-        and (scores["loss"] > before["loss"])
-    )
+    """Whether the loss is higher with the temperature of the checkpoint than without it."""
+    without = scores["calibration"].get("without")
+    return bool(without) and scores["loss"] > without["loss"]
 
 
 def coverage_table(scores: Mapping[str, Any]) -> list[str]:

@@ -177,13 +177,12 @@ def test_a_temperature_that_harms_the_test_images_is_told_and_can_be_forgotten(t
     assert run("eval", "run", "calibrate=true", "out=after.json") == 0
     out = capsys.readouterr().out
     after = json.loads(Path("after.json").read_text())["test"]
-    told = after["calibration"]["before"]
-    assert told == {"temperature": 1, "loss": pytest.approx(before["loss"]), "ece": before["calibration"]["ece"]}
-    old, new = (
-        f"off by {100 * ece:.2f}%, loss {loss:.4f}"
-        for ece, loss in ((told["ece"], told["loss"]), (after["calibration"]["ece"], after["loss"]))
-    )
-    assert f"             before: {old}; now {new}\n" in out
+    told, error = after["calibration"]["without"], after["calibration"]["ece"]
+    assert told == {"loss": pytest.approx(before["loss"]), "ece": before["calibration"]["ece"]}
+    assert (
+        f"             at temperature 1: off by {100 * told['ece']:.2f}%, loss {told['loss']:.4f}; "
+        f"now {100 * error:.2f}%, {after['loss']:.4f}\n"
+    ) in out
     assert "warning: the temperature harms the test images: calibrate=false forgets it\n" in out
     assert "calibrate=true" not in out
     assert max(map(len, out.splitlines())) <= 80

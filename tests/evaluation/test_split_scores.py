@@ -153,14 +153,13 @@ def test_no_temperature_helps_that_one_half_of_the_images_cannot_tell():
     assert temperature["helps"] is False
 
 
-def test_what_the_temperature_before_did_is_told_beside_the_one_of_the_job():
-    plain, test = (job_of(NAMES, temperature=temperature, test=ANSWERS) for temperature in (3.0, 0.5))
-    expected, scores = score_split(plain, "test").scores, score_split(test, "test", before=3.0).scores
-    assert "before" not in expected["calibration"]
-    assert scores["calibration"]["before"] == {
-        "temperature": 3.0,
-        "loss": pytest.approx(expected["loss"]),
-        "ece": pytest.approx(expected["calibration"]["ece"]),
+def test_what_the_network_is_without_its_temperature_is_told_beside_it():
+    plain, used = (score_split(job_of(NAMES, temperature=value, test=ANSWERS), "test").scores for value in (1.0, 0.5))
+    assert "without" not in plain["calibration"]
+    assert used["loss"] > plain["loss"]
+    assert used["calibration"]["without"] == {
+        "loss": pytest.approx(plain["loss"]),
+        "ece": pytest.approx(plain["calibration"]["ece"]),
     }
 
 

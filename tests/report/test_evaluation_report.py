@@ -80,7 +80,7 @@ def test_the_longest_advice_has_80_columns_without_test_images_too() -> None:
         lines = tables.calibration_lines(scores)
         assert told in lines[1]
         assert max(map(len, lines)) <= 80
-    scores["calibration"]["before"] = {"temperature": 1.0, "ece": 0.2345, "loss": 12.567}
+    scores["calibration"]["without"] = {"ece": 0.2345, "loss": 12.567}
     assert max(map(len, tables.calibration_lines(scores))) <= 80
 
 
