@@ -4,6 +4,7 @@ import io
 import os
 import pty
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -89,6 +90,7 @@ def test_a_pipe_gets_a_line_on_stderr_once_the_words_are_known_to_be_sound(
     here: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("cnntrain.cli.dispatch._load", lambda command: lambda *given: print(command))
+    Path("run").mkdir()
     for line in (["check"], ["summary"], ["preview"], ["eval", "run"], ["predict", "run", "images=."]):
         assert cli.main(line) == 0
         assert capsys.readouterr() == (f"{line[0]}\n", "cnntrain: loading torch\n")
