@@ -19,7 +19,7 @@ from cnntrain.report.augmentation import describe_all, shares
 from cnntrain.report.run_report import Report
 from cnntrain.report.tensorboard import flatten
 from cnntrain.runtime import device as machine
-from cnntrain.text import WIDEST_NAME, counted, shorten, wrap_facts
+from cnntrain.text import WIDEST_NAME, counted, shorten, wrap, wrap_facts
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits_met
 from cnntrain.training.state import Progress
@@ -65,7 +65,8 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
 def show_notes(job: TrainJob, report: Report) -> None:
     """What there is to say of data, network and loss."""
     for note in job.notes:
-        report.say(note)
+        for line in wrap(note, indent=2):
+            report.say(line)
     if (weights := job.loss.class_weights) is not None:
         words = _weights_of_classes(job.data.classes, weights.tolist())
         report.say(f"class weights, 1 on average over the training images: {words}")

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from rich.console import Console
 
 from cnntrain.cli.exit import READER_GONE, exit_code
 from cnntrain.errors import FileSystemError
+from cnntrain.report import summary
 from cnntrain.report.csv_log import COLUMNS, CsvLog
 from cnntrain.report.epoch_table import table_head, table_row
 from cnntrain.report.progress_bar import Bar
@@ -388,6 +390,20 @@ def test_output_without_a_bar_has_a_line_a_minute_within_an_epoch_and_a_terminal
     ]
     assert (tmp_path / "train.log").read_text().splitlines() == ([] if live else lines)
     assert "batch" not in screen.getvalue() if live else screen.getvalue().splitlines() == lines
+
+
+def test_what_there_is_to_say_of_a_network_has_80_columns_in_a_log(monkeypatch):
+    monkeypatch.setattr(summary, "_rising_alone", lambda job: [])
+    notes = [
+        "images as timm's tf_efficientnet_lite0.in1k knows them: 224 pixels, bicubic, crop 0.875, mean and std",
+        f"loaded 294/296 tensors of /{'long/' * 20}model.safetensors; new: classifier.weight, classifier.bias",
+    ]
+    console, screen = plain()
+    job = SimpleNamespace(notes=notes, loss=SimpleNamespace(class_weights=None), warnings=[])
+    summary.show_notes(job, Report(None, tensorboard=False, console=console))
+    lines = screen.getvalue().splitlines()
+    assert " ".join(line.strip() for line in lines) == " ".join(notes)
+    assert all(len(line) <= 80 for line in lines if "/long/" not in line)
 
 
 def test_phases_of_less_than_a_minute_have_a_line_a_minute_together(monkeypatch):
