@@ -399,7 +399,7 @@ def test_what_there_is_to_say_of_a_network_has_80_columns_in_a_log(monkeypatch):
         f"loaded 294/296 tensors of /{'long/' * 20}model.safetensors; new: classifier.weight, classifier.bias",
     ]
     console, screen = plain()
-    job = SimpleNamespace(notes=notes, loss=SimpleNamespace(class_weights=None), warnings=[])
+    job: Any = SimpleNamespace(notes=notes, loss=SimpleNamespace(class_weights=None), warnings=[])
     summary.show_notes(job, Report(None, tensorboard=False, console=console))
     lines = screen.getvalue().splitlines()
     assert " ".join(line.strip() for line in lines) == " ".join(notes)
