@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import ExplainArgs
 from cnntrain.data.loaders import Loader
+from cnntrain.evaluation.split_scores import SPLIT_WORDS
 from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
 from cnntrain.inspect.explain.gallery import WORD, Gallery
 from cnntrain.inspect.explain.subject import NotApplicable, Subject, at_rest, read_files, spread
@@ -56,7 +57,7 @@ class _Explanation:
     def __init__(self, args: ExplainArgs, job: Job, step: int, report: Report) -> None:
         self.args, self.job, self.report = args, job, report
         split, self.loader = list(job.data.scored_splits.items())[-1]
-        self.split = "test" if split == "test" else "validation"
+        self.split = SPLIT_WORDS[split]
         self.subject = _subject(args, job, self.loader, step)
         self.results: dict[str, Any] = {"split": self.split, "pictures": []}
         self._find_layers()

@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cnntrain.evaluation.intervals import wilson
+from cnntrain.evaluation.split_scores import SPLIT_WORDS
 from cnntrain.page.chart import Chart, Line, grid, percents
 from cnntrain.page.markup import Html, code_words, fold, scroll, section, table, tag
 from cnntrain.page.pictures import flat_image
 from cnntrain.report.augmentation import class_name
 from cnntrain.text import cut, number, percent
 
-SPLITS = {"val": "validation", "test": "test"}
 MEASURES = {
     "top1": "top-1",
     "top5": "top-5",
@@ -42,7 +42,7 @@ def scores(splits: Mapping[str, Mapping[str, Any]]) -> Html | None:
     known = {name: scores for name, scores in splits.items() if scores}
     if not known:
         return None
-    heads = ["", *(Html(SPLITS[name] + _images(scores)) for name, scores in known.items())]
+    heads = ["", *(Html(SPLIT_WORDS[name] + _images(scores)) for name, scores in known.items())]
     rows: list[list[object]] = []
     for key, words in MEASURES.items():
         if any(scores.get(key) is not None for scores in known.values()):
@@ -176,21 +176,17 @@ def by_class(classes: Mapping[str, Mapping[str, float]], train_images: Sequence[
     train = ["train"] if train_images else []
     heads = ["class", "recall", "precision", "F1", split, *train, "recall with its 95 % interval"]
     if len(classes) <= MOST_CLASSES:
-        body: list[object] = [_class_table(heads, list(rows.values()))]
+        body: list[object] = [table(heads, list(rows.values()))]
     else:
         title = f"The first {MOST_ROWS:,} classes" if len(rows) > MOST_ROWS else f"All {len(rows):,} classes"
         order = sorted(classes, key=lambda name: (classes[name]["f1"], -classes[name]["images"]))
         hardest = [rows[name] for name in order[:MOST_CLASSES]]
         body = [
             tag("p", f"The {MOST_CLASSES} hardest of {len(classes):,} classes, by F1:", class_="about"),
-            _class_table(heads, hardest),
-            fold(title, _class_table(heads, list(rows.values())[:MOST_ROWS])),
+            table(heads, hardest),
+            fold(title, table(heads, list(rows.values())[:MOST_ROWS])),
         ]
     return section("classes", "Classes", *body)
-
-
-def _class_table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> Html:
-    return table(heads, rows)
 
 
 def _class_row(name: str, scores: Mapping[str, float], train_images: int | None) -> list[object]:

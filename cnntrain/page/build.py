@@ -11,7 +11,7 @@ from cnntrain.data.loaders import Loader
 from cnntrain.errors import CheckpointError, CnntrainError, DataError, NonFiniteError
 from cnntrain.evaluation.image_scores import ImageScore, Worst
 from cnntrain.evaluation.intervals import wilson
-from cnntrain.evaluation.split_scores import SplitScores, score_split
+from cnntrain.evaluation.split_scores import SPLIT_WORDS, SplitScores, score_split
 from cnntrain.inspect.explain.subject import at_rest
 from cnntrain.page import answers, pictures, sections
 from cnntrain.page.dataset import dataset
@@ -126,7 +126,7 @@ class Page:
 
     def _answers(self, job: Job, split: str) -> list[Html | None]:
         """The parts on one split."""
-        scores, words = self.splits[split].scores, answers.SPLITS[split]
+        scores, words = self.splits[split].scores, SPLIT_WORDS[split]
         return [
             answers.confusion(self.splits[split].matrix.numpy(), job.data.classes, words, scores["confused"]),
             answers.by_class(scores["classes"], self.images.get("train", ()), words),
@@ -215,7 +215,7 @@ class Page:
             run.history,
             classes,
             self.splits[split].matrix.tolist() if split else (),
-            answers.SPLITS.get(split, ""),
+            SPLIT_WORDS.get(split, ""),
             self.images.get("train", ()),
             val_images,
             run.ended,
