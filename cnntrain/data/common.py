@@ -33,7 +33,6 @@ class Data:
     not there, is None.
     """
 
-    name: str
     classes: list[str]
     channels: int
     image_size: int  # pixels a side in training

@@ -26,7 +26,7 @@ def to_torchscript(subject: Subject) -> ExportedFile:
             traced = torch.jit.trace(subject.network, subject.example, check_trace=False)
             torch.jit.save(traced, file, _extra_files=subject.metadata)
             module: Any = torch.jit.load(io.BytesIO(file.getvalue()))
-    except Exception as error:
+    except Exception as error:  # of the tracer, which fails with whatever the network does
         if is_out_of_memory(error):
             raise
         reason = cut(one_line(error), LONGEST)
