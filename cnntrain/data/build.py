@@ -131,6 +131,7 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
                 result = prepare(images[rows[probe_rows]], labels[rows[probe_rows]], eval_size)
                 loaders["probe"] = _loader(*result, "probe", rows[probe_rows], budget, request)
     data = Data(
+        name=settings.name,
         classes=request.classes or data_set.classes,
         channels=channels,
         image_size=size,

@@ -86,6 +86,7 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
         if request.probe:
             loaders["probe"] = _probe(loaders["train"], decoders["train"].through(eval_view), budget, request)
     data = Data(
+        name=settings.name,
         classes=classes,
         channels=channels,
         image_size=size,

@@ -33,6 +33,7 @@ class Data:
     not there, is None.
     """
 
+    name: str
     classes: list[str]
     channels: int
     image_size: int  # pixels a side in training

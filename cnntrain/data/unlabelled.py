@@ -37,6 +37,7 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
     request = Request(settings, AugmentSettings(), 0, torch.device("cpu"), classes, (), 0, print)
     mean, std = choose_statistics(request, channels, lambda: ([], []))
     return Data(
+        name=settings.name,
         classes=classes,
         channels=channels,
         image_size=size,

@@ -224,6 +224,7 @@ def test_the_program_sees_each_pixel_as_predict_does(here, mode):
     draw_odd_pictures(here / "odd")
     for size, crop, kind, channels in itertools.product((24, 71), (0.875, 1.0, 1.25), Interpolation, (1, 3)):
         data = Data(
+            name="",
             classes=[],
             channels=channels,
             image_size=size,
