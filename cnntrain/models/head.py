@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnntrain.config.schema.model import HeadInit, HeadSettings, Pool
 from cnntrain.errors import ConfigError
-from cnntrain.models.layers import activation
+from cnntrain.models.layers import GlobalMaxPool2d, activation
 from cnntrain.models.name_patterns import require
 
 _NAMES = ("fc", "classifier", "head", "heads")  # what torchvision calls it, most of timm, and we
@@ -238,7 +238,7 @@ def _pool_like(old: Any, pool: Pool) -> nn.Module:
         case Pool.avg:
             return nn.AdaptiveAvgPool2d(1)
         case Pool.max:
-            return nn.AdaptiveMaxPool2d(1)
+            return GlobalMaxPool2d()
         case Pool.avgmax:
             return AvgMaxPool2d()
 

@@ -89,6 +89,40 @@ class WeightedAvgPool2d(nn.Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, weights={learned}"
 
 
+class GlobalMaxPool2d(nn.AdaptiveMaxPool2d):
+    """The largest value of each map: (N, C, H, W) to (N, C, 1, 1).
+
+    On CUDA, the gradient of torch's own does not repeat its bits. Here values that are equally large share it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.amax((-2, -1), keepdim=True)
+
+
+class RepeatableAvgPool2d(nn.AdaptiveAvgPool2d):
+    """The same averages as torch's own, with a gradient that repeats its bits on CUDA too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        sides = self.output_size if isinstance(self.output_size, tuple) else (self.output_size, self.output_size)
+        for dim, side in zip((-2, -1), sides, strict=True):
+            count, extent = x.shape[dim] if side is None else side, x.shape[dim]
+            edges = [(i * extent // count, -(-(i + 1) * extent // count)) for i in range(count)]
+            x = torch.cat([x.narrow(dim, a, b - a).mean(dim, keepdim=True) for a, b in edges], dim)
+        return x
+
+
+def make_repeatable(model: nn.Module) -> None:
+    """Let layers whose gradient does not repeat its bits on CUDA, and for which there is another way, take that."""
+    for layer in model.modules():
+        if type(layer) is nn.AdaptiveAvgPool2d and layer.output_size not in (1, (1, 1)):  # for one place, torch's does
+            layer.__class__ = RepeatableAvgPool2d
+        elif type(layer) is nn.AdaptiveMaxPool2d and layer.output_size in (1, (1, 1)):
+            layer.__class__ = GlobalMaxPool2d
+
+
 def pool2d(kind: str, window: Window, weights: list[float] | list[list[float]] | None = None) -> nn.Module:
     """A pool by name: max, avg, weighted (with `weights`, or learned) or global, the average of the whole map."""
     match kind:

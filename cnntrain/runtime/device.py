@@ -19,6 +19,7 @@ from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.text import counted
 
 CGROUPS = Path("/sys/fs/cgroup")
+REPEATABLE_CUBLAS = (":4096:8", ":16:8")  # sizes of its workspace
 
 
 def choose_device(name: str, world: World = ALONE) -> torch.device:
@@ -126,14 +127,36 @@ def generator(device: torch.device, *parts: int) -> torch.Generator:
     return torch.Generator(device).manual_seed(mix_seed(*parts))
 
 
-def seed_everything(seed: int, *, deterministic: bool) -> None:
-    """Seed the global generators (initial weights, dropout) and choose repeatable or fastest algorithms."""
+def seed_everything(seed: int) -> None:
+    """Seed the global generators: initial weights, dropout."""
     random.seed(seed)
     torch.manual_seed(seed)
+
+
+def set_deterministic(deterministic: bool) -> None:
+    """Let torch take none but repeatable algorithms, or any; asked for what it does already, it is left alone."""
+    if deterministic != torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(deterministic)  # imports torch's compiler, which takes 1.2 s
+
+
+def use_repeatable(deterministic: bool) -> None:
+    """Choose repeatable or fastest algorithms, before anything lies on a CUDA device: cuBLAS reads its variable once.
+
+    Raises:
+        ConfigError: the variable has a value with which cuBLAS does not repeat its bits.
+    """
     torch.backends.cudnn.benchmark = not deterministic
-    torch.use_deterministic_algorithms(deterministic)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    set_deterministic(deterministic)
+    if not deterministic:
+        return
+    # We read no tensor that nothing was written to; to fill each new one costs a launch, or a pass over the memory.
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", REPEATABLE_CUBLAS[0])
+    if workspace not in REPEATABLE_CUBLAS and torch.cuda.is_available():
+        raise ConfigError(
+            f"trainer.deterministic: cuBLAS repeats its bits with CUBLAS_WORKSPACE_CONFIG={REPEATABLE_CUBLAS[0]} alone "
+            f"(given {workspace}); unset this variable"
+        )
 
 
 def seed_streams(*parts: int) -> None:
@@ -147,6 +170,7 @@ def own_process_kept() -> Iterator[None]:
     """Give a process that is not ours its random numbers, threads and choice of algorithms back at the end."""
     drawn, threads = random.getstate(), torch.get_num_threads()
     benchmark, deterministic = torch.backends.cudnn.benchmark, torch.are_deterministic_algorithms_enabled()
+    fills = torch.utils.deterministic.fill_uninitialized_memory
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
         with torch.random.fork_rng(devices):
@@ -155,7 +179,8 @@ def own_process_kept() -> Iterator[None]:
         random.setstate(drawn)
         torch.set_num_threads(threads)
         torch.backends.cudnn.benchmark = benchmark
-        torch.use_deterministic_algorithms(deterministic)
+        set_deterministic(deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = fills
 
 
 def rng_state(device: torch.device) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from cnntrain.errors import ConfigError
 from cnntrain.finetune.tuning import build_tuning
 from cnntrain.models.build import build_model
 from cnntrain.models.drop import DropLayer, drop_layers
+from cnntrain.models.layers import make_repeatable
 from cnntrain.models.small_images.check_size import check_size
 from cnntrain.models.weights.preprocessing import follow_weights
 from cnntrain.optim import optimizers, schedules
@@ -136,6 +137,7 @@ def _prepare_machine(settings: Settings, world: World) -> Hardware:
     trainer = settings.trainer
     machine.set_threads(trainer.threads)
     machine.tune_malloc()
+    machine.use_repeatable(trainer.deterministic)
     device = machine.choose_device(trainer.device, world)
     precision, warnings = machine.choose_precision(trainer.precision, device)
     machine.set_matmul_precision(precision)
@@ -149,7 +151,7 @@ def _build_network(settings: Settings, data: Data, hardware: Hardware, notes: li
         ConfigError: it does not take images of their sizes.
     """
     trainer, (device, precision, warnings) = settings.trainer, hardware
-    machine.seed_everything(settings.seed, deterministic=trainer.deterministic)
+    machine.seed_everything(settings.seed)
     model, model_notes = build_model(
         settings.model,
         classes=len(data.classes),
@@ -157,6 +159,8 @@ def _build_network(settings: Settings, data: Data, hardware: Hardware, notes: li
         image_size=data.image_size,
         head=settings.finetune.head,
     )
+    if trainer.deterministic:
+        make_repeatable(model)
     channels_last = trainer.channels_last
     if channels_last is None:
         channels_last = any(isinstance(module, nn.Conv2d) for module in model.modules())

@@ -12,6 +12,7 @@ from cnntrain.config.schema.model import HeadInit, HeadSettings, Pool
 from cnntrain.errors import ConfigError
 from cnntrain.models.build import build_model
 from cnntrain.models.head import Head, find_head, head_paths, replace_head
+from cnntrain.models.layers import GlobalMaxPool2d
 
 HEADS = {
     "lenet5": "head",
@@ -332,14 +333,14 @@ def test_pools_of_squeeze_and_excitation_are_not_those_before_the_head():
     kinds = [
         type(layer) for layer in model.modules() if isinstance(layer, (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d))
     ]
-    assert kinds == [nn.AdaptiveAvgPool2d] * 8 + [nn.AdaptiveMaxPool2d]
+    assert kinds == [nn.AdaptiveAvgPool2d] * 8 + [GlobalMaxPool2d]
 
 
 def test_a_module_whose_name_begins_like_that_of_the_head_does_not_hold_it():
     layers = {"pool": nn.AdaptiveAvgPool2d(1), "he": nn.Sequential(nn.AdaptiveAvgPool2d(1))}
     model = Own(conv=nn.Conv2d(1, 4, 3), **layers, head=nn.Linear(4, CLASSES))
     replace_head(model, HeadSettings(pool=Pool.max), CLASSES)
-    assert [type(model.pool), type(model.he[0])] == [nn.AdaptiveMaxPool2d, nn.AdaptiveAvgPool2d]
+    assert [type(model.pool), type(model.he[0])] == [GlobalMaxPool2d, nn.AdaptiveAvgPool2d]
 
 
 def test_an_activation_must_be_one_that_our_networks_take():

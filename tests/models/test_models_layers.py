@@ -1,5 +1,6 @@
 """The layers of the described network: against torch, numpy.pad, sums by hand and the formulas of the papers."""
 
+import copy
 import itertools
 import warnings
 
@@ -8,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnntrain.config.schema.arguments import TORCH_ACTIVATIONS
 from cnntrain.config.schema.cnn import PADDING_MODES, CnnArgs, pair
-from cnntrain.models.layers import WeightedAvgPool2d, convolution, norm2d, norm_groups
+from cnntrain.models.layers import WeightedAvgPool2d, convolution, make_repeatable, norm2d, norm_groups
 from cnntrain.models.map_sizes import Window
 from cnntrain.models.zoo.cnn import build_cnn
 
@@ -216,3 +218,33 @@ def test_shortcut_is_a_1x1_convolution_where_the_shapes_differ(keys):
     block = one_block(channels=4, padding="same", residual=True, image_size=11, **keys)
     assert block.residual.shortcut.conv.kernel_size == (1, 1)
     block(torch.zeros(2, 4, 11, 11))
+
+
+# Pools whose gradient repeats its bits on CUDA
+
+
+class Named(TorchDispatchMode):
+    """Notes the names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.add(func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveMaxPool2d(1), *map(nn.AdaptiveAvgPool2d, (1, 4, 7, (3, None), (2, 5)))])
+def test_repeatable_pools_give_what_torchs_give_without_its_adaptive_gradients(pool):
+    ends = []
+    for layer in (pool, copy.deepcopy(pool)):
+        if layer is not pool:
+            make_repeatable(layer)
+        images = torch.randn(2, 3, 7, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        with Named() as seen:
+            maps = layer(images)
+            (maps * torch.arange(maps.numel()).view(maps.shape)).sum().backward()
+        ends.append((maps, images.grad))
+    torch.testing.assert_close(*ends)
+    assert not [name for name in seen.names if "adaptive" in name]

@@ -20,12 +20,36 @@ def test_a_generator_depends_on_all_its_parts_and_nothing_else():
 
 
 def test_the_random_state_comes_back():
-    machine.seed_everything(1, deterministic=False)
+    machine.seed_everything(1)
     state = machine.rng_state(CPU)
     first = torch.rand(3)
     torch.rand(10)
     machine.restore_rng_state(state, CPU)
     assert torch.equal(first, torch.rand(3))
+
+
+def test_torch_is_told_of_algorithms_only_where_that_changes_something(monkeypatch):
+    told = []
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", told.append)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    machine.use_repeatable(False)
+    assert not told  # torch would import its compiler
+    assert torch.backends.cudnn.benchmark
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
+    machine.use_repeatable(True)
+    assert told == [True]
+    assert not torch.utils.deterministic.fill_uninitialized_memory
+    assert not torch.backends.cudnn.benchmark
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_a_workspace_of_cublas_that_does_not_repeat_is_refused_where_cuda_is_there(monkeypatch):
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode: None)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":0:0")
+    machine.use_repeatable(True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match=r"trainer\.deterministic: .* \(given :0:0\)"):
+        machine.use_repeatable(True)
 
 
 def test_auto_precision_on_a_cpu_is_fp32_and_slow_choices_warn():

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cnntrain.data.decode import BadImage, read_image
 from cnntrain.data.view import View
 from cnntrain.errors import DataError
-from cnntrain.runtime.device import restore_rng_state, rng_state
+from cnntrain.runtime.device import restore_rng_state, rng_state, set_deterministic
 from cnntrain.text import printable
 
 
@@ -54,10 +54,10 @@ def at_rest(model: nn.Module, device: torch.device) -> Iterator[None]:
     streams, strict = rng_state(device), torch.are_deterministic_algorithms_enabled()
     try:
         model.eval()
-        torch.use_deterministic_algorithms(False)  # on CUDA some derivatives have none
+        set_deterministic(False)  # on CUDA some derivatives have none
         yield
     finally:
-        torch.use_deterministic_algorithms(strict)
+        set_deterministic(strict)
         for module, training in modes:
             module.training = training
         restore_rng_state(streams, device)

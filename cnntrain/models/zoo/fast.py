@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cnntrain.config.schema.network_args import AirbenchArgs, Resnet9Args
 from cnntrain.models.blocks import conv_norm_act
-from cnntrain.models.layers import activation, chain, initialise
+from cnntrain.models.layers import GlobalMaxPool2d, activation, chain, initialise
 
 
 class Residual(nn.Module):
@@ -57,7 +57,7 @@ def resnet9(args: Resnet9Args, *, classes: int, channels: int) -> nn.Sequential:
             "stage1": nn.Sequential(conv(width, 2 * width), nn.MaxPool2d(2), pair(2 * width)),
             "stage2": nn.Sequential(conv(2 * width, 4 * width), nn.MaxPool2d(2)),
             "stage3": nn.Sequential(conv(4 * width, 8 * width), nn.MaxPool2d(2), pair(8 * width)),
-            "pool": nn.AdaptiveMaxPool2d(1),
+            "pool": GlobalMaxPool2d(),
             "flatten": nn.Flatten(),
             "head": nn.Linear(8 * width, classes, bias=False),
             "scale": Scale(1 / 8),
@@ -85,7 +85,7 @@ def airbench(args: AirbenchArgs, *, classes: int, channels: int) -> nn.Sequentia
             "whiten": whiten,
             "act": activation(act),
             "stages": nn.Sequential(*stages),
-            "pool": nn.AdaptiveMaxPool2d(1),
+            "pool": GlobalMaxPool2d(),
             "flatten": nn.Flatten(),
             "head": nn.Linear(args.widths[-1], classes, bias=False),
             "scale": Scale(1 / 9),
