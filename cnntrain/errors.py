@@ -75,10 +75,3 @@ class Interrupted(CnntrainError):
         super().__init__(message)
         self.signum = signum
         self.exit_code = 128 + signum
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or Python found no memory, on whatever device."""
-    # torch is not imported here: its class is known by name, and its CPU allocator raises a plain RuntimeError.
-    names = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-    return names or "can't allocate memory" in str(error)

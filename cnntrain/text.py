@@ -50,6 +50,11 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "es" if noun.endswith(("s", "x", "tch")) else "s")
 
 
+def gibibytes(count: int) -> str:
+    """Bytes of memory: `79.1 GiB`, `512 MiB`."""
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
 def short_path(path: str | Path) -> str:
     """A path as the user would type it: relative where it lies below the current folder."""
     try:

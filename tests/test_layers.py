@@ -42,6 +42,8 @@ WITHOUT_TORCH = (
     "config",
     "cli",
     "runtime/distributed.py",
+    "runtime/faults.py",
+    "runtime/host_memory.py",
     "storage/run_folder.py",
     "storage/run_record.py",
     "evaluation/intervals.py",

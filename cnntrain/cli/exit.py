@@ -10,8 +10,9 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError, is_out_of_memory
+from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError
 from cnntrain.registry import line_in_user_code
+from cnntrain.runtime.faults import Fault, Kind, fault_of
 from cnntrain.storage.atomic import open_own
 from cnntrain.text import one_line, printable
 
@@ -20,10 +21,10 @@ INTERRUPTED = 130
 TERMINATED = 143
 READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
 TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-MEMORY = "out of memory; make data.batch_size smaller, and trainer.accumulate larger by the same factor"
+SMALLER = "make data.batch_size smaller, and trainer.accumulate larger by the same factor"
 FULL_CARD = (
-    "trainer.device: the GPU has no memory left even to start on; other processes hold it (nvidia-smi lists them): "
-    "end one of them, or choose another with trainer.device=cuda:1 or cpu"
+    "trainer.device: the GPU has no memory left even to start on{holders}; end another process (nvidia-smi lists "
+    "them), or choose another GPU with trainer.device=cuda:1, or cpu"
 )
 
 
@@ -75,7 +76,9 @@ def _tell(error: Exception, fault: CnntrainError | None, folder: Path | None) ->
         except OSError:  # no room anywhere
             traceback.print_exc()
             report = "the lines above"
-        say(f"error: this is a bug of cnntrain ({one_line(error)}); please report it with {report}")
+        known = fault_of(error)
+        what = f"{known.line}; without such code it is a bug of cnntrain" if known else "this is a bug of cnntrain"
+        say(f"error: {what} ({one_line(error)}); please report it with {report}")
         return
     for line in fault.lines():
         say(line if isinstance(fault, Interrupted) else f"error: {line}")
@@ -90,10 +93,8 @@ def reason(error: BaseException) -> str:
 
 def _as_fault(error: Exception) -> CnntrainError | None:
     """Faults of the machine and of torch on it, whoever raised them; None for anything else."""
-    if is_out_of_memory(error):
-        return ResourceError(MEMORY)
-    if "CUDA error: out of memory" in str(error):  # of the driver; torch's own allocator raises OutOfMemoryError
-        return ResourceError(FULL_CARD)
+    if (fault := fault_of(error)) and fault.kind is not Kind.KERNEL:
+        return ResourceError(_line(fault))
     if "does not have a deterministic implementation" in str(error):
         what = one_line(error).partition(" does not have")[0].removeprefix("RuntimeError: ")
         return ConfigError(
@@ -113,6 +114,21 @@ def _as_fault(error: Exception) -> CnntrainError | None:
     if line := line_in_user_code(error):
         return ConfigError(f"{line}: your function failed ({one_line(error)}); correct it")
     return None
+
+
+def _line(fault: Fault) -> str:
+    """What there is to say of a fault of the machine."""
+    if fault.kind not in (Kind.MEMORY, Kind.FULL):
+        return fault.line
+    holders = ""
+    if "torch" in sys.modules:
+        from cnntrain.runtime.device import memory_holders
+
+        with contextlib.suppress(RuntimeError):  # the device may answer no more
+            holders = memory_holders()
+    if fault.kind is Kind.FULL:
+        return FULL_CARD.format(holders=holders and f": {holders}")
+    return f"out of memory{holders and f': {holders}'}; {SMALLER}"
 
 
 def _output_may_be_full(number: int) -> bool:

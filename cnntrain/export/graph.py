@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from cnntrain.config.schema.export import Format
-from cnntrain.errors import ConfigError, is_out_of_memory
+from cnntrain.errors import ConfigError
 from cnntrain.export.subject import Subject
 from cnntrain.models.weights.download import quiet
 from cnntrain.registry import line_in_user_code
+from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.text import cut, one_line
 
 LONGEST = 200  # letters of an exporter's reason

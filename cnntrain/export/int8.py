@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from cnntrain.data.loaders import Loader
-from cnntrain.errors import CnntrainError, ConfigError, is_out_of_memory
+from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.export.graph import LONGEST, silence
 from cnntrain.export.subject import Ask, ExportedFile, Subject
 from cnntrain.export.to_onnx import Session
+from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.text import cut, one_line
 
 COSTLY = 0.02  # of accuracy, of which a warning tells

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from cnntrain import __version__
 from cnntrain.config.schema.export import Format
-from cnntrain.errors import ConfigError, is_out_of_memory
+from cnntrain.errors import ConfigError
 from cnntrain.export.graph import LONGEST, draw_graph, silence
 from cnntrain.export.subject import ExportedFile, Subject
+from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.text import cut, one_line
 
 OPSET = 18  # the one that torch's operators are written in; onnxruntime reads it since 1.14 (2023)

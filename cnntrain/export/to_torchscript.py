@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.schema.export import Format
-from cnntrain.errors import ConfigError, is_out_of_memory
+from cnntrain.errors import ConfigError
 from cnntrain.export.graph import LONGEST, draw_graph, silence
 from cnntrain.export.subject import ExportedFile, Subject
+from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.text import cut, one_line
 
 

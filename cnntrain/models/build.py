@@ -12,7 +12,8 @@ from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.messages import unknown_arguments
 from cnntrain.config.schema.model import DROPS, ModelSettings
 from cnntrain.config.schema.networks import NETWORKS, NetworkEntry
-from cnntrain.errors import ConfigError, ResourceError, is_out_of_memory
+from cnntrain.errors import ConfigError, ResourceError
+from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.text import one_line
 
 if TYPE_CHECKING:

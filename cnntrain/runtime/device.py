@@ -1,6 +1,7 @@
 """The machine: device, precision, seeds and memory. The only file that names a kind of accelerator."""
 
 import ctypes
+import gc
 import hashlib
 import math
 import os
@@ -15,11 +16,13 @@ import torch
 
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import ConfigError
+from cnntrain.runtime import host_memory
 from cnntrain.runtime.distributed import ALONE, World
-from cnntrain.text import counted
+from cnntrain.text import counted, gibibytes
 
 CGROUPS = Path("/sys/fs/cgroup")
 REPEATABLE_CUBLAS = (":4096:8", ":16:8")  # sizes of its workspace
+OVERHEAD = 3 << 29  # bytes of a context of CUDA with its libraries, at most
 
 
 def choose_device(name: str, world: World = ALONE) -> torch.device:
@@ -264,18 +267,36 @@ def synchronize(device: torch.device) -> None:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that can still be had on the device; half of all memory where the system does not tell (macOS).
+    """Bytes that can still be had on the device, with those that torch holds and does not use.
 
     Processes that train together on this machine share those of the host evenly.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024 // World.here().local_size
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return host_memory.free_bytes() // World.here().local_size
+
+
+def memory_holders() -> str:
+    """Who holds the memory that has run out: a sentence of this process's device; empty where none can tell."""
+    if not torch.cuda.is_initialized():
+        held, free = host_memory.held_bytes(), host_memory.free_bytes()
+        return "" if held is None else f"this process holds {gibibytes(held)}, {gibibytes(free)} are free"
+    free, total = torch.cuda.mem_get_info()
+    ours = torch.cuda.memory_reserved()
+    text = f"this process holds {gibibytes(ours)} of the GPU's {gibibytes(total)}"
+    if (others := total - free - ours) > OVERHEAD:
+        text += f", other processes {gibibytes(others)} (nvidia-smi lists them)"
+    return text
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what torch holds and does not use."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
 
 
 def shares_memory(device: torch.device) -> bool:
@@ -283,14 +304,19 @@ def shares_memory(device: torch.device) -> bool:
     return device.type in ("cpu", "mps")
 
 
-def peak_memory(device: torch.device) -> int:
-    """Most bytes held so far: of the device for CUDA, of this process elsewhere."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    import resource
+def reset_peak_memory(device: torch.device) -> None:
+    """Begin the count of `peak_memory` anew, for a job that others have preceded in this process."""
+    if device.type != "cuda":
+        host_memory.reset_peak()
+    elif torch.cuda.is_initialized():
+        if torch.cuda.memory_allocated(device):
+            release_memory(device)  # what an earlier job has left lies in reference cycles
+        torch.cuda.reset_peak_memory_stats(device)
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes held in this job so far: of the device for CUDA, of this process elsewhere."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else host_memory.peak_bytes()
 
 
 def supports_fused(device: torch.device) -> bool:

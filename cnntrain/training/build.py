@@ -78,6 +78,7 @@ def build_train_job(
         ConfigError: settings that do not fit the data, the network or each other.
     """
     hardware = _prepare_machine(settings, world)
+    machine.reset_peak_memory(hardware.device)
     settings, notes = follow_weights(settings)
     trainer, augment = settings.trainer, settings.augment
     with world.in_turn():  # a data set is fetched, and its statistics are computed, by one process

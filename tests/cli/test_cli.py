@@ -545,9 +545,9 @@ class OutOfMemoryError(RuntimeError):
         (ConnectionRefusedError(111, "Connection refused"), 6, "cnntrain: error: Connection refused"),
         (TimeoutError(), 6, "cnntrain: error: TimeoutError"),
         (CheckpointError("a class \x1b[31m\x85\u2028"), 4, r"cnntrain: error: a class \x1b[31m\x85\u2028"),
-        (MemoryError(), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
-        (OutOfMemoryError("CUDA out of memory"), 7, "cnntrain: error: out of memory; make data.batch_size smaller"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "cnntrain: error: out of memory; "),
+        (MemoryError(), 7, "cnntrain: error: out of memory: this process holds "),
+        (OutOfMemoryError("CUDA out of memory"), 7, "cnntrain: error: out of memory: "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 7, "cnntrain: error: out of memory: "),
         (RuntimeError("CUDA error: out of memory\nCompile with"), 7, "cnntrain: error: trainer.device: the GPU has no"),
         (
             RuntimeError(
