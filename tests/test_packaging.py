@@ -17,7 +17,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 @pytest.mark.parametrize(
     ("source", "target", "kind"),
-    [("conf", "cnntrain/conf", "*.yaml"), *(("cnntrain", "cnntrain", kind) for kind in ("*.py", "*.pyi", "py.typed"))],
+    [
+        ("conf", "cnntrain/conf", "*.yaml"),
+        *(("cnntrain", "cnntrain", kind) for kind in ("*.py", "*.pyi", "py.typed", "*.gz", "LICENSE*")),
+    ],
 )
 def test_wheel_holds_every_file(wheel: zipfile.ZipFile, source: str, target: str, kind: str) -> None:
     here = {str(Path(target) / file.relative_to(ROOT / source)): file for file in (ROOT / source).rglob(kind)}

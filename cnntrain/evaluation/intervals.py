@@ -31,10 +31,8 @@ def student(shares: Sequence[float]) -> Interval:
 
     It tells what other seeds would do to the mean over the repeats of a training.
     """
-    from scipy.special import stdtrit
-
     mean, error = statistics.fmean(shares), statistics.stdev(shares) / math.sqrt(len(shares))
-    reach = float(stdtrit(len(shares) - 1, (1 + COVERAGE) / 2)) * error
+    reach = _t(len(shares) - 1) * error
     return Interval(max(0.0, mean - reach), min(1.0, mean + reach))
 
 
@@ -51,3 +49,26 @@ def of_mean(mean: float, mean_square: float, images: int) -> Interval:
 def _z() -> float:
     """The standard deviations between which, either side of the mean, 95 % of a normal distribution lie."""
     return statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)
+
+
+def _t(freedom: int) -> float:
+    """The same of Student's distribution of so many degrees of freedom.
+
+    Its share within +-t is a finite sum in the angle atan(t / sqrt(freedom)) (Abramowitz and Stegun 26.7.3 and 26.7.4),
+    which rises with the angle: halving finds it.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):
+        angle = (low + high) / 2
+        low, high = (angle, high) if _share_within(angle, freedom) < COVERAGE else (low, angle)
+    return math.sqrt(freedom) * math.tan(low)
+
+
+def _share_within(angle: float, freedom: int) -> float:
+    is_odd = freedom % 2
+    term = math.cos(angle) if is_odd else 1.0
+    total = 0.0
+    for power in range(2 + is_odd, freedom + 1, 2):
+        total += term
+        term *= math.cos(angle) ** 2 * (power - 1) / power
+    return 2 / math.pi * (angle + math.sin(angle) * total) if is_odd else math.sin(angle) * total

@@ -16,6 +16,7 @@ from cnntrain.config.schema.optimizer import (
     UserOptimizerSettings,
 )
 from cnntrain.errors import ConfigError
+from cnntrain.optim.eager import eager
 from cnntrain.optim.parameter_groups import Learner, parameter_groups
 from cnntrain.registry import call_user_function
 from cnntrain.runtime.device import supports_fused
@@ -46,24 +47,26 @@ def build_optimizer(
 def sgd(settings: SgdSettings, groups: Groups, lr: float, fused: bool) -> Optimizer:
     """SGD whose momentum is there from the start."""
     nesterov = settings.nesterov and settings.momentum > 0
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
+    optimizer = eager(torch.optim.SGD)(groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, fused=fused)
     fill_momentum(optimizer)
     return optimizer
 
 
 def adam(settings: AdamSettings, groups: Groups, lr: float, fused: bool) -> Optimizer:
     """Adam (arXiv 1412.6980)."""
-    return torch.optim.Adam(groups, lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=fused)
+    return eager(torch.optim.Adam)(groups, lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=fused)
 
 
 def adamw(settings: AdamSettings, groups: Groups, lr: float, fused: bool) -> Optimizer:
     """Adam with decoupled weight decay (arXiv 1711.05101)."""
-    return torch.optim.AdamW(groups, lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=fused)
+    return eager(torch.optim.AdamW)(
+        groups, lr=lr, betas=(settings.beta1, settings.beta2), eps=settings.eps, fused=fused
+    )
 
 
 def rmsprop(settings: RmspropSettings, groups: Groups, lr: float, fused: bool) -> Optimizer:
     """RMSProp, of which torch has no fused step."""
-    return torch.optim.RMSprop(groups, lr=lr, alpha=settings.alpha, momentum=settings.momentum, eps=settings.eps)
+    return eager(torch.optim.RMSprop)(groups, lr=lr, alpha=settings.alpha, momentum=settings.momentum, eps=settings.eps)
 
 
 def user_optimizer(settings: UserOptimizerSettings, groups: Groups, lr: float, fused: bool) -> Optimizer:

@@ -92,17 +92,28 @@ class TensorBoardLog:
 
         Traced in evaluation mode, so that neither batch statistics nor random streams move.
         """
+        from tensorboard.compat.proto.config_pb2 import RunMetadata
         from tensorboard.compat.proto.event_pb2 import TaggedRunMetadata
-        from torch.utils.tensorboard._pytorch_graph import graph
+        from tensorboard.compat.proto.graph_pb2 import GraphDef
+        from tensorboard.compat.proto.step_stats_pb2 import DeviceStepStats, StepStats
+        from tensorboard.compat.proto.versions_pb2 import VersionDef
+        from torch.utils.tensorboard._pytorch_graph import parse
 
         modes = [(module, module.training) for module in model.modules()]
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
                 warnings.simplefilter("ignore")
-                nodes, statistics = graph(model.eval(), images)
+                # Torch's own function of this name has the trace compared with the model, and loads modules for half a
+                # second to do so.
+                trace = torch.jit.trace(model.eval(), images, check_trace=False)
+                traced = trace.graph
+                torch._C._jit_pass_inline(traced)
+                nodes = GraphDef(node=parse(traced, trace, images), versions=VersionDef(producer=22))
         finally:
             for module, training in modes:
                 module.training = training
+        # TensorBoard shows a graph with the device of its first step alone.
+        statistics = RunMetadata(step_stats=StepStats(dev_stats=[DeviceStepStats(device="/device:CPU:0")]))
         self._events.add(graph_def=nodes.SerializeToString())
         self._events.add(
             tagged_run_metadata=TaggedRunMetadata(tag="step1", run_metadata=statistics.SerializeToString())

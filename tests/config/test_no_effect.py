@@ -33,7 +33,7 @@ def faults(line: str, *, multirun: bool = False, config_dir: Path | None = None)
     [
         (
             "data.root=nowhere",
-            "data.root: data=digits, the default, comes with scikit-learn and reads no folder (given",
+            "data.root: data=digits, the default, comes with cnntrain and reads no folder (given",
         ),
         ("data.download=true", "data.download: fetches mnist, cifar10 and cifar100 alone (given true)"),
         ("data=imagefolder data.root=. data.download=true", "data.download: fetches"),
@@ -211,12 +211,12 @@ def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPa
         ("eval", ["trainer.ema=0.9"], "trainer.ema: eval trains nothing (given 0.9); leave it out"),
         ("predict", ["loss.label_smoothing=0.2"], "loss.label_smoothing: predict trains nothing (given 0.2)"),
         ("explain", ["augment.pad_crop=null"], "augment.pad_crop.padding: explain trains nothing (given null)"),
-        ("eval", ["data.root=photos"], "data.root: data=digits, the default, comes with scikit-learn"),
+        ("eval", ["data.root=photos"], "data.root: data=digits, the default, comes with cnntrain"),
         ("eval", ["data.batch_size=9", "trainer.device=cpu", "trainer.threads=1", "trainer.epochs=30"], ""),
         ("predict", ["data.workers=2"], ""),
         ("predict", ["data.root=photos"], "data.root: predict reads no images of a data set (given "),
         *(
-            (command, ["data.root=photos"], "data.root: data=digits, the default, comes with scikit-learn")
+            (command, ["data.root=photos"], "data.root: data=digits, the default, comes with cnntrain")
             for command in ("report", "explain", "export")
         ),
         ("export", ["data.crop=0.9"], ""),

@@ -135,6 +135,17 @@ def test_start_gives_exactly_the_tail_of_the_epoch(digits):
             assert torch.equal(labels, known)
 
 
+def test_the_digits_that_come_with_us_are_scikit_learns():
+    from sklearn.datasets import load_digits
+
+    images, labels = datasets.read_digits()
+    bunch = load_digits()
+    assert np.array_equal(images[:, 0].numpy(), np.rint(bunch.images * (255 / 16)).astype(np.uint8))
+    assert np.array_equal(labels.numpy(), bunch.target)
+    assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)
+    assert "CC BY 4.0" in datasets.DIGITS.with_name("LICENSE.txt").read_text()
+
+
 def test_labels_follow_their_images_through_the_shuffle(digits):
     known = dict(zip((x.numpy().tobytes() for x in content(digits.val)[0]), content(digits.val)[1], strict=True))
     from sklearn.datasets import load_digits

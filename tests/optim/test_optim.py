@@ -22,6 +22,7 @@ from cnntrain.config.schema.schedule import (
 )
 from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.optim import optimizers, schedules
+from cnntrain.optim.eager import eager
 from cnntrain.optim.parameter_groups import Learner, parameter_groups
 
 TOTAL, PER_EPOCH = 60, 6
@@ -227,11 +228,32 @@ def test_a_first_step_that_the_scaler_skips_leaves_the_momentum_at_zero():
 )
 def test_each_optimizer_is_torchs_with_our_numbers(settings, kind):
     optimizer = optimizers.build_optimizer(settings, nn.Linear(2, 2), 0.05, torch.device("cpu"))
-    assert type(optimizer) is kind
+    assert isinstance(optimizer, kind)
+    assert type(optimizer).__name__ == kind.__name__
     group = optimizer.param_groups[0]
     assert group["lr"] == 0.05
     wanted = {"momentum": "momentum", "alpha": "alpha", "eps": "eps", "nesterov": "nesterov"}
     assert all(group[name] == getattr(settings, key) for key, name in wanted.items() if hasattr(settings, key))
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+def test_an_eager_optimizer_steps_as_torchs_own_and_their_states_fit_each_other(kind):
+    options = {"lr": 0.1, "weight_decay": 0.01} | ({"momentum": 0.9} if kind is torch.optim.SGD else {})
+    models = [nn.Linear(3, 2) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    ours, theirs = eager(kind)(models[0].parameters(), **options), kind(models[1].parameters(), **options)
+    for number in range(4):
+        for model, optimizer in zip(models, (ours, theirs), strict=True):
+            optimizer.zero_grad()
+            model(torch.ones(4, 3) * number).square().sum().backward()
+            assert torch.is_grad_enabled()
+            optimizer.step()
+        if number == 1:
+            first, second = ours.state_dict(), theirs.state_dict()
+            ours.load_state_dict(second)
+            theirs.load_state_dict(first)
+    assert torch.equal(models[0].weight, models[1].weight)
+    assert all(torch.is_grad_enabled() and not parameter.grad.requires_grad for parameter in models[0].parameters())
 
 
 def test_the_rate_follows_the_batch_linearly_for_sgd_and_by_the_root_for_adam():

@@ -198,7 +198,7 @@ def test_the_versions_are_those_of_all_that_the_distribution_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     noted = versions(tmp_path / "installed")
-    assert {"timm", "simplejpeg", "safetensors", "scikit-learn", "huggingface-hub"} <= set(noted)
+    assert {"timm", "simplejpeg", "safetensors", "huggingface-hub"} <= set(noted)
     assert noted["timm"] == importlib.metadata.version("timm")
     assert not {"pytest", "mypy", "cosmic-ray"} & set(noted)
 

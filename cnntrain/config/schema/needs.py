@@ -56,7 +56,7 @@ RULES = (
     Rule(
         "data.root",
         lambda s: not DATASETS.entry(s.data.name).is_embedded,
-        "data=digits, the default, comes with scikit-learn and reads no folder (given {given}); {meant}",
+        "data=digits, the default, comes with cnntrain and reads no folder (given {given}); {meant}",
     ),
     Rule(
         "data.download",
