@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from states import whole
 
 from cnntrain.storage import checkpoint
+from cnntrain.storage.saver import Saver
 
 SYSTEM_CALLS = ("mkdir", "link", "rename", "fsync", "unlink", "rmdir")
 
@@ -52,7 +54,25 @@ def in_child(work: Callable[[], None]) -> int:
     return pid
 
 
-def random_kills(run: Path, kills: int) -> list[dict[str, Any]]:
+def save_in_turn(run: Path, first: int, tell: Callable[[int], None]) -> None:
+    """Save step after step without pause, and tell each that is done."""
+    for step in itertools.count(first):
+        checkpoint.save(run, state_at(step), best=step % 2 == 0)
+        tell(step)
+
+
+def save_beside(run: Path, first: int, tell: Callable[[int], None]) -> None:
+    """The same by a thread, beside which the next state comes about; what is told is done, and the next one begun."""
+    saver = Saver(run, torch.device("cpu"))
+    for step in itertools.count(first):
+        saver.save(state_at(step), best=step % 2 == 0)
+        if step > first:
+            tell(step - 1)
+
+
+def random_kills(
+    run: Path, kills: int, work: Callable[[Path, int, Callable[[int], None]], None]
+) -> list[dict[str, Any]]:
     """Kill -9 a child that saves without pause, at random times; the next child goes on from what is found."""
     draw = random.Random(0)
     run.mkdir()
@@ -64,12 +84,10 @@ def random_kills(run: Path, kills: int) -> list[dict[str, Any]]:
     for _ in range(kills):
         reader, writer = os.pipe()
 
-        def work(first: int = step + 1, writer: int = writer) -> None:
-            for step in itertools.count(first):
-                checkpoint.save(run, state_at(step), best=step % 2 == 0)
-                os.write(writer, f"{step}\n".encode())
+        def tell(step: int, writer: int = writer) -> None:
+            os.write(writer, f"{step}\n".encode())
 
-        pid = in_child(work)
+        pid = in_child(partial(work, run, step + 1, tell))
         os.close(writer)
         time.sleep(cost + draw.uniform(0, 8 * cost))
         os.kill(pid, signal.SIGKILL)
@@ -118,4 +136,9 @@ def exit_at_each_call(run: Path) -> list[dict[str, Any]]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    print(json.dumps({"random": random_kills(folder / "random", 30), "calls": exit_at_each_call(folder / "calls")}))
+    rows = {
+        "random": random_kills(folder / "random", 30, save_in_turn),
+        "beside": random_kills(folder / "beside", 30, save_beside),
+        "calls": exit_at_each_call(folder / "calls"),
+    }
+    print(json.dumps(rows))

@@ -1,7 +1,7 @@
 """One training in its run folder, from its start to its results: the road that `train` and `resume` share."""
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -27,7 +27,8 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime import signals
 from cnntrain.runtime.distributed import World
 from cnntrain.runtime.job_clock import take_seconds
-from cnntrain.storage import checkpoint, run_record
+from cnntrain.storage import run_record
+from cnntrain.storage.saver import Saver
 from cnntrain.training import loop
 from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.final_scores import list_bad_images, score
@@ -88,7 +89,6 @@ def train_and_score(
     need_same_images(job)
     job = start_from_weights(job, weights)
     state = build_state(job)
-    job = save_into(folder, job)
     show_header(job, job.total_steps(state.progress), folder, report)
     show_audit(job, report)
     if start.is_resumed:
@@ -103,7 +103,8 @@ def train_and_score(
         training = replace(training, watch=viewer(job, report))
     if world.is_first:
         run_record.discard_results(folder)  # from here on, those of an earlier end are out of date
-    ended = loop.train(state, training)
+    with saved_into(folder, training) as training:
+        ended = loop.train(state, training)
 
     with show_split(job, state.eval_model, report) as watch:
         results = score(job, state, folder, watch)
@@ -129,17 +130,19 @@ def need_same_images(job: TrainJob) -> None:
         )
 
 
-def save_into(folder: Path, job: TrainJob) -> TrainJob:
-    """The job with its checkpoints in a run folder, written by the first process."""
+@contextmanager
+def saved_into(folder: Path, job: TrainJob) -> Iterator[TrainJob]:
+    """The job with its checkpoints in a run folder, written by the first process; all are on disk when it is left."""
     world = job.world
     run_id = world.share(run_record.run_id(folder) if world.is_first else "")
     about = job.about() | {"run_id": run_id, "processes": world.size}
+    with Saver(folder, job.device) as saver:
 
-    def save(state: dict[str, Any], best: bool) -> None:
-        if world.is_first:
-            checkpoint.save(folder, state | {"about": about}, best=best)
+        def save(state: dict[str, Any], best: bool) -> None:
+            if world.is_first:
+                saver.save(state | {"about": about}, best=best)
 
-    return replace(job, save=save)
+        yield replace(job, save=save, finish_saves=saver.join)
 
 
 def describe(start: Start) -> None:

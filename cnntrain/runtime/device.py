@@ -7,7 +7,7 @@ import math
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -264,6 +264,16 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def mark(device: torch.device) -> Callable[[], None]:
+    """What waits, in any thread, until the device has done all that is queued by now."""
+    if device.type != "cuda":
+        synchronize(device)
+        return lambda: None
+    event = torch.cuda.Event(blocking=True)
+    event.record(torch.cuda.current_stream(device))
+    return event.synchronize
 
 
 def free_memory(device: torch.device) -> int:

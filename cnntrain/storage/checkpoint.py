@@ -44,7 +44,7 @@ def save(run: Path, state: dict[str, Any], *, best: bool = False) -> None:
         FileSystemError: the disk is full, read-only or broken; what was saved before is intact.
         TypeError: the state holds anything else (our mistake), named by its place.
     """
-    state = _plain(state, "state")
+    state = plain(state, "state")
     needed = sum(leaf.nbytes for _, leaf in _leaves(state) if isinstance(leaf, torch.Tensor))
     folder = run / "checkpoints"
     need_own_folder(folder)
@@ -110,7 +110,7 @@ def annotate(folder: Path, **facts: Any) -> None:
     try:
         if folder == own:
             shutil.rmtree(old, ignore_errors=True)
-        digest = _write(new, _plain(state, "state"))
+        digest = _write(new, plain(state, "state"))
         _rename([(own, old), (new, own)])
         fsync_folder(own.parent)
         _trusted.add(digest)
@@ -231,7 +231,7 @@ def fingerprint(state: dict[str, Any]) -> str:
     Takes a module's `state_dict()` or any nested plain state; the device and the memory layout make no difference.
     """
     digest = hashlib.sha256()
-    for place, leaf in sorted(_leaves(_plain(state, "state")), key=lambda item: item[0]):
+    for place, leaf in sorted(_leaves(plain(state, "state")), key=lambda item: item[0]):
         if isinstance(leaf, torch.Tensor):
             digest.update(f"{place} {leaf.dtype} {tuple(leaf.shape)}\n".encode())
             raw = leaf.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
@@ -348,16 +348,28 @@ def _unpickle(path: Path, map_location: str | torch.device, what: str, advice: s
     return content
 
 
-def _plain(value: Any, place: str) -> Any:
-    """A copy in plain containers, tensors detached; exact types, as a NumPy float is a float that pickles as code."""
+def _detached(tensor: torch.Tensor, place: str) -> torch.Tensor:
+    return tensor.detach()
+
+
+def plain(value: Any, place: str, copy: Callable[[torch.Tensor, str], torch.Tensor] = _detached) -> Any:
+    """A copy in plain containers; exact types, as a NumPy float is a float that pickles as code.
+
+    Args:
+        place: of the value, such as `state.model`.
+        copy: what to take for a tensor at a place.
+
+    Raises:
+        TypeError: it holds anything else, named by its place.
+    """
     if type(value) in (str, int, float, bool, type(None)):
         return value
     if type(value) in (torch.Tensor, torch.nn.Parameter):
-        return value.detach()
+        return copy(value, place)
     if isinstance(value, dict) and all(type(key) in (str, int) for key in value):
-        return {key: _plain(part, f"{place}.{key}") for key, part in value.items()}
+        return {key: plain(part, f"{place}.{key}", copy) for key, part in value.items()}
     if type(value) in (list, tuple):
-        return type(value)(_plain(part, f"{place}.{i}") for i, part in enumerate(value))
+        return type(value)(plain(part, f"{place}.{i}", copy) for i, part in enumerate(value))
     raise TypeError(f"{place}: a checkpoint holds plain containers and tensors, not {type(value).__name__}")
 
 

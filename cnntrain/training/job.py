@@ -28,13 +28,17 @@ from cnntrain.training.scoring import Scorer
 from cnntrain.training.state import Progress
 from cnntrain.training.tta import Views
 
-Save = Callable[[dict[str, Any], bool], None]  # a state, and whether it is the best so far
+Save = Callable[[dict[str, Any], bool], None]  # a state, and whether it is the best so far; it may go on beside us
 
 Watch = Callable[[nn.Module, int, float, bool], None]  # of the network, epoch, seconds so far, and whether it ends here
 
 
 def save_nothing(state: dict[str, Any], is_best: bool) -> None:
     """Keep no checkpoint, as trials do."""
+
+
+def wait_for_nothing() -> None:
+    """Of saves that are done when they answer."""
 
 
 def watch_nothing(model: nn.Module, epoch: int, seconds: float, is_last: bool) -> None:
@@ -106,6 +110,7 @@ class TrainJob(Job):
     report: Reporter
     stop: StopFlag
     save: Save = save_nothing
+    finish_saves: Callable[[], None] = wait_for_nothing  # until all that `save` was given is on disk
     watch: Watch = watch_nothing  # called after each epoch, when all of it is saved
 
     @property

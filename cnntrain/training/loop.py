@@ -47,8 +47,10 @@ def train(run: TrainState, job: TrainJob) -> str:
             run.progress.seconds = clock.seconds
             run.check_finite()
             job.save(run.state(), False)
+            job.finish_saves()
             run.world.wait()
         raise
+    job.finish_saves()
     return reason
 
 

@@ -290,8 +290,9 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str,
     return result
 
 
-def test_kill_minus_9_at_any_time_leaves_the_save_before_or_the_one_in_hand(killed: dict[str, Any]) -> None:
-    rows = killed["random"]
+@pytest.mark.parametrize("how", ["random", "beside"])
+def test_kill_minus_9_at_any_time_leaves_the_save_before_or_the_one_in_hand(killed: dict[str, Any], how: str) -> None:
+    rows = killed[how]
     assert len(rows) == 30
     assert rows[-1]["newest"] > 10  # it did save in between
     for row in rows:
