@@ -2,6 +2,7 @@
 
 import copy
 import os
+import socket
 import time
 import types
 from dataclasses import replace
@@ -19,7 +20,7 @@ from cnntrain.config.schema.optimizer import SgdSettings
 from cnntrain.config.schema.pieces import MixupSettings
 from cnntrain.config.schema.schedule import CosineSettings
 from cnntrain.config.schema.settings import Settings
-from cnntrain.config.schema.trainer import Precision, TrainerSettings
+from cnntrain.config.schema.trainer import GradExchange, Precision, TrainerSettings
 from cnntrain.data.common import TrainData
 from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.data.loaders import MemoryLoader
@@ -44,6 +45,12 @@ def environment(rank: int, size: int, port: int = 29500) -> dict[str, str]:
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def digits(images, batch_size, world, train=True):
@@ -235,3 +242,69 @@ def one_of_several(rank: int, port: int, folder: str) -> None:
         if fault := check_fault(world):
             torch.save(fault, Path(folder) / "fault.pt")
         os._exit(0)
+
+
+class Crossed(nn.Module):
+    """Layers in an order other than that of their use, and more than a bucket of them; one of them is never used."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(400, 10)
+        self.layers = nn.ModuleList(nn.Linear(64 if number == 2 else 400, 400) for number in range(6))
+        self.idle = nn.Linear(3, 3)
+
+    def forward(self, images):
+        features = images.flatten(1)
+        for number in (2, 0, 5, 1, 4, 3):
+            features = self.layers[number](features).relu()
+        return self.head(features)
+
+
+class Opening:
+    """What learns when: the head alone in the first epoch, all after that."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def enter(self, epoch):
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(epoch > 0 or name.startswith("head"))
+        return []
+
+    def watch(self):
+        assert (self.model.layers[0].weight.grad is not None) == self.model.layers[0].weight.requires_grad
+        assert self.model.idle.weight.grad is None
+
+    check = state = restore = lambda self, *args, **known: None
+
+
+def crossed_run(world, form=GradExchange.fp32, seed=0):
+    torch.manual_seed(seed)
+    model = Crossed()
+    parts = {"optimizer": optimizers.build_optimizer(SGD, model, SGD.lr, CPU), "ema": Ema(model, 0.9)}
+    scaler = machine.grad_scaler(Precision.fp32, CPU)
+    places = {"device": CPU, "precision": Precision.fp32, "seed": 3, "world": world, "grad_exchange": form}
+    return TrainState(model=model, scaler=scaler, tuning=cast(Any, Opening(model)), **parts, **places)
+
+
+def check_buckets(world, form):
+    """The prints of a run and of those that went on from its states, and its weights; four processes of two images."""
+    saved, run = [], crossed_run(world, form)
+    loop.train(run, make_job(world, 2, random=False, images=40, saved=saved))
+    resumed = []
+    for state in saved[1:-1:2]:
+        again = crossed_run(world, form, seed=99)
+        again.restore(world.share(state))
+        loop.train(again, make_job(world, 2, random=False, images=40))
+        resumed.append(prints(again))
+    weights = {name: value.clone() for name, value in run.model.state_dict().items()}
+    return {"print": prints(run), "resumed": resumed, "weights": weights}
+
+
+def one_of_four(rank: int, port: int, folder: str) -> None:
+    """What each of four processes does, and leaves in a file."""
+    os.environ |= environment(rank, 4, port)
+    torch.set_num_threads(1)
+    with joined("gloo") as world:
+        found = {form.value: check_buckets(world, form) for form in GradExchange}
+        torch.save(found, Path(folder) / f"{rank}.pt")

@@ -25,7 +25,7 @@ from cnntrain.config.paths import expand_path, need_image_folder
 from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, RunArgs, TrainArgs
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
-from cnntrain.runtime.distributed import World, tells
+from cnntrain.runtime.distributed import World, silence_torch, tells
 from cnntrain.runtime.job_clock import take_seconds
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def _run(line: list[str]) -> int:
     if "--help" in words or "-h" in words:
         print(command_help(command) if line[0] == command else overview())
         return 0
+    silence_torch()
     if command not in OF_SEVERAL_PROCESSES and World.here().size > 1:
         raise ConfigError(f"{command}: one process does this alone; start it without torchrun")
     handlers: dict[str, Callable[[str, list[str], list[str]], int]] = {

@@ -1,9 +1,7 @@
 """Several processes that train one network: who is who, and what they exchange. Started by torchrun, one per device.
 
-Each process holds the whole network and works on its part of every micro-batch; the gradients are summed before each
-step, so that all of them take the same one. torch's DistributedDataParallel would send the gradients of the last layers
-while those of the first are still computed. That is given up here: its buckets want the same parameters to learn from
-the first step to the last, which layer groups that open one by one do not. Nothing here imports torch before `joined`.
+Each process holds the whole network and works on its part of every micro-batch; all of them take the same step, with
+gradients that training/exchange.py brings together. Nothing here imports torch before `joined`.
 """
 
 import os
@@ -20,6 +18,7 @@ if TYPE_CHECKING:
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # all of them: a launcher's work
 TOGETHER = (Interrupted, NonFiniteError)  # errors that all processes meet at the same step
+LOST = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|Broken pipe|ProcessGroup")  # words of its backends
 FAULTS = "cnntrain/faults"  # in the store: how many processes have met one
 
 T = TypeVar("T")
@@ -125,6 +124,16 @@ class World:
         return values
 
     @contextmanager
+    def answered(self) -> Iterator[None]:
+        """Exchanges that torch makes by itself inside the block end, where another process is lost, as ours do."""
+        try:
+            yield
+        except RuntimeError as error:
+            if self.size > 1 and LOST.search(str(error)):
+                raise _lost(error) from error
+            raise
+
+    @contextmanager
     def in_turn(self) -> Iterator[None]:
         """The first process of each machine does the work inside alone, then the others do: for what leaves files."""
         if self.local_rank > 0:
@@ -192,10 +201,23 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # whatever the backend, its faults are of this class
-        reason = re.sub(r"^\[.*?\] *", "", str(error)).strip().partition("\n")[0].partition(". ")[0]  # not where in C++
-        raise ResourceError(
-            f"another process of this run has ended or cannot be reached ({reason}); its own message says why"
-        ) from error
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> ResourceError:
+    reason = re.sub(r"^\[.*?\] *", "", str(error)).strip().partition("\n")[0].partition(". ")[0]  # not where in C++
+    return ResourceError(
+        f"another process of this run has ended or cannot be reached ({reason}); its own message says why"
+    )
+
+
+def silence_torch() -> None:
+    """Keep warnings of torch's C++ off the screens of several processes; to be called before torch is imported.
+
+    Each of them would say that find_unused_parameters may be in vain; training/exchange.py says what it is for.
+    """
+    if World.here().size > 1:
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 def tells(error: BaseException) -> bool:

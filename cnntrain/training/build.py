@@ -210,6 +210,7 @@ def build_state(job: TrainJob) -> TrainState:
         tuning=job.tuning,
         is_compiled=trainer.compile,
         world=job.world,
+        grad_exchange=trainer.grad_exchange,
     )
 
 

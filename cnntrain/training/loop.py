@@ -90,27 +90,29 @@ def train_step(run: TrainState, job: TrainJob, micro_batches: list[Batch]) -> No
     total, offset = job.total_steps(progress), progress.step_offset
     optimizers.set_lr(run.optimizer, job.rates.at(progress.step - offset, total - offset, run.plateau))
     set_drop_factor(job.drops, progress.step / total)
-    images_in_step = sum(batch.total for batch in micro_batches)
+    # Of several processes, the mean of their gradients is taken: each weighs its own by its part of the images.
+    images_in_step = sum(batch.total for batch in micro_batches) / run.world.size
 
     for batch in micro_batches:
         context = job.context(progress.epoch, progress.batch, batch.indices)
         inputs, targets = job.augment(batch.images, context), batch.labels
         if job.mix:
             inputs, targets = job.mix(inputs, targets, context)
-        with machine.autocast(run.precision, run.device):
-            output = run.forward(inputs)
-        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-        loss = job.loss(logits, targets)
-        objective = loss
-        for aux_logits in auxiliary:
-            objective = objective + job.settings.model.aux_weight * job.loss(aux_logits, targets)
-        run.scaler.scale(objective / images_in_step).backward()
+        with run.exchange.micro_batch(is_last=batch is micro_batches[-1]):
+            with machine.autocast(run.precision, run.device):
+                output = run.forward(inputs)
+            logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+            loss = job.loss(logits, targets)
+            objective = loss
+            for aux_logits in auxiliary:
+                objective = objective + job.settings.model.aux_weight * job.loss(aux_logits, targets)
+            run.scaler.scale(objective / images_in_step).backward()
         # Of several versions of each image, the first is the clean one.
         run.log_window.add(loss.detach(), logits.detach()[: len(targets)], targets)
         progress.batch += 1
         job.report.advance(len(targets))
 
-    run.exchange()
+    run.exchange.average_norms()
     if run.tuning:
         run.tuning.watch()
     log_due = (progress.step + 1) % settings.log_every == 0 or progress.step + 1 == total

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from cnntrain.config.schema.trainer import Precision
+from cnntrain.config.schema.trainer import GradExchange, Precision
 from cnntrain.errors import CheckpointError, NonFiniteError
-from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.tuning import Tuning
 from cnntrain.optim.schedules import Plateau
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.training.exchange import Exchange
 from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights
 from cnntrain.training.metrics import RunningScores
 
@@ -64,10 +64,12 @@ class TrainState:
     tuning: Tuning | None = None  # what of a pretrained network learns when; None: everything, always
     is_compiled: bool = False
     world: World = ALONE
+    grad_exchange: GradExchange = GradExchange.fp32
     progress: Progress = field(default_factory=Progress)
     plateau: Plateau = field(default_factory=Plateau)
 
     def __post_init__(self) -> None:
+        self.exchange = Exchange(self.world, self.grad_exchange)
         self.call("")
         self.epoch_window = RunningScores(self.device, world=self.world)  # over the epoch in hand
         self.log_window = RunningScores(self.device, world=self.world)  # since the last log row
@@ -78,7 +80,7 @@ class TrainState:
     def call(self, part: str) -> None:
         """Train and score a module of the network by itself; "": the whole network."""
         self.part = part
-        module = self.model.get_submodule(part)
+        module = self.exchange.wrap(self.model.get_submodule(part))
         # `forward` is what the loop calls; `model` stays the plain module, so that names carry no prefix.
         self.forward: Any = torch.compile(module) if self.is_compiled else module
 
@@ -95,18 +97,10 @@ class TrainState:
     def start_epoch(self) -> list[str]:
         """Put the network into training mode, as far as it learns in the epoch in hand; lines to say on a change."""
         self.model.train()
-        return self.tuning.enter(self.progress.epoch) if self.tuning else []
-
-    def exchange(self) -> None:
-        """Sum the gradients over all processes, and take the mean of what their batch norms have seen."""
-        if self.world.size == 1:
-            return
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norms = [module for module in self.model.modules() if module.training and keeps_statistics(module)]
-        statistics = [part for norm in norms for part in (norm.running_mean, norm.running_var)]
-        self.world.sum_(gradients + statistics)
-        for statistic in statistics:
-            statistic.div_(self.world.size)
+        news = self.tuning.enter(self.progress.epoch) if self.tuning else []
+        if self.exchange.is_stale():
+            self.call(self.part)
+        return news
 
     def state(self) -> dict[str, Any]:
         """All of it as plain containers and tensors: the same in all processes, which must ask for it together."""

@@ -1,12 +1,10 @@
 """Several processes take the steps of one: same batches, same gradients, the same bits in all of them."""
 
-import socket
-
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import CPU, PROCESSES, digits, environment, make_job, make_run, one_of_several
+from processes import CPU, PROCESSES, digits, environment, free_port, make_job, make_run, one_of_several
 
 from cnntrain import cli
 from cnntrain.augment.batch_context import BatchContext
@@ -18,12 +16,6 @@ from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.training import loop
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
 
 
 @pytest.fixture

@@ -21,6 +21,11 @@ class Precision(enum.Enum):
         return self in (Precision.bf16, Precision.fp16)
 
 
+class GradExchange(enum.Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
 @dataclass
 class TrainerSettings:
     epochs: int = number(10, ge=1, most=10_000_000)
@@ -37,6 +42,7 @@ class TrainerSettings:
     clip_norm: Optional[float] = number(None, gt=0)  # largest norm of the gradient
     # training images (a tenth, or 100, at most) scored unaugmented after each epoch; 0: none
     probe: int = number(1000, ge=0)
+    grad_exchange: GradExchange = GradExchange.fp32  # what several processes send: fp32, or bf16 in half the bytes
     ema: Optional[float] = number(None, gt=0, lt=1)  # decay per step of the averaged weights, such as 0.999; null: none
     early_stop: Optional[int] = number(None, ge=1)  # epochs without a better validation score before the end
     save_every: int = number(500, ge=1)  # steps between two saves of checkpoints/last, beside one per epoch

@@ -1,0 +1,93 @@
+"""What the processes of a run exchange in a step: gradients, and what their batch norms have seen.
+
+Gradients go through torch's DistributedDataParallel (arXiv 2006.15704), which sends those of the last layers, a bucket
+at a time, while those of the first are still computed. After the first backward pass it would sort its buckets anew, by
+the order in which gradients came: a sum over three or more processes depends on where in its bucket a number lies, so
+that a resumed run, which begins with the first sorting again, would end with other bits. With find_unused_parameters
+and without a static graph torch never does that (reducer.hpp, should_rebuild_buckets), whatever the network leaves out
+in a step.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from cnntrain.config.schema.trainer import GradExchange
+from cnntrain.finetune.batch_norms import keeps_statistics
+from cnntrain.runtime.distributed import World
+
+# Buffers are never sent: all processes hold the same, and the mean of the statistics is taken after each step. torch
+# has renamed the argument that says so.
+_FORWARD = "forward_sync_buffers"
+_NO_BUFFERS = {
+    _FORWARD if _FORWARD in inspect.signature(DistributedDataParallel).parameters else "broadcast_buffers": False
+}
+
+
+class Exchange:
+    """The exchange of one training, whose `wrap` makes the module that the loop calls.
+
+    Of one process alone nothing here does anything.
+    """
+
+    def __init__(self, world: World, form: GradExchange) -> None:
+        self._world, self._form = world, form
+        self._module: nn.Module | None = None
+        self._wrapper: DistributedDataParallel | None = None
+        self._learners: list[nn.Parameter] = []
+
+    def wrap(self, module: nn.Module) -> nn.Module:
+        """The module as the loop is to call it: its gradients become the mean of those of all processes."""
+        if self._world.size == 1:
+            return module
+        if self._wrapper:
+            self._wrapper._remove_autograd_hooks()  # else parameters would be sent by this one too
+        self._module, self._learners = module, _learners(module)
+        self._wrapper = self._wrapped(module) if self._learners else None
+        return self._wrapper or module
+
+    def is_stale(self) -> bool:
+        """Whether other parameters learn by now than when the module was wrapped."""
+        if self._module is None:
+            return False
+        now = _learners(self._module)
+        return len(now) != len(self._learners) or any(a is not b for a, b in zip(now, self._learners, strict=True))
+
+    @contextmanager
+    def micro_batch(self, *, is_last: bool) -> Iterator[None]:
+        """Forward and backward pass of a micro-batch; only that of the last one of a step sends anything.
+
+        Raises:
+            ResourceError: another process has ended before it answered.
+        """
+        holds = self._wrapper.no_sync() if self._wrapper and not is_last else nullcontext()
+        with holds, self._world.answered():
+            yield
+
+    def average_norms(self) -> None:
+        """Give all processes the mean of what their batch norms have seen."""
+        if self._world.size > 1 and self._module:
+            norms = [module for module in self._module.modules() if module.training and keeps_statistics(module)]
+            alone = [norm for norm in norms if not isinstance(norm, nn.SyncBatchNorm)]  # which have seen the same
+            self._world.mean_([part for norm in alone for part in (norm.running_mean, norm.running_var)])
+
+    def _wrapped(self, module: nn.Module) -> DistributedDataParallel:
+        wrapper = DistributedDataParallel(
+            module,
+            init_sync=False,  # all processes hold the same weights
+            find_unused_parameters=True,
+            gradient_as_bucket_view=True,
+            **_NO_BUFFERS,  # type: ignore[arg-type]
+        )
+        if self._form is GradExchange.bf16:
+            from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
+
+            wrapper.register_comm_hook(None, bf16_compress_hook)
+        return wrapper
+
+
+def _learners(module: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in module.parameters() if parameter.requires_grad]
