@@ -6,6 +6,7 @@ gradients that training/exchange.py brings together. Nothing here imports torch 
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  
 TOGETHER = (Interrupted, NonFiniteError)  # errors that all processes meet at the same step
 LOST = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|Broken pipe|ProcessGroup")  # words of its backends
 FAULTS = "cnntrain/faults"  # in the store: how many processes have met one
+
+FLAG_SECONDS = 0.5  # between two exchanges of flags
+MOST = 255  # that a flag can be
 
 T = TypeVar("T")
 
@@ -144,6 +148,31 @@ class World:
 
 
 ALONE = World()
+
+
+class Flags:
+    """Numbers that processes tell each other after their steps: not after each, but about twice a second.
+
+    All of them exchange at the same steps, as the slowest wants it; every step counts as long as those since the last
+    exchange did, so a new one is to be made where steps may have become longer.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._every, self._steps, self._since = 1, 0, time.perf_counter()
+
+    def most(self, *numbers: int) -> list[int]:
+        """Of each number, 0 to 255, the largest that a process gives; zeros after a step without an exchange."""
+        if self._world.size == 1:
+            return list(numbers)
+        self._steps += 1
+        if self._steps < self._every:
+            return [0] * len(numbers)
+        now = time.perf_counter()
+        steps = int(FLAG_SECONDS * self._steps / max(now - self._since, 1e-9))
+        *most, less = self._world.most(*numbers, MOST - min(max(steps, 1), MOST))
+        self._every, self._steps, self._since = MOST - less, 0, now
+        return most
 
 
 def _as_one(tensors: Sequence["Tensor"], exchange: Callable[["Tensor"], object]) -> None:

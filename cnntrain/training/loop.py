@@ -10,6 +10,7 @@ from cnntrain.errors import CnntrainError, FrozenError, Interrupted, NonFiniteEr
 from cnntrain.models.drop import set_drop_factor
 from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.distributed import Flags
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits
@@ -63,7 +64,7 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
     for line in run.start_epoch():
         report.say(line)
     report.start_epoch(progress.epoch + 1, settings.epochs, len(loader), progress.batch)
-    total = job.total_steps(progress)
+    total, flags = job.total_steps(progress), Flags(run.world)
 
     with closing(loader.batches(progress.epoch, progress.batch)) as batches:
         meter = Meter(batches)
@@ -77,7 +78,7 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
                 progress.seconds = clock.seconds
                 run.check_finite()
                 job.save(run.state(), False)
-            signum, is_over = run.world.most(asked_for(job.stop), clock.is_over)
+            signum, is_over = flags.most(asked_for(job.stop), clock.is_over)
             if signum:
                 raise interrupted(signum)
             if is_over:

@@ -13,7 +13,7 @@ from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import NonFiniteError
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.distributed import ALONE, Flags, World
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
 from cnntrain.training.metrics import ConfusionCounts, RunningScores
 from cnntrain.training.tta import Views, average_views
@@ -86,13 +86,14 @@ class Scorer:
         Raises:
             Interrupted: a signal asked for the end.
         """
+        flags = Flags(self.world)
         with closing(loader.batches()) as batches:
             for batch in batches:
                 if len(batch.labels):  # of a short last micro-batch, some processes may have no images
                     yield Answer(batch.indices, batch.labels, *self.answer(batch.images))
                 if advance:
                     advance(len(batch.labels))
-                (signum,) = self.world.most(asked_for(stop))
+                (signum,) = flags.most(asked_for(stop))
                 if signum:
                     raise interrupted(signum)
 

@@ -1,5 +1,7 @@
 """Several processes take the steps of one: same batches, same gradients, the same bits in all of them."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from cnntrain.data.build import build_data
 from cnntrain.data.epoch_plan import EpochPlan, images_in_epoch
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.distributed import ALONE, Flags, World
 from cnntrain.training import loop
 
 
@@ -99,6 +101,27 @@ def test_a_fault_of_one_process_ends_the_others_and_is_told_once(results):
     assert fault["error"].startswith("another process of this run has ended or cannot be reached (")
     assert fault["error"].endswith("); its own message says why")
     assert not fault["told"]
+
+
+def test_flags_go_round_twice_a_second_and_at_the_same_steps_everywhere(monkeypatch):
+    """Two processes of unequal speed; all agree on the steps of the slower one."""
+    now, told = 0.0, []
+
+    class Pair(World):
+        def most(self, *numbers):
+            told.append(step)
+            return [max(mine, other) for mine, other in zip(numbers, [1, 255 - int(0.5 / 0.02)], strict=True)]
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    flags, heard = Flags(Pair(0, 2)), []
+    for step in range(1, 101):  # noqa: B007
+        now += 0.01
+        heard.append(flags.most(0))
+    assert told == [1, 26, 51, 76]
+    assert [number for number, (flag,) in enumerate(heard, 1) if flag] == told
+    now += 30
+    assert Flags(Pair(0, 2)).most(0) == [1]
+    assert Flags(ALONE).most(0, 7) == [0, 7]
 
 
 # ---- what each of them is given -------------------------------------------------------------------------------------
