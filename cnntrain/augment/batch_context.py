@@ -1,6 +1,6 @@
 """When a micro-batch is augmented: all that its random numbers may depend on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnntrain.runtime.device import generator, mix_seed, send
 
+ALIGNED = 16  # bytes to which the parts of a transfer are rounded up
 HOST = -6  # part of the seed that keeps the draws of the host apart from those of the device
 
 
@@ -60,6 +61,19 @@ class BatchContext:
     def send(self, values: NDArray[np.generic]) -> Tensor:
         """A tensor on the device, of the same shape and dtype, float64 as float32, without waiting for the device."""
         return send(torch.from_numpy(values.astype(np.float32) if values.dtype == np.float64 else values), self.device)
+
+    def send_all(self, arrays: Sequence[NDArray[np.generic]]) -> list[Tensor]:
+        """As `send`, but all of them in one transfer, and float64 as it is."""
+        ends = np.cumsum([-(-array.nbytes // ALIGNED) * ALIGNED for array in arrays])
+        buffer = np.empty(ends[-1], dtype=np.uint8)
+        starts = [0, *ends[:-1].tolist()]
+        for array, start in zip(arrays, starts, strict=True):
+            buffer[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        sent = send(torch.from_numpy(buffer), self.device)
+        return [
+            sent[start : start + array.nbytes].view(torch.from_numpy(array[:0].reshape(-1)).dtype).view(array.shape)
+            for array, start in zip(arrays, starts, strict=True)
+        ]
 
 
 # uint8 (N, C, H, W) to the same, on any device, the input left untouched.

@@ -26,7 +26,7 @@ def brightness(images: Tensor, factors: Tensor, /) -> Tensor:
 def contrast(images: Tensor, factors: Tensor, /) -> Tensor:
     """Away from the mean grey of the image by `factors`, float (N,) from 0: 0 is that grey, 1 the image."""
     values = images.float()
-    grey = _grey(images).floor_() if images.shape[1] == 3 else values
+    grey = grey_floats(images).floor_() if images.shape[1] == 3 else values
     # Written out: with two arguments of one number per image addcmul is eight times as slow on a CPU.
     origin = torch.empty_like(values).copy_(grey.mean((1, 2, 3), keepdim=True))
     return levels(_away(values, origin, factors))
@@ -38,7 +38,7 @@ def saturation(images: Tensor, factors: Tensor, /) -> Tensor:
     if images.shape[1] == 1:
         return images
     values = floats(images)
-    return laid_out_like(images, levels(_away(values, _grey(values).floor_(), factors)))
+    return laid_out_like(images, levels(_away(values, grey_floats(values).floor_(), factors)))
 
 
 @in_parts
@@ -168,7 +168,7 @@ def grayscale(images: Tensor, /) -> Tensor:
     """All channels the luma of the image (ITU-R BT.601)."""
     if images.shape[1] == 1:
         return images
-    return laid_out_like(images, levels(_grey(images)).expand_as(images).contiguous())
+    return laid_out_like(images, levels(grey_floats(images)).expand_as(images).contiguous())
 
 
 @in_parts
@@ -191,7 +191,7 @@ def blur(images: Tensor, sigmas: Tensor, kernel_size: int, /) -> Tensor:
     return laid_out_like(images, levels(blurred.round_()))
 
 
-def _grey(images: Tensor) -> Tensor:
+def grey_floats(images: Tensor) -> Tensor:
     """Luma of (N, 3, H, W) as float32 (N, 1, H, W)."""
     red, green, blue = images.split(1, dim=1)
     return red.mul(0.2989).add_(green, alpha=0.587).add_(blue, alpha=0.114)

@@ -9,6 +9,23 @@ from cnntrain.augment.affine import affine
 from cnntrain.augment.geometry import shift
 from cnntrain.config.schema.pieces import Resampling
 
+# What may be done to an image, in the order in which a round does it. Neighbours in it are one kernel on a GPU.
+KINDS = (
+    "Identity",
+    "Posterize",
+    "Solarize",
+    "Invert",
+    "Equalize",
+    "AutoContrast",
+    "Shift",
+    "Affine",
+    "Brightness",
+    "Contrast",
+    "Color",
+    "Sharpness",
+    "Hue",
+)
+
 # uint8 images (n, C, H, W) and numbers, float (n, P), to new uint8 images of the same shape and memory layout.
 ImageOperation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 

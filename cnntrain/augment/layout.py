@@ -13,6 +13,11 @@ PART = 1 << 20  # levels of a part: as float32 4 MiB, which a CPU's cache holds 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 
+def launching_costs(device: torch.device) -> bool:
+    """Whether an operation costs more to launch there than to do: on a GPU the kernels of accelerator.py are used."""
+    return device.type != "cpu"
+
+
 def in_parts(kernel: Function) -> Function:
     """The same kernel, working on a CPU through as many images at a time as fit its cache.
 
@@ -23,7 +28,7 @@ def in_parts(kernel: Function) -> Function:
     @wraps(kernel)
     def whole(images: Tensor, *arguments: Any, **options: Any) -> Tensor:
         size = max(1, PART // max(1, images[:1].numel()))
-        if len(images) <= size or images.device.type != "cpu":
+        if len(images) <= size or launching_costs(images.device):
             return kernel(images, *arguments, **options)
         result = torch.empty_like(images)
         columns = [value.split(size) if isinstance(value, Tensor) else repeat(value) for value in arguments]

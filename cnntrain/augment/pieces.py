@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from cnntrain.augment import color
+from cnntrain.augment import color, layout
+from cnntrain.augment.accelerator import perform_rounds
 from cnntrain.augment.affine import inverse_matrices
 from cnntrain.augment.batch_context import BatchContext, Operation
-from cnntrain.augment.kernels import ImageOperation, affine_kernel, shift_kernel, with_number, without_numbers
+from cnntrain.augment.kernels import KINDS, ImageOperation, affine_kernel, shift_kernel, with_number, without_numbers
 from cnntrain.augment.per_image import Floats, Integers, apply_per_image
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import AffineSettings, BlurSettings, ColorJitterSettings
@@ -121,6 +122,9 @@ def _blur(settings: BlurSettings, image_size: int) -> Operation:
 # --- color jitter --------------------------------------------------------------------------------------------------
 
 
+_JITTER_KINDS = np.array([KINDS.index(name) for name in ("Identity", "Brightness", "Contrast", "Color", "Hue")])
+
+
 def _color_jitter(settings: ColorJitterSettings, channels: int) -> Operation:
     idle = [name for name in ("saturation", "hue") if channels == 1 and getattr(settings, name)]
     if idle:
@@ -136,6 +140,10 @@ def _color_jitter(settings: ColorJitterSettings, channels: int) -> Operation:
     def operation(images: Tensor, context: BatchContext) -> Tensor:
         choices, factors = jitter_draws(settings, len(images), context.host)
         touched = np.isin(np.arange(len(images)), context.chosen(len(images), settings.p))
+        if layout.launching_costs(images.device):
+            numbers = np.zeros((*factors.shape, 7))
+            numbers[..., 6] = factors
+            return perform_rounds(images, _JITTER_KINDS[choices * touched], numbers, context)
         return apply_per_image(images, kernels, choices * touched, factors[:, :, None], context)
 
     return operation

@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.augment import color
+from cnntrain.augment import color, layout
+from cnntrain.augment.accelerator import perform_rounds
 from cnntrain.augment.affine import inverse_matrices
 from cnntrain.augment.batch_context import BatchContext
-from cnntrain.augment.kernels import ImageOperation, affine_kernel, shift_kernel, with_number, without_numbers
+from cnntrain.augment.kernels import KINDS, ImageOperation, affine_kernel, shift_kernel, with_number, without_numbers
 from cnntrain.augment.per_image import Floats, Integers, apply_per_image
 from cnntrain.augment.spaces import BLENDS, GEOMETRIC, OPERATIONS, Space
 from cnntrain.config.schema.pieces import Resampling
@@ -80,9 +81,8 @@ class Chooser:
 _BASE = np.array([1.0 if name in BLENDS else 0.0 for name in OPERATIONS])
 _UNIT = np.array([255.0 if name == "Solarize" else 1.0 for name in OPERATIONS])
 # The geometric operations are two kernels.
-_KERNEL_OF = {"TranslateX": "Shift", "TranslateY": "Shift", "ShearX": "Affine", "ShearY": "Affine", "Rotate": "Affine"}
-_NAMES = ["Identity", "Shift", "Affine", *(name for name in OPERATIONS[1:] if name not in _KERNEL_OF)]
-_KERNELS = np.array([_NAMES.index(_KERNEL_OF.get(name, name)) for name in OPERATIONS])
+_KIND_OF = {"TranslateX": "Shift", "TranslateY": "Shift", "ShearX": "Affine", "ShearY": "Affine", "Rotate": "Affine"}
+_KINDS = np.array([KINDS.index(_KIND_OF.get(name, name)) for name in OPERATIONS])
 
 
 def perform(images: Tensor, draws: Draws, context: BatchContext, *, interpolation: Resampling, fill: float) -> Tensor:
@@ -90,7 +90,10 @@ def perform(images: Tensor, draws: Draws, context: BatchContext, *, interpolatio
     numbers = np.empty((*draws.operations.shape, 7))
     numbers[..., :6] = _matrices(draws, *images.shape[2:])
     numbers[..., 6] = _BASE[draws.operations] + _UNIT[draws.operations] * draws.magnitudes
-    return apply_per_image(images, _kernels(draws, interpolation, fill), _KERNELS[draws.operations], numbers, context)
+    kinds = _KINDS[draws.operations]
+    if layout.launching_costs(images.device):
+        return perform_rounds(images, kinds, numbers, context, interpolation=interpolation, fill=fill)
+    return apply_per_image(images, _kernels(draws, interpolation, fill), kinds, numbers, context)
 
 
 def _matrices(draws: Draws, height: int, width: int) -> Floats:
@@ -113,7 +116,7 @@ def _matrices(draws: Draws, height: int, width: int) -> Floats:
 
 
 def _kernels(draws: Draws, interpolation: Resampling, fill: float) -> list[ImageOperation | None]:
-    """In the order of _NAMES."""
+    """In the order of KINDS."""
     kernels: dict[str, ImageOperation | None] = {
         "Identity": None,
         "Shift": shift_kernel(fill, most_right=_most(draws, "TranslateX"), most_down=_most(draws, "TranslateY")),
@@ -128,7 +131,7 @@ def _kernels(draws: Draws, interpolation: Resampling, fill: float) -> list[Image
         "Equalize": without_numbers(color.equalize),
         "Invert": without_numbers(color.invert),
     }
-    return [kernels[name] for name in _NAMES]
+    return [kernels.get(name) for name in KINDS]
 
 
 def _most(draws: Draws, operation: str) -> int:
