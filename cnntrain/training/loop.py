@@ -31,7 +31,7 @@ def train(run: TrainState, job: TrainJob) -> str:
         ConfigError: a layer group that learns received no gradient.
         Interrupted: a signal asked for the end.
     """
-    clock = Clock(run.progress.seconds, job.trainer.max_seconds())
+    clock = Clock(run.progress.seconds, job.trainer.max_seconds(), job.trainer.save_seconds())
     # A run stopped between its last step and the validation after it still owes that validation.
     reason = end_reason(run, job) if run.progress.validated_step == run.progress.step else ""
     try:
@@ -45,9 +45,7 @@ def train(run: TrainState, job: TrainJob) -> str:
         # Before the first image, a fault leaves nothing to go on with.
         has_begun = run.progress.step > 0 or run.progress.batch > 0
         if (run.world.size == 1 and has_begun) or isinstance(error, Interrupted):
-            run.progress.seconds = clock.seconds
-            run.check_finite()
-            job.save(run.state(), False)
+            save_last(run, job, clock)
             job.finish_saves()
             run.world.wait()
         raise
@@ -64,7 +62,7 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
     for line in run.start_epoch():
         report.say(line)
     report.start_epoch(progress.epoch + 1, settings.epochs, len(loader), progress.batch)
-    total, flags = job.total_steps(progress), Flags(run.world)
+    total, save_steps, flags = job.total_steps(progress), settings.save_steps(), Flags(run.world)
 
     with closing(loader.batches(progress.epoch, progress.batch)) as batches:
         meter = Meter(batches)
@@ -74,11 +72,9 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
             train_step(run, job, micro_batches)
             if progress.step % settings.log_every == 0 or progress.step == total:
                 report.step(log_row(run, meter))
-            if progress.step % settings.save_every == 0:
-                progress.seconds = clock.seconds
-                run.check_finite()
-                job.save(run.state(), False)
-            signum, is_over = flags.most(asked_for(job.stop), clock.is_over)
+            signum, is_over, is_due = flags.most(asked_for(job.stop), clock.is_over, clock.save_is_due)
+            if is_due or (save_steps and progress.step % save_steps == 0):
+                save_last(run, job, clock)
             if signum:
                 raise interrupted(signum)
             if is_over:
@@ -128,6 +124,14 @@ def train_step(run: TrainState, job: TrainJob, micro_batches: list[Batch]) -> No
     progress.step += 1
 
 
+def save_last(run: TrainState, job: TrainJob, clock: Clock) -> None:
+    """Save where the run is, inside an epoch; NonFiniteError where that is nothing to go on from."""
+    run.progress.seconds = clock.seconds
+    run.check_finite()
+    job.save(run.state(), False)
+    clock.note_save()
+
+
 def log_row(run: TrainState, meter: Meter) -> dict[str, Any]:
     """The measures since the last log row; the only place in an epoch where the host waits for the device."""
     row = {"step": run.progress.step, "epoch": run.progress.epoch + 1, **run.read_log_window()}
@@ -170,6 +174,7 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
     progress.seconds = clock.seconds
     seconds = progress.seconds - progress.epoch_started
     job.save(run.state(), is_best)
+    clock.note_save()
     job.report.epoch(
         {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": is_best and val is not None}
         | {"images_per_second": train_scores["images"] / max(train_seconds, 1e-9)}

@@ -37,10 +37,11 @@ class Meter:
 
 
 class Clock:
-    """Seconds of training, counted on over resumes, and the limit on them."""
+    """Seconds of training, counted on over resumes, the limit on them, and those between two saves."""
 
-    def __init__(self, before: float, limit: float | None) -> None:
-        self.before, self.limit, self.start = before, limit, time.perf_counter()
+    def __init__(self, before: float, limit: float | None, save_seconds: float | None = None) -> None:
+        self.before, self.limit, self.save_seconds = before, limit, save_seconds
+        self.start = self.last_save = time.perf_counter()
 
     @property
     def seconds(self) -> float:
@@ -49,3 +50,12 @@ class Clock:
     @property
     def is_over(self) -> bool:
         return self.limit is not None and self.seconds >= self.limit
+
+    @property
+    def save_is_due(self) -> bool:
+        """Whether saves go by time, and the last one is so long ago."""
+        return self.save_seconds is not None and time.perf_counter() - self.last_save >= self.save_seconds
+
+    def note_save(self) -> None:
+        """Count the time to the next save from now."""
+        self.last_save = time.perf_counter()

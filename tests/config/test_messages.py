@@ -94,6 +94,13 @@ def write(folder: Path, path: str, text: str) -> None:
         ("data.folds=5 data.fold=5", "data.fold: must be below data.folds, from 0 to 4 (given 5)"),
         ("data.fold=1", "data.fold: must be 0 without data.folds, which says how many there are (given 1)"),
         ("trainer.max_time=soon", "trainer.max_time: must be a time such as 90s"),
+        *(
+            (
+                f"trainer.save_every={word}",
+                f"trainer.save_every: must be a number of steps >= 1, or a time such as {more}",
+            )
+            for word, more in [("0", "90s"), ("0m", "90s"), ("soon", "90s, 5m or 1.5h (given soon)")]
+        ),
         ("trainer.device=cdua", "trainer.device: must be auto, cpu, cuda"),
         (
             "finetune.mode=lpft",

@@ -121,6 +121,16 @@ def test_last_is_saved_every_so_many_steps_and_after_each_epoch(every, steps):
     assert [state["progress"]["step"] for state in saved] == steps
 
 
+def test_last_is_saved_when_so_much_time_has_gone_by_since_the_save_before(monkeypatch):
+    saved, now = [], [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    job = make_job(saved, save_every="5m")
+    job.report.advance = lambda images: now.__setitem__(0, now[0] + 100.0)  # each step takes 100 seconds
+    loop.train(make_run(), job)
+    # The save after an epoch, here after the fifth step, counts too.
+    assert [state["progress"]["step"] for state in saved] == [3, 5, 8, 10]
+
+
 def test_the_report_is_told_of_each_epoch_and_image():
     run, job = make_run(), dataclasses.replace(make_job(), report=Told())
     loop.train(run, job)

@@ -3,7 +3,7 @@
 import enum
 import re
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from cnntrain.config.schema.limits import number
 
@@ -45,7 +45,8 @@ class TrainerSettings:
     grad_exchange: GradExchange = GradExchange.fp32  # what several processes send: fp32, or bf16 in half the bytes
     ema: Optional[float] = number(None, gt=0, lt=1)  # decay per step of the averaged weights, such as 0.999; null: none
     early_stop: Optional[int] = number(None, ge=1)  # epochs without a better validation score before the end
-    save_every: int = number(500, ge=1)  # steps between two saves of checkpoints/last, beside one per epoch
+    # steps, or time such as 5m, between two saves of checkpoints/last; one more after each epoch
+    save_every: Union[int, str] = 500
     log_every: int = number(20, ge=1)  # steps between two rows of metrics.csv and TensorBoard
     tensorboard: bool = True
     report: bool = False  # write report.html into the run folder when the run is done
@@ -54,11 +55,23 @@ class TrainerSettings:
         """`max_time` in seconds."""
         return None if self.max_time is None else _seconds(self.max_time)
 
+    def save_steps(self) -> int | None:
+        """`save_every` where it counts steps, also as the text that comes out of the environment."""
+        text = str(self.save_every)
+        return int(text) if text.isdecimal() else None
+
+    def save_seconds(self) -> float | None:
+        """`save_every` where it is a time."""
+        return None if self.save_steps() is not None else _seconds(str(self.save_every))
+
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
         faults: list[tuple[str, Any, str]] = []
         if self.max_time is not None and not _seconds(self.max_time):
             faults.append(("max_time", self.max_time, "a time such as 90s, 30m, 1.5h or 2h30m"))
+        if not (self.save_steps() or self.save_seconds()):
+            rule = "a number of steps >= 1, or a time such as 90s, 5m or 1.5h"
+            faults.append(("save_every", self.save_every, rule))
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             faults.append(("device", self.device, "auto, cpu, cuda, cuda:N or mps"))
         return faults
