@@ -85,7 +85,7 @@ def main() -> None:
         device=run.device,
         precision=run.precision,
         seed=0,
-        is_compiled=run.is_compiled,
+        compiler=run.compiler,
     )
     bare_run.optimizer = optimizers.build_optimizer(settings.optimizer, bare_run.model, job.rates.lr, run.device)
     rows = []

@@ -108,6 +108,16 @@ class EpochPlan:
         """Steps of all epochs."""
         return self.first_step(self.epochs)
 
+    @property
+    def stages(self) -> int:
+        """How many sizes of images the run has."""
+        return len(self._stretches)
+
+    def full_batch(self, epoch: int) -> int:
+        """Images, over all processes, of a micro-batch of an epoch that no remainder has made shorter."""
+        batch_size = self.stage(epoch).batch_size
+        return min(batch_size, images_in_epoch(self.images, batch_size, self.processes))
+
     def position(self, step: float) -> float:
         """Epochs that are over before `step`, with the part of the one in hand: step / steps where all are alike."""
         stretch = self._stretch_at(step)

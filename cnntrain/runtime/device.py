@@ -334,6 +334,16 @@ def supports_fused(device: torch.device) -> bool:
     return device.type in ("cuda", "cpu")
 
 
+def replays_graphs(device: torch.device) -> bool:
+    """Whether torch can record all launches of a pass on this device, and repeat them by one (CUDA graphs)."""
+    return device.type == "cuda"
+
+
+def tunes_by_shape(device: torch.device) -> bool:
+    """Whether the fastest algorithms are sought anew for each new shape of a batch (cudnn.benchmark)."""
+    return device.type == "cuda" and torch.backends.cudnn.benchmark
+
+
 def can_pin(device: torch.device) -> bool:
     """Whether page-locked host memory makes transfers to this device asynchronous."""
     return device.type == "cuda"

@@ -12,7 +12,7 @@ from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.schema.loss import LOSSES
 from cnntrain.config.schema.model import DropSchedule, ModelSettings
 from cnntrain.config.schema.settings import Settings
-from cnntrain.config.schema.trainer import Precision
+from cnntrain.config.schema.trainer import COMPILE_MODES, Precision
 from cnntrain.data.build import build_data, build_eval_data
 from cnntrain.data.common import Data, TrainData
 from cnntrain.data.epoch_plan import EpochPlan
@@ -29,6 +29,7 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import NEVER, StopFlag
+from cnntrain.training.compilation import Compiler
 from cnntrain.training.job import Job, TrainJob, images_in_step
 from cnntrain.training.losses import Loss, class_weights
 from cnntrain.training.recalibration import recalibration
@@ -95,6 +96,8 @@ def build_train_job(
     if "val" in splits and data.val is None and (faults := settings.validation_faults()):
         raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in faults)
     job = _build_network(settings, data, hardware, notes, world)
+    if trainer.compile in COMPILE_MODES and not machine.replays_graphs(job.device):
+        job.warnings.append(f"trainer.compile={trainer.compile} replays graphs of CUDA; here it is as true")
     plan = EpochPlan(
         len(data.train.labels),
         batch_size=data.batch_size * world.size,
@@ -208,10 +211,18 @@ def build_state(job: TrainJob) -> TrainState:
         seed=settings.seed,
         ema=Ema(job.model, trainer.ema) if trainer.ema else None,
         tuning=job.tuning,
-        is_compiled=trainer.compile,
+        compiler=_compiler(job) if trainer.compile else None,
         world=job.world,
         grad_exchange=trainer.grad_exchange,
     )
+
+
+def _compiler(job: TrainJob) -> Compiler:
+    """What compiles the network of a training: for each size, and anew whenever a layer group opens."""
+    compiler = Compiler(job.trainer.compile, job.device, job.report.say)
+    uses = 2  # training and scoring
+    compiler.prepare(uses * job.plan.stages * (1 + len(job.tuning.groups) if job.tuning else 1))
+    return compiler
 
 
 def scheduled_drops(settings: ModelSettings, model: nn.Module) -> list[DropLayer]:

@@ -24,7 +24,7 @@ from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import StopFlag
 from cnntrain.training.losses import Loss
 from cnntrain.training.metrics import has_top5
-from cnntrain.training.scoring import Scorer
+from cnntrain.training.scoring import Forward, Scorer
 from cnntrain.training.state import Progress
 from cnntrain.training.tta import Views
 
@@ -66,10 +66,13 @@ class Job:
     temperature: float = 1.0  # by which logits are divided where probabilities are told (arXiv 1706.04599)
     world: World = ALONE
 
-    def scorer(self, model: nn.Module | None = None, views: Views | None = None) -> Scorer:
+    def scorer(
+        self, model: nn.Module | None = None, views: Views | None = None, forward: Forward | None = None
+    ) -> Scorer:
         """The scorer of the network, or of another one in its place such as the average of its weights."""
         top5 = has_top5(len(self.data.classes))
-        return Scorer(model or self.model, self.normalize, self.device, self.precision, self.world, views, top5)
+        model = model or self.model
+        return Scorer(model, self.normalize, self.device, self.precision, self.world, views, top5, forward)
 
     @property
     def parameters(self) -> int:

@@ -12,6 +12,7 @@ from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import Flags
 from cnntrain.runtime.signals import asked_for, interrupted
+from cnntrain.training.compilation import own_gradients
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits
 from cnntrain.training.state import TrainState
@@ -89,6 +90,7 @@ def train_step(run: TrainState, job: TrainJob, micro_batches: list[Batch]) -> No
     set_drop_factor(job.drops, progress.step / total)
     # Of several processes, the mean of their gradients is taken: each weighs its own by its part of the images.
     images_in_step = sum(batch.total for batch in micro_batches) / run.world.size
+    full_batch = job.plan.full_batch(progress.epoch)
 
     for batch in micro_batches:
         context = job.context(progress.epoch, progress.batch, batch.indices)
@@ -97,13 +99,15 @@ def train_step(run: TrainState, job: TrainJob, micro_batches: list[Batch]) -> No
             inputs, targets = job.mix(inputs, targets, context)
         with run.exchange.micro_batch(is_last=batch is micro_batches[-1]):
             with machine.autocast(run.precision, run.device):
-                output = run.forward(inputs)
+                output = (run.forward if batch.total == full_batch else run.short_forward)(inputs)
             logits, *auxiliary = output if isinstance(output, tuple) else (output,)
             loss = job.loss(logits, targets)
             objective = loss
             for aux_logits in auxiliary:
                 objective = objective + job.settings.model.aux_weight * job.loss(aux_logits, targets)
             run.scaler.scale(objective / images_in_step).backward()
+        if run.compiler and run.compiler.replays and batch is micro_batches[0] is not micro_batches[-1]:
+            own_gradients(list(run.model.parameters()))
         # Of several versions of each image, the first is the clean one.
         run.log_window.add(loss.detach(), logits.detach()[: len(targets)], targets)
         progress.batch += 1
@@ -190,7 +194,8 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
 def validate(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, float]:
     """The scores of the run's network on all images of a loader."""
     job.report.validating(len(loader))
-    return job.scorer(run.eval_part).score(loader, stop=job.stop, advance=job.report.advance)
+    scorer = job.scorer(run.eval_part, forward=run.eval_forward if run.compiler else None)
+    return scorer.score(loader, stop=job.stop, advance=job.report.advance)
 
 
 def end_reason(run: TrainState, job: TrainJob) -> str:

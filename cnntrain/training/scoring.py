@@ -18,6 +18,8 @@ from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
 from cnntrain.training.metrics import ConfusionCounts, RunningScores
 from cnntrain.training.tta import Views, average_views
 
+Forward = Callable[[Tensor], Tensor]  # from normalised images to logits
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -46,6 +48,7 @@ class Scorer:
         world: the processes among which a loader shares the images; scores and counts are those of all of them.
         views: several of each image, whose probabilities are averaged; None: the image as it is.
         top5: count the images whose label is among the best five classes.
+        forward: the model in compiled form, which is called with full micro-batches only; None: as it is.
     """
 
     model: nn.Module
@@ -55,6 +58,7 @@ class Scorer:
     world: World = ALONE
     views: Views | None = None
     top5: bool = False
+    forward: Forward | None = None
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -63,8 +67,9 @@ class Scorer:
     def logits(self, images: Tensor) -> Tensor:
         """One forward pass: float32 (N, K) of uint8 (N, C, S, S), or of features."""
         with machine.autocast(self.precision, self.device):
-            logits: Tensor = self.model(self.normalize(images))
-        return logits.float()
+            logits: Tensor = (self.forward or self.model)(self.normalize(images))
+        # A compiled network may write its next answer over this one.
+        return logits.to(torch.float32, copy=self.forward is not None)
 
     def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The logits (N, K) of the plain images, and what stands for the logits of all their views; see tta."""
@@ -87,15 +92,25 @@ class Scorer:
             Interrupted: a signal asked for the end.
         """
         flags = Flags(self.world)
+        least = self._least_images(loader)
         with closing(loader.batches()) as batches:
             for batch in batches:
-                if len(batch.labels):  # of a short last micro-batch, some processes may have no images
-                    yield Answer(batch.indices, batch.labels, *self.answer(batch.images))
+                if count := len(batch.labels):  # of a short last micro-batch, some processes may have no images
+                    first_logits, logits = self.answer(filled(batch.images, least))
+                    yield Answer(batch.indices, batch.labels, first_logits[:count], logits[:count])
                 if advance:
                     advance(len(batch.labels))
                 (signum,) = flags.most(asked_for(stop))
                 if signum:
                     raise interrupted(signum)
+
+    def _least_images(self, loader: Loader) -> int:
+        """How many images a forward pass has at least: so many that the last one has no shape of its own.
+
+        A shape that comes once has a price: a graph of its own, or the search for the fastest algorithms.
+        """
+        recurs = self.forward is not None or (machine.tunes_by_shape(self.device) and len(loader) > 1)
+        return loader.batch_size // self.world.size if recurs and not mixes_images(self.model) else 0
 
     @torch.no_grad()
     def score(
@@ -135,6 +150,24 @@ class Scorer:
         return scores.read() | (
             {f"plain_{key}": value for key, value in first_scores.read().items()} if self.views else {}
         )
+
+
+def filled(images: Tensor, least: int) -> Tensor:
+    """A batch of at least `least` images, (N, ...), the added ones black; in the same layout."""
+    if len(images) >= least:
+        return images
+    is_last = images.ndim == 4 and images.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if is_last else torch.contiguous_format
+    shape = (least, *images.shape[1:])
+    full = torch.empty(shape, dtype=images.dtype, device=images.device, memory_format=layout)
+    full[: len(images)], full[len(images) :] = images, 0
+    return full
+
+
+def mixes_images(model: nn.Module) -> bool:
+    """Whether a layer scales each image by what the others of its batch are, in evaluation too."""
+    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    return any(norm.running_mean is None for norm in norms)
 
 
 def _count(scores: RunningScores, logits: Tensor, labels: Tensor) -> None:

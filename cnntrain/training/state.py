@@ -15,6 +15,7 @@ from cnntrain.finetune.tuning import Tuning
 from cnntrain.optim.schedules import Plateau
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.training.compilation import Compiler
 from cnntrain.training.exchange import Exchange
 from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights
 from cnntrain.training.metrics import RunningScores
@@ -62,7 +63,7 @@ class TrainState:
     seed: int
     ema: "Ema | None" = None
     tuning: Tuning | None = None  # what of a pretrained network learns when; None: everything, always
-    is_compiled: bool = False
+    compiler: Compiler | None = None  # of what the loop calls; None: the network as it is
     world: World = ALONE
     grad_exchange: GradExchange = GradExchange.fp32
     progress: Progress = field(default_factory=Progress)
@@ -80,9 +81,13 @@ class TrainState:
     def call(self, part: str) -> None:
         """Train and score a module of the network by itself; "": the whole network."""
         self.part = part
-        module = self.exchange.wrap(self.model.get_submodule(part))
-        # `forward` is what the loop calls; `model` stays the plain module, so that names carry no prefix.
-        self.forward: Any = torch.compile(module) if self.is_compiled else module
+        # What the loop calls; `model` stays the plain module, so that names carry no prefix. A short batch that comes
+        # once an epoch goes through the plain network: a graph of its own would cost more than it saves.
+        self.short_forward: Any = self.exchange.wrap(self.model.get_submodule(part))
+        self.forward = self.compiler(self.short_forward) if self.compiler else self.short_forward
+        self.eval_forward = self.forward
+        if self.compiler and self.eval_part is not self.short_forward:
+            self.eval_forward = self.compiler(self.eval_part)
 
     @property
     def eval_model(self) -> nn.Module:

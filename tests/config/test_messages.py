@@ -72,7 +72,10 @@ def write(folder: Path, path: str, text: str) -> None:
         ("optimizer.lr=fast", "optimizer.lr: must be a number > 0 (given fast)"),
         ("trainer.epochs=1.5", "trainer.epochs: must be a whole number >= 1 (given 1.5)"),
         ("trainer.epochs=null", "trainer.epochs: must be a whole number >= 1 (given null)"),
-        ("trainer.compile=perhaps", "trainer.compile: must be true or false (given perhaps)"),
+        (
+            "trainer.compile=perhaps",
+            "trainer.compile: must be false, true, reduce-overhead or max-autotune (given perhaps)",
+        ),
         ("optimizer.momentum=true", "optimizer.momentum: must be a number >= 0 and < 1 (given true)"),
         ("data.limit=most", "data.limit: must be a number > 0, or null (given most)"),
         ("data.mean=[0.5,grey]", "data.mean: must be a list"),

@@ -62,7 +62,7 @@ class Settings:
             faults.append(("model.aux_weight", self.model.aux_weight, rule))
         if self.trainer.compile and self.model.drop_schedule is DropSchedule.linear:
             rule = "false with model.drop_schedule=linear, each rate being compiled anew"
-            faults.append(("trainer.compile", True, rule))
+            faults.append(("trainer.compile", self.trainer.compile, rule))
         if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
             rule = "null with data.sampling=balanced, which evens the classes out already"
             faults.append(("loss.class_weights", self.loss.class_weights, rule))

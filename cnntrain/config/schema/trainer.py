@@ -26,6 +26,9 @@ class GradExchange(enum.Enum):
     bf16 = "bf16"
 
 
+COMPILE_MODES = ("reduce-overhead", "max-autotune")  # as torch.compile calls them, beside its default
+
+
 @dataclass
 class TrainerSettings:
     epochs: int = number(10, ge=1, most=10_000_000)
@@ -36,7 +39,7 @@ class TrainerSettings:
     # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
     threads: Optional[int] = number(None, ge=1, most=1024)
     channels_last: Optional[bool] = None  # memory layout of images and weights; null: on for convolutional nets
-    compile: bool = False
+    compile: Union[bool, str] = False  # false | true | reduce-overhead | max-autotune, see docs/device.md
     deterministic: bool = False  # only algorithms that repeat their bits, slower on a GPU
     accumulate: int = number(1, ge=1, most=1_000_000)  # micro-batches per step
     clip_norm: Optional[float] = number(None, gt=0)  # largest norm of the gradient
@@ -72,6 +75,11 @@ class TrainerSettings:
         if not (self.save_steps() or self.save_seconds()):
             rule = "a number of steps >= 1, or a time such as 90s, 5m or 1.5h"
             faults.append(("save_every", self.save_every, rule))
+        if isinstance(self.compile, str) and self.compile not in COMPILE_MODES:
+            faults.append(("compile", self.compile, "false, true, reduce-overhead or max-autotune"))
+        if self.compile == "max-autotune" and self.deterministic:
+            rule = "reduce-overhead with trainer.deterministic=true, which chooses no algorithm by its time"
+            faults.append(("compile", self.compile, rule))
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             faults.append(("device", self.device, "auto, cpu, cuda, cuda:N or mps"))
         return faults
