@@ -324,6 +324,37 @@ def compiled():
     return {"resnet18 512": share(line, rounds=2, steps=60)}
 
 
+def tuning():
+    """What cuDNN's search for the fastest kernels (benchmark=True) costs at first, and what it is worth later."""
+    import torch
+
+    from cnntrain.runtime import device as machine
+
+    found = {}
+    cases = {"resnet18 32 px": f"{NET} {LITTLE} data.batch_size=512"}
+    if not TINY:
+        cases["efficientnet_lite0 224 px"] = f"{LITE0} {ANTS} finetune=C"
+    for name, line in cases.items():
+        job, run = built(line)
+        shape = (job.settings.data.batch_size or 16, job.data.channels, job.data.image_size, job.data.image_size)
+        images = torch.randn(shape, device=DEVICE).contiguous(memory_format=torch.channels_last)
+        for searches in (False, True):
+            torch.backends.cudnn.benchmark = searches
+            seconds = []
+            for _ in range(25):
+                wait()
+                begin = time.perf_counter()
+                with machine.autocast(job.precision, run.device):
+                    value = run.forward(images).logsumexp(1).mean()
+                value.backward()
+                run.optimizer.zero_grad(set_to_none=True)
+                wait()
+                seconds.append(time.perf_counter() - begin)
+            ms = {"first ms": round(seconds[0] * 1e3), "later ms": round(statistics.median(seconds[5:]) * 1e3, 2)}
+            found[f"{name}, search {'on' if searches else 'off'}"] = ms
+    return found
+
+
 def tests():
     """The fast tests where torch sees a GPU."""
     words = "-m pytest -q -n 14 -p no:cacheprovider -p no:benchmark"
@@ -332,5 +363,5 @@ def tests():
 
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
-STAGES = {env: 7, smoke: 170, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 8, oom: 27, nccl: 5}
-STAGES |= {start: 30, compiled: 64, tests: 240}  # the tests have not been seen to their end yet
+STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 12, oom: 27, nccl: 5}
+STAGES |= {start: 30, compiled: 64, tuning: 60, tests: 105}
