@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from unittest import mock
 
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from cnntrain.augment import batch_context
+from cnntrain.augment import batch_context, geometry
 
 # They give memory or its shape, and compute nothing.
 _FREE = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "resize_", "detach", "lift_fresh"}
@@ -37,6 +38,21 @@ def launches(work: Callable[[], object]) -> Counter[str]:
         transfers += 1
         return values.to(device)
 
-    with mock.patch.object(batch_context, "send", send), _Watch() as watch:
+    with ExitStack() as stack:
+        for module in (batch_context, geometry):
+            stack.enter_context(mock.patch.object(module, "send", send))
+        for name in ("crop_places", "flips", "crop_boxes"):
+            stack.enter_context(mock.patch.object(geometry, name, _on_host(getattr(geometry, name))))
+        watch = stack.enter_context(_Watch())
         work()
     return watch.counts + Counter(transfer=transfers)
+
+
+def _on_host(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """What works on the host, device or not."""
+
+    def unwatched(*args: Any) -> Any:
+        with _disable_current_modes():
+            return draw(*args)
+
+    return unwatched

@@ -50,6 +50,11 @@ class BatchContext:
         return generator(self.device, *self._parts)
 
     @cached_property
+    def host_draws(self) -> torch.Generator:
+        """On the host, for what torch draws there; on a CPU the same as `generator`."""
+        return self.generator if self.device.type == "cpu" else generator(torch.device("cpu"), *self._parts)
+
+    @cached_property
     def host(self) -> np.random.Generator:
         """On the host: the same numbers whatever the device."""
         return np.random.default_rng(mix_seed(*self._parts, HOST))

@@ -14,6 +14,7 @@ from cnntrain.augment.batch_context import BatchContext, Operation
 from cnntrain.augment.erase import build_noise
 from cnntrain.augment.normalize import Normalize
 from cnntrain.augment.pieces import build_affine, build_color
+from cnntrain.augment.pixel_moves import PixelMoves
 from cnntrain.augment.policies import build_policies
 from cnntrain.augment.user_function import UserFunction
 from cnntrain.config.schema.augment import AugmentSettings
@@ -112,31 +113,25 @@ def _geometry(settings: AugmentSettings, image_size: int, cropped: bool) -> list
         pieces.append(("progressive", lambda images, context: geometry.resize(images, context.image_size)))
     if (crop := settings.resized_crop) is not None:
         pieces.append(("resized_crop", _leave if cropped else _resized_crop(crop.scale, crop.ratio)))
-    if (pad := settings.pad_crop) is not None:
-        if pad.mode == "reflect" and pad.padding >= image_size:
-            raise ConfigError(
-                f"augment.pad_crop.padding: {pad.padding} cannot mirror images of {image_size} pixels; "
-                f"choose a number below {image_size}, or augment.pad_crop.mode=zeros"
-            )
-        pieces.append(
-            ("pad_crop", lambda images, context: geometry.pad_crop(images, pad.padding, pad.mode, context.generator))
+    if (pad := settings.pad_crop) is not None and pad.mode == "reflect" and pad.padding >= image_size:
+        raise ConfigError(
+            f"augment.pad_crop.padding: {pad.padding} cannot mirror images of {image_size} pixels; "
+            f"choose a number below {image_size}, or augment.pad_crop.mode=zeros"
         )
-    if (hflip := settings.hflip) is not None:
-        if hflip.alternate:
-            pieces.append(("hflip", lambda images, context: geometry.alternating_flip(images, hflip.p, context)))
-        else:
-            pieces.append(("hflip", lambda images, context: geometry.flip(images, hflip.p, 3, context.generator)))
-    if (vflip := settings.vflip) is not None:
-        pieces.append(("vflip", lambda images, context: geometry.flip(images, vflip.p, 2, context.generator)))
+    moves: Operation = PixelMoves(settings.pad_crop, settings.hflip, settings.vflip)
+    for name in ("pad_crop", "hflip", "vflip"):
+        if getattr(settings, name) is not None:
+            pieces.append((name, moves))
+            moves = _leave  # the first of them does them all
     if settings.affine is not None:
         pieces.append(("affine", build_affine(settings.affine)))
     return pieces
 
 
 def _resized_crop(scale: list[float], ratio: list[float]) -> Operation:
-    return lambda images, context: geometry.resized_crop(images, context.image_size, scale, ratio, context.generator)
+    return lambda images, context: geometry.resized_crop(images, context.image_size, scale, ratio, context.host_draws)
 
 
 def _leave(images: Tensor, context: BatchContext) -> Tensor:
-    """The loader has cut these crops already."""
+    """Done already: by the loader, or together with the piece before."""
     return images

@@ -1,7 +1,7 @@
 """Crops, flips and shifts of a whole batch at once, each image by its own numbers.
 
-Every operation takes uint8 images (N, C, H, W) on any device, draws only from the generator it is given (which lives on
-that device), leaves its input untouched and never waits for the device.
+Every operation takes uint8 images (N, C, H, W) on any device, leaves its input untouched and never waits for the
+device.
 """
 
 import math
@@ -15,25 +15,31 @@ from torch import Tensor
 from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.layout import floats, laid_out_like
 from cnntrain.augment.rows import as_images, as_rows, windows
-from cnntrain.runtime.device import mix_seed
+from cnntrain.runtime.device import mix_seed, send
 
 ROOM = 0.875  # the part of images that validation sees, and that crops of the full size can count on
 ALTERNATE = -7  # part of the seed that keeps these draws apart from all others
 
 
-def pad_crop(images: Tensor, padding: int, mode: str, generator: torch.Generator) -> Tensor:
+def crop_places(count: int, padding: int, generator: torch.Generator) -> Tensor:
+    """Where `count` crops out of padded images begin: int64 (2, count), rows from the top and columns from the left."""
+    return torch.randint(2 * padding + 1, (2, count), generator=generator, device=generator.device)
+
+
+def pad_crop(images: Tensor, padding: int, mode: str, places: Tensor) -> Tensor:
     """Pad each side by `padding` pixels, then cut (H, W) out at a random place (arXiv 1512.03385, section 4.2).
 
     Args:
         images: uint8 (N, C, H, W).
         padding: pixels on each side, below H and W where `mode` is reflect.
         mode: `zeros` pads with black, `reflect` mirrors without repeating the edge.
+        places: of `crop_places`, on the device of the images.
 
     Returns:
         uint8 (N, C, H, W).
     """
-    count, _, height, width = images.shape
-    top, left = torch.randint(2 * padding + 1, (2, count), generator=generator, device=images.device)
+    height, width = images.shape[2:]
+    top, left = places
     rows = as_rows(images)
     step = rows.shape[3] // width  # numbers of a pixel that lie side by side
     padded = F.pad(rows.unflatten(3, (width, step)), (0, 0, *[padding] * 4))
@@ -72,15 +78,16 @@ def shift(images: Tensor, right: Tensor, down: Tensor, *, most_right: int, most_
     return as_images(windows(padded, most_down - down, wide - right * step, height, width * step), images)
 
 
-def alternating_flip(images: Tensor, p: float, context: BatchContext) -> Tensor:
-    """Mirror each image in every other epoch; a share `p` of all images begins mirrored (arXiv 2404.00498).
+def alternating_flips(p: float, context: BatchContext) -> Tensor:
+    """Which images are mirrored when each is in every other epoch: a share `p` of all at first (arXiv 2404.00498).
 
     An image and its mirror image are then met equally often, where chance would repeat one of them half of the time.
 
-    Args and result: uint8 (N, C, H, W).
+    Returns:
+        bool (N,), on the host.
     """
     first = _fractions(context.indices.numpy(), mix_seed(context.seed, ALTERNATE)) < p
-    return _mirror(images, context.send(first ^ bool(context.epoch % 2)), 3)
+    return torch.from_numpy(first ^ bool(context.epoch % 2))
 
 
 def _fractions(indices: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
@@ -101,16 +108,16 @@ def resize(images: Tensor, size: int) -> Tensor:
     return resized.round_().to(torch.uint8)
 
 
-def flip(images: Tensor, p: float, dimension: int, generator: torch.Generator) -> Tensor:
-    """Mirror each image with probability `p`; dimension 3 swaps left and right, 2 top and bottom.
+def flips(count: int, p: float, generator: torch.Generator) -> Tensor:
+    """Which of `count` images are mirrored by chance, each with probability `p`: bool (count,)."""
+    return torch.rand(count, generator=generator, device=generator.device) < p
 
-    Args and result: uint8 (N, C, H, W).
+
+def mirror(images: Tensor, mask: Tensor, dimension: int) -> Tensor:
+    """The images of which those in the mask, bool (N,), are mirrored.
+
+    Dimension 3 swaps left and right, 2 top and bottom. Args and result: uint8 (N, C, H, W).
     """
-    return _mirror(images, torch.rand(len(images), generator=generator, device=images.device) < p, dimension)
-
-
-def _mirror(images: Tensor, mask: Tensor, dimension: int) -> Tensor:
-    """The images of which those `chosen`, bool (N,), are mirrored."""
     # With masks of bits: torch.where takes several times as long for bytes on a CPU.
     bits = (mask * 255).to(torch.uint8).view(-1, 1, 1, 1)
     return images.flip(dimension).bitwise_xor_(images).bitwise_and_(bits).bitwise_xor_(images)
@@ -164,20 +171,26 @@ def resized_crop(
         images: uint8 (N, C, H, W).
         size: pixels a side of the result.
         scale: smallest and largest part of the area; ratio: smallest and largest width / height.
+        generator: on the host, or on the device of the images.
 
     Returns:
         uint8 (N, C, size, size).
     """
     boxes = crop_boxes(len(images), images.shape[2], images.shape[3], scale, ratio, generator)
-    shrinks = ROOM * max(images.shape[2:]) > size + 0.5
-    return (shrink_boxes if shrinks else resize_boxes)(images, boxes, size)
+    if ROOM * max(images.shape[2:]) > size + 0.5:
+        return shrink_boxes(images, send(boxes, images.device), size)
+    return resize_boxes(images, boxes, size)
 
 
 def resize_boxes(images: Tensor, boxes: Tensor, size: int) -> Tensor:
-    """Resize the part of each image under its box (int64 (N, 4): top, left, height, width) to (N, C, size, size)."""
+    """Resize the part of each image under its box to (N, C, size, size).
+
+    The boxes, int64 (N, 4): top, left, height, width, may lie on the host: where launching costs, it is better at this.
+    """
     top, left, tall, wide = boxes.float().unbind(1)
     rows = _grid_line(top, tall, size, images.shape[2])
     columns = _grid_line(left, wide, size, images.shape[3])
+    rows, columns = send(torch.stack([rows, columns]), images.device)
     grid = torch.stack([columns.unsqueeze(1).expand(-1, size, -1), rows.unsqueeze(2).expand(-1, -1, size)], dim=3)
     resized = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return resized.round_().to(torch.uint8)

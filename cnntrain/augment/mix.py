@@ -52,7 +52,7 @@ class Mix:
             return inputs, labels
 
         shares = weights * (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / (height * width)
-        one_hot = labels.unsqueeze(1).eq(torch.arange(self.classes, device=labels.device)).float()
+        one_hot = torch.zeros(count, self.classes, device=labels.device).scatter_(1, labels.unsqueeze(1), 1.0)
         if mode is MixMode.batch:
             top, bottom, left, right = boxes[0].tolist()
             inside = inputs[:, :, top:bottom, left:right]

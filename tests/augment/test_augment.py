@@ -62,7 +62,7 @@ def test_normalize_is_right_for_one_channel_and_for_a_channels_last_batch():
 @pytest.mark.parametrize(("mode", "called"), [("zeros", "constant"), ("reflect", "reflect")])
 def test_pad_crop_is_torchvisions_pad_and_crop_of_each_image(mode, called, padding):
     images = pictures(height=12, width=20)
-    result = geometry.pad_crop(images, padding, mode, draw())
+    result = geometry.pad_crop(images, padding, mode, geometry.crop_places(64, padding, draw()))
     top, left = torch.randint(2 * padding + 1, (2, 64), generator=draw())
     padded = reference.pad(images, [padding] * 4, padding_mode=called)
     for index in range(64):
@@ -72,20 +72,21 @@ def test_pad_crop_is_torchvisions_pad_and_crop_of_each_image(mode, called, paddi
 
 def test_padding_is_black_before_normalisation():
     white = torch.full((200, 1, 8, 8), 255, dtype=torch.uint8)
-    assert geometry.pad_crop(white, 2, "zeros", draw()).unique().tolist() == [0, 255]
-    assert geometry.pad_crop(white, 2, "reflect", draw()).unique().tolist() == [255]
+    places = geometry.crop_places(200, 2, draw())
+    assert geometry.pad_crop(white, 2, "zeros", places).unique().tolist() == [0, 255]
+    assert geometry.pad_crop(white, 2, "reflect", places).unique().tolist() == [255]
 
 
 @pytest.mark.parametrize(("dimension", "mirrored"), [(3, reference.hflip), (2, reference.vflip)])
 def test_flip_mirrors_about_its_share_of_the_images_and_leaves_the_others(dimension, mirrored):
     images = pictures(2000, 1, 4, 4)
-    result = geometry.flip(images, 0.3, dimension, draw())
+    result = geometry.mirror(images, geometry.flips(2000, 0.3, draw()), dimension)
     flipped = (result == mirrored(images)).flatten(1).all(1)
     same = (result == images).flatten(1).all(1)
     assert (flipped | same).all()
     assert 0.25 < flipped.float().mean() < 0.35
-    assert torch.equal(geometry.flip(images, 0.0, dimension, draw()), images)
-    assert torch.equal(geometry.flip(images, 1.0, dimension, draw()), mirrored(images))
+    for p, expected in ((0.0, images), (1.0, mirrored(images))):
+        assert torch.equal(geometry.mirror(images, geometry.flips(2000, p, draw()), dimension), expected)
 
 
 def test_resized_boxes_equal_torchvisions_resized_crop_within_one_grey_level():
