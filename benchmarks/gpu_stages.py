@@ -97,7 +97,7 @@ def sync():
             with warnings.catch_warnings(record=True) as told:
                 warnings.simplefilter("always")
                 run.progress.step = 1
-                loop.train_step(run, job, group)
+                loop.train_step(run, job, group, group[0].total)
             if turn >= 2:
                 found.setdefault(name, set()).update(
                     f"{Path(w.filename).name}:{w.lineno} {str(w.message)[:60]}" for w in told

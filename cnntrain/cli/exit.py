@@ -21,7 +21,7 @@ INTERRUPTED = 130
 TERMINATED = 143
 READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
 TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-SMALLER = "make data.batch_size smaller, and trainer.accumulate larger by the same factor"
+SMALLER = "make data.batch_size smaller, or in training set trainer.micro_batch=auto, which cuts each batch"
 FULL_CARD = (
     "trainer.device: the GPU has no memory left even to start on{holders}; end another process (nvidia-smi lists "
     "them), or choose another GPU with trainer.device=cuda:1, or cpu"

@@ -39,7 +39,7 @@ def run(args: CheckArgs, config: RunConfig) -> None:
     for _ in range(TIMED_STEPS + 1):  # the first one warms up
         state.progress.batch = 0
         start = time.perf_counter()
-        loop.train_step(state, job, group)
+        loop.train_step(state, job, group, sum(batch.total for batch in group))
         machine.synchronize(job.device)
         seconds.append(time.perf_counter() - start)
     state.check_finite()

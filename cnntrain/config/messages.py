@@ -3,7 +3,7 @@
 import enum
 import functools
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -54,15 +54,19 @@ class Key:
 
     hint: Any
     limits: dict[str, float]
+    names: Sequence[str] = ()  # that it takes in place of a number
 
     def rule(self) -> str:
         """What the value must be, in words: `a whole number >= 1, or null`."""
         options = [option for option in options_of(self.hint) if option is not type(None)]
+        options = [option for option in options if option is not str or not self.names]
         if set(options) == {int, float}:
             options = [float]
         words = " or ".join(_words(option) for option in options)
         if self.limits:
             words += " " + limits.rule(self.limits)
+        for name in self.names:
+            words += f", or {name}"
         return words + (", or null" if type(None) in options_of(self.hint) else "")
 
     def takes(self, value: Any) -> bool:
@@ -74,8 +78,8 @@ class Key:
         return [option for option in options_of(self.hint) if isinstance(option, type) and is_dataclass(option)]
 
     def choices(self) -> list[str]:
-        """The names that an enum allows; empty for anything else."""
-        return [item.name for kind in options_of(self.hint) if _is_enum(kind) for item in kind]
+        """The names that it takes, such as those of an enum."""
+        return [*self.names, *(item.name for kind in options_of(self.hint) if _is_enum(kind) for item in kind)]
 
 
 def options_of(hint: Any) -> tuple[Any, ...]:
@@ -124,7 +128,7 @@ def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) 
     hints = get_type_hints(kind)
     for item in fields(kind):
         name, hint = prefix + item.name, hints[item.name]
-        keys[name] = Key(hint, item.metadata.get("limits", {}))
+        keys[name] = Key(hint, item.metadata.get("limits", {}), item.metadata.get("words", ()))
         for option in keys[name].classes():
             entry = VARIANTS[name].find(dict(variants).get(name, "")) if name in VARIANTS else None
             keys |= _keys_below(entry.settings if entry else option, name + ".", variants)

@@ -98,8 +98,9 @@ class Request:
 
     @property
     def batch_size(self) -> int:
-        """data.batch_size; where it is null, that of scoring."""
-        return self.settings.batch_size or BATCH_SIZES[-1]
+        """data.batch_size; where it is none yet, that of scoring."""
+        size = self.settings.batch_size
+        return size if isinstance(size, int) else BATCH_SIZES[-1]
 
     def fit_batch_size(self, images: int) -> "Request":
         """This request with the batch size for so many training images, where data.batch_size is null."""

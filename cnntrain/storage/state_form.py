@@ -72,7 +72,7 @@ FORM: dict[str, Any] = {
     "scaler": _by_text(_real(0)),
     "progress": {
         **{name: _whole(0) for name in ("epoch", "batch", "step", "best_epoch")},
-        **{f"{name}?": _whole(0) for name in ("images", "waited")},
+        **{f"{name}?": _whole(0) for name in ("images", "waited", "micro_batch")},
         "validated_step?": _whole(-1),
         "step_offset?": _whole(-_MOST),
         "seconds": _real(0),

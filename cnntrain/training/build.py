@@ -29,6 +29,7 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import NEVER, StopFlag
+from cnntrain.training import micro_batches
 from cnntrain.training.compilation import Compiler
 from cnntrain.training.job import Job, TrainJob, images_in_step
 from cnntrain.training.losses import Loss, class_weights
@@ -95,6 +96,7 @@ def build_train_job(
         )
     if "val" in splits and data.val is None and (faults := settings.validation_faults()):
         raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in faults)
+    notes = notes + micro_batches.note(trainer.micro_batch, data.batch_size)
     job = _build_network(settings, data, hardware, notes, world)
     if trainer.compile in COMPILE_MODES and not machine.replays_graphs(job.device):
         job.warnings.append(f"trainer.compile={trainer.compile} replays graphs of CUDA; here it is as true")

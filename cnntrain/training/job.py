@@ -67,12 +67,21 @@ class Job:
     world: World = ALONE
 
     def scorer(
-        self, model: nn.Module | None = None, views: Views | None = None, forward: Forward | None = None
+        self,
+        model: nn.Module | None = None,
+        views: Views | None = None,
+        forward: Forward | None = None,
+        most: int = 0,
     ) -> Scorer:
-        """The scorer of the network, or of another one in its place such as the average of its weights."""
-        top5 = has_top5(len(self.data.classes))
-        model = model or self.model
-        return Scorer(model, self.normalize, self.device, self.precision, self.world, views, top5, forward)
+        """The scorer of the network, or of another one in its place such as the average of its weights.
+
+        Args:
+            forward: see Scorer.
+            most: images that go through the network at once; 0: those of trainer.micro_batch, or of a batch.
+        """
+        top5, model, size = has_top5(len(self.data.classes)), model or self.model, self.settings.trainer.micro_batch
+        most = most or (size if isinstance(size, int) else 0)
+        return Scorer(model, self.normalize, self.device, self.precision, self.world, views, top5, forward, most)
 
     @property
     def parameters(self) -> int:

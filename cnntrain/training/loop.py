@@ -1,7 +1,8 @@
 """The training loop: straight code, to be read from top to bottom."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 from cnntrain.config.schema.schedule import PlateauSettings
@@ -11,11 +12,14 @@ from cnntrain.models.drop import set_drop_factor
 from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import Flags
+from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.training.compilation import own_gradients
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits
+from cnntrain.training.micro_batches import BatchTooLarge, Guard, cut, most_at_once, too_large
 from cnntrain.training.state import TrainState
+from cnntrain.training.steps import Steps
 from cnntrain.training.timing import Clock, Meter
 
 
@@ -23,13 +27,14 @@ def train(run: TrainState, job: TrainJob) -> str:
     """Train from the run's progress to its end, and answer why it ended.
 
     "epochs", "max_steps", "max_time" or "early_stop". `last` is saved every `save_every` steps and after each epoch,
-    and before an error or a signal ends the run; a non-finite loss or a moved frozen weight leaves the last good
-    checkpoint alone.
+    and before an error or a signal ends the run; a non-finite loss, a moved frozen weight or want of memory leaves the
+    last good checkpoint alone.
 
     Raises:
         NonFiniteError: the loss or a weight became NaN or infinite.
         FrozenError: a weight or statistic that must not learn has moved.
         ConfigError: a layer group that learns received no gradient.
+        BatchTooLarge: a step needs more memory than there is.
         Interrupted: a signal asked for the end.
     """
     clock = Clock(run.progress.seconds, job.trainer.max_seconds(), job.trainer.save_seconds())
@@ -39,7 +44,7 @@ def train(run: TrainState, job: TrainJob) -> str:
         while not reason:
             train_epoch(run, job, clock)
             reason = finish_epoch(run, job, clock)
-    except (NonFiniteError, FrozenError):
+    except (NonFiniteError, FrozenError, BatchTooLarge):
         raise
     except CnntrainError as error:
         # A fault of one of several processes is its own: the others know nothing of it and cannot save with it.
@@ -65,14 +70,15 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
     report.start_epoch(progress.epoch + 1, settings.epochs, len(loader), progress.batch)
     total, save_steps, flags = job.total_steps(progress), settings.save_steps(), Flags(run.world)
 
-    with closing(loader.batches(progress.epoch, progress.batch)) as batches:
-        meter = Meter(batches)
-        for micro_batches in accumulation_groups(meter, settings.accumulate):
+    with closing(Steps(loader, progress, settings.accumulate)) as steps:
+        guard = Guard(run, job, loader.batch_size // run.world.size)
+        for batches, images in steps:
             if progress.step >= total:
                 break
-            train_step(run, job, micro_batches)
+            if not guard.take(partial(train_step, run, job, batches, images)):
+                continue
             if progress.step % settings.log_every == 0 or progress.step == total:
-                report.step(log_row(run, meter))
+                report.step(log_row(run, steps.meter))
             signum, is_over, is_due = flags.most(asked_for(job.stop), clock.is_over, clock.save_is_due)
             if is_due or (save_steps and progress.step % save_steps == 0):
                 save_last(run, job, clock)
@@ -82,36 +88,31 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
                 break
 
 
-def train_step(run: TrainState, job: TrainJob, micro_batches: list[Batch]) -> None:
-    """One optimizer step: the mean gradient over all images of its micro-batches, however they are cut."""
+def train_step(run: TrainState, job: TrainJob, batches: Iterable[Batch], images: int) -> None:
+    """One optimizer step: the mean gradient over all images of its batches, however they are cut.
+
+    Args:
+        images: in all of the batches, over all processes.
+
+    Raises:
+        BatchTooLarge: the images need more memory than there is; the weights have not moved.
+    """
     progress, settings = run.progress, job.trainer
     total, offset = job.total_steps(progress), progress.step_offset
     optimizers.set_lr(run.optimizer, job.rates.at(progress.step - offset, total - offset, run.plateau))
     set_drop_factor(job.drops, progress.step / total)
-    # Of several processes, the mean of their gradients is taken: each weighs its own by its part of the images.
-    images_in_step = sum(batch.total for batch in micro_batches) / run.world.size
-    full_batch = job.plan.full_batch(progress.epoch)
 
-    for batch in micro_batches:
-        context = job.context(progress.epoch, progress.batch, batch.indices)
-        inputs, targets = job.augment(batch.images, context), batch.labels
-        if job.mix:
-            inputs, targets = job.mix(inputs, targets, context)
-        with run.exchange.micro_batch(is_last=batch is micro_batches[-1]):
-            with machine.autocast(run.precision, run.device):
-                output = (run.forward if batch.total == full_batch else run.short_forward)(inputs)
-            logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-            loss = job.loss(logits, targets)
-            objective = loss
-            for aux_logits in auxiliary:
-                objective = objective + job.settings.model.aux_weight * job.loss(aux_logits, targets)
-            run.scaler.scale(objective / images_in_step).backward()
-        if run.compiler and run.compiler.replays and batch is micro_batches[0] is not micro_batches[-1]:
-            own_gradients(list(run.model.parameters()))
-        # Of several versions of each image, the first is the clean one.
-        run.log_window.add(loss.detach(), logits.detach()[: len(targets)], targets)
-        progress.batch += 1
-        job.report.advance(len(targets))
+    seen = 0
+    try:
+        for batch in batches:
+            add_gradients(run, job, batch, images, is_first=seen == 0, is_last=seen + batch.total == images)
+            seen += batch.total
+            progress.batch += 1
+            job.report.advance(len(batch.labels))
+    except (RuntimeError, MemoryError) as error:
+        if is_out_of_memory(error):
+            raise too_large() from None
+        raise
 
     run.exchange.average_norms()
     if run.tuning:
@@ -126,6 +127,33 @@ def train_step(run: TrainState, job: TrainJob, micro_batches: list[Batch]) -> No
     if run.ema:
         run.ema.update()
     progress.step += 1
+
+
+def add_gradients(run: TrainState, job: TrainJob, batch: Batch, images: int, *, is_first: bool, is_last: bool) -> None:
+    """The forward and backward passes of a batch, the first or last of a step with so many images."""
+    context = job.context(run.progress.epoch, run.progress.batch, batch.indices)
+    all_inputs, all_targets = job.augment(batch.images, context), batch.labels
+    if job.mix:
+        all_inputs, all_targets = job.mix(all_inputs, all_targets, context)
+    forward = run.forward if batch.total == job.plan.full_batch(run.progress.epoch) else run.short_forward
+    done = 0
+    for inputs, targets in cut(all_inputs, all_targets, most_at_once(run, job)):
+        is_end = is_last and done + len(targets) == len(all_targets)
+        with run.exchange.micro_batch(is_last=is_end):
+            with machine.autocast(run.precision, run.device):
+                output = forward(inputs)
+            logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+            loss = job.loss(logits, targets)
+            objective = loss
+            for aux_logits in auxiliary:
+                objective = objective + job.settings.model.aux_weight * job.loss(aux_logits, targets)
+            # Of several processes, the mean of their gradients is taken: each weighs its own by its part of the images.
+            run.scaler.scale(objective / (images / run.world.size)).backward()
+        if run.compiler and run.compiler.replays and is_first and done == 0 and not is_end:
+            own_gradients(list(run.model.parameters()))
+        done += len(targets)
+        # Of several versions of each image, the first is the clean one.
+        run.log_window.add(loss.detach(), logits.detach()[: len(targets)], targets)
 
 
 def save_last(run: TrainState, job: TrainJob, clock: Clock) -> None:
@@ -194,7 +222,8 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
 def validate(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, float]:
     """The scores of the run's network on all images of a loader."""
     job.report.validating(len(loader))
-    scorer = job.scorer(run.eval_part, forward=run.eval_forward if run.compiler else None)
+    forward = run.eval_forward if run.compiler else None
+    scorer = job.scorer(run.eval_part, forward=forward, most=run.progress.micro_batch)
     return scorer.score(loader, stop=job.stop, advance=job.report.advance)
 
 
@@ -203,15 +232,3 @@ def end_reason(run: TrainState, job: TrainJob) -> str:
     table = limits(job.trainer, run.progress, job.total_steps(run.progress))
     met = run.world.most(*(limit.is_met for limit in table))
     return next((limit.key for limit, is_met in zip(table, met, strict=True) if is_met), "")
-
-
-def accumulation_groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Micro-batches in lists of `size`; the last list may be shorter."""
-    group: list[Batch] = []
-    for batch in batches:
-        group.append(batch)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group

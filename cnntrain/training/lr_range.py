@@ -12,15 +12,15 @@ from torch import nn
 
 from cnntrain.config.schema.finetune import Mode
 from cnntrain.config.schema.settings import Settings
-from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.optim.schedules import Plateau, Rates
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.signals import asked_for
 from cnntrain.training.build import build_state
 from cnntrain.training.job import TrainJob
-from cnntrain.training.loop import accumulation_groups, train_step
+from cnntrain.training.loop import train_step
 from cnntrain.training.state import TrainState
+from cnntrain.training.steps import Step, Steps
 from cnntrain.training.transfer import use_features
 
 DIVERGED = 4.0  # times the lowest smooth loss: there the test ends
@@ -206,9 +206,9 @@ def _test(
             group["lr_factor"] = 1.0
     curve = RangeCurve(name)
     job.report.validating(steps * job.trainer.accumulate, phase=f"range test: {name}")
-    for micro_batches in _groups(job, state, parameters):
+    for batches, images in _steps(job, state, parameters):
         rate = ramp.at(state.progress.step, steps, state.plateau) / scale
-        train_step(state, job, micro_batches)
+        train_step(state, job, batches, images)
         loss = state.log_window.read()["loss"]
         state.log_window.reset()
         if not math.isfinite(loss):
@@ -224,13 +224,13 @@ def _test(
     return curve
 
 
-def _groups(job: TrainJob, state: TrainState, parameters: Sequence[nn.Parameter] | None) -> Iterator[list[Batch]]:
-    """The micro-batches of one step after the other, over as many epochs as are asked for."""
+def _steps(job: TrainJob, state: TrainState, parameters: Sequence[nn.Parameter] | None) -> Iterator[Step]:
+    """One step after the other, over as many epochs as are asked for."""
     learning = {id(parameter) for parameter in parameters or ()}
     for epoch in itertools.count():
         state.progress.epoch, state.progress.batch = epoch, 0
         state.start_epoch()
         for parameter in job.model.parameters() if parameters else ():
             parameter.requires_grad_(id(parameter) in learning)
-        with closing(job.loader(epoch).batches(epoch)) as batches:
-            yield from accumulation_groups(batches, job.trainer.accumulate)
+        with closing(Steps(job.loader(epoch), state.progress, job.trainer.accumulate)) as steps:
+            yield from steps

@@ -7,6 +7,7 @@ from typing import Any
 
 from cnntrain.config.changes import Change
 from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.limits import AUTO
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.data.common import Data
@@ -148,6 +149,8 @@ def restore(job: TrainJob, run: TrainState, start: Start) -> None:
         )
     run.restore(start.state, is_retuned=any_below(start.changes, GROUP_KEYS))
     progress = run.progress
+    if job.trainer.micro_batch != AUTO:
+        progress.micro_batch = 0
     borders = STEP_BORDERS + GROWTH if job.settings.augment.progressive else STEP_BORDERS
     if "train" in splits or any_below(start.changes, borders):
         if progress.batch:

@@ -49,6 +49,7 @@ class Scorer:
         views: several of each image, whose probabilities are averaged; None: the image as it is.
         top5: count the images whose label is among the best five classes.
         forward: the model in compiled form, which is called with full micro-batches only; None: as it is.
+        most: images that go through the network at once; 0: those of a batch.
     """
 
     model: nn.Module
@@ -59,6 +60,7 @@ class Scorer:
     views: Views | None = None
     top5: bool = False
     forward: Forward | None = None
+    most: int = 0
 
     def __post_init__(self) -> None:
         self.model.eval()
@@ -66,10 +68,13 @@ class Scorer:
     @torch.no_grad()  # not inference_mode: a loader may decode its images at first use and keep them
     def logits(self, images: Tensor) -> Tensor:
         """One forward pass: float32 (N, K) of uint8 (N, C, S, S), or of features."""
-        with machine.autocast(self.precision, self.device):
-            logits: Tensor = (self.forward or self.model)(self.normalize(images))
-        # A compiled network may write its next answer over this one.
-        return logits.to(torch.float32, copy=self.forward is not None)
+        parts = []
+        for part in images.split(self.most or max(1, len(images))):
+            with machine.autocast(self.precision, self.device):
+                logits: Tensor = (self.forward or self.model)(self.normalize(part))
+            # A compiled network may write its next answer over this one.
+            parts.append(logits.to(torch.float32, copy=self.forward is not None))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The logits (N, K) of the plain images, and what stands for the logits of all their views; see tta."""

@@ -26,7 +26,8 @@ class Progress:
     """How far the run is. Epochs count as done once they are validated."""
 
     epoch: int = 0
-    batch: int = 0  # micro-batches of the epoch in hand that are trained on
+    batch: int = 0  # batches of the epoch in hand that are trained on
+    micro_batch: int = 0  # images at once, as trainer.micro_batch=auto has found; 0: a whole batch
     step: int = 0  # optimizer steps
     validated_step: int = -1  # the last step that a validation followed
     seconds: float = 0.0  # of training and validation, over all resumes

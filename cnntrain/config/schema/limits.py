@@ -3,12 +3,13 @@
 import enum
 import math
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
 from typing import Any
 
 INT64 = 2**63 - 1
 AT_MOST = "at most "
+AUTO = "auto"  # a number that the run finds
 
 
 def number(
@@ -19,16 +20,17 @@ def number(
     le: float | None = None,
     lt: float | None = None,
     most: int = INT64,
+    words: Sequence[str] = (),
     help: str = "",
 ) -> Any:
     """A dataclass field that holds a number (or None, where its type allows) within the given limits.
 
-    For a list, the limits hold for each item. `most` is what no machine has, told only to who goes beyond it; `help` is
-    the line of a command's argument.
+    For a list, the limits hold for each item. `most` is what no machine has, told only to who goes beyond it; `words`
+    stand for numbers that are found later; `help` is the line of a command's argument.
     """
     limits = {">=": ge, ">": gt, "<=": le, "<": lt}
     metadata = {"limits": {sign: bound for sign, bound in limits.items() if bound is not None}, "most": most}
-    metadata |= {"help": help}
+    metadata |= {"help": help, "words": tuple(words)}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -64,6 +66,9 @@ def out_of_range(settings: Any, prefix: str = "") -> list[tuple[str, Any, str]]:
         if is_dataclass(value):
             faults += out_of_range(value, key + ".")
             continue
+        words = item.metadata.get("words")
+        if words and isinstance(value, str) and value not in words:
+            faults.append((key, value, ", ".join(words)))
         faults += [(key, part, rule) for part, rule in broken_limits(item.metadata, value)]
     return faults
 
@@ -78,6 +83,11 @@ def broken_limits(metadata: Mapping[str, Any], value: Any) -> Iterator[tuple[int
             yield part, f"{AT_MOST}{most:,}"
         elif not all(_COMPARE[sign](part, bound) for sign, bound in limits.items()):
             yield part, rule(limits)
+
+
+def whole_number(value: int | str | None) -> int | str | None:
+    """The number that a text holds, as one out of the environment does; anything else as it is."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def typed_value(value: Any) -> Any:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
-from cnntrain.config.schema.limits import number
+from cnntrain.config.schema.limits import AUTO, number, whole_number
 
 
 class Precision(enum.Enum):
@@ -41,7 +41,9 @@ class TrainerSettings:
     channels_last: Optional[bool] = None  # memory layout of images and weights; null: on for convolutional nets
     compile: Union[bool, str] = False  # false | true | reduce-overhead | max-autotune, see docs/device.md
     deterministic: bool = False  # only algorithms that repeat their bits, slower on a GPU
-    accumulate: int = number(1, ge=1, most=1_000_000)  # micro-batches per step
+    accumulate: int = number(1, ge=1, most=1_000_000)  # batches per step
+    # each batch goes through the network in parts of so many images; auto: halved where memory runs out; null: whole
+    micro_batch: Union[int, str, None] = number(None, ge=2, most=1_000_000, words=(AUTO,))
     clip_norm: Optional[float] = number(None, gt=0)  # largest norm of the gradient
     # training images (a tenth, or 100, at most) scored unaugmented after each epoch; 0: none
     probe: int = number(1000, ge=0)
@@ -53,6 +55,9 @@ class TrainerSettings:
     log_every: int = number(20, ge=1)  # steps between two rows of metrics.csv and TensorBoard
     tensorboard: bool = True
     report: bool = False  # write report.html into the run folder when the run is done
+
+    def __post_init__(self) -> None:
+        self.micro_batch = whole_number(self.micro_batch)
 
     def max_seconds(self) -> float | None:
         """`max_time` in seconds."""
