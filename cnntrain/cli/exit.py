@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, Interrupted, ResourceError
 from cnntrain.registry import line_in_user_code
-from cnntrain.runtime.faults import Fault, Kind, fault_of
+from cnntrain.runtime.faults import Fault, Kind, fault_of, refused_setting
 from cnntrain.storage.atomic import open_own
 from cnntrain.text import one_line, printable
 
@@ -95,12 +95,8 @@ def _as_fault(error: Exception) -> CnntrainError | None:
     """Faults of the machine and of torch on it, whoever raised them; None for anything else."""
     if (fault := fault_of(error)) and fault.kind is not Kind.KERNEL:
         return ResourceError(_line(fault))
-    if "does not have a deterministic implementation" in str(error):
-        what = one_line(error).partition(" does not have")[0].removeprefix("RuntimeError: ")
-        return ConfigError(
-            f"trainer.deterministic: torch has no repeatable algorithm for {what} here (given True); set "
-            "trainer.deterministic=false, or choose a network without it"
-        )
+    if line := refused_setting(error):
+        return ConfigError(line)
     if isinstance(error, OSError):
         # Where we write a file its name is told: what has none and takes no more is what we print to, or Hydra's.
         prints = error.errno in TAKES_NO_MORE and _output_may_be_full(error.errno)

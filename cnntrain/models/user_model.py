@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 from cnntrain.errors import ConfigError
 from cnntrain.registry import call_user_function, describe_failure
 from cnntrain.runtime.device import restore_rng_state, rng_state
+from cnntrain.runtime.faults import refused_setting
 
 
 def build_user_model(name: str, args: dict[str, Any], *, classes: int, channels: int, image_size: int) -> nn.Module:
@@ -49,6 +50,8 @@ def _try_mode(model: nn.Module, name: str, images: torch.Tensor, classes: int) -
     try:
         logits = model(images)
     except Exception as error:
+        if line := refused_setting(error):
+            raise ConfigError(line) from error
         fits = "let it take in_channels and image_size, or set data.channels and data.image_size"
         raise ConfigError(
             f"model.name: {name} fails on a batch of images {shape}{mode} ({describe_failure(error)}); "

@@ -34,6 +34,7 @@ from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.final_scores import list_bad_images, score
 from cnntrain.training.job import TrainJob, Watch
 from cnntrain.training.metrics import has_top5
+from cnntrain.training.repeatable import check_repeatable
 from cnntrain.training.resume import Start, restore
 from cnntrain.training.transfer import start_from_weights, use_features
 
@@ -88,6 +89,8 @@ def train_and_score(
     job = build_train_job(start.job_settings(), report, stop=stop, world=world)
     need_same_images(job)
     job = start_from_weights(job, weights)
+    if settings.trainer.deterministic:
+        check_repeatable(job)
     state = build_state(job)
     show_header(job, job.total_steps(state.progress), folder, report)
     show_audit(job, report)

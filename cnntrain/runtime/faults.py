@@ -7,6 +7,8 @@ imports torch.
 import enum
 from dataclasses import dataclass
 
+from cnntrain.text import one_line
+
 
 class Kind(enum.Enum):
     """What has failed."""
@@ -130,6 +132,23 @@ def fault_of(error: BaseException) -> Fault | None:
         return None
     text = str(error)
     return next((fault for fault in FAULTS if any(phrase in text for phrase in fault.phrases)), None)
+
+
+_COMPILERS = ("torch._dynamo.", "torch._inductor.", "triton.")
+_NOT_REPEATABLE = " does not have a deterministic implementation"  # behind the name of an operation
+
+
+def refused_setting(error: BaseException) -> str | None:
+    """The line of an error by which torch says that it cannot do here what a setting asks of it; None for others."""
+    if _NOT_REPEATABLE in str(error):
+        what = one_line(error).partition(_NOT_REPEATABLE)[0].removeprefix("RuntimeError: ")
+        return (
+            f"trainer.deterministic: torch has no repeatable algorithm for {what} here (given True); set "
+            "trainer.deterministic=false, or choose a network, augmentation and loss without it"
+        )
+    if any(f"{kind.__module__}.".startswith(_COMPILERS) for kind in type(error).__mro__):
+        return f"trainer.compile: torch cannot compile this network here ({one_line(error)}); set trainer.compile=false"
+    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -556,6 +556,11 @@ class OutOfMemoryError(RuntimeError):
             2,
             "cnntrain: error: trainer.deterministic: torch has no repeatable algorithm for adaptive_max_pool2d_back",
         ),
+        (
+            type("CppCompileError", (RuntimeError,), {"__module__": "torch._inductor.exc"})("C++ compile error\ng++"),
+            2,
+            "cnntrain: error: trainer.compile: torch cannot compile this network here (CppCompileError: C++ compile e",
+        ),
     ],
 )
 def test_failures_have_their_code_and_one_line(

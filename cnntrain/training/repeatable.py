@@ -1,0 +1,35 @@
+"""trainer.deterministic: whether torch has repeatable algorithms for all that a step does, before the first one."""
+
+import copy
+
+import torch
+
+from cnntrain.errors import ConfigError
+from cnntrain.runtime import device as machine
+from cnntrain.runtime.faults import refused_setting
+from cnntrain.training.job import TrainJob
+
+
+def check_repeatable(job: TrainJob) -> None:
+    """Augment two images, and take them forward and backward through a copy of the network; nothing else changes.
+
+    Raises:
+        ConfigError: torch refuses an operation, as some have no repeatable algorithm on this device.
+    """
+    loader, model = job.loader(0), copy.deepcopy(job.model).train()
+    indices = torch.arange(2).clamp(max=len(loader.labels) - 1)
+    context, streams = job.context(0, 0, indices), machine.rng_state(job.device)
+    try:
+        inputs, targets = job.augment(loader.pick(indices), context), loader.labels[indices].to(job.device)
+        if job.mix:
+            inputs, targets = job.mix(inputs, targets, context)
+        with machine.autocast(job.precision, job.device):
+            output = model(inputs)
+        answers = output if isinstance(output, tuple) else (output,)
+        torch.stack([job.loss(logits, targets) for logits in answers]).sum().backward()
+    except RuntimeError as error:
+        if line := refused_setting(error):
+            raise ConfigError(line) from error
+        raise
+    finally:
+        machine.restore_rng_state(streams, job.device)
