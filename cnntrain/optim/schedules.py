@@ -69,11 +69,17 @@ class Rates:
     schedule: ScheduleSettings
     plan: EpochPlan
 
-    def at(self, step: int, steps: int, plateau: Plateau) -> float:
-        """The rate of `step`, counted from 0, in a run of so many steps."""
+    def at(self, step: int, steps: int, plateau: Plateau, place: float | None = None) -> float:
+        """The rate of `step`, counted from 0, in a run of so many steps.
+
+        Args:
+            place: on the schedule, 0 to 1, where time has a say in it; None: that of the step.
+        """
         plan = self.plan
-        full_steps = plan.steps(plan.epochs)  # of an epoch
-        shape = factor(self.schedule, plan.at_full_size(step), plan.at_full_size(steps), full_steps, plateau)
+        full_steps, total = plan.steps(plan.epochs), plan.at_full_size(steps)  # of an epoch, and of the run
+        shape = factor(
+            self.schedule, plan.at_full_size(step) if place is None else place * total, total, full_steps, plateau
+        )
         return self.lr * batch_factor(self.optimizer, plan.stage_at(step).batch_size / plan.batch_size) * shape
 
 

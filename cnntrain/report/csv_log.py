@@ -3,7 +3,8 @@
 `pandas.read_csv` reads it at once; `kind` (step or epoch) tells the rows apart. In a step row, loss and top1 are those
 of the training images since the row before, as augmented and mixed; in an epoch row, those of the whole epoch, beside
 the validation scores and those of some training images without augmentation (probe).
-Accuracies and data_wait are fractions of 1, seconds are wall time; a column that a kind of row does not know is empty.
+Accuracies and data_wait are fractions of 1, seconds are wall time; those of an epoch's row are split into phases (see
+runtime/stopwatch.py). A column that a kind of row does not know is empty.
 """
 
 import csv
@@ -13,11 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cnntrain.runtime.stopwatch import PHASES
 from cnntrain.storage.atomic import file_system_error, open_own
 
 COLUMNS = (
     "kind", "epoch", "step", "loss", "top1", "val_loss", "val_top1", "val_top5", "probe_loss", "probe_top1",
     "lr", "grad_norm", "images_per_second", "data_wait", "seconds", "best",
+    *(f"seconds_{phase}" for phase in PHASES),
 )  # fmt: skip
 
 

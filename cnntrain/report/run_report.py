@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from cnntrain.errors import FileSystemError
 from cnntrain.report.csv_log import CsvLog
 from cnntrain.report.terminal import Screen
+from cnntrain.runtime.stopwatch import PHASES
 from cnntrain.storage.atomic import file_system_error, open_own
 from cnntrain.text import (
     clock,
@@ -39,6 +40,7 @@ EPOCH_TAGS = {
     "epoch/train_top1": "train_top1",
     "epoch/seconds": "seconds",
     "epoch/images_per_second": "images_per_second",
+    **{f"time/{phase}": f"seconds_{phase}" for phase in PHASES},
 }
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from cnntrain.evaluation.precision_recall import Curve
 from cnntrain.report.event_file import EventFile
+from cnntrain.runtime.stopwatch import PHASES
 from cnntrain.text import printable
 
 # The charts of each page of CUSTOM SCALARS, with the tags of their curves. The probe is training images unaugmented.
@@ -27,6 +28,7 @@ LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
         "training images per second": ("train/images_per_second",),
         "share of the time spent waiting for images": ("train/data_wait",),
         "seconds per epoch, validation included": ("epoch/seconds",),
+        "where the seconds of an epoch go": tuple(f"time/{phase}" for phase in PHASES),
     },
 }
 

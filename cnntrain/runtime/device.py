@@ -276,6 +276,19 @@ def mark(device: torch.device) -> Callable[[], None]:
     return event.synchronize
 
 
+def timed_event(device: torch.device, spare: torch.cuda.Event | None = None) -> torch.cuda.Event | None:
+    """A moment in the queue of the device, to be asked for its time once it has passed; None: the host's clock tells.
+
+    Args:
+        spare: an event that nobody needs any more.
+    """
+    if device.type != "cuda" or not torch.cuda.is_initialized():
+        return None
+    event = spare or torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on the device, with those that torch holds and does not use.
 

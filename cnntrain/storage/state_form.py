@@ -81,6 +81,14 @@ FORM: dict[str, Any] = {
         "best_loss?": _loss,
     },
     "plateau": {"factor": _real(0), "best": _loss, "waited": _whole(0)},
+    "pace?": {
+        **{name: _real(0, 1) for name in ("place", "rate")},
+        "step": _whole(0),
+        "first_step": _whole(-1),
+        "first_seconds": _real(0),
+        "is_saved": lambda value: type(value) is bool,
+    },
+    "spent?": {"epoch": _by_text(_real(0)), "run": _by_text(_real(0))},
     "tuning?": (
         None,
         {"epoch": _whole(-1), "learning": _list(_text), "digests": _by_text(_text), "learners": _list(_list(_text))},

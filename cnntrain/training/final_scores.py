@@ -48,6 +48,7 @@ def score(
         "images": {name: len(loader.labels) for name, loader in splits.items()},
         "images_per_second": round(run.images_per_second(), 1),
         "train_seconds": round(progress.seconds, 2),  # training and validation, without the start and the test
+        "phase_seconds": {phase: round(seconds, 2) for phase, seconds in run.spent.total().items()},
         "parameters": job.parameters,
         "trainable_parameters": job.tuning.parameters if job.tuning else job.parameters,
         "peak_memory_bytes": machine.peak_memory(job.device),

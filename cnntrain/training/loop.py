@@ -14,6 +14,7 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import Flags
 from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.runtime.signals import asked_for, interrupted
+from cnntrain.runtime.stopwatch import PHASES
 from cnntrain.training.compilation import own_gradients
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits
@@ -69,16 +70,20 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
         report.say(line)
     report.start_epoch(progress.epoch + 1, settings.epochs, len(loader), progress.batch)
     total, save_steps, flags = job.total_steps(progress), settings.save_steps(), Flags(run.world)
+    run.watch.start()
 
-    with closing(Steps(loader, progress, settings.accumulate)) as steps:
+    with closing(Steps(loader, progress, settings.accumulate, run.watch)) as steps:
         guard = Guard(run, job, loader.batch_size // run.world.size)
         for batches, images in steps:
             if progress.step >= total:
                 break
             if not guard.take(partial(train_step, run, job, batches, images)):
                 continue
-            if progress.step % settings.log_every == 0 or progress.step == total:
+            if run.row_is_due:
                 report.step(log_row(run, steps.meter))
+                run.watch.mark("log")
+            if settings.max_time and run.pace.is_due(progress.step):
+                note_time(run, job, clock.seconds, saves=False)
             signum, is_over, is_due = flags.most(asked_for(job.stop), clock.is_over, clock.save_is_due)
             if is_due or (save_steps and progress.step % save_steps == 0):
                 save_last(run, job, clock)
@@ -99,8 +104,10 @@ def train_step(run: TrainState, job: TrainJob, batches: Iterable[Batch], images:
     """
     progress, settings = run.progress, job.trainer
     total, offset = job.total_steps(progress), progress.step_offset
-    optimizers.set_lr(run.optimizer, job.rates.at(progress.step - offset, total - offset, run.plateau))
-    set_drop_factor(job.drops, progress.step / total)
+    step, steps = progress.step - offset, total - offset
+    place = run.pace.at(step, steps) if settings.max_time else None
+    optimizers.set_lr(run.optimizer, job.rates.at(step, steps, run.plateau, place))
+    set_drop_factor(job.drops, progress.step / total if place is None else place)
 
     seen = 0
     try:
@@ -117,8 +124,8 @@ def train_step(run: TrainState, job: TrainJob, batches: Iterable[Batch], images:
     run.exchange.average_norms()
     if run.tuning:
         run.tuning.watch()
-    log_due = (progress.step + 1) % settings.log_every == 0 or progress.step + 1 == total
-    if settings.clip_norm or log_due:
+    run.row_is_due = run.row_times.is_due(progress.step + 1, settings.log_every) or progress.step + 1 == total
+    if settings.clip_norm or run.row_is_due:
         run.scaler.unscale_(run.optimizer)
         run.measure_gradient(settings.clip_norm)
     run.scaler.step(run.optimizer)
@@ -127,6 +134,22 @@ def train_step(run: TrainState, job: TrainJob, batches: Iterable[Batch], images:
     if run.ema:
         run.ema.update()
     progress.step += 1
+    run.watch.mark("step")
+
+
+def note_time(run: TrainState, job: TrainJob, seconds: float, *, saves: bool) -> None:
+    """Take down what has passed of the time, and fit the schedule to the rest where time ends the run.
+
+    Args:
+        saves: a checkpoint follows.
+    """
+    progress, limit = run.progress, job.trainer.max_seconds()
+    progress.seconds = seconds
+    run.spent.add(run.watch.take())
+    if limit:
+        steps = job.total_steps(progress) - progress.step_offset
+        run.pace.fit(progress.step - progress.step_offset, steps, run.world.share(seconds), limit)
+        run.pace.is_saved |= saves
 
 
 def add_gradients(run: TrainState, job: TrainJob, batch: Batch, images: int, *, is_first: bool, is_last: bool) -> None:
@@ -135,6 +158,7 @@ def add_gradients(run: TrainState, job: TrainJob, batch: Batch, images: int, *, 
     all_inputs, all_targets = job.augment(batch.images, context), batch.labels
     if job.mix:
         all_inputs, all_targets = job.mix(all_inputs, all_targets, context)
+    run.watch.mark("augment")
     forward = run.forward if batch.total == job.plan.full_batch(run.progress.epoch) else run.short_forward
     done = 0
     for inputs, targets in cut(all_inputs, all_targets, most_at_once(run, job)):
@@ -154,14 +178,16 @@ def add_gradients(run: TrainState, job: TrainJob, batch: Batch, images: int, *, 
         done += len(targets)
         # Of several versions of each image, the first is the clean one.
         run.log_window.add(loss.detach(), logits.detach()[: len(targets)], targets)
+    run.watch.mark("network")
 
 
 def save_last(run: TrainState, job: TrainJob, clock: Clock) -> None:
     """Save where the run is, inside an epoch; NonFiniteError where that is nothing to go on from."""
-    run.progress.seconds = clock.seconds
+    note_time(run, job, clock.seconds, saves=True)
     run.check_finite()
     job.save(run.state(), False)
     clock.note_save()
+    run.watch.mark("save")
 
 
 def log_row(run: TrainState, meter: Meter) -> dict[str, Any]:
@@ -181,10 +207,12 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
         job.recalibrate(run.eval_model)
         run.check_finite()
     train_scores = run.epoch_scores()
+    run.watch.mark("log")
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
     val = validate(run, job, job.data.val) if job.data.val else None
     probe = validate(run, job, job.data.probe) if job.data.probe else {}
+    run.watch.mark("evaluate")
 
     progress.validated_step = progress.step
     is_best = val is None or progress.is_best(val["top1"], val["loss"])
@@ -203,20 +231,28 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
             run.plateau.update(schedule, val["loss"])
         progress.epoch, progress.batch = progress.epoch + 1, 0
         run.epoch_window.reset()
-    progress.seconds = clock.seconds
+    note_time(run, job, clock.seconds, saves=True)
     seconds = progress.seconds - progress.epoch_started
+    spent = run.spent.end_epoch() if progress.batch == 0 else run.spent.epoch
     job.save(run.state(), is_best)
     clock.note_save()
+    run.watch.mark("save")
     job.report.epoch(
         {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": is_best and val is not None}
         | {"images_per_second": train_scores["images"] / max(train_seconds, 1e-9)}
         | {"train_loss": train_scores["loss"], "train_top1": train_scores["top1"]}
         | {f"val_{key}": value for key, value in (val or {}).items()}
         | {f"probe_{key}": value for key, value in probe.items()}
+        | seconds_of_phases(spent, run.watch.take())
     )
     reason = end_reason(run, job)
     job.watch(run.eval_model, epoch, progress.seconds, bool(reason))
     return reason
+
+
+def seconds_of_phases(*parts: dict[str, float]) -> dict[str, float]:
+    """`seconds_data` and so on, for a row of an epoch."""
+    return {f"seconds_{phase}": sum(part.get(phase, 0.0) for part in parts) for phase in PHASES}
 
 
 def validate(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, float]:

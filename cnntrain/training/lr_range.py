@@ -41,7 +41,7 @@ class Ramp(Rates):
     high: float
     steps: int
 
-    def at(self, step: int, steps: int, plateau: Plateau) -> float:
+    def at(self, step: int, steps: int, plateau: Plateau, place: float | None = None) -> float:
         """The rate of a step; the length of the run, and what its validation says, play no part."""
         return self.low * (self.high / self.low) ** (step / max(self.steps - 1, 1))
 

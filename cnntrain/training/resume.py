@@ -25,6 +25,7 @@ STEP_BORDERS = (
     *("trainer.accumulate", "augment.progressive", "processes"),
 )
 GROWTH = ("trainer.epochs", "trainer.max_steps", "data.image_size")  # beside these, where the images grow
+LENGTH = ("trainer.epochs", "trainer.max_steps", "trainer.max_time")
 GROUP_KEYS = ("finetune",)  # changing these may change which layer groups learn in an epoch
 
 
@@ -151,6 +152,8 @@ def restore(job: TrainJob, run: TrainState, start: Start) -> None:
     progress = run.progress
     if job.trainer.micro_batch != AUTO:
         progress.micro_batch = 0
+    if (limit := job.trainer.max_seconds()) and any_below(start.changes, LENGTH):
+        run.pace.restart(progress.step, job.total_steps(progress), progress.seconds, limit)
     borders = STEP_BORDERS + GROWTH if job.settings.augment.progressive else STEP_BORDERS
     if "train" in splits or any_below(start.changes, borders):
         if progress.batch:

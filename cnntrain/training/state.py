@@ -15,10 +15,13 @@ from cnntrain.finetune.tuning import Tuning
 from cnntrain.optim.schedules import Plateau
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.stopwatch import Stopwatch
 from cnntrain.training.compilation import Compiler
 from cnntrain.training.exchange import Exchange
 from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights
 from cnntrain.training.metrics import RunningScores
+from cnntrain.training.pace import Pace
+from cnntrain.training.timing import RowTimes, Spent
 
 
 @dataclass
@@ -69,6 +72,8 @@ class TrainState:
     grad_exchange: GradExchange = GradExchange.fp32
     progress: Progress = field(default_factory=Progress)
     plateau: Plateau = field(default_factory=Plateau)
+    pace: Pace = field(default_factory=Pace)
+    spent: Spent = field(default_factory=Spent)
 
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.world, self.grad_exchange)
@@ -76,6 +81,8 @@ class TrainState:
         self.epoch_window = RunningScores(self.device, world=self.world)  # over the epoch in hand
         self.log_window = RunningScores(self.device, world=self.world)  # since the last log row
         self.grad_norm = torch.zeros(())  # as last measured
+        self.watch, self.row_times = Stopwatch(self.device), RowTimes(self.world)
+        self.row_is_due = False  # behind the last step
         self._infinite: set[str] = set()
         self._infinite.update(infinite_names(self._tensors()))
 
@@ -118,6 +125,8 @@ class TrainState:
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
             "plateau": asdict(self.plateau),
+            "pace": asdict(self.pace),
+            "spent": asdict(self.spent),
             "tuning": self.tuning.state() if self.tuning else None,
             "windows": {"epoch": self.epoch_window.state(), "log": self.log_window.state()},
             "rng": streams[0],
@@ -149,6 +158,7 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
         self.plateau = Plateau(**state["plateau"])
+        self.pace, self.spent = Pace(**state.get("pace", {})), Spent(**state.get("spent", {}))
         self.epoch_window.restore(state["windows"]["epoch"])
         self.log_window.restore(state["windows"]["log"])
         streams = [state["rng"], *state.get("rng_others", [])]

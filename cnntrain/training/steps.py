@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator
 from itertools import islice
 
 from cnntrain.data.loaders import Batch, Loader
+from cnntrain.runtime.stopwatch import Stopwatch
 from cnntrain.training.state import Progress
 from cnntrain.training.timing import Meter
 
@@ -19,13 +20,14 @@ class Steps:
         loader: of the training images.
         progress: of the run.
         accumulate: batches of a step; the last one of an epoch may have fewer.
+        watch: counts the seconds in which the steps wait for their batches.
     """
 
-    def __init__(self, loader: Loader, progress: Progress, accumulate: int) -> None:
+    def __init__(self, loader: Loader, progress: Progress, accumulate: int, watch: Stopwatch | None = None) -> None:
         self.loader, self.progress, self.accumulate = loader, progress, accumulate
         self._source: Generator[Batch, None, None] | None = None
         self._place = -1  # the batch that comes next out of the source
-        self.meter = Meter(self._draw())
+        self.meter = Meter(self._draw(), watch)
 
     def __iter__(self) -> Iterator[Step]:
         size, count = self.loader.batch_size, self.accumulate

@@ -25,6 +25,7 @@ from cnntrain.report.event_file import EventFile
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import table_settings
 from cnntrain.report.tensorboard import TensorBoardLog, flatten
+from cnntrain.runtime.stopwatch import PHASES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -60,6 +61,7 @@ def play(folder: Path, steps: range, resume_step: int | None = None) -> None:
                     "val_top1": 0.5,
                 }
                 | {"val_top5": None, "lr": 0.1, "seconds": 1.0, "images_per_second": 100.0, "best": False}
+                | {f"seconds_{phase}": 0.1 for phase in PHASES}
             )
     report.close()
 

@@ -134,7 +134,7 @@ def make_job(
     )
 
 
-def same(left, right, skip=("seconds", "train_seconds", "epoch_started")):
+def same(left, right, skip=("seconds", "train_seconds", "epoch_started", "spent")):
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right)
     if isinstance(left, dict):

@@ -7,6 +7,8 @@ from typing import Any, Optional, Union
 
 from cnntrain.config.schema.limits import AUTO, number, whole_number
 
+LOG_STEPS = 20  # between two log rows, where no number of them is given
+
 
 class Precision(enum.Enum):
     auto = "auto"  # bf16 on CUDA that has it, else fp16 there, fp32 elsewhere
@@ -33,7 +35,7 @@ COMPILE_MODES = ("reduce-overhead", "max-autotune")  # as torch.compile calls th
 class TrainerSettings:
     epochs: int = number(10, ge=1, most=10_000_000)
     max_steps: Optional[int] = number(None, ge=1)  # end after this many optimizer steps, the schedule fitted to them
-    max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m; the schedule is not shortened
+    max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m, the schedule fitted to it
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     precision: Precision = Precision.auto
     # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
@@ -52,7 +54,8 @@ class TrainerSettings:
     early_stop: Optional[int] = number(None, ge=1)  # epochs without a better validation score before the end
     # steps, or time such as 5m, between two saves of checkpoints/last; one more after each epoch
     save_every: Union[int, str] = 500
-    log_every: int = number(20, ge=1)  # steps between two rows of metrics.csv and TensorBoard
+    # steps between two rows of metrics.csv and TensorBoard; null: 20, and no more than four rows a second
+    log_every: Optional[int] = number(None, ge=1)
     tensorboard: bool = True
     report: bool = False  # write report.html into the run folder when the run is done
 

@@ -1,0 +1,147 @@
+"""A schedule that is fitted to a limit of time, log rows by time, and where the time went."""
+
+import itertools
+import time
+
+import pytest
+import test_loop
+import torch
+from test_loop import make_job, make_run
+
+from cnntrain.runtime import device as machine
+from cnntrain.runtime import stopwatch
+from cnntrain.runtime.stopwatch import Stopwatch
+from cnntrain.training import loop
+from cnntrain.training.pace import Pace
+from cnntrain.training.timing import RowTimes
+
+
+class Machine:
+    """A clock on which each step of the optimizer takes some seconds, and nothing else takes any."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, run: test_loop.TrainState, seconds: float = 1.0) -> None:
+        self.now, self.rates = 0.0, []
+        monkeypatch.setattr(time, "perf_counter", lambda: self.now)
+        step = run.scaler.step
+
+        def take(optimizer):
+            step(optimizer)
+            self.now += seconds
+            self.rates.append(optimizer.param_groups[0]["lr"])
+
+        run.scaler.step = take
+
+
+@pytest.mark.parametrize("limit", [6, 40, 100])
+def test_the_schedule_of_a_run_that_time_ends_comes_to_its_end(monkeypatch, limit):
+    run = make_run()
+    clock = Machine(monkeypatch, run)
+    assert loop.train(run, make_job(epochs=5000, save_every=7, max_time=f"{limit}s")) == "max_time"
+    assert len(clock.rates) == limit
+    assert clock.rates == sorted(clock.rates, reverse=True)  # a cosine, which never goes back
+    assert clock.rates[-1] < max(0.1, 1 / limit) * clock.rates[0]
+
+
+def test_where_the_steps_end_first_time_has_no_say(monkeypatch):
+    rates = []
+    for words in ({}, {"max_time": "2h"}):
+        with monkeypatch.context() as patch:
+            run = make_run()
+            clock = Machine(patch, run)
+            assert loop.train(run, make_job(epochs=3, save_every=4, **words)) == "epochs"
+            rates.append(clock.rates)
+    assert rates[0] == pytest.approx(rates[1], rel=1e-9)
+
+
+def test_what_a_kill_between_two_saves_has_lost_is_repeated_with_the_same_bits(monkeypatch):
+    saved = []
+    run = make_run()
+    with monkeypatch.context() as patch:
+        Machine(patch, run)
+        loop.train(run, make_job(saved, epochs=5000, save_every=11, max_time="40s"))
+    steps = [state["progress"]["step"] for state in saved]
+    first, second = next(pair for pair in itertools.pairwise(saved) if pair[0]["progress"]["step"] == 11)
+    assert second["progress"]["step"] == 15, steps  # the end of the third epoch
+    again, found = make_run(), []
+    again.restore(first)
+    with monkeypatch.context() as patch:
+        slow = Machine(patch, again, seconds=4.0)  # the machine of the second start is slower, and has another clock
+        slow.now = 1000.0
+        loop.train(again, make_job(found, epochs=5000, save_every=11, max_time="40s"))
+    assert test_loop.same(found[0]["model"], second["model"])
+    assert found[0]["progress"]["step"] == 15
+    assert found[0]["pace"]["place"] == second["pace"]["place"]
+    assert found[0]["pace"]["rate"] > second["pace"]["rate"]  # from here on the clock has its say again
+
+
+def test_a_new_limit_puts_the_run_where_it_stands_in_the_new_time():
+    pace = Pace()
+    for step, seconds in ((1, 5.0), (2, 6.0), (4, 8.0)):
+        pace.fit(step, 1000, seconds, 14.0)
+    assert pace.at(10, 1000) == pytest.approx(1)
+    pace.restart(10, 1000, 14.0, 28.0)
+    assert pace.at(10, 1000) == pytest.approx(0.5)
+    assert pace.at(24, 1000) == pytest.approx(1)
+
+
+def test_rows_come_by_time_unless_their_steps_are_given(monkeypatch):
+    now = iter(number * 0.002 for number in range(10_000))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(now))
+    rows = RowTimes()
+    assert [step for step in range(1, 101) if rows.is_due(step, 7)] == list(range(7, 101, 7))
+    found = [step for step in range(1, 6001) if rows.is_due(step, None)]
+    assert found[0] == 20
+    assert {step % 20 for step in found} == {0}
+    gaps = {after - before for before, after in itertools.pairwise(found)}
+    assert gaps == {125 * 20}  # a quarter of a second, as only every twentieth step looks at the clock
+    rows = RowTimes()
+    slow = iter(range(100))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(slow)))
+    assert [step for step in range(1, 101) if rows.is_due(step, None)] == [20, 40, 60, 80, 100]
+
+
+def test_the_seconds_of_an_epoch_are_all_accounted_for():
+    run, job = make_run(), make_job(epochs=2)
+    loop.train(run, job)
+    for row in job.report.epochs:
+        parts = {key: value for key, value in row.items() if key.startswith("seconds_")}
+        assert {key.removeprefix("seconds_") for key in parts} == set(stopwatch.PHASES)
+        assert 0.8 * row["seconds"] <= sum(parts.values())
+        assert min(parts[f"seconds_{phase}"] for phase in ("data", "augment", "network", "step", "evaluate")) > 0
+    assert run.spent.total()["network"] == pytest.approx(sum(row["seconds_network"] for row in job.report.epochs))
+
+
+class Event:
+    """A mark in the queue of a device that is behind: it is reached at `ready`, on the device's clock."""
+
+    now = 0.0
+
+    def __init__(self, ready: float) -> None:
+        self.ready = ready
+
+    def query(self) -> bool:
+        return Event.now >= self.ready
+
+    def synchronize(self) -> None:
+        Event.now = max(Event.now, self.ready)
+
+    def elapsed_time(self, other: "Event") -> float:
+        return (other.ready - self.ready) * 1e3
+
+
+def test_on_a_device_that_is_behind_its_own_time_counts_and_no_mark_waits_for_it(monkeypatch):
+    times = iter(float(number) for number in range(1, 1000))
+    monkeypatch.setattr(machine, "timed_event", lambda device, spare=None: Event(next(times)))
+    Event.now = 0.0
+    watch = Stopwatch(torch.device("cuda"))
+    for _ in range(50):
+        for phase in ("data", "augment", "network", "step"):
+            watch.mark(phase)
+    assert Event.now == 0  # nobody has waited
+    assert watch.take() == {"data": 50, "augment": 50, "network": 50, "step": 50}
+    assert Event.now == 201
+    Event.now = 150.0
+    watch.start()
+    next(times)
+    watch.mark("save")
+    assert watch.take() == {"save": 2}
