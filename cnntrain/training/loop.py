@@ -108,6 +108,8 @@ def train_step(run: TrainState, job: TrainJob, batches: Iterable[Batch], images:
     place = run.pace.at(step, steps) if settings.max_time else None
     optimizers.set_lr(run.optimizer, job.rates.at(step, steps, run.plateau, place))
     set_drop_factor(job.drops, progress.step / total if place is None else place)
+    if run.skips:
+        run.skips.keep()
 
     seen = 0
     try:
@@ -129,10 +131,11 @@ def train_step(run: TrainState, job: TrainJob, batches: Iterable[Batch], images:
         run.scaler.unscale_(run.optimizer)
         run.measure_gradient(settings.clip_norm)
     run.scaler.step(run.optimizer)
+    skipped = run.skips.undo() if run.skips else None
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
     if run.ema:
-        run.ema.update()
+        run.ema.update(skipped)
     progress.step += 1
     run.watch.mark("step")
 

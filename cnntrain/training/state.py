@@ -22,6 +22,7 @@ from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer
 from cnntrain.training.metrics import RunningScores
 from cnntrain.training.pace import Pace
 from cnntrain.training.timing import RowTimes, Spent
+from cnntrain.training.skipped_steps import SMALLEST_SCALE, SkippedSteps
 
 
 @dataclass
@@ -83,6 +84,8 @@ class TrainState:
         self.grad_norm = torch.zeros(())  # as last measured
         self.watch, self.row_times = Stopwatch(self.device), RowTimes(self.world)
         self.row_is_due = False  # behind the last step
+        has_scale = self.scaler.is_enabled()
+        self.skips = SkippedSteps(self.model, self.scaler, self.optimizer) if has_scale else None
         self._infinite: set[str] = set()
         self._infinite.update(infinite_names(self._tensors()))
 
@@ -195,8 +198,10 @@ class TrainState:
         return images / seconds if seconds else 0.0
 
     def read_log_window(self) -> dict[str, float]:
-        """Loss and accuracy since the last log row; NonFiniteError if that loss is NaN or infinite."""
+        """Loss and accuracy since the last log row; NonFiniteError if that loss is, or no step is taken any more."""
         scores = self.log_window.read()
+        if self.skips and self.scaler.get_scale() < SMALLEST_SCALE:
+            raise self._non_finite("the gradient is NaN or infinite in each step, however small the loss is scaled")
         if not math.isfinite(scores["loss"]):
             raise self._non_finite(f"the loss is {scores['loss']}")
         return scores
@@ -238,24 +243,46 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay, self.updates = decay, 0
+        self.decay = decay
+        self.updates: int | Tensor = 0
         self.model = copy.deepcopy(model).requires_grad_(False)
         # The tensors of both networks, in the same order: all of them are changed in place and never replaced.
         self._averages, self._copies = _split(self.model)
         self._sources, self._copy_sources = _split(model)
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights after a step."""
+    def update(self, skipped: Tensor | None = None) -> None:
+        """Take in the weights after a step.
+
+        Args:
+            skipped: (), on the device: 1 after a step that the loss scaler has skipped, which counts for nothing, else
+                0; None where none ever is.
+        """
+        if skipped is not None:
+            self._update_unless(skipped)
+            return
         weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 1.0
         torch._foreach_lerp_(self._averages, self._sources, weight)
         if self._copies:
             torch._foreach_copy_(self._copies, self._copy_sources)
         self.updates += 1
 
+    def _update_unless(self, skipped: Tensor) -> None:
+        """The same with a weight and a count that the device alone knows: the host waits for nothing."""
+        if isinstance(self.updates, int):
+            self.updates = torch.tensor(self.updates, device=skipped.device)
+        weight = 1 - ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
+        weight = torch.where(self.updates > 0, weight, 1.0) * (1 - skipped)
+        changes = torch._foreach_sub(self._sources, self._averages)
+        torch._foreach_mul_(changes, weight)
+        torch._foreach_add_(self._averages, changes)
+        if self._copies:
+            torch._foreach_copy_(self._copies, self._copy_sources)
+        self.updates += skipped == 0
+
     def state(self) -> dict[str, Any]:
         """Averaged weights and the number of updates."""
-        return {"model": self.model.state_dict(), "updates": self.updates}
+        return {"model": self.model.state_dict(), "updates": int(self.updates)}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Go on from what `state` saved."""
