@@ -21,8 +21,8 @@ from cnntrain.training.exchange import Exchange
 from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights
 from cnntrain.training.metrics import RunningScores
 from cnntrain.training.pace import Pace
-from cnntrain.training.timing import RowTimes, Spent
 from cnntrain.training.skipped_steps import SMALLEST_SCALE, SkippedSteps
+from cnntrain.training.timing import RowTimes, Spent
 
 
 @dataclass
