@@ -9,6 +9,7 @@ from torch import nn
 from cnntrain.augment.build import build_augment, build_normalize
 from cnntrain.augment.mix import Mix
 from cnntrain.config.errors import ConfigErrors
+from cnntrain.config.schema.limits import AUTO
 from cnntrain.config.schema.loss import LOSSES
 from cnntrain.config.schema.model import DropSchedule, ModelSettings
 from cnntrain.config.schema.settings import Settings
@@ -222,8 +223,11 @@ def build_state(job: TrainJob) -> TrainState:
 def _compiler(job: TrainJob) -> Compiler:
     """What compiles the network of a training: for each size, and anew whenever a layer group opens."""
     compiler = Compiler(job.trainer.compile, job.device, job.report.say)
-    uses = 2  # training and scoring
-    compiler.prepare(uses * job.plan.stages * (1 + len(job.tuning.groups) if job.tuning else 1))
+    sets_of_learners = 1 + len(job.tuning.groups) if job.tuning else 1
+    # As parts of batches, two sizes that differ by one, and those of each time that they are halved.
+    parts = 2 * (job.data.batch_size.bit_length() if job.trainer.micro_batch == AUTO else 1)
+    sizes = job.plan.stages * (1 if job.trainer.micro_batch is None else parts)
+    compiler.prepare((sizes + 1) * sets_of_learners)  # one more scores
     return compiler
 
 

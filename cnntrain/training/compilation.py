@@ -1,5 +1,6 @@
 """The network as torch.compile makes it: one graph of fixed sizes for each shape that comes back epoch after epoch."""
 
+import logging
 import os
 import shutil
 import warnings
@@ -50,6 +51,9 @@ class Compiler:
         """
         self._need_tools()
         torch.compiler.reset()
+        if "TORCH_LOGS" not in os.environ:
+            for name in ("torch._dynamo", "torch._inductor", "torch.utils.cpp_extension"):
+                logging.getLogger(name).setLevel(logging.ERROR)  # their warnings are for who writes a network
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # trainer.precision says it
         if self.mode == "max-autotune":
             from torch._inductor import select_algorithm

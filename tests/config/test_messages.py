@@ -74,7 +74,7 @@ def write(folder: Path, path: str, text: str) -> None:
         ("trainer.epochs=null", "trainer.epochs: must be a whole number >= 1 (given null)"),
         (
             "trainer.compile=perhaps",
-            "trainer.compile: must be false, true, reduce-overhead or max-autotune (given perhaps)",
+            "trainer.compile: must be true or false, or reduce-overhead, or max-autotune (given perhaps)",
         ),
         ("optimizer.momentum=true", "optimizer.momentum: must be a number >= 0 and < 1 (given true)"),
         ("data.limit=most", "data.limit: must be a number > 0, or null (given most)"),

@@ -176,7 +176,7 @@ def test_a_network_that_looks_at_the_whole_batch_is_scored_without_added_images(
     [
         (
             ["trainer.compile=fast"],
-            "trainer.compile: must be false, true, reduce-overhead or max-autotune (given fa",
+            "trainer.compile: must be true or false, or reduce-overhead, or max-autotune (gi",
         ),
         (
             ["trainer.compile=max-autotune", "trainer.deterministic=true"],

@@ -41,7 +41,8 @@ class TrainerSettings:
     # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
     threads: Optional[int] = number(None, ge=1, most=1024)
     channels_last: Optional[bool] = None  # memory layout of images and weights; null: on for convolutional nets
-    compile: Union[bool, str] = False  # false | true | reduce-overhead | max-autotune, see docs/device.md
+    # false | true | reduce-overhead | max-autotune: see docs/device.md
+    compile: Union[bool, str] = number(False, words=COMPILE_MODES)
     deterministic: bool = False  # only algorithms that repeat their bits, slower on a GPU
     accumulate: int = number(1, ge=1, most=1_000_000)  # batches per step
     # each batch goes through the network in parts of so many images; auto: halved where memory runs out; null: whole
@@ -83,8 +84,6 @@ class TrainerSettings:
         if not (self.save_steps() or self.save_seconds()):
             rule = "a number of steps >= 1, or a time such as 90s, 5m or 1.5h"
             faults.append(("save_every", self.save_every, rule))
-        if isinstance(self.compile, str) and self.compile not in COMPILE_MODES:
-            faults.append(("compile", self.compile, "false, true, reduce-overhead or max-autotune"))
         if self.compile == "max-autotune" and self.deterministic:
             rule = "reduce-overhead with trainer.deterministic=true, which chooses no algorithm by its time"
             faults.append(("compile", self.compile, rule))
