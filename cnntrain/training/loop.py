@@ -8,6 +8,7 @@ from typing import Any
 from cnntrain.config.schema.schedule import PlateauSettings
 from cnntrain.data.loaders import Batch, Loader
 from cnntrain.errors import CnntrainError, FrozenError, Interrupted, NonFiniteError
+from cnntrain.finetune.batch_norms import counted_together
 from cnntrain.models.drop import set_drop_factor
 from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
@@ -167,7 +168,7 @@ def add_gradients(run: TrainState, job: TrainJob, batch: Batch, images: int, *, 
     for inputs, targets in cut(all_inputs, all_targets, most_at_once(run, job)):
         is_end = is_last and done + len(targets) == len(all_targets)
         with run.exchange.micro_batch(is_last=is_end):
-            with machine.autocast(run.precision, run.device):
+            with counted_together(run.norms), machine.autocast(run.precision, run.device):
                 output = forward(inputs)
             logits, *auxiliary = output if isinstance(output, tuple) else (output,)
             loss = job.loss(logits, targets)

@@ -37,15 +37,20 @@ class RunningScores:
             targets: labels, int64 (N,), or probabilities, float32 (N, K), of mixed images: a prediction then earns the
                 share that its class has in the image.
         """
+        self.sums[0].add_(loss_sum)
         top1 = self._hits(logits.argmax(1, keepdim=True), targets)
-        top5 = self._hits(logits.topk(5).indices, targets) if self.top5 else top1
-        self.sums += torch.stack([loss_sum.to(self.sums.dtype), top1, top5])
+        if self.top5:
+            self.sums[1].add_(top1)
+            self.sums[2].add_(self._hits(logits.topk(5).indices, targets))
+        else:
+            self.sums[1:].add_(top1)
         self.images += len(targets)
 
     def _hits(self, guesses: Tensor, targets: Tensor) -> Tensor:
         """How much of the targets the guesses, int64 (N, k), hit: a number of images, ()."""
-        hits = guesses.eq(targets.unsqueeze(1)) if targets.ndim == 1 else targets.gather(1, guesses)
-        return hits.sum(dtype=self.sums.dtype)
+        if targets.ndim == 1:
+            return guesses.eq(targets.unsqueeze(1)).sum()
+        return targets.gather(1, guesses).sum(dtype=self.sums.dtype)
 
     def read(self) -> dict[str, float]:
         """Means over them: `loss`, `top1` and (when counted) `top5`, accuracies as fractions."""

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from cnntrain.config.schema.trainer import GradExchange, Precision
 from cnntrain.errors import CheckpointError, NonFiniteError
+from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.tuning import Tuning
 from cnntrain.optim.schedules import Plateau
 from cnntrain.runtime import device as machine
@@ -96,6 +97,9 @@ class TrainState:
         # once an epoch goes through the plain network: a graph of its own would cost more than it saves.
         self.short_forward: Any = self.exchange.wrap(self.model.get_submodule(part))
         self.forward = self.compiler(self.short_forward) if self.compiler else self.short_forward
+        # Those that count batches; compiled, they do it along with all else that is computed there.
+        modules = self.model.get_submodule(part).modules()
+        self.norms = [] if self.compiler else [module for module in modules if keeps_statistics(module)]
         self.eval_forward = self.forward
         if self.compiler and self.eval_part is not self.short_forward:
             self.eval_forward = self.compiler(self.eval_part)
