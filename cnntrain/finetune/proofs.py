@@ -8,10 +8,7 @@ from torch import Tensor, nn
 
 
 def digest(tensor: Tensor) -> str:
-    """32 hexadecimal digits over the bytes of a tensor, the same on each device and in each memory layout.
-
-    A digest takes no memory, a copy of the weights would take as much as the weights.
-    """
+    """32 hexadecimal digits over the bytes of a tensor, the same on each device and in each memory layout."""
     data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return hashlib.blake2b(data.data, digest_size=16).hexdigest()
 
@@ -35,6 +32,42 @@ def moved_names(model: nn.Module, digests: Mapping[str, str]) -> list[str]:
     """The tensors whose bits are no longer those that were digested, or that are gone."""
     tensors = model.state_dict()
     return [name for name, value in digests.items() if name not in tensors or digest(tensors[name]) != value]
+
+
+class FrozenCopy:
+    """The tensors of a network that must not change now, as they are when this is made, on their own device.
+
+    To compare them costs a pass over them and one wait for the device. The copy takes as much memory as they do, less
+    than gradients and momentum would if they learned. torch.hash_tensor would take none, but is the xor of all values:
+    it sees neither an even number of changed signs nor values that have changed places.
+
+    Attributes:
+        digests: of each of them, for checkpoints.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self.digests = {name: digest(tensor) for name, tensor in tensors.items()}
+        self._copies = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+    def moved_names(self, model: nn.Module) -> list[str]:
+        """Those whose bits are no longer the same, or that are gone."""
+        tensors = model.state_dict()
+        there = [name for name, copy in self._copies.items() if _alike(tensors.get(name), copy)]
+        moved = [_bits(tensors[name]).ne(_bits(self._copies[name])).any() for name in there]
+        still = {
+            name for name, flag in zip(there, torch.stack(moved).tolist() if moved else [], strict=True) if not flag
+        }
+        return [name for name in self._copies if name not in still]
+
+
+def _alike(tensor: Tensor | None, other: Tensor) -> bool:
+    return tensor is not None and (tensor.shape, tensor.dtype) == (other.shape, other.dtype)
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    """The same memory as whole numbers, of which none is unlike itself."""
+    parts = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return parts.view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[parts.element_size()])
 
 
 class GradientWatch:

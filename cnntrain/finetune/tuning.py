@@ -11,7 +11,7 @@ from cnntrain.errors import CheckpointError, ConfigError, FrozenError
 from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.encoder import module_and_above
 from cnntrain.finetune.layer_groups import LayerGroup, layer_groups
-from cnntrain.finetune.proofs import GradientWatch, digest, fixed_tensors, moved_names
+from cnntrain.finetune.proofs import FrozenCopy, GradientWatch, fixed_tensors, moved_names
 from cnntrain.models.name_patterns import require
 from cnntrain.optim.parameter_groups import Learner
 from cnntrain.text import counted
@@ -60,7 +60,7 @@ class Tuning:
         self._frozen_modules = set(_with_parents(self.frozen_names)) - learnable  # all of their parameters are frozen
         self._epoch = -1  # entered last
         self._learns = [False] * len(self.groups)  # in that epoch
-        self._digests: dict[str, str] = {}
+        self._frozen = FrozenCopy({})
         self._gradients = GradientWatch({})
 
     @property
@@ -117,7 +117,7 @@ class Tuning:
         before, self._epoch, self._learns = self._learns, epoch, flags
         if flags == before:
             return []
-        self._digests = {name: digest(tensor) for name, tensor in fixed_tensors(self.model).items()}
+        self._frozen = FrozenCopy(fixed_tensors(self.model))
         self._gradients = GradientWatch(
             {group.name: [self._tensors[name] for name in self._learnable(group)] for group in groups}
         )
@@ -134,7 +134,7 @@ class Tuning:
             FrozenError: a frozen tensor has other bits than when its group was frozen.
             ConfigError: in all steps since the set of learning groups changed, one of them had no gradient.
         """
-        if names := moved_names(self.model, self._digests):
+        if names := self._frozen.moved_names(self.model):
             cause = "writes to it" if names[0] in self._tensors else "calls train()"
             raise FrozenError(
                 f"{self._describe(names)} changed by the end of epoch {self._epoch + 1}: see what in the code of "
@@ -159,7 +159,7 @@ class Tuning:
         return {
             "epoch": self._epoch,
             "learning": names,
-            "digests": dict(self._digests),
+            "digests": dict(self._frozen.digests),
             "learners": self.learner_names(),
         }
 

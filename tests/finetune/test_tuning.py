@@ -286,6 +286,28 @@ def test_a_moved_frozen_weight_stops_the_run():
     assert raised.value.exit_code == 5
 
 
+CHANGES = {
+    "signs of all": lambda weight: weight.neg_(),
+    "two filters in each other's place": lambda weight: weight.copy_(weight.flip(0)),
+    "the sign of a zero": lambda weight: weight.view(-1)[:1].neg_(),
+    "one bit": lambda weight: weight.view(torch.int32).view(-1)[-1:].bitwise_xor_(1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_each_change_of_a_frozen_weight_is_seen(change):
+    net = make_net()
+    weight = net.blocks[0].conv.weight.detach()
+    weight.view(-1)[0] = 0.0
+    weight.view(-1)[1] = torch.nan  # which is itself, bit by bit
+    tuning = make_tuning(net, mode=Mode.A)
+    tuning.enter(0)
+    tuning.check()
+    change(weight)
+    with pytest.raises(FrozenError, match=r"blocks\.0\.conv\.weight"):
+        tuning.check()
+
+
 def test_statistics_moved_by_a_stray_train_call_stop_the_run():
     net = make_net()
     tuning = make_tuning(net, mode=Mode.A)
