@@ -286,7 +286,7 @@ def test_a_name_over_the_numbers_of_another_is_refused(
 @pytest.mark.parametrize(
     ("line", "advice"),
     [
-        ("optimizer=own optimizer.lr=1", "optimizer.name: missing; name your function"),
+        ("optimizer=own optimizer.lr=1", "optimizer.name: missing; give a name of the library"),
         ("schedule=own", "schedule.name: missing; name your function"),
         ("schedule=own schedule.name=cosine", "choose with schedule=cosine"),
         ("optimizer.name=mine:Signs", "choose with optimizer=own optimizer.name=mine:Signs"),

@@ -13,6 +13,7 @@ from cnntrain.config.paths import own_options
 from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.model import Library
 from cnntrain.registry import NO_NAME, Registry, is_dotted
+from cnntrain.text import nearest
 
 # Names that the option of a group sets, which brings more.
 GROUP_OF_KEY = {"data.name": "data", "model.name": "model", "finetune.mode": "finetune"}
@@ -70,6 +71,8 @@ def variants_of(tree: DictConfig) -> dict[str, str]:
 
 
 def _variant(part: DictConfig, entries: Registry[Any]) -> str:
+    if library := OmegaConf.select(part, "library"):
+        return str(library)
     name = str(OmegaConf.select(part, "name"))
     return NO_NAME if _is_users(part, entries) and not is_dotted(name) else name
 
@@ -99,10 +102,15 @@ def set_value(
         if OmegaConf.select(tree, key) is None:
             OmegaConf.update(tree, key, OmegaConf.structured(classes[0]), merge=False)
         return [line for part in value for line in set_value(tree, f"{key}.{part}", value[part], str(value[part]))]
-    if section in VARIANTS and name == "name" and value != variants[section]:
+    if section in VARIANTS and name == "name" and "library" not in tree[section] and value != variants[section]:
         entries, is_function = VARIANTS[section], is_dotted(text)
         if text in entries or not _is_users(tree[section], entries):
-            choice = f"{section}={entries.user.name} {key}={text}" if is_function else f"{section}={text}"
+            similar = text if text in entries else nearest(text, entries)
+            choice = f"{section}={similar or text}"
+            if is_function:
+                choice = f"{section}={entries.user.name} {key}={text}"
+            elif section == "optimizer" and not similar:
+                choice = f"optimizer=timm {key}={text}, or optimizer=torch where it is one of torch.optim"
             return [f"{key}: the numbers belong to the name (given {text}); choose with {choice}"]
         if not is_function:
             return [entries.unknown_fault(text)]

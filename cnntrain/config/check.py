@@ -87,7 +87,8 @@ def _unknown_names(tree: DictConfig) -> list[str]:
         name = OmegaConf.select(tree, f"{section}.name")
         if name is None:  # missing, which is told later
             continue
-        kind, entry = OmegaConf.get_type(tree[section]), entries.find(name)
+        kind = OmegaConf.get_type(tree[section])
+        entry = entries.find(OmegaConf.select(tree, f"{section}.library") or name)
         siblings = [one.name for one in entries.values() if one.settings is kind]
         if entry is None:
             faults.append(entries.unknown_fault(name))

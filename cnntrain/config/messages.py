@@ -28,7 +28,7 @@ MISSING_ADVICE = {
     "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class",
     "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
     "data.name": "name your function, such as data.name=my_data:load",
-    "optimizer.name": "name your function, such as optimizer.name=my_optim:Lion",
+    "optimizer.name": "give a name of the library, such as lamb of timm, or your function, my_optim:Lion",
     "schedule.name": "name your function, such as schedule.name=my_rates:wave",
     "model.name": "give a network of the library, such as model.name=mobilenet_v3_small, or a function, my_nets:tiny",
 }
@@ -149,7 +149,8 @@ def unknown_key(key: str, value: str, keys: Iterable[str], variants: dict[str, s
     owners = [entry.name for entry in entries if name in {item.name for item in fields(entry.settings)}]
     if owners:
         variant = variants.get(section, "this one")
-        have = f"{' and '.join(owners)} {'has' if len(owners) == 1 else 'have'} it"
+        *most, last = owners
+        have = f"{', '.join(most)} and {last} have it" if most else f"{last} has it"
         return f"{key}: {variant} has no {name} (given {value}); {have}: {section}={owners[0]}"
     return f"{key}: no such key (given {value})" + hint(_right_key(key, list(keys)), otherwise)
 
@@ -202,8 +203,7 @@ def wrong_value(key: str, value: object, kind: Key | None) -> str:
 
 def broken_rules(settings: Any) -> list[str]:
     """Limits and rules that well-typed settings break, one line each."""
-    variants = {section: getattr(settings, section).name for section in VARIANTS}
-    keys = keys_of(variants)
+    keys = keys_of({"optimizer": settings.optimizer.variant, "schedule": settings.schedule.name})
     faults: list[str] = []
     out_of_range = limits.out_of_range(settings)
     for key, value, rule in out_of_range:

@@ -20,8 +20,11 @@ from cnntrain.config.paths import expand_path, own_options
 from cnntrain.text import hint, nearest
 
 GROUPS = ("model", "data", "augment", "optimizer", "schedule", "finetune", "trainer", "recipe", "debug", "experiment")
-# Arguments of a network or function, which no class of ours lists.
-OPEN_MAPPINGS = ("model.args", "augment.own.args", "data.args", "optimizer.args", "schedule.args", "loss.args")
+# Arguments of a network or function, and names of parameters, which no class of ours lists.
+OPEN_MAPPINGS = (
+    *("model.args", "augment.own.args", "data.args", "optimizer.args", "schedule.args", "loss.args"),
+    "optimizer.lr_factors",
+)
 # What Hydra's parser raises: the others of huge numbers and of depths.
 UNREADABLE = (HydraException, ValueError, RecursionError)
 PATHS = ("data.root", "model.weights", "hydra.run.dir", "hydra.sweep.dir")  # keys whose values are paths

@@ -82,7 +82,7 @@ def _graft(tree: DictConfig, plain: dict[str, Any], source: str) -> list[str]:
         return [f"{source}: holds an interpolation, which a saved run never does; start a new run"]
     for section, entries in VARIANTS.items():
         part = plain.get(section)
-        name = part.get("name") if isinstance(part, dict) else None
+        name = part.get("library", part.get("name")) if isinstance(part, dict) else None
         if not isinstance(name, str) or (entry := entries.find(name)) is None:
             return [f"{source}: {entries.unknown_fault(name)}"]
         tree[section] = OmegaConf.structured(entry.settings(name=name))

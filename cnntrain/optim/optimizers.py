@@ -8,8 +8,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from cnntrain.config.schema.optimizer import (
-    OPTIMIZERS,
     AdamSettings,
+    MuonSettings,
     OptimizerSettings,
     RmspropSettings,
     SgdSettings,
@@ -17,11 +17,13 @@ from cnntrain.config.schema.optimizer import (
 )
 from cnntrain.errors import ConfigError
 from cnntrain.optim.eager import eager
-from cnntrain.optim.parameter_groups import Learner, parameter_groups
+from cnntrain.optim.muon import Muon
+from cnntrain.optim.parameter_groups import Learner, parameter_groups, part_filters
 from cnntrain.registry import call_user_function
 from cnntrain.runtime.device import supports_fused
 
 Groups = list[dict[str, Any]]
+OUR_OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop, Muon)
 
 
 def build_optimizer(
@@ -37,7 +39,9 @@ def build_optimizer(
         ConfigError: a function of the user's that makes none.
     """
     groups = parameter_groups(model, settings, learners)
-    optimizer: Optimizer = OPTIMIZERS.entry(settings.name).build(settings, groups, lr, supports_fused(device))
+    if isinstance(settings, MuonSettings):
+        groups = part_filters(groups, model)
+    optimizer: Optimizer = settings.entry.build(settings, groups, lr, supports_fused(device))
     return optimizer
 
 
@@ -100,6 +104,16 @@ def fill_momentum(optimizer: Optimizer) -> None:
             for parameter in group["params"] if group["momentum"] else ():
                 if optimizer.state[parameter].get("momentum_buffer") is None:
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+
+
+def plain_state(optimizer: Optimizer) -> dict[str, Any]:
+    """The state as a checkpoint takes it: without the dtypes among the numbers of a group, which its settings say."""
+    state = optimizer.state_dict()
+    groups = [
+        {key: value for key, value in group.items() if not isinstance(value, torch.dtype)}
+        for group in state["param_groups"]
+    ]
+    return state | {"param_groups": groups}
 
 
 def needed_state(optimizer: Optimizer) -> set[str]:

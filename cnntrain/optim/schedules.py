@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from cnntrain.config.schema.optimizer import OPTIMIZERS, OptimizerSettings
+from cnntrain.config.schema.optimizer import OptimizerSettings
 from cnntrain.config.schema.schedule import (
     SCHEDULES,
     ConstantSettings,
@@ -31,7 +31,7 @@ def scaled_rate(settings: OptimizerSettings, batch: int) -> tuple[float, str]:
     if base is None or base == batch:
         return settings.lr, f"{settings.lr:g}"
     lr = settings.lr * batch_factor(settings, batch / base)
-    rule = "square root of " if OPTIMIZERS.entry(settings.name).by_root else ""
+    rule = "square root of " if settings.entry.by_root else ""
     return lr, f"{lr:.4g} ({settings.lr:g} x {rule}{batch}/{base})"
 
 
@@ -39,7 +39,7 @@ def batch_factor(settings: OptimizerSettings, ratio: float) -> float:
     """The factor of the rate for `ratio` times as many images per step; 1 where it is not to be scaled."""
     if settings.lr_base_batch is None:
         return 1.0
-    return math.sqrt(ratio) if OPTIMIZERS.entry(settings.name).by_root else ratio
+    return math.sqrt(ratio) if settings.entry.by_root else ratio
 
 
 @dataclass

@@ -58,8 +58,13 @@ def _group(value: Any) -> bool:
     return _by_text(lambda part: True)(value) and _list(_whole(0))(value.get("params"))
 
 
+def _entry(value: Any) -> bool:
+    """What an optimizer knows of a parameter: tensors, lists of them, plain numbers and flags."""
+    return _tensor_or_none(value) or type(value) in (bool, int, float) or _list(_tensor)(value)
+
+
 def _entries(value: Any) -> bool:
-    return _mapping(value) and all(_whole(0)(key) and _by_text(_tensor_or_none)(part) for key, part in value.items())
+    return _mapping(value) and all(_whole(0)(key) and _by_text(_entry)(part) for key, part in value.items())
 
 
 _WINDOW = {"sums": lambda value: _list(_real(-math.inf))(value) and len(value) == 3, "images": _whole(0)}

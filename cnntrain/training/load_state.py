@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from cnntrain.errors import CheckpointError
-from cnntrain.optim.optimizers import fill_momentum, needed_state
+from cnntrain.optim.optimizers import OUR_OPTIMIZERS, fill_momentum, needed_state
 
 ANOTHER = "use another checkpoint of the run, such as checkpoints/previous or best"  # the advice for one that is odd
 
@@ -24,29 +24,35 @@ def infinite_names(tensors: Mapping[str, Any]) -> list[str]:
     return [name for name, value in floats.items() if not value.isfinite().all()]  # a norm may overflow by itself
 
 
+def _is_odd(value: Tensor, parameter: Tensor) -> bool:
+    """Whether a tensor is neither like the parameter nor a count of steps; of other optimizers, both may be right."""
+    return not value.is_floating_point() or bool(value.shape != parameter.shape if value.ndim else value < 0)
+
+
 def _other_kind(one: Tensor, other: Tensor) -> bool:
     return one.is_floating_point() != other.is_floating_point() or one.is_complex() != other.is_complex()
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Fill an optimizer; a state that is none of its own is a CheckpointError."""
+    own_keys = {parameter: set(parts) for parameter, parts in optimizer.state.items()}  # there from the start
     try:
+        groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
+        state = state | {"param_groups": [own | saved for own, saved in groups]}  # dtypes are not saved
         optimizer.load_state_dict(state)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"optimizer: the saved state does not fit ({error}); keep the optimizer") from None
     fill_momentum(optimizer)  # of some parameters, none may be there
-    keys = needed_state(optimizer)
+    keys, is_known = needed_state(optimizer), isinstance(optimizer, OUR_OPTIMIZERS)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter_state = optimizer.state.get(parameter, {})
             parts = {key: value for key, value in parameter_state.items() if isinstance(value, Tensor)}
-            if parameter_state and not keys <= parts.keys():
-                gaps = ", ".join(sorted(keys - parts.keys()))
+            first_keys = own_keys.get(parameter, set())
+            if (parameter_state or first_keys) and (missing := (keys | first_keys) - parts.keys()):
+                gaps = ", ".join(sorted(missing))
                 raise CheckpointError(f"optimizer: the saved state has no {gaps}; keep the optimizer as it was")
-            if infinite_names(parts) or any(
-                not value.is_floating_point() or (value.shape != parameter.shape if value.ndim else value < 0)
-                for value in parts.values()
-            ):
+            if infinite_names(parts) or (is_known and any(_is_odd(value, parameter) for value in parts.values())):
                 raise CheckpointError(f"optimizer: the saved state does not fit the network; {ANOTHER}")
 
 

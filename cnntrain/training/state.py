@@ -13,6 +13,7 @@ from cnntrain.config.schema.trainer import GradExchange, Precision
 from cnntrain.errors import CheckpointError, NonFiniteError
 from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.tuning import Tuning
+from cnntrain.optim.optimizers import plain_state
 from cnntrain.optim.schedules import Plateau
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.distributed import ALONE, World
@@ -128,7 +129,7 @@ class TrainState:
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.state() if self.ema else None,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": plain_state(self.optimizer),
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress),
             "plateau": asdict(self.plateau),

@@ -145,7 +145,7 @@ def write(folder: Path, path: str, text: str) -> None:
         # of another option
         (
             "optimizer=adamw optimizer.momentum=.9",
-            "optimizer.momentum: adamw has no momentum (given .9); sgd and rmsprop have it",
+            "optimizer.momentum: adamw has no momentum (given .9); sgd, rmsprop and muon have it",
         ),
         (
             "schedule=cosine schedule.milestones=[3]",
@@ -385,7 +385,8 @@ def test_an_optimizer_of_the_users_says_which_of_ours_it_derives_from(tmp_path: 
     write(tmp_path, "optimizer/lion.yaml", "name: lion\nlr: 0.1\n")
     (fault,) = faults("optimizer=lion", config_dir=tmp_path)
     assert fault.startswith(
-        "optimizer.name: must be one of sgd, adam, adamw, rmsprop, or package.module:function (given lion); "
+        "optimizer.name: must be one of sgd, adam, adamw, rmsprop, muon, timm, torch, or package.module:function "
+        "(given lion); "
     )
     write(tmp_path, "optimizer/mine.yaml", "defaults: [sgd, _self_]\nlr: 0.3\n")
     assert faults("optimizer=mine", config_dir=tmp_path) == []

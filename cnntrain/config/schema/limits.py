@@ -25,14 +25,14 @@ def number(
 ) -> Any:
     """A dataclass field that holds a number (or None, where its type allows) within the given limits.
 
-    For a list, the limits hold for each item. `most` is what no machine has, told only to who goes beyond it; `words`
-    stand for numbers that are found later; `help` is the line of a command's argument.
+    For a list or mapping, the limits hold for each item. `most` is what no machine has, told only to who goes beyond
+    it; `words` stand for numbers that are found later; `help` is the line of a command's argument.
     """
     limits = {">=": ge, ">": gt, "<=": le, "<": lt}
     metadata = {"limits": {sign: bound for sign, bound in limits.items() if bound is not None}, "most": most}
     metadata |= {"help": help, "words": tuple(words)}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=metadata)
     return field(default=default, metadata=metadata)
 
 
