@@ -355,6 +355,17 @@ def tuning():
     return found
 
 
+def saves():
+    """How long a save holds the training up: on its own thread, and beside it. Seven seconds a network."""
+    from saves import measure
+
+    turns = {"rounds": 1, "saves": 2, "steps": 1} if TINY else {"rounds": 1, "saves": 4, "steps": 30}
+    cases = {"resnet18 512": f"{NET} {LITTLE} data.batch_size={64 if TINY else 512}"}
+    if not TINY:
+        cases["resnet50 256"] = f"model=resnet50 {LITTLE} data.batch_size=256"
+    return each("saves", cases, lambda line: measure(line.split(), **turns))
+
+
 def tests():
     """The fast tests where torch sees a GPU."""
     words = "-m pytest -q -n 14 -p no:cacheprovider -p no:benchmark"
@@ -364,4 +375,4 @@ def tests():
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
 STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 12, oom: 27, nccl: 5}
-STAGES |= {start: 30, compiled: 64, tuning: 60, tests: 105}
+STAGES |= {start: 30, saves: 25, compiled: 64, tuning: 60, tests: 105}
