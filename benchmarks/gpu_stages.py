@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
+from gpu_compile import compiled, repeatable
 from gpu_tools import (
     ANTS,
     CIFAR,
@@ -318,12 +319,6 @@ def start():
     return {device: fresh(f"{words}={device} hydra.run.dir={RUNS}/start-{device}") for device in devices}
 
 
-def compiled():
-    """trainer.compile: seconds until the first step, images/s before and behind the first short batch."""
-    line = f"{NET} {LITTLE} data.batch_size=512 trainer.compile=true"
-    return {"resnet18 512": share(line, rounds=2, steps=60)}
-
-
 def tuning():
     """What cuDNN's search for the fastest kernels (benchmark=True) costs at first, and what it is worth later."""
     import torch
@@ -375,4 +370,4 @@ def tests():
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
 STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 12, oom: 27, nccl: 5}
-STAGES |= {start: 30, saves: 25, compiled: 64, tuning: 60, tests: 105}
+STAGES |= {start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60, tests: 105}
