@@ -69,7 +69,7 @@ def _places(matrices: Tensor, height: int, width: int) -> Tensor:
     y = torch.linspace((1 - height) / 2, (height - 1) / 2, height, device=matrices.device).unsqueeze(1)
     half = torch.cat([x.new_full((1, 1), width / 2), x.new_full((1, 1), height / 2)])
     by_x, by_y, shift = (matrices.float() / half).view(-1, 2, 3, 1, 1).unbind(2)
-    # Sums, where torchvision multiplies matrices: the same bits, and no TF32 on a GPU.
+    # Sums, where torchvision multiplies matrices: the same bits where its product does not fuse them, and no TF32.
     return (by_x * x + by_y * y).add_(shift).permute(0, 2, 3, 1)
 
 

@@ -58,7 +58,13 @@ def trained(tmp_path_factory):
     """Two runs on photos, one with averaged weights, one of another preprocessing, and one on digits."""
     home = tmp_path_factory.mktemp("trained")
     make_photos(home / "photos")
-    common = ["trainer.threads=1", "trainer.epochs=1", "trainer.tensorboard=false", "trainer.probe=0"]
+    common = [
+        "trainer.device=cpu",
+        "trainer.threads=1",
+        "trainer.epochs=1",
+        "trainer.tensorboard=false",
+        "trainer.probe=0",
+    ]
     photos = [f"data.root={home / 'photos'}", "data.image_size=32", "model=cnn", "data.batch_size=10"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))

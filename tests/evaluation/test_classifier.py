@@ -24,7 +24,13 @@ def trained(tmp_path_factory):
     """A run on photos in colour and one on grey digits."""
     home = tmp_path_factory.mktemp("trained")
     make_photos(home / "photos")
-    common = ["trainer.threads=1", "trainer.epochs=1", "trainer.tensorboard=false", "trainer.probe=0"]
+    common = [
+        "trainer.device=cpu",
+        "trainer.threads=1",
+        "trainer.epochs=1",
+        "trainer.tensorboard=false",
+        "trainer.probe=0",
+    ]
     photos = [f"data.root={home / 'photos'}", "data.image_size=32", "model=cnn", "data.batch_size=10"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))

@@ -70,7 +70,13 @@ def trained(tmp_path_factory):
     home = tmp_path_factory.mktemp("trained")
     make_photos(home / "photos")
     words = [f"data.root={home / 'photos'}", "data.image_size=32", "model=cnn", "data.batch_size=10", "seed=1"]
-    words += ["trainer.threads=1", "trainer.epochs=2", "trainer.tensorboard=false", "trainer.probe=0"]
+    words += [
+        "trainer.device=cpu",
+        "trainer.threads=1",
+        "trainer.epochs=2",
+        "trainer.tensorboard=false",
+        "trainer.probe=0",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
         assert cli.main(["data=imagefolder", *words, "trainer.ema=0.5", f"out={home / 'run'}"]) == 0

@@ -31,7 +31,13 @@ def gray_run(tmp_path_factory):
     """A network of timm that met small gray images, of which it knows neither, with another head."""
     folder = tmp_path_factory.mktemp("gray") / "run"
     words = ["model=timm", "model.name=test_resnet", "model.head.hidden=[8]", "data=digits", "data.limit=200"]
-    words += ["trainer.threads=1", "trainer.max_steps=4", "trainer.tensorboard=false", "trainer.probe=0"]
+    words += [
+        "trainer.device=cpu",
+        "trainer.threads=1",
+        "trainer.max_steps=4",
+        "trainer.tensorboard=false",
+        "trainer.probe=0",
+    ]
     assert cli.main([*words, f"out={folder}"]) == 0
     return folder
 

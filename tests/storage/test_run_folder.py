@@ -21,6 +21,8 @@ from cnntrain.errors import CheckpointError, ConfigError, FileSystemError, RunFo
 from cnntrain.storage import atomic, run_folder, run_record
 
 ROOT = str(Path(cnntrain.__file__).parent.parent)
+IS_INSTALLED = any(found.metadata["Name"] == "cnntrain" for found in importlib.metadata.distributions())
+needs_installation = pytest.mark.skipif(not IS_INSTALLED, reason="a checkout on Python's path has no requirements")
 
 
 def python(code: str, *words: str) -> "subprocess.Popen[str]":
@@ -174,6 +176,7 @@ def test_a_file_system_without_locks_is_said_and_does_not_stop_the_run(
 # --- describing ---
 
 
+@needs_installation
 def test_the_folder_tells_config_command_versions_and_state(tmp_path: Path) -> None:
     command = "cnntrain model=resnet18 'data.root=/my data'"
     words = ["model=resnet18", "data.root='/my data'"]
@@ -194,6 +197,7 @@ def versions(folder: Path) -> dict[str, str]:
     return run_record.read_environment(folder)["versions"]
 
 
+@needs_installation
 def test_the_versions_are_those_of_all_that_the_distribution_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

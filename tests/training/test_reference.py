@@ -42,6 +42,7 @@ KEYS = {
     "trainer.clip_norm": None,
     "trainer.ema": None,
     "trainer.probe": 0,
+    "trainer.device": "cpu",  # the reference is one of fp32 on the CPU
     "trainer.threads": 1,
     "trainer.log_every": 1,
     "trainer.save_every": 1,
