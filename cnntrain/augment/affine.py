@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnntrain.augment.layout import floats, in_parts, laid_out_like, levels
+from cnntrain.augment.pixels import are_numbers, as_numbers, as_pixels
 from cnntrain.config.schema.pieces import Resampling
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -82,11 +83,16 @@ def _nearest(images: Tensor, places: Tensor, fill: int) -> Tensor:
     count, channels, height, width = images.shape
     pixels = height * width
     numbers = torch.arange(1, pixels + 1, dtype=torch.float32, device=images.device).view(1, 1, height, width)
-    index = _sample(numbers.expand(count, -1, -1, -1), places, Resampling.nearest).to(torch.int64)  # 0: outside
+    index = _sample(numbers.expand(count, -1, -1, -1), places, Resampling.nearest).to(torch.int32)  # 0: outside
     if images.is_contiguous():
         source = F.pad(images.view(count, channels, pixels), (1, 0), value=fill)
-        return source.gather(2, index.view(count, 1, pixels).expand(-1, channels, -1)).view(images.shape)
+        return source.gather(2, index.view(count, 1, pixels).expand(-1, channels, -1).long()).view(images.shape)
+    index += torch.arange(0, count * (pixels + 1), pixels + 1, dtype=torch.int32, device=images.device).view(
+        -1, 1, 1, 1
+    )
+    if are_numbers(images):
+        colors = F.pad(as_numbers(images).flatten(1), (1, 0), value=fill * 0x010101)
+        return as_pixels(colors.view(-1).index_select(0, index.view(-1)).view(count, height, width))
     source = F.pad(images.permute(0, 2, 3, 1).reshape(count, pixels, channels), (0, 0, 1, 0), value=fill)
-    index += torch.arange(0, count * (pixels + 1), pixels + 1, device=images.device).view(-1, 1, 1, 1)
     moved = source.view(-1, channels).index_select(0, index.view(-1))
     return moved.view(count, height, width, channels).permute(0, 3, 1, 2)

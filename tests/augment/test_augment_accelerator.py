@@ -1,4 +1,4 @@
-"""The kernels of a GPU, run on the CPU: the bytes of the CPU's own, few launches, and no wait for the device."""
+"""The kernels of a GPU, run on the CPU: the bytes of the CPU's own, in few launches."""
 
 from typing import Any
 
@@ -8,7 +8,6 @@ import torch
 from launches import launches
 from scenes import layouts, scenes
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cnntrain.augment import color, layout
 from cnntrain.augment.accelerator import known_tables, turn_hues
@@ -16,8 +15,6 @@ from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.build import build_augment
 from cnntrain.augment.kernels import KINDS
 from cnntrain.augment.mix import Mix
-from cnntrain.augment.pieces import build_color
-from cnntrain.augment.policies import build_policies
 from cnntrain.augment.sampling import PLACES, Draws, perform
 from cnntrain.augment.spaces import OPERATIONS
 from cnntrain.config.compose import compose_settings
@@ -156,15 +153,3 @@ LIMITS = {
 def test_a_batch_is_augmented_in_few_launches(pieces):
     counts = launches(preparation([f"augment={pieces}"]))
     assert counts.total() <= LIMITS[pieces], counts
-
-
-@pytest.mark.usefixtures("costly")
-@pytest.mark.parametrize("piece", ["randaugment", "augmix", "color_jitter"])
-def test_nothing_waits_for_the_device(piece):
-    """Fake tensors have no values: whatever asks for one fails."""
-    settings = compose_settings(["data=digits", f"augment={piece}"]).augment
-    ((_, operation),) = [*build_policies(settings), *build_color(settings, 3, 16)]
-    operation(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), context())
-    with FakeTensorMode():
-        images = torch.empty(64, 3, 16, 16, dtype=torch.uint8)
-        assert operation(images, context()).shape == images.shape

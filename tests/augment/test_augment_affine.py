@@ -8,6 +8,7 @@ from scenes import layouts, same_layout, scenes
 from torchvision.transforms import InterpolationMode
 
 from cnntrain.augment import layout
+from cnntrain.augment import pixels
 from cnntrain.augment.affine import affine, inverse_matrices
 from cnntrain.config.schema.pieces import Resampling
 
@@ -115,3 +116,13 @@ def test_torchvisions_default_fill_differs_from_0_at_the_edge_of_a_bilinear_turn
     else:
         assert 60 < differs.max() <= 64
         assert differs.count_nonzero() < 0.04 * differs.numel()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (31, 17)])
+@pytest.mark.parametrize("count", [1, 3])
+def test_pixels_come_back_from_numbers_as_they_were(count, size):
+    images = torch.randint(256, (count, *size, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    assert torch.equal(pixels.as_pixels(pixels.as_numbers(images)), images)
+    numbers = pixels.as_numbers(images).bitwise_and_(0xFFFFFF).view(-1)
+    wanted = (images.long() * torch.tensor([1, 1 << 8, 1 << 16]).view(3, 1, 1)).sum(1)
+    assert torch.equal(numbers.long(), wanted.view(-1))
