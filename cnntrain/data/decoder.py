@@ -66,14 +66,14 @@ class Decoder:
         """Bad files met so far, as (path, reason), in the order of the file list."""
         return [(printable(self.paths[index]), reason) for index, reason in sorted(self._faults.items())]
 
-    def image(self, index: int, epoch: int) -> Tensor:
-        """uint8 (S, S, C).
+    def image(self, index: int, epoch: int, out: Tensor) -> None:
+        """Decode into `out`, uint8 (S, S, C).
 
         Raises:
             DataError: a bad image that may not be skipped, too many of them, or a class that has no other.
         """
         try:
-            return self._view(index, epoch)
+            return self._view(index, epoch, out)
         except BadImage as error:
             if self.on_bad_image is OnBadImage.error:
                 raise DataError(
@@ -84,7 +84,7 @@ class Decoder:
         place = int((members == index).nonzero())
         for other in torch.cat([members[place + 1 :], members[:place]]).tolist():
             try:
-                return self._view(other, epoch)
+                return self._view(other, epoch, out)
             except BadImage as error:
                 self._note(other, str(error))
         raise DataError(
@@ -92,13 +92,14 @@ class Decoder:
             "decoded; replace the files, or see that the split gets more of them"
         )
 
-    def _view(self, index: int, epoch: int) -> Tensor:
+    def _view(self, index: int, epoch: int, out: Tensor) -> None:
         if index in self._faults:
             raise BadImage(self._faults[index])
-        pixels = read_image(self.paths[index], self.channels)
+        pixels = read_image(self.paths.raw(index), self.channels)
         if isinstance(self.view, RandomView):
-            return self.view(pixels, random.Random(mix_seed(self.seed, epoch, index, BOX)))
-        return self.view(pixels)
+            self.view(pixels, random.Random(mix_seed(self.seed, epoch, index, BOX)), out)
+        else:
+            out.copy_(self.view(pixels))
 
     def _note(self, index: int, reason: str) -> None:
         with self._lock:
@@ -159,10 +160,10 @@ class Decoder:
         return torch.empty(count, size, size, self.channels, dtype=torch.uint8, pin_memory=pin)
 
     def _fill(self, batch: Tensor, indices: list[int], start: int, epoch: int, stop: threading.Event) -> None:
-        for place, index in enumerate(indices, start):
+        for index, row in zip(indices, batch[start : start + len(indices)].unbind(), strict=True):
             if stop.is_set():
                 return
-            batch[place] = self.image(index, epoch)
+            self.image(index, epoch, row)
 
     def all_images(
         self, workers: int, what: str, say: Callable[[str], object], indices: Tensor | None = None

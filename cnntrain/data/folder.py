@@ -27,6 +27,7 @@ class Paths:
 
     def __init__(self, root: Path, block: bytes, ends: np.ndarray, begins: np.ndarray | None = None) -> None:
         self.root, self._block, self._ends = root, block, ends
+        self._raw_root = os.fsencode(root)
         self._begins = np.concatenate([[0], ends[:-1]]) if begins is None else begins
 
     @classmethod
@@ -39,6 +40,10 @@ class Paths:
 
     def __getitem__(self, index: int) -> Path:
         return self.root / os.fsdecode(self._block[self._begins[index] : self._ends[index]])
+
+    def raw(self, index: int) -> bytes:
+        """A path as the system takes it: a tenth of the work that making a Path is."""
+        return os.path.join(self._raw_root, self._block[self._begins[index] : self._ends[index]])
 
     def take(self, indices: Tensor) -> "Paths":
         """The chosen paths, sharing the block."""

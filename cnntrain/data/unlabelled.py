@@ -94,15 +94,15 @@ class FileDecoder(Decoder):
         """What is wrong with the bad files met so far, by their places in the list of files."""
         return dict(sorted(self._faults.items()))
 
-    def image(self, index: int, epoch: int) -> Tensor:
+    def image(self, index: int, epoch: int, out: Tensor) -> None:
         """See Decoder."""
         if self.on_bad_image is OnBadImage.error:
-            return super().image(index, epoch)
+            return super().image(index, epoch, out)
         try:
-            return self._view(index, epoch)
+            self._view(index, epoch, out)
         except BadImage as error:
             self._note(index, str(error))
-            return torch.zeros(self.view.size, self.view.size, self.channels, dtype=torch.uint8)
+            out.zero_()
 
 
 def stream(decoder: Decoder, batch_size: int, settings: DataSettings, device: torch.device) -> StreamLoader:

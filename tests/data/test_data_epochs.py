@@ -266,7 +266,7 @@ def test_the_probe_copies_nothing_that_lies_in_memory(root):
 def test_the_probe_of_a_stream_decodes_its_own_images_only(root, monkeypatch):
     seen = []
     view = Decoder._view
-    monkeypatch.setattr(Decoder, "_view", lambda self, index, epoch: seen.append(index) or view(self, index, epoch))
+    monkeypatch.setattr(Decoder, "_view", lambda self, index, *more: seen.append(index) or view(self, index, *more))
     data = build(root, CROP, loader=LoaderKind.auto, probe=10)
     assert (type(data.train), type(data.probe)) == (StreamLoader, MemoryLoader)
     for _ in range(3):

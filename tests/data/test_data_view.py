@@ -136,6 +136,19 @@ def test_a_random_view_takes_the_same_box_in_either_interpolation():
             assert (found.int() - expected.int()).abs().max() <= 2
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("interpolation", list(Interpolation))
+def test_a_box_resized_into_its_place_in_a_batch_is_the_same_to_the_bit(interpolation, channels):
+    batch = torch.full((3, 24, 24, channels), 7, dtype=torch.uint8)
+    view = RandomView(24, ResizedCropSettings(), interpolation)
+    for pixels in [*pictures(), torch.full((24, 24, 3), 90, dtype=torch.uint8)]:
+        alone = view(pixels[..., :channels].contiguous(), random.Random(3))
+        view(pixels[..., :channels].contiguous(), random.Random(3), batch[1])
+        assert torch.equal(batch[1], alone)
+        assert batch[0].eq(7).all()
+        assert batch[2].eq(7).all()
+
+
 @pytest.mark.parametrize("loader", [LoaderKind.stream, LoaderKind.memory])
 def test_each_split_is_seen_as_the_settings_say_whatever_the_loader(root, loader):
     data = build(root, loader=loader, interpolation=Interpolation.bicubic, crop=1.0, eval_size=20)
