@@ -7,8 +7,7 @@ import torchvision.transforms.v2.functional as reference
 from scenes import layouts, same_layout, scenes
 from torchvision.transforms import InterpolationMode
 
-from cnntrain.augment import layout
-from cnntrain.augment import pixels
+from cnntrain.augment import layout, pixels
 from cnntrain.augment.affine import affine, inverse_matrices
 from cnntrain.config.schema.pieces import Resampling
 
