@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from unittest import mock
 
+from gpu_augment import augmented
 from gpu_compile import compiled, repeatable
 from gpu_tools import (
     ANTS,
@@ -370,4 +371,4 @@ def tests():
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
 STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 12, oom: 27, nccl: 5}
-STAGES |= {start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60, tests: 105}
+STAGES |= {augmented: 25, start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60, tests: 105}
