@@ -14,7 +14,8 @@ from cnntrain.report.summary import show_audit, show_notes
 from cnntrain.runtime import device as machine
 from cnntrain.text import counted
 from cnntrain.training import loop
-from cnntrain.training.build import build_state, build_train_job
+from cnntrain.training.build import build_state
+from cnntrain.training.fit_batch import build_fitting_job
 from cnntrain.training.transfer import may_cache, start_from_weights
 
 TIMED_STEPS = 3
@@ -24,7 +25,7 @@ def run(args: CheckArgs, config: RunConfig) -> None:
     """Build model and data, train a few steps on throw-away weights, and report parameters, memory and time."""
     settings = config.settings
     report = Report(None, tensorboard=False)
-    job = build_train_job(settings, report)
+    job = build_fitting_job(settings, report)
     job = start_from_weights(job, read_weights(settings.model, report.say))
     state = build_state(job)
     data = job.data

@@ -35,7 +35,7 @@ def run(args: FindLrArgs, config: RunConfig) -> Path | None:
     from cnntrain.report.run_report import Report
     from cnntrain.report.summary import show_notes
     from cnntrain.runtime import signals
-    from cnntrain.training.build import build_train_job
+    from cnntrain.training.fit_batch import build_fitting_job
     from cnntrain.training.lr_range import range_tests, trial_settings
     from cnntrain.training.transfer import start_from_weights
 
@@ -43,7 +43,7 @@ def run(args: FindLrArgs, config: RunConfig) -> Path | None:
     report = Report(None, tensorboard=False)
     try:
         with signals.handle_signals(report.note) as stop:
-            job = build_train_job(settings, report, stop=stop, splits=("train",))
+            job = build_fitting_job(settings, report, stop=stop, splits=("train",))
             job = start_from_weights(job, read_weights(settings.model, report.say))
             curves = list(range_tests(job, args.low, args.high, args.steps))
         report.end_phase()

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, Sampling
+from cnntrain.config.schema.limits import AUTO
 from cnntrain.data.loaders import Loader
 from cnntrain.data.split import count_of, fold_numbers, stratified_split, take_per_class
 from cnntrain.data.statistics import Statistics
@@ -21,6 +23,7 @@ VAL, LIMIT, PROBE = -2, -3, -8  # parts of seeds that keep these draws apart fro
 LEAST_PROBE, PROBE_SHARE = 100, 10  # the probe holds a tenth of the training images at most, if that is 100 or more
 BATCH_SIZES = (4, 8, 16, 32, 64)  # that data.batch_size=null chooses from
 STEPS = 16  # of an epoch, which it aims at
+AUTO_NOTE = "batch size: {} here, as data.batch_size=auto is for training"
 SHARE = 4  # decoded images may fill this part of the memory that is free: 1 / SHARE
 
 
@@ -104,6 +107,8 @@ class Request:
 
     def fit_batch_size(self, images: int) -> "Request":
         """This request with the batch size for so many training images, where data.batch_size is null."""
+        if self.settings.batch_size == AUTO:
+            self.notes.append(AUTO_NOTE.format(self.batch_size))
         if self.settings.batch_size is not None:
             return self
         share = images / self.world.size
@@ -253,22 +258,37 @@ class MemoryBudget:
         return None
 
 
+def recut(data: TrainData, batch_size: int, world: World) -> TrainData:
+    """The same images in batches of another size in each process."""
+    loaders = {"train": data.train, "val": data.val, "test": data.test, "probe": data.probe}
+    cut: dict[str, Any] = {name: loader.cut(batch_size * world.size) for name, loader in loaders.items() if loader}
+    of_size = (*_left_out(data.train, world.size), AUTO_NOTE.format(data.batch_size))
+    notes = [note for note in data.notes if note not in of_size]
+    return replace(data, batch_size=batch_size, notes=notes + _left_out(cut["train"], world.size), **cut)
+
+
+def _left_out(train: Loader, processes: int) -> list[str]:
+    """A note on the images of an epoch that are too few for a micro-batch; empty where there are none."""
+    left_out = len(train.labels) - train.images
+    if not left_out:
+        return []
+    one = "1 image is" if left_out == 1 else f"{left_out} images are"
+    reason_of_one = "for every network: batch norm would fail on a last micro-batch of 1"
+    why = "too few for all processes" if processes > 1 else reason_of_one
+    return [f"train: {one} left out per epoch ({why})"]
+
+
 def check_train(train: Loader, request: Request) -> None:
     """Say what a train loader leaves out and what it repeats.
 
     Raises:
         DataError: no micro-batch is left.
     """
-    total = len(train.labels)
-    left_out, processes = total - train.images, request.world.size
+    total, processes = len(train.labels), request.world.size
     if train.images == 0:
         for_each = f" for each of {processes} processes" if processes > 1 else ""
         raise DataError(f"data: the train split has {counted(total, 'image')}; it takes 2 or more{for_each} to train")
-    if left_out:
-        one = "1 image is" if left_out == 1 else f"{left_out} images are"
-        reason_of_one = "for every network: batch norm would fail on a last micro-batch of 1"
-        why = "too few for all processes" if processes > 1 else reason_of_one
-        request.notes.append(f"train: {one} left out per epoch ({why})")
+    request.notes.extend(_left_out(train, processes))
     if request.settings.sampling is Sampling.balanced:
         sizes = train.labels.bincount()
         sizes = sizes[sizes > 0]

@@ -84,6 +84,10 @@ class Loader(ABC):
 
         Files are decoded to `image_size`, from the same random boxes; what lies in memory keeps the size it has there.
         """
+        return self.cut(batch_size)
+
+    def cut(self: AnyLoader, batch_size: int) -> AnyLoader:
+        """The same images in the same order, storage and size, in micro-batches of another size."""
         return self._with(self.sampler.cut(batch_size))
 
     def in_order(self: AnyLoader, batch_size: int | None = None) -> AnyLoader:

@@ -30,8 +30,9 @@ from cnntrain.runtime.job_clock import take_seconds
 from cnntrain.storage import run_record
 from cnntrain.storage.saver import Saver
 from cnntrain.training import loop
-from cnntrain.training.build import build_state, build_train_job
+from cnntrain.training.build import build_state
 from cnntrain.training.final_scores import list_bad_images, score
+from cnntrain.training.fit_batch import build_fitting_job
 from cnntrain.training.job import TrainJob, Watch
 from cnntrain.training.metrics import has_top5
 from cnntrain.training.repeatable import check_repeatable
@@ -83,10 +84,12 @@ def train_and_score(
     start: Start, world: World, report: Report, stop: signals.Stop, viewer: Viewer | None = None
 ) -> Ended:
     """Build what the settings describe, train it, and test the best epoch once at the end."""
-    settings, folder = start.settings, start.folder
+    folder = start.folder
     with world.in_turn():  # weights are fetched by one process, and before the images are read
-        weights = None if start.state else read_weights(settings.model, report.say)
-    job = build_train_job(start.job_settings(), report, stop=stop, world=world)
+        weights = None if start.state else read_weights(start.settings.model, report.say)
+    job = build_fitting_job(start.job_settings(), report, stop=stop, world=world)
+    start = with_found(start, job, is_writer=world.is_first)
+    settings = start.settings
     need_same_images(job)
     job = start_from_weights(job, weights)
     if settings.trainer.deterministic:
@@ -153,6 +156,16 @@ def describe(start: Start) -> None:
     run_record.describe(
         start.folder, config_yaml=to_yaml(start.settings), overrides=start.overrides, command=start.command
     )
+
+
+def with_found(start: Start, job: TrainJob, *, is_writer: bool) -> Start:
+    """The start with the numbers that the job has found, which a run without a checkpoint keeps at once."""
+    data = replace(start.settings.data, batch_size=job.settings.data.batch_size)
+    trainer = replace(start.settings.trainer, micro_batch=job.settings.trainer.micro_batch)
+    found = replace(start, settings=replace(start.settings, data=data, trainer=trainer))
+    if found.settings != start.settings and not start.is_resumed and is_writer:
+        describe(found)
+    return found
 
 
 def note_start(start: Start, job: TrainJob, report: Report) -> None:

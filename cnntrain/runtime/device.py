@@ -337,6 +337,22 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
 
 
+def tells_when_full(device: torch.device) -> bool:
+    """Whether want of memory is an error, and not the end of the process."""
+    return device.type != "cpu"
+
+
+@contextmanager
+def untuned() -> Iterator[None]:
+    """Inside, cuDNN searches for no fastest algorithm: for shapes that come once."""
+    tuned = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = tuned
+
+
 def peak_memory(device: torch.device) -> int:
     """Most bytes held in this job so far: of the device for CUDA, of this process elsewhere."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else host_memory.peak_bytes()

@@ -70,12 +70,16 @@ def build_train_job(
     stop: StopFlag = NEVER,
     world: World = ALONE,
     splits: Sequence[str] = ("train", "val", "test"),
+    data: TrainData | None = None,
 ) -> TrainJob:
     """Choose the device, load the data and build the network: everything up to its weights and the optimizer.
 
     Images are prepared as the weights to start from know them; the weights themselves are not loaded.
 
     The initial weights depend on `seed` and the model alone, not on the data that was loaded before.
+
+    Args:
+        data: where it is loaded already.
 
     Raises:
         ConfigError: settings that do not fit the data, the network or each other.
@@ -84,17 +88,18 @@ def build_train_job(
     machine.reset_peak_memory(hardware.device)
     settings, notes = follow_weights(settings)
     trainer, augment = settings.trainer, settings.augment
-    with world.in_turn():  # a data set is fetched, and its statistics are computed, by one process
-        data = build_data(
-            settings.data,
-            augment,
-            seed=settings.seed,
-            device=hardware.device,
-            splits=splits,
-            probe=trainer.probe if augment.pieces else 0,
-            say=report.say,
-            world=world,
-        )
+    if data is None:
+        with world.in_turn():  # a data set is fetched, and its statistics are computed, by one process
+            data = build_data(
+                settings.data,
+                augment,
+                seed=settings.seed,
+                device=hardware.device,
+                splits=splits,
+                probe=trainer.probe if augment.pieces else 0,
+                say=report.say,
+                world=world,
+            )
     if "val" in splits and data.val is None and (faults := settings.validation_faults()):
         raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in faults)
     notes = notes + micro_batches.note(trainer.micro_batch, data.batch_size)

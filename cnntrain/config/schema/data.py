@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
-from cnntrain.config.schema.limits import number
+from cnntrain.config.schema.limits import AUTO, number, whole_number
 from cnntrain.config.schema.titles import title_faults, title_of
 from cnntrain.registry import Entry, Registry
 from cnntrain.text import printable
@@ -45,8 +45,8 @@ class DataSettings:
     args: dict[str, Any] = field(default_factory=dict)
     root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
     download: bool = False  # fetch a missing data set
-    # images of one micro-batch; null: 4 to 64, so that an epoch has about 16 of them
-    batch_size: Optional[int] = number(64, ge=1, most=1_000_000)
+    # images of one batch; auto: as many as fit into memory; null: 4 to 64, so that an epoch has about 16 of them
+    batch_size: Union[int, str, None] = number(64, ge=1, most=1_000_000, words=(AUTO,))
     # pixels a side; null: the data set's own, of files 128 or that of pretrained weights
     image_size: Optional[int] = number(None, ge=4, most=16_384)
     # pixels a side in validation and test; null: image_size; larger than in training pays (arXiv 1906.06423)
@@ -75,6 +75,7 @@ class DataSettings:
     std: Optional[list[float]] = None
 
     def __post_init__(self) -> None:
+        self.batch_size = whole_number(self.batch_size)
         if self.classes:  # as those of the data are written, under every locale
             self.classes = [printable(name) for name in self.classes]
 

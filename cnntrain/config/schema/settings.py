@@ -6,7 +6,7 @@ from typing import Any
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Sampling
 from cnntrain.config.schema.finetune import FinetuneSettings, Mode
-from cnntrain.config.schema.limits import number
+from cnntrain.config.schema.limits import AUTO, number
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.config.schema.model import DropSchedule, ModelSettings
 from cnntrain.config.schema.optimizer import OptimizerSettings
@@ -63,6 +63,9 @@ class Settings:
         if self.trainer.compile and self.model.drop_schedule is DropSchedule.linear:
             rule = "false with model.drop_schedule=linear, each rate being compiled anew"
             faults.append(("trainer.compile", self.trainer.compile, rule))
+        if self.data.batch_size == AUTO and self.trainer.micro_batch is not None:
+            rule = f"null with data.batch_size={AUTO}, which finds a batch that fits as a whole"
+            faults.append(("trainer.micro_batch", self.trainer.micro_batch, rule))
         if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
             rule = "null with data.sampling=balanced, which evens the classes out already"
             faults.append(("loss.class_weights", self.loss.class_weights, rule))
