@@ -26,10 +26,13 @@ def per_second(images, step):
 
 def pace(line):
     """A config on one batch: seconds of its first step; images/s of the loop's step, the bare step and validation."""
+    from torch._dynamo.utils import counters
+
     from cnntrain.runtime import device as machine
     from cnntrain.training import loop
 
     with contextlib.redirect_stdout(io.StringIO()):
+        counters.clear()
         job, run = built(f"{line} trainer.epochs=100")
         batch = next(job.loader(0).batches())
         inputs = job.augment(batch.images, job.context(0, 0, batch.indices))
@@ -57,6 +60,8 @@ def pace(line):
         found["first validation s"] = round(time.perf_counter() - begin, 1)
         begin = time.perf_counter()
         loop.validate(run, job, job.data.val)
+        skipped = counters["inductor"]["cudagraph_skips"]
+        found |= {"graphs": counters["stats"]["unique_graphs"], "skipped by CUDA graphs": skipped}
         return found | {"validation": round(job.data.val.images / (time.perf_counter() - begin))}
 
 
