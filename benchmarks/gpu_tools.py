@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -102,6 +103,21 @@ def wait():
 
     if DEVICE.startswith("cuda"):
         torch.cuda.synchronize()
+
+
+def quiet():
+    """A report that nobody reads."""
+    from rich.console import Console
+
+    from cnntrain.report.run_report import Report
+
+    return Report(None, tensorboard=False, console=Console(quiet=True))
+
+
+def spread(values):
+    """Mean, standard deviation and count."""
+    off = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": round(statistics.mean(values), 4), "sd": round(off, 4), "runs": len(values)}
 
 
 def built(line):

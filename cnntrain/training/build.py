@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cnntrain.augment.build import build_augment, build_normalize
 from cnntrain.augment.mix import Mix
@@ -24,6 +24,7 @@ from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.models.layers import make_repeatable
 from cnntrain.models.small_images.check_size import check_size
 from cnntrain.models.weights.preprocessing import follow_weights
+from cnntrain.models.zoo.fast import Whitening
 from cnntrain.optim import optimizers, schedules
 from cnntrain.optim.schedules import Rates
 from cnntrain.runtime import device as machine
@@ -38,6 +39,7 @@ from cnntrain.training.recalibration import recalibration
 from cnntrain.training.state import Ema, TrainState
 
 Say = Callable[[str], None]
+WHITENED = 1000  # images from which such a layer is made: of 32 pixels, a million patches
 
 
 class Hardware(NamedTuple):
@@ -76,7 +78,8 @@ def build_train_job(
 
     Images are prepared as the weights to start from know them; the weights themselves are not loaded.
 
-    The initial weights depend on `seed` and the model alone, not on the data that was loaded before.
+    The initial weights depend on `seed` and the model alone, not on the data that was loaded before, but for filters
+    that whiten the images.
 
     Args:
         data: where it is loaded already.
@@ -104,6 +107,7 @@ def build_train_job(
         raise ConfigErrors(f"{key}: must be {rule} (given {value})" for key, value, rule in faults)
     notes = notes + micro_batches.note(trainer.micro_batch, data.batch_size)
     job = _build_network(settings, data, hardware, notes, world)
+    _fit_whitening(job.model, data, job.normalize)
     if trainer.compile in COMPILE_MODES and not machine.replays_graphs(job.device):
         job.warnings.append(f"trainer.compile={trainer.compile} replays graphs of CUDA; here it is as true")
     plan = EpochPlan(
@@ -192,6 +196,16 @@ def _build_network(settings: Settings, data: Data, hardware: Hardware, notes: li
         warnings=warnings + data.warnings,
         world=world,
     )
+
+
+def _fit_whitening(model: nn.Module, data: TrainData, normalize: Callable[[Tensor], Tensor]) -> None:
+    """Fit the layers that whiten to some training images, an even choice of them."""
+    layers = [module for module in model.modules() if isinstance(module, Whitening)]
+    if layers:
+        count = len(data.train.labels)
+        images = normalize(data.train.pick(torch.linspace(0, count - 1, min(count, WHITENED)).long()))
+        for layer in layers:
+            layer.fit(images)
 
 
 def _build_loss(settings: Settings, data: TrainData, device: torch.device) -> Loss:

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from cnntrain.models.zoo.build import build_own
-from cnntrain.models.zoo.fast import whitening_filters
+from cnntrain.models.zoo.fast import Whitening, whitening_filters
 
 
 def meta(name: str) -> nn.Module:
@@ -52,6 +52,25 @@ def test_whitening_evens_out_the_patches_of_photos():
         white = functional.conv2d(photo, whitening_filters(3))[0].flatten(1)
         assert torch.equal(white[:12], -white[12:])
         assert white.std(1).max() / white.std(1).min() < 8
+
+
+def test_whitening_fitted_to_images_makes_their_patches_white():
+    torch.manual_seed(0)
+    images = torch.randn(8, 3, 20, 20)
+    images = functional.avg_pool2d(images, 3, 1, 1) + images[:, :1]  # neighbours and colours go together
+    layer = Whitening(3)
+    layer.fit(images)
+    maps = functional.conv2d(images, layer.weight).transpose(0, 1).flatten(1)
+    assert torch.equal(layer.weight[:12], -layer.weight[12:])
+    assert torch.allclose(maps[:12] @ maps[:12].T / maps.shape[1], torch.eye(12), atol=0.05)
+
+
+def test_the_deep_airbench_has_the_9_7_million_parameters_of_airbench96():
+    model = build_own("airbench", {"widths": [128, 384, 512], "depth": 3}, classes=10, channels=3, image_size=32)
+    widths = [(24, 128), (128, 384), (384, 512)]
+    stages = sum(conv(before, after) + 2 * conv(after, after) for before, after in widths)
+    assert parameters(model) == (12 + 1) * 24 + stages + 512 * 10
+    assert model.eval()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 
 def test_airbench_trains_neither_its_whitening_filters_nor_the_scales_of_its_norms():

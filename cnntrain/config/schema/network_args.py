@@ -153,4 +153,5 @@ class AirbenchArgs:
     """The network of airbench94."""
 
     widths: list[int] = _counts([64, 256, 256], 3)
+    depth: int = argument(2, lambda value: value in (2, 3), "2, or 3 as in airbench96")  # convolutions of each stage
     activation: str = activation("gelu")

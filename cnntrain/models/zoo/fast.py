@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cnntrain.config.schema.network_args import AirbenchArgs, Resnet9Args
 from cnntrain.models.blocks import conv_norm_act
@@ -67,19 +68,41 @@ def resnet9(args: Resnet9Args, *, classes: int, channels: int) -> nn.Sequential:
     return model
 
 
+class Whitening(nn.Conv2d):
+    """A frozen 2x2 convolution whose outputs have about spread 1 in all directions; its shift learns."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 8 * channels, 2)
+        with torch.no_grad():
+            self.weight.copy_(whitening_filters(channels))
+        self.weight.requires_grad_(False)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Take the filters from images: the eigenvectors of their patches, each with its negative.
+
+        Args:
+            images: float32 (N, C, H, W), normalised.
+        """
+        patches = functional.unfold(images, 2).transpose(0, 1).flatten(1).double()
+        covariance = (patches @ patches.T / patches.shape[1]).cpu()
+        spreads, directions = torch.linalg.eigh(covariance)
+        filters = directions.T / (spreads.clamp_min(0) + 5e-4).sqrt()[:, None]  # the paper's 5e-4 tames the finest
+        self.weight.copy_(torch.cat([filters, -filters]).view_as(self.weight))
+
+
 def airbench(args: AirbenchArgs, *, classes: int, channels: int) -> nn.Sequential:
     """The network of airbench94 (arXiv 2404.00498, section 3.1 to 3.3): 1,972,792 parameters for ten classes.
 
     A frozen 2x2 convolution that whitens, then three stages of two 3x3 convolutions with a halving pool after the
     first one; batch norms that shift but do not scale; the largest value of each map into one linear layer without
-    bias, whose logits are divided by 9. Convolutions start as the identity on their first maps.
+    bias, whose logits are divided by 9. Convolutions start as the identity on their first maps. With a depth of 3 a
+    third convolution ends each stage, and what enters the second one is added (that of airbench96).
     """
-    first, act = 2 * channels * 4, args.activation
-    whiten = nn.Conv2d(channels, first, 2)
-    with torch.no_grad():
-        whiten.weight.copy_(whitening_filters(channels))
-    whiten.weight.requires_grad_(False)
-    stages = [_airbench_stage(*widths, act) for widths in pairwise([first, *args.widths])]
+    act = args.activation
+    whiten = Whitening(channels)
+    widths = pairwise([whiten.out_channels, *args.widths])
+    stages = [_airbench_stage(entering, leaving, args.depth, act) for entering, leaving in widths]
     return chain(
         {
             "whiten": whiten,
@@ -93,15 +116,18 @@ def airbench(args: AirbenchArgs, *, classes: int, channels: int) -> nn.Sequentia
     )
 
 
-def _airbench_stage(entering: int, leaving: int, act: str) -> nn.Sequential:
+def _airbench_stage(entering: int, leaving: int, depth: int, act: str) -> nn.Sequential:
+    second = {"conv2": _identity_conv(leaving, leaving), "norm2": _shift_norm(leaving)}
+    if depth == 3:
+        third = [activation(act), _identity_conv(leaving, leaving), _shift_norm(leaving)]
+        second = {"pair": Residual(*second.values(), *third)}
     return chain(
         {
             "conv1": _identity_conv(entering, leaving),
             "pool": nn.MaxPool2d(2),
             "norm1": _shift_norm(leaving),
             "act1": activation(act),
-            "conv2": _identity_conv(leaving, leaving),
-            "norm2": _shift_norm(leaving),
+            **second,
             "act2": activation(act),
         }
     )
@@ -128,8 +154,8 @@ _SPREADS = ((3.18, 0.59, 0.64, 0.24), (0.88, 0.064, 0.078, 0.015), (0.43, 0.041,
 def whitening_filters(channels: int) -> Tensor:
     """Filters (8 channels, channels, 2, 2) that give the patches of photos about spread 1 in all directions.
 
-    The paper takes the eigenvectors of the patches of the training images, each with its negative. On CIFAR-10 those
-    are the cosine patterns in colour and place (their spreads agree within 11 %), so these need no data.
+    On CIFAR-10, the eigenvectors of the patches are the cosine patterns in colour and place (their spreads agree within
+    11 %), so these need no data: with them begins a network that has seen none.
     """
     colors, places = _cosines(channels), _cosines(2)
     patterns = torch.einsum("ac,bh,dw->abdchw", colors, places, places).reshape(-1, channels, 2, 2)
