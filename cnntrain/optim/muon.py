@@ -12,15 +12,16 @@ from torch.optim.sgd import sgd
 from cnntrain.config.schema.optimizer import MuonSettings, Others
 from cnntrain.optim.eager import eager
 
-ITERATION = [(3.4445, -4.7750, 2.0315)]  # of kellerjordan.github.io/posts/muon: steep at zero, roughly one elsewhere
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of x, x^3 and x^5: steep at zero, and roughly one from there on
 
 
 class Muon(Optimizer):
-    """Muon (kellerjordan.github.io/posts/muon), over the iteration of timm.optim.muon.
+    """Muon (kellerjordan.github.io/posts/muon).
 
     The momentum of a filter bank or matrix, (out, in) or (out, in, height, width) as (out, in x height x width), is
-    made orthogonal by a Newton-Schulz iteration, on CUDA in bf16; those of one shape go through it together. Momenta
-    are means, `m += (1 - momentum) (gradient - m)`, which is the same direction. Nothing waits for the device.
+    made orthogonal by a Newton-Schulz iteration, on CUDA in bf16; those of one shape go through it together, as its
+    launches would be most of a step. Momenta are means, `m += (1 - momentum) (gradient - m)`, which is the same
+    direction. Nothing waits for the device.
 
     Args:
         groups: of parameters; those of a group with `is_orthogonal` are stepped so, the others as `settings.others`
@@ -116,11 +117,15 @@ class Muon(Optimizer):
 
 def orthogonal(matrices: Tensor, steps: int) -> Tensor:
     """Matrices (N, A, B) with their singular values brought near 1 (within about 0.7 to 1.2 after five steps)."""
-    from timm.optim.muon import zeropower_via_newtonschulz
-
-    dtype = torch.bfloat16 if matrices.is_cuda else torch.float32
-    result: Tensor = zeropower_via_newtonschulz(matrices, steps, ITERATION, dtype=dtype)
-    return result
+    x = matrices.to(torch.bfloat16) if matrices.is_cuda else matrices
+    is_tall = x.shape[1] > x.shape[2]
+    x = x.mT if is_tall else x
+    x = x / torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True).clamp_min_(1e-7)
+    first, third, fifth = COEFFICIENTS
+    for _ in range(steps):
+        square = torch.bmm(x, x.mT)
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=third, alpha=fifth), x, beta=first)
+    return x.mT if is_tall else x
 
 
 def _is_channels_last(parameter: Tensor) -> bool:
