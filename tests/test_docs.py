@@ -118,6 +118,8 @@ def cut_short(words: list[str]) -> list[str]:
     """Words that end a training after two small steps, also where fewer images stand in than `data.limit` asks for."""
     if words[0] == "find_lr":
         return ["steps=20", "data.batch_size=8"]
+    if words[0] == "bench":
+        return ["rounds=1", "steps=1", "data.batch_size=8"]
     if (words[0] in COMMANDS and words[0] not in TRAINING) or "RUN_DIR" in words:
         return []
     typed = {word.partition("=")[0] for word in words}

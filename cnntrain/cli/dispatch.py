@@ -69,7 +69,7 @@ def _run(line: list[str]) -> int:
     handlers: dict[str, Callable[[str, list[str], list[str]], int]] = {
         **dict.fromkeys(("models", "filter"), _without_config),
         **dict.fromkeys(("resume", *OF_TRAINED_NETWORKS), _on_saved_run),
-        **dict.fromkeys(("summary", "preview", "find_lr"), _on_config),
+        **dict.fromkeys(("summary", "preview", "find_lr", "bench"), _on_config),
         **dict.fromkeys(("train", "check"), _on_new_runs),
         "compare": _on_comparison,
     }

@@ -126,6 +126,19 @@ finetune=C each layer group has a test and a rate of its own.
   cnntrain find_lr finetune=C data=imagefolder data.root=/data/photos steps=60
 """,
     ),
+    "bench": (
+        """\
+What does a step of this run cost, and what of it is not the network? In turn
+are timed: the bare step (forward and backward pass, loss and optimizer) on one
+batch that lies ready, which is the limit; the same with augmentation; with the
+loader; and the real loop with its counting, log rows and bar. Saves are timed
+by themselves. One sentence says what to change. Only FILE.json is kept.
+""",
+        """\
+  cnntrain bench model=resnet18 data=cifar10
+  cnntrain bench data=imagefolder data.root=/data/photos out=bench.json
+""",
+    ),
     "explain": (
         """\
 Pictures of what a trained network sees, as PNG files in RUN_DIR/explain and in

@@ -276,13 +276,18 @@ def mark(device: torch.device) -> Callable[[], None]:
     return event.synchronize
 
 
+def is_async(device: torch.device) -> bool:
+    """Whether the device works behind the host's back, and can tell what it has done when."""
+    return device.type == "cuda" and torch.cuda.is_initialized()
+
+
 def timed_event(device: torch.device, spare: torch.cuda.Event | None = None) -> torch.cuda.Event | None:
     """A moment in the queue of the device, to be asked for its time once it has passed; None: the host's clock tells.
 
     Args:
         spare: an event that nobody needs any more.
     """
-    if device.type != "cuda" or not torch.cuda.is_initialized():
+    if not is_async(device):
         return None
     event = spare or torch.cuda.Event(enable_timing=True)
     event.record(torch.cuda.current_stream(device))

@@ -123,6 +123,15 @@ class CheckArgs(NewRunArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BenchArgs(NewRunArgs):
+    """The arguments of `bench`."""
+
+    rounds: int = number(3, ge=1, le=100, help="how often each part is timed, in turn with the others")
+    steps: Optional[int] = number(None, ge=1, le=100_000, help="steps of each in a round; as many as take a second")
+    out: Path | None = argument(OutFile("FILE.json", (".json",)), "all that was measured", default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SummaryArgs(NewRunArgs):
     """The arguments of `summary`."""
 
@@ -359,6 +368,7 @@ COMMANDS: dict[str, type[CommandArgs]] = {
     "preview": PreviewArgs,
     "find_lr": FindLrArgs,
     "check": CheckArgs,
+    "bench": BenchArgs,
     "summary": SummaryArgs,
     "models": ModelsArgs,
     "filter": FilterArgs,
