@@ -261,12 +261,13 @@ def nccl():
     import torch.distributed as dist
 
     from cnntrain.runtime import device as machine
-    from cnntrain.runtime.distributed import World, _as_one
+    from cnntrain.runtime.distributed import ALONE, World, _as_one
 
+    backend, place = machine.exchange_backend("cuda:0" if DEVICE == "cuda" else DEVICE, ALONE)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        dist.init_process_group(machine.exchange_backend(), rank=0, world_size=1)
+        dist.init_process_group(backend, rank=0, world_size=1, device_id=place)
         world = World(0, 2, 0, 1)  # says two, so that nothing is skipped: the sums are those of one
         tensors = [
             torch.randn(64, 3, 7, 7, device=DEVICE).to(memory_format=torch.channels_last),
@@ -294,7 +295,7 @@ def nccl():
         pack = (time.perf_counter() - start) / 20
         dist.destroy_process_group()
     return {
-        "backend": machine.exchange_backend(),
+        "backend": backend,
         "sums kept": all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True)),
         "most": most,
         "objects": str(objects),

@@ -168,13 +168,13 @@ def check_resume(world, saved):
 
 
 def check_stop(world):
-    """Only the second process hears of the signal, while it works on the third step."""
+    """Only the second process hears of the signal, in the third step: the last of an epoch, validation follows."""
     stop = types.SimpleNamespace(requested=False, signum=15)
     saved = []
     run, job = make_run(world, random=True), make_job(world, 4, random=True, saved=saved, stop=stop, save_every=99)
 
     def advance(images):
-        stop.requested = world.rank == 1 and run.progress.step == 2
+        stop.requested |= world.rank == 1 and run.progress.step == 2
 
     job.report.advance = advance
     try:
@@ -223,7 +223,7 @@ def one_of_several(rank: int, port: int, folder: str) -> None:
     """What each of the processes does, and leaves in a file."""
     os.environ |= environment(rank, PROCESSES, port)
     torch.set_num_threads(1)
-    with joined("gloo") as world:
+    with joined("cpu", machine.exchange_backend) as world:
         plain, _ = check_training(world, False)
         mixed, saved = check_training(world, True)
         job = make_job(world, 4, random=False)
@@ -305,6 +305,6 @@ def one_of_four(rank: int, port: int, folder: str) -> None:
     """What each of four processes does, and leaves in a file."""
     os.environ |= environment(rank, 4, port)
     torch.set_num_threads(1)
-    with joined("gloo") as world:
+    with joined("cpu", machine.exchange_backend) as world:
         found = {form.value: check_buckets(world, form) for form in GradExchange}
         torch.save(found, Path(folder) / f"{rank}.pt")

@@ -25,7 +25,7 @@ from cnntrain.config.paths import expand_path, need_image_folder
 from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, RunArgs, TrainArgs
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
-from cnntrain.runtime.distributed import World, silence_torch, tells
+from cnntrain.runtime.distributed import World, run_of_last_start, silence_torch, tells
 from cnntrain.runtime.job_clock import take_seconds
 
 if TYPE_CHECKING:
@@ -265,6 +265,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.config.compose import compose_line, is_multirun
     from cnntrain.config.overrides import for_hydra, read_flags
     from cnntrain.storage import run_folder
+    from cnntrain.storage.run_record import CONFIG
 
     _, overrides, options = read_flags(words)
     if options.hydra_help:
@@ -292,6 +293,8 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     is_sweep = options.multirun or is_multirun(composition.tree)
     if is_sweep and World.here().size > 1:
         raise ConfigError("hydra.mode: several processes train one network (given MULTIRUN); start one run at a time")
+    if keeps and World.here().is_first and (folder := run_of_last_start()) and (folder / CONFIG).exists():
+        return _on_saved_run("resume", [str(folder)], line)
     if not is_sweep:  # the jobs of a sweep may each have a root of their own
         _need_images(composition.settings)
 

@@ -25,7 +25,8 @@ def run(args: ResumeArgs, config: RunConfig | None) -> dict[str, Any]:
         CheckpointError: all checkpoints are damaged, or those of a finished run gone, or the changed model or data do
             not fit.
     """
-    with distributed.joined(machine.exchange_backend()) as world:
+    device = config.settings.trainer.device if config else ""
+    with distributed.joined(device, machine.exchange_backend) as world:
         if not world.is_first:
             return follow(world)[0]
         assert config is not None

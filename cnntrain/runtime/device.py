@@ -53,17 +53,32 @@ def _own_device(name: str, world: World) -> str:
             f"trainer.device: {name} is a single device, and {world.size} processes were started; "
             "use trainer.device=auto or cpu, or start one process"
         )
-    if device.type == "cuda" and torch.cuda.is_available() and world.local_size > torch.cuda.device_count():
+    devices = torch.cuda.device_count()
+    if device.type == "cuda" and devices == 1:  # Slurm shows each process one of its own; NCCL refuses one of all
+        return f"{name}:0"
+    if device.type == "cuda" and torch.cuda.is_available() and world.local_size > devices:
         raise ConfigError(
-            f"trainer.device: {world.local_size} processes on this machine, and {torch.cuda.device_count()} CUDA "
+            f"trainer.device: {world.local_size} processes on this machine, and {devices} CUDA "
             "device(s); start as many processes as there are devices, or use trainer.device=cpu"
         )
     return f"{name}:{world.local_rank}" if device.type == "cuda" else name
 
 
-def exchange_backend() -> str:
-    """What carries the tensors of each kind of device between processes, as torch.distributed names it."""
-    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and torch.distributed.is_nccl_available() else "gloo"
+def exchange_backend(name: str, world: World) -> tuple[str, torch.device | None]:
+    """What carries tensors between processes on the device of this name, and the device that it is bound to.
+
+    Numbers of the host go over gloo in any case.
+
+    Returns:
+        The backend, as torch.distributed names it; the device where it is NCCL.
+
+    Raises:
+        ConfigError: this process cannot have the device.
+    """
+    device = choose_device(name, world)
+    if device.type == "cuda" and torch.distributed.is_nccl_available():
+        return "cpu:gloo,cuda:nccl", device
+    return "gloo", None
 
 
 def describe_device(device: torch.device) -> str:

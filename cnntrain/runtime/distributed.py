@@ -1,4 +1,4 @@
-"""Several processes that train one network: who is who, and what they exchange. Started by torchrun, one per device.
+"""Several processes that train one network: who is who, and what they exchange. torchrun or srun starts one per device.
 
 Each process holds the whole network and works on its part of every micro-batch; all of them take the same step, with
 gradients that training/exchange.py brings together. Nothing here imports torch before `joined`.
@@ -6,21 +6,29 @@ gradients that training/exchange.py brings together. Nothing here imports torch 
 
 import os
 import re
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cnntrain.errors import ConfigError, Interrupted, NonFiniteError, ResourceError
+from cnntrain.errors import CnntrainError, ConfigError, Interrupted, NonFiniteError, ResourceError
+from cnntrain.runtime import slurm
+from cnntrain.runtime.peers import GRACE, Peers, end_process
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, device
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # all of them: a launcher's work
 TOGETHER = (Interrupted, NonFiniteError)  # errors that all processes meet at the same step
 LOST = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|Broken pipe|ProcessGroup")  # words of its backends
-FAULTS = "cnntrain/faults"  # in the store: how many processes have met one
+RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # how often torchrun has started all processes again
+FAULTS, DEVICE = "faults", "device"  # in the store: how many processes have met one; trainer.device of the first
+RUN = "cnntrain/run"  # in the launcher's store, which outlives a restart: the run folder
+WAIT = timedelta(minutes=30)  # for an answer; a process that has ended is found sooner
 
 FLAG_SECONDS = 0.5  # between two exchanges of flags
 MOST = 255  # that a flag can be
@@ -47,15 +55,16 @@ class World:
 
     @classmethod
     def here(cls) -> "World":
-        """What torchrun has written into the environment; one alone where it did not start this process.
+        """What torchrun or srun has written into the environment; one alone where neither started this process.
 
         Raises:
             ConfigError: what stands there is no number.
         """
-        if any(name not in os.environ for name in VARIABLES):
+        found = _variables()
+        size = _number(found, "WORLD_SIZE")
+        if size == 1:
             return ALONE
-        size = _number("WORLD_SIZE")
-        return cls(_number("RANK"), size, _number("LOCAL_RANK"), _number("LOCAL_WORLD_SIZE")) if size > 1 else ALONE
+        return cls(_number(found, "RANK"), size, _number(found, "LOCAL_RANK"), _number(found, "LOCAL_WORLD_SIZE"))
 
     @property
     def is_first(self) -> bool:
@@ -188,21 +197,29 @@ def _as_one(tensors: Sequence["Tensor"], exchange: Callable[["Tensor"], object])
         torch._foreach_copy_(of_type, [part.view_as(tensor) for part, tensor in zip(parts, of_type, strict=True)])
 
 
-def _number(name: str) -> int:
-    text = os.environ.get(name, "1")
+def _variables() -> Mapping[str, str]:
+    """What a launcher says of this process; nothing where none does."""
+    return os.environ if all(name in os.environ for name in VARIABLES) else slurm.variables(os.environ)
+
+
+def _number(variables: Mapping[str, str], name: str) -> int:
+    text = variables.get(name, "1")
     if not text.isdecimal():
         raise ConfigError(f"{name}: {text!r} in the environment is no whole number; start the processes with torchrun")
     return int(text)
 
 
 @contextmanager
-def joined(backend: str) -> Iterator[World]:
+def joined(device_name: str, bind: Callable[[str, World], tuple[str, "device | None"]]) -> Iterator[World]:
     """The processes of the run, able to exchange inside the `with` block, which all of them leave together.
 
-    Where one of them leaves it with an error, the others meet a ResourceError at their next exchange.
+    Where one of them leaves it with an error, the others meet a ResourceError at their next exchange; one that waits
+    for its GPU meanwhile is ended.
 
     Args:
-        backend: what carries the tensors of each kind of device, as `device.exchange_backend` names it.
+        device_name: trainer.device; that of the first process counts.
+        bind: chooses the device of this process by that, and answers what carries the tensors of each kind of device,
+            as torch.distributed names it, and the device that the exchange is bound to, if any.
     """
     found = World.here()
     if found.size == 1:
@@ -212,17 +229,67 @@ def joined(backend: str) -> Iterator[World]:
     import torch.distributed.nn  # noqa: F401  (imported later, its default arguments would hold the group for ever)
 
     global _store
+    variables = _variables()
+    if variables is not os.environ:
+        os.environ.update(variables)
     with _answered():
-        _store, _, _ = next(iter(dist.rendezvous("env://")))
-        dist.init_process_group(backend, store=_store, rank=found.rank, world_size=found.size)
+        # Prefixed: torchrun keeps the store over its restarts, and what processes wrote that are gone.
+        _store = dist.PrefixStore(f"cnntrain/{os.environ.get(RESTARTS, 0)}", _open_store())
+        if found.is_first:
+            _store.set(DEVICE, device_name)
+        device_name = _store.get(DEVICE).decode()
+    backend, place = bind(device_name, found)
+    with _answered():
+        dist.init_process_group(
+            backend, store=_store, rank=found.rank, world_size=found.size, timeout=WAIT, device_id=place
+        )
+        peers = Peers(found.rank, found.size, os.environ["MASTER_ADDR"], _store, _end)
     try:
         yield found
         found.wait()
     except TOGETHER:
+        peers.leave(together=True)
         dist.destroy_process_group()
         raise
+    except BaseException as error:
+        peers.leave(together=False)
+        if place is not None:  # torch waits, at the end of a process, for what its GPU still has to exchange
+            code = error.exit_code if isinstance(error, CnntrainError) else 1
+            timer = threading.Timer(GRACE, end_process, ("", code))
+            timer.daemon = True
+            timer.start()
+        raise
+    peers.leave(together=True)
     dist.destroy_process_group()
     _store = None
+
+
+def _open_store() -> Any:
+    import torch.distributed as dist
+
+    return next(iter(dist.rendezvous("env://", timeout=WAIT)))[0]
+
+
+def _end() -> None:
+    """Leave a run that has lost a process, as the main thread has not done so."""
+    error = ResourceError("another process of this run has ended; its own message says why")
+    end_process(str(error) if tells(error) else "", error.exit_code)
+
+
+def note_run(folder: Path) -> None:
+    """Tell the first process of a later start where the run lies, if torchrun should start all of them again."""
+    if _store is not None and RESTARTS in os.environ:
+        with _answered():
+            _open_store().set(RUN, str(folder.resolve()))
+
+
+def run_of_last_start() -> Path | None:
+    """The run folder that the first process had before torchrun started all of them again, if that is known."""
+    if World.here().size == 1 or os.environ.get(RESTARTS, "0") == "0":
+        return None
+    with _answered():
+        store = _open_store()
+        return Path(store.get(RUN).decode()) if store.check([RUN]) else None
 
 
 @contextmanager
@@ -233,7 +300,12 @@ def _answered() -> Iterator[None]:
         raise _lost(error) from error
 
 
-def _lost(error: RuntimeError) -> ResourceError:
+def _lost(error: RuntimeError) -> CnntrainError:
+    if "Duplicate GPU" in str(error):
+        return ConfigError(
+            "trainer.device: several processes were given the same GPU; start as many processes as there are GPUs, or "
+            "use trainer.device=cpu"
+        )
     reason = re.sub(r"^\[.*?\] *", "", str(error)).strip().partition("\n")[0].partition(". ")[0]  # not where in C++
     return ResourceError(
         f"another process of this run has ended or cannot be reached ({reason}); its own message says why"
@@ -260,5 +332,5 @@ def tells(error: BaseException) -> bool:
         return found.local_rank == 0
     try:
         return bool(_store.add(FAULTS, 1) == 1)
-    except RuntimeError:  # the process that kept the store was the first to fail
-        return False
+    except RuntimeError:  # the process that kept the store was the first to end, and may have been killed
+        return found.rank == 1

@@ -1,5 +1,6 @@
 """Several processes take the steps of one: same batches, same gradients, the same bits in all of them."""
 
+import os
 import time
 
 import numpy as np
@@ -16,6 +17,7 @@ from cnntrain.data.build import build_data
 from cnntrain.data.epoch_plan import EpochPlan, images_in_epoch
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime import device as machine
+from cnntrain.runtime import slurm
 from cnntrain.runtime.distributed import ALONE, Flags, World
 from cnntrain.training import loop
 
@@ -224,6 +226,40 @@ def test_the_environment_says_which_process_this_is(started, monkeypatch):
     assert World.here() is ALONE
 
 
+TASK = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "1234", "SLURM_STEP_ID": "2"}
+STEP = {"SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_TASKS_PER_NODE": "4,2,1", "SLURM_STEP_NODELIST": "gpu-[07-08,11],big3"}
+
+
+@pytest.mark.parametrize(
+    ("env", "world", "place"),
+    [
+        (TASK | STEP, World(5, 7, 1, 2), "gpu-07:18256"),
+        (TASK | STEP | {"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, World(5, 7, 1, 2), "gpu-07:18256"),
+        (TASK | STEP | {"SLURM_STEP_NODELIST": "big3,gpu-[1-2]"}, World(5, 7, 1, 2), "big3:18256"),
+        (TASK | STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "99"}, World(5, 7, 1, 2), "10.0.0.1:99"),
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}, World(1, 2, 1, 2), "127.0.0.1:15000"),
+        # srun starts one task; sbatch has one shell, whatever it was given; salloc's shell is none of its tasks.
+        (TASK | STEP | {"SLURM_STEP_NUM_TASKS": "1"}, ALONE, ""),
+        (TASK | {"SLURM_NTASKS": "7", "SLURM_TASKS_PER_NODE": "7"}, ALONE, ""),
+        ({"SLURM_JOB_ID": "1234", "SLURM_NTASKS": "7"}, ALONE, ""),
+    ],
+)
+def test_srun_says_which_process_this_is(monkeypatch, env, world, place):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert World.here() == world
+    if place:
+        found = slurm.variables(os.environ)
+        assert f"{found['MASTER_ADDR']}:{found['MASTER_PORT']}" == place
+
+
+def test_torchrun_comes_before_srun(started, monkeypatch):
+    for name, value in (TASK | STEP).items():
+        monkeypatch.setenv(name, value)
+    started(1, 2)
+    assert World.here() == World(1, 2, 1, 2)
+
+
 def test_processes_share_the_cores_and_the_memory_of_their_machine(started):
     cores, memory = machine.available_cores(), machine.free_memory(CPU)
     started(1, 2)
@@ -247,6 +283,21 @@ def test_each_process_takes_the_gpu_of_its_place(monkeypatch):
     assert chosen == [1]
     with pytest.raises(ConfigError, match=r"4 processes on this machine, and 2 CUDA device\(s\); start as many"):
         machine.choose_device("cuda", World(0, 4, 0, 4))
+
+
+def test_a_process_takes_the_only_gpu_that_it_sees(monkeypatch):
+    """As with --gpus-per-task=1 of Slurm; where several see the same one, NCCL says so."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
+    for local_rank in range(2):
+        backend, device = machine.exchange_backend("auto", World(local_rank, 2, local_rank, 2))
+        assert (backend, device) == ("cpu:gloo,cuda:nccl", torch.device("cuda:0"))
+    assert machine.exchange_backend("cpu", World(0, 2, 0, 2)) == ("gloo", None)
+    told = "NCCL error: ncclInvalidUsage. Last error: Duplicate GPU detected : rank 0 and rank 1 both on 1b000"
+    with pytest.raises(ConfigError, match=r"several processes were given the same GPU"), World(0, 2).answered():
+        raise RuntimeError(told)
 
 
 def test_other_commands_and_sweeps_want_one_process(started, capsys):

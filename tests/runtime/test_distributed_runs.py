@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import free_port
 
 from cnntrain import cli
+from cnntrain.storage import checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -26,9 +28,10 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def start(*words):
+def start(*words, restarts=0, count=2):
     script = [str(Path(__file__).parents[1] / "trained_apart.py"), "."]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    torchrun += [f"--max-restarts={restarts}"]
     line, env = [*torchrun, *script, *words], os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(line, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -92,8 +95,7 @@ def test_two_processes_are_stopped_killed_and_resumed_with_the_bits_of_a_run_tha
 
     resumed = start("resume", "stopped")
     started(resumed, "resumed at step")
-    children = Path(f"/proc/{resumed.pid}/task/{resumed.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    os.kill(children(resumed)[-1], signal.SIGKILL)
     _, told = finish(resumed)
     # The process that is left misses the other one, or torchrun ends it first, at whatever it is doing.
     assert len(told) <= 1
@@ -104,6 +106,55 @@ def test_two_processes_are_stopped_killed_and_resumed_with_the_bits_of_a_run_tha
     assert outcome("stopped")["weights_sha256"] == outcome("whole")["weights_sha256"]
     environment = json.loads(Path("stopped/environment.json").read_text())
     assert environment["processes"] == 2
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_torchrun_starts_a_run_again_that_has_lost_a_process_and_it_ends_with_the_same_bits(here, killed):
+    words = [*QUICK, *RANDOM, "trainer.save_every=4"]
+    run(*words, "hydra.run.dir=whole")
+    process = start(*words, restarts=1)
+    started(process, "epoch 2/3")
+    os.kill(children(process)[killed], signal.SIGKILL)
+    out, told = finish(process)
+    assert process.returncode == 0, told
+    assert any(line.startswith("resumed at step") for line in out)
+    (folder,) = Path("outputs").glob("*/*/*")
+    assert outcome(folder)["weights_sha256"] == outcome("whole")["weights_sha256"]
+
+
+def children(process):
+    return [int(number) for number in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("killed", [0, 3])
+def test_four_processes_less_one_end_soon_with_code_7_and_the_checkpoint_is_whole(here, killed):
+    """Started by a Slurm that does not end the others: they must miss the lost one by themselves."""
+    words = [*QUICK, "model=lenet5", "data.batch_size=8", "trainer.epochs=500", "trainer.save_every=5", "out=run"]
+    place = {"SLURM_NTASKS": "4", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, "-m", "cnntrain", *words]
+    processes = [
+        subprocess.Popen(
+            line,
+            env=os.environ | place | {"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)},
+            stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(4)
+    ]
+    started(processes[0], "epoch   2/500")
+    processes[killed].kill()
+    begin = time.monotonic()
+    codes = [process.wait(timeout=30) for process in processes]
+    assert time.monotonic() - begin < 15
+    assert codes == [-9 if rank == killed else 7 for rank in range(4)]
+    told = "".join(process.communicate()[1] for process in processes)
+    # Once, and again by the second process where it cannot know what the first one, gone with the store, has told.
+    assert told.count("cnntrain: error: another process of this run has ended") in (1, 2)
+    found = checkpoint.newest(Path("run"), pytest.fail)
+    assert found is not None
+    before = found[1]["progress"]["step"]
+    assert cli.main(["resume", "run", f"trainer.max_steps={before + 3}", "trainer.threads=1"]) == 0
 
 
 def test_a_run_goes_on_with_another_number_of_processes(here, capsys):
