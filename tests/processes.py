@@ -186,8 +186,8 @@ def check_stop(world):
 
 def check_time(world):
     """Only the second process's clock is over."""
-    limit = {"max_time": "0.0001s"} if world.rank == 1 else {}
-    return check_training(world, False, **limit)[0]["progress"]["step"]
+    limit = "0.0001s" if world.rank == 1 else "1h"
+    return check_training(world, False, max_time=limit)[0]["progress"]["step"]
 
 
 def check_nan(world):

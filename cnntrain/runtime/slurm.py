@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 PLACE = ("SLURM_PROCID", "SLURM_LOCALID")  # of a process; the shell of a batch job has them too
 SIGNS = ("SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR")  # that srun started it, which that shell has not
-LEAST_PORT, PORTS = 15_000, 20_000
+LEAST_PORT, PORTS = 15_000, 15_000
 
 
 def variables(env: Mapping[str, str]) -> dict[str, str]:

@@ -233,9 +233,9 @@ STEP = {"SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_TASKS_PER_NODE": "4,2,1", "SLUR
 @pytest.mark.parametrize(
     ("env", "world", "place"),
     [
-        (TASK | STEP, World(5, 7, 1, 2), "gpu-07:18256"),
-        (TASK | STEP | {"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, World(5, 7, 1, 2), "gpu-07:18256"),
-        (TASK | STEP | {"SLURM_STEP_NODELIST": "big3,gpu-[1-2]"}, World(5, 7, 1, 2), "big3:18256"),
+        (TASK | STEP, World(5, 7, 1, 2), "gpu-07:23256"),
+        (TASK | STEP | {"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, World(5, 7, 1, 2), "gpu-07:23256"),
+        (TASK | STEP | {"SLURM_STEP_NODELIST": "big3,gpu-[1-2]"}, World(5, 7, 1, 2), "big3:23256"),
         (TASK | STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "99"}, World(5, 7, 1, 2), "10.0.0.1:99"),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}, World(1, 2, 1, 2), "127.0.0.1:15000"),
         # srun starts one task; sbatch has one shell, whatever it was given; salloc's shell is none of its tasks.
