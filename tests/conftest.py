@@ -42,6 +42,18 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture
+def plain_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrix products as sums that round each term; some libraries fuse them, which moves torchvision's pixels."""
+
+    def bmm(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        columns = zip(left.unbind(2), right.unbind(1), strict=True)
+        first, *others = (a.unsqueeze(2) * b.unsqueeze(1) for a, b in columns)
+        return sum(others, first)
+
+    monkeypatch.setattr(torch.Tensor, "bmm", bmm)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shell of whoever runs the tests must not decide what they prove."""

@@ -49,7 +49,7 @@ def launches(work: Callable[[], object]) -> Counter[str]:
 
 
 def _on_host(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """What works on the host, device or not."""
+    """A function that works on the host, whatever watches or replaces what is done on the device."""
 
     def unwatched(*args: Any) -> Any:
         with _disable_current_modes():

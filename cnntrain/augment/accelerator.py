@@ -209,7 +209,8 @@ def _fit_tables(
     if equalized:
         seen = as_rows(index[:equalized]).view(-1)
         tables.view(-1)[1:].index_add_(0, seen, counts[1, 1:2].expand_as(seen))
-    below = tables.cumsum(1)[:, :256].view(count, channels, 256)
+    # Whole numbers, of which CUDA sums up a line in the same way each time.
+    below = tables.cumsum(1, dtype=torch.int32)[:, :256].float().view(count, channels, 256)
     scale = below.gather(2, high.long().unsqueeze(2)).squeeze(2)
     scale[equalized:].sub_(low[equalized:]).mul_(1 / 255)
     if equalized:

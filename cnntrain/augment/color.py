@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cnntrain.augment import layout
-from cnntrain.augment.layout import column, floats, in_parts, laid_out_like, levels
+from cnntrain.augment.layout import column, floats, in_parts, laid_out_like, launching_costs, levels
 from cnntrain.augment.rows import as_images, as_rows
 
 
@@ -133,7 +132,7 @@ def equalize(images: Tensor, /) -> Tensor:
     # Each channel of each image has a table of its own, all in one line; this is where the levels stand in it.
     tables = torch.arange(0, count * channels * 256, 256, dtype=torch.int32, device=images.device)
     index = (rows.to(torch.int32) + _along_rows(tables, rows, width)).flatten()
-    if layout.launching_costs(images.device):
+    if launching_costs(images.device) or not images.is_cpu:
         counts = torch.zeros(len(tables) * 256, dtype=torch.int32, device=images.device)
         counts.index_add_(0, index, counts.new_ones(1).expand_as(index))
     else:  # twice as fast, but it looks for the largest number first: a device would be waited for

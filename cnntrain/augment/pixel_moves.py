@@ -1,4 +1,4 @@
-"""Crops of padded images and flips: one after the other, or as one gather where launching costs."""
+"""Crops of padded images and flips: on a CPU one after the other, elsewhere as one gather."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ class PixelMoves:
 
     def __call__(self, images: Tensor, context: BatchContext) -> Tensor:
         """uint8 (N, C, H, W) to the same; the draws of each follow those of the one before."""
-        if layout.launching_costs(images.device):
+        if layout.launching_costs(images.device) or not images.is_cpu:
             return self.at_once(images, context)
         if self.pad:
             places = geometry.crop_places(len(images), self.pad.padding, context.host_draws)

@@ -9,14 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.augment import layout
-
 _STEP = 3  # bytes from pixel to pixel; a number takes a fourth, which belongs to the next one
 
 
 def are_numbers(images: Tensor) -> bool:
     """Whether `as_numbers` takes them: channels_last, of three channels, on a CPU."""
-    if layout.launching_costs(images.device) or images.shape[1] != _STEP or images.is_contiguous():
+    if not images.is_cpu or images.shape[1] != _STEP or images.is_contiguous():
         return False
     return images.is_contiguous(memory_format=torch.channels_last)
 

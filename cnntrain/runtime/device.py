@@ -393,6 +393,11 @@ def tunes_by_shape(device: torch.device) -> bool:
     return device.type == "cuda" and torch.backends.cudnn.benchmark
 
 
+def launching_costs(device: torch.device) -> bool:
+    """Whether an operation on a batch costs the host more to launch than the device to do."""
+    return device.type == "cuda"
+
+
 def can_pin(device: torch.device) -> bool:
     """Whether page-locked host memory makes transfers to this device asynchronous."""
     return device.type == "cuda"

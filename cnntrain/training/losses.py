@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cnntrain.augment.layout import launching_costs
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.errors import ConfigError
 from cnntrain.registry import call_user_function, check_arguments, describe_failure, import_function
+from cnntrain.runtime.device import launching_costs
 from cnntrain.text import hint, nearest, printable
 
 

@@ -11,7 +11,7 @@ import torch
 import torchvision.transforms.v2.functional as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cnntrain.augment import geometry
+from cnntrain.augment import color, geometry
 from cnntrain.augment.build import BatchContext, build_augment, build_normalize
 from cnntrain.config.schema.augment import AugmentSettings, ProgressiveSettings
 from cnntrain.config.schema.pieces import OwnSettings, PadCropSettings, ResizedCropSettings
@@ -263,9 +263,9 @@ def test_all_pieces_together_keep_the_order_of_the_stages():
 
 def test_nothing_waits_for_the_device(monkeypatch):
     """Fake tensors have no values: whatever asks for one fails."""
-    monkeypatch.setattr(
-        geometry, "shrink_boxes", geometry.shrink_by_products
-    )  # as off the CPU, which waits for nothing
+    # As off the CPU, where reading costs nothing.
+    monkeypatch.setattr(geometry, "shrink_boxes", geometry.shrink_by_products)
+    monkeypatch.setattr(color, "launching_costs", lambda device: True)
     for settings in (ALL, AugmentSettings(pad_crop=PadCropSettings(), progressive=GROWING)):
         build(settings, size=8)(pictures(8), context(count=8, size=8))  # works out the magnitudes for this size
         when = context(count=8, size=8)

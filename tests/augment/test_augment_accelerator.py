@@ -141,10 +141,10 @@ def preparation(words: list[str]) -> Any:
 LIMITS = {
     "[flip_crop]": 7,
     "[flip_crop,mixup,cutmix]": 13,
-    "[flip_crop,randaugment]": 87,
-    "[flip_crop,trivialaugment]": 48,
+    "[flip_crop,randaugment]": 89,
+    "[flip_crop,trivialaugment]": 49,
     "[flip_crop,color_jitter]": 153,
-    "[flip_crop,augmix]": 154,
+    "[flip_crop,augmix]": 157,
 }
 
 

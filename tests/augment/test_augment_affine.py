@@ -11,6 +11,8 @@ from cnntrain.augment import layout, pixels
 from cnntrain.augment.affine import affine, inverse_matrices
 from cnntrain.config.schema.pieces import Resampling
 
+pytestmark = pytest.mark.usefixtures("plain_products")
+
 COUNT = len(scenes(1, 1, 1))
 SHAPES = [(3, 32, 32), (3, 31, 17), (1, 17, 31)]
 

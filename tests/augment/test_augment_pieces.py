@@ -10,7 +10,7 @@ import torchvision.transforms.v2.functional as reference
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.transforms.v2 import InterpolationMode
 
-from cnntrain.augment import layout
+from cnntrain.augment import color, layout
 from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.pieces import affine_draws, build_affine, build_color, jitter_draws
 from cnntrain.config.schema.augment import AugmentSettings
@@ -28,6 +28,8 @@ from cnntrain.config.schema.pieces import (
     SolarizeSettings,
 )
 from cnntrain.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("plain_products")
 
 PIECES: dict[str, tuple[Any, Any]] = {
     "grayscale": (GrayscaleSettings(p=0.3), lambda image: reference.rgb_to_grayscale(image, num_output_channels=3)),
@@ -140,7 +142,8 @@ def test_a_blur_wider_than_the_images_is_refused():
 
 def test_nothing_waits_for_the_device(monkeypatch):
     """Fake tensors have no values: whatever asks for one fails."""
-    monkeypatch.setattr(layout, "launching_costs", lambda device: True)  # where the device is the host, some may ask
+    for module in (color, layout):  # where the device is the host, some may ask
+        monkeypatch.setattr(module, "launching_costs", lambda device: True)
     operations = build(color_jitter=JITTER, **{name: item for name, (item, _) in PIECES.items()})
     with FakeTensorMode():
         images = torch.empty(8, 3, 20, 24, dtype=torch.uint8)

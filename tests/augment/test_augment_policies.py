@@ -26,6 +26,8 @@ from cnntrain.config.schema.pieces import (
     TrivialAugmentSettings,
 )
 
+pytestmark = pytest.mark.usefixtures("plain_products")
+
 BLENDS = {"Brightness", "Color", "Contrast", "Sharpness"}
 SPACES = [
     (AUTOAUGMENT, reference.AutoAugment, 10),
