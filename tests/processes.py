@@ -190,6 +190,12 @@ def check_time(world):
     return check_training(world, False, max_time=limit)[0]["progress"]["step"]
 
 
+def check_saves(world):
+    """Only the second process's clock says that a save is due."""
+    _, saved = check_training(world, False, save_every="0.0001s" if world.rank == 1 else "1h")
+    return [state["progress"]["step"] for state in saved[:2]]
+
+
 def check_nan(world):
     """Only the second process's images are broken."""
     run, job = make_run(world, random=False), make_job(world, 4, random=False)
@@ -236,6 +242,7 @@ def one_of_several(rank: int, port: int, folder: str) -> None:
             "resumed": check_resume(world, saved),
             "stop": check_stop(world),
             "time": check_time(world),
+            "saves": check_saves(world),
             "nan": check_nan(world),
         }
         torch.save(results, Path(folder) / f"{rank}.pt")

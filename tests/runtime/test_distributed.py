@@ -94,6 +94,11 @@ def test_the_time_of_one_process_is_over_for_all(results):
     assert results[0]["time"] == results[1]["time"] == 1
 
 
+def test_a_save_that_is_due_for_one_process_is_made_by_all(results):
+    assert results[0]["saves"] == results[1]["saves"]
+    assert results[0]["saves"][0] == 1  # behind the first step, they tell each other for the first time
+
+
 def test_a_loss_that_is_not_finite_in_one_process_ends_all(results):
     assert results[0]["nan"] == results[1]["nan"] == "step 1"
 
