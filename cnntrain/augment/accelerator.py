@@ -6,7 +6,8 @@ chain of arithmetic. Each pixel gets, bit for bit on a CPU, what the kernels of 
 may differ by a level in one of thousands of pixels.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -45,6 +46,11 @@ _COUNTS[1, 1:] = 1
 _LEVELS: NDArray[np.float32] = np.arange(256, dtype=np.float32)
 
 
+Lines: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+# Of a round, and of some images in it, int64 (g,): their inverse matrices, float64 (g, 2, 3).
+Matrices: TypeAlias = Callable[[int, Integers], Floats]
+
+
 class Numbers(NamedTuple):
     """What the images of a round need, sorted as they are: arrays on the host, then tensors on the device."""
 
@@ -61,35 +67,42 @@ class Numbers(NamedTuple):
 def perform_rounds(
     images: Tensor,
     kinds: Integers,
-    numbers: Floats,
+    values: Floats,
     context: BatchContext,
     *,
+    matrices: Matrices | None = None,
     interpolation: Resampling = Resampling.nearest,
     fill: float = 0.0,
 ) -> Tensor:
-    """`per_image.apply_per_image` with all kernels of `kernels.KINDS`; the images themselves are never changed.
+    """Take each image through its own operations, one a round; the images themselves are never changed.
 
     Args:
         images: uint8 (N, C, H, W).
-        kinds: int64 (R, M), places in KINDS.
-        numbers: float64 (R, M, 7), an inverse matrix, row by row, and a factor, bits or a threshold.
+        kinds: int64 (R, M), places in KINDS; M is N, or K times as many for K versions of each image, all first ones
+            coming first.
+        values: float64 (R, M), a factor, bits or a threshold.
+        matrices: of the images that are moved, where some are.
     """
     channels, height, width = images.shape[1:]
     if channels == 1:
         kinds = np.where(np.isin(kinds, (COLOR, HUE)), 0, kinds)
     order, moves = visits(kinds, len(images))
-    kinds = np.take_along_axis(kinds, order, axis=1)
-    numbers = np.take_along_axis(numbers, order[:, :, None], axis=1)
-    edges = [edges_of(row) for row in kinds]
-    rounds = [_numbers(*each, channels, height, width) for each in zip(edges, kinds, numbers, strict=True)]
+    edges, numbers = [], []
+    for turn, places in enumerate(order):
+        edge = edges_of(kinds[turn, places])
+        moved = places[edge[SHIFT] : edge[BRIGHTNESS]]
+        inverse = matrices(turn, moved) if matrices else np.zeros((0, 2, 3))
+        lines = _lines(inverse, height, width)
+        edges.append(edge)
+        numbers.append(_numbers(edge, kinds[turn, places], values[turn, places], lines, channels))
     rows, counts, levels, *sent = context.send_all(
-        [moves, _COUNTS, _LEVELS, *(array for each in rounds for array in each)]
+        [moves, _COUNTS, _LEVELS, *(array for each in numbers for array in each)]
     )
     fields = len(Numbers._fields)
-    for turn, places in enumerate(edges):
+    for turn, edge in enumerate(edges):
         images = take(images, rows[turn])  # new memory, which a round may write into
-        values = Numbers(*sent[turn * fields : (turn + 1) * fields])
-        _perform(images, places, values, counts, levels, interpolation, fill)
+        parts = Numbers(*sent[turn * fields : (turn + 1) * fields])
+        _perform(images, edge, parts, counts, levels, interpolation, fill)
     return take(images, rows[-1])
 
 
@@ -102,13 +115,13 @@ def edges_of(kinds: Integers) -> list[int]:
 # --- on the host -----------------------------------------------------------------------------------------------------
 
 
-def _numbers(edges: list[int], kinds: Integers, numbers: Floats, channels: int, height: int, width: int) -> Numbers:
-    """Of a round: `edges` of its kinds, the sorted kinds (N,), numbers (N, 7)."""
+def _numbers(edges: list[int], kinds: Integers, values: Floats, lines: Lines, channels: int) -> Numbers:
+    """Of a round: `edges` of its kinds, the sorted kinds and values (N,), `lines` of those that are moved."""
     known = slice(edges[POSTERIZE], edges[EQUALIZE])
     equalized, stretched = (edges[kind + 1] - edges[kind] for kind in (EQUALIZE, AUTOCONTRAST))
     fitted = (equalized + stretched) * channels
     tables: NDArray[np.uint8] = np.zeros((fitted + known.stop - known.start, STRIDE), np.uint8)
-    tables[fitted:, :256] = known_tables(kinds[known], numbers[known, 6])
+    tables[fitted:, :256] = known_tables(kinds[known], values[known])
     offsets = np.concatenate(
         [
             np.arange(fitted, len(tables))[:, None].repeat(channels, axis=1),
@@ -116,13 +129,12 @@ def _numbers(edges: list[int], kinds: Integers, numbers: Floats, channels: int, 
         ]
     )
     counts: NDArray[np.int32] = np.repeat(np.array([0, 1], np.int32), [equalized * channels, stretched * channels])
-    moved = slice(edges[SHIFT], edges[BRIGHTNESS])
-    factors = numbers[edges[BRIGHTNESS] :, 6].reshape(-1, 1, 1, 1)
+    factors = values[edges[BRIGHTNESS] :].reshape(-1, 1, 1, 1)
     return Numbers(
         tables,
         (offsets * STRIDE).astype(np.int32),
         counts,
-        *_lines(numbers[moved, :6].reshape(-1, 2, 3), height, width),
+        *lines,
         factors.astype(np.float32),
         (1 - factors).astype(np.float32),
     )
@@ -135,16 +147,15 @@ def known_tables(kinds: Integers, values: Floats) -> NDArray[np.uint8]:
         kinds: int64 (n,), places in KINDS.
         values: float64 (n,), bits to keep, or the threshold from which levels are inverted.
     """
-    levels = np.arange(256)
     bits = np.where(kinds == POSTERIZE, values, 8).astype(np.int64)
+    kept = (255 << (8 - bits)).astype(np.uint8)
     first = np.where(kinds == SOLARIZE, np.ceil(values.astype(np.float32)), np.where(kinds == INVERT, 0, 256))
-    kept = levels & (255 << (8 - bits))[:, None]
-    return (kept ^ (255 * (levels >= first[:, None]))).astype(np.uint8)
+    inverted = np.arange(256, dtype=np.int16) >= first.astype(np.int16)[:, None]
+    tables: NDArray[np.uint8] = np.arange(256, dtype=np.uint8) & kept[:, None]
+    return tables ^ np.negative(inverted.view(np.uint8))  # minus one is all bits
 
 
-def _lines(
-    matrices: Floats, height: int, width: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+def _lines(matrices: Floats, height: int, width: int) -> Lines:
     """The sums of affine._places in parts, of the same bits: by column, by row, and for all pixels."""
     half = np.array([[width / 2], [height / 2]], np.float32)
     by_x, by_y, shift = np.moveaxis(matrices.astype(np.float32) / half, 2, 0)[:, :, :, None, None]

@@ -141,9 +141,7 @@ def _color_jitter(settings: ColorJitterSettings, channels: int) -> Operation:
         choices, factors = jitter_draws(settings, len(images), context.host)
         touched = np.isin(np.arange(len(images)), context.chosen(len(images), settings.p))
         if layout.launching_costs(images.device):
-            numbers = np.zeros((*factors.shape, 7))
-            numbers[..., 6] = factors
-            return perform_rounds(images, _JITTER_KINDS[choices * touched], numbers, context)
+            return perform_rounds(images, _JITTER_KINDS[choices * touched], factors, context)
         return apply_per_image(images, kernels, choices * touched, factors[:, :, None], context)
 
     return operation

@@ -50,6 +50,7 @@ class PixelMoves:
         masks = [(line >= 0) & (line < side) for line, side in ((rows, height), (columns, width))] if black else []
         rows, columns = _within(rows, height, black), _within(columns, width, black)
         firsts = (rows + np.arange(0, count * height, height)[:, None]) * width
+        firsts, columns = firsts.astype(np.int32), columns.astype(np.int32)
         sent = context.send_all([firsts, columns, *(mask * np.uint8(255) for mask in masks)])
         index = (sent[0][:, :, None] + sent[1][:, None, :]).view(-1)
         pixels = images.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, index)

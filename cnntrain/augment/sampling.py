@@ -87,23 +87,28 @@ _KINDS = np.array([KINDS.index(_KIND_OF.get(name, name)) for name in OPERATIONS]
 
 def perform(images: Tensor, draws: Draws, context: BatchContext, *, interpolation: Resampling, fill: float) -> Tensor:
     """Do to uint8 images (N, C, H, W) what was drawn for them, exactly as torchvision.transforms.v2 would."""
-    numbers = np.empty((*draws.operations.shape, 7))
-    numbers[..., :6] = _matrices(draws, *images.shape[2:])
-    numbers[..., 6] = _BASE[draws.operations] + _UNIT[draws.operations] * draws.magnitudes
-    kinds = _KINDS[draws.operations]
+    kinds, (height, width) = _KINDS[draws.operations], images.shape[2:]
+    values = _BASE[draws.operations] + _UNIT[draws.operations] * draws.magnitudes
     if layout.launching_costs(images.device):
-        return perform_rounds(images, kinds, numbers, context, interpolation=interpolation, fill=fill)
+
+        def matrices(turn: int, at: Integers) -> Floats:
+            return _matrices(draws.operations[turn, at], draws.magnitudes[turn, at], height, width)
+
+        return perform_rounds(images, kinds, values, context, matrices=matrices, interpolation=interpolation, fill=fill)
+    numbers = np.empty((*kinds.shape, 7))
+    numbers[..., :6] = _matrices(draws.operations, draws.magnitudes, height, width).reshape(*kinds.shape, 6)
+    numbers[..., 6] = values
     return apply_per_image(images, _kernels(draws, interpolation, fill), kinds, numbers, context)
 
 
-def _matrices(draws: Draws, height: int, width: int) -> Floats:
-    """The inverse affine matrices of the geometric operations, float64 (R, N, 6)."""
-    of = {name: np.where(draws.operations == PLACES[name], draws.magnitudes, 0.0).ravel() for name in GEOMETRIC}
+def _matrices(operations: Integers, magnitudes: Floats, height: int, width: int) -> Floats:
+    """The inverse affine matrices of the geometric operations, float64 (n, 2, 3), of n operations in any shape."""
+    of = {name: np.where(operations == PLACES[name], magnitudes, 0.0).ravel() for name in GEOMETRIC}
     matrices = inverse_matrices(
         angle=-(of["Rotate"] % 360),  # torchvision turns the other way here than in its affine
         translate_x=np.trunc(of["TranslateX"]),
         translate_y=np.trunc(of["TranslateY"]),
-        scale=np.ones(draws.operations.size),
+        scale=np.ones(operations.size),
         shear_x=np.degrees(np.arctan(of["ShearX"])),
         shear_y=np.degrees(np.arctan(of["ShearY"])),
     )
@@ -112,7 +117,7 @@ def _matrices(draws: Draws, height: int, width: int) -> Floats:
     shift = np.array([left, top]) - matrices[:, :, 0] * left - matrices[:, :, 1] * top  # in torchvision's order
     sheared = (of["ShearX"] != 0) | (of["ShearY"] != 0)
     matrices[sheared, :, 2] = shift[sheared]
-    return matrices.reshape(*draws.operations.shape, 6)
+    return matrices
 
 
 def _kernels(draws: Draws, interpolation: Resampling, fill: float) -> list[ImageOperation | None]:
