@@ -27,6 +27,7 @@ from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
 from cnntrain.runtime.distributed import World, run_of_last_start, silence_torch, tells
 from cnntrain.runtime.job_clock import take_seconds
+from cnntrain.runtime.launcher import launch, processes_to_start
 
 if TYPE_CHECKING:
     from cnntrain.config.compose import Composition
@@ -163,6 +164,8 @@ def _on_saved_run(command: str, words: list[str], line: list[str]) -> int:
     assert issubclass(kind, RunArgs)
     args = read_arguments(kind, words, line)
     config = _saved_config(command, args)
+    if command == "resume" and config and (count := processes_to_start(config.settings.trainer, args.words)):
+        return launch(count, line)
     loading.tell()
     return exit_code(
         lambda: _code(_load(command)(args, config)),
@@ -295,8 +298,15 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         raise ConfigError("hydra.mode: several processes train one network (given MULTIRUN); start one run at a time")
     if keeps and World.here().is_first and (folder := run_of_last_start()) and (folder / CONFIG).exists():
         return _on_saved_run("resume", [str(folder)], line)
+    if is_sweep and keeps and composition.settings.trainer.devices != 1:
+        devices = composition.settings.trainer.devices
+        raise ConfigError(
+            f"trainer.devices: a job of a sweep runs in one process (given {devices}); start one run at a time"
+        )
     if not is_sweep:  # the jobs of a sweep may each have a root of their own
         _need_images(composition.settings)
+    if not is_sweep and keeps and (count := processes_to_start(composition.settings.trainer, overrides)):
+        return launch(count, line)
 
     def work(config: "RunConfig", folder: Path) -> Any:
         return _load(command)(replace(args, out=folder), config)

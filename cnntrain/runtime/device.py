@@ -64,6 +64,11 @@ def _own_device(name: str, world: World) -> str:
     return f"{name}:{world.local_rank}" if device.type == "cuda" else name
 
 
+def gpus() -> int:
+    """CUDA devices that a run can have, one for each of its processes; at least 1."""
+    return max(1, torch.cuda.device_count())
+
+
 def exchange_backend(name: str, world: World) -> tuple[str, torch.device | None]:
     """What carries tensors between processes on the device of this name, and the device that it is bound to.
 

@@ -37,6 +37,8 @@ class TrainerSettings:
     max_steps: Optional[int] = number(None, ge=1)  # end after this many optimizer steps, the schedule fitted to them
     max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m, the schedule fitted to it
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
+    # processes of this machine that train together, one per GPU; auto: as many as it has GPUs; see docs/distributed.md
+    devices: Union[int, str] = number(1, ge=1, most=1024, words=(AUTO,))
     precision: Precision = Precision.auto
     # of torch on the CPU; null: OMP_NUM_THREADS, else the cores of this process
     threads: Optional[int] = number(None, ge=1, most=1024)
@@ -62,6 +64,7 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         self.micro_batch = whole_number(self.micro_batch)
+        self.devices = whole_number(self.devices)
 
     def max_seconds(self) -> float | None:
         """`max_time` in seconds."""
@@ -89,6 +92,8 @@ class TrainerSettings:
             faults.append(("compile", self.compile, rule))
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             faults.append(("device", self.device, "auto, cpu, cuda, cuda:N or mps"))
+        elif self.devices != 1 and (self.device == "mps" or ":" in self.device):
+            faults.append(("device", self.device, f"auto, cuda or cpu with trainer.devices={self.devices}"))
         return faults
 
 
