@@ -213,3 +213,14 @@ def test_faults_are_told_in_one_line_and_end_all_processes(here):
         (told,) = (text for text in told if "is there twice" not in text)
         assert told.startswith(line)
     assert time.monotonic() - begin < 120
+
+
+def test_a_compiled_run_of_two_processes_is_resumed_with_the_bits_of_one_that_was_not_stopped(here):
+    words = [*QUICK, "model=cnn", "trainer.compile=true", "trainer.probe=0"]
+    run(*words, "out=whole")
+    process = start(*words, "out=cut")
+    started(process, "epoch 1/3")
+    process.send_signal(signal.SIGTERM)
+    finish(process)
+    run("resume", "cut")
+    assert outcome("cut")["weights_sha256"] == outcome("whole")["weights_sha256"]

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from cnntrain import cli
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import ConfigError
-from cnntrain.training import compilation, loop
+from cnntrain.runtime import device as machine
+from cnntrain.training import compilation, loop, scoring
 from cnntrain.training.compilation import Compiler
 from cnntrain.training.scoring import Scorer, filled
 
@@ -159,6 +160,28 @@ def test_a_filled_batch_is_scored_as_it_is_alone(count: int) -> None:
     assert full.is_contiguous(memory_format=torch.channels_last)
     assert len(full) == 8
     torch.testing.assert_close(scorer.logits(full)[:count], scorer.logits(images), rtol=0, atol=1e-7)
+
+
+def test_where_the_fastest_kernels_are_sought_for_each_size_the_last_batch_is_filled_and_scores_stay(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: set[tuple[int, int]] = set()
+    tunes = [False]
+
+    def fill(images: Tensor, least: int) -> Tensor:
+        full = filled(images, least)
+        sizes.add((len(images), len(full)))
+        return full
+
+    monkeypatch.setattr(scoring, "filled", fill)
+    monkeypatch.setattr(machine, "tunes_by_shape", lambda device: tunes[-1])
+    plain = run("plain", "trainer.epochs=1", "trainer.probe=20")
+    assert sizes == {(25, 25), (19, 19), (10, 10), (20, 20)}
+    tunes.append(True)
+    sizes.clear()
+    assert run("filled", "trainer.epochs=1", "trainer.probe=20")["test"] == plain["test"]
+    assert scores("filled") == scores("plain")
+    assert sizes == {(25, 25), (19, 25), (10, 25), (20, 20)}  # a probe of one batch has no other size to agree with
 
 
 def test_a_network_that_looks_at_the_whole_batch_is_scored_without_added_images(
