@@ -318,6 +318,27 @@ def oom():
     return found
 
 
+def ladder():
+    """`cnntrain bench` where the host's work counts most, the marks of phases against the clock, and a profile."""
+    import csv
+
+    cases = {
+        "resnet18 512": f"{NET} {LITTLE}" + ("" if TINY else " data.batch_size=512"),
+        "airbench": f"model=airbench {LITTLE} data.batch_size={16 if TINY else 1024}",
+    }
+    found = each("ladder", cases, share)
+    line = f"{NET} {LITTLE} trainer.epochs=5 trainer.probe=0 trainer.profile=true"
+    found["profile"] = command(f"{line} trainer.max_time=20s", name="profile")
+    folder = RUNS / "profile"
+    log = (folder / "train.log").read_text().splitlines()
+    place = next((index for index, text in enumerate(log) if text.startswith("profile of a step")), len(log))
+    found["profile"] |= {"list": log[place : place + 12], "trace": (folder / "trace.json.gz").exists()}
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["kind"] == "epoch"]
+    found["phases"] = [{key: row[key] for key in row if key.startswith("seconds")} for row in rows]
+    return found
+
+
 def start():
     """Seconds of the whole default command."""
     devices = dict.fromkeys((DEVICE, "cpu"))
@@ -430,5 +451,5 @@ def speedrun():
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
 STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 12, oom: 27, nccl: 5}
-STAGES |= {augmented: 25, start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60, speedrun: 110}
+STAGES |= {ladder: 35, augmented: 25, start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60, speedrun: 110}
 STAGES |= {tests: 105}

@@ -121,7 +121,7 @@ def spread(values):
 
 
 def built(line):
-    """Job and run of a config, as benchmarks/loop.py makes them."""
+    """Job and run of a config."""
     from cnntrain.config.compose import compose_settings
     from cnntrain.report.run_report import Report
     from cnntrain.training.build import build_state, build_train_job
@@ -133,19 +133,25 @@ def built(line):
 
 
 def share(line, rounds=3, steps=20):
-    """benchmarks/loop.py in this process."""
-    sys.path.insert(0, str(HERE))
-    import loop as bench
+    """`cnntrain bench` in this process: of each part images/s, share of the bare step (of all rounds) and launches."""
+    from cnntrain.cli import main
 
-    before, said = sys.argv, io.StringIO()
-    sys.argv = ["loop.py", f"rounds={1 if TINY else rounds}", f"steps={3 if TINY else steps}", *line.split()]
-    try:
-        with contextlib.redirect_stdout(said):
-            bench.main()
-    finally:
-        sys.argv = before
-    lines = said.getvalue().splitlines()
-    return {
-        key: next(line.split(": ", 1)[1] for line in lines if line.startswith((f"{key}: ", f"{key} of")))
-        for key in ("bare", "real", "share")
+    file, said = RUNS / "bench.json", io.StringIO()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)
+    words = [f"rounds={1 if TINY else rounds}", f"steps={3 if TINY else steps}", f"out={file}"]
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        code = main(["bench", *line.split(), *words])
+    if code:
+        return {"exit": code, "last": said.getvalue().splitlines()[-2:]}
+    found = json.loads(file.read_text())
+    parts = {
+        rung["name"]: {
+            "images/s": round(rung["images_per_second"]),
+            "shares": [round(value, 3) for value in rung["shares"]],
+            "launches": rung.get("launches", rung.get("operations")),
+        }
+        for rung in found["rungs"]
     }
+    rest = {"share": round(found["share"], 3), "idle": found["device_idle"], "advice": found["advice"]}
+    return parts | rest | {"save ms": round(1e3 * found["save_seconds"], 1)}

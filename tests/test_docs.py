@@ -195,7 +195,7 @@ def test_the_reference_names_each_file_and_key_of_a_run(here: Path) -> None:
 
     run = here / "run"
     files = {re.sub(r"(tfevents)\..*", r"\1.*", path.name) + "/" * path.is_dir() for path in run.iterdir()}
-    rare = {"bad_images.tsv", "traceback.txt", "eval/", "explain/", "export/", "report.html"}
+    rare = {"bad_images.tsv", "trace.json.gz", "traceback.txt", "eval/", "explain/", "export/", "report.html"}
     assert first_column("The run folder") == files | rare
     assert first_column("environment.json") == set(json.loads((run / "environment.json").read_text())) | {"resumed"}
     assert first_column("results.json") == set(json.loads((run / "results.json").read_text()))

@@ -22,7 +22,8 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime import signals
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import counted, gibibytes, printable, short_path, wrap, wrap_facts
-from cnntrain.training.build import build_state, build_train_job
+from cnntrain.training.build import build_state
+from cnntrain.training.fit_batch import build_fitting_job
 from cnntrain.training.job import TrainJob
 from cnntrain.training.ladder import Ladder
 from cnntrain.training.transfer import start_from_weights, use_features
@@ -40,7 +41,7 @@ def run(args: BenchArgs, config: RunConfig) -> Findings:
     report = Report(None, tensorboard=False)
     try:
         with signals.handle_signals(report.note) as stop:
-            job = build_train_job(settings, report, stop=stop, splits=("train",))
+            job = build_fitting_job(settings, report, stop=stop, splits=("train",))
             job = start_from_weights(job, read_weights(settings.model, report.say))
             with tempfile.TemporaryDirectory(prefix="cnntrain-bench-") as folder:
                 found = measure(job, args, Path(folder))
@@ -58,7 +59,11 @@ def run(args: BenchArgs, config: RunConfig) -> Findings:
             }
             about |= {"device": machine.describe_device(job.device), "precision": job.precision.value}
             about |= {"torch": torch.__version__, "images_per_step": job.data.batch_size * job.trainer.accumulate}
-            write_atomic(args.out, json.dumps(about | found.as_plain(), indent=1) + "\n", word="out=FILE.json")
+            write_atomic(
+                args.out,
+                json.dumps(about | found.as_plain() | {"advice": advice(found, job)}, indent=1) + "\n",
+                word="out=FILE.json",
+            )
             report.say(f"wrote {printable(short_path(args.out))}", copied=True)
         return found
     except Interrupted as error:

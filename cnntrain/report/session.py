@@ -11,6 +11,7 @@ from rich.console import Console
 from cnntrain.config.plain import to_yaml
 from cnntrain.errors import CnntrainError, DataError, Interrupted
 from cnntrain.models.weights.load import read_weights
+from cnntrain.report.profile import profiled
 from cnntrain.report.run_report import Report
 from cnntrain.report.scored_split import show_split
 from cnntrain.report.summary import (
@@ -109,7 +110,7 @@ def train_and_score(
         training = replace(training, watch=viewer(job, report))
     if world.is_first:
         run_record.discard_results(folder)  # from here on, those of an earlier end are out of date
-    with saved_into(folder, training) as training:
+    with saved_into(folder, training) as training, profiled(folder, training, report) as training:
         ended = loop.train(state, training)
 
     with show_split(job, state.eval_model, report) as watch:

@@ -28,7 +28,7 @@ MOST_WEIGHTS, ENDS = 20, 5  # of classes that are told, and of each end of more
 BOOKKEEPING = {  # settings that move no score, and those that a heading stands for
     *("data.name", "data.title", "data.root", "data.download", "data.workers", "data.loader", "data.on_bad_image"),
     *("model.name", "model.title", "trainer.threads", "trainer.probe", "trainer.save_every", "trainer.log_every"),
-    "trainer.tensorboard",
+    *("trainer.tensorboard", "trainer.profile"),
 }
 
 

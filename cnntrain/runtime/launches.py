@@ -1,5 +1,6 @@
 """What a piece of work asks of a device: kernels, or operations where there is no accelerator to ask."""
 
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -30,13 +31,20 @@ def load_of(work: Callable[[], object], device: torch.device) -> Load:
         with _Count() as count:
             work()
         return Load(count.operations, None)
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
     machine.synchronize(device)
-    with torch.profiler.profile(activities=activities, acc_events=True) as profile:
+    with profiler(device) as profile:
         work()
         machine.synchronize(device)
     kernels = [event for event in profile.events() if event.device_type is torch.autograd.DeviceType.CUDA]
     return Load(len(kernels), sum(event.time_range.elapsed_us() for event in kernels) / 1e6)
+
+
+def profiler(device: torch.device, **options: Any) -> torch.profiler.profile:
+    """torch's profiler of the host and, where it works behind the host's back, of the device."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it tells of its starts and of absent GPUs, past our report
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    kinds += [torch.profiler.ProfilerActivity.CUDA] if machine.is_async(device) else []
+    return torch.profiler.profile(activities=kinds, acc_events=True, **options)
 
 
 class _Count(TorchDispatchMode):

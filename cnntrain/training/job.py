@@ -123,6 +123,7 @@ class TrainJob(Job):
     stop: StopFlag
     save: Save = save_nothing
     finish_saves: Callable[[], None] = wait_for_nothing  # until all that `save` was given is on disk
+    after_step: Callable[[], None] | None = None
     watch: Watch = watch_nothing  # called after each epoch, when all of it is saved
 
     @property

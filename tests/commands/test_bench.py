@@ -147,5 +147,5 @@ def test_kernels_of_a_device_are_counted_by_its_profiler(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(machine, "is_async", lambda device: True)
     monkeypatch.setattr(machine, "synchronize", lambda device: None)
-    monkeypatch.setattr(torch.profiler, "profile", lambda **options: Profile())
+    monkeypatch.setattr(launches, "profiler", lambda device: Profile())
     assert launches.load_of(lambda: None, GPU) == (2, pytest.approx(12e-6))

@@ -60,6 +60,7 @@ class TrainerSettings:
     # steps between two rows of metrics.csv and TensorBoard; null: 20, and no more than four rows a second
     log_every: Optional[int] = number(None, ge=1)
     tensorboard: bool = True
+    profile: bool = False  # trace.json.gz of four steps in the run folder, and what takes longest in them
     report: bool = False  # write report.html into the run folder when the run is done
 
     def __post_init__(self) -> None:

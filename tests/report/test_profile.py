@@ -1,0 +1,57 @@
+"""trainer.profile: a trace of a few steps beside a training that takes the same steps."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from cnntrain import cli
+from cnntrain.report import profile
+from cnntrain.storage import run_record
+
+NET = ["model=cnn", "model.args.blocks=[4,8]", "trainer.threads=1", "data.limit=200", "trainer.tensorboard=false"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_few_steps_are_traced_and_the_training_is_the_same(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*NET, "trainer.max_steps=20", "trainer.profile=true", "out=with"]) == 0
+    said = capsys.readouterr()
+    with gzip.open(here / "with" / profile.TRACE, "rt") as file:
+        names = [event.get("name") for event in json.load(file)["traceEvents"]]
+    assert sum(str(name).startswith("ProfilerStep#") for name in names) == profile.STEPS
+    assert "aten::convolution_backward" in names
+    lines = said.out.splitlines()
+    start = next(index for index, line in enumerate(lines) if line.startswith("profile of a step"))
+    assert any("convolution_backward" in line for line in lines[start : start + profile.LONGEST])
+    assert max(map(len, lines[start : start + profile.LONGEST + 1])) <= 80
+    assert "wrote with/trace.json.gz" in said.out
+    assert "USDT" not in said.err
+    assert cli.main([*NET, "trainer.max_steps=20", "out=without"]) == 0
+    weights = [run_record.read_results(here / name)["weights_sha256"] for name in ("with", "without")]
+    assert weights[0] == weights[1]
+    assert not (here / "without" / profile.TRACE).exists()
+
+
+def test_a_run_that_is_too_short_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([*NET, "trainer.max_steps=3", "trainer.profile=true", "out=run"]) == 0
+    assert "trainer.profile: no trace, as fewer than 16 steps were left to train" in capsys.readouterr().out
+    assert not (here / "run" / profile.TRACE).exists()
+
+
+def test_a_trace_that_cannot_be_written_ends_no_training(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*names: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", full)
+    assert cli.main([*NET, "trainer.max_steps=18", "trainer.profile=true", "out=run"]) == 0
+    assert "trainer.profile: no trace: OSError: [Errno 28]" in capsys.readouterr().out
+    assert not list((here / "run").glob("*trace*"))
