@@ -3,15 +3,17 @@
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
 from states import whole
 
 from cnntrain.errors import CheckpointError, CnntrainError, FileSystemError, Interrupted
+from cnntrain.runtime import device as machine
 from cnntrain.storage import checkpoint
 from cnntrain.storage.saver import Saver
 
@@ -124,6 +126,37 @@ def test_of_a_failed_save_and_another_error_the_other_is_told_unless_it_claims_t
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(told):
         ends()
+
+
+def test_nothing_is_written_before_the_device_has_copied_all(
+    tmp_path: Path, saver: Saver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a copy from a GPU ends later: here the thread's wait for it is what brings the values."""
+    weight = torch.zeros(3)
+
+    def mark(device: torch.device) -> Callable[[], None]:
+        def wait() -> None:
+            saver._copies["state.model.weight"].fill_(7.0)
+
+        return wait
+
+    monkeypatch.setattr(machine, "mark", mark)
+    saver.save(state_at(1, weight))
+    saver.join()
+    assert checkpoint.load(tmp_path / "checkpoints/last")["model"]["weight"].tolist() == [7.0] * 3
+
+
+def test_cuda_is_waited_for_by_an_event_behind_the_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With torch's own names in place of a GPU: the event is recorded on the stream in use, and waited for later."""
+    event, stream = Mock(), object()
+    monkeypatch.setattr(torch.cuda, "Event", Mock(return_value=event))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    wait = machine.mark(torch.device("cuda:0"))
+    event.record.assert_called_once_with(stream)
+    event.synchronize.assert_not_called()
+    wait()
+    event.synchronize.assert_called_once_with()
+    torch.cuda.Event.assert_called_once_with(blocking=True)  # type: ignore[attr-defined]
 
 
 def test_what_a_checkpoint_cannot_hold_is_refused_at_once(saver: Saver) -> None:
