@@ -154,8 +154,7 @@ def autocontrast(images: Tensor, /) -> Tensor:
     rows = as_rows(images)
     values = rows.to(torch.float32)
     # Down the columns first, which is as fast in either layout; then along what is left of each channel.
-    low = rows.amin(2).unflatten(2, (width, -1)).amin(2).float()
-    high = rows.amax(2).unflatten(2, (width, -1)).amax(2).float()
+    low, high = values.amin(2).unflatten(2, (width, -1)).amin(2), values.amax(2).unflatten(2, (width, -1)).amax(2)
     flat = low == high
     scale = torch.where(flat, 1, (high - low).mul_(1 / 255))
     low, scale = (_along_rows(each, rows, width) for each in (torch.where(flat, 0, low), scale))
