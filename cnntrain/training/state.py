@@ -119,7 +119,7 @@ class TrainState:
         """Put the network into training mode, as far as it learns in the epoch in hand; lines to say on a change."""
         self.model.train()
         news = self.tuning.enter(self.progress.epoch) if self.tuning else []
-        if self.exchange.is_stale():
+        if self.exchange.is_stale() or (self.compiler and news):  # which compiles anew, and says so
             self.call(self.part)
         return news
 

@@ -140,13 +140,17 @@ def test_gradients_of_several_micro_batches_outlive_the_replay_of_a_graph(
 
 
 @pytest.mark.slow
-def test_layer_groups_that_open_are_compiled_anew_within_the_limit(here: Path, graphs: Graphs) -> None:
+def test_layer_groups_that_open_are_compiled_anew_within_the_limit(
+    here: Path, graphs: Graphs, capsys: pytest.CaptureFixture[str]
+) -> None:
     run("start", "trainer.epochs=1")
     words = ["model.weights=start", "finetune=C", "finetune.unfreeze=[2,3]"]
+    capsys.readouterr()
     compiled, plain = run("compiled", *words, "trainer.compile=true"), run("plain", *words)
     assert compiled["weights_sha256"] == plain["weights_sha256"]
     assert scores("compiled") == scores("plain")
     assert 2 <= len(graphs) <= 6
+    assert capsys.readouterr().out.count("compiling the network for training") == 3  # the head, and two more groups
 
 
 @pytest.mark.parametrize("count", [1, 5, 8])
