@@ -339,6 +339,61 @@ def ladder():
     return found
 
 
+def memory():
+    """data.batch_size=auto and trainer.micro_batch=auto on a real card, and what torch says where it is full."""
+    import torch
+
+    from cnntrain.runtime import device as machine
+    from cnntrain.runtime.faults import fault_of
+    from cnntrain.training import fit_batch
+    from cnntrain.training.micro_batches import BatchTooLarge
+
+    photos = f"model=resnet50 {LITTLE} data.image_size=224 model.stem=imagenet augment=hflip trainer.probe=0"
+    job, _ = built(f"{'model=lenet5 ' + LITTLE if TINY else photos} data.limit=256")
+    begin = time.perf_counter()
+    size, words = fit_batch._find(job, 64 if TINY else 16384)
+    seconds = time.perf_counter() - begin
+    trial, tuned = fit_batch._Trial(job), list[object]()
+    try:
+        for _ in range(3):  # with cuDNN's search, which the run has
+            trial.step(size)
+            tuned.append(round(machine.peak_memory(job.device) / 2**30, 1))
+    except BatchTooLarge as error:
+        tuned.append(str(error))
+    del trial
+    found: dict[str, object] = {}
+    found["batch_size=auto"] = {"size": size, "words": words, "seconds": round(seconds, 1), "GiB": tuned}
+    machine.release_memory(job.device)
+    if DEVICE == "cpu":
+        return found
+    del job
+    machine.release_memory(torch.device(DEVICE))
+    found["left behind, GiB"] = round(torch.cuda.memory_reserved() / 2**30, 2)
+    large = f"{photos} data.limit=4000 data.batch_size=3800 data.val=100 trainer.max_steps=1"
+    found["micro_batch=auto"] = command(f"{large} trainer.micro_batch=auto")
+    machine.release_memory(torch.device(DEVICE))
+    held, free, size = [], torch.cuda.mem_get_info()[0], 1 << 33
+    small = torch.ones(64, 64, device=DEVICE), torch.ones(8, 3, 32, 32, device=DEVICE)
+    while size > 1 << 20:
+        try:
+            held.append(torch.empty(size, dtype=torch.uint8, device=DEVICE))
+        except RuntimeError as error:
+            found["full card"] = {"said": f"{type(error).__name__}: {error}"[:400], "holders": machine.memory_holders()}
+            size //= 2
+    for name, work in {
+        "cuBLAS": lambda: small[0] @ small[0],
+        "cuDNN": lambda: torch.nn.functional.conv2d(small[1], torch.ones(64, 3, 5, 5, device=DEVICE)),
+        "generator": lambda: torch.randn(1 << 24, device=DEVICE),
+    }.items():
+        try:
+            found[f"{name} on it"] = f"works, {tuple(work().shape)}"
+        except RuntimeError as error:
+            kind = fault.kind.value if (fault := fault_of(error)) else None
+            found[f"{name} on it"] = {"said": f"{type(error).__name__}: {error}"[:300], "kind": kind}
+    found["GiB held of those free"] = f"{sum(map(len, held)) / 2**30:.1f} of {free / 2**30:.1f}"
+    return found
+
+
 def start():
     """Seconds of the whole default command."""
     devices = dict.fromkeys((DEVICE, "cpu"))
@@ -451,5 +506,5 @@ def speedrun():
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
 STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 12, oom: 27, nccl: 5}
-STAGES |= {ladder: 35, augmented: 25, start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60, speedrun: 110}
-STAGES |= {tests: 105}
+STAGES |= {memory: 60, ladder: 35, augmented: 25, start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60}
+STAGES |= {speedrun: 110, tests: 105}

@@ -339,8 +339,9 @@ def memory_holders() -> str:
 
 
 def release_memory(device: torch.device) -> None:
-    """Give back what torch holds and does not use."""
+    """Give back what is held and not in use."""
     gc.collect()
+    host_memory.release()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

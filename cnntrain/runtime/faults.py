@@ -24,7 +24,7 @@ class Fault:
     """One line of the table.
 
     Attributes:
-        phrases: any of them in the text of an error names this fault.
+        phrases: any of them in the text of an error, which a line break ends, names this fault.
         line: what it means, and what to do; of MEMORY and FULL, said elsewhere.
     """
 
@@ -46,6 +46,10 @@ FAULTS = (
             "MPS backend out of memory",
             "can't allocate memory",  # c10's allocator of the host
             "not enough memory: you tried to allocate",  # the same on Windows
+            "std::bad_alloc",
+            "could not create a primitive\n",  # oneDNN; of a primitive descriptor, it would be a shape that it lacks
+            "could not execute a primitive\n",
+            "could not create a memory object\n",
             "CUBLAS_STATUS_ALLOC_FAILED",
             "CUDNN_STATUS_ALLOC_FAILED",
             "CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED",
@@ -111,6 +115,12 @@ FAULTS = (
     ),
     Fault(
         Kind.MACHINE,
+        ("can't start new thread",),  # Python's
+        "the system gives this process no further thread: its memory or the number of its processes is used up "
+        "(ulimit -v, ulimit -u); raise the limit, or set data.workers and trainer.threads lower",
+    ),
+    Fault(
+        Kind.MACHINE,
         ("CUDA error: unspecified launch failure", "CUDA error: unknown error", "CUBLAS_STATUS_INTERNAL_ERROR"),
         f"{_DEVICE}the GPU or its driver failed without a reason; `dmesg | grep Xid` may know one: try once more, then "
         f"{_ELSEWHERE}",
@@ -130,7 +140,7 @@ def fault_of(error: BaseException) -> Fault | None:
         return FAULTS[0]
     if not isinstance(error, RuntimeError):  # which all of torch's are, those of its backends and devices too
         return None
-    text = str(error)
+    text = f"{error}\n"
     return next((fault for fault in FAULTS if any(phrase in text for phrase in fault.phrases)), None)
 
 

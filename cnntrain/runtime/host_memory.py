@@ -54,10 +54,15 @@ def peak_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def reset_peak() -> None:
-    """Give the kernel back what is not in use, and count the peak anew, where the system allows it."""
+def release() -> None:
+    """Give the kernel back what glibc holds and nobody uses."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def reset_peak() -> None:
+    """Count the peak anew from what is in use now, where the system allows it."""
+    release()
     with suppress(OSError):
         (PROC / "self/clear_refs").write_text("5")  # see proc(5): the peak resident set size
 

@@ -31,6 +31,8 @@ TOLD = {
     "allocate 24.50 MB on private pool.": "out of memory",
     "[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 400 "
     "bytes. Error code 12 (Cannot allocate memory)": "out of memory",
+    "could not create a primitive": "out of memory",
+    "can't start new thread": "the system gives this process no further thread",
     "CUDA error: out of memory": "the GPU has no memory left even to start on",
 }
 
@@ -38,7 +40,7 @@ TOLD = {
 @pytest.mark.parametrize("text", TOLD)
 def test_a_fault_of_the_machine_ends_with_code_7_and_one_line(text, capsys):
     def fails():
-        raise RuntimeError(text + ADVICE)
+        raise RuntimeError(text + (ADVICE if "CUDA" in text else ""))
 
     assert exit_code(fails) == 7
     line = capsys.readouterr().err
@@ -79,6 +81,7 @@ def test_a_wrong_index_on_the_device_may_be_ours_and_is_reported(text, capsys, m
 def test_other_errors_are_none_of_the_machine():
     assert fault_of(ValueError("CUDA out of memory")) is None  # quoted by somebody else
     assert fault_of(RuntimeError("mat1 and mat2 shapes cannot be multiplied")) is None
+    assert fault_of(RuntimeError("could not create a primitive descriptor for a convolution")) is None
     assert is_out_of_memory(MemoryError())
     assert not is_out_of_memory(RuntimeError("CUDA error: out of memory"))  # smaller batches help as little
 

@@ -1,15 +1,20 @@
 """data.batch_size=auto: the largest batch that fits, and a run that knows nothing of how it was found."""
 
 import json
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
+from test_loop import make_job
 from torch import Tensor
 
 from cnntrain import cli
+from cnntrain.config.compose import compose_settings
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.distributed import World
+from cnntrain.runtime.reporter import Reporter, Silence
 from cnntrain.storage import checkpoint
 from cnntrain.training import fit_batch, loop
 from cnntrain.training.micro_batches import cut
@@ -111,6 +116,24 @@ def test_on_a_cpu_few_images_tell_how_many_fit(here, monkeypatch, capsys, each, 
     out = " ".join(capsys.readouterr().out.split())
     assert f"steps of {found} images" in out
     assert ("memory takes as many" if found == 83 else f"as an image takes {each} MiB and {free} MiB are free") in out
+
+
+@pytest.mark.parametrize(("other", "kept"), [(3, 3), (99, 5), (7, 5)])
+def test_all_processes_take_the_number_of_the_one_with_the_least_room(monkeypatch, other, kept):
+    """For trainer.micro_batch=auto, where a batch has 7 images and this process takes 5 at once."""
+    built = []
+
+    def build(settings, report, **words):
+        built.append(settings)
+        return make_job()
+
+    monkeypatch.setattr(fit_batch, "build_train_job", build)
+    monkeypatch.setattr(fit_batch, "_find", lambda job, most: (5, f"of {most}"))
+    settings = compose_settings(["data=digits", "trainer.micro_batch=auto", "trainer.compile=true"])
+    world = cast(World, types.SimpleNamespace(size=2, gather=lambda size: [size, other]))
+    job = fit_batch.build_fitting_job(settings, cast(Reporter, Silence()), world=world)
+    assert [part.trainer.micro_batch for part in built] == [None, kept]
+    assert job.notes == [f"micro-batches: of {kept} images, of 7"]
 
 
 def test_words_that_are_no_size_are_told_in_one_line(capsys):

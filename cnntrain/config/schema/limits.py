@@ -5,9 +5,10 @@ import math
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 INT64 = 2**63 - 1
+Given = TypeVar("Given", bound=int | str | None)
 AT_MOST = "at most "
 AUTO = "auto"  # a number that the run finds
 
@@ -85,7 +86,7 @@ def broken_limits(metadata: Mapping[str, Any], value: Any) -> Iterator[tuple[int
             yield part, rule(limits)
 
 
-def whole_number(value: int | str | None) -> int | str | None:
+def whole_number(value: Given) -> Given | int:
     """The number that a text holds, as one out of the environment does; anything else as it is."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
