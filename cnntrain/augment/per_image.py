@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.kernels import ImageOperation
+from cnntrain.augment.layout import part_size
 from cnntrain.augment.rows import as_images, as_rows
 from cnntrain.runtime.device import send
 
@@ -40,12 +41,14 @@ def apply_per_image(
     order, moves = visits(choices, len(images))
     sorted_choices = np.take_along_axis(choices, order, axis=1)
     sorted_numbers = _send(np.take_along_axis(numbers, order[:, :, None], axis=1), context.device)
-    rows, still = context.send(moves), np.arange(choices.shape[1])
+    rows, still, own = context.send(moves), np.arange(choices.shape[1]), False
     for turn, moved in enumerate((moves != still).any(axis=1)):
         if moved:
-            images = take(images, rows[turn])
-        if turn < len(choices):
-            images = _one_round(images, kernels, sorted_choices[turn], sorted_numbers[turn])
+            images, own = take(images, rows[turn]), True
+        if turn < len(choices) and any(kernels[place] for place in np.unique(sorted_choices[turn])):
+            target = images if own else torch.empty_like(images)
+            _one_round(images, kernels, sorted_choices[turn], sorted_numbers[turn], target)
+            images, own = target, True
     return images
 
 
@@ -71,15 +74,22 @@ def visits(choices: Integers, count: int) -> tuple[Integers, Integers]:
     return orders[1:-1], moves
 
 
-def _one_round(images: Tensor, kernels: Sequence[ImageOperation | None], choices: Integers, numbers: Tensor) -> Tensor:
-    """Images, rising choices (N,) and numbers (N, P) on the device, all in the same order."""
+def _one_round(
+    images: Tensor, kernels: Sequence[ImageOperation | None], choices: Integers, numbers: Tensor, target: Tensor
+) -> None:
+    """Images, rising choices (N,) and numbers (N, P) on the device, all in the same order, into the target.
+
+    That may be the images themselves: what fits a CPU's cache is changed and written back before the next part comes.
+    """
     edges: Integers = np.searchsorted(choices, np.arange(len(kernels) + 1))
-    parts = []
+    size = part_size(images)
     for kernel, start, stop in zip(kernels, edges[:-1], edges[1:], strict=True):
-        if start < stop:
-            part = images[start:stop]
-            parts.append(part if kernel is None else kernel(part, numbers[start:stop]))
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+        for first in range(start, stop, size):
+            part = slice(first, min(first + size, stop))
+            if kernel is not None:
+                target[part].copy_(kernel(images[part], numbers[part]))
+            elif target is not images:
+                target[part].copy_(images[part])
 
 
 def take(images: Tensor, rows: Tensor) -> Tensor:
