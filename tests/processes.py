@@ -137,6 +137,7 @@ def check_sums(world):
     world.mean_(means)
     with world.in_turn():
         turn = time.monotonic()
+        once = world.once_here("list", lambda: [world.rank] * 3_000_000)
     return {
         "sums": [tensor.tolist() for tensor in tensors],
         "copies": [tensor.tolist() for tensor in copies],
@@ -145,6 +146,7 @@ def check_sums(world):
         "share": world.share({"rank": world.rank}),
         "gather": world.gather(world.rank),
         "turn": turn,
+        "once": (len(once), set(once)),
     }
 
 

@@ -298,10 +298,10 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         raise ConfigError("hydra.mode: several processes train one network (given MULTIRUN); start one run at a time")
     if keeps and World.here().is_first and (folder := run_of_last_start()) and (folder / CONFIG).exists():
         return _on_saved_run("resume", [str(folder)], line)
-    if is_sweep and keeps and composition.settings.trainer.devices != 1:
-        devices = composition.settings.trainer.devices
+    if many := {settings.trainer.devices for _, settings in composition.jobs if settings and keeps} - {1}:
+        given = next(iter(many))
         raise ConfigError(
-            f"trainer.devices: a job of a sweep runs in one process (given {devices}); start one run at a time"
+            f"trainer.devices: a job of a sweep runs in one process (given {given}); start one run at a time"
         )
     if not is_sweep:  # the jobs of a sweep may each have a root of their own
         _need_images(composition.settings)

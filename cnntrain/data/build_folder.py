@@ -48,7 +48,9 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     if "train" not in folders and "train" in request.splits:
         names = " and ".join(f"{folder.name}/" for folder in folders.values())
         raise DataError(f"data.root: {printable(root)} has {names} but no train/; add it, or name one of class folders")
-    scans = {name: scan(folder, name, settings.classes) for name, folder in folders.items()}
+    scans = request.world.once_here(
+        "scan", lambda: {name: scan(folder, name, settings.classes) for name, folder in folders.items()}
+    )
     first_scan = scans.get("train", next(iter(scans.values())))
     classes = request.classes or choose_classes([*first_scan.classes, *first_scan.left_out], request)
     if len(classes) < 2:

@@ -5,7 +5,9 @@ gradients that training/exchange.py brings together. Nothing here imports torch 
 """
 
 import os
+import pickle
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from cnntrain.errors import CnntrainError, ConfigError, Interrupted, NonFiniteError, ResourceError
 from cnntrain.runtime import slurm
@@ -32,6 +34,7 @@ WAIT = timedelta(minutes=30)  # for an answer; a process that has ended is found
 
 FLAG_SECONDS = 0.5  # between two exchanges of flags
 MOST = 255  # that a flag can be
+STORED_BYTES = 4 << 20  # torch's store refuses values of 8 MiB
 
 T = TypeVar("T")
 
@@ -145,6 +148,27 @@ class World:
             if self.size > 1 and LOST.search(str(error)):
                 raise _lost(error) from error
             raise
+
+    def once_here(self, name: str, compute: Callable[[], T]) -> T:
+        """What the first process of this machine has computed under a name; inside `in_turn`, so that it comes first.
+
+        It goes through the store, in parts as large as that takes.
+        """
+        if self.local_size == 1 or _store is None:
+            return compute()
+        place = f"{socket.gethostname()}/{name}"
+        if self.local_rank > 0 and _store.check([place]):  # not of containers that have names of their own
+            parts = [_store.get(f"{place}/{number}") for number in range(int(_store.get(place)))]
+            return cast(T, pickle.loads(b"".join(parts)))
+        value = compute()
+        if self.local_rank == 0:
+            data = pickle.dumps(value)
+            begins = range(0, len(data), STORED_BYTES)
+            for number, begin in enumerate(begins):
+                _store.set(f"{place}/{number}", data[begin : begin + STORED_BYTES])
+            _store.set(place, str(len(begins)))
+            _store.get(place)  # answered when all of it is there, which setting does not wait for
+        return value
 
     @contextmanager
     def in_turn(self) -> Iterator[None]:

@@ -41,7 +41,7 @@ def processes_to_start(trainer: TrainerSettings, words: Sequence[str]) -> int:
 
 def _visible(device: str) -> int:
     """How many GPUs a run can have; 1 where it has none, as one process uses all cores."""
-    if device not in ("auto", "cuda"):
+    if device == "cpu":
         return 1
     from cnntrain.runtime import device as machine
 

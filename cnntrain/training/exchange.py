@@ -9,6 +9,7 @@ in a step.
 """
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -75,6 +76,8 @@ class Exchange:
             self._world.mean_([part for norm in alone for part in (norm.running_mean, norm.running_var)])
 
     def _wrapped(self, module: nn.Module) -> DistributedDataParallel:
+        # Of weights with a size of 1 the layout is not unique, and a copy is made: nothing that a user could mend.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         wrapper = DistributedDataParallel(
             module,
             init_sync=False,  # all processes hold the same weights

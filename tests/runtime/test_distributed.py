@@ -52,6 +52,7 @@ def test_processes_exchange_tensors_numbers_and_objects(results):
         assert found["most"] == [1, 1, 0]
         assert found["share"] == {"rank": 0}
         assert found["gather"] == [0, 1]
+        assert found["once"] == (3_000_000, {0})
         assert rank == 0 or found["turn"] > results[0]["sums"]["turn"]
 
 

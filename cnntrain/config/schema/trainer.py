@@ -3,7 +3,7 @@
 import enum
 import re
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, cast
 
 from cnntrain.config.schema.limits import AUTO, number, whole_number
 
@@ -65,7 +65,7 @@ class TrainerSettings:
 
     def __post_init__(self) -> None:
         self.micro_batch = whole_number(self.micro_batch)
-        self.devices = whole_number(self.devices)
+        self.devices = cast("int | str", whole_number(self.devices))
 
     def max_seconds(self) -> float | None:
         """`max_time` in seconds."""
