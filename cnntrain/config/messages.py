@@ -55,9 +55,12 @@ class Key:
     hint: Any
     limits: dict[str, float]
     names: Sequence[str] = ()  # that it takes in place of a number
+    own_rule: str = ""  # where types and limits do not tell it well
 
     def rule(self) -> str:
         """What the value must be, in words: `a whole number >= 1, or null`."""
+        if self.own_rule:
+            return self.own_rule
         options = [option for option in options_of(self.hint) if option is not type(None)]
         options = [option for option in options if option is not str or not self.names]
         if set(options) == {int, float}:
@@ -128,7 +131,8 @@ def _keys_below(kind: type, prefix: str, variants: tuple[tuple[str, str], ...]) 
     hints = get_type_hints(kind)
     for item in fields(kind):
         name, hint = prefix + item.name, hints[item.name]
-        keys[name] = Key(hint, item.metadata.get("limits", {}), item.metadata.get("words", ()))
+        facts = item.metadata
+        keys[name] = Key(hint, facts.get("limits", {}), facts.get("words", ()), facts.get("rule", ""))
         for option in keys[name].classes():
             entry = VARIANTS[name].find(dict(variants).get(name, "")) if name in VARIANTS else None
             keys |= _keys_below(entry.settings if entry else option, name + ".", variants)

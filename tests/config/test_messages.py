@@ -100,9 +100,9 @@ def write(folder: Path, path: str, text: str) -> None:
         *(
             (
                 f"trainer.save_every={word}",
-                f"trainer.save_every: must be a number of steps >= 1, or a time such as {more}",
+                f"trainer.save_every: must be a number of steps >= 1, or a time such as 90s, 5m or 1.5h (given {word})",
             )
-            for word, more in [("0", "90s"), ("0m", "90s"), ("soon", "90s, 5m or 1.5h (given soon)")]
+            for word in ("0", "0m", "soon", "1.5", "true", "null")
         ),
         ("trainer.device=cdua", "trainer.device: must be auto, cpu, cuda"),
         (
@@ -328,7 +328,7 @@ def test_sound_lines_have_no_faults(composer: Composer, line: str) -> None:
         (
             "data/mine.yaml",
             "name: imagefolder\nroot: /x\nbatch_size: many\n",
-            "data.batch_size: must be a whole number >= 1, or null (given many)",
+            "data.batch_size: must be a whole number >= 1, or auto, or null (given many)",
         ),
         ("data/mine.yaml", "name: [\n", ":2: not valid YAML"),
         ("experiment/mine.yaml", "# @package _global_\ntrianer: {epochs: 3}\n", "trianer: no such key"),

@@ -2,7 +2,7 @@
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Optional, Union, cast
 
 from cnntrain.config.schema.limits import AUTO, number, whole_number
@@ -30,6 +30,8 @@ class GradExchange(enum.Enum):
 
 COMPILE_MODES = ("reduce-overhead", "max-autotune")  # as torch.compile calls them, beside its default
 
+STEPS_OR_TIME = "a number of steps >= 1, or a time such as 90s, 5m or 1.5h"
+
 
 @dataclass
 class TrainerSettings:
@@ -56,7 +58,7 @@ class TrainerSettings:
     ema: Optional[float] = number(None, gt=0, lt=1)  # decay per step of the averaged weights, such as 0.999; null: none
     early_stop: Optional[int] = number(None, ge=1)  # epochs without a better validation score before the end
     # steps, or time such as 5m, between two saves of checkpoints/last; one more after each epoch
-    save_every: Union[int, str] = 500
+    save_every: Union[int, str] = field(default=500, metadata={"rule": STEPS_OR_TIME})
     # steps between two rows of metrics.csv and TensorBoard; null: 20, and no more than four rows a second
     log_every: Optional[int] = number(None, ge=1)
     tensorboard: bool = True
@@ -78,7 +80,8 @@ class TrainerSettings:
 
     def save_seconds(self) -> float | None:
         """`save_every` where it is a time."""
-        return None if self.save_steps() is not None else _seconds(str(self.save_every))
+        text = str(self.save_every)
+        return _seconds(text) if text[-1:].isalpha() else None
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
@@ -86,8 +89,7 @@ class TrainerSettings:
         if self.max_time is not None and not _seconds(self.max_time):
             faults.append(("max_time", self.max_time, "a time such as 90s, 30m, 1.5h or 2h30m"))
         if not (self.save_steps() or self.save_seconds()):
-            rule = "a number of steps >= 1, or a time such as 90s, 5m or 1.5h"
-            faults.append(("save_every", self.save_every, rule))
+            faults.append(("save_every", self.save_every, STEPS_OR_TIME))
         if self.compile == "max-autotune" and self.deterministic:
             rule = "reduce-overhead with trainer.deterministic=true, which chooses no algorithm by its time"
             faults.append(("compile", self.compile, rule))
