@@ -327,8 +327,8 @@ def test_sound_lines_have_no_faults(composer: Composer, line: str) -> None:
         ),
         (
             "data/mine.yaml",
-            "name: imagefolder\nroot: /x\nbatch_size: many\n",
-            "data.batch_size: must be a whole number >= 1, or auto, or null (given many)",
+            "name: imagefolder\nroot: /x\nimage_size: many\n",
+            "data.image_size: must be a whole number >= 4, or null (given many)",
         ),
         ("data/mine.yaml", "name: [\n", ":2: not valid YAML"),
         ("experiment/mine.yaml", "# @package _global_\ntrianer: {epochs: 3}\n", "trianer: no such key"),
