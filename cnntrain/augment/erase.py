@@ -115,11 +115,12 @@ def _change_rows(images: Tensor, p: float, context: BatchContext, change: Callab
     rows = as_rows(images)
     if len(chosen) == len(rows):
         return as_images(change(rows), images)
-    changed = change(rows.index_select(0, context.send(chosen)))
     order = np.arange(len(rows))
     order[chosen] = len(rows) + np.arange(len(chosen))
+    picked, back = context.send_all([chosen, order])
+    changed = change(rows.index_select(0, picked))
     # Whole images are copied here; index_copy goes number by number and takes three times as long on a CPU.
-    return as_images(torch.cat([rows, changed]).index_select(0, context.send(order)), images)
+    return as_images(torch.cat([rows, changed]).index_select(0, back), images)
 
 
 def _fill(rows: Tensor, color: NDArray[np.uint8], context: BatchContext) -> Tensor:
@@ -131,7 +132,7 @@ def _fill(rows: Tensor, color: NDArray[np.uint8], context: BatchContext) -> Tens
 
 def _fill_boxes(rows: Tensor, boxes: NDArray[np.int64], fill: Tensor, width: int, context: BatchContext) -> Tensor:
     """A copy of uint8 rows, those of images of `width` pixels, with the boxes (n, 4) filled."""
-    tall, wide = (context.send(mask * np.uint8(255)) for mask in box_masks(boxes, rows, width))
+    tall, wide = context.send_all([mask * np.uint8(255) for mask in box_masks(boxes, rows, width)])
     # The bits in which a number differs from the fill, kept inside the box only, turn it into the fill. torch.where
     # takes ten times as long on a CPU.
     return (rows ^ fill).bitwise_and_(tall).bitwise_and_(wide).bitwise_xor_(rows)

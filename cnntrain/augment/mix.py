@@ -63,10 +63,11 @@ class Mix:
             weights, boxes, shares = (_mirror_pairs(values, count) for values in (weights, boxes, shares))
         rows = as_rows(inputs)
         tall, wide = box_masks(boxes, rows, width)
+        numbers = (weights[:, None, None, None] * tall, wide, shares)
+        down, across, parts = context.send_all([values.astype(np.float32) for values in numbers])
         # One weight for every number: a lerp by 0 or 1 is exact.
-        field = context.send(weights[:, None, None, None] * tall) * context.send(wide.astype(np.float32))
-        rows.lerp_(self._partners(rows), field)
-        targets = one_hot.lerp_(self._partners(one_hot), context.send(shares).unsqueeze(1))
+        rows.lerp_(self._partners(rows), down * across)
+        targets = one_hot.lerp_(self._partners(one_hot), parts.unsqueeze(1))
         return as_images(rows, inputs), targets
 
     def _partners(self, values: Tensor) -> Tensor:
