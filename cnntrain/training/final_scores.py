@@ -14,7 +14,7 @@ from cnntrain.storage.spreadsheet import cell
 from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
 from cnntrain.training.metrics import ConfusionCounts, has_top5
-from cnntrain.training.scoring import Answer, need_finite
+from cnntrain.training.scoring import Answer, Scorer, need_finite
 from cnntrain.training.state import TrainState
 
 
@@ -33,7 +33,7 @@ def score(
     model = run.eval_model
     load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
     loader = data.test or data.val
-    scores = _last_scores(job, model, loader, watch) if loader else None
+    scores = _last_scores(job, job.scorer(model, most=progress.micro_batch), loader, watch) if loader else None
     if scores:
         what = f"the loss on the {'test' if data.test else 'validation'} images"
         need_finite(scores["loss"], what, run.precision)
@@ -58,12 +58,12 @@ def score(
 
 
 def _last_scores(
-    job: TrainJob, model: torch.nn.Module, loader: Loader, watch: Callable[[Answer], None] | None
+    job: TrainJob, scorer: Scorer, loader: Loader, watch: Callable[[Answer], None] | None
 ) -> dict[str, float]:
     """Scores and confusion matrix of the test split, or of the validation split where there is none."""
     counts, is_test = ConfusionCounts(len(job.data.classes), job.device), loader is job.data.test
     job.report.validating(len(loader), phase="testing" if is_test else "validating")
-    scores = job.scorer(model).score(loader, confusion=counts, watch=watch, stop=job.stop, advance=job.report.advance)
+    scores = scorer.score(loader, confusion=counts, watch=watch, stop=job.stop, advance=job.report.advance)
     job.report.confusion(f"{'test' if is_test else 'val'}/confusion", counts.matrix.cpu(), job.data.classes)
     return scores
 

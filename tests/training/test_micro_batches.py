@@ -13,6 +13,7 @@ from cnntrain import cli
 from cnntrain.data.loaders import Loader
 from cnntrain.storage import checkpoint
 from cnntrain.training import loop
+from cnntrain.training.job import Job
 from cnntrain.training.micro_batches import BatchTooLarge, cut
 from cnntrain.training.state import Progress
 from cnntrain.training.steps import Steps
@@ -189,13 +190,19 @@ def test_a_resume_keeps_the_size_that_was_found_unless_another_is_typed(here, mo
                 raise OutOfMemoryError("CUDA out of memory")
             yield part
 
-    parts = cut
+    def asks(self, *given, **words):
+        asked.append(words.get("most"))
+        return scorer(self, *given, **words)
+
+    parts, scorer, asked = cut, Job.scorer, []
+    monkeypatch.setattr(Job, "scorer", asks)
     words = ["data.limit=64", "trainer.epochs=1", "trainer.tensorboard=false", "augment=none", "data.batch_size=32"]
     monkeypatch.setattr(loop, "cut", lacks)
     assert cli.main([*words, "hydra.run.dir=told"]) == 7
     assert "data.batch_size: 32 images at once need more memory" in capsys.readouterr().err
     assert cli.main([*words, "hydra.run.dir=run", "trainer.micro_batch=auto"]) == 0
     assert "cut into micro-batches of 8 from here" in " ".join(capsys.readouterr().out.split())
+    assert asked == [8, 8]  # of validation and test, by the same parts
     for words, size in ((["trainer.epochs=2"], 8), (["trainer.epochs=3", "trainer.micro_batch=5"], 0)):
         assert cli.main(["resume", "run", *words]) == 0
         assert "more memory" not in capsys.readouterr().out
