@@ -3,6 +3,7 @@
 import itertools
 import time
 from contextlib import closing
+from functools import partial
 
 from torch.nn import functional
 
@@ -16,6 +17,7 @@ from cnntrain.text import counted
 from cnntrain.training import loop
 from cnntrain.training.build import build_state
 from cnntrain.training.fit_batch import build_fitting_job
+from cnntrain.training.micro_batches import Guard
 from cnntrain.training.transfer import may_cache, start_from_weights
 
 TIMED_STEPS = 3
@@ -37,17 +39,21 @@ def run(args: CheckArgs, config: RunConfig) -> None:
 
     state.start_epoch()
     seconds = []
+    guard = Guard(state, job, loader.batch_size)
+    take_step = partial(loop.train_step, state, job, group, sum(batch.total for batch in group))
     for _ in range(TIMED_STEPS + 1):  # the first one warms up
         state.progress.batch = 0
         start = time.perf_counter()
-        loop.train_step(state, job, group, sum(batch.total for batch in group))
+        while not guard.take(take_step):
+            pass  # once more, in smaller micro-batches
         machine.synchronize(job.device)
         seconds.append(time.perf_counter() - start)
     state.check_finite()
     step = min(seconds[1:])
 
     start = time.perf_counter()
-    functional.cross_entropy(job.scorer(state.eval_model).logits(group[0].images), group[0].labels)
+    scorer = job.scorer(state.eval_model, most=state.progress.micro_batch)
+    functional.cross_entropy(scorer.logits(group[0].images), group[0].labels)
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
     steps = job.plan.steps(state.progress.epoch)

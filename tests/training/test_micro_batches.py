@@ -200,6 +200,11 @@ def test_a_resume_keeps_the_size_that_was_found_unless_another_is_typed(here, mo
     monkeypatch.setattr(loop, "cut", lacks)
     assert cli.main([*words, "hydra.run.dir=told"]) == 7
     assert "data.batch_size: 32 images at once need more memory" in capsys.readouterr().err
+    assert cli.main(["check", *words]) == 7
+    assert "32 images at once need more memory than there is" in capsys.readouterr().err
+    assert cli.main(["check", *words, "trainer.micro_batch=auto"]) == 0
+    assert "cut into micro-batches of 8 from here" in " ".join(capsys.readouterr().out.split())
+    asked.clear()
     assert cli.main([*words, "hydra.run.dir=run", "trainer.micro_batch=auto"]) == 0
     assert "cut into micro-batches of 8 from here" in " ".join(capsys.readouterr().out.split())
     assert asked == [8, 8]  # of validation and test, by the same parts
