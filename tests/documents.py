@@ -20,7 +20,8 @@ from cnntrain.config.plain import to_yaml
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-PHOTOS = ("photos", "my_photos", "hymenoptera", "imagenette160")  # what data.root= of the examples names
+PACKED = "packed"
+PHOTOS = ("photos", "my_photos", "hymenoptera", "imagenette160", PACKED)  # what data.root= of the examples names
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ WITHOUT_TORCH = (
     "compare/runs.py",
     "commands/filter.py",
     "commands/models.py",
+    "commands/pack.py",
     "commands/preview.py",
     "commands/summary.py",
 )

@@ -70,7 +70,7 @@ def _run(line: list[str]) -> int:
     handlers: dict[str, Callable[[str, list[str], list[str]], int]] = {
         **dict.fromkeys(("models", "filter"), _without_config),
         **dict.fromkeys(("resume", *OF_TRAINED_NETWORKS), _on_saved_run),
-        **dict.fromkeys(("summary", "preview", "find_lr", "bench"), _on_config),
+        **dict.fromkeys(("summary", "preview", "find_lr", "bench", "pack"), _on_config),
         **dict.fromkeys(("train", "check"), _on_new_runs),
         "compare": _on_comparison,
     }
@@ -80,7 +80,7 @@ def _run(line: list[str]) -> int:
 
 def _signals_that_end(command: str) -> contextlib.AbstractContextManager[None]:
     """Let a signal end what saves nothing as Ctrl-C does: by an exception, which removes what is half written."""
-    if command not in OF_TRAINED_NETWORKS or threading.current_thread() is not threading.main_thread():
+    if command not in (*OF_TRAINED_NETWORKS, "pack") or threading.current_thread() is not threading.main_thread():
         return contextlib.nullcontext()
     return signals.caught(lambda signum, _: signals.end_now(signum))
 

@@ -20,7 +20,7 @@ from cnntrain.report import evaluation as tables
 from cnntrain.report import evaluation_files as files
 from cnntrain.report.run_report import Report
 from cnntrain.storage import checkpoint, run_folder
-from cnntrain.storage.atomic import StreamedText, file_system_error, need_own_folder
+from cnntrain.storage.atomic import StreamedFile, file_system_error, need_own_folder
 from cnntrain.text import few, percent, printable, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
@@ -149,7 +149,7 @@ def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) 
                 need_own_folder(home, word=files.WORD).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise file_system_error(home, error, what="the folder cannot be made", word=files.WORD) from error
-            file = stack.enter_context(StreamedText(home / "errors.csv", word=files.WORD))
+            file = stack.enter_context(StreamedFile(home / "errors.csv", word=files.WORD))
             rows = files.ImageRows(file, job.data.classes)
         return evaluate(job, views=views, start=start, advance=report.advance)
 

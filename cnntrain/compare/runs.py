@@ -47,9 +47,12 @@ def _need_scores(data: DataSettings) -> None:
     """Raises ConfigError where no image would judge a run."""
     if data.val or data.folds:
         return
-    from cnntrain.data.layout import find_splits  # torch comes with it
+    from cnntrain.data.layout import find_splits  # torch comes with them
+    from cnntrain.data.pack import open_pack
 
-    if not {"val", "test"} & find_splits(expand_path(data.root), data.classes).folders.keys():
+    root = expand_path(data.root)
+    layout = pack.layout if (pack := open_pack(root)) else find_splits(root, data.classes)
+    if not {"val", "test"} & layout.folders.keys():
         raise ConfigError(
             "data.val: must be above 0 to compare by, as the images have neither val/ nor test/ (given 0); "
             "leave data.val=0 out"

@@ -205,6 +205,14 @@ def not_new(folder: Path) -> str:
     return "is a file" if not folder.is_dir() else "is not empty" if any(folder.iterdir()) else ""
 
 
+def not_packed(folder: Path) -> str:
+    """Why a folder cannot take a pack; what a process that was killed has left of one is no reason."""
+    if not folder.is_dir():
+        return not_new(folder)
+    names = [path.name for path in folder.iterdir() if not path.match(".tmp-*-images.pack")]
+    return "holds a pack already" if "images.pack" in names else "is not empty" if names else ""
+
+
 def not_for_runs(folder: Path) -> str:
     """Why a folder cannot take the runs of a comparison."""
     return "is a file" if folder.is_file() else "holds a run of its own" if (folder / "config.yaml").exists() else ""

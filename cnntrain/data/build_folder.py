@@ -26,9 +26,10 @@ from cnntrain.data.common import (
     take_probe,
 )
 from cnntrain.data.decoder import Decoder
-from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds, scan
-from cnntrain.data.layout import Layout, find_splits, folders_in, join
+from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds
+from cnntrain.data.layout import folders_in, join
 from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader, name_of_row
+from cnntrain.data.pack import Found, find_images
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import available_cores, free_memory, generator, shares_memory
@@ -43,14 +44,12 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     """The data without its training images, and the loaders of all splits that were asked for. See build_data."""
     settings = request.settings
     root = expand_path(settings.root)
-    layout = find_splits(root, settings.classes or request.classes)
-    folders = layout.folders
+    known = settings.classes or request.classes
+    found = request.world.once_here("scan", lambda: find_images(root, settings.classes, known))
+    folders, scans = found.layout.folders, found.scans
     if "train" not in folders and "train" in request.splits:
         names = " and ".join(f"{folder.name}/" for folder in folders.values())
         raise DataError(f"data.root: {printable(root)} has {names} but no train/; add it, or name one of class folders")
-    scans = request.world.once_here(
-        "scan", lambda: {name: scan(folder, name, settings.classes) for name, folder in folders.items()}
-    )
     first_scan = scans.get("train", next(iter(scans.values())))
     classes = request.classes or choose_classes([*first_scan.classes, *first_scan.left_out], request)
     if len(classes) < 2:
@@ -60,7 +59,7 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     splits = {
         name: align(part, classes, name, allow_missing=request.classes is not None) for name, part in scans.items()
     }
-    _note_layout(layout, request)
+    _note_layout(found, request)
     _note_ignored(scans, request)
 
     mark = fingerprint(scans)
@@ -122,10 +121,12 @@ def _advise_below(folder: Path) -> str:
     return "it takes two classes or more"
 
 
-def _note_layout(layout: Layout, request: Request) -> None:
+def _note_layout(found: Found, request: Request) -> None:
     """Say which folder is which split, and which is none."""
-    root = expand_path(request.settings.root)
-    if layout.folders.get("train") != root:
+    layout = found.layout
+    if found.note:
+        request.notes.append(found.note)
+    if layout.folders.get("train") != found.source:
         text = ", ".join(f"{folder.name}/ is {split}" for split, folder in layout.folders.items())
         request.notes.append(f"splits: {printable(text)}")
     if layout.other_names:

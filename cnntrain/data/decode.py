@@ -50,7 +50,7 @@ class BadImage(Exception):
     """The file cannot be decoded; the message is the reason, without the file's name."""
 
 
-def read_image(path: Path | bytes, channels: int) -> Tensor:
+def read_image(path: Path, channels: int) -> Tensor:
     """Decode an image file.
 
     EXIF rotation is applied, 16-bit grey is scaled to 8 bits, palettes and CMYK become RGB, transparent parts lie on
@@ -67,6 +67,15 @@ def read_image(path: Path | bytes, channels: int) -> Tensor:
     Raises:
         BadImage: unreadable, no file, truncated, of another kind, over 1 GiB or 178,956,970 pixels.
     """
+    return decode_image(read_file(path), channels)
+
+
+def read_file(path: Path | bytes) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        BadImage: unreadable, no file, over 1 GiB.
+    """
     try:
         handle, size = _open(path)
         try:
@@ -81,7 +90,7 @@ def read_image(path: Path | bytes, channels: int) -> Tensor:
         raise BadImage(f"cannot be read ({error.strerror or error})") from None
     except ValueError as error:  # a NUL in the name
         raise BadImage(f"cannot be read ({error})") from None
-    return decode_image(content, channels)
+    return content
 
 
 def looks_like_image(path: Path) -> bool:

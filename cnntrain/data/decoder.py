@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.schema.data import OnBadImage
-from cnntrain.data.decode import BadImage, read_image
+from cnntrain.data.decode import BadImage, decode_image
 from cnntrain.data.folder import Paths
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import DataError
@@ -95,7 +95,7 @@ class Decoder:
     def _view(self, index: int, epoch: int, out: Tensor) -> None:
         if index in self._faults:
             raise BadImage(self._faults[index])
-        pixels = read_image(self.paths.raw(index), self.channels)
+        pixels = decode_image(self.paths.read(index), self.channels)
         if isinstance(self.view, RandomView):
             self.view(pixels, random.Random(mix_seed(self.seed, epoch, index, BOX)), out)
         else:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.data.decode import looks_like_image
+from cnntrain.data.decode import looks_like_image, read_file
 from cnntrain.data.layout import SORT, SUFFIXES, entries, folder_error, is_clutter, is_dir
 from cnntrain.errors import DataError
 from cnntrain.text import printable
@@ -39,11 +39,15 @@ class Paths:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> Path:
-        return self.root / os.fsdecode(self._block[self._begins[index] : self._ends[index]])
+        return self.root / os.fsdecode(self.relative(index))
 
-    def raw(self, index: int) -> bytes:
-        """A path as the system takes it: a tenth of the work that making a Path is."""
-        return os.path.join(self._raw_root, self._block[self._begins[index] : self._ends[index]])
+    def relative(self, index: int) -> bytes:
+        """A path below the root, as the system has it."""
+        return self._block[self._begins[index] : self._ends[index]]
+
+    def read(self, index: int) -> bytes:
+        """The content of a file; BadImage where there is none."""
+        return read_file(os.path.join(self._raw_root, self.relative(index)))  # a Path would be ten times the work
 
     def take(self, indices: Tensor) -> "Paths":
         """The chosen paths, sharing the block."""

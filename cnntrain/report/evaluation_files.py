@@ -10,7 +10,7 @@ from cnntrain.evaluation.classes import Counts
 from cnntrain.evaluation.evaluate import Evaluation
 from cnntrain.evaluation.image_scores import BatchScores, ImageScore
 from cnntrain.evaluation.split_scores import SPLIT_WORDS
-from cnntrain.storage.atomic import StreamedText, write_atomic
+from cnntrain.storage.atomic import StreamedFile, write_atomic
 from cnntrain.storage.spreadsheet import as_csv
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class ImageRows:
         split: that of the images to come.
     """
 
-    def __init__(self, file: StreamedText, classes: Sequence[str]) -> None:
+    def __init__(self, file: StreamedFile, classes: Sequence[str]) -> None:
         self._file, self._classes, self.split = file, classes, ""
         file.write(as_csv([["split", "file", "label", "prediction", "probability", "loss"]]))
 

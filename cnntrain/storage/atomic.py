@@ -140,8 +140,8 @@ def write_atomic(path: Path, content: str | bytes, *, word: str = RUN_DIR) -> No
         raise file_system_error(path, error, needed=len(data), word=word) from error
 
 
-class StreamedText:
-    """A text file that is written part by part and gets its name when all of it is there.
+class StreamedFile:
+    """A file that is written part by part and gets its name when all of it is there.
 
     It is a context: left by a fault, it leaves nothing. An older file of that name is intact until then.
 
@@ -153,16 +153,16 @@ class StreamedText:
         self._path, self._word = path, word
         self._aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
 
-    def __enter__(self) -> "StreamedText":
+    def __enter__(self) -> "StreamedFile":
         with self._told():
             handle = open_own(self._aside, os.O_WRONLY | os.O_TRUNC)
             self._file = open(handle, "wb")
         return self
 
-    def write(self, text: str) -> None:
-        """Go on with a text."""
+    def write(self, content: str | bytes) -> None:
+        """Go on with a text, or with bytes."""
         with self._told():
-            self._file.write(utf8(text))
+            self._file.write(utf8(content) if isinstance(content, str) else content)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:

@@ -15,7 +15,7 @@ from PIL import Image
 from cnntrain import cli
 from cnntrain.evaluation.calibration import Fit
 from cnntrain.storage import checkpoint, run_folder
-from cnntrain.storage.atomic import StreamedText
+from cnntrain.storage.atomic import StreamedFile
 
 QUICK = ["model=lenet5", "data.batch_size=64", "trainer.epochs=3", "trainer.threads=1"]
 QUICK += ["trainer.tensorboard=false"]
@@ -282,13 +282,13 @@ def test_a_bad_image_leaves_no_folder_or_is_told(photos, capsys):
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_leaves_no_folder(trained, monkeypatch, signum, code):
-    write = StreamedText.write
+    write = StreamedFile.write
 
     def interrupted(file, text):
         write(file, text)
         os.kill(os.getpid(), signum)
 
-    monkeypatch.setattr(StreamedText, "write", interrupted)
+    monkeypatch.setattr(StreamedFile, "write", interrupted)
     before = signal.getsignal(signum)
     assert run("eval", "run", "out=new") == code
     assert not Path("new").exists()

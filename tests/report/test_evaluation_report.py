@@ -13,7 +13,7 @@ from rich.cells import cell_len
 from cnntrain.evaluation.evaluate import Evaluation, evaluate
 from cnntrain.report import evaluation as tables
 from cnntrain.report import evaluation_files as files
-from cnntrain.storage.atomic import StreamedText
+from cnntrain.storage.atomic import StreamedFile
 
 ODD = ["a very long name of a class, " * 20, "\x1b[31mred", "猫" * 50, "=1+1", "a,b\nc", "", "[bold]", "\udcff"]
 
@@ -105,7 +105,7 @@ def test_tables_hold_all_classes_and_no_cell_that_a_spreadsheet_would_run(tmp_pa
 
 def test_single_images_are_written_while_they_are_scored_and_the_file_appears_whole(tmp_path: Path) -> None:
     path, answers = tmp_path / "errors.csv", random_answers(300, 8)
-    with StreamedText(path) as file:
+    with StreamedFile(path) as file:
         rows = files.ImageRows(file, ODD)
         rows.split = "val"
         evaluate(job_of(ODD, val=answers), start=lambda split: [rows])
@@ -125,7 +125,7 @@ def test_a_fault_in_the_midst_leaves_the_older_file(tmp_path: Path) -> None:
     path.write_text("older")
 
     def fail() -> None:
-        with StreamedText(path) as file:
+        with StreamedFile(path) as file:
             file.write("half")
             raise RuntimeError("stop")
 

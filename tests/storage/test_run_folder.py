@@ -349,7 +349,7 @@ def test_a_folder_with_files_of_the_users_that_a_run_would_write_over_is_refused
 def test_names_that_no_encoding_has_are_written_all_the_same(tmp_path: Path) -> None:
     names = "a name of a file \udcff, of a stranger's checkpoint \ud800\n"
     atomic.write_atomic(tmp_path / "whole.csv", names)
-    with atomic.StreamedText(tmp_path / "parts.csv") as file:
+    with atomic.StreamedFile(tmp_path / "parts.csv") as file:
         file.write(names)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == b"a name of a file \xff, of a stranger's checkpoint \xef\xbf\xbd\n"

@@ -25,6 +25,7 @@ from cnntrain.config.argument_rules import (
     Switch,
     not_for_runs,
     not_new,
+    not_packed,
 )
 from cnntrain.config.schema.export import ENDINGS, Format, absent_packages
 from cnntrain.config.schema.filter import Kernel, PaddingMode
@@ -149,6 +150,34 @@ class PreviewArgs(NewRunArgs):
     out: Path | None = argument(
         OutFolder(not_new, "the name of a new folder"), "where to write; a new folder in outputs/preview", default=None
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackArgs(NewRunArgs):
+    """The arguments of `pack`."""
+
+    usage: ClassVar[str] = "data=imagefolder data.root=DIR [KEY=VALUE ...]"
+    keys: ClassVar[tuple[str, ...]] = (
+        "root",
+        "classes",
+        "interpolation",
+        "on_bad_image",
+        "workers",
+    )  # of data, it reads
+
+    size: int = number(256, ge=16, le=4096, help="pixels of the short side, 256 by default; smaller pictures stay so")
+    quality: int = number(90, ge=1, le=100, help="of the JPEG files, 90 by default")
+    out: Path = argument(OutFolder(not_packed, "the name of a new folder"), "the folder of the pack")
+
+    def faults(self) -> list[str]:
+        """See CommandArgs; words that only a training reads are told too."""
+        words = [word.lstrip("+~").partition("=") for word in self.words if not word.startswith("-")]
+        known = ("data", *(f"data.{key}" for key in self.keys))
+        return [
+            f"{key}: pack does not read it (given {printable(value)}); leave it out"
+            for key, sign, value in words
+            if sign and key not in known
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,6 +398,7 @@ COMMANDS: dict[str, type[CommandArgs]] = {
     "find_lr": FindLrArgs,
     "check": CheckArgs,
     "bench": BenchArgs,
+    "pack": PackArgs,
     "summary": SummaryArgs,
     "models": ModelsArgs,
     "filter": FilterArgs,

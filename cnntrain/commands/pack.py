@@ -1,0 +1,130 @@
+"""`cnntrain pack data=imagefolder data.root=DIR out=DIR [size=256]`: a folder of photos as one file of smaller ones."""
+
+import os
+import shlex
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cnntrain.config.paths import expand_path
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.commands import PackArgs
+from cnntrain.config.schema.data import DataSettings, Interpolation
+from cnntrain.errors import ConfigError, DataError
+from cnntrain.storage import run_folder
+from cnntrain.text import counted, printable, short_path
+
+if TYPE_CHECKING:
+    from cnntrain.data.pack import Found
+    from cnntrain.data.pack_writer import Outcome
+    from cnntrain.report.run_report import Report
+
+MOST_FAULTS = 5  # bad files that are named
+
+
+def run(args: PackArgs, config: RunConfig) -> dict[str, Any]:
+    """Write the pack, and say how to train on it.
+
+    Returns:
+        "file"; "images", "bytes" and "source_bytes" of them; "left_out": the files that are not in it, and why.
+
+    Raises:
+        ConfigError: the data is no folder of images, or `out` lies in it.
+        DataError: an image cannot be decoded and may not be left out.
+        FileSystemError: the pack cannot be written.
+    """
+    settings = config.settings.data
+    root = _need_folder(args.out, settings)
+    from cnntrain.data.build_folder import decode_threads
+    from cnntrain.data.pack import FILE
+    from cnntrain.data.pack_writer import CHUNK, Shrinker, write_pack
+    from cnntrain.report.run_report import Report
+
+    found = _find(root, settings)
+    shrink = Shrinker(args.size, args.quality, settings.interpolation or Interpolation.bilinear)
+    report = Report(None, tensorboard=False)
+    report.header(f"pack: {short_path(found.source)}", _rows(args, found))
+    is_new = not args.out.exists()
+    run_folder.make(args.out)
+    try:
+        tasks = sum(-(-len(part.labels) // CHUNK) for part in found.scans.values())
+        report.validating(tasks, phase="packing")
+        outcome = write_pack(
+            args.out,
+            found,
+            shrink,
+            workers=decode_threads(settings.workers),
+            on_bad_image=settings.on_bad_image,
+            advance=report.advance,
+        )
+        report.end_phase()
+        _tell(args.out, outcome, report)
+    finally:
+        report.close()
+        if is_new:
+            run_folder.remove_empty(args.out)
+    return {
+        "file": str(args.out / FILE),
+        "images": outcome.images,
+        "bytes": outcome.size,
+        "source_bytes": outcome.source_size,
+        "left_out": [{"file": file, "reason": reason} for file, reason in outcome.faults],
+    }
+
+
+def _need_folder(out: Path, settings: DataSettings) -> Path:
+    """The folder of photos; ConfigError where the data is none, or `out` lies in it."""
+    if not settings.has_files:
+        raise ConfigError(
+            f"data: pack takes a folder of photos (given {settings.name}); write data=imagefolder data.root=DIR"
+        )
+    root = Path(os.path.abspath(expand_path(settings.root)))
+    if root.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ConfigError(
+            f"out: must not lie in data.root, whose folders are splits and classes (given {printable(out)}); "
+            "give another, out=DIR"
+        )
+    return root
+
+
+def _find(root: Path, settings: DataSettings) -> "Found":
+    from cnntrain.data.pack import find_images
+
+    found = find_images(root, settings.classes, settings.classes)
+    if empty := [split for split, part in found.scans.items() if not part.classes]:
+        raise DataError(f"data.classes: {printable(root)}: none of them is in the {empty[0]} split; leave it out")
+    return found
+
+
+def _rows(args: PackArgs, found: "Found") -> list[tuple[str, str]]:
+    """What is packed, and how."""
+    from cnntrain.data.folder import kinds
+    from cnntrain.data.layout import join
+
+    parts = found.scans
+    skip_counts: Counter[str] = sum((part.skip_counts for part in parts.values()), Counter())
+    rows = [
+        ("images", ", ".join(f"{split} {len(part.labels):,}" for split, part in parts.items())),
+        ("classes", f"{max(len(part.classes) for part in parts.values()):,}"),
+        ("become", f"short side {args.size} pixels, JPEG quality {args.quality}; smaller ones stay as they are"),
+        ("not used", join(found.layout.other_names) if found.layout.other_names else ""),
+        ("ignored", kinds(skip_counts)),
+    ]
+    return [(name, value) for name, value in rows if value]
+
+
+def _tell(out: Path, outcome: "Outcome", report: "Report") -> None:
+    """Say what came of it."""
+    from cnntrain.data.common import gigabytes
+    from cnntrain.data.pack import FILE
+
+    if outcome.faults:
+        report.warn(f"left out, {counted(len(outcome.faults), 'image')} cannot be decoded:")
+    for file, reason in outcome.faults[:MOST_FAULTS]:
+        report.say(f"  {file}: {reason}")
+    if len(outcome.faults) > MOST_FAULTS:
+        report.say(f"  and {len(outcome.faults) - MOST_FAULTS:,} more")
+    sizes = f"{gigabytes(outcome.size)}, of {gigabytes(outcome.source_size)}"
+    report.say(f"wrote {printable(short_path(out / FILE))}: {counted(outcome.images, 'image')}, {sizes}", copied=True)
+    root = shlex.quote(f"data.root={short_path(out)}")
+    report.suggest([f"cnntrain train data=imagefolder {printable(root)}"])
