@@ -35,7 +35,7 @@ def counted_together(modules: Iterable[nn.Module]) -> Iterator[None]:
 
 def _only_counts(module: nn.Module) -> bool:
     """Whether a module is a batch norm that counts batches and makes no use of it."""
-    own = type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    own = type(module).forward is _BatchNorm.forward  # SyncBatchNorm insists on its count
     return own and module.momentum is not None
 
 

@@ -1,6 +1,7 @@
 """From settings to jobs: the device, the data, the network and all that a training needs, up to its first state."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -33,6 +34,7 @@ from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import NEVER, StopFlag
 from cnntrain.training import micro_batches
 from cnntrain.training.compilation import Compiler
+from cnntrain.training.exchange import note_idle, synchronize_norms
 from cnntrain.training.job import Job, TrainJob, images_in_step
 from cnntrain.training.losses import Loss, class_weights
 from cnntrain.training.recalibration import recalibration
@@ -108,6 +110,9 @@ def build_train_job(
     notes = notes + micro_batches.note(trainer.micro_batch, data.batch_size)
     job = _build_network(settings, data, hardware, notes, world)
     _fit_whitening(job.model, data, job.normalize)
+    if settings.model.sync_bn:
+        job = replace(job, model=synchronize_norms(job.model, job.device, world))
+    job.warnings.extend(note_idle(settings, world))
     if trainer.compile in COMPILE_MODES and not machine.replays_graphs(job.device):
         job.warnings.append(f"trainer.compile={trainer.compile} replays graphs of CUDA; here it is as true")
     plan = EpochPlan(

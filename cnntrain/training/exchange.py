@@ -12,12 +12,17 @@ import inspect
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from typing import cast
 
+import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import GradExchange
+from cnntrain.errors import ConfigError
 from cnntrain.finetune.batch_norms import keeps_statistics
+from cnntrain.runtime.device import shares_memory
 from cnntrain.runtime.distributed import World
 
 # Buffers are never sent: all processes hold the same, and the mean of the statistics is taken after each step. torch
@@ -26,6 +31,36 @@ _FORWARD = "forward_sync_buffers"
 _NO_BUFFERS = {
     _FORWARD if _FORWARD in inspect.signature(DistributedDataParallel).parameters else "broadcast_buffers": False
 }
+
+
+def synchronize_norms(model: nn.Module, device: torch.device, world: World) -> nn.Module:
+    """Let the batch norms of a network normalise by the images of all processes, as model.sync_bn says.
+
+    Raises:
+        ConfigError: torch cannot do that on this device.
+    """
+    if world.size == 1:
+        return model
+    if shares_memory(device):
+        raise ConfigError(
+            f"model.sync_bn: torch has no batch norm over several processes on {device.type} (given True); leave it "
+            "out, or train on GPUs"
+        )
+    if any(type(module).__module__.startswith("timm.") for module in model.modules()):
+        from timm.layers import convert_sync_batchnorm  # which keeps the activations of timm's own batch norms
+
+        return cast(nn.Module, convert_sync_batchnorm(model))
+    return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
+
+
+def note_idle(settings: Settings, world: World) -> list[str]:
+    """What the settings say of several processes, where there is one."""
+    trainer, told = settings.trainer, "has no effect, as one process trains alone"
+    idle = {
+        "model.sync_bn=true": settings.model.sync_bn,
+        f"trainer.grad_exchange={trainer.grad_exchange.value}": trainer.grad_exchange is not GradExchange.fp32,
+    }
+    return [f"{word} {told}" for word, is_set in idle.items() if is_set and world.size == 1]
 
 
 class Exchange:

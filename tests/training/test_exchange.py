@@ -1,12 +1,17 @@
 """Gradients of several processes come together with the same bits at every try, whatever learns when."""
 
 import pytest
+import timm
 import torch
 from processes import crossed_run, free_port, make_job, one_of_four
 
+from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.trainer import GradExchange
-from cnntrain.runtime.distributed import ALONE
+from cnntrain.errors import ConfigError
+from cnntrain.finetune.batch_norms import counted_together
+from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.training import loop
+from cnntrain.training.exchange import note_idle, synchronize_norms
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +42,30 @@ def test_four_processes_take_the_steps_of_one_though_layers_open_and_one_is_idle
         torch.testing.assert_close(results[0][form]["weights"][name], weights, rtol=0, atol=near)
     fp32, bf16 = (results[0][form.value]["print"] for form in GradExchange)
     assert fp32 != bf16
+
+
+def test_batch_norms_over_several_processes_are_torchs_and_keep_their_names_and_what_follows_them():
+    model = timm.create_model("tf_efficientnet_lite0", num_classes=3).eval()
+    expected, images = dict(model.state_dict()), torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        answer = model(images)
+        synchronized = synchronize_norms(model, torch.device("cuda"), World(0, 2))
+        assert torch.equal(synchronized(images), answer)
+    assert list(synchronized.state_dict()) == list(expected)
+    norms = [module for module in synchronized.modules() if isinstance(module, torch.nn.SyncBatchNorm)]
+    assert len(norms) == sum(name.endswith("running_mean") for name in expected)
+    with counted_together(norm.train() for norm in norms):
+        assert all(norm.num_batches_tracked is not None for norm in norms)
+
+
+def test_batch_norms_over_several_processes_want_a_gpu_and_more_than_one():
+    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3))
+    assert synchronize_norms(model, torch.device("cpu"), ALONE) is model
+    with pytest.raises(ConfigError, match=r"^model.sync_bn: torch has no batch norm over several processes on cpu"):
+        synchronize_norms(model, torch.device("cpu"), World(0, 2))
+    words = ["model.sync_bn=true", "trainer.grad_exchange=bf16"]
+    assert note_idle(compose_settings(words), ALONE) == [
+        "model.sync_bn=true has no effect, as one process trains alone",
+        "trainer.grad_exchange=bf16 has no effect, as one process trains alone",
+    ]
+    assert note_idle(compose_settings(words), World(0, 2)) == note_idle(compose_settings([]), ALONE) == []

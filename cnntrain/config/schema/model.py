@@ -83,6 +83,7 @@ class ModelSettings:
     args: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the network: model.args.hidden=256
     stem: Stem = Stem.auto  # auto removes early strides until the last map has 4x4 pixels
     norm: Optional[Norm] = None  # in place of the network's batch norms; null: as published
+    sync_bn: bool = False  # of several processes on GPUs, batch norms normalise by the images of all
     # where the network has it, else before its last layer; null: as published
     dropout: Optional[float] = number(None, ge=0, lt=1)
     # stochastic depth (arXiv 1603.09382), where the network has it
