@@ -32,10 +32,10 @@ class SkippedSteps:
         Returns:
             (), float32: 1 where it is skipped, else 0.
         """
-        found = self._scaler._found_inf_per_device(self._optimizer)
-        skipped = next(iter(found.values())).clamp(max=1)
+        (skipped,) = self._scaler._found_inf_per_device(self._optimizer).values()
+        is_skipped = skipped > 0
         for buffers, kept in zip(self._buffers, self._kept, strict=True):
-            flat = torch.where(skipped > 0, kept, _flat(buffers))
+            flat = torch.where(is_skipped, kept, _flat(buffers))
             parts = flat.split([buffer.numel() for buffer in buffers])
             torch._foreach_copy_(buffers, [part.view_as(one) for part, one in zip(parts, buffers, strict=True)])
         return skipped

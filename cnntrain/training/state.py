@@ -276,8 +276,8 @@ class Ema:
         """The same with a weight and a count that the device alone knows: the host waits for nothing."""
         if isinstance(self.updates, int):
             self.updates = torch.tensor(self.updates, device=skipped.device)
-        weight = 1 - ((1 + self.updates) / (10 + self.updates)).clamp(max=self.decay)
-        weight = torch.where(self.updates > 0, weight, 1.0) * (1 - skipped)
+        weight = 1 - ((1 + self.updates) / (10 + self.updates)).clamp_(max=self.decay)
+        weight.masked_fill_(self.updates == 0, 1.0).mul_(1 - skipped)
         changes = torch._foreach_sub(self._sources, self._averages)
         torch._foreach_mul_(changes, weight)
         torch._foreach_add_(self._averages, changes)

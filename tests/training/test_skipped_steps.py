@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from launches import launches
 from test_loop import CPU, SGD, make_job, make_run, same
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -14,6 +15,7 @@ from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import NonFiniteError
 from cnntrain.optim import optimizers
 from cnntrain.training import loop
+from cnntrain.training.skipped_steps import SkippedSteps
 from cnntrain.training.state import Ema
 
 
@@ -110,6 +112,21 @@ def test_the_host_does_not_read_whether_a_step_is_skipped():
         loop.train_step(run, job, [batch], batch.total)
     with pytest.raises(AssertionError), NoReading():
         run.state()
+
+
+def test_what_skipped_steps_ask_for_is_a_score_of_launches_however_deep_the_network_is():
+    deep = nn.Sequential(*(nn.BatchNorm2d(3) for _ in range(40)))
+    run = make_run(precision=Precision.fp16)
+    skips, ema = SkippedSteps(deep, run.scaler, run.optimizer), Ema(deep, 0.9)
+    run.scaler.scale(run.model(torch.rand(2, 1, 8, 8)).sum()).backward()
+    run.scaler.step(run.optimizer)
+    ema.update(torch.zeros(()))
+
+    def work():
+        skips.keep()
+        ema.update(skips.undo())
+
+    assert launches(work).total() <= 24, launches(work)
 
 
 class SideOverflows(nn.Module):
