@@ -114,6 +114,15 @@ class RepeatableAvgPool2d(nn.AdaptiveAvgPool2d):
         return x
 
 
+class RepeatableLocalResponseNorm(nn.LocalResponseNorm):
+    """The same as torch's own, with a gradient that repeats its bits on CUDA too, as neighbours lie in a plane."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        squares = functional.pad(x.square().flatten(2).unsqueeze(1), (0, 0, self.size // 2, (self.size - 1) // 2))
+        means = functional.avg_pool2d(squares, (self.size, 1), stride=1).view(x.shape)
+        return x / (means * self.alpha + self.k).pow(self.beta)
+
+
 def make_repeatable(model: nn.Module) -> None:
     """Let layers whose gradient does not repeat its bits on CUDA, and for which there is another way, take that."""
     for layer in model.modules():
@@ -121,6 +130,8 @@ def make_repeatable(model: nn.Module) -> None:
             layer.__class__ = RepeatableAvgPool2d
         elif type(layer) is nn.AdaptiveMaxPool2d and layer.output_size in (1, (1, 1)):
             layer.__class__ = GlobalMaxPool2d
+        elif type(layer) is nn.LocalResponseNorm:
+            layer.__class__ = RepeatableLocalResponseNorm
 
 
 def pool2d(kind: str, window: Window, weights: list[float] | list[list[float]] | None = None) -> nn.Module:

@@ -111,12 +111,22 @@ class Compiled:
         shape = inputs.shape, torch.is_grad_enabled()
         if shape not in self._shapes:
             self._shapes.add(shape)
-            use = "training" if shape[1] else "scoring"
-            sizes = "x".join(map(str, inputs.shape[1:]))
-            self._compiler.say(f"compiling the network for {use}, {len(inputs)} inputs of {sizes}; this takes a while")
+            return self._compile(inputs)
         if self._compiler.replays:
             torch.compiler.cudagraph_mark_step_begin()
         return self._network(inputs)
+
+    def _compile(self, inputs: Tensor) -> Any:
+        """Call the network with the first batch of its shape, and say what that takes."""
+        say, skips = self._compiler.say, torch._dynamo.utils.counters["inductor"]
+        use, sizes = "training" if torch.is_grad_enabled() else "scoring", "x".join(map(str, inputs.shape[1:]))
+        say(f"compiling the network for {use}, {len(inputs)} inputs of {sizes}; this takes a while")
+        before = skips["cudagraph_skips"]
+        answer = self(inputs)
+        if self._compiler.replays and skips["cudagraph_skips"] > before:
+            mode = self._compiler.mode
+            say(f"for {use}, torch cannot replay this network as a CUDA graph: trainer.compile={mode} gains little")
+        return answer
 
 
 def own_gradients(parameters: list[nn.Parameter]) -> None:

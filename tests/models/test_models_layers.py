@@ -220,7 +220,7 @@ def test_shortcut_is_a_1x1_convolution_where_the_shapes_differ(keys):
     block(torch.zeros(2, 4, 11, 11))
 
 
-# Pools whose gradient repeats its bits on CUDA
+# Layers whose gradient repeats its bits on CUDA
 
 
 class Named(TorchDispatchMode):
@@ -235,11 +235,15 @@ class Named(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-@pytest.mark.parametrize("pool", [nn.AdaptiveMaxPool2d(1), *map(nn.AdaptiveAvgPool2d, (1, 4, 7, (3, None), (2, 5)))])
-def test_repeatable_pools_give_what_torchs_give_without_its_adaptive_gradients(pool):
+POOLS = [nn.AdaptiveMaxPool2d(1), *map(nn.AdaptiveAvgPool2d, (1, 4, 7, (3, None), (2, 5)))]
+NORMS = [nn.LocalResponseNorm(2), nn.LocalResponseNorm(3, alpha=0.5, beta=0.6, k=2.0)]
+
+
+@pytest.mark.parametrize("own", [*POOLS, *NORMS])
+def test_repeatable_layers_give_what_torchs_give_without_its_gradients(own):
     ends = []
-    for layer in (pool, copy.deepcopy(pool)):
-        if layer is not pool:
+    for layer in (own, copy.deepcopy(own)):
+        if layer is not own:
             make_repeatable(layer)
         images = torch.randn(2, 3, 7, 6, generator=torch.Generator().manual_seed(0)).requires_grad_()
         with Named() as seen:
@@ -247,4 +251,4 @@ def test_repeatable_pools_give_what_torchs_give_without_its_adaptive_gradients(p
             (maps * torch.arange(maps.numel()).view(maps.shape)).sum().backward()
         ends.append((maps, images.grad))
     torch.testing.assert_close(*ends)
-    assert not [name for name in seen.names if "adaptive" in name]
+    assert not [name for name in seen.names if "adaptive" in name or "pool3d" in name]

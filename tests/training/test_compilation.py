@@ -98,6 +98,7 @@ def test_images_that_grow_have_a_graph_for_each_size_within_torchs_limit(
     assert sorted(shape[2] for shape in graphs) == [8, 12, 16, 16]  # and one scores
 
 
+@pytest.mark.slow
 def test_averaged_weights_and_the_network_are_compiled_apart(here: Path, graphs: Graphs) -> None:
     words = ["trainer.ema=0.9", "trainer.accumulate=2"]
     compiled, plain = run("compiled", *words, "trainer.compile=true"), run("plain", *words)
@@ -116,6 +117,7 @@ def test_a_resumed_compiled_run_has_the_bits_of_an_unbroken_one(here: Path, grap
         assert json.loads(Path(f"cut{stop}/results.json").read_text())["weights_sha256"] == whole["weights_sha256"]
 
 
+@pytest.mark.slow
 def test_gradients_of_several_micro_batches_outlive_the_replay_of_a_graph(
     here: Path, graphs: Graphs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +139,20 @@ def test_gradients_of_several_micro_batches_outlive_the_replay_of_a_graph(
     words = ["trainer.compile=reduce-overhead", "trainer.accumulate=3"]
     assert run("replayed", *words)["weights_sha256"] == plain["weights_sha256"]
     assert len(owned) == 3  # a step in each of three epochs
+
+
+def test_a_network_that_no_cuda_graph_can_replay_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def network(inputs: Tensor) -> Tensor:
+        torch._dynamo.utils.counters["inductor"]["cudagraph_skips"] += 1
+        return inputs
+
+    said: list[str] = []
+    monkeypatch.setattr(compilation, "replays_graphs", lambda device: True)
+    compiled = compilation.Compiled(network, Compiler("reduce-overhead", CPU, said.append))
+    for _ in range(2):
+        compiled(torch.zeros(2, 3))
+    assert len(said) == 2
+    assert said[1].startswith("for training, torch cannot replay this network as a CUDA graph")
 
 
 @pytest.mark.slow
@@ -188,6 +204,7 @@ def test_where_the_fastest_kernels_are_sought_for_each_size_the_last_batch_is_fi
     assert sizes == {(25, 25), (19, 25), (10, 25), (20, 20)}  # a probe of one batch has no other size to agree with
 
 
+@pytest.mark.slow
 def test_a_network_that_looks_at_the_whole_batch_is_scored_without_added_images(
     here: Path, graphs: Graphs, own_nets: list[str]
 ) -> None:

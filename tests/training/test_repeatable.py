@@ -6,15 +6,56 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import torch
+from networks import NAMED, conf, on_meta
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnntrain import cli
+from cnntrain.models.layers import make_repeatable
 from cnntrain.report import session
 from cnntrain.training import loop
 
 QUICK = ["data.limit=40", "data.batch_size=20", "trainer.epochs=1", "trainer.threads=1", "trainer.probe=0"]
 QUICK += ["trainer.tensorboard=false", "trainer.device=cpu", "hydra.run.dir=run"]
+
+
+# What torch has no repeatable algorithm for on CUDA (torch.use_deterministic_algorithms lists it), of what networks do.
+REFUSED = {
+    *("adaptive_avg_pool2d_backward", "_adaptive_avg_pool2d_backward", "adaptive_max_pool2d_backward"),
+    *("avg_pool3d_backward", "fractional_max_pool2d_backward", "max_unpool2d", "grid_sampler_2d_backward", "histc"),
+    *("reflection_pad1d_backward", "reflection_pad2d_backward", "upsample_linear1d_backward", "nll_loss2d_forward"),
+    *("upsample_bilinear2d_backward", "upsample_bicubic2d_backward", "_embedding_bag", "put", "put_", "kthvalue"),
+}
+
+
+class Named(TorchDispatchMode):
+    """Notes the names of all operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.add(func._schema.name.removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMED)
+def test_every_network_can_be_trained_with_algorithms_that_repeat_on_cuda(name: str) -> None:
+    model, images = on_meta(conf(name))
+    make_repeatable(model.train())
+    with Named() as seen:
+        answer = model(images)
+        answers = answer if isinstance(answer, tuple) else (answer,)
+        torch.stack(
+            [functional.cross_entropy(a, torch.zeros(2, dtype=torch.int64, device="meta")) for a in answers]
+        ).sum().backward()
+    assert "nll_loss_backward" in seen.names
+    # torchvision's auxiliary classifiers call the function of an adaptive pool: a run is refused.
+    assert seen.names & REFUSED == ({"_adaptive_avg_pool2d_backward"} if name == "googlenet" else set())
 
 
 def refusals(capsys: pytest.CaptureFixture[str]) -> list[str]:
