@@ -3,6 +3,7 @@
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ def run(args: BenchArgs, config: RunConfig) -> Findings:
             job = build_fitting_job(settings, report, stop=stop, splits=("train",))
             job = start_from_weights(job, read_weights(settings.model, report.say))
             with tempfile.TemporaryDirectory(prefix="cnntrain-bench-") as folder:
-                found = measure(job, args, Path(folder))
+                found = measure(job, args, Path(folder), report.say)
         show_notes(job, report)
         report.header(f"bench: {settings.heading}", wrap_facts(_facts(job, found)))
         for line in table(found):
@@ -72,7 +73,7 @@ def run(args: BenchArgs, config: RunConfig) -> Findings:
         report.close()
 
 
-def measure(job: TrainJob, args: BenchArgs, folder: Path) -> Findings:
+def measure(job: TrainJob, args: BenchArgs, folder: Path, say: Callable[[str], object]) -> Findings:
     """Climb the ladder; the loop tells and saves in a folder as a run does, and draws its bar where nobody sees it."""
     run = build_state(job)
     job = use_features(job, run)
@@ -82,7 +83,7 @@ def measure(job: TrainJob, args: BenchArgs, folder: Path) -> Findings:
         try:
             with saved_into(folder, replace(job, report=told)) as training:
                 ladder = Ladder(run, training)
-                rungs = ladder.climb(args.rounds, args.steps)
+                rungs = ladder.climb(args.rounds, args.steps, say)
                 save_seconds = ladder.save()
         finally:
             told.close()

@@ -3,7 +3,7 @@
 import itertools
 import statistics
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +15,7 @@ from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.launches import Load, load_of
 from cnntrain.runtime.signals import asked_for, interrupted
+from cnntrain.text import counted
 from cnntrain.training import loop
 from cnntrain.training.job import TrainJob
 from cnntrain.training.micro_batches import cut, most_at_once
@@ -85,11 +86,12 @@ class Ladder:
         run.start_epoch()
         self._fixed = list(self._augmented(self._group, 0))
 
-    def climb(self, rounds: int, steps: int | None) -> list[Rung]:
+    def climb(self, rounds: int, steps: int | None, say: Callable[[str], object]) -> list[Rung]:
         """Time all rungs, in changing order, and count what a step of each launches.
 
         Args:
             steps: of a rung in a round; None: as many as take about a second.
+            say: is told how long it will take.
 
         Raises:
             Interrupted: a signal asked for the end.
@@ -97,9 +99,12 @@ class Ladder:
         rungs = [Rung(name) for name in RUNGS]
         for number in range(len(rungs)):  # kernels are chosen and compiled at first use
             self._time(number, LEAST_STEPS if number else 1)
+        each = self._time(0, LEAST_STEPS).seconds / LEAST_STEPS
         if steps is None:
-            each = self._time(0, LEAST_STEPS).seconds / LEAST_STEPS
             steps = min(max(round(SECONDS / each), LEAST_STEPS), MOST_STEPS)
+        seconds = rounds * len(rungs) * (steps + 1) * each
+        times = f"{counted(rounds, 'round')} of {counted(steps, 'step')}"
+        say(f"timing {len(rungs)} parts in {times} each, {seconds:,.0f} seconds or more")
         for turn in range(rounds):
             for number in range(len(rungs)) if turn % 2 else reversed(range(len(rungs))):
                 timing = self._time(number, steps)

@@ -60,7 +60,9 @@ class Course:
         """The picture."""
         plan, limit = self.job.plan, self.job.settings.trainer.max_time
         notes = [f"{self.words}."]
-        notes += [f"trainer.max_time={limit} may end the run earlier."] if limit else []
+        notes += (
+            [f"trainer.max_time={limit} presses it into that time where the run would take longer."] if limit else []
+        )
         firsts = [plan.first_step(epoch) for epoch in range(self.epochs + 1)]
         return Curves(title, notes, self.panels(), self.steps, firsts)
 
