@@ -6,15 +6,19 @@ import numpy as np
 import pytest
 import torch
 from launches import launches
-from scenes import layouts, scenes
+from scenes import layouts, same_layout, scenes
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cnntrain.augment import color, layout
+from cnntrain.augment import batch_context, color, layout
 from cnntrain.augment.accelerator import known_tables, turn_hues
 from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.build import build_augment
+from cnntrain.augment.erase import build_noise
 from cnntrain.augment.kernels import KINDS
 from cnntrain.augment.mix import Mix
+from cnntrain.augment.pieces import build_affine, build_color
+from cnntrain.augment.policies import build_policies
 from cnntrain.augment.sampling import PLACES, Draws, perform
 from cnntrain.augment.spaces import OPERATIONS
 from cnntrain.config.compose import compose_settings
@@ -153,3 +157,23 @@ LIMITS = {
 def test_a_batch_is_augmented_in_few_launches(pieces):
     counts = launches(preparation([f"augment={pieces}"]))
     assert counts.total() <= LIMITS[pieces], counts
+
+
+ON_FAKE_CUDA = ["randaugment", "augmix", "color_jitter", "equalize", "sharpness", "affine", "blur", "cutout"]
+
+
+@pytest.mark.parametrize("piece", ON_FAKE_CUDA)
+def test_on_cuda_all_numbers_are_sent_to_the_images_and_the_layout_stays(piece, monkeypatch):
+    """Fake tensors know their device and have no values."""
+    cuda = torch.device("cuda:0")
+    monkeypatch.setattr(batch_context, "send", lambda values, device: values.to(device))  # without pinned memory
+    settings = compose_settings(["data=digits", f"augment={piece}"]).augment
+    pieces = [*build_policies(settings), *build_color(settings, 3, 16), *build_noise(settings, [0.5] * 3)]
+    pieces += [("affine", build_affine(settings.affine))] if settings.affine else []
+    ((_, operation),) = pieces
+    operation(torch.zeros(200, 3, 16, 16, dtype=torch.uint8), context())  # works out the magnitudes for this size
+    with FakeTensorMode():
+        for images in layouts(torch.empty(64, 3, 16, 16, dtype=torch.uint8, device=cuda)):
+            result = operation(images, BatchContext(cuda, 0, 0, 0, image_size=16, indices=INDICES[200]))
+            assert result.device == cuda
+            assert same_layout(result, images)
