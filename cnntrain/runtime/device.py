@@ -394,6 +394,11 @@ def replays_graphs(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def plain_passes() -> int:
+    """How many compiled passes of this process torch could not record to be replayed."""
+    return int(torch._dynamo.utils.counters["inductor"]["cudagraph_skips"])
+
+
 def tunes_by_shape(device: torch.device) -> bool:
     """Whether the fastest algorithms are sought anew for each new shape of a batch (cudnn.benchmark)."""
     return device.type == "cuda" and torch.backends.cudnn.benchmark

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from cnntrain.errors import ConfigError
-from cnntrain.runtime.device import replays_graphs
+from cnntrain.runtime.device import plain_passes, replays_graphs
 
 SPARE_GRAPHS = 8  # torch's own limit, for what a run does beside its plan
 _LEAVE = "or set trainer.compile=false"
@@ -118,12 +118,11 @@ class Compiled:
 
     def _compile(self, inputs: Tensor) -> Any:
         """Call the network with the first batch of its shape, and say what that takes."""
-        say, skips = self._compiler.say, torch._dynamo.utils.counters["inductor"]
+        say, before = self._compiler.say, plain_passes()
         use, sizes = "training" if torch.is_grad_enabled() else "scoring", "x".join(map(str, inputs.shape[1:]))
         say(f"compiling the network for {use}, {len(inputs)} inputs of {sizes}; this takes a while")
-        before = skips["cudagraph_skips"]
         answer = self(inputs)
-        if self._compiler.replays and skips["cudagraph_skips"] > before:
+        if self._compiler.replays and plain_passes() > before:
             mode = self._compiler.mode
             say(f"for {use}, torch cannot replay this network as a CUDA graph: trainer.compile={mode} gains little")
         return answer
