@@ -202,6 +202,8 @@ def option(file: Path) -> str:
         optimizer, _, data = name.rpartition("_")
         words = [f"recipe@optimizer={name}", f"optimizer={optimizer}"] if optimizer else [f"recipe={name}"]
         words += ["data=imagefolder"] if data == "imagefolder" else []
+    if group == "experiment" and "/data: imagefolder" in file.read_text(encoding="utf-8"):
+        words.append("data.root=/photos")
     return " ".join(words)
 
 
