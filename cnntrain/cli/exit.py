@@ -23,8 +23,8 @@ READER_GONE = 141  # as a shell counts a process that died of SIGPIPE
 TAKES_NO_MORE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 SMALLER = "make data.batch_size smaller, or in training set trainer.micro_batch=auto, which cuts each batch"
 FULL_CARD = (
-    "trainer.device: the GPU has no memory left even to start on{holders}; end another process (nvidia-smi lists "
-    "them), or choose another GPU with trainer.device=cuda:1, or cpu"
+    "trainer.device: the GPU has no memory left for CUDA itself{holders}; end another process (nvidia-smi lists them), "
+    "choose another GPU with trainer.device=cuda:1, or make data.batch_size smaller"
 )
 
 

@@ -33,7 +33,7 @@ TOLD = {
     "bytes. Error code 12 (Cannot allocate memory)": "out of memory",
     "could not create a primitive": "out of memory",
     "can't start new thread": "the system gives this process no further thread",
-    "CUDA error: out of memory": "the GPU has no memory left even to start on",
+    "CUDA error: out of memory": "the GPU has no memory left for CUDA itself",
 }
 
 
