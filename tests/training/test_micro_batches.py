@@ -1,6 +1,7 @@
 """A batch in parts, and steps for which memory does not suffice."""
 
 import copy
+import weakref
 from contextlib import closing
 from typing import cast
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from cnntrain import cli
 from cnntrain.data.loaders import Loader
+from cnntrain.runtime import device as machine
 from cnntrain.storage import checkpoint
 from cnntrain.training import loop
 from cnntrain.training.job import Job
@@ -132,6 +134,16 @@ def test_a_step_that_found_no_memory_leaves_nothing_behind(late, accumulate):
     assert report.lines == [
         "step 1: 7 images at once need more memory than there is; its batches are cut into micro-batches of 3 from here"
     ]
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["forward", "backward"])
+def test_what_a_failed_attempt_has_computed_is_let_go_before_the_next(monkeypatch, late):
+    alive, made = [], []
+    run = make_run()
+    with_room(run, 3, late).network.register_forward_hook(lambda *given: made.append(weakref.ref(given[-1])))
+    monkeypatch.setattr(machine, "release_memory", lambda device: alive.append([made[-1]() is not None]))
+    loop.train(run, make_job(micro_batch="auto"))
+    assert alive == [[False]]
 
 
 def test_memory_that_runs_out_in_the_middle_is_mended_at_the_same_step():
