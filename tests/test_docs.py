@@ -30,8 +30,11 @@ NOT_RUN = {  # command line: why it is not run to its end
     "pip install 'cnntrain[export]'": "asks a package registry",
     "python model.py cat.jpg": "tests/export does, with more pictures",
     "tensorboard --logdir outputs": "serves until it is stopped",
-    "torchrun --nproc-per-node=4 -m cnntrain model=resnet50 data=imagefolder data.root=photos": "wants four devices",
-    "torchrun --nproc-per-node=4 -m cnntrain resume RUN_DIR": "wants four devices",
+    "cnntrain trainer.devices=4 model=resnet50 data=imagefolder data.root=photos": "wants four devices",
+    "torchrun --nproc-per-node=4 --max-restarts=3 -m cnntrain model=resnet50 data=imagefolder data.root=photos": (
+        "wants four devices"
+    ),
+    "srun cnntrain model=resnet50 data=imagefolder data.root=photos": "wants Slurm",
 }
 QUICK = ("filter", "models", "summary")  # commands that need no torch, or no images
 TRAINING = ("train", "compare")  # commands that are cut short
@@ -77,6 +80,7 @@ def test_the_words_of_each_command_are_accepted(
     make_room(example.ours, desk)
     if not example.fails and not quick:
         monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given: 0)
+    monkeypatch.setattr(dispatch, "launch", lambda *given: 0)
     code = cli.main(example.ours)
     out, err = capsys.readouterr()
     assert code == (errors.ConfigError.exit_code if example.fails else 0), err
