@@ -123,6 +123,18 @@ def test_geometry_normalisation_and_mixing_in_few_launches_give_the_same_bits(wo
         assert all(torch.equal(one, other) for one, other in zip(results[:half], results[half:], strict=True))
 
 
+def test_color_jitter_in_few_launches_keeps_each_images_order(monkeypatch):
+    settings = compose_settings(["data=digits", "augment=color_jitter", "augment.color_jitter.p=0.8"]).augment
+    ((_, operation),) = build_color(settings, 3, 24)
+    images = scenes(3, 24, 24).repeat(20, 1, 1, 1)
+    expected = operation(images, context())
+    monkeypatch.setattr(layout, "launching_costs", lambda device: True)
+    off = (operation(images, context()).int() - expected.int()).abs()
+    # A level of hue may be another, and later operations may make more of it.
+    assert off.max() <= 3
+    assert (off != 0).float().mean() < 2e-3
+
+
 def preparation(words: list[str]) -> Any:
     """What happens to a batch of CIFAR's size between loader and network."""
     settings = compose_settings(["data=digits", *words]).augment
@@ -147,7 +159,7 @@ LIMITS = {
     "[flip_crop,mixup,cutmix]": 13,
     "[flip_crop,randaugment]": 89,
     "[flip_crop,trivialaugment]": 49,
-    "[flip_crop,color_jitter]": 153,
+    "[flip_crop,color_jitter]": 107,
     "[flip_crop,augmix]": 157,
 }
 
