@@ -138,7 +138,7 @@ if __name__ == "__main__":
     folder = Path(sys.argv[1])
     rows = {
         "random": random_kills(folder / "random", 30, save_in_turn),
-        "beside": random_kills(folder / "beside", 30, save_beside),
+        "beside": random_kills(folder / "beside", 15, save_beside),
         "calls": exit_at_each_call(folder / "calls"),
     }
     print(json.dumps(rows))

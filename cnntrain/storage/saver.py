@@ -16,8 +16,9 @@ from cnntrain.storage import checkpoint
 class Saver:
     """Writes the checkpoints of a run, one at a time: hashed, written, synced and renamed in a thread of its own.
 
-    A save that fails is told by the next call. As a context it is left when nothing is under way any more; of a failed
-    save and another error in flight, the other one is told.
+    A save that fails is told by the next call, and by all that follow: it may have been that of the best epoch, in
+    which every later state believes. As a context it is left when nothing is under way any more; of a failed save and
+    another error in flight, the other one is told.
 
     Args:
         run: the run folder.
@@ -43,9 +44,9 @@ class Saver:
 
     def join(self) -> None:
         """Wait until what was given to `save` is on disk; FileSystemError where it could not be written."""
-        under_way, self._under_way = self._under_way, None
-        if under_way:
-            under_way.result()
+        if self._under_way:
+            self._under_way.result()
+            self._under_way = None  # not after a failure
 
     def __enter__(self) -> "Saver":
         return self
