@@ -52,7 +52,9 @@ def build_fitting_job(
     finds_parts = settings.trainer.micro_batch == AUTO and world.size > 1
     if settings.data.batch_size != AUTO and not finds_parts:
         return build_train_job(settings, report, stop=stop, world=world, splits=splits)
-    plain = replace(settings, trainer=replace(settings.trainer, compile=False, micro_batch=None))
+    # Each process tries by itself, and no graph is worth its time for a size that comes once.
+    trainer, model = settings.trainer, replace(settings.model, sync_bn=False)
+    plain = replace(settings, model=model, trainer=replace(trainer, compile=False, micro_batch=None))
     job = build_train_job(plain, report, stop=stop, world=world, splits=splits)
     data = job.data
     most = data.batch_size if finds_parts else max(LEAST, len(data.train.labels) // (STEPS * world.size))

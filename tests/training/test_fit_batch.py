@@ -129,10 +129,13 @@ def test_all_processes_take_the_number_of_the_one_with_the_least_room(monkeypatc
 
     monkeypatch.setattr(fit_batch, "build_train_job", build)
     monkeypatch.setattr(fit_batch, "_find", lambda job, most: (5, f"of {most}"))
-    settings = compose_settings(["data=digits", "trainer.micro_batch=auto", "trainer.compile=true"])
+    settings = compose_settings(
+        ["data=digits", "trainer.micro_batch=auto", "trainer.compile=true", "model.sync_bn=true"]
+    )
     world = cast(World, types.SimpleNamespace(size=2, gather=lambda size: [size, other]))
     job = fit_batch.build_fitting_job(settings, cast(Reporter, Silence()), world=world)
     assert [part.trainer.micro_batch for part in built] == [None, kept]
+    assert [(part.trainer.compile, part.model.sync_bn) for part in built] == [(False, False), (True, True)]
     assert job.notes == [f"micro-batches: of {kept} images, of 7"]
 
 
