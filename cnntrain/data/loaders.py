@@ -2,8 +2,11 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -17,6 +20,7 @@ from cnntrain.runtime.device import can_pin
 from cnntrain.runtime.distributed import ALONE, World
 
 AnyLoader = TypeVar("AnyLoader", bound="Loader")
+T = TypeVar("T")
 
 
 class Batch(NamedTuple):
@@ -119,8 +123,42 @@ def gather(source: Tensor, index: Tensor, device: torch.device) -> Tensor:
     """Rows of a tensor that lies on the device or on the host, by int64 (n,) beside it; on the device."""
     if not (source.is_cpu and can_pin(device)):
         return source.index_select(0, index).to(device, non_blocking=True)
-    buffer = torch.empty((len(index), *source.shape[1:]), dtype=source.dtype, pin_memory=True)
-    return torch.index_select(source, 0, index, out=buffer).to(device, non_blocking=True)
+    return _fill([(source, new_buffer(source, index))], index)[0].to(device, non_blocking=True)
+
+
+def new_buffer(source: Tensor, rows: Tensor | slice) -> Tensor:
+    """Page-locked host memory for some rows of a tensor, int64 (n,) or a slice."""
+    count = len(rows) if isinstance(rows, Tensor) else len(source[rows])
+    return torch.empty((count, *source.shape[1:]), dtype=source.dtype, pin_memory=True)
+
+
+def _take(source: Tensor, rows: Tensor | slice) -> Tensor:
+    return source[rows] if isinstance(rows, slice) else source.index_select(0, rows)
+
+
+def _fill(pairs: list[tuple[Tensor, Tensor]], rows: Tensor | slice) -> list[Tensor]:
+    """Copy the rows of each source into the buffer beside it; the buffers."""
+    for source, buffer in pairs:
+        if isinstance(rows, slice):
+            buffer.copy_(source[rows])
+        else:
+            torch.index_select(source, 0, rows, out=buffer)
+    return [buffer for _, buffer in pairs]
+
+
+def ahead(jobs: Iterable[Callable[[], T]]) -> Generator[T, None, None]:
+    """What the jobs answer, in their order; one thread works on the next while the caller uses this one."""
+    pool = ThreadPoolExecutor(1, "ahead", initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),))
+    try:
+        waiting: Future[T] | None = None
+        for job in jobs:
+            current, waiting = waiting, pool.submit(job)
+            if current:
+                yield current.result()
+        if waiting:
+            yield waiting.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def name_of_row(name: Callable[[int], str], rows: Tensor | None) -> Callable[[int], str]:
@@ -188,12 +226,33 @@ class MemoryLoader(Loader):
         images, labels = self._store.content()
         order = self.sampler.order(epoch)
         places = self._places(order) if self.sampler.train else self._rows
-        for part, total in self.sampler.parts(start):
-            if places is None:
-                pixels, classes = self._send(images[part]), self._send(labels[part])
-            else:
-                pixels, classes = gather(images, places[part], self.device), gather(labels, places[part], self.device)
-            yield Batch(pixels.permute(0, 3, 1, 2), classes, order[part], total)
+        parts = list(self.sampler.parts(start))
+        choices = (part if places is None else places[part] for part, _ in parts)
+        with closing(self._drawn(images, labels, choices)) as drawn:
+            for (part, total), (pixels, classes) in zip(parts, drawn, strict=True):
+                yield Batch(pixels.permute(0, 3, 1, 2), classes, order[part], total)
+
+    def _drawn(
+        self, images: Tensor, labels: Tensor, choices: Iterable[Tensor | slice]
+    ) -> Generator[tuple[Tensor, Tensor], None, None]:
+        """Images and labels of each micro-batch on the device; from the host, each is gathered while another is used.
+
+        Args:
+            choices: of each its rows in the store, int64 (n,) or a slice.
+        """
+        if not (images.is_cpu and can_pin(self.device)):
+            for rows in choices:
+                yield _take(images, rows).to(self.device), _take(labels, rows).to(self.device)
+            return
+        # The buffers are made here: in another thread they would belong to another device.
+        jobs = (
+            partial(_fill, [(source, new_buffer(source, rows)) for source in (images, labels)], rows)
+            for rows in choices
+        )
+        with closing(ahead(jobs)) as buffers:
+            for pixels, classes in buffers:
+                # torch gives a buffer to nobody else before the device has read it.
+                yield pixels.to(self.device, non_blocking=True), classes.to(self.device, non_blocking=True)
 
     def pick(self, indices: Tensor) -> Tensor:
         """See Loader."""
@@ -203,9 +262,6 @@ class MemoryLoader(Loader):
         """Where images of the split lie in the store, int64 (n,) at home."""
         indices = indices.to(self._store.home)
         return indices if self._rows is None else self._rows[indices]
-
-    def _send(self, part: Tensor) -> Tensor:
-        return part.to(self.device, non_blocking=True)
 
 
 class StreamLoader(Loader):

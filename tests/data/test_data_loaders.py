@@ -17,12 +17,12 @@ from PIL import Image
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage, Sampling
 from cnntrain.config.schema.pieces import ResizedCropSettings
-from cnntrain.data import build_folder, common
+from cnntrain.data import build_folder, common, loaders
 from cnntrain.data.build import build_data
 from cnntrain.data.common import Request
 from cnntrain.data.datasets import digits
 from cnntrain.data.decode import read_image
-from cnntrain.data.loaders import MemoryLoader
+from cnntrain.data.loaders import MemoryLoader, ahead
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.distributed import World
@@ -411,3 +411,62 @@ def test_a_phone_photo_lies_the_right_way_in_the_batch(tmp_path):
     image = content(build(tmp_path, workers=0).val)[0][0][0].float()
     assert image[:, :6].mean() > 240
     assert image[:, -6:].mean() < 15
+
+
+# ---- from host memory to a device ----
+
+
+@pytest.fixture
+def by_transfer(monkeypatch):
+    """Transfers as to a GPU, from buffers that are not page-locked."""
+    monkeypatch.setattr(loaders, "can_pin", lambda device: True)
+    empty = torch.empty
+
+    def unlocked(*args, **kwargs):
+        assert threading.current_thread() is threading.main_thread()  # another would allocate for another device
+        return empty(*args, **kwargs | {"pin_memory": False})
+
+    monkeypatch.setattr(loaders.torch, "empty", unlocked)
+
+
+def small_loader(count=50, train=True, **arguments):
+    images = torch.arange(count * 12).view(count, 3, 2, 2).to(torch.uint8)
+    options = {"batch_size": 8, "device": torch.device("cpu"), "seed": 1, "resident": False}
+    return MemoryLoader(images, torch.arange(count) % 7, train=train, **options | arguments)
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("world", [World(), World(1, 2)])
+def test_batches_that_are_gathered_ahead_are_the_same_in_the_same_order(train, world, request):
+    loader = small_loader(train=train, world=world)
+    part = loader.subset(torch.arange(49, 0, -2))
+    expected = [list(one.batches(2, start)) for one in (loader, part) for start in (0, 1)]
+    request.getfixturevalue("by_transfer")
+    found = [list(one.batches(2, start)) for one in (loader, part) for start in (0, 1)]
+    for before, after in zip(expected, found, strict=True):
+        assert len(before) == len(after) > 0
+        for one, other in zip(before, after, strict=True):
+            assert all(torch.equal(mine, yours) for mine, yours in zip(one[:3], other[:3], strict=True))
+            assert one.total == other.total
+    assert torch.equal(loader.pick(torch.tensor([4, 4, 2])), small_loader().pick(torch.tensor([4, 4, 2])))
+
+
+def test_one_batch_is_gathered_ahead_and_none_after_the_end(by_transfer, monkeypatch):
+    filled, fill = [], loaders._fill
+    monkeypatch.setattr(loaders, "_fill", lambda *args: filled.append(threading.current_thread().name) or fill(*args))
+    before = threading.active_count()
+    batches = small_loader(count=80).batches()
+    for number in range(1, 4):
+        next(batches)
+        assert number <= len(filled) <= number + 1
+    batches.close()
+    assert threading.active_count() == before
+    assert len(filled) <= 4
+    assert {name.partition("_")[0] for name in filled} == {"ahead"}
+
+
+def test_a_fault_while_a_batch_is_gathered_comes_out_at_that_batch(by_transfer):
+    answers = ahead(iter([lambda: 1, lambda: 1 // 0, lambda: 3]))
+    assert next(answers) == 1
+    with pytest.raises(ZeroDivisionError):
+        next(answers)
