@@ -22,29 +22,13 @@ from cnntrain.augment.per_image import Floats, Integers, take, visits
 from cnntrain.augment.rows import as_rows
 from cnntrain.config.schema.pieces import Resampling
 
-POSTERIZE, SOLARIZE, INVERT, EQUALIZE, AUTOCONTRAST, SHIFT, BRIGHTNESS, CONTRAST, COLOR, SHARPNESS, HUE = (
-    KINDS.index(name)
-    for name in (
-        "Posterize",
-        "Solarize",
-        "Invert",
-        "Equalize",
-        "AutoContrast",
-        "Shift",
-        "Brightness",
-        "Contrast",
-        "Color",
-        "Sharpness",
-        "Hue",
-    )
-)
+POSTERIZE, SOLARIZE, INVERT, EQUALIZE, AUTOCONTRAST = map(KINDS.index, KINDS[1:6])
+SHIFT, _, BRIGHTNESS, CONTRAST, COLOR, SHARPNESS, HUE = map(KINDS.index, KINDS[6:])
 STRIDE = 257  # of the tables: counts of levels begin one place later, so that their sums count what lies below a level
-_COUNTS: NDArray[np.float32] = np.zeros(
-    (2, STRIDE), np.float32
-)  # to begin with: nothing, or one of each level, whose sums are the levels
+# What counting begins with: nothing, or one of each level, whose sums are the levels themselves.
+_COUNTS: NDArray[np.int32] = np.zeros((2, STRIDE), np.int32)
 _COUNTS[1, 1:] = 1
 _LEVELS: NDArray[np.float32] = np.arange(256, dtype=np.float32)
-
 
 Lines: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 # Of a round, and of some images in it, int64 (g,): their inverse matrices, float64 (g, 2, 3).
@@ -220,7 +204,7 @@ def _fit_tables(
     if equalized:
         seen = as_rows(index[:equalized]).view(-1)
         tables.view(-1)[1:].index_add_(0, seen, counts[1, 1:2].expand_as(seen))
-    # Whole numbers, of which CUDA sums up a line in the same way each time.
+    # Whole numbers: CUDA's sums of floats differ from time to time, and are refused by deterministic=true.
     below = tables.cumsum(1, dtype=torch.int32)[:, :256].float().view(count, channels, 256)
     scale = below.gather(2, high.long().unsqueeze(2)).squeeze(2)
     scale[equalized:].sub_(low[equalized:]).mul_(1 / 255)

@@ -38,6 +38,13 @@ def test_batch_norms_count_their_batches_in_one_launch_as_torch_counts_them():
     assert counts["add_"] == 1  # of the norm that needs its count
 
 
+def test_norms_that_need_their_count_keep_it():
+    synchronised, cumulative = nn.SyncBatchNorm(3), nn.BatchNorm1d(3, momentum=None)
+    with counted_together([synchronised, cumulative]):
+        assert synchronised.num_batches_tracked is not None
+        assert cumulative.num_batches_tracked is not None
+
+
 def test_a_forward_pass_that_fails_counts_no_batch():
     model = norms()
     with pytest.raises(RuntimeError), counted_together(model.modules()):
