@@ -151,6 +151,7 @@ def mix_of(**settings):
 VARIANTS = {
     "plain": {},
     "accumulate": {"trainer": {"accumulate": 2}},
+    "micro-batches": {"trainer": {"accumulate": 2, "micro_batch": 3}},
     "clip": {"trainer": {"clip_norm": 0.5}},
     "no ema": {"run": {"ema": None}},
     "bf16": {"run": {"precision": Precision.bf16}},
