@@ -86,9 +86,10 @@ class _Profile:
 
 
 def _table(entries: Any, of_device: bool) -> list[str]:
-    """What takes longest by itself: of the device where it works behind the host, else of the processor."""
+    """Which operations take longest by themselves: on the device where it works behind the host, else here."""
     key = "self_device_time_total" if of_device else "self_cpu_time_total"
-    ranked = sorted(entries, key=lambda entry: -getattr(entry, key))
+    operations = [entry for entry in entries if entry.device_type == torch.autograd.DeviceType.CPU]
+    ranked = sorted(operations, key=lambda entry: -getattr(entry, key))
     whole = sum(getattr(entry, key) for entry in ranked) or 1
     rows = [("profile of a step", "share", "ms", "calls")]
     for entry in ranked[:LONGEST]:

@@ -132,11 +132,14 @@ def test_the_table_has_a_row_for_each_part_and_fits_80_columns() -> None:
 
 
 def test_kernels_of_a_device_are_counted_by_its_profiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    def event(kind: Any, microseconds: float) -> Any:
-        return SimpleNamespace(device_type=kind, time_range=SimpleNamespace(elapsed_us=lambda: microseconds))
+    def event(kind: Any, microseconds: float, named: bool = False) -> Any:
+        span = SimpleNamespace(elapsed_us=lambda: microseconds)
+        return SimpleNamespace(device_type=kind, time_range=span, is_user_annotation=named)
 
     kind = torch.autograd.DeviceType
-    found = SimpleNamespace(events=lambda: [event(kind.CUDA, 5), event(kind.CPU, 90), event(kind.CUDA, 7)])
+    found = SimpleNamespace(
+        events=lambda: [event(kind.CUDA, 5), event(kind.CPU, 90), event(kind.CUDA, 7), event(kind.CUDA, 99, named=True)]
+    )
 
     class Profile:
         def __enter__(self) -> Any:
