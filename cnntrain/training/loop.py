@@ -249,7 +249,7 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
         | {"train_loss": train_scores["loss"], "train_top1": train_scores["top1"]}
         | {f"val_{key}": value for key, value in (val or {}).items()}
         | {f"probe_{key}": value for key, value in probe.items()}
-        | seconds_of_phases(spent, run.watch.take())
+        | seconds_of_phases(spent, run.spent.add_late(run.watch.take()))
     )
     reason = end_reason(run, job)
     job.watch(run.eval_model, epoch, progress.seconds, bool(reason))

@@ -110,6 +110,11 @@ class Spent:
         self.run, self.epoch = self.total(), {}
         return ended
 
+    def add_late(self, seconds: dict[str, float]) -> dict[str, float]:
+        """Count what has come behind the end of an epoch, such as its save; the same back."""
+        self.run = _sum(self.run, seconds)
+        return seconds
+
     def total(self) -> dict[str, float]:
         """Seconds of each phase over the whole run."""
         return _sum(self.run, self.epoch)

@@ -108,6 +108,7 @@ def test_the_seconds_of_an_epoch_are_all_accounted_for():
         assert {key.removeprefix("seconds_") for key in parts} == set(stopwatch.PHASES)
         assert 0.8 * row["seconds"] <= sum(parts.values())
         assert min(parts[f"seconds_{phase}"] for phase in ("data", "augment", "network", "step", "evaluate")) > 0
+    assert run.spent.total()["save"] > 0
     assert run.spent.total()["network"] == pytest.approx(sum(row["seconds_network"] for row in job.report.epochs))
 
 
