@@ -12,6 +12,7 @@ from unittest import mock
 
 from gpu_augment import augmented
 from gpu_compile import compiled, repeatable
+from gpu_data import decode, host
 from gpu_tools import (
     ANTS,
     CIFAR,
@@ -150,51 +151,6 @@ def resume():
             "same bits": whole.get("weights_sha256") == on.get("weights_sha256") is not None,
             "seconds": whole["seconds"],
         }
-    return found
-
-
-def decode():
-    """Images/s by decode threads, what they cost the launching thread, and nvJPEG."""
-    import torch
-
-    from cnntrain.config.schema.data import OnBadImage
-    from cnntrain.config.schema.pieces import ResizedCropSettings
-    from cnntrain.data.decoder import Decoder
-    from cnntrain.data.folder import scan
-    from cnntrain.data.view import RandomView
-
-    part = scan(Path(DATA) / "imagenet-fullres" / "val", "val")
-    crop = RandomView(224, ResizedCropSettings(scale=[0.08, 1.0]))
-    decoder = Decoder(part.paths, part.labels, channels=3, view=crop, seed=0, on_bad_image=OnBadImage.error)
-    count, found = (128 if TINY else 2048), {}
-    small = torch.zeros(8, device=DEVICE)
-    for workers in (0, 1, 2, 4, 8, 12, 16, 24):
-        many = min(count, 256 * max(1, workers))
-        start, waits = time.perf_counter(), []
-        for _ in decoder.batches(list((torch.arange(many) % len(part.labels)).split(128)), 0, workers, DEVICE != "cpu"):
-            tick = time.perf_counter()
-            for _ in range(200):
-                small.add_(1)
-            waits.append((time.perf_counter() - tick) / 200 * 1e6)
-        found[f"threads {workers}"] = {
-            "images/s": round(many / (time.perf_counter() - start)),
-            "us per launch beside": round(statistics.median(waits), 1),
-        }
-    if DEVICE != "cpu":
-        import torchvision.io as tio
-
-        raw = [
-            torch.frombuffer(bytearray(part.paths[i].read_bytes()), dtype=torch.uint8) for i in range(len(part.labels))
-        ]
-        for size in (64, 256):
-            batch = (raw * (size // len(raw) + 1))[:size]
-            tio.decode_jpeg(batch, mode=tio.ImageReadMode.RGB, device=DEVICE)
-            torch.cuda.synchronize()
-            start = time.perf_counter()
-            for _ in range(4):
-                tio.decode_jpeg(batch, mode=tio.ImageReadMode.RGB, device=DEVICE)
-            torch.cuda.synchronize()
-            found[f"nvJPEG, batches of {size}"] = {"images/s": round(4 * size / (time.perf_counter() - start))}
     return found
 
 
@@ -505,6 +461,6 @@ def speedrun():
 
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
-STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 21, equal: 12, oom: 27, nccl: 5}
+STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 35, equal: 12, oom: 27, nccl: 5}
 STAGES |= {memory: 60, ladder: 35, augmented: 25, start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60}
-STAGES |= {speedrun: 110, tests: 105}
+STAGES |= {host: 12, speedrun: 110, tests: 105}

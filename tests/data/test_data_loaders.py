@@ -426,7 +426,7 @@ def by_transfer(monkeypatch):
         assert threading.current_thread() is threading.main_thread()  # another would allocate for another device
         return empty(*args, **kwargs | {"pin_memory": False})
 
-    monkeypatch.setattr(loaders.torch, "empty", unlocked)
+    monkeypatch.setattr(torch, "empty", unlocked)
 
 
 def small_loader(count=50, train=True, **arguments):
