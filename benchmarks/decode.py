@@ -97,7 +97,7 @@ def by_torchvision(root: Path, images: int, *, tensors: bool) -> Work:
 def by_spdl(files: Sequence[str], images: int) -> Work | None:
     """The same of SPDL; None where it is not here."""
     try:
-        import spdl.io
+        import spdl.io  # type: ignore[import-not-found]
 
         spdl.io.demux_image(files[0])
     except (ImportError, RuntimeError) as error:
