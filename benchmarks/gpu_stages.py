@@ -13,6 +13,7 @@ from unittest import mock
 from gpu_augment import augmented
 from gpu_compile import compiled, repeatable
 from gpu_data import decode, host
+from gpu_ranks import nccl, ranks
 from gpu_tools import (
     ANTS,
     CIFAR,
@@ -209,56 +210,6 @@ def equal():
         off = (ends[0] - ends[1]).abs()
         found[name] = {"share of levels that differ": round((off > 0).float().mean().item(), 6), "most": int(off.max())}
     return found
-
-
-def nccl():
-    """Our exchange over NCCL with one process: devices, dtypes, objects. (Two processes need two GPUs.)"""
-    import torch
-    import torch.distributed as dist
-
-    from cnntrain.runtime import device as machine
-    from cnntrain.runtime.distributed import ALONE, World, _as_one
-
-    backend, place = machine.exchange_backend("cuda:0" if DEVICE == "cuda" else DEVICE, ALONE)
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        dist.init_process_group(backend, rank=0, world_size=1, device_id=place)
-        world = World(0, 2, 0, 1)  # says two, so that nothing is skipped: the sums are those of one
-        tensors = [
-            torch.randn(64, 3, 7, 7, device=DEVICE).to(memory_format=torch.channels_last),
-            torch.randn(10, device=DEVICE),
-            torch.ones(3, dtype=torch.int64, device=DEVICE),
-        ]
-        before = [t.clone() for t in tensors]
-        world.sum_(tensors)
-        world.copy_(tensors)
-        objects = world.share({"a": 1}), world.gather("x") if dist.get_world_size() == 2 else None
-        most = world.most(0, 3)
-        flags = []
-        for _ in range(200):
-            start = time.perf_counter()
-            world.most(0, 0)
-            flags.append(time.perf_counter() - start)
-        weights = [torch.randn(25_600_000 // 160, device=DEVICE) for _ in range(160)]
-        for _ in range(3):
-            _as_one(weights, lambda flat: None)
-        wait()
-        start = time.perf_counter()
-        for _ in range(20):
-            _as_one(weights, lambda flat: None)
-        wait()
-        pack = (time.perf_counter() - start) / 20
-        dist.destroy_process_group()
-    return {
-        "backend": backend,
-        "sums kept": all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True)),
-        "most": most,
-        "objects": str(objects),
-        "us per flag": round(statistics.median(flags) * 1e6),
-        "ms to pack and unpack 25.6 M gradients": round(pack * 1e3, 2),
-        "warned": [str(w.message)[:120] for w in told],
-    }
 
 
 def oom():
@@ -461,6 +412,6 @@ def speedrun():
 
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
-STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 35, equal: 12, oom: 27, nccl: 5}
+STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 35, equal: 12, oom: 27, nccl: 15}
 STAGES |= {memory: 60, ladder: 35, augmented: 25, start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60}
-STAGES |= {host: 12, speedrun: 110, tests: 105}
+STAGES |= {host: 12, ranks: 90, speedrun: 110, tests: 105}
