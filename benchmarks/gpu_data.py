@@ -63,8 +63,8 @@ def decode():
         )
         folder, packed = decoder(photos), decoder(find_images(Path(home), None, None))
         rate(folder, 4, BATCH, beside=True)  # the first page-locked memory, and the first launch
-        for workers in (1, 4, 8, 12, 16, 24):
-            images = BATCH if TINY else min(2048, 4 * BATCH * workers)
+        for workers in (1, 4, 8, 16, 24):
+            images = BATCH if TINY else min(2048, 2 * BATCH * workers)
             speed, launch = rate(folder, workers, images, beside=True)
             found[f"threads {workers}"] = {
                 "images/s": speed,
