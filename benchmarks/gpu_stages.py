@@ -78,6 +78,23 @@ def smoke():
     return each("smoke", cases, command)
 
 
+def keys():
+    """Does a short run end with code 0 with each key that changes what the device or the saves do?"""
+    net = f"{'model=lenet5' if TINY else 'model=resnet20'} {LITTLE} trainer.log_every=5"
+    short = f"{net} trainer.max_steps=24"
+    fp16 = f"{short} trainer.precision=fp16 trainer.clip_norm=1 trainer.ema=0.9"
+    cases = {
+        "fp16 ema clip, saves": f"{fp16} trainer.save_every=6",
+        "randaugment jitter mix": f"{short} augment=[flip_crop,randaugment,color_jitter,mixup,cutmix]",
+        "micro_batch=auto": f"{short} trainer.micro_batch=auto trainer.accumulate=2",
+        "muon": f"{short} optimizer=muon",
+        "deterministic, profile": f"{net} trainer.epochs=2 trainer.deterministic=true trainer.profile=true",
+        "max_time": f"{net} trainer.epochs=500 trainer.max_time=3s trainer.save_every=1s",
+        "batch_size=auto": f"{short} data.batch_size=auto",
+    }
+    return each("keys", cases, command)
+
+
 def sync():
     """Which lines of a training step make the host wait for the device? torch tells (set_sync_debug_mode)."""
     import torch
@@ -412,6 +429,16 @@ def speedrun():
 
 
 # In this order, the most valuable first. Seconds that each took on an H200, kernels and caches cold.
-STAGES = {env: 7, smoke: 200, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 30, equal: 12, oom: 27, nccl: 15}
-STAGES |= {memory: 60, ladder: 35, augmented: 25, start: 30, saves: 25, compiled: 120, repeatable: 60, tuning: 60}
+STAGES = {env: 7, smoke: 200, keys: 40, sync: 23, shares: 75, recipe: 68, resume: 50, decode: 30, equal: 12, oom: 27}
+STAGES |= {
+    nccl: 15,
+    memory: 60,
+    ladder: 35,
+    augmented: 25,
+    start: 30,
+    saves: 25,
+    compiled: 120,
+    repeatable: 60,
+    tuning: 60,
+}
 STAGES |= {host: 12, ranks: 90, speedrun: 110, tests: 105}
