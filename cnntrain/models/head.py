@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from cnntrain.config.schema.model import HeadInit, HeadSettings, Pool
 from cnntrain.errors import ConfigError
-from cnntrain.models.layers import GlobalMaxPool2d, activation
+from cnntrain.models.layers import GlobalMaxPool2d, activation, largest
 from cnntrain.models.name_patterns import require
 
 _NAMES = ("fc", "classifier", "head", "heads")  # what torchvision calls it, most of timm, and we
@@ -25,7 +25,7 @@ class AvgMaxPool2d(nn.Module):
     """The mean of average and largest value of each map: (N, C, H, W) to (N, C, 1, 1)."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x.mean((2, 3), keepdim=True) + x.amax((2, 3), keepdim=True)) / 2
+        return (x.mean((2, 3), keepdim=True) + largest(x)) / 2
 
 
 def find_head(model: nn.Module, pattern: str | None = None) -> str:

@@ -89,17 +89,26 @@ class WeightedAvgPool2d(nn.Module):
         return f"kernel_size={self.kernel_size}, stride={self.stride}, weights={learned}"
 
 
+def largest(maps: Tensor) -> Tensor:
+    """The largest value of each map, (..., H, W) to (..., 1, 1), whose gradient goes to the first place that has it.
+
+    That of amax goes to all values that equal the result: compiled it is NaN, where one of the two is rounded to bf16
+    and the other not.
+    """
+    return maps.flatten(-2).max(-1, keepdim=True).values.unsqueeze(-1)
+
+
 class GlobalMaxPool2d(nn.AdaptiveMaxPool2d):
     """The largest value of each map: (N, C, H, W) to (N, C, 1, 1).
 
-    On CUDA, the gradient of torch's own does not repeat its bits. Here values that are equally large share it.
+    On CUDA, the gradient of torch's own does not repeat its bits.
     """
 
     def __init__(self) -> None:
         super().__init__(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.amax((-2, -1), keepdim=True)
+        return largest(x)
 
 
 class RepeatableAvgPool2d(nn.AdaptiveAvgPool2d):

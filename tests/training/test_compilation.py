@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from cnntrain import cli
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import ConfigError
+from cnntrain.models.head import AvgMaxPool2d
+from cnntrain.models.layers import GlobalMaxPool2d
 from cnntrain.runtime import device as machine
 from cnntrain.training import compilation, loop, scoring
 from cnntrain.training.compilation import Compiler
@@ -273,3 +275,15 @@ def test_a_run_compiled_by_inductor_is_resumed_with_the_same_bits(here: Path) ->
         assert cli.main([*QUICK, "model=cnn", *words, "hydra.run.dir=cut"]) == 143
     assert cli.main(["resume", "cut"]) == 0
     assert json.loads(Path("cut/results.json").read_text())["weights_sha256"] == whole["weights_sha256"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", [GlobalMaxPool2d, AvgMaxPool2d])
+def test_largest_values_of_maps_have_a_gradient_where_bf16_is_compiled(pool: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), pool(), nn.Flatten(), nn.Linear(8, 4)]
+    network = nn.Sequential(*layers)
+    with machine.autocast(Precision.bf16, CPU):
+        logits = torch.compile(network, dynamic=False)(torch.randn(16, 3, 8, 8))
+    logits.float().square().mean().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
