@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -74,12 +75,9 @@ class _Profile:
         if self.is_done or not self._profile:
             return
         self.is_done = True
-        aside = self._path.with_name(f"new.{TRACE}")
-        try:
-            found.export_chrome_trace(str(aside))
+        with TemporaryDirectory(prefix=".tmp-", dir=self._path.parent) as own:  # where nobody has planted a link
+            found.export_chrome_trace(aside := os.path.join(own, TRACE))
             os.replace(aside, self._path)
-        finally:
-            aside.unlink(missing_ok=True)
         for line in _table(found.key_averages(), machine.is_async(self._device)):
             self._report.say(line, copied=True)
         self._report.say(f"wrote {printable(short_path(self._path))}, for ui.perfetto.dev", copied=True)

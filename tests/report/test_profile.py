@@ -39,6 +39,20 @@ def test_a_few_steps_are_traced_and_the_training_is_the_same(here: Path, capsys:
     assert not (here / "without" / profile.TRACE).exists()
 
 
+def test_a_trace_is_never_written_through_a_link_that_lies_in_the_run_folder(here: Path) -> None:
+    (here / "letter.txt").write_text("precious")
+    words = [*NET, "trainer.profile=true"]
+    assert cli.main([*words, "trainer.max_steps=2", "out=run"]) == 0
+    for name in (profile.TRACE, f"new.{profile.TRACE}"):
+        (here / "run" / name).symlink_to(here / "letter.txt")
+    assert cli.main(["resume", "run", "trainer.max_steps=20"]) == 0
+    assert (here / "letter.txt").read_text() == "precious"
+    assert not (here / "run" / profile.TRACE).is_symlink()
+    with gzip.open(here / "run" / profile.TRACE, "rt") as file:
+        assert json.load(file)["traceEvents"]
+    assert not list((here / "run").glob(".tmp-*"))
+
+
 def test_a_run_that_is_too_short_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*NET, "trainer.max_steps=3", "trainer.profile=true", "out=run"]) == 0
     assert "trainer.profile: no trace, as fewer than 16 steps were left to train" in capsys.readouterr().out
