@@ -618,12 +618,13 @@ def test_a_bug_is_told_where_nothing_can_be_saved(
 
 
 @pytest.mark.parametrize("line", ["check", "check -m seed=0,1"])
-def test_the_traceback_of_a_bug_in_check_is_kept(
-    calls: Calls, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], line: str
+def test_of_a_bug_in_check_the_traceback_alone_is_kept(
+    calls: Calls, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], line: str
 ) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     failing(monkeypatch, ZeroDivisionError())
     assert cli.main(line.split()) == 1
-    assert Path(re.findall(r"\S+\.txt", capfd.readouterr().err)[0]).is_file()
+    assert list(tmp_path.iterdir()) == [Path(re.findall(r"\S+\.txt", capfd.readouterr().err)[0])]
 
 
 @pytest.mark.parametrize("line", ["", "check", "resume run", "eval run"])
