@@ -11,8 +11,9 @@ from cnntrain.config.plain import to_plain
 from cnntrain.config.schema.export import Format, absent_packages
 from cnntrain.config.schema.finetune import FinetuneSettings, Mode
 from cnntrain.config.schema.loss import LossSettings
+from cnntrain.config.schema.optimizer import MuonSettings
 from cnntrain.config.schema.settings import Settings
-from cnntrain.config.schema.trainer import TrainerSettings
+from cnntrain.config.schema.trainer import GradExchange, TrainerSettings
 from cnntrain.finetune.audit import audit
 from cnntrain.finetune.tuning import Tuning
 from cnntrain.report.augmentation import describe_all, shares
@@ -44,22 +45,51 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
     batch += " image" if batch == "1" else " images"
     batch += f" x {processes} processes" if processes > 1 else ""
     scored = f", scored at {data.eval_size}" if data.eval_size != data.image_size else ""
-    layout = "channels_last" if job.channels_last else "contiguous"
-    decay = f"weight decay {settings.optimizer.weight_decay:g}"
+    lasts = [counted(trainer.epochs, "epoch"), f"{counted(steps, 'step')} of {batch}"]
+    if trainer.max_time:
+        lasts = [f"fitted to {trainer.max_time}, or to {lasts[0]}", f"{lasts[1]} where these end first"]
     rows = {
         "model": f"{settings.model.heading}, {job.parameters:,} parameters",
         "data": f"{len(data.classes):,} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",
         "augment": describe_all(settings.augment),
         **({"finetune": _finetuning(settings.finetune, job.tuning)} if job.tuning else {}),
-        "optimizer": f"{settings.optimizer.name}, learning rate {job.rate_words}, {decay}",
+        "optimizer": _optimizing(job),
         **({"loss": settings.loss.name} if settings.loss.name != LossSettings().name else {}),
-        "schedule": ", ".join(
-            [settings.schedule.name, counted(trainer.epochs, "epoch"), f"{counted(steps, 'step')} of {batch}"]
-        ),
-        "device": f"{machine.describe_device(job.device)}, {job.precision.value}, {layout}",
+        "schedule": ", ".join([settings.schedule.name, *lasts]),
+        "device": _computing(job),
+        **({"saves": _saving(trainer)} if trainer.save_every != TrainerSettings().save_every else {}),
     }
     report.header(settings.heading, [*wrap_facts(rows), ("folder", str(folder))])
     show_notes(job, report)
+
+
+def _optimizing(job: TrainJob) -> str:
+    """`muon, learning rate 0.02, weight decay 0, all else by adamw at 0.003, *.bias x 64`."""
+    settings = job.settings.optimizer
+    words = [settings.name, f"learning rate {job.rate_words}", f"weight decay {settings.weight_decay:g}"]
+    if isinstance(settings, MuonSettings):
+        rate = job.rates.lr * (settings.others_lr or settings.lr) / settings.lr
+        words.append(f"all else by {settings.others.value} at {rate:.4g}")
+    return ", ".join([*words, *(f"{pattern} x {factor:g}" for pattern, factor in settings.lr_factors.items())])
+
+
+def _computing(job: TrainJob) -> str:
+    """`2 processes, each on CPU, 1 thread, fp32, channels_last, deterministic, gradients sent in bf16`."""
+    trainer, several = job.trainer, job.world.size > 1
+    words = [f"{job.world.size} processes, each on"] if several else []
+    words.append(f"{machine.describe_device(job.device)}, {job.precision.value}")
+    form = trainer.grad_exchange
+    facts = {
+        "channels_last" if job.channels_last else "contiguous": True,
+        "deterministic": trainer.deterministic,
+        f"gradients sent in {form.value}": several and form is not GradExchange.fp32,
+    }
+    return ", ".join([" ".join(words), *(fact for fact, is_so in facts.items() if is_so)])
+
+
+def _saving(trainer: TrainerSettings) -> str:
+    every = counted(steps, "step") if (steps := trainer.save_steps()) else trainer.save_every
+    return f"every {every}, and after each epoch"
 
 
 def show_notes(job: TrainJob, report: Report) -> None:
