@@ -21,7 +21,7 @@ class LastFeatures:
 
     def __init__(self, chosen: Tensor, side: int) -> None:
         self._chosen, self._side = chosen, side
-        self._seen: dict[str, Tensor] = {}
+        self._seen: dict[str, list[Tensor]] = {"images": [], "features": []}  # since the last answer
         self._parts: list[tuple[Tensor, ...]] = []
 
     @contextmanager
@@ -29,7 +29,7 @@ class LastFeatures:
         """Note what enters the model and its head."""
 
         def hear(name: str, module: nn.Module) -> Any:
-            return module.register_forward_pre_hook(lambda _, inputs: self._seen.__setitem__(name, inputs[0]))
+            return module.register_forward_pre_hook(lambda _, inputs: self._seen[name].append(inputs[0].detach()))
 
         handles = [hear("images", model), hear("features", model.get_submodule(head))]
         try:
@@ -39,19 +39,21 @@ class LastFeatures:
                 handle.remove()
 
     def add(self, answer: Answer) -> None:
-        """Take the images that were answered last."""
+        """Take the images that were answered last, however many went through the network at once."""
+        seen, self._seen = self._seen, {"images": [], "features": []}
         rows = self._chosen[answer.indices].nonzero().flatten()
         if not len(rows):
             return
         on_device = rows.to(answer.labels.device)
-        features, images = (self._seen[key].detach()[on_device].float() for key in ("features", "images"))
+        parts = (seen[key] for key in ("features", "images"))
+        features, images = ((part[0] if len(part) == 1 else torch.cat(part))[on_device].float() for part in parts)
         if features.ndim == 3:  # tokens
             features = features.mean(1)
         if images.shape[2] > self._side:
             images = functional.interpolate(images, size=(self._side, self._side), mode="bilinear", antialias=True)
         predictions = answer.logits[on_device].argmax(1)
-        parts = features.flatten(2).mean(2) if features.ndim > 2 else features, images, predictions
-        self._parts.append((answer.indices[rows], *(part.cpu() for part in parts)))
+        found = features.flatten(2).mean(2) if features.ndim > 2 else features, images, predictions
+        self._parts.append((answer.indices[rows], *(part.cpu() for part in found)))
 
     def read(self) -> tuple[Tensor, ...]:
         """Indices int64 (n,), features float32 (n, D), images as the model takes them, and predictions int64 (n,)."""

@@ -105,6 +105,18 @@ def test_last_features_are_what_the_head_makes_logits_of(form: str) -> None:
     assert predictions.tolist() == torch.cat(logits)[chosen].argmax(1).tolist()
 
 
+def test_a_run_in_micro_batches_shows_the_same_features_as_one_in_whole_batches(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points: list[np.ndarray] = []
+    for most in ("null", "13"):
+        words = ["trainer.max_steps=2", "optimizer.lr=1e-9", f"trainer.micro_batch={most}", f"out={most}"]
+        assert main([*QUICK, *words]) == 0
+        assert "no features" not in capsys.readouterr().out
+        points.append(np.loadtxt(f"{most}/projector/features.tsv", delimiter="\t"))
+    np.testing.assert_allclose(points[0], points[1], rtol=1e-3, atol=1e-3)
+
+
 def test_principal_components_keep_the_distances() -> None:
     generator = torch.Generator().manual_seed(0)
     flat = torch.randn(90, 20, generator=generator) @ torch.randn(20, 300, generator=generator)
