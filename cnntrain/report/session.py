@@ -9,7 +9,7 @@ from typing import Any, cast
 from rich.console import Console
 
 from cnntrain.config.plain import to_yaml
-from cnntrain.errors import CnntrainError, DataError, Interrupted
+from cnntrain.errors import CnntrainError, DataError, FileSystemError, Interrupted, ResourceError
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.profile import profiled
 from cnntrain.report.run_report import Report
@@ -68,6 +68,7 @@ def lead(start: Start, world: World, viewer: Viewer) -> Ended:
         raise Interrupted(error.signum, f"{error}; go on with {resume_command(start.settings, folder)}") from None
     except CnntrainError as error:
         note_end(folder, "failed", error)
+        tell_how_to_go_on(error, start)
         raise
     finally:
         report.close()
@@ -77,8 +78,18 @@ def follow(world: World) -> Ended:
     """The same in all other processes, which wait for the first one's word."""
     start = cast(Start, world.share(None))
     report = Report(None, tensorboard=False, console=Console(quiet=True))
-    with signals.handle_signals(lambda text: True) as stop:
-        return train_and_score(start, world, report, stop)
+    try:
+        with signals.handle_signals(lambda text: True) as stop:
+            return train_and_score(start, world, report, stop)
+    except CnntrainError as error:  # the first process may be the one that was lost
+        tell_how_to_go_on(error, start)
+        raise
+
+
+def tell_how_to_go_on(error: CnntrainError, start: Start) -> None:
+    """Add the way on to what the disk, the memory or a lost process has ended, where something is saved."""
+    if isinstance(error, (FileSystemError, ResourceError)) and (start.folder / "checkpoints").exists():
+        error.args = (f"{error}; once mended, the run goes on with {resume_command(start.settings, start.folder)}",)
 
 
 def train_and_score(

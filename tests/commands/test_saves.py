@@ -5,10 +5,13 @@ import json
 import os
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from cnntrain import cli
+from cnntrain.errors import FileSystemError, ResourceError
+from cnntrain.report import session
 from cnntrain.storage import checkpoint
 
 QUICK = ["model=lenet5", "data.limit=300", "data.batch_size=64", "trainer.epochs=2", "trainer.threads=1"]
@@ -69,3 +72,14 @@ def test_a_disk_that_is_full_during_a_save_ends_the_run_with_6_and_a_resume_with
     assert run("resume", "run") == 0
     for key in ("weights_sha256", "best_epoch", "val", "test"):
         assert results("run")[key] == results("whole")[key]
+
+
+def test_what_the_machine_ends_names_the_command_that_goes_on(here, monkeypatch, capsys):
+    for error, code in ((FileSystemError("run: is full"), 6), (ResourceError("another process has ended"), 7)):
+        for place, way_on in (("score", True), ("build_state", False)):  # after the last save, and before the first
+            with monkeypatch.context() as patch:
+                patch.setattr(session, place, Mock(side_effect=type(error)(f"{error}")))
+                assert run(*QUICK, "trainer.epochs=1", f"out={code}{place}") == code
+            advice = f"; once mended, the run goes on with cnntrain resume {code}{place}" if way_on else ""
+            assert capsys.readouterr().err.endswith(f"cnntrain: error: {error}{advice}\n")
+        assert results(f"{code}score")["error"] == str(error)
