@@ -1,6 +1,8 @@
 """`trainer.profile=true`: what a few steps of a run do, as a trace in its folder and a list of what takes longest."""
 
 import os
+import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,48 +16,95 @@ from torch.profiler import schedule
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.launches import profiler
-from cnntrain.text import align_columns, one_line, printable, short_path, shorten
+from cnntrain.text import align_columns, counted, one_line, printable, short_path, shorten
 from cnntrain.training.job import TrainJob
+from cnntrain.training.state import Progress
 
 TRACE = "trace.json.gz"
-SKIPPED, WARM, STEPS = 10, 2, 4  # steps: that may compile and tune, in which the profiler starts, of the trace
+SKIPPED, WARM, STEPS = 10, 2, 4  # steps: that may compile and tune, the last of them with the profiler on; of the trace
 LONGEST = 10  # entries of the list
 WIDEST = 44  # columns of a name
-BETWEEN = "between operations"  # what is left of a step: Python
+_GRAPH = re.compile(r"## Call CompiledFxGraph \w+ ##")  # the rest is a hash
+BETWEEN = "between operations (Python)"  # what is left of a step
 
 
 @contextmanager
-def profiled(folder: Path, job: TrainJob, report: Report) -> Iterator[TrainJob]:
-    """The job with a profiler behind its steps, where its settings ask for one; one process of several has it."""
+def profiled(folder: Path, job: TrainJob, progress: Progress, report: Report) -> Iterator[TrainJob]:
+    """The job with a profiler behind its steps, where its settings ask for one; one process of several has it.
+
+    Args:
+        progress: of the run, which is about to train.
+    """
     if not (job.trainer.profile and job.world.is_first):
         yield job
         return
-    watch = _Profile(folder / TRACE, job.device, report)
+    first, count = traced_steps(job, progress)
+    if not count:
+        report.warn(f"trainer.profile: no trace, as {_why_none(job, progress)}")
+        yield job
+        return
+    watch = _Profile(folder / TRACE, job.device, report, first, count)
     try:
         yield replace(job, after_step=watch.step)
     finally:
         watch.stop()
     if not watch.is_done:
-        last = SKIPPED + WARM + STEPS
-        report.warn(f"trainer.profile: no trace, as fewer than {last} steps were left to train; raise trainer.epochs")
+        report.warn(f"trainer.profile: no trace, as the training has ended before {first + count} steps")
+
+
+def traced_steps(job: TrainJob, progress: Progress) -> tuple[int, int]:
+    """The first step of the trace, counted from 0 at the run's progress, and how many there are; (0, 0): none fit.
+
+    Nothing but steps is traced: all of them lie in one epoch, behind its first step, which begins before it does.
+    """
+    left, begin, batch = job.total_steps(progress) - progress.step, 0, progress.batch
+    for epoch in range(progress.epoch, job.trainer.epochs):
+        end = begin - (-(job.plan.batches(epoch) - batch) // job.trainer.accumulate)
+        first, count = max(begin + 1, SKIPPED), min(STEPS, job.plan.steps(epoch) - 1)
+        if not count or first + count > left:
+            break
+        if first + count <= end:
+            return first, count
+        begin, batch = end, 0
+    return 0, 0
+
+
+def _why_none(job: TrainJob, progress: Progress) -> str:
+    if job.plan.steps(progress.epoch) == 1:
+        return "an epoch has one step, and its first is never traced; make data.batch_size smaller"
+    total = job.total_steps(progress)
+    key = "max_steps" if total == job.trainer.max_steps else "epochs"
+    return (
+        f"{counted(total - progress.step, 'step')} to train are too few: {SKIPPED} pass, and {STEPS} of one epoch, "
+        f"behind its first, are traced; raise trainer.{key}"
+    )
 
 
 class _Profile:
     """Follows the first steps; no fault of it ends a training."""
 
-    def __init__(self, path: Path, device: torch.device, report: Report) -> None:
-        self._path, self._device, self._report = path, device, report
+    def __init__(self, path: Path, device: torch.device, report: Report, first: int, count: int) -> None:
+        self._path, self._device, self._report, self._count = path, device, report, count
         self.is_done = False
-        steps = schedule(wait=SKIPPED, warmup=WARM, active=STEPS, repeat=1)
+        self._busy = (first - WARM, first, first + count)  # after so many steps the profiler itself takes long
+        self._done = 0
+        steps = schedule(wait=first - WARM, warmup=WARM, active=count, repeat=1)
         self._profile: Any = profiler(device, schedule=steps, on_trace_ready=self._tell)
         self._attempt(self._profile.start)
 
-    def step(self) -> None:
-        """A step of the run is done."""
-        if self._profile:
-            self._attempt(self._profile.step)
+    def step(self) -> float:
+        """A step of the run is done; the seconds that the profiler took, where they are many."""
+        self._done += 1
+        if not self._profile:
+            return 0.0
+        is_busy = self._done in self._busy
+        if is_busy:
+            machine.synchronize(self._device)
+        start = time.perf_counter()
+        self._attempt(self._profile.step)
         if self.is_done:
             self.stop()
+        return time.perf_counter() - start if is_busy else 0.0
 
     def stop(self) -> None:
         """No more steps; more than once is fine."""
@@ -78,12 +127,12 @@ class _Profile:
         with TemporaryDirectory(prefix=".tmp-", dir=self._path.parent) as own:  # where nobody has planted a link
             found.export_chrome_trace(aside := os.path.join(own, TRACE))
             os.replace(aside, self._path)
-        for line in _table(found.key_averages(), machine.is_async(self._device)):
+        for line in _table(found.key_averages(), self._count, machine.is_async(self._device)):
             self._report.say(line, copied=True)
         self._report.say(f"wrote {printable(short_path(self._path))}, for ui.perfetto.dev", copied=True)
 
 
-def _table(entries: Any, of_device: bool) -> list[str]:
+def _table(entries: Any, steps: int, of_device: bool) -> list[str]:
     """Which operations take longest by themselves: on the device where it works behind the host, else here."""
     key = "self_device_time_total" if of_device else "self_cpu_time_total"
     operations = [entry for entry in entries if entry.device_type == torch.autograd.DeviceType.CPU]
@@ -92,6 +141,10 @@ def _table(entries: Any, of_device: bool) -> list[str]:
     rows = [("profile of a step", "share", "ms", "calls")]
     for entry in ranked[:LONGEST]:
         time = getattr(entry, key)
-        name = BETWEEN if entry.key.startswith("ProfilerStep") else shorten(printable(entry.key), WIDEST)
-        rows.append((name, f"{100 * time / whole:.1f}%", f"{time / STEPS / 1e3:.3f}", f"{entry.count / STEPS:g}"))
+        name = (
+            BETWEEN
+            if entry.key.startswith("ProfilerStep")
+            else shorten(printable(_GRAPH.sub("compiled graph", entry.key)), WIDEST)
+        )
+        rows.append((name, f"{100 * time / whole:.1f}%", f"{time / steps / 1e3:.3f}", f"{entry.count / steps:g}"))
     return align_columns(rows)

@@ -121,7 +121,7 @@ def train_and_score(
         training = replace(training, watch=viewer(job, report))
     if world.is_first:
         run_record.discard_results(folder)  # from here on, those of an earlier end are out of date
-    with saved_into(folder, training) as training, profiled(folder, training, report) as training:
+    with saved_into(folder, training) as training, profiled(folder, training, state.progress, report) as training:
         ended = loop.train(state, training)
 
     with show_split(job, state.eval_model, report) as watch:

@@ -123,7 +123,7 @@ class TrainJob(Job):
     stop: StopFlag
     save: Save = save_nothing
     finish_saves: Callable[[], None] = wait_for_nothing  # until all that `save` was given is on disk
-    after_step: Callable[[], None] | None = None
+    after_step: Callable[[], float] | None = None  # answers the seconds that it took, where these are not to count
     watch: Watch = watch_nothing  # called after each epoch, when all of it is saved
 
     @property

@@ -80,8 +80,10 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
                 break
             if not guard.take(partial(train_step, run, job, batches, images)):
                 continue
-            if job.after_step:
-                job.after_step()
+            if job.after_step and (seconds := job.after_step()):
+                clock.leave_out(seconds)
+                steps.meter.leave_out(seconds)
+                run.watch.start()
             if run.row_is_due:
                 report.step(log_row(run, steps.meter))
                 run.watch.mark("log")

@@ -37,6 +37,10 @@ class Meter:
         self._images += batch.total
         return batch
 
+    def leave_out(self, seconds: float) -> None:
+        """See Clock."""
+        self._since += seconds
+
     def read(self) -> dict[str, float]:
         """`images_per_second`, of all processes, and `data_wait` (0..1) since the last reading."""
         seconds = max(time.perf_counter() - self._since, 1e-9)
@@ -64,6 +68,10 @@ class Clock:
     def save_is_due(self) -> bool:
         """Whether saves go by time, and the last one is so long ago."""
         return self.save_seconds is not None and time.perf_counter() - self.last_save >= self.save_seconds
+
+    def leave_out(self, seconds: float) -> None:
+        """Do not count seconds that have passed, and were no part of the training."""
+        self.start += seconds
 
     def note_save(self) -> None:
         """Count the time to the next save from now."""

@@ -2,14 +2,20 @@
 
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cnntrain import cli
+from cnntrain.config.compose import compose_settings
 from cnntrain.report import profile
+from cnntrain.report.run_report import Report
 from cnntrain.storage import run_record
+from cnntrain.training.build import build_train_job
+from cnntrain.training.state import Progress
 
 NET = ["model=cnn", "model.args.blocks=[4,8]", "trainer.threads=1", "data.limit=200", "trainer.tensorboard=false"]
 
@@ -55,8 +61,39 @@ def test_a_trace_is_never_written_through_a_link_that_lies_in_the_run_folder(her
 
 def test_a_run_that_is_too_short_says_so(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([*NET, "trainer.max_steps=3", "trainer.profile=true", "out=run"]) == 0
-    assert "trainer.profile: no trace, as fewer than 16 steps were left to train" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    start = said.index("trainer.profile: no trace, as 3 steps to train are too few: 10 pass, and 4 of one epoch")
+    assert said.index("raise trainer.max_steps") > start
+    assert start < said.index("best epoch")
     assert not (here / "run" / profile.TRACE).exists()
+
+
+@pytest.mark.parametrize(("more", "steps"), [([], 4), (["data.batch_size=80"], 2), (["trainer.accumulate=2"], 3)])
+def test_nothing_but_steps_is_traced_though_epochs_are_short(here: Path, more: list[str], steps: int) -> None:
+    assert cli.main([*NET, *more, "trainer.max_steps=30", "trainer.epochs=30", "trainer.profile=true", "out=run"]) == 0
+    with gzip.open(here / "run" / profile.TRACE, "rt") as file:
+        names = Counter(event.get("name") for event in json.load(file)["traceEvents"])
+    assert sum(count for name, count in names.items() if str(name).startswith("ProfilerStep#")) == steps
+    assert names["aten::convolution"] == names["aten::convolution_backward"] > 0  # scoring has none of the latter
+
+
+def test_steps_are_chosen_within_an_epoch_behind_its_first() -> None:
+    settings = compose_settings([*NET, "trainer.epochs=3"])
+    job = build_train_job(settings, Report(None, tensorboard=False), splits=("train",))
+    assert job.plan.steps(0) == 7
+    assert profile.traced_steps(job, Progress()) == (10, 4)
+    assert profile.traced_steps(job, Progress(step=2, batch=2)) == (13, 4)  # an epoch ends with the 12th
+    assert profile.traced_steps(job, Progress(step=14, epoch=2)) == (0, 0)
+
+
+def test_code_of_a_compiler_stands_in_the_list_by_what_it_is() -> None:
+    entry = SimpleNamespace(
+        device_type=torch.autograd.DeviceType.CPU,
+        self_cpu_time_total=8e3,
+        count=4,
+        key="## Call CompiledFxGraph fnl2p7xy3rswfdzgjsvb5w24mca ##",
+    )
+    assert profile._table([entry], 4, False)[1].split("  ")[0] == "compiled graph"
 
 
 def test_a_trace_that_cannot_be_written_ends_no_training(

@@ -71,6 +71,24 @@ def test_seconds_and_throughput_are_those_of_training_or_of_the_whole_epoch(monk
     assert run.images_per_second() == pytest.approx(60)
 
 
+def test_seconds_that_are_no_part_of_the_training_slow_no_figure(monkeypatch):
+    """Such are those in which a profiler writes its trace."""
+    run, clock = make_run(), Clock(monkeypatch)
+
+    def trace():
+        clock.now += 100
+        return 100
+
+    job = dataclasses.replace(clock.slows(make_job(log_every=2)), after_step=trace)
+    loop.train(run, job)
+    assert [row["seconds"] for row in job.report.epochs] == pytest.approx([1.4, 1.4])
+    assert [row["images_per_second"] for row in job.report.epochs] == pytest.approx([60, 60])
+    rates = [row["images_per_second"] for row in job.report.steps]
+    assert rates == pytest.approx([14 / 0.2, 14 / 0.2, 7 / 0.1, 14 / 0.2, 9 / 0.2])
+    assert run.images_per_second() == pytest.approx(60)
+    assert sum(run.spent.total().values()) == pytest.approx(2.8)
+
+
 def test_an_epoch_that_a_limit_cuts_short_counts_for_the_throughput_of_the_run(monkeypatch):
     run, clock = make_run(), Clock(monkeypatch)
     assert run.images_per_second() == 0
