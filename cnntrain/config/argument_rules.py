@@ -209,7 +209,7 @@ def not_packed(folder: Path) -> str:
     """Why a folder cannot take a pack; what a process that was killed has left of one is no reason."""
     if not folder.is_dir():
         return not_new(folder)
-    names = [path.name for path in folder.iterdir() if not path.match(".tmp-*-images.pack")]
+    names = [path.name for path in folder.iterdir() if path.name != ".tmp-images.pack"]
     return "holds a pack already" if "images.pack" in names else "is not empty" if names else ""
 
 

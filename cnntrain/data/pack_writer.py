@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import re
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator
@@ -91,12 +89,13 @@ def write_pack(
     Raises:
         DataError: a bad image that may not be left out, too many of them, or a class that has no other.
         FileSystemError: it cannot be written.
-        RunFolderError: another process packs into that folder.
+        RunFolderError: another process packs into that folder, or has meanwhile.
     """
-    clear(out)
     outcome, entries, arrays = Outcome(), {}, []
     most_bad = max(10, sum(len(part.labels) for part in found.scans.values()) // 100)
-    with StreamedFile(out / FILE) as file:
+    with StreamedFile(out / FILE, alone=True) as file:
+        if (out / FILE).exists():
+            raise RunFolderError(f"{printable(out)}: holds a pack already; choose another with out=DIR")
         file.write(MAGIC)
         for split, part in found.scans.items():
             packed = _Split([0] * len(part.classes))
@@ -150,26 +149,6 @@ class _Split:
         ends = np.cumsum([len(name) for name in self.names], dtype=np.int64)
         numbers = [np.array(values, "<u4").tobytes() for values in (self.sizes, self.checks)]
         return [ends.astype("<i8").tobytes(), *numbers, *self.names]
-
-
-def clear(out: Path) -> None:
-    """Remove what a process that was killed has left of a pack.
-
-    Raises:
-        RunFolderError: it lives still.
-    """
-    for file in out.glob(f".tmp-*-{FILE}"):
-        number = re.sub(r"\D", "", file.name)
-        try:
-            os.kill(int(number), 0)
-        except (ProcessLookupError, ValueError, OverflowError):
-            file.unlink(missing_ok=True)
-            continue
-        except PermissionError:  # of another user, and alive
-            pass
-        raise RunFolderError(
-            f"{printable(out)}: process {number} packs into it; wait for it, stop it, or choose another with out=DIR"
-        )
 
 
 def _judge(faults: list[tuple[str, str]], on_bad_image: OnBadImage, most: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cnntrain.errors import FileSystemError
+from cnntrain.errors import FileSystemError, RunFolderError
 from cnntrain.text import utf8
 
 RUN_DIR = "out=DIR"  # the word that chooses another place, where the caller names none
@@ -140,24 +141,60 @@ def write_atomic(path: Path, content: str | bytes, *, word: str = RUN_DIR) -> No
         raise file_system_error(path, error, needed=len(data), word=word) from error
 
 
+@contextlib.contextmanager
+def _without_locks() -> Iterator[None]:
+    """Go on where the file system knows no locks."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
 class StreamedFile:
     """A file that is written part by part and gets its name when all of it is there.
 
     It is a context: left by a fault, it leaves nothing. An older file of that name is intact until then.
 
+    Args:
+        word: what the user can write to choose another place.
+        alone: no other process may write it meanwhile; what one that was killed has left of it is written over.
+
     Raises:
         FileSystemError: the disk is full, read-only or broken.
+        RunFolderError: another process writes it `alone`.
     """
 
-    def __init__(self, path: Path, *, word: str = RUN_DIR) -> None:
-        self._path, self._word = path, word
-        self._aside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    def __init__(self, path: Path, *, word: str = RUN_DIR, alone: bool = False) -> None:
+        self._path, self._word, self._alone = path, word, alone
+        self._aside = path.with_name(f".tmp-{path.name}" if alone else f".tmp-{os.getpid()}-{path.name}")
 
     def __enter__(self) -> "StreamedFile":
-        with self._told():
-            handle = open_own(self._aside, os.O_WRONLY | os.O_TRUNC)
+        with self._told(self._aside if self._alone else None):
+            handle = self._open_alone() if self._alone else open_own(self._aside, os.O_WRONLY | os.O_TRUNC)
             self._file = open(handle, "wb")
         return self
+
+    def _open_alone(self) -> int:
+        """Open the hidden file and lock it; the kernel frees the lock when the process dies, however it dies."""
+        while True:
+            handle = open_own(self._aside, os.O_WRONLY)
+            try:
+                with _without_locks():
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if self._has_name(handle):  # else whoever had the lock until now has given it its name, or removed it
+                    os.ftruncate(handle, 0)
+                    return handle
+            except BlockingIOError:
+                os.close(handle)
+                raise RunFolderError(
+                    f"{self._path}: another process writes it; wait for it, stop it, or choose another place with "
+                    f"{self._word}"
+                ) from None
+            except OSError:
+                os.close(handle)
+                raise
+            os.close(handle)
 
     def write(self, content: str | bytes) -> None:
         """Go on with a text, or with bytes."""
@@ -169,21 +206,30 @@ class StreamedFile:
             with self._told():
                 self._file.flush()
                 os.fsync(self._file.fileno())
-                self._file.close()
                 if kind is None:
                     os.replace(self._aside, self._path)
                     fsync_folder(self._path.parent)
         finally:
+            # A name is given or removed before the lock is free: afterwards it may be another's.
+            with contextlib.suppress(OSError):
+                if self._has_name(self._file.fileno()):
+                    self._aside.unlink()
             with contextlib.suppress(OSError):
                 self._file.close()
-            self._aside.unlink(missing_ok=True)
+
+    def _has_name(self, handle: int) -> bool:
+        """Whether an open file is the hidden one that lies there."""
+        try:
+            return os.path.samestat(os.fstat(handle), os.lstat(self._aside))
+        except FileNotFoundError:
+            return False
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _told(self, path: Path | None = None) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise file_system_error(self._path, error, word=self._word) from error
+            raise file_system_error(path or self._path, error, word=self._word) from error
 
 
 def sha256_of(path: Path) -> str:

@@ -1,11 +1,11 @@
 """`cnntrain pack`: one file that trains in place of the folder, or one line that says why there is none."""
 
 import io
-import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from PIL import Image
 from scenes import scenes
 
 from cnntrain import cli
+from cnntrain.commands import pack as pack_command
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, LoaderKind
 from cnntrain.config.schema.pieces import ResizedCropSettings
@@ -234,17 +235,46 @@ def test_a_pack_is_never_written_over(photos, tmp_path, capsys):
     assert (tmp_path / "packed" / FILE).read_bytes() == content
 
 
-def test_what_a_killed_process_has_left_is_no_reason_and_a_living_one_is(photos, tmp_path, capsys):
+def test_what_a_killed_process_has_left_is_written_over_and_what_a_living_one_writes_is_not(photos, tmp_path, capsys):
     out = tmp_path / "packed"
     out.mkdir()
-    child = subprocess.Popen([sys.executable, "-c", "pass"])
-    child.wait()
-    (out / f".tmp-{os.getpid()}-{FILE}").write_bytes(b"half")
-    assert pack(photos, out) == 9
-    assert f"process {os.getpid()} packs into it" in error_line(capsys)
-    (out / f".tmp-{os.getpid()}-{FILE}").rename(out / f".tmp-{child.pid}-{FILE}")
+    with suppress(KeyboardInterrupt), atomic.StreamedFile(out / FILE, alone=True):
+        assert pack(photos, out) == 9
+        assert f"{out / FILE}: another process writes it; wait for it" in error_line(capsys)
+        raise KeyboardInterrupt
+    assert not list(out.iterdir())
+    (out / f".tmp-{FILE}").write_bytes(b"half")
     assert pack(photos, out) == 0
     assert [path.name for path in out.iterdir()] == [FILE]
+    assert open_pack(out)
+
+
+def test_what_lies_in_the_way_of_the_hidden_file_is_one_line_with_advice(photos, tmp_path, capsys):
+    hidden = tmp_path / "packed" / f".tmp-{FILE}"
+    hidden.mkdir(parents=True)
+    assert pack(photos, hidden.parent) == 6
+    assert f"{hidden}: cannot be written (Is a directory); a folder is in the way: move it" in error_line(capsys)
+    hidden.rmdir()
+    (tmp_path / "letter.txt").write_text("mine")
+    hidden.symlink_to(tmp_path / "letter.txt")
+    assert pack(photos, hidden.parent) == 6
+    assert (tmp_path / "letter.txt").read_text() == "mine"
+    assert hidden.is_symlink()
+
+
+def test_a_pack_that_another_process_has_finished_meanwhile_is_not_written_over(photos, tmp_path, monkeypatch, capsys):
+    find = pack_command._find
+    monkeypatch.setattr(pack_command, "_find", lambda *given: pack_meanwhile() and find(*given))
+
+    def pack_meanwhile() -> bool:
+        monkeypatch.setattr(pack_command, "_find", find)
+        return pack(photos, tmp_path / "packed", "size=20") == 0
+
+    assert pack(photos, tmp_path / "packed", "size=40") == 9
+    assert "holds a pack already" in error_line(capsys)
+    found = open_pack(tmp_path / "packed")
+    assert found
+    assert found.size == 20
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
@@ -270,7 +300,7 @@ def test_a_signal_ends_a_packing_without_a_trace(tmp_path):
             Image.fromarray(rough).save(tmp_path / "photos" / name / f"{index}.jpg")
     line = ["pack", "data=imagefolder", f"data.root={tmp_path / 'photos'}", f"out={tmp_path / 'packed'}"]
     process = subprocess.Popen([sys.executable, "-m", "cnntrain", *line, "data.workers=1"], stderr=subprocess.PIPE)
-    while not list(tmp_path.glob(f"packed/.tmp-*-{FILE}")):
+    while not list(tmp_path.glob(f"packed/.tmp-{FILE}")):
         assert process.poll() is None
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)

@@ -353,3 +353,38 @@ def test_names_that_no_encoding_has_are_written_all_the_same(tmp_path: Path) -> 
         file.write(names)
     for path in tmp_path.iterdir():
         assert path.read_bytes() == b"a name of a file \xff, of a stranger's checkpoint \xef\xbf\xbd\n"
+
+
+def test_a_file_that_was_finished_while_another_process_waited_for_its_lock_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, flock, first = tmp_path / "whole.bin", fcntl.flock, atomic.StreamedFile(tmp_path / "whole.bin", alone=True)
+    first.__enter__()
+    first.write(b"first")
+
+    def finish(handle: int, flags: int) -> None:
+        monkeypatch.setattr("fcntl.flock", flock)
+        first.__exit__(None)  # the second has opened the hidden file already
+        assert path.read_bytes() == b"first"
+        flock(handle, flags)
+
+    monkeypatch.setattr("fcntl.flock", finish)
+    with atomic.StreamedFile(path, alone=True) as second:
+        assert path.read_bytes() == b"first"
+        with pytest.raises(RunFolderError, match=r"whole\.bin: another process writes it"):
+            atomic.StreamedFile(path, alone=True).__enter__()
+        second.write(b"second")
+    assert path.read_bytes() == b"second"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["whole.bin"]
+
+
+def test_where_the_file_system_has_no_locks_a_file_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(handle: int, flags: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with atomic.StreamedFile(tmp_path / "whole.bin", alone=True) as file:
+        file.write(b"content")
+    assert (tmp_path / "whole.bin").read_bytes() == b"content"
