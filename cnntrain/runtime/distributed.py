@@ -8,6 +8,7 @@ import os
 import pickle
 import re
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from cnntrain.errors import CnntrainError, ConfigError, Interrupted, NonFiniteError, ResourceError
 from cnntrain.runtime import slurm
+from cnntrain.runtime.launched import leave_to_launcher, note_told, watch_launcher
 from cnntrain.runtime.peers import GRACE, Peers, end_process
+from cnntrain.text import printable, shorten
 
 if TYPE_CHECKING:
     from torch import Tensor, device
@@ -31,12 +34,20 @@ RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # how often torchrun has started all pr
 FAULTS, DEVICE = "faults", "device"  # in the store: how many processes have met one; trainer.device of the first
 RUN = "cnntrain/run"  # in the launcher's store, which outlives a restart: the run folder
 WAIT = timedelta(minutes=30)  # for an answer; a process that has ended is found sooner
+# Until a process says that it waits for the others to start: the first one of a machine, and the rest of them.
+PATIENCE = (10.0, 60.0)
+MOST_PROCESSES, MOST_PORT = 99_999, 65_535
 
 FLAG_SECONDS = 0.5  # between two exchanges of flags
 MOST = 255  # that a flag can be
 STORED_BYTES = 4 << 20  # torch's store refuses values of 8 MiB
 
 T = TypeVar("T")
+
+
+class _LostError(ResourceError):
+    """Another process has ended; it, or who has started both, knows why."""
+
 
 _store: Any = None  # of key-value pairs that all processes share, while they are joined
 
@@ -61,13 +72,17 @@ class World:
         """What torchrun or srun has written into the environment; one alone where neither started this process.
 
         Raises:
-            ConfigError: what stands there is no number.
+            ConfigError: what stands there is none of the numbers that it must be, or no address.
         """
         found = _variables()
-        size = _number(found, "WORLD_SIZE")
+        size = _number(found, "WORLD_SIZE", 1, MOST_PROCESSES)
         if size == 1:
             return ALONE
-        return cls(_number(found, "RANK"), size, _number(found, "LOCAL_RANK"), _number(found, "LOCAL_WORLD_SIZE"))
+        if not found["MASTER_ADDR"].strip():
+            raise ConfigError(f"MASTER_ADDR: is empty in the environment; {_ADVICE}")
+        _number(found, "MASTER_PORT", 1, MOST_PORT)
+        rank, local_rank = (_number(found, name, 0, size - 1) for name in ("RANK", "LOCAL_RANK"))
+        return cls(rank, size, local_rank, _number(found, "LOCAL_WORLD_SIZE", 1, MOST_PROCESSES))
 
     @property
     def is_first(self) -> bool:
@@ -226,11 +241,15 @@ def _variables() -> Mapping[str, str]:
     return os.environ if all(name in os.environ for name in VARIABLES) else slurm.variables(os.environ)
 
 
-def _number(variables: Mapping[str, str], name: str) -> int:
+_ADVICE = "start the processes with torchrun or srun, or unset RANK, WORLD_SIZE and SLURM_PROCID"
+
+
+def _number(variables: Mapping[str, str], name: str, least: int, most: int) -> int:
     text = variables.get(name, "1")
-    if not text.isdecimal():
-        raise ConfigError(f"{name}: {text!r} in the environment is no whole number; start the processes with torchrun")
-    return int(text)
+    if text.isdecimal() and len(text) <= len(str(MOST_PORT)) and least <= int(text) <= most:
+        return int(text)
+    given = f"(given {shorten(repr(text), 20)} in the environment)"
+    raise ConfigError(f"{name}: must be a whole number from {least} to {most} {given}; {_ADVICE}")
 
 
 @contextmanager
@@ -249,6 +268,7 @@ def joined(device_name: str, bind: Callable[[str, World], tuple[str, "device | N
     if found.size == 1:
         yield found
         return
+    watch_launcher()
     import torch.distributed as dist
     import torch.distributed.nn  # noqa: F401  (imported later, its default arguments would hold the group for ever)
 
@@ -256,14 +276,14 @@ def joined(device_name: str, bind: Callable[[str, World], tuple[str, "device | N
     variables = _variables()
     if variables is not os.environ:
         os.environ.update(variables)
-    with _answered():
+    with _says_that_it_waits(found), _answered():
         # Prefixed: torchrun keeps the store over its restarts, and what processes wrote that are gone.
         _store = dist.PrefixStore(f"cnntrain/{os.environ.get(RESTARTS, 0)}", _open_store())
         if found.is_first:
             _store.set(DEVICE, device_name)
         device_name = _store.get(DEVICE).decode()
     backend, place = bind(device_name, found)
-    with _answered():
+    with _says_that_it_waits(found), _answered():
         dist.init_process_group(
             backend, store=_store, rank=found.rank, world_size=found.size, timeout=WAIT, device_id=place
         )
@@ -288,6 +308,20 @@ def joined(device_name: str, bind: Callable[[str, World], tuple[str, "device | N
     _store = None
 
 
+@contextmanager
+def _says_that_it_waits(world: World) -> Iterator[None]:
+    """Say on stderr what the block waits for, where it takes long."""
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    line = f"cnntrain: process {world.rank} waits for {world.size} processes at {printable(place)}"
+    timer = threading.Timer(PATIENCE[world.local_rank > 0], lambda: print(line, file=sys.stderr, flush=True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _open_store() -> Any:
     import torch.distributed as dist
 
@@ -296,7 +330,7 @@ def _open_store() -> Any:
 
 def _end() -> None:
     """Leave a run that has lost a process, as the main thread has not done so."""
-    error = ResourceError("another process of this run has ended; its own message says why")
+    error = _LostError("another process of this run has ended; its own message says why")
     end_process(str(error) if tells(error) else "", error.exit_code)
 
 
@@ -331,7 +365,7 @@ def _lost(error: RuntimeError) -> CnntrainError:
             "use trainer.device=cpu"
         )
     reason = re.sub(r"^\[.*?\] *", "", str(error)).strip().partition("\n")[0].partition(". ")[0]  # not where in C++
-    return ResourceError(
+    return _LostError(
         f"another process of this run has ended or cannot be reached ({reason}); its own message says why"
     )
 
@@ -347,7 +381,10 @@ def silence_torch() -> None:
 
 def tells(error: BaseException) -> bool:
     """Whether this process is the one that tells the user of an error: one that all have met is told once."""
-    found = World.here()
+    try:
+        found = World.here()
+    except ConfigError:  # which process this is, is what it cannot know
+        return True
     if found.size == 1:
         return True
     if isinstance(error, (*TOGETHER, KeyboardInterrupt)):
@@ -355,6 +392,11 @@ def tells(error: BaseException) -> bool:
     if _store is None:  # the command line is the same for all: one process of each machine tells of its faults
         return found.local_rank == 0
     try:
-        return bool(_store.add(FAULTS, 1) == 1)
+        is_first = bool(_store.add(FAULTS, 1) == 1)
     except RuntimeError:  # the process that kept the store was the first to end, and may have been killed
-        return found.rank == 1
+        is_first = found.rank == 1
+    if is_first and isinstance(error, _LostError):
+        return not leave_to_launcher(str(error))
+    if is_first:
+        note_told()
+    return is_first

@@ -8,13 +8,18 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cnntrain.config.schema.limits import AUTO
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime.child import OF_SIGNAL, cnntrain_command
 from cnntrain.runtime.distributed import World
+from cnntrain.runtime.launched import introduced, left_line
+
+if TYPE_CHECKING:
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 KEY = "trainer.devices"
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1"  # passed on to the processes, which save
@@ -67,22 +72,35 @@ def launch(count: int, line: Sequence[str]) -> int:
     program, *words = cnntrain_command(*line)
     logging.disable(logging.CRITICAL)  # the launcher tells of each fault in forty lines
     try:
-        with tempfile.TemporaryDirectory(prefix="cnntrain-") as folder:
+        with tempfile.TemporaryDirectory(prefix="cnntrain-", ignore_cleanup_errors=True) as folder:
             quiet = DefaultLogsSpecs(folder, redirects=dict.fromkeys(range(1, count), Std.OUT))
             places = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0", "run_id": uuid.uuid4().hex}
             sizes = {"min_nodes": 1, "max_nodes": 1, "nproc_per_node": count, "max_restarts": 0}
             kept = {name: value for name, value in wishes.items() if name in known}  # of newer releases of torch
-            elastic_launch(LaunchConfig(**sizes, **places, **kept, logs_specs=quiet), program)(*words)
+            try:
+                with introduced(Path(folder)):
+                    elastic_launch(LaunchConfig(**sizes, **places, **kept, logs_specs=quiet), program)(*words)
+            except ChildFailedError as error:
+                return _code(error, Path(folder))
     except SignalException as error:
         return OF_SIGNAL + (signal.SIGINT if error.sigval == signal.SIGINT else signal.SIGTERM)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
+    finally:
+        logging.disable(logging.NOTSET)
+    return 0
+
+
+def _code(error: "ChildFailedError", folder: Path) -> int:
+    """The exit code of the process that failed first.
+
+    Raises:
+        ResourceError: one was killed, or the others have missed one that ended without a word.
+    """
+    for rank, failure in error.failures.items():
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
             raise ResourceError(
                 f"{KEY}: process {rank} was ended by {name}; where memory is short, use fewer"
             ) from None
-        return failure.exitcode
-    finally:
-        logging.disable(logging.NOTSET)
-    return 0
+    if line := left_line(folder):
+        raise ResourceError(line) from None
+    return error.get_first_failure()[1].exitcode

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 PLACE = ("SLURM_PROCID", "SLURM_LOCALID")  # of a process; the shell of a batch job has them too
 SIGNS = ("SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR")  # that srun started it, which that shell has not
+NUMBERS = ("SLURM_JOB_ID", "SLURM_STEP_ID")
 LEAST_PORT, PORTS = 15_000, 15_000
 
 
@@ -21,7 +22,7 @@ def variables(env: Mapping[str, str]) -> dict[str, str]:
     local_size = _here(_first(env, "TASKS_PER_NODE"), env.get("SLURM_NODEID", "0")) or size
     hosts = _first(env, "NODELIST")
     away = _first_host(hosts) if hosts else env.get("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
-    job, step = (int("".join(re.findall(r"\d+", env.get(name, ""))) or 0) for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    job, step = (int("".join(re.findall("[0-9]", env.get(name, "")))[-18:] or 0) for name in NUMBERS)
     return {
         "RANK": env["SLURM_PROCID"],
         "WORLD_SIZE": size,
@@ -45,7 +46,11 @@ def _first_host(hosts: str) -> str:
 
 def _here(tasks: str, node: str) -> str:
     """How many tasks a node has: `2(x3),1` says 2 for each of the first three and 1 for the fourth; "": not said."""
-    counts: list[str] = []
-    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks):
-        counts += [count] * int(times or 1)
-    return counts[int(node)] if node.isdecimal() and int(node) < len(counts) else ""
+    if not node.isdecimal() or len(node) > 9:
+        return ""
+    before = int(node)
+    for count, times in re.findall(r"([0-9]+)(?:\(x([0-9]{1,18})\))?", tasks):
+        if before < int(times or 1):
+            return str(count)
+        before -= int(times or 1)
+    return ""

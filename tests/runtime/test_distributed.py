@@ -17,7 +17,7 @@ from cnntrain.data.build import build_data
 from cnntrain.data.epoch_plan import EpochPlan, images_in_epoch
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime import device as machine
-from cnntrain.runtime import slurm
+from cnntrain.runtime import distributed, slurm
 from cnntrain.runtime.distributed import ALONE, Flags, World
 from cnntrain.training import loop
 
@@ -224,12 +224,53 @@ def test_the_environment_says_which_process_this_is(started, monkeypatch):
     assert World.here() == World(1, 2, 1, 2)
     assert not World.here().is_first
     monkeypatch.setenv("RANK", "one")
-    with pytest.raises(ConfigError, match=r"RANK: 'one' in the environment is no whole number; start"):
+    with pytest.raises(ConfigError, match=r"^RANK: must be a whole number from 0 to 1 \(given 'one' in the env"):
         World.here()
     monkeypatch.delenv("MASTER_PORT")
     assert World.here() is ALONE
     started(0, 1)
     assert World.here() is ALONE
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("RANK", "x", "must be a whole number from 0 to 1 (given 'x' in the environment); start the processes with"),
+        ("RANK", "5", "must be a whole number from 0 to 1 (given '5' in"),  # whom the others would wait for in vain
+        ("LOCAL_RANK", "2", "must be a whole number from 0 to 1 (given '2' in"),
+        ("WORLD_SIZE", "0", "must be a whole number from 1 to 99999 (given '0' in"),
+        ("WORLD_SIZE", "9" * 5000, "must be a whole number from 1 to 99999 (given '9999"),
+        ("LOCAL_WORLD_SIZE", "", "must be a whole number from 1 to 99999 (given '' in"),
+        ("MASTER_PORT", "abc", "must be a whole number from 1 to 65535 (given 'abc' in"),
+        ("MASTER_PORT", "99999", "must be a whole number from 1 to 65535 (given '99999' in"),
+        ("MASTER_ADDR", " ", "is empty in the environment; start"),
+    ],
+)
+def test_what_a_launcher_cannot_have_said_is_one_line_and_code_2(started, monkeypatch, capsys, name, value, rule):
+    started(1, 2)
+    monkeypatch.setenv(name, value)
+    assert cli.main(["trainer.epochs=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cnntrain: error: {name}: {rule}")
+
+
+def test_a_step_of_slurm_without_a_number_of_tasks_is_one_line_and_code_2(monkeypatch, capsys):
+    for name, value in (TASK | STEP | {"SLURM_STEP_NUM_TASKS": "x"}).items():
+        monkeypatch.setenv(name, value)
+    assert cli.main(["trainer.epochs=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cnntrain: error: WORLD_SIZE: must be a whole number from 1 to 99999 (given 'x' in the env")
+
+
+def test_a_process_says_whom_it_waits_for(started, monkeypatch, capsys):
+    started(0, 2)
+    monkeypatch.setattr(distributed, "PATIENCE", (0.01, 60.0))
+    monkeypatch.setenv("MASTER_PORT", "29517")
+    with distributed._says_that_it_waits(World.here()):
+        time.sleep(0.2)
+    with distributed._says_that_it_waits(World(1, 2, 1, 2)):
+        pass
+    assert capsys.readouterr().err == "cnntrain: process 0 waits for 2 processes at 127.0.0.1:29517\n"
 
 
 TASK = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "1234", "SLURM_STEP_ID": "2"}
@@ -241,6 +282,8 @@ STEP = {"SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_TASKS_PER_NODE": "4,2,1", "SLUR
     [
         (TASK | STEP, World(5, 7, 1, 2), "gpu-07:23256"),
         (TASK | STEP | {"SLURM_STEP_TASKS_PER_NODE": "2(x3),1"}, World(5, 7, 1, 2), "gpu-07:23256"),
+        (TASK | STEP | {"SLURM_STEP_TASKS_PER_NODE": "2(x1000000000)"}, World(5, 7, 1, 2), "gpu-07:23256"),
+        (TASK | STEP | {"SLURM_NODEID": "\u00b2"}, World(5, 7, 1, 7), "127.0.0.1:23256"),
         (TASK | STEP | {"SLURM_STEP_NODELIST": "big3,gpu-[1-2]"}, World(5, 7, 1, 2), "big3:23256"),
         (TASK | STEP | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "99"}, World(5, 7, 1, 2), "10.0.0.1:99"),
         ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_LOCALID": "1"}, World(1, 2, 1, 2), "127.0.0.1:15000"),

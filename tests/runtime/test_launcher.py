@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from processes import environment
 from cnntrain import cli
 from cnntrain.cli import dispatch
 from cnntrain.config.schema.trainer import TrainerSettings
-from cnntrain.errors import ConfigError
+from cnntrain.errors import ConfigError, DataError, ResourceError
+from cnntrain.runtime import distributed, launcher
+from cnntrain.runtime import launched as of_launcher
 from cnntrain.runtime.launcher import processes_to_start
 
 SHORT = ["data.limit=200", "trainer.epochs=1", "trainer.device=cpu", "trainer.tensorboard=false"]
@@ -102,10 +105,98 @@ def test_two_processes_are_started_speak_once_stop_on_a_signal_and_miss_each_oth
     os.kill(int(children[1]), signal.SIGKILL)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 7
-    assert any("process" in line and line.startswith("cnntrain: error: ") for line in err.splitlines())
+    (line,) = (line for line in err.splitlines() if line.startswith("cnntrain: error: "))
+    assert line.startswith("cnntrain: error: trainer.devices: process 1 was ended by SIGKILL; ")
 
     step = json.loads(Path("run/results.json").read_text())["status"]
     assert step in ("failed", "interrupted")
     process = start("resume", "run", "trainer.epochs=4")
     out, err = process.communicate(timeout=120)
     assert (process.returncode, out.count("\ndone\n")) == (0, 1), err
+
+
+@pytest.mark.slow
+def test_processes_whose_launcher_was_killed_save_and_end_and_its_folder_goes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    process = start(*SHORT, "trainer.devices=2", "trainer.epochs=3000", "trainer.save_every=100h", "out=run")
+    until(process, "epoch    2/3000")
+    assert list(tmp_path.glob("tmp/cnntrain-*"))
+    process.kill()
+    _, err = process.communicate(timeout=60)  # both have ended, as nobody holds the pipe any more
+    assert err.splitlines()[-1] == "cnntrain: stopped and saved; go on with cnntrain resume run"
+    assert json.loads(Path("run/results.json").read_text())["status"] == "interrupted"
+    assert not list(tmp_path.glob("tmp/cnntrain-*"))
+
+
+PARENT = """
+import subprocess, sys, time
+from pathlib import Path
+from cnntrain.runtime.launched import introduced
+with introduced(Path(sys.argv[1])):
+    subprocess.Popen([sys.executable, "-c", sys.argv[2]])
+time.sleep(60)
+"""
+CHILD = """
+import os, signal, sys, time
+from cnntrain.runtime import launched
+signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), os._exit(0)))
+launched.TICK = 0.01
+launched.watch_launcher()
+assert launched.VARIABLE not in os.environ
+print("works", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_process_is_asked_to_end_when_its_launcher_was_killed(tmp_path):
+    (tmp_path / "launcher").mkdir()
+    words = [sys.executable, "-c", PARENT, str(tmp_path / "launcher"), CHILD]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert process.stdout.readline() == "works\n"
+    process.kill()
+    assert process.communicate(timeout=30)[0] == "saved\n"
+    assert not (tmp_path / "launcher").exists()
+
+
+@pytest.fixture
+def missing(monkeypatch, tmp_path):
+    """As if this process, of two that our launcher has started in that folder, had lost the other."""
+    for name, value in environment(1, 2).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(of_launcher, "_folder", tmp_path)
+    monkeypatch.setattr(distributed, "_store", SimpleNamespace(add=lambda name, number: 1))
+    return distributed._lost(RuntimeError("Connection reset by peer"))
+
+
+def fail(folder, **codes):
+    failures = {int(rank[1:]): SimpleNamespace(exitcode=code) for rank, code in codes.items()}
+    first = next(iter(failures.items()))
+    return launcher._code(SimpleNamespace(failures=failures, get_first_failure=lambda: first), folder)
+
+
+def test_of_a_process_that_was_killed_the_launcher_alone_tells(missing, tmp_path):
+    assert not distributed.tells(missing)
+    with pytest.raises(ResourceError, match=r"^trainer.devices: process 0 was ended by SIGKILL; where memory is short"):
+        fail(tmp_path, r1=7, r0=-9)
+
+
+def test_the_launcher_tells_of_a_process_that_ended_without_a_word(missing, tmp_path):
+    """As by os._exit in a function of the user's."""
+    assert not distributed.tells(missing)
+    with pytest.raises(ResourceError, match=r"^another process of this run has ended .*\(Connection reset by peer\)"):
+        fail(tmp_path, r0=3)
+
+
+def test_the_launcher_is_silent_of_a_fault_that_was_told(missing, tmp_path):
+    assert distributed.tells(DataError("one file is bad"))
+    assert not distributed.tells(missing)
+    assert fail(tmp_path, r0=3) == 3
+
+
+def test_without_our_launcher_a_process_tells_whom_it_has_lost(missing, tmp_path, monkeypatch):
+    monkeypatch.setattr(of_launcher, "_folder", None)
+    assert distributed.tells(missing)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,77 @@
+"""What a process owes our launcher, which has started it: to end when that one is gone, and to leave some faults to it.
+
+Nothing here imports torch.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+VARIABLE = "CNNTRAIN_LAUNCHER"  # its number as a process, and the folder for what it is told
+LOST, TOLD = "lost", "told"  # files there: the line of a process that has lost another one; a line was said
+TICK = 1.0  # seconds between two looks whether the launcher lives
+
+_folder: Path | None = None
+
+
+@contextlib.contextmanager
+def introduced(folder: Path) -> Iterator[None]:
+    """Let the processes that are started inside the `with` block know this one, and the folder that they write to."""
+    os.environ[VARIABLE] = f"{os.getpid()}:{folder}"
+    try:
+        yield
+    finally:
+        os.environ.pop(VARIABLE, None)
+
+
+def watch_launcher() -> None:
+    """Send this process a SIGTERM, on which it saves and ends, once its launcher is gone; nothing if it has none.
+
+    A launcher that is killed can tell nobody, nor remove its folder.
+    """
+    global _folder
+    number, _, folder = os.environ.pop(VARIABLE, "").partition(":")  # popped: what we start is not the launcher's
+    if not folder or not number.isdecimal():
+        return
+    _folder = Path(folder)
+    threading.Thread(target=_watch, args=(int(number), _folder), name="launcher", daemon=True).start()
+
+
+def _watch(launcher: int, folder: Path) -> None:
+    while os.getppid() == launcher:
+        time.sleep(TICK)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def leave_to_launcher(line: str) -> bool:
+    """Whether the launcher is to say a line: it knows how the process was ended that this one has lost."""
+    return _note(LOST, line)
+
+
+def note_told() -> None:
+    """Let the launcher know that a fault was told."""
+    _note(TOLD, "")
+
+
+def _note(name: str, text: str) -> bool:
+    if _folder is None:
+        return False
+    try:
+        (_folder / name).write_text(text, encoding="utf-8")
+    except OSError:  # it is gone, or its disk is full
+        return False
+    return True
+
+
+def left_line(folder: Path) -> str | None:
+    """As the launcher: the line that a process has left to it, where none has said what happened."""
+    with contextlib.suppress(OSError):
+        if not (folder / TOLD).exists():
+            return (folder / LOST).read_text(encoding="utf-8")
+    return None
