@@ -119,6 +119,8 @@ def set_value(
     if null := _null_above(tree, key, keys):
         is_piece = keys[null].classes()
         return [_is_off(key, null, text, is_saved) if is_piece else messages.wrong_value(null, text, keys[null])]
+    if kind and kind.is_switch and isinstance(value, (int, float)) and value not in (0, 1):
+        return [messages.wrong_value(key, text, kind)]  # OmegaConf takes any number for true
     try:
         OmegaConf.update(tree, key, value, force_add=is_new or key.startswith(overrides.OPEN_MAPPINGS))
     except (OmegaConfBaseException, AttributeError, AssertionError, ArithmeticError, ValueError, TypeError) as error:

@@ -80,6 +80,11 @@ class Key:
         """The settings class of a section, or of a piece that may be null; empty for a value."""
         return [option for option in options_of(self.hint) if isinstance(option, type) and is_dataclass(option)]
 
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is true or false, and never a number."""
+        return bool in options_of(self.hint) and not {int, float, Any}.intersection(options_of(self.hint))
+
     def choices(self) -> list[str]:
         """The names that it takes, such as those of an enum."""
         return [*self.names, *(item.name for kind in options_of(self.hint) if _is_enum(kind) for item in kind)]

@@ -76,6 +76,8 @@ def write(folder: Path, path: str, text: str) -> None:
             "trainer.compile=perhaps",
             "trainer.compile: must be true or false, or reduce-overhead, or max-autotune (given perhaps)",
         ),
+        ("trainer.profile=10", "trainer.profile: must be true or false (given 10)"),
+        ("trainer.channels_last=-1", "trainer.channels_last: must be true or false, or null (given -1)"),
         ("optimizer.momentum=true", "optimizer.momentum: must be a number >= 0 and < 1 (given true)"),
         ("data.limit=most", "data.limit: must be a number > 0, or null (given most)"),
         ("data.mean=[0.5,grey]", "data.mean: must be a list"),
@@ -546,3 +548,11 @@ def test_a_value_of_a_foreign_run_writes_no_line_of_its_own(tmp_path: Path, caps
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert all(r"\x1b[31m\ncnntrain" in line for line in lines)
+
+
+def test_a_switch_takes_0_and_1_and_no_other_number() -> None:
+    taken = compose_settings(["trainer.profile=1", "trainer.tensorboard=0"]).trainer
+    assert (taken.profile, taken.tensorboard) == (True, False)
+    saved = to_plain(compose_settings([]))
+    with pytest.raises(ConfigError, match=r"trainer.profile: must be true or false \(given 2\)"):
+        restore_config(saved, ["trainer.profile=2"])
