@@ -15,7 +15,8 @@ from cnntrain.text import align_columns, rate
 from cnntrain.training.job import TrainJob
 from cnntrain.training.ladder import LOADER, LOOP, Rung
 
-ENOUGH = 0.97  # of the limit: what is lost below it is worth a word
+ENOUGH = 0.95  # of the limit: what is lost below it is worth a word
+WIDE = 0.2  # between the rounds' shares of the limit: what lies further apart tells nothing
 IDLE = 0.15  # of the device's time
 SHORT = 0.02  # seconds of a step, of which what is done once for each batch takes a large part
 POLICIES = ("randaugment", "trivialaugment", "autoaugment", "augmix")
@@ -92,10 +93,14 @@ def table(found: Findings) -> list[str]:
 
 def advice(found: Findings, job: TrainJob) -> str:
     """One sentence: what holds this config back most, and the key that changes it."""
-    rates = [rung.rate for rung in found.rungs]
-    losses = [1 - after / before for before, after in itertools.pairwise(rates)]
-    losses.append(found.save_share)
+    shares = [after.shares(before) for before, after in itertools.pairwise(found.rungs)]  # of the rung below
+    losses = [1 - statistics.median(kept) for kept in shares] + [found.save_share]
     worst = max(range(len(losses)), key=losses.__getitem__)
+    of_limit = found.rungs[LOOP].shares(found.rungs[0])
+    if max(of_limit) > max(1.0, min(of_limit) + WIDE):
+        return _about_noise(found.rungs[LOOP], of_limit, "bare step")
+    if found.share < ENOUGH and worst < LOOP and len(shares[worst]) > 1 and max(shares[worst]) >= 1:
+        return _about_noise(found.rungs[worst + 1], shares[worst], "row above it")
     if found.share >= ENOUGH or losses[worst] < (1 - ENOUGH) / 2:
         return _about_the_step(found, job)
     lost = _tenths(losses[worst])
@@ -108,6 +113,13 @@ def advice(found: Findings, job: TrainJob) -> str:
             ", trainer.log_every=null fewer rows" if job.trainer.log_every else ""
         )
     return f"saves take {lost}: save less often, with trainer.save_every=5m"
+
+
+def _about_noise(rung: Rung, shares: Sequence[float], what: str) -> str:
+    return (
+        f"too noisy to tell what to change: from round to round, '{rung.name}' keeps {_tenths(min(shares))} to "
+        f"{_tenths(max(shares))} of the {what}; close other programs, or raise rounds, such as rounds={3 * len(shares)}"
+    )
 
 
 def _about_the_step(found: Findings, job: TrainJob) -> str:

@@ -29,6 +29,7 @@ NEVER = 10**9  # steps
 SECONDS = 1.0  # that a rung has in a round, where no number of steps is given
 LEAST_STEPS, MOST_STEPS = 3, 300
 SAVES = 3
+MOST_LINES = 10  # of rounds
 
 Pair = tuple[Tensor, Tensor]  # what the network is given, and the labels or probabilities
 
@@ -91,26 +92,30 @@ class Ladder:
 
         Args:
             steps: of a rung in a round; None: as many as take about a second.
-            say: is told how long it will take.
+            say: is told how long it will take, and of the rounds.
 
         Raises:
             Interrupted: a signal asked for the end.
         """
         rungs = [Rung(name) for name in RUNGS]
-        for number in range(len(rungs)):  # kernels are chosen and compiled at first use
+        say(f"warming up {len(rungs)} parts, as kernels are chosen and compiled at first use")
+        for number in range(len(rungs)):
             self._time(number, LEAST_STEPS if number else 1)
-        each = self._time(0, LEAST_STEPS).seconds / LEAST_STEPS
+        each = [self._time(number, LEAST_STEPS).seconds / LEAST_STEPS for number in range(len(rungs))]
         if steps is None:
-            steps = min(max(round(SECONDS / each), LEAST_STEPS), MOST_STEPS)
-        seconds = rounds * len(rungs) * (steps + 1) * each
+            steps = min(max(round(SECONDS / each[0]), LEAST_STEPS), MOST_STEPS)
+        seconds = max(1, round(rounds * (steps + 1) * sum(each)))
         times = f"{counted(rounds, 'round')} of {counted(steps, 'step')}"
-        say(f"timing {len(rungs)} parts in {times} each, {seconds:,.0f} seconds or more")
+        say(f"timing {len(rungs)} parts in {times} each, about {counted(seconds, 'second')}")
         for turn in range(rounds):
             for number in range(len(rungs)) if turn % 2 else reversed(range(len(rungs))):
                 timing = self._time(number, steps)
                 rungs[number].seconds.append(timing.seconds / steps)
                 rungs[number].processor_seconds.append(timing.processor / steps)
                 rungs[number].rates.append(timing.images / timing.seconds)
+            if (turn + 1) % -(-rounds // MOST_LINES) == 0:
+                first, last = (f"{rungs[number].rates[-1]:,.0f}" for number in (0, LOOP))
+                say(f"  round {turn + 1} of {rounds}: bare step {first}, whole loop {last} images/s")
         for number, rung in enumerate(rungs):
             rung.load = self._load(number)
         return rungs

@@ -124,6 +124,46 @@ def test_the_advice_names_the_key_of_what_costs_most(found: Findings, device: st
     assert "\n" not in line
 
 
+@pytest.mark.parametrize(
+    ("rounds", "told"),
+    [
+        # The rows of a round: bare step, augmentation, loader, loop.
+        ([[1000, 990, 700, 690], [1000, 980, 1553, 1550], [1000, 985, 893, 880]], "'+ loop and logging' keeps 69.0%"),
+        ([[1000, 990, 850, 840], [1000, 850, 860, 850], [1000, 970, 880, 870]], "'+ loader' keeps 85.9% to 101.2%"),
+        ([[1000, 990, 850, 840], [1000, 980, 860, 850], [1000, 970, 880, 870]], "images takes 12.2%"),
+        ([[1000, 990, 985, 958], [1000, 1100, 985, 958], [1000, 1200, 950, 958]], "the loop keeps 95.8% of the bare"),
+    ],
+)
+def test_timings_that_are_too_noisy_or_near_the_limit_advise_nothing(rounds: list[list[float]], told: str) -> None:
+    rungs = [
+        Rung(name, [100 / rate for rate in rates], [], list(rates), Load(9, None))
+        for name, rates in zip(RUNGS, zip(*rounds, strict=True), strict=True)
+    ]
+    job = build_train_job(compose_settings([]), Report(None, tensorboard=False), splits=("train",))
+    line = advice(Findings(rungs, 0.0, 0.1, 2**30), job)
+    assert told in line, line
+    assert ("too noisy to tell" in line and "rounds=9" in line) == ("keeps" in told and "'" in told)
+
+
+def test_bench_speaks_before_it_warms_up_and_after_each_round(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    take = Ladder._time
+
+    def watched(self: Ladder, number: int, steps: int) -> Any:
+        said.append(capsys.readouterr().out)
+        return take(self, number, steps)
+
+    monkeypatch.setattr(Ladder, "_time", watched)
+    assert cli.main(["bench", *QUICK]) == 0
+    said.append(capsys.readouterr().out)
+    assert "warming up" in said[0]
+    assert "timing 4 parts in 2 rounds of 2 steps each, about " in said[8]
+    assert "round 1 of 2" in said[12]
+    assert "round 2 of 2" in said[16]
+
+
 def test_the_table_has_a_row_for_each_part_and_fits_80_columns() -> None:
     lines = table(findings([123_456, 110_000, 100_000, 99_999.5], busy=1e-4))
     assert [line.partition("  ")[0] for line in lines] == ["a step", *RUNGS, "+ saves"]
