@@ -48,6 +48,11 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     found = request.world.once_here("scan", lambda: find_images(root, settings.classes, known))
     folders, scans = found.layout.folders, found.scans
     if "train" not in folders and "train" in request.splits:
+        if found.note:
+            raise DataError(
+                f"data.root: {printable(root)} holds a pack of {' and '.join(folders)} without train; pack a folder "
+                "that has train/ too"
+            )
         names = " and ".join(f"{folder.name}/" for folder in folders.values())
         raise DataError(f"data.root: {printable(root)} has {names} but no train/; add it, or name one of class folders")
     first_scan = scans.get("train", next(iter(scans.values())))

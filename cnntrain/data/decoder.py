@@ -77,7 +77,7 @@ class Decoder:
         except BadImage as error:
             if self.on_bad_image is OnBadImage.error:
                 raise DataError(
-                    f"{printable(self.paths[index])}: {error}; mend or remove the file, or set data.on_bad_image=skip"
+                    f"{printable(self.paths[index])}: {error}; {self.paths.cure}, or set data.on_bad_image=skip"
                 ) from None
             self._note(index, str(error))
         members = (self.labels == self.labels[index]).nonzero().squeeze(1)
@@ -107,7 +107,7 @@ class Decoder:
             if len(self._faults) > self.most_bad:
                 raise DataError(
                     f"data.on_bad_image: more than {self.most_bad} bad images (10, or 1 % of all, may be skipped), "
-                    f"the last {printable(self.paths[index])}: {reason}; mend the files"
+                    f"the last {printable(self.paths[index])}: {reason}; {self.paths.cure_of_many}"
                 )
 
     def batches(self, groups: list[Tensor], epoch: int, workers: int, pin: bool) -> Generator[Tensor, None, None]:

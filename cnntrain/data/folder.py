@@ -23,7 +23,13 @@ LOOKED_INTO = 1000  # files of each unknown suffix, before the others are taken 
 
 
 class Paths:
-    """File paths below a folder, held as one block of bytes: a million of them cost about 50 MB, not 200."""
+    """File paths below a folder, held as one block of bytes: a million of them cost about 50 MB, not 200.
+
+    Attributes:
+        cure, cure_of_many: what to do about a file that is no good image, and about many.
+    """
+
+    cure, cure_of_many = "mend or remove the file", "mend the files"
 
     def __init__(self, root: Path, block: bytes, ends: np.ndarray, begins: np.ndarray | None = None) -> None:
         self.root, self._block, self._ends = root, block, ends

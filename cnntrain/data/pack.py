@@ -30,6 +30,7 @@ FILE = "images.pack"
 MAGIC = b"cnnpack1"
 TAIL = struct.Struct("<Q32s8s")  # bytes of the index, its sha256, MAGIC
 SPLITS = ("train", "val", "test")
+LONGEST = 65_500  # pixels of a side that a JPEG may have
 NUMBERS = 8 + 4 + 4  # bytes of an image's numbers in the index
 
 
@@ -63,6 +64,8 @@ class PackedPaths(Paths):
         starts, sizes, checks: where each image begins in it, int64 (N,); its bytes and its crc32, uint32 (N,).
     """
 
+    cure = cure_of_many = "pack the photos anew"
+
     def __init__(
         self,
         root: Path,
@@ -92,6 +95,10 @@ class PackedPaths(Paths):
             checks=self._checks[rows],
         )
 
+    def selection_digest(self) -> bytes:
+        """See Paths; sha256 of the checksums too."""
+        return hashlib.sha256(super().selection_digest() + self._checks.tobytes()).digest()
+
     def read(self, index: int) -> bytes:
         """The content of an image; BadImage where it is not what was packed."""
         try:
@@ -99,7 +106,7 @@ class PackedPaths(Paths):
         except OSError as error:
             raise BadImage(f"cannot be read in {printable(self._file.path)} ({error.strerror or error})") from None
         if len(content) != self._sizes[index] or zlib.crc32(content) != self._checks[index]:
-            raise BadImage(f"damaged in {printable(self._file.path)}, by its checksum; pack the photos anew")
+            raise BadImage(f"damaged in {printable(self._file.path)}, by its checksum")
         return content
 
 
@@ -222,16 +229,17 @@ def _parse(index: bytes, file: PackFile, end: int) -> Pack:
     source = Path(_text(plain["source"]))
     layout, parts, start = Layout({}), {}, len(MAGIC)
     for split, entry in plain["splits"].items():
-        classes, counts = [printable(_text(name)) for name in entry["classes"]], entry["counts"]
-        count, names = sum(counts), entry["names"]
-        is_sound = split in SPLITS and len(set(classes)) == len(classes) == len(counts) and min(counts) > 0
-        if not is_sound or not 0 <= names <= len(index) or count * NUMBERS > len(index):
+        classes = [printable(_text(name)) for name in _list(entry["classes"])]
+        counts = [_number(count, len(index)) for count in _list(entry["counts"])]
+        count, names = sum(counts), _number(entry["names"], len(index))
+        is_sound = split in SPLITS and all(classes) and len(set(classes)) == len(classes) == len(counts)
+        if not is_sound or count * NUMBERS > len(index):
             raise ValueError
         ends = np.frombuffer(index, "<i8", count, at)
         sizes, checks = (np.frombuffer(index, "<u4", count, at + count * skip) for skip in (8, 12))
         at += count * NUMBERS
         lengths, starts = np.diff(ends, prepend=0), start + np.cumsum(sizes, dtype=np.int64)
-        if lengths.min() < 0 or ends[-1] != names:
+        if lengths.min() < 1 or ends[-1] != names:
             raise ValueError
         layout.folders[split] = source / _text(entry["folder"])
         begins = np.concatenate([[start], starts[:-1]])
@@ -242,10 +250,22 @@ def _parse(index: bytes, file: PackFile, end: int) -> Pack:
         parts[split] = FolderSplit(classes, paths, labels, torch.from_numpy(sizes.astype(np.int64)))
     if not parts or at != len(index) or start != end:
         raise ValueError
-    return Pack(source, layout, parts, int(plain["size"]), int(plain["quality"]))
+    return Pack(source, layout, parts, _number(plain["size"], LONGEST), _number(plain["quality"], 100))
 
 
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return os.fsdecode(os.fsencode(value))
+
+
+def _list(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _number(value: Any, most: int) -> int:
+    if type(value) is not int or not 0 < value <= most:  # a bool is none
+        raise ValueError
+    return value

@@ -18,15 +18,14 @@ import torch
 
 from cnntrain.config.schema.data import Interpolation, OnBadImage
 from cnntrain.data.decode import BadImage, decode_image
-from cnntrain.data.folder import FolderSplit
-from cnntrain.data.pack import FILE, MAGIC, TAIL, Found
+from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.pack import FILE, LONGEST, MAGIC, TAIL, Found
 from cnntrain.data.view import resize
 from cnntrain.errors import DataError, RunFolderError
 from cnntrain.storage.atomic import StreamedFile
 from cnntrain.text import printable
 
 CHUNK = 32  # images of one task
-LONGEST = 65_500  # pixels of a side that a JPEG may have
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def write_pack(
                 for index, content in enumerate(contents):
                     if isinstance(content, str):
                         outcome.faults.append((printable(part.paths[index]), content))
-                        _judge(outcome.faults, on_bad_image, most_bad)
+                        _judge(outcome.faults, part.paths, on_bad_image, most_bad)
                     else:
                         file.write(content)
                         packed.add(part, index, content)
@@ -151,15 +150,15 @@ class _Split:
         return [ends.astype("<i8").tobytes(), *numbers, *self.names]
 
 
-def _judge(faults: list[tuple[str, str]], on_bad_image: OnBadImage, most: int) -> None:
+def _judge(faults: list[tuple[str, str]], paths: Paths, on_bad_image: OnBadImage, most: int) -> None:
     """Raises DataError where the last fault may not be passed over."""
     file, reason = faults[-1]
     if on_bad_image is OnBadImage.error:
-        raise DataError(f"{file}: {reason}; mend or remove the file, or set data.on_bad_image=skip")
+        raise DataError(f"{file}: {reason}; {paths.cure}, or set data.on_bad_image=skip")
     if len(faults) > most:
         raise DataError(
             f"data.on_bad_image: more than {most} bad images (10, or 1 % of all, may be left out), the last {file}: "
-            f"{reason}; mend the files"
+            f"{reason}; {paths.cure_of_many}"
         )
 
 

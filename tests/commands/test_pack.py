@@ -1,6 +1,7 @@
 """`cnntrain pack`: one file that trains in place of the folder, or one line that says why there is none."""
 
 import io
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from cnntrain.data.build import build_data, build_eval_data
 from cnntrain.data.decode import read_image
 from cnntrain.data.folder import Paths
 from cnntrain.data.pack import FILE, open_pack
+from cnntrain.errors import DataError
 from cnntrain.storage import atomic
 
 
@@ -193,6 +195,46 @@ def test_a_damaged_picture_ends_the_packing_or_is_left_out_and_listed(photos, tm
     found = open_pack(tmp_path / "packed")
     assert found
     assert [len(part.labels) for part in found.parts.values()] == [12, 12, 11]
+
+
+def test_a_damaged_picture_in_a_pack_has_one_advice(photos, tmp_path, capsys):
+    assert pack(photos, tmp_path / "packed", "size=40") == 0
+    with open(tmp_path / "packed" / FILE, "r+b") as file:
+        file.seek(100)
+        file.write(b"spot")
+    assert pack(tmp_path / "packed", tmp_path / "again") == 3
+    line = error_line(capsys)
+    assert line.endswith(
+        f"damaged in {tmp_path / 'packed' / FILE}, by its checksum; pack the photos anew, or set data.on_bad_image=skip"
+    )
+    with pytest.raises(DataError) as caught:
+        build(tmp_path / "packed")
+    assert str(caught.value) == line.removeprefix("cnntrain: error: ")
+
+
+def test_another_pack_of_the_same_names_and_sizes_has_its_own_mean_and_std(tmp_path):
+    for level in (50, 200):
+        for name in ("cat", "dog"):
+            (tmp_path / str(level) / name).mkdir(parents=True)
+            for index in range(8):
+                Image.new("RGB", (40, 40), (level,) * 3).save(tmp_path / str(level) / name / f"{index}.bmp")
+    means = []
+    for level in (50, 200):
+        (tmp_path / str(level)).rename(tmp_path / "photos")
+        assert pack(tmp_path / "photos", tmp_path / f"packed{level}", "size=40") == 0
+        (tmp_path / "photos").rename(tmp_path / str(level))
+        data = build(tmp_path / f"packed{level}")
+        means.append(data.mean[0])
+    assert means == pytest.approx([50 / 255, 200 / 255])
+    assert "computed on train earlier" in " ".join(build(tmp_path / "packed200").notes)
+
+
+def test_a_pack_without_training_images_is_told_by_what_it_holds(photos, tmp_path, capsys):
+    shutil.rmtree(photos / "Training")
+    assert pack(photos, tmp_path / "packed", "size=40") == 0
+    words = ["data=imagefolder", f"data.root={tmp_path / 'packed'}", "data.image_size=16", f"out={tmp_path / 'run'}"]
+    assert cli.main(["train", "model=lenet5", *words]) == 3
+    assert f"data.root: {tmp_path / 'packed'} holds a pack of test and val without train; pack" in error_line(capsys)
 
 
 def test_a_class_without_a_good_picture_is_told(photos, tmp_path, capsys):
