@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cnntrain.config.paths import expand_path
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import PackArgs
-from cnntrain.config.schema.data import DataSettings, Interpolation
+from cnntrain.config.schema.data import DATASETS, DataSettings, Interpolation
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.storage import run_folder
 from cnntrain.text import counted, printable, short_path
@@ -43,7 +43,7 @@ def run(args: PackArgs, config: RunConfig) -> dict[str, Any]:
     found = _find(root, settings)
     shrink = Shrinker(args.size, args.quality, settings.interpolation or Interpolation.bilinear)
     report = Report(None, tensorboard=False)
-    report.header(f"pack: {short_path(found.source)}", _rows(args, found))
+    report.header(f"pack: {short_path(root)}", _rows(args, found))
     is_new = not args.out.exists()
     run_folder.make(args.out)
     try:
@@ -58,7 +58,7 @@ def run(args: PackArgs, config: RunConfig) -> dict[str, Any]:
             advance=report.advance,
         )
         report.end_phase()
-        _tell(args.out, outcome, report)
+        _tell(args.out, min(args.size, found.size or args.size), outcome, report)
     finally:
         report.close()
         if is_new:
@@ -102,22 +102,28 @@ def _rows(args: PackArgs, found: "Found") -> list[tuple[str, str]]:
     from cnntrain.data.layout import join
 
     parts = found.scans
+    become = f"short side {args.size} pixels, JPEG quality {args.quality}; smaller ones stay as they are"
+    if 0 < found.size <= args.size:
+        become = f"what they are, as size={args.size} is no smaller than they were packed"
     skip_counts: Counter[str] = sum((part.skip_counts for part in parts.values()), Counter())
     rows = [
+        ("source", found.note),
         ("images", ", ".join(f"{split} {len(part.labels):,}" for split, part in parts.items())),
         ("classes", f"{max(len(part.classes) for part in parts.values()):,}"),
-        ("become", f"short side {args.size} pixels, JPEG quality {args.quality}; smaller ones stay as they are"),
+        ("become", become),
         ("not used", join(found.layout.other_names) if found.layout.other_names else ""),
         ("ignored", kinds(skip_counts)),
     ]
     return [(name, value) for name, value in rows if value]
 
 
-def _tell(out: Path, outcome: "Outcome", report: "Report") -> None:
-    """Say what came of it."""
+def _tell(out: Path, size: int, outcome: "Outcome", report: "Report") -> None:
+    """Say what came of it, and how to train on images of this short side."""
     from cnntrain.data.common import gigabytes
     from cnntrain.data.pack import FILE
+    from cnntrain.data.view import EVAL_SHARE
 
+    side = int(size * EVAL_SHARE)  # of images that are not enlarged
     if outcome.faults:
         report.warn(f"left out, {counted(len(outcome.faults), 'image')} cannot be decoded:")
     for file, reason in outcome.faults[:MOST_FAULTS]:
@@ -127,4 +133,6 @@ def _tell(out: Path, outcome: "Outcome", report: "Report") -> None:
     sizes = f"{gigabytes(outcome.size)}, of {gigabytes(outcome.source_size)}"
     report.say(f"wrote {printable(short_path(out / FILE))}: {counted(outcome.images, 'image')}, {sizes}", copied=True)
     root = shlex.quote(f"data.root={short_path(out)}")
-    report.suggest([f"cnntrain train data=imagefolder {printable(root)}"])
+    usual = DATASETS.entry("imagefolder").image_size
+    smaller = f" data.image_size={side}" if usual and side < usual else ""
+    report.suggest([f"cnntrain train data=imagefolder {printable(root)}{smaller}"])

@@ -1,7 +1,7 @@
 """A folder of pictures to the three splits."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -86,6 +86,7 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
         for name in ("train", "val", "test")
         if name in parts and name in request.splits
     }
+    _note_enlarged(found, [decoder.view for decoder in decoders.values()], request)
     loaders: dict[str, Loader] = {name: _loader(name, decoder, budget, request) for name, decoder in decoders.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
@@ -137,6 +138,15 @@ def _note_layout(found: Found, request: Request) -> None:
     if layout.other_names:
         names = f"{join(layout.other_names)} {'is' if len(layout.other_names) == 1 else 'are'}"
         request.warnings.append(f"data.root: {names} not used, beside the folders of the splits")
+
+
+def _note_enlarged(found: Found, views: Sequence[View | RandomView], request: Request) -> None:
+    """Warn where a pack holds its images smaller than they are seen."""
+    side = max((view.short_side for view in views if isinstance(view, View)), default=0)
+    if 0 < found.size < side:
+        request.warnings.append(
+            f"data.root: images packed at {found.size} pixels are enlarged to {side}; pack the photos with size={side}"
+        )
 
 
 def _note_ignored(scans: dict[str, FolderSplit], request: Request) -> None:

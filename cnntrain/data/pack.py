@@ -150,13 +150,15 @@ class Pack:
 class Found:
     """The images below a `data.root`, or in the pack that lies there.
 
-    `source` is the folder that holds the folders of the splits, or has held them; `note` says of a pack what it is.
+    `source` is the folder that holds the folders of the splits, or has held them; `note` says of a pack what it is, and
+    `size` is the short side of its images in pixels.
     """
 
     source: Path
     layout: Layout
     scans: dict[str, FolderSplit]
     note: str = ""
+    size: int = 0
 
 
 def find_images(root: Path, names: Collection[str] | None, classes: Collection[str] | None) -> Found:
@@ -170,7 +172,8 @@ def find_images(root: Path, names: Collection[str] | None, classes: Collection[s
         DataError: see there, and `open_pack`.
     """
     if pack := open_pack(root):
-        return Found(pack.source, pack.layout, {split: pack.scan(split, names) for split in pack.parts}, pack.note)
+        parts = {split: pack.scan(split, names) for split in pack.parts}
+        return Found(pack.source, pack.layout, parts, pack.note, pack.size)
     layout = find_splits(root, classes)
     return Found(root, layout, {split: scan(folder, split, names) for split, folder in layout.folders.items()})
 

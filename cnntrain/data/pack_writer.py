@@ -112,7 +112,12 @@ def write_pack(
             folder = part.paths.root
             entries[split] = packed.entry(part, split, "" if folder == found.source else folder.name)
             arrays += packed.arrays()
-        plain = {"source": str(found.source), "size": shrink.size, "quality": shrink.quality, "splits": entries}
+        plain = {
+            "source": str(found.source),
+            "size": min(shrink.size, found.size or shrink.size),
+            "quality": shrink.quality,
+            "splits": entries,
+        }
         index_bytes = b"".join([json.dumps(plain).encode(), b"\n", *arrays])
         file.write(index_bytes + TAIL.pack(len(index_bytes), hashlib.sha256(index_bytes).digest(), MAGIC))
     return outcome

@@ -181,6 +181,32 @@ def test_a_comparison_knows_whether_a_pack_has_images_to_judge_by(tmp_path, caps
     assert "data.val: must be above 0 to compare by" in error_line(capsys)
 
 
+def test_pictures_that_are_packed_smaller_than_they_are_seen_are_told_with_the_size_to_pack(photos, tmp_path, capsys):
+    assert pack(photos, tmp_path / "packed", "size=24") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"next cnntrain train data=imagefolder data.root={tmp_path / 'packed'} data.image_size=21" in out
+    assert build(tmp_path / "packed", image_size=21).warnings == []
+    told = ["data.root: images packed at 24 pixels are enlarged to 37; pack the photos with size=37"]
+    assert build(tmp_path / "packed", image_size=32).warnings == told
+    assert build(photos, image_size=32).warnings == []
+    crop = AugmentSettings(resized_crop=ResizedCropSettings())
+    assert build(tmp_path / "packed", crop, image_size=21, eval_size=32).warnings == told  # in validation alone
+
+
+def test_a_pack_of_a_pack_tells_its_source_and_the_size_that_its_pictures_have(photos, tmp_path, capsys):
+    assert pack(photos, tmp_path / "packed", "size=24") == 0
+    capsys.readouterr()
+    assert pack(tmp_path / "packed", tmp_path / "again", "size=60") == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert out.startswith(f"pack: {tmp_path / 'packed'}")
+    assert f"source packed from {photos}, short side 24 pixels" in out
+    assert "become what they are, as size=60 is no smaller than they were packed" in out
+    assert f"data.root={tmp_path / 'again'} data.image_size=21" in out
+    found = open_pack(tmp_path / "again")
+    assert found
+    assert found.size == 24
+
+
 # ---- faults ----
 
 
