@@ -12,7 +12,9 @@ import pytest
 import torch
 
 from cnntrain import cli
+from cnntrain.cli.arguments import read_arguments
 from cnntrain.config.compose import compose_settings
+from cnntrain.config.schema.commands import COMMANDS
 from cnntrain.report.ladder import Findings, advice, table
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
@@ -53,6 +55,18 @@ def test_what_is_typed_wrong_is_one_line(here: Path, capsys: pytest.CaptureFixtu
     assert "round: no such argument; did you mean rounds=3?" in capsys.readouterr().err
     assert cli.main(["bench", "out=bench.csv"]) == 2
     assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize("command", ["bench", "find_lr"])
+def test_what_only_a_run_has_is_refused_where_it_is_asked_for(
+    command: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, *NET, "trainer.devices=2", "trainer.profile=true", "trainer.report=True"]) == 2
+    said = capsys.readouterr().err
+    for key, value in (("devices", "2"), ("profile", "true"), ("report", "True")):
+        assert f"trainer.{key}: {command} does not read it (given {value}); leave it out" in said
+    kind = COMMANDS[command]
+    assert read_arguments(kind, ["trainer.devices=1", "trainer.profile=false", "trainer.report=False"]).faults() == []
 
 
 @pytest.mark.parametrize("more", [[], ["trainer.accumulate=2", "augment=[hflip,mixup]"], ["data.batch_size=150"]])

@@ -4,6 +4,7 @@ cli/arguments.py reads them from a command line. A field with a rule is read by 
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Optional
@@ -32,6 +33,9 @@ from cnntrain.config.schema.filter import Kernel, PaddingMode
 from cnntrain.config.schema.limits import number
 from cnntrain.text import printable
 
+OFF = ("false", "no", "off", "0")
+# What of a run other commands cannot do, with the values that do not ask for it.
+OF_RUNS = {"trainer.devices": ("1",), "trainer.profile": OFF, "trainer.report": OFF}
 VIEWS = {  # what tta= knows, see training/tta.py
     "hflip": "mirrored from left to right",
     "vflip": "turned upside down",
@@ -92,6 +96,22 @@ class NewRunArgs(CommandArgs):
     reads_images: ClassVar[bool] = True  # else data.root need not be given
 
 
+def _settings(words: Sequence[str]) -> list[tuple[str, str]]:
+    """The keys among some words, with their values."""
+    parts = [word.lstrip("+~").partition("=") for word in words if not word.startswith("-")]
+    return [(key, value) for key, sign, value in parts if sign]
+
+
+def _unread(command: str, settings: Sequence[tuple[str, str]]) -> list[str]:
+    return [f"{key}: {command} does not read it (given {printable(value)}); leave it out" for key, value in settings]
+
+
+def _only_of_runs(command: str, words: Sequence[str]) -> list[str]:
+    """The lines for words that ask a command which times steps in one process for what only a run has."""
+    settings = [(key, value) for key, value in _settings(words) if key in OF_RUNS]
+    return _unread(command, [(key, value) for key, value in settings if value.lower() not in OF_RUNS[key]])
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunArgs(CommandArgs):
     """The arguments of a command on a trained network.
@@ -130,6 +150,10 @@ class BenchArgs(NewRunArgs):
     rounds: int = number(3, ge=1, le=100, help="how often each part is timed, in turn with the others")
     steps: Optional[int] = number(None, ge=1, le=100_000, help="steps of each in a round; as many as take a second")
     out: Path | None = argument(OutFile("FILE.json", (".json",)), "all that was measured", default=None)
+
+    def faults(self) -> list[str]:
+        """See CommandArgs."""
+        return _only_of_runs("bench", self.words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,13 +195,8 @@ class PackArgs(NewRunArgs):
 
     def faults(self) -> list[str]:
         """See CommandArgs; words that only a training reads are told too."""
-        words = [word.lstrip("+~").partition("=") for word in self.words if not word.startswith("-")]
         known = ("data", *(f"data.{key}" for key in self.keys))
-        return [
-            f"{key}: pack does not read it (given {printable(value)}); leave it out"
-            for key, sign, value in words
-            if sign and key not in known
-        ]
+        return _unread("pack", [(key, value) for key, value in _settings(self.words) if key not in known])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,9 +214,10 @@ class FindLrArgs(NewRunArgs):
 
     def faults(self) -> list[str]:
         """See CommandArgs."""
+        found = _only_of_runs("find_lr", self.words)
         if self.low < self.high:
-            return []
-        return [f"low: must be below high ({self.high:g}) (given {self.low:g}); leave one of them out"]
+            return found
+        return [*found, f"low: must be below high ({self.high:g}) (given {self.low:g}); leave one of them out"]
 
 
 @dataclass(frozen=True, kw_only=True)
