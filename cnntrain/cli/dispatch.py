@@ -22,7 +22,8 @@ from cnntrain.cli import loading
 from cnntrain.cli.exit import exit_code, say
 from cnntrain.cli.help import command_help, overview
 from cnntrain.config.paths import expand_path, need_image_folder
-from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, RunArgs, TrainArgs
+from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, PackArgs, RunArgs, TrainArgs
+from cnntrain.config.schema.model import NO_SYNC_BN
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
 from cnntrain.runtime.distributed import World, run_of_last_start, silence_torch, tells
@@ -164,7 +165,7 @@ def _on_saved_run(command: str, words: list[str], line: list[str]) -> int:
     assert issubclass(kind, RunArgs)
     args = read_arguments(kind, words, line)
     config = _saved_config(command, args)
-    if command == "resume" and config and (count := processes_to_start(config.settings.trainer, args.words)):
+    if command == "resume" and config and (count := _processes(config.settings, args.words)):
         return launch(count, line)
     loading.tell()
     return exit_code(
@@ -231,6 +232,10 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
     composition = compose_line([*overrides, *defaults], config_dir=config_dir, refuse_idle=kind.reads_images)
     if kind.reads_images:
         _need_images(composition.settings)
+    if kind is PackArgs and not (data := composition.settings.data).has_files:
+        raise ConfigError(
+            f"data: pack takes a folder of photos (given {data.name}); write data=imagefolder data.root=DIR"
+        )
     loading.tell()
     return _code(_load(command)(args, composition.config))
 
@@ -305,7 +310,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         )
     if not is_sweep:  # the jobs of a sweep may each have a root of their own
         _need_images(composition.settings)
-    if not is_sweep and keeps and (count := processes_to_start(composition.settings.trainer, overrides)):
+    if not is_sweep and keeps and (count := _processes(composition.settings, overrides)):
         return launch(count, line)
 
     def work(config: "RunConfig", folder: Path) -> Any:
@@ -344,6 +349,14 @@ def _make_folder(
     if not args.out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in args.words):
         return run_folder.reserve(folder)
     return run_folder.claim(folder, sweep=is_sweep)  # the jobs of a sweep look after their own folders as well
+
+
+def _processes(settings: "Settings", words: Sequence[str]) -> int:
+    """How many processes are to be started; 0 where this one trains by itself."""
+    count = processes_to_start(settings.trainer, words)
+    if count and settings.model.sync_bn and settings.trainer.device == "cpu":
+        raise ConfigError(NO_SYNC_BN.format("cpu"))
+    return count
 
 
 def _need_images(settings: "Settings") -> None:

@@ -29,7 +29,7 @@ def run(args: PackArgs, config: RunConfig) -> dict[str, Any]:
         "file"; "images", "bytes" and "source_bytes" of them; "left_out": the files that are not in it, and why.
 
     Raises:
-        ConfigError: the data is no folder of images, or `out` lies in it.
+        ConfigError: `out` lies in the folder of photos.
         DataError: an image cannot be decoded and may not be left out.
         FileSystemError: the pack cannot be written.
     """
@@ -73,11 +73,7 @@ def run(args: PackArgs, config: RunConfig) -> dict[str, Any]:
 
 
 def _need_folder(out: Path, settings: DataSettings) -> Path:
-    """The folder of photos; ConfigError where the data is none, or `out` lies in it."""
-    if not settings.has_files:
-        raise ConfigError(
-            f"data: pack takes a folder of photos (given {settings.name}); write data=imagefolder data.root=DIR"
-        )
+    """The folder of photos; ConfigError where `out` lies in it."""
     root = Path(os.path.abspath(expand_path(settings.root)))
     if root.resolve() in (out.resolve(), *out.resolve().parents):
         raise ConfigError(

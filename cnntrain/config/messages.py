@@ -200,6 +200,7 @@ def unknown_option(group: str, name: object, options: list[str]) -> str:
         f"{group}: no option {'given' if name == '' else name}; "
         + (f"did you mean {group}={suggestion}? " if suggestion else "")
         + (MORE_NETS if group == "model" else f"options: {', '.join(printable)}")
+        + (f"; of timm or torch: optimizer=timm optimizer.name={name}" if group == "optimizer" and name else "")
     )
 
 

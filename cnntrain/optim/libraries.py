@@ -11,10 +11,16 @@ from cnntrain.errors import ConfigError
 from cnntrain.registry import check_arguments
 from cnntrain.text import hint, nearest, one_line
 
-# Of torch, those that our loop cannot step: they call the network again, or want sparse gradients.
-NOT_OF_TORCH = ("Optimizer", "LBFGS", "SparseAdam")
-# Of timm, one that differentiates twice, and those of packages for CUDA alone.
-NOT_OF_TIMM = ("adahessian", "bnb", "fused")
+# What is left out, by how the names begin, and why: of torch, of timm.
+NOT_OF_TORCH = {
+    "lbfgs": "it computes the loss several times in a step (a closure)",
+    "sparseadam": "it is for sparse gradients alone",
+}
+NOT_OF_TIMM = {
+    "adahessian": "it differentiates twice in a step",
+    "bnb": "it needs the package bitsandbytes and CUDA",
+    "fused": "it needs the package apex and CUDA",
+}
 OURS = ("params", "lr", "weight_decay")  # arguments that are not the user's to give
 
 
@@ -27,9 +33,9 @@ def from_torch(settings: TimmOptimizerSettings, groups: list[dict[str, Any]], lr
     classes: dict[str, Any] = {
         name: kind
         for name, kind in vars(torch.optim).items()
-        if inspect.isclass(kind) and issubclass(kind, Optimizer) and name not in NOT_OF_TORCH
+        if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
     }
-    kind = classes[_known(settings, list(classes))]
+    kind = classes[_known(settings, list(classes), NOT_OF_TORCH)]
     return _made(settings, kind, kind, groups, lr)
 
 
@@ -41,8 +47,7 @@ def from_timm(settings: TimmOptimizerSettings, groups: list[dict[str, Any]], lr:
     """
     import timm.optim
 
-    names = map(str, timm.optim.list_optimizers())
-    name = _known(settings, [name for name in names if not name.startswith(NOT_OF_TIMM)])
+    name = _known(settings, list(map(str, timm.optim.list_optimizers())), NOT_OF_TIMM)
     kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
 
     def create(groups: list[dict[str, Any]], lr: float, **args: Any) -> Optimizer:
@@ -52,12 +57,18 @@ def from_timm(settings: TimmOptimizerSettings, groups: list[dict[str, Any]], lr:
     return _made(settings, kind, create, groups, lr)
 
 
-def _known(settings: TimmOptimizerSettings, names: list[str]) -> str:
-    """The name as the library spells it."""
-    spelt = {name.lower(): name for name in names}
-    if name := spelt.get(settings.name.lower()):
-        return name
-    suggestion = nearest(settings.name.lower(), spelt)
+def _known(settings: TimmOptimizerSettings, names: list[str], left_out: dict[str, str]) -> str:
+    """The name as the library spells it; ConfigError for those that are left out, with the reason, and for others."""
+    typed, places = settings.name.lower(), {name.lower(): name for name in names}
+    if typed in places and (reason := next((why for start, why in left_out.items() if typed.startswith(start)), None)):
+        raise ConfigError(
+            f"optimizer.name: cnntrain leaves this one of {settings.library} out, as {reason} (given {settings.name}); "
+            "choose another"
+        )
+    spelt = {name: places[name] for name in places if not name.startswith(tuple(left_out))}
+    if typed in spelt:
+        return spelt[typed]
+    suggestion, names = nearest(typed, spelt), list(spelt.values())
     raise ConfigError(
         f"optimizer.name: {settings.library} has no optimizer of this name (given {settings.name})"
         + hint(suggestion and spelt[suggestion], f"it has {', '.join(names)}")

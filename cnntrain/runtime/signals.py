@@ -17,7 +17,7 @@ from cnntrain.errors import Interrupted
 _SAME_PRESS_SECONDS = 0.25
 # SIGUSR1 is batch systems' early warning, SIGHUP a terminal that was closed: both count as SIGTERM.
 CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-STOPPING = "stopping after this step; press Ctrl-C again to quit at once"
+STOPPING, AGAIN = "stopping after this step", "; press Ctrl-C again to quit at once"
 
 
 class StopFlag(Protocol):
@@ -45,8 +45,9 @@ class Stop:
         if self.signum is None:
             self.signum = int(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
             self._since = time.monotonic()
-            if not (self._note and self._note(STOPPING)):
-                _say(STOPPING + "\n")
+            line = STOPPING + (AGAIN if signum == signal.SIGINT else "")
+            if not (self._note and self._note(line)):
+                _say(line + "\n")
         elif signum == signal.SIGINT and time.monotonic() - self._since > _SAME_PRESS_SECONDS:
             raise KeyboardInterrupt
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cnntrain.config.schema.model import NO_SYNC_BN
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import GradExchange
 from cnntrain.errors import ConfigError
@@ -42,10 +43,7 @@ def synchronize_norms(model: nn.Module, device: torch.device, world: World) -> n
     if world.size == 1:
         return model
     if shares_memory(device):
-        raise ConfigError(
-            f"model.sync_bn: torch has no batch norm over several processes on {device.type} (given True); leave it "
-            "out, or train on GPUs"
-        )
+        raise ConfigError(NO_SYNC_BN.format(device.type))
     if any(type(module).__module__.startswith("timm.") for module in model.modules()):
         from timm.layers import convert_sync_batchnorm  # which keeps the activations of timm's own batch norms
 

@@ -96,6 +96,8 @@ def test_a_pipe_gets_a_line_on_stderr_once_the_words_are_known_to_be_sound(
         assert capsys.readouterr() == (f"{line[0]}\n", "cnntrain: loading torch\n")
         assert cli.main([*line, "trainer.epoch=1" if len(line) == 1 else "out=/no/such/place/a.csv"]) > 0
         assert "loading" not in capsys.readouterr().err
+    assert cli.main(["pack", "data=digits", "out=packed"]) == 2
+    assert capsys.readouterr().err.startswith("cnntrain: error: data: pack takes a folder of photos")
 
 
 def test_nothing_is_said_where_torch_is_there_or_not_needed(

@@ -187,6 +187,11 @@ def write(folder: Path, path: str, text: str) -> None:
         ("augment=hflip,vflip", "augment: several options stand in brackets; write 'augment=[hflip,vflip]', or add -m"),
         ("model@other=cnn", "model@other: no part of the config is chosen by that (given cnn); write model=cnn"),
         ("trainer={epochz:3}", "trainer.epochz: no such key (given 3); did you mean trainer.epochs?"),
+        (
+            "optimizer=lamb",
+            "optimizer: no option lamb; options: adam, adamw, muon, own, rmsprop, sgd, timm, torch; of timm or torch: "
+            "optimizer=timm optimizer.name=lamb",
+        ),
         # rules between sections
         (
             "trainer.compile=true model.drop_schedule=linear",

@@ -73,7 +73,9 @@ def test_a_resumed_run_ends_with_the_bits_of_an_unbroken_one(line: str, here: Pa
     [
         ("optimizer=timm optimizer.name=lamp", "timm has no optimizer of this name (given lamp); did you mean lamb?"),
         ("optimizer=torch optimizer.name=nadm", "torch has no optimizer of this name (given nadm); did you mean NAdam"),
-        ("optimizer=torch optimizer.name=LBFGS", "torch has no optimizer of this name (given LBFGS); it has "),
+        ("optimizer=torch optimizer.name=zzz", "torch has no optimizer of this name (given zzz); it has "),
+        ("optimizer=torch optimizer.name=LBFGS", "this one of torch out, as it computes the loss several times in a"),
+        ("optimizer=timm optimizer.name=adahessian", "this one of timm out, as it differentiates twice in a step (gi"),
         ("optimizer=torch optimizer.name=NAdam optimizer.args.betaz=1", "did you mean optimizer.args.betas?"),
         ("optimizer=torch optimizer.name=NAdam optimizer.args.lr=1", "itself (given 1); set optimizer.lr"),
         ("optimizer=torch optimizer.name=Rprop optimizer.weight_decay=0.1", "torch's Rprop has none (given 0.1)"),

@@ -42,6 +42,13 @@ def test_train_and_resume_start_as_many_processes_as_the_config_says(launched, t
     assert launched == [(2, ["resume", "run", "trainer.devices=2"])]
 
 
+def test_batch_norms_over_processes_on_a_cpu_are_refused_before_any_is_started(launched, capsys):
+    assert cli.main([*SHORT, "trainer.devices=2", "model.sync_bn=true"]) == 2
+    fault = "cnntrain: error: model.sync_bn: torch has no batch norm over several processes on cpu (given True); leave"
+    assert capsys.readouterr().err.startswith(fault)
+    assert launched == []
+
+
 def test_auto_is_one_process_per_gpu_and_one_where_there_is_none(monkeypatch):
     assert processes_to_start(TrainerSettings(devices="auto"), []) == 0
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)

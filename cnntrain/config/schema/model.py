@@ -17,6 +17,9 @@ INSTEAD = {
     "drop_path": "choose a network that has it, such as model=resnet20 or model=efficientnet_b0",
     "drop_block": "choose a network that has it, such as model=timm model.name=resnet18, or model=cnn",
 }
+NO_SYNC_BN = (
+    "model.sync_bn: torch has no batch norm over several processes on {} (given True); leave it out, or train on GPUs"
+)
 
 
 class Library(enum.Enum):
