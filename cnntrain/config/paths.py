@@ -51,7 +51,7 @@ def out_file(name: str, example: str) -> Path:
 
     Raises:
         ConfigError: no name is given.
-        FileSystemError: it is a folder, or its folder is not there.
+        FileSystemError: it is a folder, or its folder is not there or cannot be written.
     """
     path = expand_path(name)
     if not name.strip():
@@ -60,6 +60,10 @@ def out_file(name: str, example: str) -> Path:
         raise FileSystemError(f"out: {printable(path)} is a folder; write out={example}")
     if not path.parent.is_dir():
         raise FileSystemError(f"out: {printable(path.parent)} is no folder; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise FileSystemError(
+            f"out: {printable(path.parent)} cannot be written; choose another place with out={example}"
+        )
     return path
 
 

@@ -19,16 +19,16 @@ _ADVICE = {
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some of your quota",
     errno.EFBIG: "raise the limit on file sizes (ulimit -f)",
-    errno.EROFS: "begin elsewhere with {word}",
-    errno.ENOENT: "a folder above it is gone: make it again, or begin elsewhere with {word}",
-    errno.EACCES: "make it one that you may write, or begin elsewhere with {word}",
-    errno.EPERM: "make it one that you may write, or begin elsewhere with {word}",
-    errno.EEXIST: "a file is in the way: move it, or begin elsewhere with {word}",
-    errno.ENOTDIR: "a file is in the way: move it, or begin elsewhere with {word}",
+    errno.EROFS: "choose another place with {word}",
+    errno.ENOENT: "a folder above it is gone: make it again, or choose another place with {word}",
+    errno.EACCES: "make it one that you may write, or choose another place with {word}",
+    errno.EPERM: "make it one that you may write, or choose another place with {word}",
+    errno.EEXIST: "a file is in the way: move it, or choose another place with {word}",
+    errno.ENOTDIR: "a file is in the way: move it, or choose another place with {word}",
     errno.ENAMETOOLONG: "choose a shorter name with {word}",
     errno.ELOOP: "it is a link, and nothing is written through one: put what it leads to in its place, or remove it",
-    errno.EISDIR: "a folder is in the way: move it, or begin elsewhere with {word}",
-    errno.ENXIO: "it is no plain file: move it, or begin elsewhere with {word}",
+    errno.EISDIR: "a folder is in the way: move it, or choose another place with {word}",
+    errno.ENXIO: "it is no plain file: move it, or choose another place with {word}",
 }
 SMALL = 64 << 20  # bytes that no text of ours comes near, in a run of years
 
@@ -41,7 +41,7 @@ def file_system_error(
     if needed is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         unit, size = ("MB", 1e6) if needed >= 1e5 else ("kB", 1e3)
         reason += f"; it needs {needed / size:.1f} {unit}, {_free_bytes(path) / size:.1f} {unit} are free"
-    advice = _ADVICE.get(error.errno or 0, "check the disk, or begin elsewhere with {word}")
+    advice = _ADVICE.get(error.errno or 0, "check the disk, or choose another place with {word}")
     return FileSystemError(f"{path}: {what} ({reason}); {advice.format(word=word)}")
 
 

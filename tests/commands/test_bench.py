@@ -1,6 +1,7 @@
 """`cnntrain bench`: what the rungs do, what they count, and what is advised."""
 
 import json
+import os
 import signal
 import time
 from dataclasses import replace
@@ -55,6 +56,20 @@ def test_what_is_typed_wrong_is_one_line(here: Path, capsys: pytest.CaptureFixtu
     assert "round: no such argument; did you mean rounds=3?" in capsys.readouterr().err
     assert cli.main(["bench", "out=bench.csv"]) == 2
     assert not list(here.iterdir())
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_timed(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    may = os.access
+    (here / "read-only").mkdir()
+    monkeypatch.setattr(
+        os, "access", lambda path, mode, **more: may(path, mode, **more) and Path(path).name != "read-only"
+    )
+    monkeypatch.setattr(Ladder, "climb", lambda *words: pytest.fail("it was timed"))
+    assert cli.main(["bench", *QUICK, "out=read-only/bench.json"]) == 6
+    said = " ".join(capsys.readouterr().err.split())
+    assert "read-only cannot be written; choose another place with out=FILE.json" in said
 
 
 @pytest.mark.parametrize("command", ["bench", "find_lr"])

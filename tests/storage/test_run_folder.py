@@ -93,7 +93,7 @@ def test_a_read_only_place_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(os, "mkdir", refuse)
-    with pytest.raises(FileSystemError, match=r"now: .*Read-only file system\); begin elsewhere with"):
+    with pytest.raises(FileSystemError, match=r"now: .*Read-only file system\); choose another place with"):
         run_folder.reserve(tmp_path / "now")
 
 
@@ -101,7 +101,7 @@ def test_a_read_only_place_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_folder_of_another_user_is_one_line(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(
-        FileSystemError, match=r"Permission denied\); make it one that you may write, or begin elsewhere with"
+        FileSystemError, match=r"Permission denied\); make it one that you may write, or choose another place with"
     ):
         run_folder.reserve(tmp_path / "now")
 
