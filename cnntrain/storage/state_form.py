@@ -14,7 +14,7 @@ from torch import Tensor
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation
 
 Check = Callable[[Any], bool]
-_MOST = 2**53  # a number above it counts nothing
+_MOST = 2**53  # a number above it counts nothing, neither images nor seconds
 _DATA = {item.name: item.metadata for item in fields(DataSettings)}  # what the settings say of their own limits
 
 
@@ -24,6 +24,10 @@ def _whole(least: int, most: int = _MOST) -> Check:
 
 def _real(least: float, most: float = math.inf) -> Check:
     return lambda value: type(value) in (int, float) and least <= value <= most and math.isfinite(value)
+
+
+def _seconds(value: Any) -> bool:
+    return _real(0, _MOST)(value)
 
 
 def _list(check: Check) -> Check:
@@ -67,7 +71,7 @@ def _entries(value: Any) -> bool:
     return _mapping(value) and all(_whole(0)(key) and _by_text(_entry)(part) for key, part in value.items())
 
 
-_WINDOW = {"sums": lambda value: _list(_real(-math.inf))(value) and len(value) == 3, "images": _whole(0)}
+_WINDOW = {"sums": lambda value: _list(_real(-1e300, 1e300))(value) and len(value) == 3, "images": _whole(0)}
 _RNG = {"python": lambda value: _list(lambda part: True)(value) and len(value) == 3, "torch": _tensor}
 # A name with "?" may be missing, as in the checkpoints of older versions; None stands for what is switched off.
 FORM: dict[str, Any] = {
@@ -80,8 +84,8 @@ FORM: dict[str, Any] = {
         **{f"{name}?": _whole(0) for name in ("images", "waited", "micro_batch")},
         "validated_step?": _whole(-1),
         "step_offset?": _whole(-_MOST),
-        "seconds": _real(0),
-        **{f"{name}?": _real(0) for name in ("epoch_started", "train_seconds", "epoch_train_seconds")},
+        "seconds": _seconds,
+        **{f"{name}?": _seconds for name in ("epoch_started", "train_seconds", "epoch_train_seconds")},
         **{f"{name}?": _real(-1, 1) for name in ("best_top1", "best_top5")},
         "best_loss?": _loss,
     },
@@ -90,10 +94,10 @@ FORM: dict[str, Any] = {
         **{name: _real(0, 1) for name in ("place", "rate")},
         "step": _whole(0),
         "first_step": _whole(-1),
-        "first_seconds": _real(0),
+        "first_seconds": _seconds,
         "is_saved": lambda value: type(value) is bool,
     },
-    "spent?": {"epoch": _by_text(_real(0)), "run": _by_text(_real(0))},
+    "spent?": {"epoch": _by_text(_seconds), "run": _by_text(_seconds)},
     "tuning?": (
         None,
         {"epoch": _whole(-1), "learning": _list(_text), "digests": _by_text(_text), "learners": _list(_list(_text))},
@@ -122,10 +126,28 @@ FORM: dict[str, Any] = {
 def fault(state: Mapping[str, Any]) -> str | None:
     """The first place, such as "progress.epoch", where a state has not the form that we read; None where it has it."""
     wrong = next(_wrong(state, FORM, ""), None)
-    about = state.get("about")
-    if not wrong and about and not len(about["mean"]) == len(about["std"]) == about["channels"]:
+    if wrong:
+        return wrong
+    about, progress, ema = (state.get(name) for name in ("about", "progress", "ema"))
+    if about and not len(about["mean"]) == len(about["std"]) == about["channels"]:
         return "about.mean"
-    return wrong
+    if progress and progress.get("step_offset", 0) > progress["step"]:
+        return "progress.step_offset"
+    if progress and ema and ema["updates"] > progress["step"]:
+        return "ema.updates"
+    return None
+
+
+def largest(state: Mapping[str, Any]) -> str | None:
+    """The first place of a count so large that a run which goes on from it would soon leave the form; None: no such."""
+    counts = {f"progress.{name}": value for name, value in state["progress"].items() if name != "best_loss"}
+    counts["plateau.waited"] = state["plateau"]["waited"]
+    for part, seconds in state.get("spent", {}).items():
+        counts[f"spent.{part}"] = max(seconds.values(), default=0)
+    for name, window in state["windows"].items():
+        counts[f"windows.{name}.images"] = window["images"]
+        counts[f"windows.{name}.sums"] = max(map(abs, window["sums"])) * 1e-200  # a loss may be as large as it likes
+    return next((name for name, value in counts.items() if abs(value) > _MOST / 2), None)
 
 
 def _wrong(value: Any, form: Any, place: str) -> Iterator[str]:

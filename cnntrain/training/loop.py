@@ -87,7 +87,7 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
             if run.row_is_due:
                 report.step(log_row(run, steps.meter))
                 run.watch.mark("log")
-            if settings.max_time and run.pace.is_due(progress.step):
+            if settings.max_time and run.pace.is_due(progress.step - progress.step_offset):
                 note_time(run, job, clock.seconds, saves=False)
             signum, is_over, is_due = flags.most(asked_for(job.stop), clock.is_over, clock.save_is_due)
             if is_due or (save_steps and progress.step % save_steps == 0):

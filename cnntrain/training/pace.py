@@ -9,7 +9,8 @@ class Pace:
 
     The place on the schedule goes from 0 to 1, never back and never by a jump: straight from where it is to the end of
     the steps or of the time, whichever comes first at the speed so far. It is fitted anew when the run is saved, and
-    before the first save after each doubling of the steps. Between two saves it depends on nothing but the step and
+    before the first save after each doubling of the steps. Steps are counted as the schedule counts them: a new pace
+    begins where a resume has moved their borders. Between two saves it depends on nothing but the step and
     these numbers, which the checkpoint holds: a killed run that goes on repeats what was lost, bit for bit.
     """
 
@@ -23,12 +24,13 @@ class Pace:
     def at(self, step: int, steps: int) -> float:
         """The place before a step, counted from 0, of a run of so many."""
         if not self.rate:
-            return min(1.0, max(self.place, step / steps))
-        return min(1.0, self.place + (step - self.step) * self.rate)
+            return min(1.0, max(self.place, step / max(steps, 1)))
+        return min(1.0, self.place + max(step - self.step, 0) * self.rate)
 
     def is_due(self, step: int) -> bool:
         """Whether it is to be fitted after so many steps, though nothing is saved there."""
-        return not self.is_saved and step & (step - 1) == 0
+        first = self.first_step
+        return not self.is_saved and (first < 0 or step - first >= 2 * (self.step - first))
 
     def fit(self, step: int, steps: int, seconds: float, limit: float) -> None:
         """Head for the end.
@@ -48,6 +50,7 @@ class Pace:
 
     def restart(self, step: int, steps: int, seconds: float, limit: float) -> None:
         """Another limit, or another number of steps: the place is the part of them that is over."""
-        place = max(step / steps, seconds / limit)
-        self.place, self.rate = min(place, 1.0), 0.0
-        self.fit(step, steps, seconds, limit)
+        self.place, self.step, self.rate = seconds / limit, step, 0.0
+        self.place = self.at(step, steps)
+        if self.first_step >= 0:
+            self.fit(step, steps, seconds, limit)

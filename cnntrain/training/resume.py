@@ -11,12 +11,15 @@ from cnntrain.config.schema.limits import AUTO
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.data.common import Data
+from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.errors import CheckpointError, ConfigError
 from cnntrain.runtime.distributed import World
-from cnntrain.storage import checkpoint, run_record
+from cnntrain.storage import checkpoint, run_record, state_form
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import end_of, limits
 from cnntrain.training.load_run import with_preprocessing
+from cnntrain.training.load_state import ANOTHER
+from cnntrain.training.pace import Pace
 from cnntrain.training.state import Progress, TrainState
 
 # Changing these moves the borders of the steps: the epoch in hand then starts anew.
@@ -152,19 +155,45 @@ def restore(job: TrainJob, run: TrainState, start: Start) -> None:
     progress = run.progress
     if job.trainer.micro_batch != AUTO:
         progress.micro_batch = 0
-    if (limit := job.trainer.max_seconds()) and any_below(start.changes, LENGTH):
-        run.pace.restart(progress.step, job.total_steps(progress), progress.seconds, limit)
     borders = STEP_BORDERS + GROWTH if job.settings.augment.progressive else STEP_BORDERS
-    if "train" in splits or any_below(start.changes, borders):
+    is_moved = "train" in splits or any_below(start.changes, borders)
+    if is_moved:
         if progress.batch:
             job.report.warn(f"epoch {progress.epoch + 1} starts anew, as the images of its steps have changed")
         progress.batch, progress.step_offset = 0, progress.step - job.plan.first_step(progress.epoch)
         run.epoch_window.reset()
         run.log_window.reset()
+    refuse_odd_counts(start.state, progress, job.plan)
+    fit_pace(job, run, is_moved=is_moved, is_longer=any_below(start.changes, LENGTH))
     if end := end_of(job.trainer, progress):
         job.report.say(f"nothing is left to train, {end} is reached: its best epoch is scored again")
     else:
         job.report.say(f"resumed at step {progress.step:,}, epoch {progress.epoch + 1}, batch {progress.batch}")
+
+
+def refuse_odd_counts(state: Mapping[str, Any], progress: Progress, plan: EpochPlan) -> None:
+    """Refuse a forged state whose counts no training comes to; CheckpointError."""
+    name = state_form.largest(state)
+    if not name and progress.epoch < plan.epochs and progress.step - progress.step_offset > plan.total:
+        name = "progress.step"
+    if name:
+        raise CheckpointError(f"{name}: the checkpoint counts more than a run comes to; {ANOTHER}")
+
+
+def fit_pace(job: TrainJob, run: TrainState, *, is_moved: bool, is_longer: bool) -> None:
+    """Put a run that time ends where it stands on its schedule.
+
+    Args:
+        is_moved: the borders of its steps are others.
+        is_longer: it has another length.
+    """
+    limit, progress = job.trainer.max_seconds(), run.progress
+    step, steps = progress.step - progress.step_offset, job.total_steps(progress) - progress.step_offset
+    is_moved |= max(run.pace.step, run.pace.first_step) > step  # where an older version let it count on
+    if is_moved:
+        run.pace = Pace()
+    if limit and (is_moved or is_longer):
+        run.pace.restart(step, steps, progress.seconds, limit)
 
 
 def changed_splits(about: dict[str, Any], data: Data) -> list[str]:

@@ -126,6 +126,45 @@ def test_a_forged_state_is_refused_with_4_or_of_no_harm(sound: Path, tmp_path: P
     check(sound, tmp_path / "run", state, place, new)
 
 
+FORGED: dict[str, tuple[str, dict[str, Any]]] = {
+    "an offset beyond the steps": ("progress", {"step_offset": 10**9}),
+    "an offset far below them": ("progress", {"step_offset": -(10**9)}),
+    "steps beyond the plan": ("progress", {"step": 10**9}),
+    "images as many as can be counted": ("progress", {"images": 2**53}),
+    "seconds beyond all time": ("progress", {"seconds": 1e308}),
+    "seconds near the largest number": ("progress", {"seconds": 2.0**53}),
+    "seconds of a phase": ("spent", {"run": {"network": 2.0**53}}),
+    "updates of the average": ("ema", {"updates": 2**53}),
+    "images of a window": ("windows", {"log": {"sums": [0.0] * 3, "images": 2**53}}),
+    "sums of a window": ("windows", {"log": {"sums": [1e300] * 3, "images": 4}}),
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_counts_that_no_training_comes_to_are_refused_with_4_before_a_step(
+    sound: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(sound, tmp_path / "run")
+    state = checkpoint.load(sound / "checkpoints" / "last")
+    section, values = FORGED[name]
+    state[section] |= values
+    seal(tmp_path / "run" / "checkpoints" / "last", state)
+    code, lines = outcome(["resume", str(tmp_path / "run"), "trainer.epochs=3"])
+    assert (code, len(lines)) == (4, 1), lines
+
+
+def test_a_forged_pace_begins_anew(tmp_path: Path) -> None:
+    last = tmp_path / "run" / "checkpoints" / "last"
+    assert cli.main([*QUICK, "trainer.max_time=1h", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
+    state = checkpoint.load(last)
+    state["progress"] |= {"epoch": 1, "step": 2, "validated_step": 2}
+    state["ema"]["updates"] = 2
+    for values in ({"step": 10**9}, {"first_step": 10**9}, {"step": 2, "first_seconds": 1e15}):
+        seal(last, state | {"pace": state["pace"] | {"rate": 1.0, "place": 0.0} | values})
+        assert outcome(["resume", str(tmp_path / "run")]) == (0, [])
+        assert 0 < checkpoint.load(last)["pace"]["place"] <= 1
+
+
 def test_a_momentum_that_is_gone_begins_again(sound: Path, tmp_path: Path) -> None:
     state = checkpoint.load(sound / "checkpoints" / "last")
     check(sound, tmp_path / "run", state, ("optimizer", "state", 1, "momentum_buffer"), None)

@@ -1,19 +1,27 @@
 """A schedule that is fitted to a limit of time, log rows by time, and where the time went."""
 
+import csv
 import itertools
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 import test_loop
 import torch
 from test_loop import make_job, make_run
 
+from cnntrain import cli
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import stopwatch
 from cnntrain.runtime.stopwatch import Stopwatch
 from cnntrain.training import loop
 from cnntrain.training.pace import Pace
 from cnntrain.training.timing import RowTimes
+
+
+class Killed(BaseException):
+    """As sudden as a kill: no handler of ours knows it, so nothing is saved."""
 
 
 class Machine:
@@ -82,6 +90,42 @@ def test_a_new_limit_puts_the_run_where_it_stands_in_the_new_time():
     pace.restart(10, 1000, 14.0, 28.0)
     assert pace.at(10, 1000) == pytest.approx(0.5)
     assert pace.at(24, 1000) == pytest.approx(1)
+
+
+def test_after_a_restart_the_speed_is_measured_anew_and_the_end_met_in_time():
+    pace, places = Pace(), []
+    pace.restart(12, 1000, 20.0, 40.0)
+    for step in range(12, 52):  # half a second each
+        places.append(pace.at(step, 1000))
+        if pace.is_due(step + 1):
+            pace.fit(step + 1, 1000, 20 + (step - 11) * 0.5, 40.0)
+    assert places[0] == 0.5
+    assert places == sorted(places)
+    assert places[4] == pytest.approx(0.5 + 0.5 * 2 / 38, abs=0.002)  # two steps have measured, 38 are left
+    assert pace.at(52, 1000) == pytest.approx(1)
+
+
+def test_a_limit_of_time_far_off_changes_no_rate_of_a_run_resumed_with_other_steps(tmp_path, monkeypatch):
+    quick = ["model=lenet5", "data.limit=60", "data.batch_size=20", "trainer.epochs=4", "trainer.threads=1"]
+    quick += ["trainer.tensorboard=false", "trainer.save_every=2", "trainer.max_time=1h", "trainer.log_every=1"]
+    step, rates = loop.train_step, {}
+
+    def dies(run, *rest):
+        if run.progress.step == 8:
+            raise Killed
+        step(run, *rest)
+
+    monkeypatch.setattr(loop, "train_step", dies)
+    with pytest.raises(Killed):
+        cli.main([*quick, f"hydra.run.dir={tmp_path / 'timed'}"])
+    monkeypatch.setattr(loop, "train_step", step)
+    shutil.copytree(tmp_path / "timed", tmp_path / "free")
+    for name, more in (("timed", []), ("free", ["trainer.max_time=null"])):
+        assert cli.main(["resume", str(tmp_path / name), "data.batch_size=10", *more]) == 0
+        with Path(tmp_path, name, "metrics.csv").open() as file:
+            rates[name] = [float(row["lr"]) for row in csv.DictReader(file) if int(row["step"]) > 8]
+    assert len(rates["timed"]) > 8
+    assert rates["timed"] == pytest.approx(rates["free"], rel=1e-6)
 
 
 def test_rows_come_by_time_unless_their_steps_are_given(monkeypatch):
