@@ -110,8 +110,14 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
     """The words that can be read, and a fault for each of the others."""
     parser = OverridesParser.create(config_loader=loader)
     override_list, faults = [], []
-    for word in words:
-        word = plain_path(word, parser)
+    words = list(words)
+    while words:
+        if torn := _torn(words):
+            words = words[len(torn) :]
+            key, _, value = " ".join(torn).lstrip("+").partition("=")
+            faults.append(f"{key}: a space has ended the word (given {value}); write '{key}={value}', in quotes")
+            continue
+        word = plain_path(words.pop(0), parser)
         try:
             override = parser.parse_overrides([word])[0]
         except UNREADABLE as error:
@@ -126,6 +132,19 @@ def parse(words: list[str], loader: Any = None) -> tuple[list[Override], list[st
         else:
             faults.append(f"{word}: the key is missing; write KEY=VALUE")
     return override_list, faults
+
+
+def _torn(words: list[str]) -> list[str]:
+    """The words that the shell has made of the first one, as its brackets tell; none where it is whole."""
+    if not words[0].partition("=")[2].startswith(("[", "{")):
+        return []
+    for count in range(1, len(words) + 1):
+        text = " ".join(words[:count])
+        if all(text.count(opening) == text.count(closing) for opening, closing in ("[]", "{}")):
+            return words[:count] if count > 1 else []
+        if count < len(words) and "=" in words[count]:
+            break
+    return []
 
 
 def advise_word(word: str, commands: tuple[str, ...] = ()) -> str:
@@ -174,7 +193,11 @@ def _syntax_fault(word: str, parser: OverridesParser) -> str:
             f"write {key}=\"['Käfer','bee']\" that way"
         )
     if value.startswith(("[", "{")):
-        return f"{key}: brackets or commas do not fit (given {value}); write a list as '{key}=[a,b]', in quotes"
+        plain, form = (
+            key.lstrip("+"),
+            "a list as '{}=[a,b]'" if value.startswith("[") else "names as '{}={{a: 1, b: 2}}'",
+        )
+        return f"{plain}: brackets or commas do not fit (given {value}); write {form.format(plain)}, in quotes"
     return f"{key}: needs quotes (given {value}); write {for_shell(override)}"
 
 

@@ -209,6 +209,20 @@ def write(folder: Path, path: str, text: str) -> None:
             "augment=[hflip",
             "augment: brackets or commas do not fit (given [hflip); write a list as 'augment=[a,b]', in quotes",
         ),
+        (
+            "optimizer.lr_factors={nothing: 3}",
+            "optimizer.lr_factors: a space has ended the word (given {nothing: 3}); write "
+            "'optimizer.lr_factors={nothing: 3}', in quotes",
+        ),
+        (
+            "augment=[hflip, vflip] seed=1",
+            "augment: a space has ended the word (given [hflip, vflip]); write 'augment=[",
+        ),
+        (
+            "optimizer.lr_factors={conv1:3",
+            "optimizer.lr_factors: brackets or commas do not fit (given {conv1:3); write names as "
+            "'optimizer.lr_factors={a: 1, b: 2}', in quotes",
+        ),
         ("data.root=${data.rot}", "data.root: Interpolation key 'data.rot' not found"),
         ("a b=c", "a: neither KEY=VALUE"),
     ],
