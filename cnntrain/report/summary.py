@@ -47,7 +47,8 @@ def show_header(job: TrainJob, steps: int, folder: Path, report: Report) -> None
     scored = f", scored at {data.eval_size}" if data.eval_size != data.image_size else ""
     lasts = [counted(trainer.epochs, "epoch"), f"{counted(steps, 'step')} of {batch}"]
     if trainer.max_time:
-        lasts = [f"fitted to {trainer.max_time}, or to {lasts[0]}", f"{lasts[1]} where these end first"]
+        limit = f"{trainer.max_time}s" if trainer.max_time[-1].isdecimal() else trainer.max_time
+        lasts = [f"fitted to {limit}, or to {lasts[0]}", f"{lasts[1]} where these end first"]
     rows = {
         "model": f"{settings.model.heading}, {job.parameters:,} parameters",
         "data": f"{len(data.classes):,} classes, {data.channels}x{data.image_size}x{data.image_size}{scored}; {sizes}",

@@ -112,7 +112,7 @@ def build_train_job(
     _fit_whitening(job.model, data, job.normalize)
     if settings.model.sync_bn:
         job = replace(job, model=synchronize_norms(job.model, job.device, world))
-    job.warnings.extend(note_idle(settings, world))
+    job.warnings.extend(note_idle(settings, job.model, world))
     if trainer.compile in COMPILE_MODES and not machine.replays_graphs(job.device):
         job.warnings.append(f"trainer.compile={trainer.compile} replays graphs of CUDA; here it is as true")
     plan = EpochPlan(

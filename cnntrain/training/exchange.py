@@ -51,14 +51,15 @@ def synchronize_norms(model: nn.Module, device: torch.device, world: World) -> n
     return cast(nn.Module, nn.SyncBatchNorm.convert_sync_batchnorm(model))
 
 
-def note_idle(settings: Settings, world: World) -> list[str]:
-    """What the settings say of several processes, where there is one."""
-    trainer, told = settings.trainer, "has no effect, as one process trains alone"
-    idle = {
-        "model.sync_bn=true": settings.model.sync_bn,
-        f"trainer.grad_exchange={trainer.grad_exchange.value}": trainer.grad_exchange is not GradExchange.fp32,
+def note_idle(settings: Settings, model: nn.Module, world: World) -> list[str]:
+    """What the settings say of several processes, where there is one, or of batch norms, where there are none."""
+    form, alone = settings.trainer.grad_exchange, "one process trains alone" if world.size == 1 else ""
+    has_norms = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    reasons = {
+        "model.sync_bn=true": settings.model.sync_bn and (alone if has_norms else "the network has no batch norms"),
+        f"trainer.grad_exchange={form.value}": form is not GradExchange.fp32 and alone,
     }
-    return [f"{word} {told}" for word, is_set in idle.items() if is_set and world.size == 1]
+    return [f"{word} has no effect, as {reason}" for word, reason in reasons.items() if reason]
 
 
 class Exchange:

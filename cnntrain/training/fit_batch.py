@@ -29,7 +29,7 @@ FIRST = 8  # images of the first trial, which are doubled
 FINE = 16  # the search ends where it knows the size to a sixteenth
 MARGIN = 0.95  # of what has fitted: memory breaks into pieces, and cuDNN chooses other algorithms later
 HOST_SHARE, HOST_TRIAL = 0.8, 16  # of the host's free memory; images of the largest trial there
-CAPPED = f"as an epoch is to have {STEPS} steps; memory takes as many (auto)"
+CAPPED = f"so that an epoch has {STEPS} steps; memory is not the limit (auto)"
 COPIES = 4  # of its images, in float32, that any network holds
 
 

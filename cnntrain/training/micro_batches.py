@@ -59,7 +59,9 @@ def most_at_once(run: TrainState, job: TrainJob) -> int | None:
 
 
 def note(most: int | str | None, batch_size: int) -> list[str]:
-    """What trainer.micro_batch does to batches of a size, in each process; empty where it does nothing yet."""
+    """What trainer.micro_batch does to batches of a size, in each process; empty where it is null."""
+    if most == AUTO:
+        return [f"micro-batches: none, as long as memory takes {counted(batch_size, 'image')} at once (auto)"]
     if not isinstance(most, int):
         return []
     if most >= batch_size:

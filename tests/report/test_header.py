@@ -31,6 +31,7 @@ def test_the_header_names_what_ends_a_run_and_when_it_is_saved():
     what = "fitted to 8s, or to 1,000 epochs, 7,000 steps of 32 images where these end first"
     assert rows["schedule"] == f"onecycle, {what}"
     assert rows["saves"] == "every 90s, and after each epoch"
+    assert facts("trainer.max_time=8")["schedule"] == f"onecycle, {what}"  # a bare number counts seconds
     assert facts("trainer.save_every=50")["saves"] == "every 50 steps, and after each epoch"
     rows = facts()
     assert rows["schedule"] == "onecycle, 1,000 epochs, 7,000 steps of 32 images"

@@ -64,8 +64,17 @@ def test_batch_norms_over_several_processes_want_a_gpu_and_more_than_one():
     with pytest.raises(ConfigError, match=r"^model.sync_bn: torch has no batch norm over several processes on cpu"):
         synchronize_norms(model, torch.device("cpu"), World(0, 2))
     words = ["model.sync_bn=true", "trainer.grad_exchange=bf16"]
-    assert note_idle(compose_settings(words), ALONE) == [
+    assert note_idle(compose_settings(words), model, ALONE) == [
         "model.sync_bn=true has no effect, as one process trains alone",
         "trainer.grad_exchange=bf16 has no effect, as one process trains alone",
     ]
-    assert note_idle(compose_settings(words), World(0, 2)) == note_idle(compose_settings([]), ALONE) == []
+    assert note_idle(compose_settings(words), model, World(0, 2)) == []
+    assert note_idle(compose_settings([]), model, ALONE) == []
+
+
+def test_batch_norms_over_several_processes_want_batch_norms():
+    settings, model = compose_settings(["model.sync_bn=true"]), torch.nn.Sequential(torch.nn.GroupNorm(1, 3))
+    for world in (ALONE, World(0, 2)):
+        assert note_idle(settings, model, world) == [
+            "model.sync_bn=true has no effect, as the network has no batch norms"
+        ]

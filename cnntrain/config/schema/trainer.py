@@ -37,7 +37,7 @@ STEPS_OR_TIME = "a number of steps >= 1, or a time such as 90s, 5m or 1.5h"
 class TrainerSettings:
     epochs: int = number(10, ge=1, most=10_000_000)
     max_steps: Optional[int] = number(None, ge=1)  # end after this many optimizer steps, the schedule fitted to them
-    max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m, the schedule fitted to it
+    max_time: Optional[str] = None  # end after 90s, 30m, 1.5h or 2h30m (90: seconds), the schedule fitted to it
     device: str = "auto"  # auto | cpu | cuda | cuda:N | mps
     # processes of this machine that train together, one per GPU; auto: as many as it has GPUs; see docs/distributed.md
     devices: Union[int, str] = number(1, ge=1, most=1024, words=(AUTO,))
