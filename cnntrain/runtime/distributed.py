@@ -7,6 +7,7 @@ gradients that training/exchange.py brings together. Nothing here imports torch 
 import os
 import pickle
 import re
+import signal
 import socket
 import sys
 import threading
@@ -310,15 +311,26 @@ def joined(device_name: str, bind: Callable[[str, World], tuple[str, "device | N
 
 @contextmanager
 def _says_that_it_waits(world: World) -> Iterator[None]:
-    """Say on stderr what the block waits for, where it takes long."""
+    """Say on stderr what the block waits for, where it takes long; Ctrl-C ends it at once.
+
+    torch waits outside of Python, whose own handler would come to its turn after half an hour.
+    """
+    is_deaf = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     line = f"cnntrain: process {world.rank} waits for {world.size} processes at {printable(place)}"
     timer = threading.Timer(PATIENCE[world.local_rank > 0], lambda: print(line, file=sys.stderr, flush=True))
     timer.daemon = True
     timer.start()
+    if is_deaf:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         yield
     finally:
+        if is_deaf:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         timer.cancel()
 
 

@@ -1,6 +1,9 @@
 """Several processes take the steps of one: same batches, same gradients, the same bits in all of them."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -271,6 +274,26 @@ def test_a_process_says_whom_it_waits_for(started, monkeypatch, capsys):
     with distributed._says_that_it_waits(World(1, 2, 1, 2)):
         pass
     assert capsys.readouterr().err == "cnntrain: process 0 waits for 2 processes at 127.0.0.1:29517\n"
+
+
+WAITING = """
+from cnntrain.runtime import device, distributed
+distributed.PATIENCE = (0.3, 0.3)
+with distributed.joined("cpu", device.exchange_backend):
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_waits_for_others_says_so_and_ends_on_ctrl_c(rank):
+    env = os.environ | environment(rank, 2, free_port())
+    process = subprocess.Popen([sys.executable, "-c", WAITING], env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    assert any("waits for 2 processes at 127.0.0.1:" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == -signal.SIGINT
+    process.stderr.close()
 
 
 TASK = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "1234", "SLURM_STEP_ID": "2"}
