@@ -28,6 +28,7 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime import signals
 from cnntrain.runtime.distributed import World
 from cnntrain.runtime.job_clock import take_seconds
+from cnntrain.runtime.launched import GOES_ON
 from cnntrain.storage import run_record
 from cnntrain.storage.saver import Saver
 from cnntrain.training import loop
@@ -89,7 +90,7 @@ def follow(world: World) -> Ended:
 def tell_how_to_go_on(error: CnntrainError, start: Start) -> None:
     """Add the way on to what the disk, the memory or a lost process has ended, where something is saved."""
     if isinstance(error, (FileSystemError, ResourceError)) and (start.folder / "checkpoints").exists():
-        error.args = (f"{error}; once mended, the run goes on with {resume_command(start.settings, start.folder)}",)
+        error.args = (f"{error}{GOES_ON}{resume_command(start.settings, start.folder)}",)
 
 
 def train_and_score(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 VARIABLE = "CNNTRAIN_LAUNCHER"  # its number as a process, and the folder for what it is told
 LOST, TOLD = "lost", "told"  # files there: the line of a process that has lost another one; a line was said
+GOES_ON = "; once mended, the run goes on with "  # in such a line, before the command
 TICK = 1.0  # seconds between two looks whether the launcher lives
 
 _folder: Path | None = None

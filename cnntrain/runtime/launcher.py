@@ -16,7 +16,7 @@ from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime.child import OF_SIGNAL, cnntrain_command
 from cnntrain.runtime.distributed import World
-from cnntrain.runtime.launched import introduced, left_line
+from cnntrain.runtime.launched import GOES_ON, introduced, left_line
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -98,8 +98,9 @@ def _code(error: "ChildFailedError", folder: Path) -> int:
     for rank, failure in error.failures.items():
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
+            _, *way_on = (left_line(folder) or "").partition(GOES_ON)
             raise ResourceError(
-                f"{KEY}: process {rank} was ended by {name}; where memory is short, use fewer"
+                f"{KEY}: process {rank} was ended by {name}; where memory is short, use fewer{''.join(way_on)}"
             ) from None
     if line := left_line(folder):
         raise ResourceError(line) from None

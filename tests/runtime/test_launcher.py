@@ -186,7 +186,15 @@ def fail(folder, **codes):
 
 def test_of_a_process_that_was_killed_the_launcher_alone_tells(missing, tmp_path):
     assert not distributed.tells(missing)
-    with pytest.raises(ResourceError, match=r"^trainer.devices: process 0 was ended by SIGKILL; where memory is short"):
+    with pytest.raises(ResourceError, match=r"^trainer.devices: process 0 was ended by SIGKILL; .* use fewer$"):
+        fail(tmp_path, r1=7, r0=-9)
+
+
+def test_of_a_process_that_was_killed_the_launcher_tells_how_the_run_goes_on(missing, tmp_path):
+    missing.args = (f"{missing}{of_launcher.GOES_ON}cnntrain resume run",)  # as report/session.py adds it
+    assert not distributed.tells(missing)
+    way_on = "use fewer; once mended, the run goes on with cnntrain resume run$"
+    with pytest.raises(ResourceError, match=rf"^trainer.devices: process 0 was ended by SIGKILL; .* {way_on}"):
         fail(tmp_path, r1=7, r0=-9)
 
 
