@@ -7,6 +7,7 @@ from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import TrainArgs
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError, UnsafeError
 from cnntrain.inspect.live_view import LiveView
+from cnntrain.report.csv_log import has_rows
 from cnntrain.report.session import describe, follow, lead
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import distributed
@@ -30,7 +31,8 @@ def run(args: TrainArgs, config: RunConfig) -> dict[str, Any]:
                 describe(start)
                 results, commands = lead(start, world, LiveView)
             except (ConfigError, DataError, CheckpointError, UnsafeError, FileSystemError):
-                if not (folder / "checkpoints").exists():
+                # One that has lost its checkpoints on the way can start again from its config.
+                if not (folder / "checkpoints").exists() and not has_rows(folder):
                     run_folder.remove_unstarted(folder)
                 raise
     after_training(folder, config.settings, commands)

@@ -77,6 +77,12 @@ class CsvLog:
         self._file.close()
 
 
+def has_rows(folder: Path) -> bool:
+    """Whether the run in this folder has come as far as a row."""
+    path = folder / "metrics.csv"
+    return path.is_file() and any(rows_of(path, "step"))
+
+
 def rows_of(path: Path, *kinds: str) -> Iterator[dict[str, str]]:
     """The whole rows of some kinds; one that was cut off in the middle of writing, or is damaged, is none.
 

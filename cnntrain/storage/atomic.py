@@ -40,7 +40,10 @@ def file_system_error(
     reason = os.strerror(error.errno) if error.errno else str(error)
     if needed is not None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         unit, size = ("MB", 1e6) if needed >= 1e5 else ("kB", 1e3)
-        reason += f"; it needs {needed / size:.1f} {unit}, {_free_bytes(path) / size:.1f} {unit} are free"
+        free = _free_bytes(path)
+        reason += f"; it needs {needed / size:.1f} {unit}, {free / size:.1f} {unit} are free"
+        if error.errno == errno.ENOSPC and free > 2 * needed:  # a small file too many, where files are counted
+            reason += ", but the file system may take no further file"
     advice = _ADVICE.get(error.errno or 0, "check the disk, or choose another place with {word}")
     return FileSystemError(f"{path}: {what} ({reason}); {advice.format(word=word)}")
 

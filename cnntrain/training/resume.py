@@ -5,7 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cnntrain.config.changes import Change
+from cnntrain.config.changes import Change, leaves
+from cnntrain.config.plain import to_plain
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.limits import AUTO
 from cnntrain.config.schema.settings import Settings
@@ -79,6 +80,8 @@ def find_start(folder: Path, config: RunConfig, command: str, world: World) -> S
     about = state["about"] if state else {}
     settings, all_changes = config.settings, dict(config.changes)
     if state:
+        # The config of the folder is that of the last start, which may have been killed before its first save.
+        all_changes = changes_of_steps(about["config"], settings) | all_changes
         refuse_end_behind(settings.trainer, Progress(**state["progress"]), config.changes, is_done=is_done)
         if fault := best_fault(folder, state["progress"]):
             warnings.append(f"{fault}; the best epoch is chosen anew among those to come")
@@ -90,6 +93,16 @@ def find_start(folder: Path, config: RunConfig, command: str, world: World) -> S
         run_record.give_id(folder, about.get("run_id"))
     overrides = list(config.overrides)
     return Start(settings, folder, overrides, command, True, state, all_changes, warnings)
+
+
+def changes_of_steps(plain: Mapping[str, Any], settings: Settings) -> dict[str, Change]:
+    """What differs from the config of a checkpoint in what decides its steps and what learns in them."""
+    before, now = leaves(dict(plain)), leaves(to_plain(settings))
+    return {
+        key: Change(value, now.get(key))
+        for key, value in before.items()
+        if any_below([key], STEP_BORDERS + GROWTH + LENGTH + GROUP_KEYS) and now.get(key) != value
+    }
 
 
 def refuse_end_behind(

@@ -122,6 +122,36 @@ def test_a_run_killed_before_its_first_save_starts_again_from_its_config(here, m
     assert results("run")["status"] == "done"
 
 
+def test_a_change_is_kept_though_the_resume_that_made_it_is_killed_before_its_first_save(here, monkeypatch, capsys):
+    words = [*QUICK, "data.limit=160", "data.batch_size=32", "trainer.save_every=3", "trainer.probe=0"]
+    for name in ("whole", "killed"):
+        run_killed(monkeypatch, lambda progress: progress.step == 4, *words, f"hydra.run.dir={name}")
+    assert run("resume", "whole", "data.batch_size=16") == 0
+    run_killed(monkeypatch, lambda progress: progress.step == 5, "resume", "killed", "data.batch_size=16")
+    capsys.readouterr()
+    assert run("resume", "killed") == 0
+    assert "changed: data.batch_size: 32 -> 16" in capsys.readouterr().out
+    assert results("killed")["weights_sha256"] == results("whole")["weights_sha256"]
+
+
+def test_a_run_that_loses_its_checkpoints_on_the_way_keeps_what_it_has_told(here, monkeypatch):
+    write = checkpoint._write
+
+    def lose(folder, state):
+        if state["progress"]["step"] < 4:
+            return write(folder, state)
+        (here / "run/checkpoints").rename(here / "elsewhere")
+        raise FileNotFoundError(2, "gone", str(folder))
+
+    monkeypatch.setattr(checkpoint, "_write", lose)
+    words = [*QUICK, "trainer.save_every=2", "trainer.log_every=1", "hydra.run.dir=run"]
+    assert run(*words) == 6
+    assert (here / "run/config.yaml").exists()
+    assert len(rows("run")) >= 4
+    monkeypatch.setattr(checkpoint, "_write", write)
+    assert run("resume", "run") == 0
+
+
 def test_resume_goes_on_longer_and_prints_the_difference(here, capsys):
     assert run(*QUICK, "hydra.run.dir=run") == 0
     capsys.readouterr()

@@ -295,6 +295,13 @@ def test_a_lock_that_cannot_be_written_is_not_left_behind(tmp_path: Path, monkey
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_system_that_takes_no_further_file_is_not_called_full(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    few, many = (str(atomic.file_system_error(tmp_path / "a", full, needed=needed)) for needed in (1, 2**60))
+    assert "are free, but the file system may take no further file" in few
+    assert "no further file" not in many
+
+
 # --- files ---
 
 
