@@ -1,5 +1,6 @@
 """`cnntrain compare`: what it plans, what it runs again and what not, and its exit codes."""
 
+import csv
 import functools
 import json
 import math
@@ -104,8 +105,13 @@ def leave(folder: Path, plain: dict[str, Any], code: int) -> None:
         "trainable_parameters": 850,
     }
     (folder / "results.json").write_text(json.dumps(results))
-    rows = [f"epoch,{epoch},{epoch * 7},,,0.1,{top1 - 0.1 / epoch},,,,,,,,15.0,1" for epoch in (1, 2)]
-    (folder / "metrics.csv").write_text("\n".join([",".join(COLUMNS), *rows, ""]))
+    with open(folder / "metrics.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for epoch in (1, 2):
+            scores = {"val_loss": 0.1, "val_top1": top1 - 0.1 / epoch}
+            row = {"kind": "epoch", "epoch": epoch, "step": epoch * 7, "seconds": 15.0, "best": 1}
+            writer.writerow(row | scores)
 
 
 @pytest.fixture(autouse=True)

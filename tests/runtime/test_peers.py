@@ -28,12 +28,16 @@ class Processes:
     """Three of them, each in threads of its own, and which were ended when."""
 
     def __init__(self):
-        store, self.ended = Store(), {}
-        self.peers = [Peers(rank, 3, "127.0.0.1", store, partial(self.end, rank)) for rank in range(3)]
-        self.port, self.word = store.get(peers.KEY).split()
-        self.begin = time.monotonic()
+        self.store, self.ended = Store(), {}
+        self.peers = [self.start(0)]
+        self.port, self.word = self.store.get(peers.KEY).split()
+
+    def start(self, rank):
+        return Peers(rank, 3, "127.0.0.1", self.store, partial(self.end, rank))
 
     def meet(self):
+        self.peers += [self.start(1), self.start(2)]
+        self.begin = time.monotonic()
         while [len(one._peers) for one in self.peers] != [2, 1, 1]:
             assert time.monotonic() - self.begin < 10
             time.sleep(0.01)

@@ -24,7 +24,7 @@ from torch import nn
 
 import cnntrain
 from cnntrain.errors import CheckpointError, FileSystemError, UnsafeError
-from cnntrain.storage import checkpoint, manifest, run_record
+from cnntrain.storage import atomic, checkpoint, manifest, run_record
 
 
 def state_at(step: int, run_id: str = "run") -> dict[str, Any]:
@@ -370,7 +370,8 @@ def test_a_disk_full_in_the_midst_of_the_state_is_told_with_needed_and_free(
             return super().write(data)
 
     monkeypatch.setattr(checkpoint, "open", lambda path, mode: Full(path, mode), raising=False)
-    rule = r"checkpoints: .*No space left on device; it needs 4\.0 MB, [\d.]+ MB are free\); free some space$"
+    monkeypatch.setattr(atomic, "_free_bytes", lambda path: 3_000_000)
+    rule = r"checkpoints: .*No space left on device; it needs 4\.0 MB, 3\.0 MB are free\); free some space$"
     with pytest.raises(FileSystemError, match=rule):
         checkpoint.save(run, state_at(3) | {"big": torch.zeros(1_000_000)})
     monkeypatch.undo()
