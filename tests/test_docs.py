@@ -22,6 +22,7 @@ from cnntrain.config.messages import keys_of
 from cnntrain.config.schema.commands import COMMANDS
 from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
+from cnntrain.runtime import launcher
 
 EXAMPLES = documents.examples()
 OURS = [example for example in EXAMPLES if example.is_ours]
@@ -80,7 +81,7 @@ def test_the_words_of_each_command_are_accepted(
     make_room(example.ours, desk)
     if not example.fails and not quick:
         monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given: 0)
-    monkeypatch.setattr(dispatch, "launch", lambda *given: 0)
+    monkeypatch.setattr(launcher, "launch", lambda *given: 0)
     code = cli.main(example.ours)
     out, err = capsys.readouterr()
     assert code == (errors.ConfigError.exit_code if example.fails else 0), err

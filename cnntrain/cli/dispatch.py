@@ -28,7 +28,6 @@ from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
 from cnntrain.runtime.distributed import World, run_of_last_start, silence_torch, tells
 from cnntrain.runtime.job_clock import take_seconds
-from cnntrain.runtime.launcher import launch, processes_to_start
 
 if TYPE_CHECKING:
     from cnntrain.config.compose import Composition
@@ -166,7 +165,7 @@ def _on_saved_run(command: str, words: list[str], line: list[str]) -> int:
     args = read_arguments(kind, words, line)
     config = _saved_config(command, args)
     if command == "resume" and config and (count := _processes(config.settings, args.words)):
-        return launch(count, line)
+        return _launch(count, line)
     loading.tell()
     return exit_code(
         lambda: _code(_load(command)(args, config)),
@@ -311,7 +310,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     if not is_sweep:  # the jobs of a sweep may each have a root of their own
         _need_images(composition.settings)
     if not is_sweep and keeps and (count := _processes(composition.settings, overrides)):
-        return launch(count, line)
+        return _launch(count, line)
 
     def work(config: "RunConfig", folder: Path) -> Any:
         return _load(command)(replace(args, out=folder), config)
@@ -351,8 +350,17 @@ def _make_folder(
     return run_folder.claim(folder, sweep=is_sweep)  # the jobs of a sweep look after their own folders as well
 
 
+def _launch(count: int, line: list[str]) -> int:
+    """Run the line in so many processes; what that needs is imported for it alone."""
+    from cnntrain.runtime.launcher import launch
+
+    return launch(count, line)
+
+
 def _processes(settings: "Settings", words: Sequence[str]) -> int:
     """How many processes are to be started; 0 where this one trains by itself."""
+    from cnntrain.runtime.launcher import processes_to_start
+
     count = processes_to_start(settings.trainer, words)
     if count and settings.model.sync_bn and settings.trainer.device == "cpu":
         raise ConfigError(NO_SYNC_BN.format("cpu"))

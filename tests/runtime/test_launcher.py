@@ -13,7 +13,6 @@ import torch
 from processes import environment
 
 from cnntrain import cli
-from cnntrain.cli import dispatch
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError, DataError, ResourceError
 from cnntrain.runtime import distributed, launcher
@@ -28,7 +27,7 @@ def launched(monkeypatch, tmp_path):
     """What would be started, in a folder of its own."""
     calls = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dispatch, "launch", lambda count, line: calls.append((count, line)) or 5)
+    monkeypatch.setattr(launcher, "launch", lambda count, line: calls.append((count, line)) or 5)
     return calls
 
 
