@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from cnntrain.errors import CnntrainError, ConfigError, Interrupted, NonFiniteError, ResourceError
 from cnntrain.runtime import slurm
+from cnntrain.runtime.flat import flattened, write_back
 from cnntrain.runtime.launched import leave_to_launcher, note_told, watch_launcher
 from cnntrain.runtime.peers import GRACE, Peers, end_process
 from cnntrain.text import printable, shorten
@@ -227,15 +228,12 @@ class Flags:
 
 def _as_one(tensors: Sequence["Tensor"], exchange: Callable[["Tensor"], object]) -> None:
     """Exchange all tensors of a dtype in one call: small messages cost nearly what large ones do."""
-    import torch
-
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
         of_type = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]
-        flat = torch.cat([tensor.reshape(-1) for tensor in of_type])
+        flat = flattened(of_type)
         with _answered():
             exchange(flat)
-        parts = flat.split([tensor.numel() for tensor in of_type])
-        torch._foreach_copy_(of_type, [part.view_as(tensor) for part, tensor in zip(parts, of_type, strict=True)])
+        write_back(flat, of_type)
 
 
 def _variables() -> Mapping[str, str]:

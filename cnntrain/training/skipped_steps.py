@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cnntrain.runtime.flat import flattened, write_back
+
 SMALLEST_SCALE = 2.0**-24  # of the loss: with less, the smallest numbers of 16 bits stand for gradients of millions
 
 
@@ -23,7 +25,7 @@ class SkippedSteps:
     @torch.no_grad()
     def keep(self) -> None:
         """Remember what a step finds; before its first forward pass."""
-        self._kept = [_flat(buffers) for buffers in self._buffers]
+        self._kept = [flattened(buffers) for buffers in self._buffers]
 
     @torch.no_grad()
     def undo(self) -> Tensor:
@@ -35,11 +37,5 @@ class SkippedSteps:
         (skipped,) = self._scaler._found_inf_per_device(self._optimizer).values()
         is_skipped = skipped > 0
         for buffers, kept in zip(self._buffers, self._kept, strict=True):
-            flat = torch.where(is_skipped, kept, _flat(buffers))
-            parts = flat.split([buffer.numel() for buffer in buffers])
-            torch._foreach_copy_(buffers, [part.view_as(one) for part, one in zip(parts, buffers, strict=True)])
+            write_back(torch.where(is_skipped, kept, flattened(buffers)), buffers)
         return skipped
-
-
-def _flat(tensors: list[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
