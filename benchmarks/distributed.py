@@ -23,7 +23,8 @@ from cnntrain.config.compose import compose_settings
 from cnntrain.optim import optimizers
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import World, joined
+from cnntrain.runtime.group import joined
+from cnntrain.runtime.world import World
 from cnntrain.training import loop
 from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.timing import Clock

@@ -18,7 +18,7 @@ def nccl():
     import torch.distributed as dist
 
     from cnntrain.runtime import device as machine
-    from cnntrain.runtime.distributed import ALONE, World
+    from cnntrain.runtime.world import ALONE, World
 
     backend, place = machine.exchange_backend("cuda:0" if DEVICE == "cuda" else DEVICE, ALONE)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}

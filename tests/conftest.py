@@ -2,6 +2,7 @@
 
 import gc
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int], None]:
+    """As if this process were one of several, once its rank and their number are given."""
+
+    def start(rank: int, size: int) -> None:
+        from processes import environment
+
+        for name, value in environment(rank, size).items():
+            monkeypatch.setenv(name, value)
+
+    return start
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What each of several processes does in test_distributed.py: short runs of a tiny network on digits."""
+"""What each of several processes does in test_world.py: short runs of a tiny network on digits."""
 
 import copy
 import os
@@ -27,7 +27,7 @@ from cnntrain.data.loaders import MemoryLoader
 from cnntrain.errors import DataError, Interrupted, NonFiniteError, ResourceError
 from cnntrain.optim import optimizers, schedules
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import joined, tells
+from cnntrain.runtime.group import joined, tells
 from cnntrain.storage import checkpoint
 from cnntrain.training import loop
 from cnntrain.training.job import TrainJob

@@ -26,8 +26,9 @@ from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, Ne
 from cnntrain.config.schema.model import NO_SYNC_BN
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
-from cnntrain.runtime.distributed import World, run_of_last_start, silence_torch, tells
+from cnntrain.runtime.group import run_of_last_start, silence_torch, tells
 from cnntrain.runtime.job_clock import take_seconds
+from cnntrain.runtime.world import World
 
 if TYPE_CHECKING:
     from cnntrain.config.compose import Composition

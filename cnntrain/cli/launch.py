@@ -13,7 +13,8 @@ from cnntrain.cli.exit import INTERRUPTED, TERMINATED, exit_code, reason
 from cnntrain.config.paths import conf_dir
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime import signals
-from cnntrain.runtime.distributed import World, tells
+from cnntrain.runtime.group import tells
+from cnntrain.runtime.world import World
 from cnntrain.storage import run_folder
 
 if TYPE_CHECKING:

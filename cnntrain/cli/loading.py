@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from cnntrain.cli.exit import say
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 
 WORD, ERASE = "loading ...", "\r\x1b[2K"
 

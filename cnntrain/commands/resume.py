@@ -8,7 +8,7 @@ from cnntrain.config.schema.commands import ResumeArgs
 from cnntrain.inspect.live_view import LiveView
 from cnntrain.report.session import follow, lead
 from cnntrain.runtime import device as machine
-from cnntrain.runtime import distributed
+from cnntrain.runtime.group import joined
 from cnntrain.storage import run_folder
 from cnntrain.training.load_run import refuse_foreign_code, refuse_other_split
 from cnntrain.training.resume import find_start
@@ -26,7 +26,7 @@ def run(args: ResumeArgs, config: RunConfig | None) -> dict[str, Any]:
             not fit.
     """
     device = config.settings.trainer.device if config else ""
-    with distributed.joined(device, machine.exchange_backend) as world:
+    with joined(device, machine.exchange_backend) as world:
         if not world.is_first:
             return follow(world)[0]
         assert config is not None

@@ -10,7 +10,7 @@ from cnntrain.inspect.live_view import LiveView
 from cnntrain.report.csv_log import has_rows
 from cnntrain.report.session import describe, follow, lead
 from cnntrain.runtime import device as machine
-from cnntrain.runtime import distributed
+from cnntrain.runtime.group import joined, note_run
 from cnntrain.storage import run_folder
 from cnntrain.training.resume import Start
 
@@ -19,13 +19,13 @@ def run(args: TrainArgs, config: RunConfig) -> dict[str, Any]:
     """Train from scratch in a new run folder, which is `out`; answers what results.json holds."""
     folder = args.out
     assert folder is not None
-    with distributed.joined(config.settings.trainer.device, machine.exchange_backend) as world:
+    with joined(config.settings.trainer.device, machine.exchange_backend) as world:
         if not world.is_first:
             return follow(world)[0]
         start = Start(config.settings, folder, list(config.overrides), args.command_line)
         with run_folder.lock(folder):
             run_folder.refuse_used(folder)
-            distributed.note_run(folder)
+            note_run(folder)
             try:
                 # Before anything that takes time: a run killed before its first save starts again from this.
                 describe(start)

@@ -26,7 +26,7 @@ from cnntrain.data.datasets import TensorSet
 from cnntrain.data.loaders import Loader, MemoryLoader, name_of_row
 from cnntrain.data.view import resize_planes
 from cnntrain.errors import ConfigError
-from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.world import ALONE, World
 
 
 def build_data(

@@ -16,7 +16,7 @@ from cnntrain.data.statistics import Statistics
 from cnntrain.data.view import View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device import free_memory, shares_memory
-from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.world import ALONE, World
 from cnntrain.text import counted, hint, nearest
 
 VAL, LIMIT, PROBE = -2, -3, -8  # parts of seeds that keep these draws apart from all others

@@ -17,7 +17,7 @@ from cnntrain.data.decoder import Decoder
 from cnntrain.data.sampler import BatchSampler
 from cnntrain.data.view import RandomView
 from cnntrain.runtime.device import can_pin
-from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.world import ALONE, World
 
 AnyLoader = TypeVar("AnyLoader", bound="Loader")
 T = TypeVar("T")

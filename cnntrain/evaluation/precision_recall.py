@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 
 THRESHOLDS = 127  # at even distances from 0 to 1, as many as TensorBoard takes
 

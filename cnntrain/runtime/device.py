@@ -17,7 +17,7 @@ import torch
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import ConfigError
 from cnntrain.runtime import host_memory
-from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.world import ALONE, World
 from cnntrain.text import counted, gibibytes
 
 CGROUPS = Path("/sys/fs/cgroup")

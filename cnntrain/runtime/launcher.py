@@ -15,8 +15,8 @@ from cnntrain.config.schema.limits import AUTO
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime.child import OF_SIGNAL, cnntrain_command
-from cnntrain.runtime.distributed import World
 from cnntrain.runtime.launched import GOES_ON, introduced, left_line
+from cnntrain.runtime.world import World
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -61,7 +61,7 @@ def launch(count: int, line: Sequence[str]) -> int:
     Raises:
         ResourceError: one was killed.
     """
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded, see distributed.silence_torch
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # before torch is loaded, see group.silence_torch
     sys.stderr.write("")  # a word that waits there goes
     from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException, Std
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

@@ -29,9 +29,9 @@ from cnntrain.models.zoo.fast import Whitening
 from cnntrain.optim import optimizers, schedules
 from cnntrain.optim.schedules import Rates
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import NEVER, StopFlag
+from cnntrain.runtime.world import ALONE, World
 from cnntrain.training import micro_batches
 from cnntrain.training.compilation import Compiler
 from cnntrain.training.exchange import note_idle, synchronize_norms

@@ -15,10 +15,10 @@ from cnntrain.data.common import STEPS, recut
 from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, ResourceError
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for
+from cnntrain.runtime.world import ALONE, World
 from cnntrain.text import gibibytes
 from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.job import TrainJob

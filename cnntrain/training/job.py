@@ -19,9 +19,9 @@ from cnntrain.finetune.tuning import Tuning
 from cnntrain.models.drop import DropLayer
 from cnntrain.optim import schedules
 from cnntrain.optim.schedules import Rates
-from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import StopFlag
+from cnntrain.runtime.world import ALONE, World
 from cnntrain.training.losses import Loss
 from cnntrain.training.metrics import has_top5
 from cnntrain.training.scoring import Forward, Scorer

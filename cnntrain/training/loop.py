@@ -12,10 +12,10 @@ from cnntrain.finetune.batch_norms import counted_together
 from cnntrain.models.drop import set_drop_factor
 from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import Flags
 from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.runtime.stopwatch import PHASES
+from cnntrain.runtime.world import Flags
 from cnntrain.training.compilation import own_gradients
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits

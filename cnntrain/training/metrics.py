@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.world import ALONE, World
 
 
 def has_top5(classes: int) -> bool:

@@ -13,7 +13,7 @@ from cnntrain.data.loaders import Loader
 from cnntrain.finetune.batch_norms import recalibrate
 from cnntrain.finetune.tuning import Tuning
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 
 MOST_IMAGES = 2000  # training images that recalibrated statistics are averages over, at most
 

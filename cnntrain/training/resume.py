@@ -14,7 +14,7 @@ from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.data.common import Data
 from cnntrain.data.epoch_plan import EpochPlan
 from cnntrain.errors import CheckpointError, ConfigError
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 from cnntrain.storage import checkpoint, run_record, state_form
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import end_of, limits

@@ -13,8 +13,8 @@ from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import NonFiniteError
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import ALONE, Flags, World
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
+from cnntrain.runtime.world import ALONE, Flags, World
 from cnntrain.training.metrics import ConfusionCounts, RunningScores
 from cnntrain.training.tta import Views, average_views
 

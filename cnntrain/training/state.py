@@ -16,8 +16,8 @@ from cnntrain.finetune.tuning import Tuning
 from cnntrain.optim.optimizers import plain_state
 from cnntrain.optim.schedules import Plateau
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.stopwatch import Stopwatch
+from cnntrain.runtime.world import ALONE, World
 from cnntrain.training.compilation import Compiler
 from cnntrain.training.exchange import Exchange
 from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights

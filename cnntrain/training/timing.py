@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from cnntrain.config.schema.trainer import LOG_STEPS
 from cnntrain.data.loaders import Batch
-from cnntrain.runtime.distributed import ALONE, World
 from cnntrain.runtime.stopwatch import Stopwatch
+from cnntrain.runtime.world import ALONE, World
 
 SECONDS_BETWEEN_ROWS = 0.25  # for each the host waits for the device
 

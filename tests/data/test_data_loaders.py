@@ -25,7 +25,7 @@ from cnntrain.data.decode import read_image
 from cnntrain.data.loaders import MemoryLoader, ahead
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 
 CROP = AugmentSettings(resized_crop=ResizedCropSettings())
 

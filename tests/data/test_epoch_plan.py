@@ -15,7 +15,7 @@ from cnntrain.config.schema.pieces import ResizedCropSettings
 from cnntrain.data.build import build_data
 from cnntrain.data.epoch_plan import EpochPlan, Stage, images_in_epoch
 from cnntrain.data.sampler import BatchSampler
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 
 
 def plan(images=50_000, batch_size=128, image_size=32, epochs=10, accumulate=1, max_steps=None, **progressive):

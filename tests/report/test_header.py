@@ -8,7 +8,7 @@ from unittest import mock
 from cnntrain.config.compose import compose_settings
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_header
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 from cnntrain.training.build import build_train_job
 
 

@@ -10,12 +10,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from processes import environment
 
 from cnntrain import cli
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError, DataError, ResourceError
-from cnntrain.runtime import distributed, launcher
+from cnntrain.runtime import group, launcher, lost
 from cnntrain.runtime import launched as of_launcher
 from cnntrain.runtime.launcher import processes_to_start
 
@@ -56,9 +55,8 @@ def test_auto_is_one_process_per_gpu_and_one_where_there_is_none(monkeypatch):
     assert processes_to_start(TrainerSettings(devices=2, device="cpu"), []) == 2
 
 
-def test_processes_that_were_started_start_none(monkeypatch):
-    for name, value in environment(1, 2).items():
-        monkeypatch.setenv(name, value)
+def test_processes_that_were_started_start_none(started):
+    started(1, 2)
     assert processes_to_start(TrainerSettings(devices=4), []) == 0
     assert processes_to_start(TrainerSettings(devices=2), ["trainer.devices=2"]) == 0
     with pytest.raises(ConfigError, match=r"trainer.devices: 2 processes were started already \(given 4\); leave it"):
@@ -168,13 +166,12 @@ def test_a_process_is_asked_to_end_when_its_launcher_was_killed(tmp_path):
 
 
 @pytest.fixture
-def missing(monkeypatch, tmp_path):
+def missing(started, monkeypatch, tmp_path):
     """As if this process, of two that our launcher has started in that folder, had lost the other."""
-    for name, value in environment(1, 2).items():
-        monkeypatch.setenv(name, value)
+    started(1, 2)
     monkeypatch.setattr(of_launcher, "_folder", tmp_path)
-    monkeypatch.setattr(distributed, "_store", SimpleNamespace(add=lambda name, number: 1))
-    return distributed._lost(RuntimeError("Connection reset by peer"))
+    monkeypatch.setattr(group, "_store", SimpleNamespace(add=lambda name, number: 1))
+    return lost.error_of(RuntimeError("Connection reset by peer"))
 
 
 def fail(folder, **codes):
@@ -184,14 +181,14 @@ def fail(folder, **codes):
 
 
 def test_of_a_process_that_was_killed_the_launcher_alone_tells(missing, tmp_path):
-    assert not distributed.tells(missing)
+    assert not group.tells(missing)
     with pytest.raises(ResourceError, match=r"^trainer.devices: process 0 was ended by SIGKILL; .* use fewer$"):
         fail(tmp_path, r1=7, r0=-9)
 
 
 def test_of_a_process_that_was_killed_the_launcher_tells_how_the_run_goes_on(missing, tmp_path):
     missing.args = (f"{missing}{of_launcher.GOES_ON}cnntrain resume run",)  # as report/session.py adds it
-    assert not distributed.tells(missing)
+    assert not group.tells(missing)
     way_on = "use fewer; once mended, the run goes on with cnntrain resume run$"
     with pytest.raises(ResourceError, match=rf"^trainer.devices: process 0 was ended by SIGKILL; .* {way_on}"):
         fail(tmp_path, r1=7, r0=-9)
@@ -199,18 +196,18 @@ def test_of_a_process_that_was_killed_the_launcher_tells_how_the_run_goes_on(mis
 
 def test_the_launcher_tells_of_a_process_that_ended_without_a_word(missing, tmp_path):
     """As by os._exit in a function of the user's."""
-    assert not distributed.tells(missing)
+    assert not group.tells(missing)
     with pytest.raises(ResourceError, match=r"^another process of this run has ended .*\(Connection reset by peer\)"):
         fail(tmp_path, r0=3)
 
 
 def test_the_launcher_is_silent_of_a_fault_that_was_told(missing, tmp_path):
-    assert distributed.tells(DataError("one file is bad"))
-    assert not distributed.tells(missing)
+    assert group.tells(DataError("one file is bad"))
+    assert not group.tells(missing)
     assert fail(tmp_path, r0=3) == 3
 
 
 def test_without_our_launcher_a_process_tells_whom_it_has_lost(missing, tmp_path, monkeypatch):
     monkeypatch.setattr(of_launcher, "_folder", None)
-    assert distributed.tells(missing)
+    assert group.tells(missing)
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.trainer import GradExchange
 from cnntrain.errors import ConfigError
 from cnntrain.finetune.batch_norms import counted_together
-from cnntrain.runtime.distributed import ALONE, World
+from cnntrain.runtime.world import ALONE, World
 from cnntrain.training import loop
 from cnntrain.training.exchange import note_idle, synchronize_norms
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from cnntrain import cli
 from cnntrain.config.compose import compose_settings
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import World
 from cnntrain.runtime.reporter import Reporter, Silence
+from cnntrain.runtime.world import World
 from cnntrain.storage import checkpoint
 from cnntrain.training import fit_batch, loop
 from cnntrain.training.micro_batches import cut

@@ -27,7 +27,7 @@ from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.models.drop import drop_layers
 from cnntrain.optim import optimizers, schedules
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.distributed import ALONE
+from cnntrain.runtime.world import ALONE
 from cnntrain.training import loop, timing
 from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss

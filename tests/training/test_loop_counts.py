@@ -14,7 +14,7 @@ from torch import nn
 from cnntrain.config.schema.schedule import CosineSettings
 from cnntrain.config.schema.trainer import GradExchange, Precision, TrainerSettings
 from cnntrain.errors import CheckpointError, DataError, NonFiniteError
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 from cnntrain.training import loop
 from cnntrain.training.exchange import Exchange
 from cnntrain.training.limits import limits_met

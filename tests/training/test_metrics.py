@@ -13,7 +13,7 @@ from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_scor
 from sklearn.tree import DecisionTreeClassifier
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cnntrain.runtime.distributed import World
+from cnntrain.runtime.world import World
 from cnntrain.training.metrics import ConfusionCounts, RunningScores, has_top5
 
 CPU = torch.device("cpu")

@@ -1,16 +1,13 @@
 """Several processes take the steps of one: same batches, same gradients, the same bits in all of them."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from processes import CPU, PROCESSES, digits, environment, free_port, make_job, make_run, one_of_several
+from processes import CPU, PROCESSES, digits, free_port, make_job, make_run, one_of_several
 
 from cnntrain import cli
 from cnntrain.augment.batch_context import BatchContext
@@ -19,21 +16,9 @@ from cnntrain.config.schema.data import DataSettings, LoaderKind
 from cnntrain.data.build import build_data
 from cnntrain.data.epoch_plan import EpochPlan, images_in_epoch
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.runtime import device as machine
-from cnntrain.runtime import distributed, slurm
-from cnntrain.runtime.distributed import ALONE, Flags, World
+from cnntrain.runtime import slurm
+from cnntrain.runtime.world import ALONE, Flags, World
 from cnntrain.training import loop
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """As if this process were one of several."""
-
-    def start(rank, size):
-        for name, value in environment(rank, size).items():
-            monkeypatch.setenv(name, value)
-
-    return start
 
 
 @pytest.fixture(scope="module")
@@ -265,37 +250,6 @@ def test_a_step_of_slurm_without_a_number_of_tasks_is_one_line_and_code_2(monkey
     assert line.startswith("cnntrain: error: WORLD_SIZE: must be a whole number from 1 to 99999 (given 'x' in the env")
 
 
-def test_a_process_says_whom_it_waits_for(started, monkeypatch, capsys):
-    started(0, 2)
-    monkeypatch.setattr(distributed, "PATIENCE", (0.01, 60.0))
-    monkeypatch.setenv("MASTER_PORT", "29517")
-    with distributed._says_that_it_waits(World.here()):
-        time.sleep(0.2)
-    with distributed._says_that_it_waits(World(1, 2, 1, 2)):
-        pass
-    assert capsys.readouterr().err == "cnntrain: process 0 waits for 2 processes at 127.0.0.1:29517\n"
-
-
-WAITING = """
-from cnntrain.runtime import device, distributed
-distributed.PATIENCE = (0.3, 0.3)
-with distributed.joined("cpu", device.exchange_backend):
-    pass
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_process_that_waits_for_others_says_so_and_ends_on_ctrl_c(rank):
-    env = os.environ | environment(rank, 2, free_port())
-    process = subprocess.Popen([sys.executable, "-c", WAITING], env=env, stderr=subprocess.PIPE, text=True)
-    assert process.stderr
-    assert any("waits for 2 processes at 127.0.0.1:" in line for line in process.stderr)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == -signal.SIGINT
-    process.stderr.close()
-
-
 TASK = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "1234", "SLURM_STEP_ID": "2"}
 STEP = {"SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_TASKS_PER_NODE": "4,2,1", "SLURM_STEP_NODELIST": "gpu-[07-08,11],big3"}
 
@@ -330,61 +284,3 @@ def test_torchrun_comes_before_srun(started, monkeypatch):
         monkeypatch.setenv(name, value)
     started(1, 2)
     assert World.here() == World(1, 2, 1, 2)
-
-
-def test_processes_share_the_cores_and_the_memory_of_their_machine(started):
-    cores, memory = machine.available_cores(), machine.free_memory(CPU)
-    started(1, 2)
-    assert machine.available_cores() == max(1, cores // 2)
-    assert machine.free_memory(CPU) < memory * 0.75
-
-
-def test_a_single_device_is_refused_for_several_processes(started):
-    assert machine.choose_device("cpu", World(1, 2, 1, 2)) == CPU
-    for name in ("cuda:0", "mps"):
-        with pytest.raises(ConfigError, match=rf"trainer.device: {name} is a single device, and 2 processes"):
-            machine.choose_device(name, World(1, 2, 1, 2))
-
-
-def test_each_process_takes_the_gpu_of_its_place(monkeypatch):
-    chosen = []
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    assert machine.choose_device("auto", World(3, 4, 1, 2)) == torch.device("cuda:1")
-    assert chosen == [1]
-    with pytest.raises(ConfigError, match=r"4 processes on this machine, and 2 CUDA device\(s\); start as many"):
-        machine.choose_device("cuda", World(0, 4, 0, 4))
-
-
-def test_a_process_takes_the_only_gpu_that_it_sees(monkeypatch):
-    """As with --gpus-per-task=1 of Slurm; where several see the same one, NCCL says so."""
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
-    monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
-    for local_rank in range(2):
-        backend, device = machine.exchange_backend("auto", World(local_rank, 2, local_rank, 2))
-        assert (backend, device) == ("cpu:gloo,cuda:nccl", torch.device("cuda:0"))
-    assert machine.exchange_backend("cpu", World(0, 2, 0, 2)) == ("gloo", None)
-    told = "NCCL error: ncclInvalidUsage. Last error: Duplicate GPU detected : rank 0 and rank 1 both on 1b000"
-    with pytest.raises(ConfigError, match=r"several processes were given the same GPU"), World(0, 2).answered():
-        raise RuntimeError(told)
-
-
-def test_other_commands_and_sweeps_want_one_process(started, capsys):
-    started(0, 2)
-    for command in ("eval", "check", "models", "summary"):
-        assert cli.main([command, "run"]) == 2
-        assert capsys.readouterr().err == (
-            f"cnntrain: error: {command}: one process does this alone; start it without torchrun\n"
-        )
-    assert cli.main(["seed=1,2", "-m"]) == 2
-    assert "several processes train one network" in capsys.readouterr().err
-
-
-def test_a_fault_of_the_command_line_is_told_once_on_each_machine(started, capsys):
-    for rank, lines in ((0, 1), (1, 0)):
-        started(rank, 2)
-        assert cli.main(["data.batch_sze=3"]) == 2
-        assert capsys.readouterr().err.count("did you mean data.batch_size?") == lines

@@ -1,0 +1,63 @@
+"""Processes meet, say whom they wait for, and tell of a fault once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from processes import environment, free_port
+
+from cnntrain import cli
+from cnntrain.runtime import group
+from cnntrain.runtime.world import World
+
+
+def test_a_process_says_whom_it_waits_for(started, monkeypatch, capsys):
+    started(0, 2)
+    monkeypatch.setattr(group, "PATIENCE", (0.01, 60.0))
+    monkeypatch.setenv("MASTER_PORT", "29517")
+    with group._says_that_it_waits(World.here()):
+        time.sleep(0.2)
+    with group._says_that_it_waits(World(1, 2, 1, 2)):
+        pass
+    assert capsys.readouterr().err == "cnntrain: process 0 waits for 2 processes at 127.0.0.1:29517\n"
+
+
+WAITING = """
+from cnntrain.runtime import device, group
+group.PATIENCE = (0.3, 0.3)
+with group.joined("cpu", device.exchange_backend):
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_waits_for_others_says_so_and_ends_on_ctrl_c(rank):
+    env = os.environ | environment(rank, 2, free_port())
+    process = subprocess.Popen([sys.executable, "-c", WAITING], env=env, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    assert any("waits for 2 processes at 127.0.0.1:" in line for line in process.stderr)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=20) == -signal.SIGINT
+    process.stderr.close()
+
+
+def test_other_commands_and_sweeps_want_one_process(started, capsys):
+    started(0, 2)
+    for command in ("eval", "check", "models", "summary"):
+        assert cli.main([command, "run"]) == 2
+        assert capsys.readouterr().err == (
+            f"cnntrain: error: {command}: one process does this alone; start it without torchrun\n"
+        )
+    assert cli.main(["seed=1,2", "-m"]) == 2
+    assert "several processes train one network" in capsys.readouterr().err
+
+
+def test_a_fault_of_the_command_line_is_told_once_on_each_machine(started, capsys):
+    for rank, lines in ((0, 1), (1, 0)):
+        started(rank, 2)
+        assert cli.main(["data.batch_sze=3"]) == 2
+        assert capsys.readouterr().err.count("did you mean data.batch_size?") == lines
