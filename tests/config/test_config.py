@@ -1,6 +1,7 @@
 """Recipes: what composes from conf/, who wins over whom, and the way to plain containers and back."""
 
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,13 @@ def option(file: Path) -> str:
     if group == "experiment" and "/data: imagefolder" in file.read_text(encoding="utf-8"):
         words.append("data.root=/photos")
     return " ".join(words)
+
+
+def test_every_preset_begins_with_its_command_and_the_score_that_it_reached_or_that_none_was_measured() -> None:
+    for file in (conf_dir() / "experiment").glob("*.yaml"):
+        head = file.read_text(encoding="utf-8").partition("\ndefaults:")[0]
+        assert head.startswith(f"# @package _global_\n# cnntrain experiment={file.stem}"), file
+        assert re.search(r"not run to its end here|[Tt]est top-1 \d\d", head), file
 
 
 ALONE = ("recipe", "experiment")  # groups whose options choose those of other groups
