@@ -97,7 +97,8 @@ def advice(found: Findings, job: TrainJob) -> str:
     losses = [1 - statistics.median(kept) for kept in shares] + [found.save_share]
     worst = max(range(len(losses)), key=losses.__getitem__)
     of_limit = found.rungs[LOOP].shares(found.rungs[0])
-    if max(of_limit) > max(1.0, min(of_limit) + WIDE):
+    # Nothing is faster than the limit: what seems to be, of one round or of many, is noise.
+    if max(of_limit) > max(1.0, min(1.0, *of_limit) + WIDE):
         return _about_noise(found.rungs[LOOP], of_limit, "bare step")
     if found.share < ENOUGH and worst < LOOP and len(shares[worst]) > 1 and max(shares[worst]) >= 1:
         return _about_noise(found.rungs[worst + 1], shares[worst], "row above it")
@@ -116,9 +117,15 @@ def advice(found: Findings, job: TrainJob) -> str:
 
 
 def _about_noise(rung: Rung, shares: Sequence[float], what: str) -> str:
+    least, most = _tenths(min(shares)), _tenths(max(shares))
+    keeps = (
+        f"from round to round, '{rung.name}' keeps {least} to {most}"
+        if len(shares) > 1
+        else (f"'{rung.name}' keeps {most}")
+    )
     return (
-        f"too noisy to tell what to change: from round to round, '{rung.name}' keeps {_tenths(min(shares))} to "
-        f"{_tenths(max(shares))} of the {what}; close other programs, or raise rounds, such as rounds={3 * len(shares)}"
+        f"too noisy to tell what to change: {keeps} of the {what}; close other programs, or raise rounds, such as "
+        f"rounds={3 * len(shares)}"
     )
 
 
