@@ -86,6 +86,20 @@ def test_other_errors_are_none_of_the_machine():
     assert not is_out_of_memory(RuntimeError("CUDA error: out of memory"))  # smaller batches help as little
 
 
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.phrases[0])
+def test_every_phrase_of_the_table_is_told_by_its_own_line(fault, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def fails():
+        raise RuntimeError(f"it says: {phrase.strip()}")
+
+    for phrase in fault.phrases:
+        assert exit_code(fails) == (1 if fault.kind is Kind.KERNEL else 7), phrase
+        line = capsys.readouterr().err
+        assert line.startswith(f"cnntrain: error: {fault.line}")
+        assert fault.line or "memory" in line
+
+
 def test_each_fault_says_what_to_do():
     for fault in FAULTS:
         assert bool(fault.line) == (fault.kind not in (Kind.MEMORY, Kind.FULL))
