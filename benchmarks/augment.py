@@ -42,6 +42,8 @@ from cnntrain.data.loaders import MemoryLoader
 from cnntrain.models.build import build_model
 from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.host_memory import tune_malloc
+from cnntrain.runtime.threads import set_threads
 from cnntrain.training.losses import Loss
 
 CPU = torch.device("cpu")
@@ -172,8 +174,8 @@ def main() -> None:
     words = dict(word.split("=", 1) for word in sys.argv[1:])
     rounds = int(words.get("rounds", 5))
     parts = words.get("part", "crop,randaugment,photos,mix").split(",")
-    machine.set_threads(1)
-    machine.tune_malloc()
+    set_threads(1)
+    tune_malloc()
     print(f"{machine.describe_device(CPU)}, torch {torch.__version__}, one thread", flush=True)
     if "crop" in parts:
         crop(rounds)

@@ -24,6 +24,7 @@ from cnntrain.optim import optimizers
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.group import joined
+from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.world import World
 from cnntrain.training import loop
 from cnntrain.training.build import build_state, build_train_job
@@ -62,7 +63,7 @@ def compare(world: World, settings, rounds: int, steps: int) -> None:
 
     def bare_steps() -> None:
         for _ in range(steps):
-            with machine.autocast(run.precision, run.device):
+            with autocast(run.precision, run.device):
                 logits = bare(inputs)
             torch.nn.functional.cross_entropy(logits.float(), batch.labels).backward()
             optimizer.step()

@@ -29,7 +29,7 @@ def pace(line):
     """A config on one batch: seconds of its first step; images/s of the loop's step, the bare step and validation."""
     from torch._dynamo.utils import counters
 
-    from cnntrain.runtime import device as machine
+    from cnntrain.runtime.precision import autocast
     from cnntrain.training import loop
 
     with contextlib.redirect_stdout(io.StringIO()):
@@ -44,7 +44,7 @@ def pace(line):
             run.progress.step, run.progress.batch = 1, 0
 
         def bare():
-            with machine.autocast(run.precision, run.device):
+            with autocast(run.precision, run.device):
                 loss = job.loss(run.forward(inputs), batch.labels)
             run.scaler.scale(loss / batch.total).backward()
             run.scaler.step(run.optimizer)

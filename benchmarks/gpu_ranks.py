@@ -60,7 +60,7 @@ def _steps(world):
     from torch.nn.modules._functions import SyncBatchNorm
 
     from cnntrain.config.schema.trainer import GradExchange
-    from cnntrain.runtime import device as machine
+    from cnntrain.runtime.precision import autocast
     from cnntrain.training.exchange import Exchange
 
     job, run = built(f"{NET} {LITTLE} data.batch_size={32 if TINY else 512}")
@@ -70,7 +70,7 @@ def _steps(world):
 
     def step(forward, exchange):
         with exchange.micro_batch(is_last=True):
-            with machine.autocast(run.precision, run.device):
+            with autocast(run.precision, run.device):
                 loss = job.loss(forward(inputs), batch.labels)
             (loss / len(batch.labels)).backward()
         exchange.average_norms()

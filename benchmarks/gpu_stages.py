@@ -267,7 +267,7 @@ def memory():
     """data.batch_size=auto and trainer.micro_batch=auto on a real card, and what torch says where it is full."""
     import torch
 
-    from cnntrain.runtime import device as machine
+    from cnntrain.runtime.device_memory import memory_holders, peak_memory, release_memory
     from cnntrain.runtime.faults import fault_of
     from cnntrain.training import fit_batch
     from cnntrain.training.micro_batches import BatchTooLarge
@@ -281,28 +281,28 @@ def memory():
     try:
         for _ in range(3):  # with cuDNN's search, which the run has
             trial.step(size)
-            tuned.append(round(machine.peak_memory(job.device) / 2**30, 1))
+            tuned.append(round(peak_memory(job.device) / 2**30, 1))
     except BatchTooLarge as error:
         tuned.append(str(error))
     del trial
     found: dict[str, object] = {}
     found["batch_size=auto"] = {"size": size, "words": words, "seconds": round(seconds, 1), "GiB": tuned}
-    machine.release_memory(job.device)
+    release_memory(job.device)
     if DEVICE == "cpu":
         return found
     del job
-    machine.release_memory(torch.device(DEVICE))
+    release_memory(torch.device(DEVICE))
     found["left behind, GiB"] = round(torch.cuda.memory_reserved() / 2**30, 2)
     large = f"{photos} data.limit=4000 data.batch_size=3800 data.val=100 trainer.max_steps=1"
     found["micro_batch=auto"] = command(f"{large} trainer.micro_batch=auto")
-    machine.release_memory(torch.device(DEVICE))
+    release_memory(torch.device(DEVICE))
     held, free, size = [], torch.cuda.mem_get_info()[0], 1 << 33
     small = torch.ones(64, 64, device=DEVICE), torch.ones(8, 3, 32, 32, device=DEVICE)
     while size > 1 << 20:
         try:
             held.append(torch.empty(size, dtype=torch.uint8, device=DEVICE))
         except RuntimeError as error:
-            found["full card"] = {"said": f"{type(error).__name__}: {error}"[:400], "holders": machine.memory_holders()}
+            found["full card"] = {"said": f"{type(error).__name__}: {error}"[:400], "holders": memory_holders()}
             size //= 2
     for name, work in {
         "cuBLAS": lambda: small[0] @ small[0],
@@ -329,7 +329,7 @@ def tuning():
     """What cuDNN's search for the fastest kernels (benchmark=True) costs at first, and what it is worth later."""
     import torch
 
-    from cnntrain.runtime import device as machine
+    from cnntrain.runtime.precision import autocast
 
     found = {}
     cases = {"resnet18 32 px": f"{NET} {LITTLE} data.batch_size=512"}
@@ -345,7 +345,7 @@ def tuning():
             for _ in range(25):
                 wait()
                 begin = time.perf_counter()
-                with machine.autocast(job.precision, run.device):
+                with autocast(job.precision, run.device):
                     value = run.forward(images).logsumexp(1).mean()
                 value.backward()
                 run.optimizer.zero_grad(set_to_none=True)

@@ -31,6 +31,7 @@ from cnntrain.commands import predict
 from cnntrain.config.schema.commands import PredictArgs
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.reporter import Silence
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
@@ -42,7 +43,7 @@ def loop(job: Job, batches: Iterable[Tensor]) -> None:
     job.model.eval()
     with torch.no_grad():
         for images in batches:
-            with machine.autocast(job.precision, job.device):
+            with autocast(job.precision, job.device):
                 logits = job.model(job.normalize(images.to(job.device)))
             found.append(logits.float().softmax(1).topk(min(5, len(job.data.classes))))
     torch.cat([one.values for one in found]).cpu()

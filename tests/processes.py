@@ -28,6 +28,8 @@ from cnntrain.errors import DataError, Interrupted, NonFiniteError, ResourceErro
 from cnntrain.optim import optimizers, schedules
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.group import joined, tells
+from cnntrain.runtime.precision import grad_scaler
+from cnntrain.runtime.seeds import seed_streams
 from cnntrain.storage import checkpoint
 from cnntrain.training import loop
 from cnntrain.training.job import TrainJob
@@ -65,11 +67,11 @@ def make_run(world, *, random, seed=0):
     torch.manual_seed(seed)
     layers = [nn.BatchNorm2d(4), nn.Dropout(0.2)] if random else []
     model = nn.Sequential(nn.Conv2d(1, 4, 3, 2), *layers, nn.ReLU(), nn.Flatten(), nn.Linear(36, 10))
-    machine.seed_streams(7, world.rank)
+    seed_streams(7, world.rank)
     return TrainState(
         model=model,
         optimizer=optimizers.build_optimizer(SGD, model, SGD.lr, CPU),
-        scaler=machine.grad_scaler(Precision.fp32, CPU),
+        scaler=grad_scaler(Precision.fp32, CPU),
         device=CPU,
         precision=Precision.fp32,
         seed=3,
@@ -291,7 +293,7 @@ def crossed_run(world, form=GradExchange.fp32, seed=0):
     torch.manual_seed(seed)
     model = Crossed()
     parts = {"optimizer": optimizers.build_optimizer(SGD, model, SGD.lr, CPU), "ema": Ema(model, 0.9)}
-    scaler = machine.grad_scaler(Precision.fp32, CPU)
+    scaler = grad_scaler(Precision.fp32, CPU)
     places = {"device": CPU, "precision": Precision.fp32, "seed": 3, "world": world, "grad_exchange": form}
     return TrainState(model=model, scaler=scaler, tuning=cast(Any, Opening(model)), **parts, **places)
 

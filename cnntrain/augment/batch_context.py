@@ -8,7 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.runtime.device import generator, mix_seed, send
+from cnntrain.runtime.device import send
+from cnntrain.runtime.seeds import generator, mix_seed
 
 ALIGNED = 16  # bytes to which the parts of a transfer are rounded up
 HOST = -6  # part of the seed that keeps the draws of the host apart from those of the device

@@ -15,7 +15,8 @@ from torch import Tensor
 from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.layout import floats, laid_out_like
 from cnntrain.augment.rows import as_images, as_rows, windows
-from cnntrain.runtime.device import mix_seed, send
+from cnntrain.runtime.device import send
+from cnntrain.runtime.seeds import mix_seed
 
 ROOM = 0.875  # the part of images that validation sees, and that crops of the full size can count on
 ALTERNATE = -7  # part of the seed that keeps these draws apart from all others

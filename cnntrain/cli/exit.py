@@ -118,7 +118,7 @@ def _line(fault: Fault) -> str:
         return fault.line
     holders = ""
     if "torch" in sys.modules:
-        from cnntrain.runtime.device import memory_holders
+        from cnntrain.runtime.device_memory import memory_holders
 
         with contextlib.suppress(RuntimeError):  # the device may answer no more
             holders = memory_holders()

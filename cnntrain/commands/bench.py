@@ -21,6 +21,7 @@ from cnntrain.report.session import saved_into
 from cnntrain.report.summary import show_notes
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import signals
+from cnntrain.runtime.device_memory import peak_memory
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import counted, gibibytes, printable, short_path, wrap, wrap_facts
 from cnntrain.training.build import build_state
@@ -89,7 +90,7 @@ def measure(job: TrainJob, args: BenchArgs, folder: Path, say: Callable[[str], o
             told.close()
     steps, seconds = job.trainer.save_steps(), job.trainer.save_seconds()
     saves = 1 / steps if steps else rungs[-1].second / (seconds or float("inf"))
-    return Findings(rungs, save_seconds, saves, machine.peak_memory(job.device))
+    return Findings(rungs, save_seconds, saves, peak_memory(job.device))
 
 
 def _facts(job: TrainJob, found: Findings) -> dict[str, str]:

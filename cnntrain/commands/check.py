@@ -13,6 +13,7 @@ from cnntrain.models.weights.load import read_weights
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_audit, show_notes
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.device_memory import peak_memory
 from cnntrain.text import counted
 from cnntrain.training import loop
 from cnntrain.training.build import build_state
@@ -68,7 +69,7 @@ def run(args: CheckArgs, config: RunConfig) -> None:
             ("data", f"{len(data.classes):,} classes, {data.channels}x{data.image_size}x{data.image_size}"),
             ("learning rate", job.rate_words),
             ("device", f"{machine.describe_device(job.device)}, {job.precision.value}"),
-            ("memory", f"{machine.peak_memory(job.device) / mebibyte:,.0f} MiB at the peak of a step"),
+            ("memory", f"{peak_memory(job.device) / mebibyte:,.0f} MiB at the peak of a step"),
             ("step", f"{step * 1000:.1f} ms for {counted(data.batch_size * settings.trainer.accumulate, 'image')}"),
             ("epoch", f"about {duration(epoch)}, without waiting for data"),
             ("run", f"about {duration(epoch * total / steps)} for {counted(total, 'step')}{shorter}"),

@@ -32,7 +32,9 @@ from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader, name_of_ro
 from cnntrain.data.pack import Found, find_images
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.runtime.device import available_cores, free_memory, generator, shares_memory
+from cnntrain.runtime.device_memory import free_memory, shares_memory
+from cnntrain.runtime.seeds import generator
+from cnntrain.runtime.threads import available_cores
 from cnntrain.text import counted, printable
 
 SAMPLE, SAMPLE_IMAGES = -4, 2000  # part of the seed, and images that the statistics are computed on

@@ -15,7 +15,7 @@ from cnntrain.data.split import count_of, fold_numbers, stratified_split, take_p
 from cnntrain.data.statistics import Statistics
 from cnntrain.data.view import View, border
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.runtime.device import free_memory, shares_memory
+from cnntrain.runtime.device_memory import free_memory, shares_memory
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.text import counted, hint, nearest
 

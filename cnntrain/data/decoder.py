@@ -17,7 +17,7 @@ from cnntrain.data.decode import BadImage, decode_image
 from cnntrain.data.folder import Paths
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import DataError
-from cnntrain.runtime.device import mix_seed
+from cnntrain.runtime.seeds import mix_seed
 from cnntrain.text import printable
 
 BOX = -5  # part of the seed that keeps these draws apart from all others

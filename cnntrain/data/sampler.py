@@ -8,7 +8,7 @@ from torch import Tensor
 
 from cnntrain.config.schema.data import Sampling
 from cnntrain.data.epoch_plan import images_in_epoch
-from cnntrain.runtime.device import generator
+from cnntrain.runtime.seeds import generator
 from cnntrain.runtime.world import ALONE, World
 
 ORDER = -1  # part of the seed that keeps the order of an epoch apart from all other draws

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.errors import DataError
-from cnntrain.runtime.device import generator
+from cnntrain.runtime.seeds import generator
 
 
 def stratified_split(labels: Tensor, count: int, *parts: int, leave: bool = False) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from cnntrain.config.paths import expand_path
 from cnntrain.data.decode import BadImage, read_image, to_pixels
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.evaluation.prediction import Prediction, predictions, rank
-from cnntrain.runtime.device import own_process_kept
+from cnntrain.runtime.algorithms import own_process_kept
 from cnntrain.runtime.reporter import Silence
 from cnntrain.text import printable
 from cnntrain.training.job import Job

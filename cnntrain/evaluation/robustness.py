@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cnntrain.augment.layout import levels
 from cnntrain.evaluation.split_scores import loader_of
-from cnntrain.runtime.device import generator
+from cnntrain.runtime.seeds import generator
 from cnntrain.training.job import Job
 from cnntrain.training.metrics import RunningScores
 from cnntrain.training.tta import Views

@@ -16,7 +16,7 @@ from cnntrain.data.common import SHARE, MemoryBudget, gigabytes
 from cnntrain.data.loaders import Batch, Loader, gather
 from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.models.name_patterns import is_below
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import StopFlag
 
@@ -183,7 +183,7 @@ class _Encoder:
 
         hook = self._head.register_forward_pre_hook(keep, with_kwargs=True)
         try:
-            with machine.autocast(self._precision, self._device):
+            with autocast(self._precision, self._device):
                 answer = self._model(self._normalize(images))
         finally:
             hook.remove()

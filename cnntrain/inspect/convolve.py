@@ -10,7 +10,7 @@ from cnntrain.config.schema.cnn import Pair
 from cnntrain.config.schema.filter import Kernel, Weights
 from cnntrain.errors import ResourceError
 from cnntrain.models.map_sizes import Window
-from cnntrain.runtime.device import free_memory
+from cnntrain.runtime.device_memory import free_memory
 
 CUT_OFF = 2  # percent of the values of edges that may be stronger than black and white
 BYTES_A_PIXEL = 160  # of memory, in colour, with all that is drawn of it; as measured

@@ -8,8 +8,8 @@ from torch.nn.parameter import is_lazy
 
 from cnntrain.errors import ConfigError
 from cnntrain.registry import call_user_function, describe_failure
-from cnntrain.runtime.device import restore_rng_state, rng_state
 from cnntrain.runtime.faults import refused_setting
+from cnntrain.runtime.seeds import restore_rng_state, rng_state
 
 
 def build_user_model(name: str, args: dict[str, Any], *, classes: int, channels: int, image_size: int) -> nn.Module:

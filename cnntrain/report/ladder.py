@@ -10,7 +10,8 @@ import torch
 
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import StreamLoader
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.device_memory import shares_memory
+from cnntrain.runtime.threads import available_cores
 from cnntrain.text import align_columns, rate
 from cnntrain.training.job import TrainJob
 from cnntrain.training.ladder import LOADER, LOOP, Rung
@@ -136,18 +137,18 @@ def _about_the_step(found: Findings, job: TrainJob) -> str:
         batch = f"data.batch_size={2 * job.data.batch_size}"
         more = "" if trainer.compile else ", or trainer.compile=true"
         return f"the GPU idles {_tenths(found.idle)} of the time, as its kernels are short: try {batch}{more}"
-    if not machine.shares_memory(job.device):
+    if not shares_memory(job.device):
         if job.precision in (Precision.fp32, Precision.tf32):
             return f"{loop}, by trainer.precision=auto"
         return f"{loop}" + ("" if trainer.compile else ", by trainer.compile=true or a smaller data.image_size")
-    if torch.get_num_threads() < machine.available_cores():
-        return f"{loop}, by trainer.threads={machine.available_cores()}, as this machine has more cores"
+    if torch.get_num_threads() < available_cores():
+        return f"{loop}, by trainer.threads={available_cores()}, as this machine has more cores"
     return f"{loop}, by a smaller data.image_size or another model"
 
 
 def _about_augmentation(found: Findings, job: TrainJob, lost: str) -> str:
     policy = next((name for name in POLICIES if name in job.settings.augment.pieces), None)
-    if not machine.shares_memory(job.device) or found.rungs[0].second < SHORT:
+    if not shares_memory(job.device) or found.rungs[0].second < SHORT:
         return f"augmentation takes {lost}: a larger data.batch_size spreads its calls over more images"
     if policy:
         return f"augmentation takes {lost}: try augment without {policy}"
@@ -157,7 +158,7 @@ def _about_augmentation(found: Findings, job: TrainJob, lost: str) -> str:
 def _about_loading(job: TrainJob, lost: str) -> str:
     if not isinstance(job.data.train, StreamLoader):
         return f"gathering and sending images takes {lost}: try a larger data.batch_size"
-    workers, cores = job.data.train.workers, machine.available_cores()
+    workers, cores = job.data.train.workers, available_cores()
     more = f"data.workers={cores}, or " if workers < cores else ""
     return f"waiting for decoded images takes {lost}: try {more}images made smaller once by cnntrain pack"
 

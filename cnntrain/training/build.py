@@ -29,8 +29,14 @@ from cnntrain.models.zoo.fast import Whitening
 from cnntrain.optim import optimizers, schedules
 from cnntrain.optim.schedules import Rates
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.algorithms import use_repeatable
+from cnntrain.runtime.device_memory import reset_peak_memory
+from cnntrain.runtime.host_memory import tune_malloc
+from cnntrain.runtime.precision import choose_precision, grad_scaler, set_matmul_precision
 from cnntrain.runtime.reporter import Reporter
+from cnntrain.runtime.seeds import seed_everything, seed_streams
 from cnntrain.runtime.signals import NEVER, StopFlag
+from cnntrain.runtime.threads import set_threads
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training import micro_batches
 from cnntrain.training.compilation import Compiler
@@ -90,7 +96,7 @@ def build_train_job(
         ConfigError: settings that do not fit the data, the network or each other.
     """
     hardware = _prepare_machine(settings, world)
-    machine.reset_peak_memory(hardware.device)
+    reset_peak_memory(hardware.device)
     settings, notes = follow_weights(settings)
     trainer, augment = settings.trainer, settings.augment
     if data is None:
@@ -156,12 +162,12 @@ def build_train_job(
 def _prepare_machine(settings: Settings, world: World) -> Hardware:
     """Choose device and precision, and set what the settings say of threads, memory and arithmetic."""
     trainer = settings.trainer
-    machine.set_threads(trainer.threads)
-    machine.tune_malloc()
-    machine.use_repeatable(trainer.deterministic)
+    set_threads(trainer.threads)
+    tune_malloc()
+    use_repeatable(trainer.deterministic)
     device = machine.choose_device(trainer.device, world)
-    precision, warnings = machine.choose_precision(trainer.precision, device)
-    machine.set_matmul_precision(precision)
+    precision, warnings = choose_precision(trainer.precision, device)
+    set_matmul_precision(precision)
     return Hardware(device, precision, warnings)
 
 
@@ -172,7 +178,7 @@ def _build_network(settings: Settings, data: Data, hardware: Hardware, notes: li
         ConfigError: it does not take images of their sizes.
     """
     trainer, (device, precision, warnings) = settings.trainer, hardware
-    machine.seed_everything(settings.seed)
+    seed_everything(settings.seed)
     model, model_notes = build_model(
         settings.model,
         classes=len(data.classes),
@@ -228,11 +234,11 @@ def build_state(job: TrainJob) -> TrainState:
     learners = job.tuning.learners() if job.tuning else None
     job.world.copy_(list(job.model.state_dict().values()))  # other machines may have drawn other bits
     if not job.world.is_first:
-        machine.seed_streams(settings.seed, job.world.rank)  # dropout is each process's own
+        seed_streams(settings.seed, job.world.rank)  # dropout is each process's own
     return TrainState(
         model=job.model,
         optimizer=optimizers.build_optimizer(settings.optimizer, job.model, job.rates.lr, job.device, learners),
-        scaler=machine.grad_scaler(job.precision, job.device),
+        scaler=grad_scaler(job.precision, job.device),
         device=job.device,
         precision=job.precision,
         seed=settings.seed,

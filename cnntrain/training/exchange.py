@@ -23,7 +23,7 @@ from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import GradExchange
 from cnntrain.errors import ConfigError
 from cnntrain.finetune.batch_norms import keeps_statistics
-from cnntrain.runtime.device import shares_memory
+from cnntrain.runtime.device_memory import shares_memory
 from cnntrain.runtime.world import World
 
 # Buffers are never sent: all processes hold the same, and the mean of the statistics is taken after each step. torch

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from cnntrain.data.loaders import Loader
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.device_memory import peak_memory
 from cnntrain.storage import checkpoint
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.storage.spreadsheet import cell
@@ -51,7 +51,7 @@ def score(
         "phase_seconds": {phase: round(seconds, 2) for phase, seconds in run.spent.total().items()},
         "parameters": job.parameters,
         "trainable_parameters": job.tuning.parameters if job.tuning else job.parameters,
-        "peak_memory_bytes": machine.peak_memory(job.device),
+        "peak_memory_bytes": peak_memory(job.device),
         "checkpoint": str(folder / "checkpoints" / "best"),
         "weights_sha256": weights,
     }

@@ -15,6 +15,15 @@ from cnntrain.data.common import STEPS, recut
 from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, ResourceError
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.algorithms import untuned
+from cnntrain.runtime.device_memory import (
+    free_memory,
+    memory_holders,
+    peak_memory,
+    release_memory,
+    reset_peak_memory,
+    tells_when_full,
+)
 from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for
@@ -63,7 +72,7 @@ def build_fitting_job(
     size = min(world.gather(size))
     device = job.device
     del job
-    machine.release_memory(device)
+    release_memory(device)
     if finds_parts:
         parts = size if size < most else None
         settings = replace(settings, trainer=replace(settings.trainer, micro_batch=parts))
@@ -81,8 +90,8 @@ def build_fitting_job(
 def _find(job: TrainJob, most: int) -> tuple[int, str]:
     """How many images a step of this process may hold, at most `most`; and how that was found, in words."""
     trial = _Trial(job)
-    if machine.tells_when_full(job.device):
-        with machine.untuned():
+    if tells_when_full(job.device):
+        with untuned():
             return _search(trial, most)
     return _estimate(trial, most)
 
@@ -102,7 +111,7 @@ def _search(trial: "_Trial", most: int) -> tuple[int, str]:
         return most, CAPPED
     if fits < LEAST:
         raise ResourceError(
-            f"data.image_size: not even {LEAST} images at once fit into memory ({machine.memory_holders()}); choose "
+            f"data.image_size: not even {LEAST} images at once fit into memory ({memory_holders()}); choose "
             "smaller images, or a smaller network"
         )
     return max(LEAST, _even(fits * MARGIN)), f"as {fits:,} images at once fit into memory and {fails:,} do not (auto)"
@@ -111,15 +120,15 @@ def _search(trial: "_Trial", most: int) -> tuple[int, str]:
 def _estimate(trial: "_Trial", most: int) -> tuple[int, str]:
     """By the growth of a few small batches: a host kills whoever takes too much."""
     device = trial.job.device
-    machine.reset_peak_memory(device)
-    base, free = machine.peak_memory(device), machine.free_memory(device)
+    reset_peak_memory(device)
+    base, free = peak_memory(device), free_memory(device)
     room = base + int(HOST_SHARE * free)
     peaks = {0: base}
     size = min(LEAST, most)
     while size not in peaks and (2 * peaks[max(peaks)] - base <= room or len(peaks) == 1):
-        machine.reset_peak_memory(device)
+        reset_peak_memory(device)
         trial.step(size)
-        peaks[size] = machine.peak_memory(device)
+        peaks[size] = peak_memory(device)
         size = min(2 * size, HOST_TRIAL, most)
     (small, less), (large, more) = sorted(peaks.items())[-2:]
     growth = (more - less) / (large - small) if more > less else (more - base) / large
@@ -159,7 +168,7 @@ class _Trial:
                 raise
         # The error is gone, and with it the frames that held what the attempt has computed.
         self.run.optimizer.zero_grad(set_to_none=True)
-        machine.release_memory(self.job.device)
+        release_memory(self.job.device)
         return False
 
     def step(self, images: int) -> None:

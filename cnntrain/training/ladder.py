@@ -14,6 +14,7 @@ from cnntrain.data.loaders import Batch, Loader
 from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.launches import Load, load_of
+from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.text import counted
 from cnntrain.training import loop
@@ -201,7 +202,7 @@ class Ladder:
         run, job = self.run, self.job
         for pair in pairs:
             for inputs, targets in cut(*pair, most_at_once(run, job)):
-                with machine.autocast(run.precision, run.device):
+                with autocast(run.precision, run.device):
                     output = run.forward(inputs)
                 logits, *auxiliary = output if isinstance(output, tuple) else (output,)
                 loss = job.loss(logits, targets)

@@ -11,8 +11,8 @@ from cnntrain.errors import CnntrainError, FrozenError, Interrupted, NonFiniteEr
 from cnntrain.finetune.batch_norms import counted_together
 from cnntrain.models.drop import set_drop_factor
 from cnntrain.optim import optimizers
-from cnntrain.runtime import device as machine
 from cnntrain.runtime.faults import is_out_of_memory
+from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.runtime.stopwatch import PHASES
 from cnntrain.runtime.world import Flags
@@ -172,7 +172,7 @@ def add_gradients(run: TrainState, job: TrainJob, batch: Batch, images: int, *, 
     for inputs, targets in cut(all_inputs, all_targets, most_at_once(run, job)):
         is_end = is_last and done + len(targets) == len(all_targets)
         with run.exchange.micro_batch(is_last=is_end):
-            with counted_together(run.norms), machine.autocast(run.precision, run.device):
+            with counted_together(run.norms), autocast(run.precision, run.device):
                 output = forward(inputs)
             logits, *auxiliary = output if isinstance(output, tuple) else (output,)
             loss = job.loss(logits, targets)

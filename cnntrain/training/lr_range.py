@@ -14,7 +14,7 @@ from cnntrain.config.schema.finetune import Mode
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.optim.schedules import Plateau, Rates
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.seeds import restore_rng_state, rng_state
 from cnntrain.runtime.signals import asked_for
 from cnntrain.training.build import build_state
 from cnntrain.training.job import TrainJob
@@ -179,12 +179,12 @@ class _Start:
     """Weights and random numbers, to which the network comes back for the next test."""
 
     def __init__(self, job: TrainJob) -> None:
-        self.job, self.streams = job, machine.rng_state(job.device)
+        self.job, self.streams = job, rng_state(job.device)
         self.weights = {name: tensor.clone() for name, tensor in job.model.state_dict().items()}
 
     def restore(self) -> None:
         self.job.model.load_state_dict(self.weights)
-        machine.restore_rng_state(self.streams, self.job.device)
+        restore_rng_state(self.streams, self.job.device)
 
 
 def _test(

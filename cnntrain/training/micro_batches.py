@@ -12,7 +12,8 @@ from torch import Tensor
 
 from cnntrain.config.schema.limits import AUTO
 from cnntrain.errors import ResourceError
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.device_memory import memory_holders, release_memory
+from cnntrain.runtime.seeds import restore_rng_state, rng_state
 from cnntrain.text import counted
 from cnntrain.training.job import TrainJob
 from cnntrain.training.state import TrainState
@@ -26,7 +27,7 @@ class BatchTooLarge(ResourceError):
 
 def too_large() -> BatchTooLarge:
     """What there is to say where nothing smaller has been tried."""
-    holders = machine.memory_holders()
+    holders = memory_holders()
     return BatchTooLarge(
         f"out of memory{holders and f': {holders}'}; make data.batch_size smaller, or set trainer.micro_batch to so "
         "many images as fit at once, which keeps the batch"
@@ -106,7 +107,7 @@ class Guard:
             return True
         # The error is gone, and with it the frames that held what the attempt has computed.
         run.optimizer.zero_grad(set_to_none=True)
-        machine.release_memory(run.device)
+        release_memory(run.device)
         self._shrink()
         return False
 
@@ -128,7 +129,7 @@ class Guard:
             self.too_large = self.too_large or size
 
     def _fault(self, fits: int | None) -> BatchTooLarge:
-        holders = machine.memory_holders()
+        holders = memory_holders()
         what = f"need more memory than there is{holders and f' ({holders})'}"
         if fits is None:
             return BatchTooLarge(
@@ -157,7 +158,7 @@ class _StepStart:
         """Remember it."""
         for here, kept in self._tensors.values():
             torch._foreach_copy_(kept, here)
-        self._images, self._streams = self.run.log_window.images, machine.rng_state(self.run.device)
+        self._images, self._streams = self.run.log_window.images, rng_state(self.run.device)
 
     @torch.no_grad()
     def restore(self) -> None:
@@ -165,4 +166,4 @@ class _StepStart:
         for here, kept in self._tensors.values():
             torch._foreach_copy_(here, kept)
         self.run.log_window.images = self._images
-        machine.restore_rng_state(self._streams, self.run.device)
+        restore_rng_state(self._streams, self.run.device)

@@ -12,7 +12,7 @@ from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Loader
 from cnntrain.finetune.batch_norms import recalibrate
 from cnntrain.finetune.tuning import Tuning
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.world import World
 
 MOST_IMAGES = 2000  # training images that recalibrated statistics are averages over, at most
@@ -39,7 +39,7 @@ def recalibration(
     def measure(model: nn.Module) -> None:
         with closing(train.batches()) as batches:  # shuffled: the first images of a folder are all of one class
             images = (batch.images for batch in islice(batches, -(-MOST_IMAGES // train.batch_size)))
-            with machine.autocast(precision, device):
+            with autocast(precision, device):
                 recalibrate(model, paths, images, lambda batch: model(normalize(batch)))
         # Of several processes each has measured images of its own, thousands of values in every channel: the spread
         # between their means, which this leaves out, is nothing beside the variance.

@@ -5,8 +5,9 @@ import copy
 import torch
 
 from cnntrain.errors import ConfigError
-from cnntrain.runtime import device as machine
 from cnntrain.runtime.faults import refused_setting
+from cnntrain.runtime.precision import autocast
+from cnntrain.runtime.seeds import restore_rng_state, rng_state
 from cnntrain.training.job import TrainJob
 
 
@@ -18,12 +19,12 @@ def check_repeatable(job: TrainJob) -> None:
     """
     loader, model = job.loader(0), copy.deepcopy(job.model).train()
     indices = torch.arange(2).clamp(max=len(loader.labels) - 1)
-    context, streams = job.context(0, 0, indices), machine.rng_state(job.device)
+    context, streams = job.context(0, 0, indices), rng_state(job.device)
     try:
         inputs, targets = job.augment(loader.pick(indices), context), loader.labels[indices].to(job.device)
         if job.mix:
             inputs, targets = job.mix(inputs, targets, context)
-        with machine.autocast(job.precision, job.device):
+        with autocast(job.precision, job.device):
             output = model(inputs)
         answers = output if isinstance(output, tuple) else (output,)
         torch.stack([job.loss(logits, targets) for logits in answers]).sum().backward()
@@ -32,4 +33,4 @@ def check_repeatable(job: TrainJob) -> None:
             raise ConfigError(line) from error
         raise
     finally:
-        machine.restore_rng_state(streams, job.device)
+        restore_rng_state(streams, job.device)

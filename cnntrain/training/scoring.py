@@ -12,7 +12,8 @@ from torch.nn import functional
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import NonFiniteError
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.algorithms import tunes_by_shape
+from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
 from cnntrain.runtime.world import ALONE, Flags, World
 from cnntrain.training.metrics import ConfusionCounts, RunningScores
@@ -70,7 +71,7 @@ class Scorer:
         """One forward pass: float32 (N, K) of uint8 (N, C, S, S), or of features."""
         parts = []
         for part in images.split(self.most or max(1, len(images))):
-            with machine.autocast(self.precision, self.device):
+            with autocast(self.precision, self.device):
                 logits: Tensor = (self.forward or self.model)(self.normalize(part))
             # A compiled network may write its next answer over this one.
             parts.append(logits.to(torch.float32, copy=self.forward is not None))
@@ -114,7 +115,7 @@ class Scorer:
 
         A shape that comes once has a price: a graph of its own, or the search for the fastest algorithms.
         """
-        recurs = self.forward is not None or (machine.tunes_by_shape(self.device) and len(loader) > 1)
+        recurs = self.forward is not None or (tunes_by_shape(self.device) and len(loader) > 1)
         return loader.batch_size // self.world.size if recurs and not mixes_images(self.model) else 0
 
     @torch.no_grad()

@@ -15,7 +15,7 @@ from cnntrain.finetune.batch_norms import keeps_statistics
 from cnntrain.finetune.tuning import Tuning
 from cnntrain.optim.optimizers import plain_state
 from cnntrain.optim.schedules import Plateau
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.seeds import restore_rng_state, rng_state, seed_streams
 from cnntrain.runtime.stopwatch import Stopwatch
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training.compilation import Compiler
@@ -125,7 +125,7 @@ class TrainState:
 
     def state(self) -> dict[str, Any]:
         """All of it as plain containers and tensors: the same in all processes, which must ask for it together."""
-        streams = self.world.gather(machine.rng_state(self.device))
+        streams = self.world.gather(rng_state(self.device))
         return {
             "model": self.model.state_dict(),
             "ema": self.ema.state() if self.ema else None,
@@ -172,11 +172,11 @@ class TrainState:
         streams = [state["rng"], *state.get("rng_others", [])]
         if self.world.rank < len(streams):
             try:
-                machine.restore_rng_state(streams[self.world.rank], self.device)
+                restore_rng_state(streams[self.world.rank], self.device)
             except (TypeError, ValueError, OverflowError, RuntimeError, AttributeError) as error:
                 raise CheckpointError(f"rng: no random state that torch and Python know; {ANOTHER}") from error
         else:
-            machine.seed_streams(self.seed, self.world.rank, self.progress.step)
+            seed_streams(self.seed, self.world.rank, self.progress.step)
 
     def measure_gradient(self, clip_norm: float | None) -> None:
         """Measure the norm of the whole gradient, and clip it where a limit is given."""

@@ -12,7 +12,7 @@ from cnntrain.augment.batch_context import BatchContext
 from cnntrain.augment.erase import build_noise, erasing_boxes
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.pieces import CutoutSettings, Fill, NoiseSettings, RandomErasingSettings
-from cnntrain.runtime.device import mix_seed
+from cnntrain.runtime.seeds import mix_seed
 
 CPU = torch.device("cpu")
 MEAN = [0.49, 0.2, 0.9]

@@ -24,7 +24,7 @@ from cnntrain.data.loaders import MemoryLoader
 from cnntrain.errors import ConfigError, Interrupted
 from cnntrain.finetune import cached_features
 from cnntrain.finetune.cached_features import FeatureLoader, cache, reason_not_to_cache
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.precision import autocast
 
 CPU = torch.device("cpu")
 NORMALISE = build_normalize([0.5], [0.5], channels_last=False)
@@ -170,7 +170,7 @@ def test_features_have_the_precision_of_the_training():
     inputs, *_ = next(encoded["val"].batches())
     images, *_ = next(loaders["val"].batches())
     assert inputs.dtype is torch.bfloat16
-    with machine.autocast(Precision.bf16, CPU):
+    with autocast(Precision.bf16, CPU):
         assert torch.equal(model.head(inputs), model.eval()(NORMALISE(images)))
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from cnntrain.cli.exit import exit_code
-from cnntrain.runtime import device as machine
+from cnntrain.runtime import device_memory
 from cnntrain.runtime.faults import FAULTS, Kind, fault_of, is_out_of_memory
 
 ADVICE = (
@@ -53,14 +53,14 @@ def test_out_of_memory_says_who_holds_it(monkeypatch, capsys):
     def fails():
         raise MemoryError
 
-    monkeypatch.setattr(machine, "memory_holders", lambda: "this process holds 1.0 GiB of the GPU's 80.0 GiB")
+    monkeypatch.setattr(device_memory, "memory_holders", lambda: "this process holds 1.0 GiB of the GPU's 80.0 GiB")
     assert exit_code(fails) == 7
     assert "error: out of memory: this process holds 1.0 GiB of the GPU's 80.0 GiB; make" in capsys.readouterr().err
 
     def dies():
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(machine, "memory_holders", dies)  # a device that answers no more
+    monkeypatch.setattr(device_memory, "memory_holders", dies)  # a device that answers no more
     assert exit_code(fails) == 7
     assert "error: out of memory; make data.batch_size smaller" in capsys.readouterr().err
 

@@ -17,7 +17,7 @@ from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import ConfigError
 from cnntrain.models.head import AvgMaxPool2d
 from cnntrain.models.layers import GlobalMaxPool2d
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.precision import autocast
 from cnntrain.training import compilation, loop, scoring
 from cnntrain.training.compilation import Compiler
 from cnntrain.training.scoring import Scorer, filled
@@ -196,7 +196,7 @@ def test_where_the_fastest_kernels_are_sought_for_each_size_the_last_batch_is_fi
         return full
 
     monkeypatch.setattr(scoring, "filled", fill)
-    monkeypatch.setattr(machine, "tunes_by_shape", lambda device: tunes[-1])
+    monkeypatch.setattr(scoring, "tunes_by_shape", lambda device: tunes[-1])
     plain = run("plain", "trainer.epochs=1", "trainer.probe=20")
     assert sizes == {(25, 25), (19, 19), (10, 10), (20, 20)}
     tunes.append(True)
@@ -283,7 +283,7 @@ def test_largest_values_of_maps_have_a_gradient_where_bf16_is_compiled(pool: typ
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.GELU(), pool(), nn.Flatten(), nn.Linear(8, 4)]
     network = nn.Sequential(*layers)
-    with machine.autocast(Precision.bf16, CPU):
+    with autocast(Precision.bf16, CPU):
         logits = torch.compile(network, dynamic=False)(torch.randn(16, 3, 8, 8))
     logits.float().square().mean().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())

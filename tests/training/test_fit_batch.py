@@ -12,7 +12,6 @@ from torch import Tensor
 
 from cnntrain import cli
 from cnntrain.config.compose import compose_settings
-from cnntrain.runtime import device as machine
 from cnntrain.runtime.reporter import Reporter, Silence
 from cnntrain.runtime.world import World
 from cnntrain.storage import checkpoint
@@ -31,7 +30,7 @@ class Card:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
         self.most, self.sizes = most, list[int]()
-        monkeypatch.setattr(machine, "tells_when_full", lambda device: True)
+        monkeypatch.setattr(fit_batch, "tells_when_full", lambda device: True)
         monkeypatch.setattr(loop, "cut", self.cut)
 
     def cut(self, inputs: Tensor, targets: Tensor, most: int | None):
@@ -107,9 +106,9 @@ def test_on_a_cpu_few_images_tell_how_many_fit(here, monkeypatch, capsys, each, 
 
     monkeypatch.setattr(fit_batch._Trial, "step", step)
     monkeypatch.setattr(
-        machine, "peak_memory", lambda device: (500 + 50 * (len(largest) > 1) + each * largest[-1]) * mebi
+        fit_batch, "peak_memory", lambda device: (500 + 50 * (len(largest) > 1) + each * largest[-1]) * mebi
     )
-    monkeypatch.setattr(machine, "free_memory", lambda device: free * mebi)
+    monkeypatch.setattr(fit_batch, "free_memory", lambda device: free * mebi)
     assert cli.main([*QUICK, "data.batch_size=auto", "hydra.run.dir=run"]) == 0
     assert max(largest) <= 16
     assert 50 + each * max(largest) <= 0.8 * free

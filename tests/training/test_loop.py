@@ -26,7 +26,8 @@ from cnntrain.data.loaders import Batch
 from cnntrain.errors import Interrupted, NonFiniteError
 from cnntrain.models.drop import drop_layers
 from cnntrain.optim import optimizers, schedules
-from cnntrain.runtime import device as machine
+from cnntrain.runtime.precision import grad_scaler
+from cnntrain.runtime.seeds import generator, rng_state
 from cnntrain.runtime.world import ALONE
 from cnntrain.training import loop, timing
 from cnntrain.training.job import TrainJob
@@ -58,7 +59,7 @@ class Digits:
         return other
 
     def batches(self, epoch=0, start=0):
-        order = torch.randperm(self.images, generator=machine.generator(CPU, 1, epoch))
+        order = torch.randperm(self.images, generator=generator(CPU, 1, epoch))
         for batch in order.split(self.batch_size)[start:]:
             yield Batch(self.pixels[batch], self.labels[batch], batch, len(batch))
 
@@ -88,7 +89,7 @@ def make_run(seed=0, ema=0.9, optimizer=None, precision=Precision.fp32):
     return TrainState(
         model=model,
         optimizer=optimizers.build_optimizer(settings, model, settings.lr, CPU),
-        scaler=machine.grad_scaler(precision, CPU),
+        scaler=grad_scaler(precision, CPU),
         device=CPU,
         precision=precision,
         seed=3,
@@ -196,7 +197,7 @@ def test_every_part_of_the_state_is_needed(lost):
     fresh = make_run(seed=99)
     if lost == "rng":
         torch.manual_seed(5)
-        fresh_rng = machine.rng_state(CPU)
+        fresh_rng = rng_state(CPU)
     state[lost] = fresh_rng if lost == "rng" else fresh.state()[lost]
     resumed = make_run(seed=99)
     resumed.restore(state)

@@ -12,9 +12,8 @@ from torch import nn
 
 from cnntrain import cli
 from cnntrain.data.loaders import Loader
-from cnntrain.runtime import device as machine
 from cnntrain.storage import checkpoint
-from cnntrain.training import loop
+from cnntrain.training import loop, micro_batches
 from cnntrain.training.job import Job
 from cnntrain.training.micro_batches import BatchTooLarge, cut
 from cnntrain.training.state import Progress
@@ -141,7 +140,7 @@ def test_what_a_failed_attempt_has_computed_is_let_go_before_the_next(monkeypatc
     alive, made = [], []
     run = make_run()
     with_room(run, 3, late).network.register_forward_hook(lambda *given: made.append(weakref.ref(given[-1])))
-    monkeypatch.setattr(machine, "release_memory", lambda device: alive.append([made[-1]() is not None]))
+    monkeypatch.setattr(micro_batches, "release_memory", lambda device: alive.append([made[-1]() is not None]))
     loop.train(run, make_job(micro_batch="auto"))
     assert alive == [[False]]
 

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from cnntrain.data.decode import BadImage, read_image
 from cnntrain.data.view import View
 from cnntrain.errors import DataError
-from cnntrain.runtime.device import restore_rng_state, rng_state, set_deterministic
+from cnntrain.runtime.algorithms import set_deterministic
+from cnntrain.runtime.seeds import restore_rng_state, rng_state
 from cnntrain.text import printable
 
 
