@@ -1,5 +1,5 @@
 """The command line: the first word picks a command. Nothing here imports torch."""
 
-from cnntrain.cli.dispatch import main
+from cnntrain.cli.entry import main
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""The command line: the first word picks a command, which gets its arguments and a config. Nothing here imports torch.
+"""How each command starts: it gets its arguments, and a config or runs. Nothing here imports torch.
 
 Each module of commands/ has one function `run`: of its arguments, and of what the other words make (a config, or the
 runs of a comparison) where it works with one. It answers what it found, or the exit code of what it has started.
@@ -7,27 +7,24 @@ runs of a comparison) where it works with one. It answers what it found, or the 
 import contextlib
 import gc
 import importlib
-import io
 import re
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnntrain import __version__
-from cnntrain.cli import loading
-from cnntrain.cli.exit import exit_code, say
-from cnntrain.cli.help import command_help, overview
+from cnntrain.cli import (
+    failure,  # noqa: F401  (once no more files can be opened, nothing can be imported)
+    loading,
+)
+from cnntrain.cli.exit import exit_code
 from cnntrain.config.paths import expand_path, need_image_folder
 from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, PackArgs, RunArgs, TrainArgs
-from cnntrain.config.schema.model import NO_SYNC_BN
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
 from cnntrain.runtime.group import run_of_last_start, silence_torch, tells
-from cnntrain.runtime.job_clock import take_seconds
 from cnntrain.runtime.world import World
 
 if TYPE_CHECKING:
@@ -39,32 +36,17 @@ OF_SEVERAL_PROCESSES = ("train", "resume")  # what several processes can do toge
 OF_TRAINED_NETWORKS = ("eval", "predict", "explain", "report", "export")  # which save nothing on a signal
 AT_ONCE = "models"  # the command that loads nothing heavy
 RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
+COLLECTIONS = gc.get_threshold()  # how seldom Python looks for garbage
 Arguments = Any  # one of the dataclasses of COMMANDS
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; answers the exit code (errors.py lists them)."""
-    take_seconds()  # what a run costs begins here
-    line = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # letters that the locale does not have are no fault
-    return exit_code(lambda: _run(line), may_report=tells)
+def dispatch(command: str, words: list[str], line: list[str]) -> int:
+    """Let a command do its work; answers the exit code.
 
-
-def _run(line: list[str]) -> int:
-    if "--version" in line:
-        print(f"cnntrain {__version__}")
-        return 0
-    if "-sc" in line or "--shell-completion" in line:
-        from cnntrain.cli.completion import complete
-
-        return complete(line)
-    command, words = _split(line)
-    _tell_repeated(words)
-    if "--help" in words or "-h" in words:
-        print(command_help(command) if line[0] == command else overview())
-        return 0
+    Args:
+        words: those after the command.
+        line: the whole line as typed.
+    """
     silence_torch()
     if command not in OF_SEVERAL_PROCESSES and World.here().size > 1:
         raise ConfigError(f"{command}: one process does this alone; start it without torchrun")
@@ -75,7 +57,11 @@ def _run(line: list[str]) -> int:
         **dict.fromkeys(("train", "check"), _on_new_runs),
         "compare": _on_comparison,
     }
-    with contextlib.nullcontext() if command == AT_ONCE else loading.word(), _signals_that_end(command):
+    with (
+        contextlib.nullcontext() if command == AT_ONCE else loading.word(),
+        _signals_that_end(command),
+        _garbage_left_to_lie(),
+    ):
         return handlers[command](command, words, line)
 
 
@@ -86,45 +72,23 @@ def _signals_that_end(command: str) -> contextlib.AbstractContextManager[None]:
     return signals.caught(lambda signum, _: signals.end_now(signum))
 
 
-def _tell_repeated(words: list[str]) -> None:
-    """Tell which value counts of a key that stands in a line twice: scripts add words to a line of theirs."""
-    values: dict[str, str] = {}
-    for word in words if World.here().is_first else []:
-        key, sign, value = word.partition("=")
-        key = key.lstrip("+")
-        if not sign or key.startswith("-"):
-            continue
-        if values.get(key, value) != value:
-            say(f"{key}: is there twice; {value} counts, not {values[key]}")
-        values[key] = value
-
-
-def _split(line: list[str]) -> tuple[str, list[str]]:
-    """The command and the rest of the line; a line without a command trains."""
-    if not line or "=" in line[0] or line[0].startswith(("-", "+", "~")):
-        return "train", line
-    if line[0] in COMMANDS:
-        return line[0], line[1:]
-    from cnntrain.config.overrides import advise_word
-    from cnntrain.text import nearest
-
-    suggestion = nearest(line[0], COMMANDS, cutoff=0.7) if "." not in line[0] else None
-    of_runs = tuple(command for command, kind in COMMANDS.items() if issubclass(kind, RunArgs))
-    candidates = tuple(command for command in of_runs if command in line) or of_runs
-    advice = (
-        f"did you mean '{suggestion}'?"
-        if suggestion
-        else advise_word(line[0], candidates) or f"commands: {', '.join(COMMANDS)}"
-    )
-    raise ConfigError(f"unknown command '{line[0]}'; {advice}")
-
-
 def _load(command: str) -> Callable[..., Any]:
     """The function of a command, imported only now: most of them cost seconds."""
     is_first = "torch" not in sys.modules
     with _collector_at_rest() if is_first else contextlib.nullcontext():
         function: Callable[..., Any] = importlib.import_module(f"cnntrain.commands.{command}").run
+    gc.set_threshold(*COLLECTIONS)
     return function
+
+
+@contextlib.contextmanager
+def _garbage_left_to_lie() -> Iterator[None]:
+    """Look for garbage seldom until the command is loaded: composing a config makes little, and much that stays."""
+    gc.set_threshold(50 * COLLECTIONS[0], *COLLECTIONS[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*COLLECTIONS)
 
 
 @contextlib.contextmanager
@@ -272,8 +236,6 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.cli.arguments import read_arguments
     from cnntrain.config.compose import compose_line, is_multirun
     from cnntrain.config.overrides import for_hydra, read_flags
-    from cnntrain.storage import run_folder
-    from cnntrain.storage.run_record import CONFIG
 
     _, overrides, options = read_flags(words)
     if options.hydra_help:
@@ -295,6 +257,8 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         complete=not shows,
     )
     from cnntrain.cli.launch import ask_hydra, run_once, run_sweep
+    from cnntrain.storage import run_folder
+    from cnntrain.storage.run_record import CONFIG
 
     if shows:
         return ask_hydra(options, overrides)
@@ -345,6 +309,8 @@ def _make_folder(
     kind = "sweep" if is_sweep else "run"
     folder = args.out or output_folder(composition.tree, kind)  # may be at fault
     if not keeps:
+        import tempfile
+
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
     if not args.out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in args.words):
         return run_folder.reserve(folder)
@@ -360,6 +326,7 @@ def _launch(count: int, line: list[str]) -> int:
 
 def _processes(settings: "Settings", words: Sequence[str]) -> int:
     """How many processes are to be started; 0 where this one trains by itself."""
+    from cnntrain.config.schema.model import NO_SYNC_BN
     from cnntrain.runtime.launcher import processes_to_start
 
     count = processes_to_start(settings.trainer, words)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnntrain.cli import sweep
-from cnntrain.cli.exit import INTERRUPTED, TERMINATED, exit_code, reason
+from cnntrain.cli.exit import INTERRUPTED, TERMINATED, exit_code
+from cnntrain.cli.failure import reason
 from cnntrain.config.paths import conf_dir
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime import signals
@@ -130,10 +131,11 @@ def ask_hydra(options: argparse.Namespace, overrides: list[str]) -> int:
     from hydra import version
     from hydra._internal.utils import _run_hydra, get_args_parser
 
-    from cnntrain.config.sources import register_types
+    from cnntrain.config.sources import TYPES, register_type
 
     version.setbase("1.3")
-    register_types()
+    for path in TYPES:
+        register_type(path)
     options.overrides = overrides
     argv = sys.argv
     sys.argv = ["cnntrain"]  # it names the program in what it prints, and knows the name from nowhere else

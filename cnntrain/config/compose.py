@@ -1,6 +1,7 @@
 """From YAML files and the words of a command line to checked settings: composed once, checked once.
 
-Nothing here imports torch. Every fault is found before a run folder exists, and all of them are told together.
+Nothing here imports torch. Every fault is found before a run folder exists, and all of them are told together; what
+only sound lines need is imported for these.
 """
 
 import contextlib
@@ -8,21 +9,24 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cnntrain.config import no_effect, overrides
+from cnntrain.config import overrides
 from cnntrain.config.check import check_tree, settings_of
 from cnntrain.config.composer import Composer, stray_sweep
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.paths import expand_path
-from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.sources import make_loader
 from cnntrain.config.unsafe import refuse_code
+
+if TYPE_CHECKING:
+    from cnntrain.config.run_config import RunConfig
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,10 @@ class Composition:
         return self.run_settings
 
     @property
-    def config(self) -> RunConfig:
+    def config(self) -> "RunConfig":
         """The config that a command gets."""
+        from cnntrain.config.run_config import RunConfig
+
         hydra = self.tree.hydra
         return RunConfig(self.settings, tuple(hydra.overrides.task), str(hydra.runtime.choices.model))
 
@@ -133,6 +139,8 @@ def _check(tree: DictConfig, faults: list[str]) -> tuple[Settings | None, list[s
 
 def _idle_faults(composition: Composition, words: list[str], is_sweep: bool) -> list[str]:
     """The faults of sound words that act on nothing in the run, or in the jobs of a sweep."""
+    from cnntrain.config import no_effect
+
     composer = composition.composer
     jobs = composition.jobs if is_sweep else [(words, composition.settings)]
     count = len(words)  # those after them are of a preset

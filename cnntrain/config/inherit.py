@@ -23,6 +23,8 @@ def inherit_recipes(folders: Sequence[str], options: Callable[[str], list[str]])
     for group, name in _entries:  # a store is for life, and another line may mean another file by the same name
         ConfigStore.instance().repo[group].pop(f"{name}.yaml", None)
     _entries.clear()
+    if not folders:
+        return
     bases = _bases(folders, options("data"))
     names = {group: set(options(group)) for group in ("model", "augment", "schedule", "recipe")} if bases else {}
     for name in bases:

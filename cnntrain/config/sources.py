@@ -1,5 +1,6 @@
 """Where Hydra finds our files and the types of our settings."""
 
+import copy
 import functools
 import os
 from contextlib import suppress
@@ -13,6 +14,7 @@ from hydra.core.config_search_path import SearchPathElement
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.plugins.config_source import ConfigSource
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -23,6 +25,12 @@ from cnntrain.config.schema.data import DATASETS
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.titles import title_of
 
+HOME = "hydra/cnntrain"  # of the types of our settings: below hydra/, which Hydra leaves out of help and completion
+TYPES: dict[str, type] = {f"{HOME}/settings": Settings} | {
+    f"{HOME}/{section}/{entry.name}": entry.settings
+    for section, entries in VARIANTS.items()
+    for entry in (*entries.values(), entries.user)
+}
 _contents: dict[tuple[str, str], Any] = {}  # of files of ours and of Hydra's, by place and name
 
 
@@ -42,8 +50,27 @@ def _title(group: str, option: str, *, _parent_: DictConfig) -> str:
 OmegaConf.register_new_resolver("cnntrain.title", _title, replace=True)
 
 
+@functools.cache
+def register_type(path: str) -> None:
+    """Give Hydra a type of our settings, by its place in TYPES; it takes 1 ms to read one, and a run needs three."""
+    group, _, name = path.rpartition("/")
+    ConfigStore.instance().store(group=group, name=name, node=TYPES[path])
+
+
 class OnceRead(ConfigRepository):
-    """Hydra's repository, which would read all files again for each composition, with one look at those of ours."""
+    """Hydra's repository, which would read all files again for each composition, with one look at those of ours.
+
+    The types of our settings are there when a file asks for them.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OnceRead":
+        """Hydra copies it for each composition, to give the copy other folders; the types of our settings stay."""
+        return copy.copy(self)
+
+    def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
+        if config_path in TYPES:
+            register_type(config_path)
+        return super()._find_object_source(config_path, object_type)
 
     def load_config(self, config_path: str) -> Any:
         """The content of a file; None where there is no such file."""
@@ -56,24 +83,10 @@ class OnceRead(ConfigRepository):
         return _contents[place]
 
 
-@functools.cache
-def register_types() -> None:
-    """Give Hydra the types of our settings.
-
-    They lie under hydra/, which Hydra leaves out of the app's help and of the completion of group names.
-    """
-    store = ConfigStore.instance()
-    store.store(group="hydra/cnntrain", name="settings", node=Settings)
-    for section, entries in VARIANTS.items():
-        for entry in (*entries.values(), entries.user):
-            store.store(group=f"hydra/cnntrain/{section}", name=entry.name, node=entry.settings)
-
-
 def make_loader(config_dir: str | None = None) -> tuple[ConfigLoader, list[Path]]:
     """Hydra's loader over our conf/ and a folder of the user's, and these folders."""
     if config_dir is not None:
         need_config_dir(config_dir, overrides.GROUPS)
-    register_types()
     folders = [conf_dir()]
     with initialize_config_dir(str(folders[0]), job_name="cnntrain", version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
