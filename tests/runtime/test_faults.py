@@ -5,6 +5,8 @@ import pytest
 from cnntrain.cli.exit import exit_code
 from cnntrain.runtime import device_memory
 from cnntrain.runtime.faults import FAULTS, Kind, fault_of, is_out_of_memory
+from cnntrain.runtime.lost import answered
+from cnntrain.runtime.world import World
 
 ADVICE = (
     "\nCUDA kernel errors might be asynchronously reported at some other API call, so the stacktrace below might be "
@@ -76,6 +78,39 @@ def test_a_wrong_index_on_the_device_may_be_ours_and_is_reported(text, capsys, m
     assert "a label beyond the classes in a network or loss of yours" in line
     assert f"it is a bug of cnntrain (RuntimeError: CUDA error: {text})" in line
     assert list(tmp_path.iterdir())
+
+
+NCCL = (
+    "NCCL error in: ../torch/csrc/distributed/c10d/NCCLUtils.hpp:317, unhandled system error (run with NCCL_DEBUG=INFO "
+    "for details), NCCL version 2.21.5\nncclSystemError: System call (e.g. socket, malloc) or external library call "
+    "failed or device error. \nLast error:\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            f"{NCCL}Error while creating shared memory segment /dev/shm/nccl-EoOvZr (size 7340384)",
+            "NCCL: the processes",
+        ),
+        (f"{NCCL}socketProgress: Connection closed by remote peer node2<50424>", "another process of this run"),
+        ("CUDA error: uncorrectable ECC error encountered", "the GPU reports a fault of its hardware"),
+        ("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:21", "another process of this run"),
+    ],
+)
+def test_a_fault_of_the_machine_in_an_exchange_is_not_taken_for_a_lost_process(text, told, capsys):
+    def fails():
+        with answered():
+            raise RuntimeError(text)
+
+    def fails_by_itself():
+        with World(0, 2).answered():
+            raise RuntimeError(text)
+
+    for work in (fails, fails_by_itself):
+        assert exit_code(work) == 7
+        assert told in capsys.readouterr().err
 
 
 def test_other_errors_are_none_of_the_machine():
