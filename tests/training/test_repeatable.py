@@ -1,6 +1,7 @@
 """trainer.deterministic: what torch cannot repeat is told before the first step, and a run without it is left alone."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,9 +14,12 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cnntrain import cli
+from cnntrain.config.compose import compose_settings
 from cnntrain.models.layers import make_repeatable
 from cnntrain.report import session
-from cnntrain.training import loop
+from cnntrain.runtime import device as machine
+from cnntrain.runtime.world import ALONE, World
+from cnntrain.training import build, loop
 
 QUICK = ["data.limit=40", "data.batch_size=20", "trainer.epochs=1", "trainer.threads=1", "trainer.probe=0"]
 QUICK += ["trainer.tensorboard=false", "trainer.device=cpu", "hydra.run.dir=run"]
@@ -56,6 +60,20 @@ def test_every_network_can_be_trained_with_algorithms_that_repeat_on_cuda(name: 
     assert "nll_loss_backward" in seen.names
     # torchvision's auxiliary classifiers call the function of an adaptive pool: a run is refused.
     assert seen.names & REFUSED == ({"_adaptive_avg_pool2d_backward"} if name == "googlenet" else set())
+
+
+def test_the_variable_of_cublas_is_set_before_the_device_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    seen = []
+
+    def choose(name: str, world: World) -> torch.device:
+        seen.append(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+        return torch.device("cpu")
+
+    monkeypatch.setattr(machine, "choose_device", choose)
+    with machine.own_process_kept():
+        build._prepare_machine(compose_settings(["trainer.deterministic=true"]), ALONE)
+    assert seen == [":4096:8"]
 
 
 def refusals(capsys: pytest.CaptureFixture[str]) -> list[str]:
