@@ -45,6 +45,7 @@ ROOMS = {
     "cnntrain/training/scoring.py": "commands/evaluation training/tta",
     "cnntrain/augment/mix.py": "augment/augment_mix",
     "cnntrain/training/state.py": "training/loop_counts training/loop training/reference",
+    "cnntrain/training/ema.py": "training/loop_counts training/loop training/skipped_steps",
     "cnntrain/training/loop.py": "training/loop_counts training/loop training/reference",
     "cnntrain/data/split.py": "data/split data/tiny_data",
     "cnntrain/data/loaders.py": "data/data_loaders data/data_epochs data/data",

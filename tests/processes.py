@@ -32,9 +32,10 @@ from cnntrain.runtime.precision import grad_scaler
 from cnntrain.runtime.seeds import seed_streams
 from cnntrain.storage import checkpoint
 from cnntrain.training import loop
+from cnntrain.training.ema import Ema
 from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss
-from cnntrain.training.state import Ema, TrainState
+from cnntrain.training.state import TrainState
 
 CPU = torch.device("cpu")
 PROCESSES = 2

@@ -40,11 +40,12 @@ from cnntrain.runtime.threads import set_threads
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training import micro_batches
 from cnntrain.training.compilation import Compiler
+from cnntrain.training.ema import Ema
 from cnntrain.training.exchange import note_idle, synchronize_norms
 from cnntrain.training.job import Job, TrainJob, images_in_step
 from cnntrain.training.losses import Loss, class_weights
 from cnntrain.training.recalibration import recalibration
-from cnntrain.training.state import Ema, TrainState
+from cnntrain.training.state import TrainState
 
 Say = Callable[[str], None]
 WHITENED = 1000  # images from which such a layer is made: of 32 pixels, a million patches

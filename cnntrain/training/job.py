@@ -141,6 +141,10 @@ class TrainJob(Job):
         total = self.plan.total + progress.step_offset
         return min(total, self.trainer.max_steps or total)
 
+    def schedule_steps(self, progress: Progress) -> tuple[int, int]:
+        """Steps that are done, and those of the whole run, by the schedule's own count."""
+        return progress.schedule_step, self.total_steps(progress) - progress.step_offset
+
     def loader(self, epoch: int) -> Loader:
         """The training images as an epoch, counted from 0, shows them."""
         stage = self.plan.stage(epoch)

@@ -34,7 +34,11 @@ def _other_kind(one: Tensor, other: Tensor) -> bool:
 
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Fill an optimizer; a state that is none of its own is a CheckpointError."""
+    """Fill an optimizer; a state that is none of its own is a CheckpointError.
+
+    The numbers of its groups stay those of the settings, which a resume may have changed, but for the learning rates.
+    """
+    numbers = [{k: v for k, v in group.items() if k not in ("params", "lr")} for group in optimizer.param_groups]
     own_keys = {parameter: set(parts) for parameter, parts in optimizer.state.items()}  # there from the start
     try:
         groups = zip(optimizer.param_groups, state["param_groups"], strict=True)
@@ -54,6 +58,8 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
                 raise CheckpointError(f"optimizer: the saved state has no {gaps}; keep the optimizer as it was")
             if infinite_names(parts) or (is_known and any(_is_odd(value, parameter) for value in parts.values())):
                 raise CheckpointError(f"optimizer: the saved state does not fit the network; {ANOTHER}")
+    for group, own in zip(optimizer.param_groups, numbers, strict=True):
+        group.update(own)
 
 
 def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:

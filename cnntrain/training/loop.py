@@ -87,7 +87,7 @@ def train_epoch(run: TrainState, job: TrainJob, clock: Clock) -> None:
             if run.row_is_due:
                 report.step(log_row(run, steps.meter))
                 run.watch.mark("log")
-            if settings.max_time and run.pace.is_due(progress.step - progress.step_offset):
+            if settings.max_time and run.pace.is_due(progress.schedule_step):
                 note_time(run, job, clock.seconds, saves=False)
             signum, is_over, is_due = flags.most(asked_for(job.stop), clock.is_over, clock.save_is_due)
             if is_due or (save_steps and progress.step % save_steps == 0):
@@ -108,8 +108,8 @@ def train_step(run: TrainState, job: TrainJob, batches: Iterable[Batch], images:
         BatchTooLarge: the images need more memory than there is; the weights have not moved.
     """
     progress, settings = run.progress, job.trainer
-    total, offset = job.total_steps(progress), progress.step_offset
-    step, steps = progress.step - offset, total - offset
+    total = job.total_steps(progress)
+    step, steps = job.schedule_steps(progress)
     place = run.pace.at(step, steps) if settings.max_time else None
     optimizers.set_lr(run.optimizer, job.rates.at(step, steps, run.plateau, place))
     set_drop_factor(job.drops, progress.step / total if place is None else place)
@@ -155,8 +155,7 @@ def note_time(run: TrainState, job: TrainJob, seconds: float, *, saves: bool) ->
     progress.seconds = seconds
     run.spent.add(run.watch.take())
     if limit:
-        steps = job.total_steps(progress) - progress.step_offset
-        run.pace.fit(progress.step - progress.step_offset, steps, run.world.share(seconds), limit)
+        run.pace.fit(*job.schedule_steps(progress), run.world.share(seconds), limit)
         run.pace.is_saved |= saves
 
 

@@ -187,7 +187,7 @@ def restore(job: TrainJob, run: TrainState, start: Start) -> None:
 def refuse_odd_counts(state: Mapping[str, Any], progress: Progress, plan: EpochPlan) -> None:
     """Refuse a forged state whose counts no training comes to; CheckpointError."""
     name = state_form.largest(state)
-    if not name and progress.epoch < plan.epochs and progress.step - progress.step_offset > plan.total:
+    if not name and progress.epoch < plan.epochs and progress.schedule_step > plan.total:
         name = "progress.step"
     if name:
         raise CheckpointError(f"{name}: the checkpoint counts more than a run comes to; {ANOTHER}")
@@ -201,7 +201,7 @@ def fit_pace(job: TrainJob, run: TrainState, *, is_moved: bool, is_longer: bool)
         is_longer: it has another length.
     """
     limit, progress = job.trainer.max_seconds(), run.progress
-    step, steps = progress.step - progress.step_offset, job.total_steps(progress) - progress.step_offset
+    step, steps = job.schedule_steps(progress)
     is_moved |= max(run.pace.step, run.pace.first_step) > step  # where an older version let it count on
     if is_moved:
         run.pace = Pace()

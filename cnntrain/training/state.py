@@ -1,6 +1,5 @@
 """What a run is made of while it trains, and how all of it becomes a checkpoint and comes back."""
 
-import copy
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,6 +18,7 @@ from cnntrain.runtime.seeds import restore_rng_state, rng_state, seed_streams
 from cnntrain.runtime.stopwatch import Stopwatch
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training.compilation import Compiler
+from cnntrain.training.ema import Ema
 from cnntrain.training.exchange import Exchange
 from cnntrain.training.load_state import ANOTHER, infinite_names, load_optimizer, load_weights
 from cnntrain.training.metrics import RunningScores
@@ -49,6 +49,11 @@ class Progress:
     best_loss: float = math.inf
     waited: int = 0  # epochs since the best one
 
+    @property
+    def schedule_step(self) -> int:
+        """Steps by the schedule's own count."""
+        return self.step - self.step_offset
+
     def is_best(self, top1: float, loss: float) -> bool:
         """Whether a validation score beats the best so far; the loss decides between equal accuracies."""
         loss, best_loss = (math.inf if math.isnan(value) else value for value in (loss, self.best_loss))
@@ -68,7 +73,7 @@ class TrainState:
     device: torch.device
     precision: Precision
     seed: int
-    ema: "Ema | None" = None
+    ema: Ema | None = None
     tuning: Tuning | None = None  # what of a pretrained network learns when; None: everything, always
     compiler: Compiler | None = None  # of what the loop calls; None: the network as it is
     world: World = ALONE
@@ -156,12 +161,7 @@ class TrainState:
                     "trainer.ema: the checkpoint holds no averaged weights; resume with trainer.ema=null"
                 )
             self.ema.restore(state["ema"])
-        group_numbers = [
-            {k: v for k, v in group.items() if k not in ("params", "lr")} for group in self.optimizer.param_groups
-        ]
         load_optimizer(self.optimizer, state["optimizer"])
-        for group, numbers in zip(self.optimizer.param_groups, group_numbers, strict=True):
-            group.update(numbers)  # those of the settings, which a resume may have changed
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
@@ -238,66 +238,3 @@ class TrainState:
             f"step {self.progress.step}: {what} (epoch {self.progress.epoch + 1}, learning rate {rate:.3g}); "
             f"try a lower optimizer.lr{ways}"
         )
-
-
-class Ema:
-    """An exponential moving average of weights and buffers.
-
-    Early on the decay is (1 + n) / (10 + n) after n steps, so that the first, random weights are soon forgotten.
-    (torch's swa_utils.AveragedModel does the same sum, but makes the host wait for the device twice in each step.)
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.updates: int | Tensor = 0
-        self.model = copy.deepcopy(model).requires_grad_(False)
-        # The tensors of both networks, in the same order: all of them are changed in place and never replaced.
-        self._averages, self._copies = _split(self.model)
-        self._sources, self._copy_sources = _split(model)
-
-    @torch.no_grad()
-    def update(self, skipped: Tensor | None = None) -> None:
-        """Take in the weights after a step.
-
-        Args:
-            skipped: (), on the device: 1 after a step that the loss scaler has skipped, which counts for nothing, else
-                0; None where none ever is.
-        """
-        if skipped is not None:
-            self._update_unless(skipped)
-            return
-        weight = 1 - min(self.decay, (1 + self.updates) / (10 + self.updates)) if self.updates else 1.0
-        torch._foreach_lerp_(self._averages, self._sources, weight)
-        if self._copies:
-            torch._foreach_copy_(self._copies, self._copy_sources)
-        self.updates += 1
-
-    def _update_unless(self, skipped: Tensor) -> None:
-        """The same with a weight and a count that the device alone knows: the host waits for nothing."""
-        if isinstance(self.updates, int):
-            self.updates = torch.tensor(self.updates, device=skipped.device)
-        weight = 1 - ((1 + self.updates) / (10 + self.updates)).clamp_(max=self.decay)
-        weight.masked_fill_(self.updates == 0, 1.0).mul_(1 - skipped)
-        changes = torch._foreach_sub(self._sources, self._averages)
-        torch._foreach_mul_(changes, weight)
-        torch._foreach_add_(self._averages, changes)
-        if self._copies:
-            torch._foreach_copy_(self._copies, self._copy_sources)
-        self.updates += skipped == 0
-
-    def state(self) -> dict[str, Any]:
-        """Averaged weights and the number of updates."""
-        return {"model": self.model.state_dict(), "updates": int(self.updates)}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` saved."""
-        load_weights(self.model, state["model"])
-        self.updates = state["updates"]
-
-
-def _split(model: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
-    """What is averaged, and what is copied: counters, and masks of infinite values, whose average would be NaN."""
-    tensors = [*model.parameters(), *model.buffers()]
-    flags = [t.is_floating_point() and bool(t.isfinite().all()) for t in tensors]
-    pairs = list(zip(tensors, flags, strict=True))
-    return [t for t, is_averaged in pairs if is_averaged], [t for t, is_averaged in pairs if not is_averaged]

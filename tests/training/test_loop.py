@@ -30,9 +30,10 @@ from cnntrain.runtime.precision import grad_scaler
 from cnntrain.runtime.seeds import generator, rng_state
 from cnntrain.runtime.world import ALONE
 from cnntrain.training import loop, timing
+from cnntrain.training.ema import Ema
 from cnntrain.training.job import TrainJob
 from cnntrain.training.losses import Loss
-from cnntrain.training.state import Ema, Progress, TrainState
+from cnntrain.training.state import Progress, TrainState
 
 CPU = torch.device("cpu")
 SGD = SgdSettings(lr=0.1, weight_decay=1e-3, lr_base_batch=None, momentum=0.9, nesterov=True)

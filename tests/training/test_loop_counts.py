@@ -16,10 +16,11 @@ from cnntrain.config.schema.trainer import GradExchange, Precision, TrainerSetti
 from cnntrain.errors import CheckpointError, DataError, NonFiniteError
 from cnntrain.runtime.world import World
 from cnntrain.training import loop
+from cnntrain.training.ema import Ema
 from cnntrain.training.exchange import Exchange
 from cnntrain.training.limits import limits_met
 from cnntrain.training.load_state import load_weights
-from cnntrain.training.state import Ema, Progress
+from cnntrain.training.state import Progress
 
 
 class Clock:

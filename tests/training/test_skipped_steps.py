@@ -15,8 +15,8 @@ from cnntrain.config.schema.trainer import Precision
 from cnntrain.errors import NonFiniteError
 from cnntrain.optim import optimizers
 from cnntrain.training import loop
+from cnntrain.training.ema import Ema
 from cnntrain.training.skipped_steps import SkippedSteps
-from cnntrain.training.state import Ema
 
 
 def run_of_fp16(scale, **words):
