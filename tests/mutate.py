@@ -53,6 +53,8 @@ ROOMS = {
     "cnntrain/finetune/layer_groups.py": "finetune/layer_groups",
     "cnntrain/models/head.py": "models/head",
     "cnntrain/storage/checkpoint.py": "storage/checkpoint models/weights",
+    "cnntrain/storage/moves.py": "storage/checkpoint",
+    "cnntrain/storage/plain.py": "storage/checkpoint storage/saver",
     "cnntrain/storage/saver.py": "storage/saver commands/saves",
     "cnntrain/training/skipped_steps.py": "training/skipped_steps",
     "cnntrain/models/small_images/fit.py": "models/models_fit",

@@ -30,7 +30,7 @@ from cnntrain.runtime import device as machine
 from cnntrain.runtime.group import joined, tells
 from cnntrain.runtime.precision import grad_scaler
 from cnntrain.runtime.seeds import seed_streams
-from cnntrain.storage import checkpoint
+from cnntrain.storage.plain import fingerprint
 from cnntrain.training import loop
 from cnntrain.training.ema import Ema
 from cnntrain.training.job import TrainJob
@@ -128,7 +128,7 @@ def make_job(world, batch_size, *, random, images=45, saved=None, stop=None, **s
 
 
 def prints(run):
-    return checkpoint.fingerprint({"model": run.model.state_dict(), "ema": run.ema.state()})
+    return fingerprint({"model": run.model.state_dict(), "ema": run.ema.state()})
 
 
 def check_sums(world):

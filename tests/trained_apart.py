@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from cnntrain import cli
-from cnntrain.storage import checkpoint
+from cnntrain.storage.plain import fingerprint
 from cnntrain.training import loop
 
 FOLDER = Path(sys.argv.pop(1))
@@ -15,7 +15,7 @@ train = loop.train
 def train_and_tell(run, task):
     ended = train(run, task)
     held = {"model": run.model.state_dict(), "ema": run.ema.state() if run.ema else None}
-    (FOLDER / f"rank{run.world.rank}").write_text(checkpoint.fingerprint(held))
+    (FOLDER / f"rank{run.world.rank}").write_text(fingerprint(held))
     return ended
 
 

@@ -8,24 +8,22 @@ Each folder holds `state.pt` (plain containers and tensors) and `manifest.json`.
 renamed: whenever the process or the machine dies, `last` or `previous` is whole.
 """
 
-import contextlib
-import errno
-import hashlib
 import os
 import pickle
 import shlex
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cnntrain.errors import CheckpointError, UnsafeError
-from cnntrain.storage import manifest, state_form
+from cnntrain.storage import manifest, moves, state_form
 from cnntrain.storage.atomic import HashingFile, file_system_error, fsync_folder, need_own_folder, open_own
 from cnntrain.storage.manifest import MANIFEST, OLD, STATE, elsewhere, no_checkpoint, set_aside, verify
+from cnntrain.storage.plain import leaves, plain
 from cnntrain.storage.run_record import is_done, run_id
 
 # Digests that this process wrote or verified: a rotation does not read the last save again to trust it.
@@ -45,7 +43,7 @@ def save(run: Path, state: dict[str, Any], *, best: bool = False) -> None:
         TypeError: the state holds anything else (our mistake), named by its place.
     """
     state = plain(state, "state")
-    needed = sum(leaf.nbytes for _, leaf in _leaves(state) if isinstance(leaf, torch.Tensor))
+    needed = sum(leaf.nbytes for _, leaf in leaves(state) if isinstance(leaf, torch.Tensor))
     folder = run / "checkpoints"
     need_own_folder(folder)
     new, old, new_best = (folder / f".tmp-{os.getpid()}-{name}" for name in ("new", "old", "best"))
@@ -53,20 +51,20 @@ def save(run: Path, state: dict[str, Any], *, best: bool = False) -> None:
         if not folder.is_dir():
             os.mkdir(folder)
             fsync_folder(run)
-        _tidy(folder)
+        moves.tidy(folder)
         digest = _write(new, state)
         if best:
             # Before `last`: `newest` goes on from it after a kill in between, and no run believes in a missing best.
-            _link(new, new_best)
-            _rename([(folder / "best", folder / f"{OLD}best"), (new_best, folder / "best")])
+            moves.link(new, new_best)
+            moves.rename([(folder / "best", folder / f"{OLD}best"), (new_best, folder / "best")])
         _rotate(folder, new, old, state["about"]["run_id"])
         fsync_folder(folder)
         _trusted.add(digest)  # not before: a damaged `last` may claim the digest of the same step saved again
     except OSError as error:
-        _tidy(folder)  # first, so that the free space told is what the user will find
+        moves.tidy(folder)  # first, so that the free space told is what the user will find
         raise file_system_error(folder, error, what="the checkpoint cannot be saved", needed=needed) from error
     finally:
-        _tidy(folder)
+        moves.tidy(folder)
 
 
 def load(folder: Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -111,7 +109,7 @@ def annotate(folder: Path, **facts: Any) -> None:
         if folder == own:
             shutil.rmtree(old, ignore_errors=True)
         digest = _write(new, plain(state, "state"))
-        _rename([(own, old), (new, own)])
+        moves.rename([(own, old), (new, own)])
         fsync_folder(own.parent)
         _trusted.add(digest)
         shutil.rmtree(old, ignore_errors=True)
@@ -141,7 +139,7 @@ def newest(run: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]
     known_id = run_id(run) or None
     checkpoints = run / "checkpoints"
     need_own_folder(checkpoints)  # before time is spent on what could not be saved
-    _restore(checkpoints)  # the best one too, which a run goes on to compare with
+    moves.restore(checkpoints)  # the best one too, which a run goes on to compare with
     last, previous, best = (checkpoints / name for name in ("last", "previous", "best"))
     folders = [folder for folder in (last, previous, best) if folder.exists()]
     if manifest.step(best) > max(manifest.step(last), manifest.step(previous)):
@@ -225,22 +223,6 @@ def lost(run: Path) -> CheckpointError:
     )
 
 
-def fingerprint(state: dict[str, Any]) -> str:
-    """sha256 over names, dtypes, shapes and bytes of all tensors (and over other values): equal only if each bit is.
-
-    Takes a module's `state_dict()` or any nested plain state; the device and the memory layout make no difference.
-    """
-    digest = hashlib.sha256()
-    for place, leaf in sorted(_leaves(plain(state, "state")), key=lambda item: item[0]):
-        if isinstance(leaf, torch.Tensor):
-            digest.update(f"{place} {leaf.dtype} {tuple(leaf.shape)}\n".encode())
-            raw = leaf.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            digest.update(raw.data)
-        else:
-            digest.update(f"{place} {leaf!r}\n".encode())
-    return digest.hexdigest()
-
-
 def _write(folder: Path, state: dict[str, Any]) -> str:
     """Write a checkpoint folder, synced; answers the sha256 of the state."""
     os.mkdir(folder)
@@ -270,57 +252,9 @@ def _rotate(folder: Path, new: Path, old: Path, run_id: str) -> None:
     try:
         verify(last, run_id, trusted=_trusted)
     except CheckpointError:
-        _rename([(last, old), (new, last)])  # missing or damaged: it must not push a good `previous` out
+        moves.rename([(last, old), (new, last)])  # missing or damaged: it must not push a good `previous` out
     else:
-        _rename([(previous, old), (last, previous), (new, last)])
-
-
-def _rename(moves: list[tuple[Path, Path]]) -> None:
-    """Rename one after the other, skipping what is not there; all are undone if one fails."""
-    done = []
-    try:
-        for source, target in moves:
-            if os.path.lexists(source):
-                os.rename(source, target)
-                done.append((source, target))
-    except BaseException:
-        for source, target in reversed(done):
-            with contextlib.suppress(OSError):
-                os.rename(target, source)
-        raise
-
-
-def _link(source: Path, target: Path) -> None:
-    os.mkdir(target)
-    for name in (STATE, MANIFEST):
-        try:
-            os.link(source / name, target / name)
-        except OSError as error:
-            if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV, errno.EMLINK):
-                raise
-            shutil.copyfile(source / name, target / name)
-            with open(target / name, "rb") as file:
-                os.fsync(file.fileno())
-    fsync_folder(target)
-
-
-def _tidy(folder: Path) -> None:
-    """Remove what a killed or failed save left aside; a checkpoint caught between its two renames comes back."""
-    _restore(folder)
-    for left in [*folder.glob(".tmp-*"), *folder.glob(f"{OLD}*")]:
-        if left.is_dir() and not left.is_symlink():
-            shutil.rmtree(left, ignore_errors=True)
-        else:  # what stood in place of a checkpoint; of a pipe, rmtree would wait for the other end
-            with contextlib.suppress(OSError):
-                left.unlink(missing_ok=True)
-
-
-def _restore(folder: Path) -> None:
-    """Give a checkpoint that was caught between its two renames its name back."""
-    for old in folder.glob(f"{OLD}*"):
-        with contextlib.suppress(OSError):
-            if old.is_dir() and not (own := old.with_name(old.name.removeprefix(OLD))).exists():
-                os.rename(old, own)
+        moves.rename([(previous, old), (last, previous), (new, last)])
 
 
 def _read(folder: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
@@ -346,38 +280,3 @@ def _unpickle(path: Path, map_location: str | torch.device, what: str, advice: s
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds no {what} but a {type(content).__name__}; {advice}")
     return content
-
-
-def _detached(tensor: torch.Tensor, place: str) -> torch.Tensor:
-    return tensor.detach()
-
-
-def plain(value: Any, place: str, copy: Callable[[torch.Tensor, str], torch.Tensor] = _detached) -> Any:
-    """A copy in plain containers; exact types, as a NumPy float is a float that pickles as code.
-
-    Args:
-        place: of the value, such as `state.model`.
-        copy: what to take for a tensor at a place.
-
-    Raises:
-        TypeError: it holds anything else, named by its place.
-    """
-    if type(value) in (str, int, float, bool, type(None)):
-        return value
-    if type(value) in (torch.Tensor, torch.nn.Parameter):
-        return copy(value, place)
-    if isinstance(value, dict) and all(type(key) in (str, int) for key in value):
-        return {key: plain(part, f"{place}.{key}", copy) for key, part in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(plain(part, f"{place}.{i}", copy) for i, part in enumerate(value))
-    raise TypeError(f"{place}: a checkpoint holds plain containers and tensors, not {type(value).__name__}")
-
-
-def _leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """All values that are no containers, each with its dotted place."""
-    if not isinstance(value, (dict, list, tuple)):
-        yield place, value
-        return
-    parts = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, part in parts:
-        yield from _leaves(part, f"{place}.{key}" if place else str(key))

@@ -11,6 +11,7 @@ from torch import Tensor
 from cnntrain.errors import CnntrainError, Interrupted
 from cnntrain.runtime import device as machine
 from cnntrain.storage import checkpoint
+from cnntrain.storage.plain import plain
 
 
 class Saver:
@@ -39,7 +40,7 @@ class Saver:
             TypeError: the state holds what a checkpoint cannot (our mistake), named by its place.
         """
         self.join()
-        copy = checkpoint.plain(state, "state", self._copied)
+        copy = plain(state, "state", self._copied)
         self._under_way = self._threads.submit(self._write, copy, machine.mark(self._device), best)
 
     def join(self) -> None:

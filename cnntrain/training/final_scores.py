@@ -10,6 +10,7 @@ from cnntrain.data.loaders import Loader
 from cnntrain.runtime.device_memory import peak_memory
 from cnntrain.storage import checkpoint
 from cnntrain.storage.atomic import write_atomic
+from cnntrain.storage.plain import fingerprint
 from cnntrain.storage.spreadsheet import cell
 from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
@@ -29,7 +30,7 @@ def score(
         watch: is given each answer to the images that are scored now: the test split, else the validation split.
     """
     progress, data = run.progress, job.data
-    weights = checkpoint.fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
+    weights = fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
     model = run.eval_model
     load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
     loader = data.test or data.val

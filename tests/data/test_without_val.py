@@ -10,6 +10,7 @@ from PIL import Image
 
 from cnntrain import cli
 from cnntrain.storage import checkpoint
+from cnntrain.storage.plain import fingerprint
 
 QUICK = ["model=softmax", "data.val=0", "trainer.threads=1", "trainer.epochs=2", "trainer.tensorboard=false"]
 
@@ -46,7 +47,7 @@ def test_all_images_train_and_the_last_epoch_counts(here, capsys):
     assert (done["status"], done["best_epoch"], done["val"]) == ("done", 2, None)
     assert done["test"]["top1"] > 0.3
     best, last = (checkpoint.load(Path("run/checkpoints") / name) for name in ("best", "last"))
-    assert checkpoint.fingerprint(best["model"]) == checkpoint.fingerprint(last["model"])
+    assert fingerprint(best["model"]) == fingerprint(last["model"])
     assert run("eval", "run", "out=scores.json") == 0
     scores = json.loads(Path("scores.json").read_text())
     assert "val" not in scores

@@ -21,7 +21,7 @@ from cnntrain.inspect.explain.gallery import Gallery
 from cnntrain.inspect.explain.subject import at_rest, read_files, spread
 from cnntrain.plots.drawing import fit, readable, wrap
 from cnntrain.plots.sheet import Row, Sheet, Tile
-from cnntrain.storage import checkpoint
+from cnntrain.storage.plain import fingerprint
 from cnntrain.training import load_run
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
@@ -180,7 +180,7 @@ def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch
     def load(*args, **words):
         folder, state, job = load_job(*args, **words)
         job.model.train()
-        loaded.append((job.model, checkpoint.fingerprint(job.model.state_dict()), torch.get_rng_state()))
+        loaded.append((job.model, fingerprint(job.model.state_dict()), torch.get_rng_state()))
         return folder, state, job
 
     monkeypatch.setattr(command, "load_job", load)
@@ -202,7 +202,7 @@ def test_explain_draws_everything_and_leaves_the_network_alone(here, monkeypatch
 
     model, weights, stream = loaded[0]
     assert all(module.training for module in model.modules())
-    assert checkpoint.fingerprint(model.state_dict()) == weights
+    assert fingerprint(model.state_dict()) == weights
     assert torch.equal(torch.get_rng_state(), stream)
     assert all(parameter.grad is None for parameter in model.parameters())
 

@@ -25,6 +25,7 @@ from torch import nn
 import cnntrain
 from cnntrain.errors import CheckpointError, FileSystemError, UnsafeError
 from cnntrain.storage import atomic, checkpoint, manifest, run_record
+from cnntrain.storage.plain import fingerprint
 
 
 def state_at(step: int, run_id: str = "run") -> dict[str, Any]:
@@ -81,7 +82,7 @@ def test_a_loaded_state_has_the_same_bits(run: Path) -> None:
     state = state_at(2) | {"more": (torch.tensor(True), torch.ones(2, dtype=torch.bfloat16), {0: torch.arange(3)}, 0.1)}
     checkpoint.save(run, state)
     loaded = checkpoint.load(run / "checkpoints" / "last")
-    assert checkpoint.fingerprint(loaded) == checkpoint.fingerprint(state)
+    assert fingerprint(loaded) == fingerprint(state)
     assert loaded["more"][3] == 0.1
     assert loaded["about"] == state["about"]
     assert type(loaded["model"]) is dict
@@ -92,14 +93,14 @@ def test_the_fingerprint_sees_one_bit_one_name_and_one_shape() -> None:
     flipped = weight.clone()
     flipped.view(torch.int32)[3] ^= 1
     variants = [{"w": weight}, {"w": flipped}, {"v": weight}, {"w": weight.view(2, 3)}, {"w": weight.view(torch.int32)}]
-    assert len({checkpoint.fingerprint(state) for state in variants}) == 5
+    assert len({fingerprint(state) for state in variants}) == 5
 
 
 def test_the_fingerprint_ignores_order_and_layout() -> None:
     image = torch.randn(2, 3, 4, 4)
     one = {"a": image, "b": torch.ones(1)}
     other = {"b": nn.Parameter(torch.ones(1)), "a": image.to(memory_format=torch.channels_last)}
-    assert checkpoint.fingerprint(one) == checkpoint.fingerprint(other)
+    assert fingerprint(one) == fingerprint(other)
 
 
 def test_the_manifest_tells_step_run_size_and_versions(run: Path) -> None:
@@ -514,7 +515,7 @@ def test_an_annotated_checkpoint_is_the_same_but_for_what_was_added_and_the_othe
     checkpoint.annotate(best, temperature=1.5)
     after = checkpoint.load(best)
     assert after["about"].pop("temperature") == 1.5
-    assert checkpoint.fingerprint(after) == checkpoint.fingerprint(before)
+    assert fingerprint(after) == fingerprint(before)
     assert checkpoint.fault_of(best) is None
     assert (last / "state.pt").read_bytes() == of_last
     assert names(run) == ["best", "last", "previous"]

@@ -15,6 +15,7 @@ from states import whole
 from cnntrain.errors import CheckpointError, CnntrainError, FileSystemError, Interrupted
 from cnntrain.runtime import device as machine
 from cnntrain.storage import checkpoint
+from cnntrain.storage.plain import fingerprint
 from cnntrain.storage.saver import Saver
 
 CPU = torch.device("cpu")
@@ -59,14 +60,14 @@ def test_a_save_holds_the_state_of_its_moment_while_the_training_goes_on(
 ) -> None:
     weight = torch.randn(2, 3, 4, 4).to(memory_format=torch.channels_last)
     state = state_at(1, weight)
-    before = checkpoint.fingerprint(state)
+    before = fingerprint(state)
     saver.save(state)
     weight.zero_()  # the next step, before a byte is written
     state["progress"]["step"] = 2
     gate.set()
     saver.join()
     loaded = checkpoint.load(tmp_path / "checkpoints/last")
-    assert checkpoint.fingerprint(loaded) == before
+    assert fingerprint(loaded) == before
     assert loaded["model"]["weight"].stride() == weight.stride()
 
 
