@@ -13,6 +13,7 @@ from torch import nn
 from cnntrain.config.schema.finetune import Mode
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import Interrupted, NonFiniteError
+from cnntrain.optim.parameter_groups import Learner
 from cnntrain.optim.schedules import Plateau, Rates
 from cnntrain.runtime.seeds import restore_rng_state, rng_state
 from cnntrain.runtime.signals import asked_for
@@ -159,19 +160,19 @@ def range_tests(job: TrainJob, low: float, high: float, steps: int) -> Iterator[
         return
     head, *lower = job.tuning.learners()
     start = _Start(job)
-    curve = _test(job, head.name, low, high, steps, head.parameters)
+    curve = _test(job, head.name, low, high, steps, head)
     yield curve
     # A head of random numbers, or of zeros, hands no sensible gradient down, and one that knows all images by heart
     # leaves nothing to learn: the others are tested below one that is half-way.
     half = [rate for rate in curve.rates if curve.suggestion and rate <= curve.suggestion]
     start.restore()
     if half and lower:
-        _test(job, f"{head.name}, half-way", low, half[-1], len(half), head.parameters)
+        _test(job, f"{head.name}, half-way", low, half[-1], len(half), head)
         start = _Start(job)
-    rest = _test(job, "at rest", RESTING, RESTING, steps, head.parameters).losses if lower else []
+    rest = _test(job, "at rest", RESTING, RESTING, steps, head).losses if lower else []
     for learner in lower:
         start.restore()
-        curve = _test(job, learner.name, low, high, steps, learner.parameters)
+        curve = _test(job, learner.name, low, high, steps, learner)
         yield replace(curve, rest=rest)
 
 
@@ -187,26 +188,24 @@ class _Start:
         restore_rng_state(self.streams, self.job.device)
 
 
-def _test(
-    job: TrainJob, name: str, low: float, high: float, steps: int, parameters: Sequence[nn.Parameter] | None = None
-) -> RangeCurve:
+def _test(job: TrainJob, name: str, low: float, high: float, steps: int, learner: Learner | None = None) -> RangeCurve:
     """Train with a rising rate until the loss diverges.
 
     Args:
-        parameters: those that alone learn, at the full rate; None: all of the run, at rates of their own.
+        learner: what alone learns, at the full rate where parameters have no factor of their own (optimizer.lr_factors,
+            or of the optimizer); None: all of the run, each part at a rate of its own.
     """
     scale = job.rates.lr / job.settings.optimizer.lr
     ramp = Ramp(job.rates.lr, job.rates.optimizer, job.rates.schedule, job.plan, low * scale, high * scale, steps)
     job = replace(job, rates=ramp)
     state = build_state(job)
-    if parameters is None and steps * job.plan.batch_size > len(job.data.train.labels):
+    if learner is None and steps * job.plan.batch_size > len(job.data.train.labels):
         job = use_features(job, state)
-    if parameters is not None:
-        for group in state.optimizer.param_groups:
-            group["lr_factor"] = 1.0
+    for group in state.optimizer.param_groups:  # those of other learners rest, whatever their rate
+        group["lr_factor"] /= learner.lr_factor if learner else 1.0
     curve = RangeCurve(name)
     job.report.validating(steps * job.trainer.accumulate, phase=f"range test: {name}")
-    for batches, images in _steps(job, state, parameters):
+    for batches, images in _steps(job, state, learner.parameters if learner else None):
         rate = ramp.at(state.progress.step, steps, state.plateau) / scale
         train_step(state, job, batches, images)
         loss = state.log_window.read()["loss"]

@@ -17,6 +17,7 @@ from cnntrain import cli
 from cnntrain.commands.find_lr import _course, _factors
 from cnntrain.config.compose import compose_settings
 from cnntrain.training import lr_range
+from cnntrain.training.loop import train_step
 from cnntrain.training.lr_range import RangeCurve
 
 NET = ["model=cnn", "model.args.blocks=[4,8]", "model.args.norm=batch", "trainer.threads=1"]
@@ -180,6 +181,24 @@ def test_with_mode_c_each_layer_group_learns_alone_and_gets_a_factor(
     assert len(settings.lr_factors) == len(names)
     assert settings.lr_factors[-1] == 1
     assert all(0 <= factor <= 1 for factor in settings.lr_factors)
+
+
+def test_with_mode_c_parameters_keep_the_factors_that_the_optimizer_gives_them(
+    tuned: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factors: set[tuple[str, float]] = set()
+
+    def watched(state: Any, *args: Any) -> Any:
+        names = {parameter: name for name, parameter in state.model.named_parameters()}
+        for group in state.optimizer.param_groups:
+            moving = [names[parameter] for parameter in group["params"] if parameter.requires_grad]
+            factors.update((name, group["lr_factor"]) for name in moving)
+        return train_step(state, *args)
+
+    monkeypatch.setattr("cnntrain.training.lr_range.train_step", watched)
+    find("finetune=C", *tuned, "finetune.lr_decay=0.5", "optimizer.lr_factors={*.bias: 4}", capsys=capsys)
+    assert factors == {(name, 4.0 if name.endswith(".bias") else 1.0) for name, _ in factors}
+    assert {factor for _, factor in factors} == {1.0, 4.0}
 
 
 def test_with_mode_a_the_head_learns_alone_and_on_features_where_the_run_would(
