@@ -65,6 +65,7 @@ class Job:
     warnings: list[str]
     temperature: float = 1.0  # by which logits are divided where probabilities are told (arXiv 1706.04599)
     world: World = ALONE
+    micro_batch: int = 0  # images at once, as the training of a saved network has found; 0: not known
 
     def scorer(
         self,
@@ -80,7 +81,7 @@ class Job:
             most: images that go through the network at once; 0: those of trainer.micro_batch, or of a batch.
         """
         top5, model, size = has_top5(len(self.data.classes)), model or self.model, self.settings.trainer.micro_batch
-        most = most or (size if isinstance(size, int) else 0)
+        most = most or (size if isinstance(size, int) else self.micro_batch)
         return Scorer(model, self.normalize, self.device, self.precision, self.world, views, top5, forward, most)
 
     @property

@@ -66,7 +66,8 @@ def load_job(
     if about["data_fingerprint"] != job.data.fingerprint:
         _warn_of_other_images(about.get("marks", {}), job.data, report)
     load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
-    return folder, state, replace(job, temperature=_temperature(about, folder))
+    micro_batch = state["progress"].get("micro_batch", 0)  # of older checkpoints unknown
+    return folder, state, replace(job, temperature=_temperature(about, folder), micro_batch=micro_batch)
 
 
 def _temperature(about: dict[str, Any], folder: Path) -> float:

@@ -13,6 +13,8 @@ from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import NonFiniteError
 from cnntrain.runtime.algorithms import tunes_by_shape
+from cnntrain.runtime.device_memory import release_memory
+from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
 from cnntrain.runtime.world import ALONE, Flags, World
@@ -39,9 +41,11 @@ class Answer:
     logits: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scorer:
     """A network and what it takes to ask it. No more than one micro-batch is ever in memory.
+
+    Where memory runs out in a forward pass, half as many images go through the network at once from there.
 
     Attributes:
         model: put into evaluation mode.
@@ -68,9 +72,21 @@ class Scorer:
 
     @torch.no_grad()  # not inference_mode: a loader may decode its images at first use and keep them
     def logits(self, images: Tensor) -> Tensor:
-        """One forward pass: float32 (N, K) of uint8 (N, C, S, S), or of features."""
+        """The answers to some images: float32 (N, K) of uint8 (N, C, S, S), or of features."""
+        while True:
+            size = min(self.most or len(images), len(images))
+            try:
+                return self._logits(images, max(1, size))
+            except Exception as error:
+                if size <= 1 or not is_out_of_memory(error) or mixes_images(self.model):
+                    raise
+            # The error is gone, and with it the frames that held what the attempt has computed.
+            self.most = size // 2
+            release_memory(self.device)
+
+    def _logits(self, images: Tensor, size: int) -> Tensor:
         parts = []
-        for part in images.split(self.most or max(1, len(images))):
+        for part in images.split(size):
             with autocast(self.precision, self.device):
                 logits: Tensor = (self.forward or self.model)(self.normalize(part))
             # A compiled network may write its next answer over this one.

@@ -11,11 +11,13 @@ from test_loop import Digits, Silent, make_job, make_run, mix_of, same
 from torch import nn
 
 from cnntrain import cli
+from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Loader
 from cnntrain.storage import checkpoint
-from cnntrain.training import loop, micro_batches
+from cnntrain.training import load_run, loop, micro_batches
 from cnntrain.training.job import Job
 from cnntrain.training.micro_batches import BatchTooLarge, cut
+from cnntrain.training.scoring import Scorer
 from cnntrain.training.state import Progress
 from cnntrain.training.steps import Steps
 
@@ -219,10 +221,33 @@ def test_a_resume_keeps_the_size_that_was_found_unless_another_is_typed(here, mo
     assert cli.main([*words, "hydra.run.dir=run", "trainer.micro_batch=auto"]) == 0
     assert "cut into micro-batches of 8 from here" in " ".join(capsys.readouterr().out.split())
     assert asked == [8, 8]  # of validation and test, by the same parts
+    assert load_run.load_job(here / "run", [], Silent())[2].scorer().most == 8  # as eval and predict score
     for words, size in ((["trainer.epochs=2"], 8), (["trainer.epochs=3", "trainer.micro_batch=5"], 0)):
         assert cli.main(["resume", "run", *words]) == 0
         assert "more memory" not in capsys.readouterr().out
         assert checkpoint.load(here / "run/checkpoints/last")["progress"]["micro_batch"] == size
+
+
+def test_scoring_halves_where_memory_runs_out_and_answers_the_same(monkeypatch):
+    class Narrow(nn.Module):
+        def forward(self, images):
+            asked.append(len(images))
+            if len(images) > room:
+                raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+            return images.flatten(1).float()
+
+    room, asked, released = 9, [], []
+    monkeypatch.setattr("cnntrain.training.scoring.release_memory", released.append)
+    images = torch.arange(64 * 4).reshape(64, 1, 2, 2).to(torch.uint8)
+    scorer = Scorer(Narrow(), lambda part: part, torch.device("cpu"), Precision.fp32)
+    assert scorer.logits(images).equal(images.flatten(1).float())
+    assert asked == [64, 32, 16, *[8] * 8]
+    assert len(released) == 3
+    assert len(scorer.logits(images[:10])) == 10  # the next batches do not try the larger ones again
+    assert asked[-2:] == [8, 2]
+    room = 0
+    with pytest.raises(OutOfMemoryError):
+        scorer.logits(images)
 
 
 def test_no_more_than_one_batch_of_a_step_is_held():
