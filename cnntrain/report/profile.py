@@ -15,7 +15,7 @@ from torch.profiler import schedule
 
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.launches import profiler
+from cnntrain.runtime.device_load import profiler
 from cnntrain.text import align_columns, counted, one_line, printable, short_path, shorten
 from cnntrain.training.job import TrainJob
 from cnntrain.training.state import Progress

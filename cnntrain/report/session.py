@@ -27,7 +27,7 @@ from cnntrain.report.summary import (
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import signals
 from cnntrain.runtime.job_clock import take_seconds
-from cnntrain.runtime.launched import GOES_ON
+from cnntrain.runtime.launcher_link import GOES_ON
 from cnntrain.runtime.world import World
 from cnntrain.storage import run_record
 from cnntrain.storage.saver import Saver

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnntrain.errors import CnntrainError, ConfigError, Interrupted, NonFiniteError
-from cnntrain.runtime.launched import leave_to_launcher, note_told, watch_launcher
-from cnntrain.runtime.lost import LostError, answered
+from cnntrain.runtime.launcher_link import leave_to_launcher, note_told, watch_launcher
+from cnntrain.runtime.lost_process import LostError, answered
 from cnntrain.runtime.peers import GRACE, Peers, end_process
 from cnntrain.runtime.world import World, variables
 from cnntrain.text import printable

@@ -15,7 +15,7 @@ from cnntrain.config.schema.limits import AUTO
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime.child import OF_SIGNAL, cnntrain_command
-from cnntrain.runtime.launched import GOES_ON, introduced, left_line
+from cnntrain.runtime.launcher_link import GOES_ON, introduced, left_line
 from cnntrain.runtime.world import World
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from cnntrain.errors import ConfigError
-from cnntrain.runtime import lost, slurm
+from cnntrain.runtime import lost_process, slurm
 from cnntrain.runtime.flat import flattened, write_back
-from cnntrain.runtime.lost import answered
+from cnntrain.runtime.lost_process import answered
 from cnntrain.text import shorten
 
 if TYPE_CHECKING:
@@ -141,8 +141,8 @@ class World:
         try:
             yield
         except RuntimeError as error:
-            if self.size > 1 and lost.WORDS.search(str(error)):
-                raise lost.error_of(error) from error
+            if self.size > 1 and lost_process.WORDS.search(str(error)):
+                raise lost_process.error_of(error) from error
             raise
 
     def once_here(self, name: str, compute: Callable[[], T]) -> T:

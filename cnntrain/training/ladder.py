@@ -13,7 +13,7 @@ from torch import Tensor
 from cnntrain.data.loaders import Batch, Loader
 from cnntrain.optim import optimizers
 from cnntrain.runtime import device as machine
-from cnntrain.runtime.launches import Load, load_of
+from cnntrain.runtime.device_load import Load, load_of
 from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.signals import asked_for, interrupted
 from cnntrain.text import counted

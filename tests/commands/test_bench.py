@@ -19,8 +19,8 @@ from cnntrain.config.schema.commands import COMMANDS
 from cnntrain.report.ladder import Findings, advice, table
 from cnntrain.report.run_report import Report
 from cnntrain.runtime import device as machine
-from cnntrain.runtime import launches
-from cnntrain.runtime.launches import Load
+from cnntrain.runtime import device_load
+from cnntrain.runtime.device_load import Load
 from cnntrain.training import ladder, loop
 from cnntrain.training.build import build_state, build_train_job
 from cnntrain.training.ladder import RUNGS, Ladder, Rung
@@ -221,5 +221,5 @@ def test_kernels_of_a_device_are_counted_by_its_profiler(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(machine, "is_async", lambda device: True)
     monkeypatch.setattr(machine, "synchronize", lambda device: None)
-    monkeypatch.setattr(launches, "profiler", lambda device: Profile())
-    assert launches.load_of(lambda: None, GPU) == (2, pytest.approx(12e-6))
+    monkeypatch.setattr(device_load, "profiler", lambda device: Profile())
+    assert device_load.load_of(lambda: None, GPU) == (2, pytest.approx(12e-6))

@@ -5,7 +5,7 @@ import pytest
 from cnntrain.cli.exit import exit_code
 from cnntrain.runtime import device_memory
 from cnntrain.runtime.faults import FAULTS, Kind, fault_of, is_out_of_memory
-from cnntrain.runtime.lost import answered
+from cnntrain.runtime.lost_process import answered
 from cnntrain.runtime.world import World
 
 ADVICE = (

@@ -14,8 +14,7 @@ import torch
 from cnntrain import cli
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError, DataError, ResourceError
-from cnntrain.runtime import group, launcher, lost
-from cnntrain.runtime import launched as of_launcher
+from cnntrain.runtime import group, launcher, launcher_link, lost_process
 from cnntrain.runtime.launcher import processes_to_start
 
 SHORT = ["data.limit=200", "trainer.epochs=1", "trainer.device=cpu", "trainer.tensorboard=false"]
@@ -137,18 +136,18 @@ def test_processes_whose_launcher_was_killed_save_and_end_and_its_folder_goes(tm
 PARENT = """
 import subprocess, sys, time
 from pathlib import Path
-from cnntrain.runtime.launched import introduced
+from cnntrain.runtime.launcher_link import introduced
 with introduced(Path(sys.argv[1])):
     subprocess.Popen([sys.executable, "-c", sys.argv[2]])
 time.sleep(60)
 """
 CHILD = """
 import os, signal, sys, time
-from cnntrain.runtime import launched
+from cnntrain.runtime import launcher_link
 signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), os._exit(0)))
-launched.TICK = 0.01
-launched.watch_launcher()
-assert launched.VARIABLE not in os.environ
+launcher_link.TICK = 0.01
+launcher_link.watch_launcher()
+assert launcher_link.VARIABLE not in os.environ
 print("works", flush=True)
 time.sleep(60)
 """
@@ -169,9 +168,9 @@ def test_a_process_is_asked_to_end_when_its_launcher_was_killed(tmp_path):
 def missing(started, monkeypatch, tmp_path):
     """As if this process, of two that our launcher has started in that folder, had lost the other."""
     started(1, 2)
-    monkeypatch.setattr(of_launcher, "_folder", tmp_path)
+    monkeypatch.setattr(launcher_link, "_folder", tmp_path)
     monkeypatch.setattr(group, "_store", SimpleNamespace(add=lambda name, number: 1))
-    return lost.error_of(RuntimeError("Connection reset by peer"))
+    return lost_process.error_of(RuntimeError("Connection reset by peer"))
 
 
 def fail(folder, **codes):
@@ -187,7 +186,7 @@ def test_of_a_process_that_was_killed_the_launcher_alone_tells(missing, tmp_path
 
 
 def test_of_a_process_that_was_killed_the_launcher_tells_how_the_run_goes_on(missing, tmp_path):
-    missing.args = (f"{missing}{of_launcher.GOES_ON}cnntrain resume run",)  # as report/session.py adds it
+    missing.args = (f"{missing}{launcher_link.GOES_ON}cnntrain resume run",)  # as report/session.py adds it
     assert not group.tells(missing)
     way_on = "use fewer; once mended, the run goes on with cnntrain resume run$"
     with pytest.raises(ResourceError, match=rf"^trainer.devices: process 0 was ended by SIGKILL; .* {way_on}"):
@@ -208,6 +207,6 @@ def test_the_launcher_is_silent_of_a_fault_that_was_told(missing, tmp_path):
 
 
 def test_without_our_launcher_a_process_tells_whom_it_has_lost(missing, tmp_path, monkeypatch):
-    monkeypatch.setattr(of_launcher, "_folder", None)
+    monkeypatch.setattr(launcher_link, "_folder", None)
     assert group.tells(missing)
     assert not list(tmp_path.iterdir())

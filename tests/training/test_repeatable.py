@@ -18,6 +18,7 @@ from cnntrain.config.compose import compose_settings
 from cnntrain.models.layers import make_repeatable
 from cnntrain.report import session
 from cnntrain.runtime import device as machine
+from cnntrain.runtime.algorithms import own_process_kept
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training import build, loop
 
@@ -71,7 +72,7 @@ def test_the_variable_of_cublas_is_set_before_the_device_is_touched(monkeypatch:
         return torch.device("cpu")
 
     monkeypatch.setattr(machine, "choose_device", choose)
-    with machine.own_process_kept():
+    with own_process_kept():
         build._prepare_machine(compose_settings(["trainer.deterministic=true"]), ALONE)
     assert seen == [":4096:8"]
 
