@@ -7,9 +7,12 @@ import sys
 import time
 
 import pytest
+import torch
+import torch.distributed
 from processes import environment, free_port
 
 from cnntrain import cli
+from cnntrain.errors import ResourceError
 from cnntrain.runtime import group
 from cnntrain.runtime.world import World
 
@@ -23,6 +26,22 @@ def test_a_process_says_whom_it_waits_for(started, monkeypatch, capsys):
     with group._says_that_it_waits(World(1, 2, 1, 2)):
         pass
     assert capsys.readouterr().err == "cnntrain: process 0 waits for 2 processes at 127.0.0.1:29517\n"
+
+
+def test_a_group_is_bound_to_its_device_and_has_a_limit_of_time(started, monkeypatch):
+    started(0, 2)
+    place, made = torch.device("cuda", 1), {}
+
+    def init(backend, **arguments):
+        made.update(arguments, backend=backend)
+        raise RuntimeError("Connection refused")
+
+    monkeypatch.setattr(group, "_store", None)  # as it was, at the end
+    monkeypatch.setattr(group, "_open_store", torch.distributed.HashStore)
+    monkeypatch.setattr(torch.distributed, "init_process_group", init)
+    with pytest.raises(ResourceError), group.joined("cuda", lambda name, world: ("nccl", place)):
+        pass
+    assert (made["backend"], made["device_id"], made["timeout"]) == ("nccl", place, group.WAIT)
 
 
 WAITING = """

@@ -47,9 +47,11 @@ def results(folder: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("most", "found"), [(36, 34), (5, 4), (2, 2), (70, 64)])
 def test_the_largest_batch_is_found_by_doubling_and_halving(here, monkeypatch, capsys, most, found):
-    card = Card(monkeypatch, most)
+    card, released = Card(monkeypatch, most), list[torch.device]()
+    monkeypatch.setattr(fit_batch, "release_memory", released.append)
     assert cli.main([*QUICK, "data.batch_size=auto", "hydra.run.dir=run"]) == 0
     assert len(set(card.sizes)) <= 10
+    assert len(released) == 1 + sum(size > most for size in card.sizes)  # after each that failed, and at the end
     out = " ".join(capsys.readouterr().out.split())
     assert f"batch size: {found}, as {most} images at once fit into memory and" in out
     assert f"steps of {found} images" in out
