@@ -156,6 +156,18 @@ class TrainJob(Job):
         size, rank = self.plan.stage(epoch).image_size, self.world.rank
         return BatchContext(self.device, self.settings.seed, epoch, batch, image_size=size, indices=indices, rank=rank)
 
+    def losses(self, output: Tensor | tuple[Tensor, ...], targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The logits of a network's output, their loss, and what is minimised: with that of auxiliary classifiers.
+
+        Args:
+            output: logits, or a tuple of them and of those of the auxiliary classifiers.
+        """
+        logits, *auxiliary = output if isinstance(output, tuple) else (output,)
+        objective = loss = self.loss(logits, targets)
+        for aux_logits in auxiliary:
+            objective = objective + self.settings.model.aux_weight * self.loss(aux_logits, targets)
+        return logits, loss, objective
+
     def as_images(self, inputs: Tensor) -> Tensor:
         """Normalised inputs (N, C, S, S) as uint8 images again, on the host."""
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.data.mean, self.data.std))

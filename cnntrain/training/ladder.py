@@ -204,11 +204,8 @@ class Ladder:
             for inputs, targets in cut(*pair, most_at_once(run, job)):
                 with autocast(run.precision, run.device):
                     output = run.forward(inputs)
-                logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-                loss = job.loss(logits, targets)
-                for aux_logits in auxiliary:
-                    loss = loss + job.settings.model.aux_weight * job.loss(aux_logits, targets)
-                run.scaler.scale(loss / images).backward()
+                _, _, objective = job.losses(output, targets)
+                run.scaler.scale(objective / images).backward()
         run.scaler.step(run.optimizer)
         run.scaler.update()
         run.optimizer.zero_grad(set_to_none=True)

@@ -173,11 +173,7 @@ def add_gradients(run: TrainState, job: TrainJob, batch: Batch, images: int, *, 
         with run.exchange.micro_batch(is_last=is_end):
             with counted_together(run.norms), autocast(run.precision, run.device):
                 output = forward(inputs)
-            logits, *auxiliary = output if isinstance(output, tuple) else (output,)
-            loss = job.loss(logits, targets)
-            objective = loss
-            for aux_logits in auxiliary:
-                objective = objective + job.settings.model.aux_weight * job.loss(aux_logits, targets)
+            logits, loss, objective = job.losses(output, targets)
             # Of several processes, the mean of their gradients is taken: each weighs its own by its part of the images.
             run.scaler.scale(objective / (images / run.world.size)).backward()
         if run.compiler and run.compiler.replays and is_first and done == 0 and not is_end:

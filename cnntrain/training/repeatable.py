@@ -26,8 +26,8 @@ def check_repeatable(job: TrainJob) -> None:
             inputs, targets = job.mix(inputs, targets, context)
         with autocast(job.precision, job.device):
             output = model(inputs)
-        answers = output if isinstance(output, tuple) else (output,)
-        torch.stack([job.loss(logits, targets) for logits in answers]).sum().backward()
+        _, _, objective = job.losses(output, targets)
+        objective.backward()
     except RuntimeError as error:
         if line := refused_setting(error):
             raise ConfigError(line) from error
