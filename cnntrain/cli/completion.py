@@ -6,7 +6,7 @@ import os
 import re
 
 from cnntrain.cli.arguments import arguments_of
-from cnntrain.cli.launch import ask_hydra
+from cnntrain.cli.hydra_jobs import ask_hydra
 from cnntrain.config.schema.commands import COMMANDS, CompareArgs, NewRunArgs
 
 

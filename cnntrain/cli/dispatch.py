@@ -239,7 +239,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
 
     _, overrides, options = read_flags(words)
     if options.hydra_help:
-        from cnntrain.cli.launch import ask_hydra
+        from cnntrain.cli.hydra_jobs import ask_hydra
 
         return ask_hydra(options, [])
     keeps = command == "train"
@@ -256,7 +256,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         multirun=options.multirun,
         complete=not shows,
     )
-    from cnntrain.cli.launch import ask_hydra, run_once, run_sweep
+    from cnntrain.cli.hydra_jobs import ask_hydra, run_once, run_sweep
     from cnntrain.storage import run_folder
     from cnntrain.storage.run_record import CONFIG
 

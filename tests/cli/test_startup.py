@@ -33,7 +33,7 @@ OF_HELP = {
 OF_COMMANDS = ("dataclasses", "hydra", "omegaconf", "socket", "tempfile")
 OF_RUNS = tuple(
     f"cnntrain.{name}"
-    for name in ("cli.launch", "config.no_effect", "config.run_config", "runtime.launcher", "storage.run_folder")
+    for name in ("cli.hydra_jobs", "config.no_effect", "config.run_config", "runtime.launcher", "storage.run_folder")
 )
 
 
