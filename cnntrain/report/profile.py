@@ -3,7 +3,7 @@
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -127,13 +127,29 @@ class _Profile:
         with TemporaryDirectory(prefix=".tmp-", dir=self._path.parent) as own:  # where nobody has planted a link
             found.export_chrome_trace(aside := os.path.join(own, TRACE))
             os.replace(aside, self._path)
-        for line in _table(found.key_averages(), self._count, machine.is_async(self._device)):
+        backward = _backward_graphs(found.events())
+        for line in _table(found.key_averages(), self._count, machine.is_async(self._device), backward):
             self._report.say(line, copied=True)
         self._report.say(f"wrote {printable(short_path(self._path))}, for ui.perfetto.dev", copied=True)
 
 
-def _table(entries: Any, steps: int, of_device: bool) -> list[str]:
-    """Which operations take longest by themselves: on the device where it works behind the host, else here."""
+def _backward_graphs(events: Iterable[Any]) -> set[str]:
+    """The names of the compiled graphs that the backward pass calls: torch gives them no other mark."""
+    found = set()
+    for event in events:
+        above = event.cpu_parent if _GRAPH.match(event.name) else None
+        while above and "Backward" not in above.name:
+            above = above.cpu_parent
+        found |= {event.name} if above else set()
+    return found
+
+
+def _table(entries: Any, steps: int, of_device: bool, backward: Collection[str] = ()) -> list[str]:
+    """Which operations take longest by themselves: on the device where it works behind the host, else here.
+
+    Args:
+        backward: the names of the compiled graphs of the backward pass.
+    """
     key = "self_device_time_total" if of_device else "self_cpu_time_total"
     operations = [entry for entry in entries if entry.device_type == torch.autograd.DeviceType.CPU]
     ranked = sorted(operations, key=lambda entry: -getattr(entry, key))
@@ -141,10 +157,11 @@ def _table(entries: Any, steps: int, of_device: bool) -> list[str]:
     rows = [("profile of a step", "share", "ms", "calls")]
     for entry in ranked[:LONGEST]:
         time = getattr(entry, key)
+        graph = f"compiled {'backward' if entry.key in backward else 'forward'} pass"
         name = (
             BETWEEN
             if entry.key.startswith("ProfilerStep")
-            else shorten(printable(_GRAPH.sub("compiled graph", entry.key)), WIDEST)
+            else shorten(printable(_GRAPH.sub(graph, entry.key)), WIDEST)
         )
         rows.append((name, f"{100 * time / whole:.1f}%", f"{time / steps / 1e3:.3f}", f"{entry.count / steps:g}"))
     return align_columns(rows)

@@ -86,14 +86,19 @@ def test_steps_are_chosen_within_an_epoch_behind_its_first() -> None:
     assert profile.traced_steps(job, Progress(step=14, epoch=2)) == (0, 0)
 
 
-def test_code_of_a_compiler_stands_in_the_list_by_what_it_is() -> None:
-    entry = SimpleNamespace(
-        device_type=torch.autograd.DeviceType.CPU,
-        self_cpu_time_total=8e3,
-        count=4,
-        key="## Call CompiledFxGraph fnl2p7xy3rswfdzgjsvb5w24mca ##",
-    )
-    assert profile._table([entry], 4, False)[1].split("  ")[0] == "compiled graph"
+def test_compiled_passes_stand_in_the_list_by_what_they_are() -> None:
+    forward, backward = (f"## Call CompiledFxGraph fnl2p7xy3rswfdzgjsvb5w24mc{end} ##" for end in "ab")
+    entries = [
+        SimpleNamespace(device_type=torch.autograd.DeviceType.CPU, self_cpu_time_total=time, count=4, key=key)
+        for key, time in ((backward, 9e3), (forward, 8e3))
+    ]
+    step = SimpleNamespace(name="ProfilerStep#12", cpu_parent=None)
+    engine = SimpleNamespace(name="autograd::engine::evaluate_function: CompiledFunctionBackward", cpu_parent=step)
+    inner = SimpleNamespace(name="CompiledFunctionBackward", cpu_parent=engine)
+    events = [step, engine, inner]
+    events += [SimpleNamespace(name=name, cpu_parent=above) for name, above in ((forward, step), (backward, inner))]
+    lines = profile._table(entries, 4, False, profile._backward_graphs(events))
+    assert [line.split("  ")[0] for line in lines[1:]] == ["compiled backward pass", "compiled forward pass"]
 
 
 def test_a_trace_that_cannot_be_written_ends_no_training(
