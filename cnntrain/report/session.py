@@ -27,7 +27,7 @@ from cnntrain.report.summary import (
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import signals
 from cnntrain.runtime.job_clock import take_seconds
-from cnntrain.runtime.launcher_link import GOES_ON
+from cnntrain.runtime.launcher_link import GOES_ON, note_way_on
 from cnntrain.runtime.world import World
 from cnntrain.storage import run_record
 from cnntrain.storage.saver import Saver
@@ -56,6 +56,7 @@ def lead(start: Start, world: World, viewer: Viewer) -> Ended:
     """
     folder = start.folder
     world.share(start)
+    note_way_on(folder / "checkpoints", resume_command(start.settings, folder))
     resume_step = start.state["progress"]["step"] if start.state else None
     ended = start.is_resumed and not start.changes and run_record.is_done(folder)
     top5 = has_top5(len(start.state["about"]["classes"])) if start.state else True  # a new run has no rows yet
@@ -78,6 +79,7 @@ def lead(start: Start, world: World, viewer: Viewer) -> Ended:
 def follow(world: World) -> Ended:
     """The same in all other processes, which wait for the first one's word."""
     start = cast(Start, world.share(None))
+    note_way_on(start.folder / "checkpoints", resume_command(start.settings, start.folder))
     report = Report(None, tensorboard=False, console=Console(quiet=True))
     try:
         with signals.handle_signals(lambda text: True) as stop:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cnntrain.errors import CnntrainError, ConfigError, Interrupted, NonFiniteError
-from cnntrain.runtime.launcher_link import leave_to_launcher, note_told, watch_launcher
+from cnntrain.runtime.launcher_link import leave_to_launcher, note_told, watch_launcher, way_on
 from cnntrain.runtime.lost_process import LostError, answered
 from cnntrain.runtime.peers import GRACE, Peers, end_process
 from cnntrain.runtime.world import World, variables
@@ -124,7 +124,7 @@ def _open_store() -> Any:
 
 def _end() -> None:
     """Leave a run that has lost a process, as the main thread has not done so."""
-    error = LostError("another process of this run has ended; its own message says why")
+    error = LostError(f"another process of this run has ended; its own message says why{way_on()}")
     end_process(str(error) if tells(error) else "", error.exit_code)
 
 

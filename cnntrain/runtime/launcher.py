@@ -15,7 +15,7 @@ from cnntrain.config.schema.limits import AUTO
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime.child import OF_SIGNAL, cnntrain_command
-from cnntrain.runtime.launcher_link import GOES_ON, introduced, left_line
+from cnntrain.runtime.launcher_link import introduced, left_line, way_on
 from cnntrain.runtime.world import World
 
 if TYPE_CHECKING:
@@ -98,9 +98,8 @@ def _code(error: "ChildFailedError", folder: Path) -> int:
     for rank, failure in error.failures.items():
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
-            _, *way_on = (left_line(folder) or "").partition(GOES_ON)
             raise ResourceError(
-                f"{KEY}: process {rank} was ended by {name}; where memory is short, use fewer{''.join(way_on)}"
+                f"{KEY}: process {rank} was ended by {name}; where memory is short, use fewer{way_on(folder)}"
             ) from None
     if line := left_line(folder):
         raise ResourceError(line) from None

@@ -14,10 +14,12 @@ from pathlib import Path
 
 VARIABLE = "CNNTRAIN_LAUNCHER"  # its number as a process, and the folder for what it is told
 LOST, TOLD = "lost", "told"  # files there: the line of a process that has lost another one; a line was said
+RUN = "run"  # a file there: where the run saves, a zero byte, and the command by which it goes on
 GOES_ON = "; once mended, the run goes on with "  # in such a line, before the command
 TICK = 1.0  # seconds between two looks whether the launcher lives
 
 _folder: Path | None = None
+_run = ""  # what stands in RUN
 
 
 @contextlib.contextmanager
@@ -60,11 +62,38 @@ def note_told() -> None:
     _note(TOLD, "")
 
 
+def note_way_on(saves: Path, command: str) -> None:
+    """Remember how the run of this process goes on, for a line that is told where the run itself can say no more.
+
+    Args:
+        saves: the folder that is there once something is saved.
+    """
+    global _run
+    _run = f"{saves.resolve()}\0{command}"
+    _note(RUN, _run)
+
+
+def way_on(folder: Path | None = None) -> str:
+    """What to add to the line that tells why the run has ended; nothing where nothing is saved.
+
+    Args:
+        folder: as the launcher, that of its processes; None: this process's own run.
+    """
+    text = _run
+    if folder is not None:
+        try:
+            text = (folder / RUN).read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:  # it was never begun
+            return ""
+    saves, _, command = text.partition("\0")
+    return f"{GOES_ON}{command}" if command and Path(saves).exists() else ""
+
+
 def _note(name: str, text: str) -> bool:
     if _folder is None:
         return False
     try:
-        (_folder / name).write_text(text, encoding="utf-8")
+        (_folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
     except OSError:  # it is gone, or its disk is full
         return False
     return True
@@ -74,5 +103,5 @@ def left_line(folder: Path) -> str | None:
     """As the launcher: the line that a process has left to it, where none has said what happened."""
     with contextlib.suppress(OSError):
         if not (folder / TOLD).exists():
-            return (folder / LOST).read_text(encoding="utf-8")
+            return (folder / LOST).read_text(encoding="utf-8", errors="surrogateescape")
     return None

@@ -169,6 +169,7 @@ def missing(started, monkeypatch, tmp_path):
     """As if this process, of two that our launcher has started in that folder, had lost the other."""
     started(1, 2)
     monkeypatch.setattr(launcher_link, "_folder", tmp_path)
+    monkeypatch.setattr(launcher_link, "_run", "")
     monkeypatch.setattr(group, "_store", SimpleNamespace(add=lambda name, number: 1))
     return lost_process.error_of(RuntimeError("Connection reset by peer"))
 
@@ -186,11 +187,26 @@ def test_of_a_process_that_was_killed_the_launcher_alone_tells(missing, tmp_path
 
 
 def test_of_a_process_that_was_killed_the_launcher_tells_how_the_run_goes_on(missing, tmp_path):
-    missing.args = (f"{missing}{launcher_link.GOES_ON}cnntrain resume run",)  # as report/session.py adds it
-    assert not group.tells(missing)
-    way_on = "use fewer; once mended, the run goes on with cnntrain resume run$"
-    with pytest.raises(ResourceError, match=rf"^trainer.devices: process 0 was ended by SIGKILL; .* {way_on}"):
+    """Also where no process has left a line: NCCL's watchdog ends those that wait, by SIGABRT."""
+    launcher_link.note_way_on(tmp_path / "saves", "cnntrain resume run")
+    way_on = "; once mended, the run goes on with cnntrain resume run"
+    with pytest.raises(ResourceError, match=r"use fewer$"):  # as nothing is saved
         fail(tmp_path, r1=7, r0=-9)
+    (tmp_path / "saves").mkdir()
+    with pytest.raises(ResourceError, match=rf"process 0 was ended by SIGABRT; .* use fewer{way_on}$"):
+        fail(tmp_path, r1=7, r0=-6)
+
+
+def test_a_process_that_ends_itself_as_it_waits_for_a_lost_one_tells_how_the_run_goes_on(
+    missing, tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(launcher_link, "_folder", None)
+    monkeypatch.setattr(group, "end_process", lambda line, code: told.append((line, code)))
+    launcher_link.note_way_on(tmp_path, "cnntrain resume run")
+    group._end()
+    line = "another process of this run has ended; its own message says why"
+    assert told == [(f"{line}; once mended, the run goes on with cnntrain resume run", 7)]
 
 
 def test_the_launcher_tells_of_a_process_that_ended_without_a_word(missing, tmp_path):
