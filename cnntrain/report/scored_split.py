@@ -26,47 +26,41 @@ from cnntrain.report.run_report import Report
 from cnntrain.report.tensorboard import TensorBoardLog
 from cnntrain.text import percent, printable
 from cnntrain.training.job import TrainJob
+from cnntrain.training.metrics import ConfusionCounts
 from cnntrain.training.scoring import Answer
 
 MOST_ERRORS, MOST_CLASSES, MOST_POINTS = 24, 20, 1000
 
 
-@contextmanager
-def show_split(job: TrainJob, model: nn.Module, report: Report) -> Iterator[Callable[[Answer], None]]:
-    """Yield what must be given each answer to the split that is scored; after the block, all is drawn.
+class ScoredSplit:
+    """Collects the answers to the split that is scored at the end of a run, a micro-batch at a time, and draws them.
 
     The processes of a run do this together, and the first one draws. No fault of drawing is raised.
 
-    Args:
-        model: the network that will be scored.
+    Attributes:
+        epoch: whose answers these are; see Listener.
     """
-    loader = job.data.test or job.data.val
-    if not (loader and job.trainer.tensorboard):
-        yield lambda answer: None
-        return
-    split = _ScoredSplit(job, loader, report)
-    with split.listening(model):
-        yield split.add
-    split.draw()
-
-
-class _ScoredSplit:
-    """Collects while a split is scored, a micro-batch at a time."""
 
     def __init__(self, job: TrainJob, loader: Loader, report: Report) -> None:
         self._job, self._loader, self._report = job, loader, report
         self._name = "test" if loader is job.data.test else "val"
-        self._counts = ThresholdCounts(len(job.data.classes), job.device)
-        self._worst = Worst(MOST_ERRORS)
-        chosen = torch.zeros(len(loader.labels), dtype=torch.bool)
+        self._chosen = torch.zeros(len(loader.labels), dtype=torch.bool)
         by_class = loader.labels.argsort(stable=True)
-        chosen[by_class[torch.linspace(0, len(by_class) - 1, min(MOST_POINTS, len(by_class))).long()]] = True
-        self._features = LastFeatures(chosen, SIDE)
+        self._chosen[by_class[torch.linspace(0, len(by_class) - 1, min(MOST_POINTS, len(by_class))).long()]] = True
+        self._start(0)
+
+    def _start(self, epoch: int) -> None:
+        self.epoch = epoch
+        classes, device = len(self._job.data.classes), self._job.device
+        self._confusion, self._counts = ConfusionCounts(classes, device), ThresholdCounts(classes, device)
+        self._worst = Worst(MOST_ERRORS)
+        self._features = LastFeatures(self._chosen, SIDE)
         self._has_head = False
 
     @contextmanager
-    def listening(self, model: nn.Module) -> Iterator[None]:
-        """Hear what enters the head of the network, where it has one that can be found."""
+    def hearing(self, model: nn.Module, epoch: int) -> Iterator[Callable[[Answer], None]]:
+        """Forget what was heard; yield what takes each answer, and hear what enters the head, where one is found."""
+        self._start(epoch)
         with ExitStack() as stack:
 
             def hear() -> None:
@@ -76,11 +70,12 @@ class _ScoredSplit:
                     self._has_head = True
 
             self._report.attempt("features", hear)
-            yield
+            yield self._add
 
-    def add(self, answer: Answer) -> None:
+    def _add(self, answer: Answer) -> None:
         """Take the answer to a micro-batch."""
         attempt = self._report.attempt
+        self._confusion.add(answer.logits, answer.labels)
         attempt("precision and recall", lambda: self._counts.add(answer.logits, answer.labels))
         attempt("errors", lambda: self._worst.add(BatchScores.read(answer.logits, answer, self._loader.name)))
         if self._has_head:
@@ -90,8 +85,10 @@ class _ScoredSplit:
         """Show what all processes have collected; of features, those of this one."""
         world, draw = self._job.world, self._report.draw
         self._counts.sum(world)
+        world.sum_([self._confusion.matrix])
         errors = [error for part in world.gather(self._worst.confident_errors) for error in part]
         errors.sort(key=lambda error: -error.probability)
+        self._report.confusion(f"{self._name}/confusion", self._confusion.matrix, self._job.data.classes)
         draw("precision and recall", self._draw_curves)
         if errors:
             draw("errors", lambda log, step: self._draw_errors(log, step, errors[:MOST_ERRORS]))

@@ -13,7 +13,7 @@ from cnntrain.errors import CnntrainError, DataError, FileSystemError, Interrupt
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.profile import profiled
 from cnntrain.report.run_report import Report
-from cnntrain.report.scored_split import show_split
+from cnntrain.report.scored_split import ScoredSplit
 from cnntrain.report.summary import (
     end_words,
     flat_scores,
@@ -107,6 +107,9 @@ def train_and_score(
     settings = start.settings
     need_same_images(job)
     job = start_from_weights(job, weights)
+    loader = job.data.test or job.data.val
+    shown = ScoredSplit(job, loader, report) if loader and settings.trainer.tensorboard else None
+    job = replace(job, listener=shown)
     if settings.trainer.deterministic:
         check_repeatable(job)
     state = build_state(job)
@@ -127,8 +130,9 @@ def train_and_score(
     with saved_into(folder, training) as training, profiled(folder, training, state.progress, report) as training:
         ended = loop.train(state, training)
 
-    with show_split(job, state.eval_model, report) as watch:
-        results = score(job, state, folder, watch)
+    results = score(job, state, folder)
+    if shown:
+        shown.draw()
     results |= {"ended": ended, "bad_images": list_bad_images(job, folder)}
     results["seconds"] = round(take_seconds(), 2)
     report.hparams(table_settings(settings), flat_scores(results))

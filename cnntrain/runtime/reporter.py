@@ -1,9 +1,6 @@
 """What work tells while it goes on; `report.run_report.Report` shows and stores it."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
-
-from torch import Tensor
 
 
 class Teller(Protocol):
@@ -32,4 +29,3 @@ class Reporter(Teller, Protocol):
     def validating(self, batches: int, phase: str = ...) -> None: ...
     def end_phase(self) -> None: ...
     def epoch(self, row: dict[str, Any]) -> None: ...
-    def confusion(self, tag: str, matrix: Tensor, classes: Sequence[str]) -> None: ...

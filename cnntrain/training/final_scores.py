@@ -1,6 +1,6 @@
 """The end of a run: what its best epoch is worth, on images that chose nothing."""
 
-from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,23 @@ from cnntrain.storage.plain import fingerprint
 from cnntrain.storage.spreadsheet import cell
 from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
-from cnntrain.training.metrics import ConfusionCounts, has_top5
-from cnntrain.training.scoring import Answer, Scorer, need_finite
+from cnntrain.training.metrics import has_top5
+from cnntrain.training.scoring import need_finite
 from cnntrain.training.state import TrainState
 
 
-def score(
-    job: TrainJob, run: TrainState, folder: Path, watch: Callable[[Answer], None] | None = None
-) -> dict[str, Any]:
+def score(job: TrainJob, run: TrainState, folder: Path) -> dict[str, Any]:
     """Scores of the best epoch: validation as measured then, the test split once, now.
 
-    Without validation images, the best epoch is the last one.
-
-    Args:
-        watch: is given each answer to the images that are scored now: the test split, else the validation split.
+    Without validation images, the best epoch is the last one. Without test images, the job's listener hears the best
+    epoch's answers to the validation images, where it has not heard them in that epoch.
     """
-    progress, data = run.progress, job.data
+    progress, data, listener = run.progress, job.data, job.listener
     weights = fingerprint(run.model.state_dict())  # of the last step, before the best epoch comes back
-    model = run.eval_model
-    load_weights(model, run.world.share(best_weights(folder) if run.world.is_first else {}))
-    loader = data.test or data.val
-    scores = _last_scores(job, job.scorer(model, most=progress.micro_batch), loader, watch) if loader else None
-    if scores:
-        what = f"the loss on the {'test' if data.test else 'validation'} images"
-        need_finite(scores["loss"], what, run.precision)
+    loader, scores = data.test or data.val, None
+    if loader and (data.test or (listener and listener.epoch != progress.best_epoch)):
+        load_weights(run.eval_model, run.world.share(best_weights(folder) if run.world.is_first else {}))
+        scores = _score_best(job, run, loader)
     top5 = {"top5": progress.best_top5} if has_top5(len(data.classes)) else {}
     best_scores = {"top1": progress.best_top1, **top5, "loss": progress.best_loss}
     splits = {"train": data.train, **data.scored_splits}
@@ -58,14 +51,19 @@ def score(
     }
 
 
-def _last_scores(
-    job: TrainJob, scorer: Scorer, loader: Loader, watch: Callable[[Answer], None] | None
-) -> dict[str, float]:
-    """Scores and confusion matrix of the test split, or of the validation split where there is none."""
-    counts, is_test = ConfusionCounts(len(job.data.classes), job.device), loader is job.data.test
+def _score_best(job: TrainJob, run: TrainState, loader: Loader) -> dict[str, float]:
+    """Scores of the best epoch on the split of a loader, to which the job's listener hears the answers.
+
+    Raises:
+        NonFiniteError: the loss is no number.
+    """
+    is_test = loader is job.data.test
     job.report.validating(len(loader), phase="testing" if is_test else "validating")
-    scores = scorer.score(loader, confusion=counts, watch=watch, stop=job.stop, advance=job.report.advance)
-    job.report.confusion(f"{'test' if is_test else 'val'}/confusion", counts.matrix.cpu(), job.data.classes)
+    scorer = job.scorer(run.eval_model, most=run.progress.micro_batch)
+    hearing = job.listener.hearing(run.eval_model, run.progress.best_epoch) if job.listener else nullcontext()
+    with hearing as watch:
+        scores = scorer.score(loader, watch=watch, stop=job.stop, advance=job.report.advance)
+    need_finite(scores["loss"], f"the loss on the {'test' if is_test else 'validation'} images", run.precision)
     return scores
 
 

@@ -1,8 +1,9 @@
 """What is scored (Job) and what is trained (TrainJob): a network with its data, constant once it is built."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,26 @@ from cnntrain.runtime.signals import StopFlag
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training.losses import Loss
 from cnntrain.training.metrics import has_top5
-from cnntrain.training.scoring import Forward, Scorer
+from cnntrain.training.scoring import Answer, Forward, Scorer
 from cnntrain.training.state import Progress
 from cnntrain.training.tta import Views
 
 Save = Callable[[dict[str, Any], bool], None]  # a state, and whether it is the best so far; it may go on beside us
 
 Watch = Callable[[nn.Module, int, float, bool], None]  # of the network, epoch, seconds so far, and whether it ends here
+
+
+class Listener(Protocol):
+    """Collects the answers of one epoch's network to the split that is scored at the end, the test or validation split.
+
+    Attributes:
+        epoch: whose answers it holds, from 1; 0 before the first.
+    """
+
+    epoch: int
+
+    def hearing(self, model: nn.Module, epoch: int) -> AbstractContextManager[Callable[[Answer], None]]:
+        """Forget what was heard, and yield what must be given each answer of this network."""
 
 
 def save_nothing(state: dict[str, Any], is_best: bool) -> None:
@@ -126,6 +140,7 @@ class TrainJob(Job):
     finish_saves: Callable[[], None] = wait_for_nothing  # until all that `save` was given is on disk
     after_step: Callable[[], float] | None = None  # answers the seconds that it took, where these are not to count
     watch: Watch = watch_nothing  # called after each epoch, when all of it is saved
+    listener: Listener | None = None  # None: nobody wants more than the scores
 
     @property
     def trainer(self) -> TrainerSettings:

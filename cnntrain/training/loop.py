@@ -1,6 +1,6 @@
 """The training loop: straight code, to be read from top to bottom."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from cnntrain.training.compilation import own_gradients
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits
 from cnntrain.training.micro_batches import BatchTooLarge, Guard, cut, most_at_once, too_large
+from cnntrain.training.scoring import Answer
 from cnntrain.training.state import TrainState
 from cnntrain.training.steps import Steps
 from cnntrain.training.timing import Clock, Meter
@@ -213,7 +214,7 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
     run.watch.mark("log")
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
-    val = validate(run, job, job.data.val) if job.data.val else None
+    val = validate_heard(run, job, job.data.val) if job.data.val else None
     probe = validate(run, job, job.data.probe) if job.data.probe else {}
     run.watch.mark("evaluate")
 
@@ -258,12 +259,29 @@ def seconds_of_phases(*parts: dict[str, float]) -> dict[str, float]:
     return {f"seconds_{phase}": sum(part.get(phase, 0.0) for part in parts) for phase in PHASES}
 
 
-def validate(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, float]:
-    """The scores of the run's network on all images of a loader."""
+def validate_heard(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, float]:
+    """The scores on the validation images, in the last epoch with the answers.
+
+    If that epoch is the best, as it often is, the images are not scored again at the end. A compiled network and a
+    head alone, whose images are features, cannot be listened to.
+    """
+    progress = run.progress
+    is_last = progress.epoch + 1 == job.trainer.epochs or progress.step >= job.total_steps(progress)
+    is_plain = run.eval_part is run.eval_model and not run.compiler
+    if not (job.listener and is_last and is_plain) or job.data.test:
+        return validate(run, job, loader)
+    with job.listener.hearing(run.eval_model, progress.epoch + 1) as watch:
+        return validate(run, job, loader, watch)
+
+
+def validate(
+    run: TrainState, job: TrainJob, loader: Loader, watch: Callable[[Answer], None] | None = None
+) -> dict[str, float]:
+    """The scores of the run's network on all images of a loader; `watch` is given each answer."""
     job.report.validating(len(loader))
     forward = run.eval_forward if run.compiler else None
     scorer = job.scorer(run.eval_part, forward=forward, most=run.progress.micro_batch)
-    return scorer.score(loader, stop=job.stop, advance=job.report.advance)
+    return scorer.score(loader, watch=watch, stop=job.stop, advance=job.report.advance)
 
 
 def end_reason(run: TrainState, job: TrainJob) -> str:

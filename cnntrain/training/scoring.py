@@ -18,7 +18,7 @@ from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
 from cnntrain.runtime.world import ALONE, Flags, World
-from cnntrain.training.metrics import ConfusionCounts, RunningScores
+from cnntrain.training.metrics import RunningScores
 from cnntrain.training.tta import Views, average_views
 
 Forward = Callable[[Tensor], Tensor]  # from normalised images to logits
@@ -139,7 +139,6 @@ class Scorer:
         self,
         loader: Loader,
         *,
-        confusion: ConfusionCounts | None = None,
         watch: Callable[[Answer], None] | None = None,
         stop: StopFlag = NEVER,
         advance: Callable[[int], None] | None = None,
@@ -150,7 +149,6 @@ class Scorer:
         and `plain_top5` tell of the first of them alone.
 
         Args:
-            confusion: counts the images too.
             watch: is given each answer.
             stop: read after each micro-batch.
             advance: is told the images of each.
@@ -163,12 +161,8 @@ class Scorer:
             _count(scores, answer.logits, answer.labels)
             if self.views:
                 _count(first_scores, answer.first_logits, answer.labels)
-            if confusion:
-                confusion.add(answer.logits, answer.labels)
             if watch:
                 watch(answer)
-        if confusion:
-            self.world.sum_([confusion.matrix])
         return scores.read() | (
             {f"plain_{key}": value for key, value in first_scores.read().items()} if self.views else {}
         )

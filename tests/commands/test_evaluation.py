@@ -54,6 +54,10 @@ def scored(loader=None, model=None, views=None, **more):
     return scorer.score(loader or Part(20), **more)
 
 
+def counting(counts):
+    return lambda answer: counts.add(answer.logits, answer.labels)
+
+
 def plain(logits, labels):
     ranks = logits.argsort(1, descending=True).eq(labels[:, None]).int().argmax(1)
     top1, top5 = ((ranks < k).float().mean().item() for k in (1, 5))
@@ -72,7 +76,7 @@ def test_scores_are_those_of_all_images_at_once_in_evaluation_mode():
 
 def test_each_batch_is_told_and_its_confusions_are_counted():
     loader, model, told, counts = Part(20), Wary(), [], ConfusionCounts(10, CPU)
-    scored(loader, model, advance=told.append, confusion=counts)
+    scored(loader, model, advance=told.append, watch=counting(counts))
     assert told == [7, 7, 6, 0]
     with torch.no_grad():
         guesses = model(normalize(loader.pixels)).argmax(1)
@@ -91,14 +95,14 @@ def test_neither_images_nor_answers_of_earlier_batches_stay_in_memory():
             return answers
 
     loader = Part(300)
-    scored(loader, Watched(), views=Views(["hflip"], 8), confusion=ConfusionCounts(10, CPU))
+    scored(loader, Watched(), views=Views(["hflip"], 8), watch=counting(ConfusionCounts(10, CPU)))
     assert len(alive) > 160
     assert most <= 6  # of the batch in hand
 
 
 def test_of_several_views_the_first_is_scored_apart():
     loader, counts = Part(20), ConfusionCounts(10, CPU)
-    scores = scored(loader, views=Views(["hflip"], 8), confusion=counts)
+    scores = scored(loader, views=Views(["hflip"], 8), watch=counting(counts))
     assert {name for name in scores if not name.startswith("plain_")} == {"loss", "top1", "top5"}
     assert {name.removeprefix("plain_"): scores[name] for name in scores if "_" in name} == pytest.approx(scored())
     model = Wary().eval()

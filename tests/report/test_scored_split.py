@@ -1,9 +1,11 @@
 """What TensorBoard is shown of the split that is scored at the end of a run."""
 
 import html
+import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,12 +16,16 @@ from tensorboard.plugins.pr_curve import metadata
 from tensorboard.util import tensor_util
 from torch import nn
 
+import cnntrain
 from cnntrain.cli import main
+from cnntrain.data.loaders import Loader
 from cnntrain.evaluation.image_scores import ImageScore, Worst
 from cnntrain.report import scored_split
 from cnntrain.report.last_features import LastFeatures
 from cnntrain.report.projector import principal_components, write_projector
-from cnntrain.training.scoring import Answer
+from cnntrain.text import percent
+from cnntrain.training.scoring import Answer, Scorer
+from cnntrain.training.state import Progress
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard.*")
 
@@ -64,6 +70,43 @@ def test_a_finished_run_that_is_resumed_shows_nothing_twice_and_none_is_shown_wi
     assert len(read("run").Images("test/errors")) == 1
     assert main([*QUICK, "trainer.tensorboard=false", "hydra.run.dir=plain"]) == 0
     assert not list(Path("plain").glob("projector*")) + list(Path("plain").glob("events*"))
+
+
+@pytest.mark.parametrize(("best", "passes"), [("last", 2), ("first", 3)])
+def test_without_test_images_the_best_epochs_answers_are_shown_and_asked_for_once(
+    here: Path, monkeypatch: pytest.MonkeyPatch, best: str, passes: int
+) -> None:
+    random = np.random.default_rng(0)
+    for place in itertools.product(("train", "val"), ("a", "b"), range(6)):
+        path = Path("photos", *map(str, place)).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+    asked: list[int] = []
+    score = Scorer.score
+
+    def count(self: Scorer, loader: Loader, **more: Any) -> dict[str, float]:
+        asked.append(len(loader.labels))
+        return score(self, loader, **more)
+
+    monkeypatch.setattr(Scorer, "score", count)
+    monkeypatch.setattr(Progress, "is_best", lambda self, *_: best == "last" or self.best_epoch == 0)
+    words = ["data=imagefolder", "data.root=photos", "data.image_size=16", "model=lenet5", "optimizer.lr=0.5"]
+    words += ["trainer.epochs=2", "trainer.probe=0", "trainer.threads=1"]
+    assert main([*words, "hydra.run.dir=run"]) == 0
+    assert len(asked) == passes
+    tags = read("run").Tags()
+    assert {"val/errors", "val/confusion"} <= set(tags["images"])
+    assert "pr_val/(all, micro mean)" in tags["tensors"]
+    (text,) = read("run").Tensors("val/error_files/text_summary")
+    classifier, rows = cnntrain.load("run"), text.tensor_proto.string_val[0].decode().splitlines()[2:]
+    assert rows
+    for row in rows:
+        _, file, _, _, probability, _ = (cell.strip() for cell in row.split("|"))
+        assert percent(classifier(Path("photos", html.unescape(file))).probability) == probability
+
+    asked.clear()
+    assert main([*words, "trainer.tensorboard=false", "hydra.run.dir=plain"]) == 0
+    assert len(asked) == 2
 
 
 def test_a_fault_of_one_part_is_said_once_and_the_others_are_shown(
