@@ -26,12 +26,18 @@ class LastFeatures:
 
     @contextmanager
     def listening(self, model: nn.Module, head: str) -> Iterator[None]:
-        """Note what enters the model and its head."""
+        """Note what enters the model and its head, of each forward pass that comes to its end."""
+        entered: dict[str, Tensor] = {}
 
         def hear(name: str, module: nn.Module) -> Any:
-            return module.register_forward_pre_hook(lambda _, inputs: self._seen[name].append(inputs[0].detach()))
+            return module.register_forward_pre_hook(lambda _, inputs: entered.update({name: inputs[0].detach()}))
+
+        def keep(*_: object) -> None:
+            for name, parts in self._seen.items():
+                parts.append(entered.pop(name))
 
         handles = [hear("images", model), hear("features", model.get_submodule(head))]
+        handles.append(model.register_forward_hook(keep))
         try:
             yield
         finally:

@@ -73,25 +73,27 @@ class Scorer:
     @torch.no_grad()  # not inference_mode: a loader may decode its images at first use and keep them
     def logits(self, images: Tensor) -> Tensor:
         """The answers to some images: float32 (N, K) of uint8 (N, C, S, S), or of features."""
-        while True:
-            size = min(self.most or len(images), len(images))
+        parts: list[Tensor] = []
+        done = 0
+        while done < len(images) or not parts:
+            part = images[done : done + (self.most or len(images))]
             try:
-                return self._logits(images, max(1, size))
+                parts.append(self._logits(part))
+                done += len(part)
+                continue
             except Exception as error:
-                if size <= 1 or not is_out_of_memory(error) or mixes_images(self.model):
+                if len(part) <= 1 or not is_out_of_memory(error) or mixes_images(self.model):
                     raise
             # The error is gone, and with it the frames that held what the attempt has computed.
-            self.most = size // 2
+            self.most = len(part) // 2
             release_memory(self.device)
-
-    def _logits(self, images: Tensor, size: int) -> Tensor:
-        parts = []
-        for part in images.split(size):
-            with autocast(self.precision, self.device):
-                logits: Tensor = (self.forward or self.model)(self.normalize(part))
-            # A compiled network may write its next answer over this one.
-            parts.append(logits.to(torch.float32, copy=self.forward is not None))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with autocast(self.precision, self.device):
+            logits: Tensor = (self.forward or self.model)(self.normalize(images))
+        # A compiled network may write its next answer over this one.
+        return logits.to(torch.float32, copy=self.forward is not None)
 
     def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The logits (N, K) of the plain images, and what stands for the logits of all their views; see tta."""
