@@ -5,6 +5,7 @@ import ctypes
 import io
 import logging
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM", *(("AVIF",) if fe
 # Markers of a JPEG file (ITU-T T.81, table B.1): frames of the common kinds, and segments that change no pixel's place.
 FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive; all by Huffman codes
 APP1, START_OF_SCAN = 0xE1, 0xDA
+_TURNED = re.compile(rb'tiff:Orientation(?:="|>)[02-9]')  # in XMP, read as Pillow reads it; 1 turns nothing
 SEGMENTS = {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, comments, what applications note
 
 
@@ -169,7 +171,7 @@ def _decode_jpeg(content: bytes, channels: int) -> Tensor | None:
 
 
 def _is_plain_jpeg(content: bytes) -> bool:
-    """Whether a file is a JPEG of 8 bits, grey or of three colours, that no Exif turns and that is not too large.
+    """Whether a file is a JPEG of 8 bits, grey or of three colours, that nothing turns and that is not too large.
 
     What is odd is none: Pillow looks at it more closely, and knows what to say of it.
     """
@@ -185,14 +187,20 @@ def _is_plain_jpeg(content: bytes) -> bool:
             if is_known or head[4] != 8 or head[9] not in (1, 3) or not 0 < pixels <= MAX_PIXELS:
                 return False
             is_known = True
-        elif marker not in SEGMENTS or (marker == APP1 and head[4:] == b"Exif\0\0") or length < 2:
+        elif marker not in SEGMENTS or length < 2 or (marker == APP1 and _may_turn(content[at : at + 2 + length])):
             return False
         at += 2 + length
     return False
 
 
+def _may_turn(segment: bytes) -> bool:
+    """Whether a segment of a JPEG is Exif, or XMP that turns the image, as it does where no Exif says otherwise."""
+    return segment[4:10] == b"Exif\0\0" or _TURNED.search(segment) is not None
+
+
 def _is_upright(image: Image.Image) -> bool:
-    return "exif" not in image.info or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    is_told = "exif" in image.info or "xmp" in image.info
+    return not is_told or image.getexif().get(ExifTags.Base.Orientation, 1) == 1
 
 
 def _to_pixels(image: Image.Image, channels: int) -> Tensor:

@@ -7,7 +7,7 @@ import struct
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from cnntrain.data import decode
 from cnntrain.data.decode import BadImage, decode_image, read_image
@@ -33,6 +33,10 @@ def with_segment(marker: int, body: bytes) -> bytes:
     return content[:2] + bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body + content[2:]
 
 
+def with_xmp(text: bytes) -> bytes:
+    return with_segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0" + text)
+
+
 def with_frame(**changed: int) -> bytes:
     """The header of the frame with other numbers."""
     content = bytearray(jpeg())
@@ -52,7 +56,7 @@ PLAIN = {
     "restarts": jpeg(restart_marker_blocks=2),
     "comment": jpeg(comment=b"A comment"),
     "icc": jpeg(icc_profile=bytes(70_000)),  # of two segments
-    "xmp": with_segment(0xE1, b'http://ns.adobe.com/xap/1.0/\0<x tiff:Orientation="6"/>'),
+    "xmp": with_xmp(b'<x tiff:Orientation="1"/>'),
     "several pictures": jpeg(PHOTO, "MPO", save_all=True, append_images=[PHOTO]),
     "rgb by adobe": with_segment(0xEE, b"Adobe\0\x64\0\0\0\0\0"),
     "truncated": jpeg()[:-200],
@@ -62,6 +66,8 @@ PLAIN = {
 ODD = {
     "turned": jpeg(exif=turned()),
     "exif behind a comment": with_segment(0xFE, b"first")[:11] + jpeg(exif=turned())[2:],
+    "turned by xmp": with_xmp(b'<x tiff:Orientation="6"/>'),
+    "turned by an element of xmp": with_xmp(b"<tiff:Orientation>3</tiff:Orientation>"),
     "cmyk": jpeg(PHOTO.convert("CMYK")),
     "filled": jpeg().replace(b"\xff\xdb", b"\xff\xff\xff\xdb", 1),
     "arithmetic": jpeg().replace(b"\xff\xc0", b"\xff\xc9"),
@@ -109,6 +115,14 @@ def same(one: torch.Tensor | str, other: torch.Tensor | str) -> bool:
 def test_both_roads_end_in_the_same_pixels_or_the_same_words(name, channels, by_pillow):
     content = (PLAIN | ODD)[name]
     assert same(outcome(content, channels), by_pillow(content, channels))
+
+
+@pytest.mark.parametrize("name", ["xmp", *(name for name in ODD if name.startswith("turned"))])
+def test_a_picture_stands_as_pillow_turns_it_by_exif_or_xmp(name):
+    content = (PLAIN | ODD)[name]
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert (upright.size != PHOTO.size) == (name in ("turned", "turned by xmp"))
+    assert torch.equal(decode_image(content, 3), torch.from_numpy(np.array(upright)))
 
 
 @pytest.mark.parametrize("name", list(PLAIN))
