@@ -1,6 +1,6 @@
 """Kills processes in the midst of checkpoint.save, and prints what was found afterwards as JSON.
 
-A program of its own, started by test_checkpoint.py: it forks, which only a process without threads may do.
+A program of its own, started by test_checkpoint_kills.py: it forks, which only a process without threads may do.
 """
 
 import itertools

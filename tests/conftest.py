@@ -9,8 +9,13 @@ import pytest
 import torch
 from hypothesis import settings
 
-# A shell starts the background jobs of a script with Ctrl-C ignored; the tests send it to themselves.
+# Fixtures of several files.
+pytest_plugins = ["command_calls", "pages", "predicted", "runs"]
+
+# A shell starts the background jobs of a script with Ctrl-C ignored, and nohup those that outlive it with SIGHUP; the
+# tests send both to themselves.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # What one run of a property finds, every run finds.
 settings.register_profile("repeatable", max_examples=50, deadline=None, derandomize=True)

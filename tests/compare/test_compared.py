@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compared import HOME, LISTS, leave, planned, run
 from PIL import Image
 from rich.cells import cell_len
 from scipy import stats
-from test_compare import HOME, LISTS, leave, planned, run
 
 from cnntrain.compare import outcomes as numbers
 from cnntrain.compare.outcomes import Outcome, Spread

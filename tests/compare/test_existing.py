@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from test_compare import leave
+from compared import leave
 
 from cnntrain import cli
 from cnntrain.compare.existing import differences

@@ -11,42 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_predict import make_photos
 
 import cnntrain
 from cnntrain import cli
 from cnntrain.errors import CheckpointError, ConfigError, DataError, UnsafeError
 from cnntrain.storage import checkpoint
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run on photos in colour and one on grey digits."""
-    home = tmp_path_factory.mktemp("trained")
-    make_photos(home / "photos")
-    common = [
-        "trainer.device=cpu",
-        "trainer.threads=1",
-        "trainer.epochs=1",
-        "trainer.tensorboard=false",
-        "trainer.probe=0",
-    ]
-    photos = [f"data.root={home / 'photos'}", "data.image_size=32", "model=cnn", "data.batch_size=10"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(home / "cache"))
-        assert cli.main(["data=imagefolder", *photos, *common, "trainer.ema=0.5", f"out={home / 'run'}"]) == 0
-        assert cli.main([*common, "data.limit=200", "model=lenet5", f"out={home / 'digits'}"]) == 0
-    return home
-
-
-@pytest.fixture
-def here(trained, tmp_path, monkeypatch):
-    """A current folder with copies of the runs and the test photos, far from the data that they were trained on."""
-    for name in ("run", "digits"):
-        shutil.copytree(trained / name, tmp_path / name)
-    shutil.copytree(trained / "photos/test", tmp_path / "new")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def photos():
@@ -61,7 +30,7 @@ def draw(height, width, *channels, seed=0):
 
 
 @pytest.mark.parametrize("run", ["run", "digits"])
-def test_the_answers_are_those_of_predict_to_the_last_digit(here, run):
+def test_the_answers_are_those_of_predict_to_the_last_digit(among_runs, run):
     assert cli.main(["predict", run, "images=new", "top=2", "out=new.json"]) == 0
     rows = json.loads(Path("new.json").read_text())["predictions"]
     found = cnntrain.load(run)([row["file"] for row in rows], top=2)
@@ -71,7 +40,7 @@ def test_the_answers_are_those_of_predict_to_the_last_digit(here, run):
         assert list(answer.classes) == [(one["class"], one["probability"]) for one in row["classes"]]
 
 
-def test_a_path_an_image_and_an_array_are_the_same_picture_and_may_stand_in_one_list(here):
+def test_a_path_an_image_and_an_array_are_the_same_picture_and_may_stand_in_one_list(among_runs):
     network = cnntrain.load("run")
     name = photos()[0]
     image = Image.open(name)
@@ -87,7 +56,7 @@ def test_a_path_an_image_and_an_array_are_the_same_picture_and_may_stand_in_one_
     assert network((name,))[0].file == name
 
 
-def test_an_answer_has_its_most_probable_class_and_none_below_the_threshold(here):
+def test_an_answer_has_its_most_probable_class_and_none_below_the_threshold(among_runs):
     network = cnntrain.load("run")
     answer = network(photos()[0], top=None)
     assert [name for name, _ in answer.classes] != network.classes or answer.probability >= 1 / 3
@@ -115,7 +84,7 @@ def make_kinds(folder):
 
 
 @pytest.mark.parametrize("run", ["run", "digits"])
-def test_an_open_image_is_what_its_file_is_whatever_its_kind(here, run):
+def test_an_open_image_is_what_its_file_is_whatever_its_kind(among_runs, run):
     Path("kinds").mkdir()
     make_kinds(Path("kinds"))
     network = cnntrain.load(run)
@@ -125,7 +94,7 @@ def test_an_open_image_is_what_its_file_is_whatever_its_kind(here, run):
 
 
 @pytest.mark.parametrize("run", ["run", "digits"])
-def test_an_array_is_what_a_file_of_its_pixels_is(here, run):
+def test_an_array_is_what_a_file_of_its_pixels_is(among_runs, run):
     network = cnntrain.load(run)
     for number, array in enumerate([draw(40, 60), draw(40, 60, 3), draw(40, 60, 4), draw(40, 60, 3)[:, ::-1]]):
         Image.fromarray(array).save(f"{number}.png")
@@ -133,7 +102,7 @@ def test_an_array_is_what_a_file_of_its_pixels_is(here, run):
     assert torch.equal(network.prepare(draw(40, 60)), network.prepare(draw(40, 60)[:, :, None]))
 
 
-def test_the_model_is_a_plain_module_whose_inputs_are_prepared(here):
+def test_the_model_is_a_plain_module_whose_inputs_are_prepared(among_runs):
     network = cnntrain.load("run", device="cpu")
     assert isinstance(network.model, torch.nn.Module)
     assert not any(module.training for module in network.model.modules())
@@ -147,14 +116,14 @@ def test_the_model_is_a_plain_module_whose_inputs_are_prepared(here):
     assert network(photos()[:3]) == network(photos()[:3])
 
 
-def test_more_images_than_a_batch_are_answered_in_their_order(here):
+def test_more_images_than_a_batch_are_answered_in_their_order(among_runs):
     network = cnntrain.load("run")
     names = photos() * 2
     assert len(names) > network._job.data.batch_size
     assert [answer.file for answer in network(names)] == names
 
 
-def test_probabilities_are_those_of_the_temperature_that_was_fitted(here, capsys):
+def test_probabilities_are_those_of_the_temperature_that_was_fitted(among_runs, capsys):
     state = checkpoint.load(checkpoint.find(Path("run")))
     state["about"]["temperature"] = 2.0
     Path("cool").mkdir()
@@ -173,7 +142,7 @@ def test_probabilities_are_those_of_the_temperature_that_was_fitted(here, capsys
     assert [answer.probability for answer in found] == [row["classes"][0]["probability"] for row in rows]
 
 
-def test_a_program_keeps_its_random_numbers_threads_and_limits(here, monkeypatch):
+def test_a_program_keeps_its_random_numbers_threads_and_limits(among_runs, monkeypatch):
     torch.manual_seed(3)
     random.seed(3)
     expected = torch.rand(1), random.random()
@@ -187,7 +156,7 @@ def test_a_program_keeps_its_random_numbers_threads_and_limits(here, monkeypatch
     assert Image.MAX_IMAGE_PIXELS
 
 
-def test_the_programs_of_the_page_run_as_they_stand(here, capsys):
+def test_the_programs_of_the_page_run_as_they_stand(among_runs, capsys):
     shutil.copytree("run", "RUN_DIR")
     Path("photos").mkdir()
     for name in ("cat.jpg", "dog.jpg", "photos/a.jpg"):
@@ -224,14 +193,14 @@ WHAT = "must be a path, a Pillow image, a uint8 array (H, W) or (H, W, C), or a 
         (Image.new("F", (4, 4)), "images[0]: floating-point pixels have no fixed range"),
     ],
 )
-def test_what_is_no_image_is_one_line_that_names_its_type(here, given, told):
+def test_what_is_no_image_is_one_line_that_names_its_type(among_runs, given, told):
     with pytest.raises(DataError) as fault:
         cnntrain.load("run")(given)
     assert str(fault.value).startswith(told)
     assert "\n" not in str(fault.value)
 
 
-def test_wrong_arguments_are_faults_of_the_command_line_too(here):
+def test_wrong_arguments_are_faults_of_the_command_line_too(among_runs):
     network = cnntrain.load("run")
     for words, told in (
         ({"top": 0}, r"^top: must be a whole number >= 1, or None for all classes \(given 0\)"),
@@ -255,7 +224,7 @@ def test_wrong_arguments_are_faults_of_the_command_line_too(here):
         cnntrain.load("run", "optimizer.lr=3")
 
 
-def test_what_is_no_run_of_ours_is_a_fault_of_the_checkpoint(here):
+def test_what_is_no_run_of_ours_is_a_fault_of_the_checkpoint(among_runs):
     for name in ("nowhere", "new"):
         with pytest.raises(CheckpointError):
             cnntrain.load(name)
@@ -264,7 +233,7 @@ def test_what_is_no_run_of_ours_is_a_fault_of_the_checkpoint(here):
         cnntrain.load("other.pt")
 
 
-def test_code_of_a_stranger_is_run_only_where_its_name_is_repeated(here, monkeypatch):
+def test_code_of_a_stranger_is_run_only_where_its_name_is_repeated(among_runs, monkeypatch):
     state = checkpoint.load(Path("digits/checkpoints/best"))
     state["about"]["config"]["model"] |= {"name": "theirs_of_load:build", "args": {}}
     Path("theirs").mkdir()

@@ -18,8 +18,8 @@ import onnxruntime
 import pytest
 import torch
 from PIL import Image
+from predicted import make_photos, stored
 from safetensors.torch import load_file
-from test_predict import make_photos, stored
 
 from cnntrain import cli
 from cnntrain.commands import export

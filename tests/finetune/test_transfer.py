@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from runs import run, run_killed
 from safetensors.torch import save_file
 from samples import digits
-from test_runs import run, run_killed
 
 from cnntrain.config.compose import compose_settings
 from cnntrain.storage import checkpoint
