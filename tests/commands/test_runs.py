@@ -112,7 +112,7 @@ ONE_EPOCH = ["data.limit=100", "data.batch_size=64", "trainer.epochs=1"]
 @pytest.mark.parametrize(
     ("words", "ended", "longer"),
     [
-        (["trainer.epochs=1"], "by trainer.epochs=1", "trainer.epochs=2"),
+        (["trainer.epochs=1", "trainer.tensorboard=true"], "by trainer.epochs=1", "trainer.epochs=2"),
         (["trainer.max_steps=1"], "by trainer.max_steps=1, with 0 of 2 epochs done", "trainer.max_steps=2"),
         ([*ONE_EPOCH, "trainer.max_steps=2"], "by trainer.epochs=1", "trainer.epochs=2 trainer.max_steps=4"),
         (["trainer.max_time=0.001s"], "by trainer.max_time=0.001s, with 0 of 2 epochs done", r"trainer.max_time=\d+s"),
@@ -124,15 +124,18 @@ ONE_EPOCH = ["data.limit=100", "data.batch_size=64", "trainer.epochs=1"]
     ],
 )
 def test_the_end_says_why_and_all_that_it_proposes_does_something(here, capsys, words, ended, longer):
-    assert run(*QUICK, "trainer.tensorboard=true", *words, "out=my run") == 0
+    assert run(*QUICK, "trainer.probe=0", *words, "out=my run") == 0
     out = capsys.readouterr().out
     assert re.search(rf"^  ended +{re.escape(ended)}$", out, re.MULTILINE)
-    score, page, export, resume, board = (shlex.split(line.removeprefix("next")) for line in out.splitlines()[-5:])
+    lines = out[out.index("next") :].splitlines()
+    score, page, export, resume, *board = (shlex.split(line.removeprefix("next")) for line in lines)
     assert score == ["cnntrain", "eval", "my run"]
     assert page == ["cnntrain", "report", "my run"]
     assert export[:3] == ["cnntrain", "export", "my run"]
     assert re.fullmatch(f"cnntrain resume my run {longer}", " ".join(resume))
-    assert any(path.name.startswith("events") for path in Path(board[-1]).iterdir())
+    assert len(board) == ("trainer.tensorboard=true" in words)
+    for line in board:
+        assert any(path.name.startswith("events") for path in Path(line[-1]).iterdir())
     before = checkpoint.load(here / "my run/checkpoints/last")["progress"]["step"]
     assert run(*score[1:]) == run(*resume[1:]) == 0
     assert checkpoint.load(here / "my run/checkpoints/last")["progress"]["step"] > before

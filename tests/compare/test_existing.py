@@ -1,6 +1,7 @@
 """`cnntrain compare RUN_DIR ...`: the settings in which runs differ, their scores, and what is no run."""
 
 import csv
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,15 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("CNNTRAIN_DATA", "/data")
 
 
+@functools.cache
+def composed(*words: str) -> dict[str, Any]:
+    return to_plain(compose_settings(["trainer.tensorboard=false", *words]))
+
+
 def a_run(folder: str, *words: str, code: int = 0, **changed: Any) -> Path:
     """A run folder as training leaves it, but for its checkpoints."""
-    plain = to_plain(compose_settings(["trainer.tensorboard=false", *words]))
     path = Path(folder)
-    leave(path, plain | changed, code)
+    leave(path, composed(*words) | changed, code)
     (path / "environment.json").write_text('{"data_fingerprint": "f"}')
     return path
 

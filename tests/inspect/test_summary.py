@@ -77,7 +77,13 @@ def test_alexnet_is_told_exactly(capsys: pytest.CaptureFixture[str]) -> None:
     assert max(map(len, out.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("name", ["resnet152", "densenet121", "inception_v4", "efficientnet_b7", "convnext_tiny"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("resnet152", "efficientnet_b7", "convnext_tiny"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("densenet121", "inception_v4")),
+    ],
+)
 def test_long_networks_stay_readable_in_80_columns(name: str) -> None:
     lines = lines_of(name)
     assert len(lines) <= LONGEST_FULL

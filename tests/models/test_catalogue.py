@@ -30,7 +30,16 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+# Made by the code of a smaller sibling, of which there are more layers or wider ones: counting takes seconds.
+LARGE = (
+    *("densenet169", "densenet201", "resnet34", "resnet101", "resnet152", "wide_resnet50_2"),
+    *(f"efficientnet_b{number}" for number in range(1, 8)),
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in CATALOGUE]
+)
 def test_stored_counts_are_those_of_the_network(name: str) -> None:
     now = recount(CATALOGUE[name])
     advice = "python tests/recount.py writes catalogue.csv; the entry of a network of ours should say"
