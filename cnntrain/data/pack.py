@@ -95,9 +95,9 @@ class PackedPaths(Paths):
             checks=self._checks[rows],
         )
 
-    def selection_digest(self) -> bytes:
-        """See Paths; sha256 of the checksums too."""
-        return hashlib.sha256(super().selection_digest() + self._checks.tobytes()).digest()
+    def digest(self) -> bytes:
+        """See Paths; sha256 of the checksums too: another picture of as many bytes gives another."""
+        return hashlib.sha256(super().digest() + self._checks.tobytes()).digest()
 
     def read(self, index: int) -> bytes:
         """The content of an image; BadImage where it is not what was packed."""

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import pickle
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 
 from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.decode import BadImage
+from cnntrain.data.folder import FolderSplit, fingerprint
 from cnntrain.data.pack import FILE, MAGIC, TAIL, find_images, open_pack
 from cnntrain.data.pack_writer import Shrinker, write_pack
 from cnntrain.errors import DataError
@@ -33,6 +36,12 @@ def packed(tmp_path):
         advance=lambda count: None,
     )
     return tmp_path / "packed"
+
+
+def parts_in(folder) -> dict[str, FolderSplit]:
+    pack = open_pack(folder)
+    assert pack
+    return pack.parts
 
 
 def parts_of(content: bytes) -> tuple[bytes, bytes]:
@@ -86,6 +95,19 @@ def test_a_changed_image_is_a_bad_image_by_its_old_name_and_the_others_are_whole
     assert str(paths[0]) == str(tmp_path / "photos" / "a" / "0.png")
     for index in range(1, 6):
         assert paths.read(index) == paths[index].read_bytes()
+
+
+def test_another_picture_of_as_many_bytes_gives_another_fingerprint(packed):
+    before = parts_in(packed)
+    images, index = parts_of((packed / FILE).read_bytes())
+    old = before["train"].paths.read(2)
+    new = old[:-3] + bytes([old[-3] ^ 1]) + old[-2:]
+    check, new_check = (struct.pack("<I", zlib.crc32(content)) for content in (old, new))
+    (packed / FILE).write_bytes(sealed(images.replace(old, new), index.replace(check, new_check)))
+    after = parts_in(packed)
+    assert after["train"].paths.read(2) == new
+    assert after["train"].sizes.equal(before["train"].sizes)
+    assert fingerprint(after) != fingerprint(before)
 
 
 def test_a_file_that_shrinks_while_it_is_read_gives_bad_images(packed):
