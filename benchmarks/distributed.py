@@ -47,7 +47,7 @@ def measure(rank: int, count: int, port: int, rounds: int, steps: int, overrides
     os.environ |= {name: str(value) for name, value in names.items()} | {"MASTER_ADDR": "127.0.0.1"}
     warnings.simplefilter("ignore")
     settings = compose_settings([*overrides, "trainer.epochs=100000"])
-    with joined(settings.trainer.device, machine.exchange_backend) as world:
+    with joined(settings.trainer.device, settings.trainer.deterministic, machine.exchange_backend) as world:
         compare(world, settings, rounds, steps)
 
 

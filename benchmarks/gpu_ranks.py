@@ -20,7 +20,7 @@ def nccl():
     from cnntrain.runtime import device as machine
     from cnntrain.runtime.world import ALONE, World
 
-    backend, place = machine.exchange_backend("cuda:0" if DEVICE == "cuda" else DEVICE, ALONE)
+    backend, place = machine.exchange_backend("cuda:0" if DEVICE == "cuda" else DEVICE, False, ALONE)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29577"}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

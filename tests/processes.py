@@ -234,7 +234,7 @@ def one_of_several(rank: int, port: int, folder: str) -> None:
     """What each of the processes does, and leaves in a file."""
     os.environ |= environment(rank, PROCESSES, port)
     torch.set_num_threads(1)
-    with joined("cpu", machine.exchange_backend) as world:
+    with joined("cpu", False, machine.exchange_backend) as world:
         plain, _ = check_training(world, False)
         mixed, saved = check_training(world, True)
         job = make_job(world, 4, random=False)
@@ -317,6 +317,6 @@ def one_of_four(rank: int, port: int, folder: str) -> None:
     """What each of four processes does, and leaves in a file."""
     os.environ |= environment(rank, 4, port)
     torch.set_num_threads(1)
-    with joined("cpu", machine.exchange_backend) as world:
+    with joined("cpu", False, machine.exchange_backend) as world:
         found = {form.value: check_buckets(world, form) for form in GradExchange}
         torch.save(found, Path(folder) / f"{rank}.pt")

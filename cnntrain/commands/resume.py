@@ -5,6 +5,7 @@ from typing import Any
 from cnntrain.commands.report import after_training
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import ResumeArgs
+from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.inspect.live_view import LiveView
 from cnntrain.report.session import follow, lead
 from cnntrain.runtime import device as machine
@@ -25,8 +26,8 @@ def run(args: ResumeArgs, config: RunConfig | None) -> dict[str, Any]:
         CheckpointError: all checkpoints are damaged, or those of a finished run gone, or the changed model or data do
             not fit.
     """
-    device = config.settings.trainer.device if config else ""
-    with joined(device, machine.exchange_backend) as world:
+    trainer = config.settings.trainer if config else TrainerSettings()  # those of the first process count
+    with joined(trainer.device, trainer.deterministic, machine.exchange_backend) as world:
         if not world.is_first:
             return follow(world)[0]
         assert config is not None

@@ -19,7 +19,8 @@ def run(args: TrainArgs, config: RunConfig) -> dict[str, Any]:
     """Train from scratch in a new run folder, which is `out`; answers what results.json holds."""
     folder = args.out
     assert folder is not None
-    with joined(config.settings.trainer.device, machine.exchange_backend) as world:
+    trainer = config.settings.trainer
+    with joined(trainer.device, trainer.deterministic, machine.exchange_backend) as world:
         if not world.is_first:
             return follow(world)[0]
         start = Start(config.settings, folder, list(config.overrides), args.command_line)

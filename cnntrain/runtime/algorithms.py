@@ -30,6 +30,15 @@ def use_repeatable(deterministic: bool) -> None:
         return
     # We read no tensor that nothing was written to; to fill each new one costs a launch, or a pass over the memory.
     torch.utils.deterministic.fill_uninitialized_memory = False
+    fix_cublas_workspace()
+
+
+def fix_cublas_workspace() -> None:
+    """Let cuBLAS repeat its bits; to be called before the first CUDA device is touched.
+
+    Raises:
+        ConfigError: its variable has a value with which it does not.
+    """
     workspace = os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", REPEATABLE_CUBLAS[0])
     if workspace not in REPEATABLE_CUBLAS and torch.cuda.is_available():
         raise ConfigError(

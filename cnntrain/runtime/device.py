@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from cnntrain.errors import ConfigError
+from cnntrain.runtime.algorithms import fix_cublas_workspace
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.text import counted
 
@@ -56,17 +57,22 @@ def gpus() -> int:
     return max(1, torch.cuda.device_count())
 
 
-def exchange_backend(name: str, world: World) -> tuple[str, torch.device | None]:
+def exchange_backend(name: str, deterministic: bool, world: World) -> tuple[str, torch.device | None]:
     """What carries tensors between processes on the device of this name, and the device that it is bound to.
 
     Numbers of the host go over gloo in any case.
+
+    Args:
+        deterministic: cuBLAS is to repeat its bits, which it must be told before the device is touched.
 
     Returns:
         The backend, as torch.distributed names it; the device where it is NCCL.
 
     Raises:
-        ConfigError: this process cannot have the device.
+        ConfigError: this process cannot have the device, or cuBLAS is told otherwise.
     """
+    if deterministic:
+        fix_cublas_workspace()
     device = choose_device(name, world)
     if device.type == "cuda" and torch.distributed.is_nccl_available():
         return "cpu:gloo,cuda:nccl", device

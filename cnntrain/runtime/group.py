@@ -3,6 +3,7 @@
 Nothing here imports torch before `joined`.
 """
 
+import json
 import os
 import signal
 import sys
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 TOGETHER = (Interrupted, NonFiniteError)  # errors that all processes meet at the same step
 RESTARTS = "TORCHELASTIC_RESTART_COUNT"  # how often torchrun has started all processes again
-FAULTS, DEVICE = "faults", "device"  # in the store: how many processes have met one; trainer.device of the first
+# In the store: how many processes have met one; trainer.device and trainer.deterministic of the first process.
+FAULTS, TRAINER = "faults", "trainer"
 RUN = "cnntrain/run"  # in the launcher's store, which outlives a restart: the run folder
 WAIT = timedelta(minutes=30)  # for an answer; a process that has ended is found sooner
 # Until a process says that it waits for the others to start: the first one of a machine, and the rest of them.
@@ -36,7 +38,9 @@ _store: Any = None  # of key-value pairs that all processes share, while they ar
 
 
 @contextmanager
-def joined(device_name: str, bind: Callable[[str, World], tuple[str, "device | None"]]) -> Iterator[World]:
+def joined(
+    device_name: str, deterministic: bool, bind: Callable[[str, bool, World], tuple[str, "device | None"]]
+) -> Iterator[World]:
     """The processes of the run, able to exchange inside the `with` block, which all of them leave together.
 
     Where one of them leaves it with an error, the others meet a ResourceError at their next exchange; one that waits
@@ -44,7 +48,8 @@ def joined(device_name: str, bind: Callable[[str, World], tuple[str, "device | N
 
     Args:
         device_name: trainer.device; that of the first process counts.
-        bind: chooses the device of this process by that, and answers what carries the tensors of each kind of device,
+        deterministic: trainer.deterministic; likewise.
+        bind: chooses the device of this process by these, and answers what carries the tensors of each kind of device,
             as torch.distributed names it, and the device that the exchange is bound to, if any.
     """
     found = World.here()
@@ -63,9 +68,9 @@ def joined(device_name: str, bind: Callable[[str, World], tuple[str, "device | N
         # Prefixed: torchrun keeps the store over its restarts, and what processes wrote that are gone.
         _store = dist.PrefixStore(f"cnntrain/{os.environ.get(RESTARTS, 0)}", _open_store())
         if found.is_first:
-            _store.set(DEVICE, device_name)
-        device_name = _store.get(DEVICE).decode()
-    backend, place = bind(device_name, found)
+            _store.set(TRAINER, json.dumps((device_name, deterministic)))
+        device_name, deterministic = json.loads(_store.get(TRAINER))
+    backend, place = bind(device_name, deterministic, found)
     with _says_that_it_waits(found), answered():
         dist.init_process_group(
             backend, store=_store, rank=found.rank, world_size=found.size, timeout=WAIT, device_id=place

@@ -41,9 +41,9 @@ def test_a_process_takes_the_only_gpu_that_it_sees(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(torch.distributed, "is_nccl_available", lambda: True)
     for local_rank in range(2):
-        backend, device = machine.exchange_backend("auto", World(local_rank, 2, local_rank, 2))
+        backend, device = machine.exchange_backend("auto", False, World(local_rank, 2, local_rank, 2))
         assert (backend, device) == ("cpu:gloo,cuda:nccl", torch.device("cuda:0"))
-    assert machine.exchange_backend("cpu", World(0, 2, 0, 2)) == ("gloo", None)
+    assert machine.exchange_backend("cpu", False, World(0, 2, 0, 2)) == ("gloo", None)
     told = "NCCL error: ncclInvalidUsage. Last error: Duplicate GPU detected : rank 0 and rank 1 both on 1b000"
     with pytest.raises(ConfigError, match=r"several processes were given the same GPU"), World(0, 2).answered():
         raise RuntimeError(told)

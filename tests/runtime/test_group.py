@@ -1,5 +1,6 @@
 """Processes meet, say whom they wait for, and tell of a fault once."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,8 +13,8 @@ import torch.distributed
 from processes import environment, free_port
 
 from cnntrain import cli
-from cnntrain.errors import ResourceError
-from cnntrain.runtime import group
+from cnntrain.errors import ConfigError, ResourceError
+from cnntrain.runtime import device, group
 from cnntrain.runtime.world import World
 
 
@@ -39,15 +40,37 @@ def test_a_group_is_bound_to_its_device_and_has_a_limit_of_time(started, monkeyp
     monkeypatch.setattr(group, "_store", None)  # as it was, at the end
     monkeypatch.setattr(group, "_open_store", torch.distributed.HashStore)
     monkeypatch.setattr(torch.distributed, "init_process_group", init)
-    with pytest.raises(ResourceError), group.joined("cuda", lambda name, world: ("nccl", place)):
+    with pytest.raises(ResourceError), group.joined("cuda", False, lambda *said: ("nccl", place)):
         pass
     assert (made["backend"], made["device_id"], made["timeout"]) == ("nccl", place, group.WAIT)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_cublas_is_told_to_repeat_its_bits_before_a_group_touches_the_device(started, monkeypatch, rank):
+    started(rank, 2)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    shared, touched = torch.distributed.HashStore(), []
+
+    def choose(name, world):
+        touched.append((name, os.environ.get("CUBLAS_WORKSPACE_CONFIG")))
+        raise ConfigError("no such device")
+
+    monkeypatch.setattr(group, "_store", None)  # as it was, at the end
+    monkeypatch.setattr(group, "_open_store", lambda: shared)
+    monkeypatch.setattr(device, "choose_device", choose)
+    said = ("cuda", True)
+    if rank:  # which has not read the config of a run that goes on
+        torch.distributed.PrefixStore("cnntrain/0", shared).set(group.TRAINER, json.dumps(said))
+        said = ("", False)
+    with pytest.raises(ConfigError), group.joined(*said, device.exchange_backend):
+        pass
+    assert touched == [("cuda", ":4096:8")]
 
 
 WAITING = """
 from cnntrain.runtime import device, group
 group.PATIENCE = (0.3, 0.3)
-with group.joined("cpu", device.exchange_backend):
+with group.joined("cpu", False, device.exchange_backend):
     pass
 """
 
