@@ -5,8 +5,11 @@ imports torch.
 """
 
 import enum
+import signal
 from dataclasses import dataclass
 
+from cnntrain.errors import CnntrainError, ConfigError, FileSystemError, ResourceError
+from cnntrain.registry import line_in_user_code
 from cnntrain.text import one_line
 
 
@@ -165,3 +168,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python found no memory, on whatever device."""
     fault = fault_of(error)
     return fault is not None and fault.kind is Kind.MEMORY
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that a command answers to an error, for a process that may not come so far; 1 for our own bugs."""
+    if isinstance(error, CnntrainError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if (fault := fault_of(error)) and fault.kind is not Kind.KERNEL:
+        return ResourceError.exit_code
+    if refused_setting(error):
+        return ConfigError.exit_code
+    if isinstance(error, OSError):
+        return FileSystemError.exit_code
+    return ConfigError.exit_code if line_in_user_code(error) else 1

@@ -15,7 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnntrain.errors import CnntrainError, ConfigError, Interrupted, NonFiniteError
+from cnntrain.errors import ConfigError, Interrupted, NonFiniteError
+from cnntrain.runtime.faults import exit_code_of
 from cnntrain.runtime.launcher_link import leave_to_launcher, note_told, watch_launcher, way_on
 from cnntrain.runtime.lost_process import LostError, answered
 from cnntrain.runtime.peers import GRACE, Peers, end_process
@@ -86,8 +87,7 @@ def joined(
     except BaseException as error:
         peers.leave(together=False)
         if place is not None:  # torch waits, at the end of a process, for what its GPU still has to exchange
-            code = error.exit_code if isinstance(error, CnntrainError) else 1
-            timer = threading.Timer(GRACE, end_process, ("", code))
+            timer = threading.Timer(GRACE, end_process, ("", exit_code_of(error)))
             timer.daemon = True
             timer.start()
         raise

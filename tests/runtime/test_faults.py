@@ -3,8 +3,9 @@
 import pytest
 
 from cnntrain.cli.exit import exit_code
+from cnntrain.errors import DataError
 from cnntrain.runtime import device_memory
-from cnntrain.runtime.faults import FAULTS, Kind, fault_of, is_out_of_memory
+from cnntrain.runtime.faults import FAULTS, Kind, exit_code_of, fault_of, is_out_of_memory
 from cnntrain.runtime.lost_process import answered
 from cnntrain.runtime.world import World
 
@@ -49,6 +50,28 @@ def test_a_fault_of_the_machine_ends_with_code_7_and_one_line(text, capsys):
     assert line.count("\n") == 1
     assert TOLD[text] in line
     assert "; " in line  # what to do
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RuntimeError("CUDA error: uncorrectable ECC error encountered"), 7),
+        (RuntimeError("CUDA error: out of memory"), 7),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"), 7),
+        (MemoryError(), 7),
+        (RuntimeError("CUDA error: device-side assert triggered"), 1),
+        (RuntimeError("x_backward does not have a deterministic implementation, but you set"), 2),
+        (DataError("a damaged file"), 3),
+        (FileNotFoundError(2, "no such file", "a.png"), 6),
+        (KeyboardInterrupt(), 130),
+        (KeyError("of ours"), 1),
+    ],
+)
+def test_a_process_that_is_ended_has_the_code_that_its_own_end_would_have(error, code, tmp_path):
+    def fails():
+        raise error
+
+    assert exit_code_of(error) == exit_code(fails, lambda: tmp_path) == code
 
 
 def test_out_of_memory_says_who_holds_it(monkeypatch, capsys):

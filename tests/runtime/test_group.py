@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from unittest import mock
 
 import pytest
 import torch
@@ -43,6 +45,31 @@ def test_a_group_is_bound_to_its_device_and_has_a_limit_of_time(started, monkeyp
     with pytest.raises(ResourceError), group.joined("cuda", False, lambda *said: ("nccl", place)):
         pass
     assert (made["backend"], made["device_id"], made["timeout"]) == ("nccl", place, group.WAIT)
+
+
+@pytest.mark.parametrize(("text", "code"), [("uncorrectable ECC error encountered", 7), ("misaligned address", 1)])
+def test_a_process_that_hangs_in_its_gpu_is_ended_with_the_code_of_its_fault(started, monkeypatch, text, code):
+    started(0, 2)
+    ended = threading.Event()
+    codes = []
+
+    def end(text, code):
+        codes.append(code)
+        ended.set()
+
+    monkeypatch.setattr(group, "_store", None)  # as it was, at the end
+    monkeypatch.setattr(group, "_open_store", torch.distributed.HashStore)
+    monkeypatch.setattr(group, "Peers", mock.Mock())
+    monkeypatch.setattr(group, "end_process", end)
+    monkeypatch.setattr(group, "GRACE", 0.0)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *args, **keywords: None)
+    with (
+        pytest.raises(RuntimeError),
+        group.joined("cuda", False, lambda *said: ("nccl", torch.device("cuda", 0))),
+    ):
+        raise RuntimeError(f"CUDA error: {text}")
+    assert ended.wait(10)
+    assert codes == [code]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
