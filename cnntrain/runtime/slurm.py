@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 
 PLACE = ("SLURM_PROCID", "SLURM_LOCALID")  # of a process; the shell of a batch job has them too
+SIZES = ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_NPROCS")  # how many processes there are, in this order
 SIGNS = ("SLURM_STEP_NUM_TASKS", "SLURM_LAUNCH_NODE_IPADDR")  # that srun started it, which that shell has not
 NUMBERS = ("SLURM_JOB_ID", "SLURM_STEP_ID")
 LEAST_PORT, PORTS = 15_000, 15_000
@@ -15,7 +16,7 @@ def variables(env: Mapping[str, str]) -> dict[str, str]:
     The first process is met on the first node of the step, at a port that follows from the numbers of job and step;
     MASTER_ADDR and MASTER_PORT of the environment come first.
     """
-    size = env.get("SLURM_STEP_NUM_TASKS") or env.get("SLURM_NTASKS") or env.get("SLURM_NPROCS")
+    size = next((env[name] for name in SIZES if env.get(name)), "")
     is_started = any(name in env for name in SIGNS) or "SLURM_JOB_ID" not in env
     if not size or not is_started or any(name not in env for name in PLACE):
         return {}
@@ -33,9 +34,22 @@ def variables(env: Mapping[str, str]) -> dict[str, str]:
     }
 
 
+def source(env: Mapping[str, str], name: str) -> str:
+    """The variable that one of `variables` was read from."""
+    if name == "WORLD_SIZE":
+        return next(key for key in SIZES if env.get(key))
+    if name == "LOCAL_WORLD_SIZE":
+        return next((key for key in _keys("TASKS_PER_NODE") if key in env), name)
+    return dict(zip(("RANK", "LOCAL_RANK"), PLACE, strict=True)).get(name, name)
+
+
 def _first(env: Mapping[str, str], name: str) -> str:
     """A fact of the step, else of the job."""
-    return next((env[key] for key in (f"SLURM_STEP_{name}", f"SLURM_JOB_{name}", f"SLURM_{name}") if key in env), "")
+    return next((env[key] for key in _keys(name) if key in env), "")
+
+
+def _keys(name: str) -> tuple[str, ...]:
+    return f"SLURM_STEP_{name}", f"SLURM_JOB_{name}", f"SLURM_{name}"
 
 
 def _first_host(hosts: str) -> str:

@@ -227,5 +227,7 @@ def _number(variables: Mapping[str, str], name: str, least: int, most: int) -> i
     text = variables.get(name, "1")
     if text.isdecimal() and len(text) <= len(str(MOST_PORT)) and least <= int(text) <= most:
         return int(text)
+    if variables is not os.environ:
+        name = slurm.source(os.environ, name)
     given = f"(given {shorten(repr(text), 20)} in the environment)"
     raise ConfigError(f"{name}: must be a whole number from {least} to {most} {given}; {_ADVICE}")

@@ -242,16 +242,26 @@ def test_what_a_launcher_cannot_have_said_is_one_line_and_code_2(started, monkey
     assert line.startswith(f"cnntrain: error: {name}: {rule}")
 
 
-def test_a_step_of_slurm_without_a_number_of_tasks_is_one_line_and_code_2(monkeypatch, capsys):
-    for name, value in (TASK | STEP | {"SLURM_STEP_NUM_TASKS": "x"}).items():
-        monkeypatch.setenv(name, value)
-    assert cli.main(["trainer.epochs=1"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("cnntrain: error: WORLD_SIZE: must be a whole number from 1 to 99999 (given 'x' in the env")
-
-
 TASK = {"SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NODEID": "1", "SLURM_JOB_ID": "1234", "SLURM_STEP_ID": "2"}
 STEP = {"SLURM_STEP_NUM_TASKS": "7", "SLURM_STEP_TASKS_PER_NODE": "4,2,1", "SLURM_STEP_NODELIST": "gpu-[07-08,11],big3"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("SLURM_STEP_NUM_TASKS", "x", "a whole number from 1 to 99999 (given 'x' in the environment); start the proc"),
+        ("SLURM_PROCID", "x", "a whole number from 0 to 6 (given 'x' in the env"),
+        ("SLURM_LOCALID", "7", "a whole number from 0 to 6 (given '7' in the env"),
+        ("SLURM_STEP_TASKS_PER_NODE", "0,0", "a whole number from 1 to 99999 (given '0' in the env"),
+        ("MASTER_PORT", "x", "a whole number from 1 to 65535 (given 'x' in the env"),
+    ],
+)
+def test_what_slurm_cannot_have_said_is_told_by_the_name_of_its_variable(monkeypatch, capsys, name, value, rule):
+    for key, text in (TASK | STEP | {name: value}).items():
+        monkeypatch.setenv(key, text)
+    assert cli.main(["trainer.epochs=1"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"cnntrain: error: {name}: must be {rule}")
 
 
 @pytest.mark.parametrize(
