@@ -2,8 +2,10 @@
 
 import csv
 import itertools
+import math
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ import torch
 from test_loop import make_job, make_run
 
 from cnntrain import cli
+from cnntrain.config.schema import schedule
+from cnntrain.config.schema.schedule import SCHEDULES
 from cnntrain.runtime import device as machine
 from cnntrain.runtime import stopwatch
 from cnntrain.runtime.stopwatch import Stopwatch
@@ -48,6 +52,68 @@ def test_the_schedule_of_a_run_that_time_ends_comes_to_its_end(monkeypatch, limi
     assert len(clock.rates) == limit
     assert clock.rates == sorted(clock.rates, reverse=True)  # a cosine, which never goes back
     assert clock.rates[-1] < max(0.1, 1 / limit) * clock.rates[0]
+
+
+def drops(factor: float, *places: float) -> Callable[[float], float]:
+    return lambda part: factor ** sum(part >= place for place in places)
+
+
+def halves(start: float, end: float, part: float) -> float:
+    """Half a cosine."""
+    return end + (start - end) * (1 + math.cos(math.pi * part)) / 2
+
+
+# Of each kind, with lengths for 5,000 epochs: the factor of the rate when a part of the time is over.
+SHAPES: dict[str, tuple[schedule.ScheduleSettings, Callable[[float], float]]] = {
+    "constant": (schedule.ConstantSettings(), lambda part: 1.0),
+    "cosine": (
+        schedule.CosineSettings(warmup=1000),
+        lambda part: 0.01 + 0.99 * part / 0.2 if part < 0.2 else halves(1, 0, (part - 0.2) / 0.8),
+    ),
+    "onecycle": (
+        schedule.OneCycleSettings(),
+        lambda part: halves(0.04, 1, part / 0.3) if part < 0.3 else halves(1, 1e-4, (part - 0.3) / 0.7),
+    ),
+    "step": (schedule.StepSettings(every=1500), drops(0.1, 0.3, 0.6, 0.9)),
+    "multistep": (schedule.MultistepSettings(milestones=[2500, 4000]), drops(0.1, 0.5, 0.8)),
+    "exponential": (schedule.ExponentialSettings(decay=0.999), lambda part: 0.999 ** (5000 * part)),
+    "polynomial": (schedule.PolynomialSettings(power=2, end=0.1), lambda part: 0.1 + 0.9 * (1 - part) ** 2),
+    "plateau": (schedule.PlateauSettings(patience=0, threshold=0.5), lambda part: math.nan),  # goes by losses alone
+}
+
+
+@pytest.mark.parametrize("kind", SCHEDULES)
+def test_each_schedule_is_fitted_to_the_time_also_when_the_run_goes_on(monkeypatch, kind):
+    settings, shape = SHAPES[kind]
+    words = {"schedule": settings, "save_every": 100, "max_time": "40s"}
+
+    def train(run, saved=None, *, seconds=1.0, now=0.0, **changes):
+        with monkeypatch.context() as patch:
+            clock = Machine(patch, run, seconds)
+            clock.now = now
+            loop.train(run, make_job(saved, **({"epochs": 5000} | words | changes)))
+        return [rate / 0.1 for rate in clock.rates]
+
+    saved = []
+    whole = train(make_run(), saved)
+    assert len(whole) == 40
+    # From the third step on, when two have been measured, straight to the end.
+    wanted = [shape(max(step - 2, 0) / 38) for step in range(40)]
+    if kind == "plateau":
+        wanted = train(make_run(), epochs=8, max_time=None)
+        assert min(wanted) < 1
+    assert whole == pytest.approx(wanted, abs=0.01)
+
+    state = next(state for state in saved if state["progress"]["step"] == 15)
+    for seconds, steps in ((1.0, 25), (2.0, 13)):
+        again = make_run()
+        again.restore(state)
+        rates = train(again, seconds=seconds, now=1000.0)  # another clock
+        assert len(rates) == steps
+        if seconds == 1:
+            assert rates == pytest.approx(wanted[15:], abs=0.01)
+        elif kind != "plateau":  # half as fast, it comes to the end as well
+            assert rates[-1] <= shape(0.85)
 
 
 def test_where_the_steps_end_first_time_has_no_say(monkeypatch):
