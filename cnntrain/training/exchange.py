@@ -75,13 +75,18 @@ class Exchange:
         self._learners: list[nn.Parameter] = []
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module as the loop is to call it: its gradients become the mean of those of all processes."""
+        """The module as the loop is to call it: its gradients become the mean of those of all processes.
+
+        Raises:
+            ResourceError: another process has ended before it answered: torch compares the shapes of all of them.
+        """
         if self._world.size == 1:
             return module
         if self._wrapper:
             self._wrapper._remove_autograd_hooks()  # else parameters would be sent by this one too
         self._module, self._learners = module, _learners(module)
-        self._wrapper = self._wrapped(module) if self._learners else None
+        with self._world.answered():
+            self._wrapper = self._wrapped(module) if self._learners else None
         return self._wrapper or module
 
     def is_stale(self) -> bool:

@@ -7,10 +7,10 @@ from processes import crossed_run, free_port, make_job, one_of_four
 
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.schema.trainer import GradExchange
-from cnntrain.errors import ConfigError
+from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.finetune.batch_norms import counted_together
 from cnntrain.runtime.world import ALONE, World
-from cnntrain.training import loop
+from cnntrain.training import exchange, loop
 from cnntrain.training.exchange import note_idle, synchronize_norms
 
 
@@ -42,6 +42,15 @@ def test_four_processes_take_the_steps_of_one_though_layers_open_and_one_is_idle
         torch.testing.assert_close(results[0][form]["weights"][name], weights, rtol=0, atol=near)
     fp32, bf16 = (results[0][form.value]["print"] for form in GradExchange)
     assert fp32 != bf16
+
+
+def test_a_process_that_is_lost_while_the_network_is_wrapped_is_told_as_lost(monkeypatch):
+    def lose(*_, **__):
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:525] Connection closed by peer [127.0.0.1]:1234")
+
+    monkeypatch.setattr(exchange, "DistributedDataParallel", lose)
+    with pytest.raises(ResourceError, match="another process of this run has ended"):
+        exchange.Exchange(World(0, 2), GradExchange.fp32).wrap(torch.nn.Linear(2, 2))
 
 
 def test_batch_norms_over_several_processes_are_torchs_and_keep_their_names_and_what_follows_them():
