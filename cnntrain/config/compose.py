@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from cnntrain.config import overrides
+from cnntrain.config import library_optimizers, overrides
 from cnntrain.config.check import check_tree, settings_of
 from cnntrain.config.composer import Composer, stray_sweep
 from cnntrain.config.errors import ConfigErrors
@@ -134,6 +134,7 @@ def _check(tree: DictConfig, faults: list[str]) -> tuple[Settings | None, list[s
     """The settings and the faults of the values, but for keys that are known to be wrong: they are not set."""
     keys = {line.partition(":")[0] for line in faults}
     settings, value_faults = check_tree(tree)
+    value_faults = library_optimizers.faults(tree) + value_faults
     return settings, [line for line in value_faults if line.partition(":")[0] not in keys]
 
 

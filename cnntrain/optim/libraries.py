@@ -6,21 +6,12 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
+from cnntrain.config.library_optimizers import spelt
 from cnntrain.config.schema.optimizer import TimmOptimizerSettings
 from cnntrain.errors import ConfigError
 from cnntrain.registry import check_arguments
-from cnntrain.text import hint, nearest, one_line
+from cnntrain.text import one_line
 
-# What is left out, by how the names begin, and why: of torch, of timm.
-NOT_OF_TORCH = {
-    "lbfgs": "it computes the loss several times in a step (a closure)",
-    "sparseadam": "it is for sparse gradients alone",
-}
-NOT_OF_TIMM = {
-    "adahessian": "it differentiates twice in a step",
-    "bnb": "it needs the package bitsandbytes and CUDA",
-    "fused": "it needs the package apex and CUDA",
-}
 OURS = ("params", "lr", "weight_decay")  # arguments that are not the user's to give
 
 
@@ -35,7 +26,7 @@ def from_torch(settings: TimmOptimizerSettings, groups: list[dict[str, Any]], lr
         for name, kind in vars(torch.optim).items()
         if inspect.isclass(kind) and issubclass(kind, Optimizer) and kind is not Optimizer
     }
-    kind = classes[_known(settings, list(classes), NOT_OF_TORCH)]
+    kind = classes[spelt("torch", settings.name, classes)]
     return _made(settings, kind, kind, groups, lr)
 
 
@@ -47,7 +38,7 @@ def from_timm(settings: TimmOptimizerSettings, groups: list[dict[str, Any]], lr:
     """
     import timm.optim
 
-    name = _known(settings, list(map(str, timm.optim.list_optimizers())), NOT_OF_TIMM)
+    name = spelt("timm", settings.name, map(str, timm.optim.list_optimizers()))
     kind = timm.optim.get_optimizer_class(name, bind_defaults=False)
 
     def create(groups: list[dict[str, Any]], lr: float, **args: Any) -> Optimizer:
@@ -55,24 +46,6 @@ def from_timm(settings: TimmOptimizerSettings, groups: list[dict[str, Any]], lr:
         return made
 
     return _made(settings, kind, create, groups, lr)
-
-
-def _known(settings: TimmOptimizerSettings, names: list[str], left_out: dict[str, str]) -> str:
-    """The name as the library spells it; ConfigError for those that are left out, with the reason, and for others."""
-    typed, places = settings.name.lower(), {name.lower(): name for name in names}
-    if typed in places and (reason := next((why for start, why in left_out.items() if typed.startswith(start)), None)):
-        raise ConfigError(
-            f"optimizer.name: cnntrain leaves this one of {settings.library} out, as {reason} (given {settings.name}); "
-            "choose another"
-        )
-    spelt = {name: places[name] for name in places if not name.startswith(tuple(left_out))}
-    if typed in spelt:
-        return spelt[typed]
-    suggestion, names = nearest(typed, spelt), list(spelt.values())
-    raise ConfigError(
-        f"optimizer.name: {settings.library} has no optimizer of this name (given {settings.name})"
-        + hint(suggestion and spelt[suggestion], f"it has {', '.join(names)}")
-    )
 
 
 def _made(

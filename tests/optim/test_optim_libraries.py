@@ -2,12 +2,17 @@
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import timm.optim
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
 from cnntrain import cli
+from cnntrain.cli import dispatch
+from cnntrain.config import library_optimizers
 from cnntrain.config.schema.optimizer import TimmOptimizerSettings, TorchOptimizerSettings
 from cnntrain.errors import ConfigError
 from cnntrain.optim.optimizers import build_optimizer
@@ -105,6 +110,51 @@ def test_a_name_without_its_library_is_told_where_it_belongs(
 ) -> None:
     assert cli.main(line.split()) == 2
     assert fault in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ("optimizer=timm optimizer.name=lambb", "timm has no optimizer of this name (given lambb); did you mean lamb?"),
+        (
+            "optimizer=torch optimizer.name=nadm",
+            "torch has no optimizer of this name (given nadm); did you mean NAdam?",
+        ),
+    ],
+)
+def test_a_name_that_no_library_has_is_told_with_all_other_faults_before_torch_is_loaded(
+    words: str, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dispatch, "_load", mock.Mock(side_effect=AssertionError))
+    assert cli.main([*words.split(), "trainer.epochs=2"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        f"cnntrain: error: optimizer.name: {name}",
+        "cnntrain: error: optimizer.lr: missing; write optimizer.lr=VALUE",
+    ]
+
+
+@pytest.mark.parametrize("library", ["timm", "torch"])
+def test_every_name_of_a_library_is_known_without_importing_it(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = list(map(str, timm.optim.list_optimizers())) if library == "timm" else [*TORCH, "Adam", "SGD", "LBFGS"]
+    read = []
+    monkeypatch.setattr(library_optimizers, "unknown_name", lambda library, typed, known: read.extend(known))
+    library_optimizers.faults(OmegaConf.create({"optimizer": {"library": library, "name": "lambb"}}))
+    assert set(read) >= {
+        name for name in names if not name.startswith(("bnb", "nesterov"))
+    }  # which are registered late
+    assert "Optimizer" not in read
+    monkeypatch.undo()
+    for name in names:
+        assert not library_optimizers.faults(
+            OmegaConf.create({"optimizer": {"library": library, "name": name.upper()}})
+        )
+
+
+def test_where_a_library_lists_its_optimizers_elsewhere_who_builds_one_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    tree = OmegaConf.create({"optimizer": {"library": "timm", "name": "lambb"}})
+    for file, pattern in (("optim/gone.py", "x"), ("__init__.py", "name='none'")):
+        monkeypatch.setitem(library_optimizers.SOURCES, "timm", (file, pattern))
+        assert library_optimizers.faults(tree) == []
 
 
 def test_a_weight_decay_without_a_place_is_refused() -> None:
