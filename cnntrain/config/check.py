@@ -84,7 +84,11 @@ def _unknown_names(tree: DictConfig) -> list[str]:
     """The faults of names that stand for nothing, and of those that do not fit the numbers beside them."""
     faults = []
     for section, entries in REGISTRIES.items():
-        name = OmegaConf.select(tree, f"{section}.name")
+        try:
+            name = OmegaConf.select(tree, f"{section}.name")
+        except OmegaConfBaseException as error:  # of an interpolation
+            faults.append(f"{section}.name: {str(error).splitlines()[0]}")
+            continue
         if name is None:  # missing, which is told later
             continue
         kind = OmegaConf.get_type(tree[section])

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain.errors import ConfigError
 from cnntrain.text import hint, nearest
@@ -64,7 +65,10 @@ def faults(tree: DictConfig) -> list[str]:
 
     A name that stands there in whatever way is left to who builds the optimizer.
     """
-    library, name = (OmegaConf.select(tree, f"optimizer.{key}") for key in ("library", "name"))
+    try:
+        library, name = (OmegaConf.select(tree, f"optimizer.{key}") for key in ("library", "name"))
+    except OmegaConfBaseException:  # of an interpolation, which check.py tells
+        return []
     if library not in SOURCES or not isinstance(name, str):
         return []
     file, pattern = SOURCES[library]

@@ -199,6 +199,9 @@ def composer() -> Composer:
             "'optimizer.lr_factors={a: 1, b: 2}', in quotes",
         ),
         ("data.root=${data.rot}", "data.root: Interpolation key 'data.rot' not found"),
+        ("data.name=${data.rot}", "data.name: Interpolation key 'data.rot' not found"),
+        ("loss.name=${data.rot}", "loss.name: Interpolation key 'data.rot' not found"),
+        ("optimizer=timm optimizer.lr=1 optimizer.name=${a}", "optimizer.name: Interpolation key 'a' not found"),
         ("a b=c", "a: neither KEY=VALUE"),
     ],
 )
