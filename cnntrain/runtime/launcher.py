@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 KEY = "trainer.devices"
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGUSR1"  # passed on to the processes, which save
+ENDED = (-signal.SIGTERM, OF_SIGNAL + signal.SIGTERM)  # exit codes of processes that it has ended
 SHUTDOWN_SECONDS = 120  # for them to save
 
 
@@ -95,7 +96,10 @@ def _code(error: "ChildFailedError", folder: Path) -> int:
     Raises:
         ResourceError: one was killed, or the others have missed one that ended without a word.
     """
-    for rank, failure in error.failures.items():
+    # Once one has failed the launcher ends the rest by SIGTERM: some save, others are not so far yet.
+    failures = {rank: one for rank, one in error.failures.items() if one.exitcode not in ENDED}
+    failures = failures or dict(error.failures)
+    for rank, failure in failures.items():
         if failure.exitcode < 0:
             name = signal.Signals(-failure.exitcode).name
             raise ResourceError(
@@ -103,4 +107,4 @@ def _code(error: "ChildFailedError", folder: Path) -> int:
             ) from None
     if line := left_line(folder):
         raise ResourceError(line) from None
-    return error.get_first_failure()[1].exitcode
+    return min(failures.values(), key=lambda failure: failure.timestamp).exitcode

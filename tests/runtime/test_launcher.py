@@ -175,9 +175,10 @@ def missing(started, monkeypatch, tmp_path):
 
 
 def fail(folder, **codes):
-    failures = {int(rank[1:]): SimpleNamespace(exitcode=code) for rank, code in codes.items()}
-    first = next(iter(failures.items()))
-    return launcher._code(SimpleNamespace(failures=failures, get_first_failure=lambda: first), folder)
+    """Let processes end with these exit codes, in this order."""
+    ends = enumerate(codes.items())
+    failures = {int(rank[1:]): SimpleNamespace(exitcode=code, timestamp=time) for time, (rank, code) in ends}
+    return launcher._code(SimpleNamespace(failures=failures), folder)
 
 
 def test_of_a_process_that_was_killed_the_launcher_alone_tells(missing, tmp_path):
@@ -220,6 +221,16 @@ def test_the_launcher_is_silent_of_a_fault_that_was_told(missing, tmp_path):
     assert group.tells(DataError("one file is bad"))
     assert not group.tells(missing)
     assert fail(tmp_path, r0=3) == 3
+
+
+@pytest.mark.parametrize("code", [-signal.SIGTERM, 143])
+def test_a_process_that_the_launcher_has_ended_is_not_the_fault(tmp_path, code):
+    assert fail(tmp_path, r0=9, r1=code) == 9
+    assert fail(tmp_path, r0=code, r1=3) == 3
+    with pytest.raises(ResourceError, match=r"process 1 was ended by SIGKILL"):
+        fail(tmp_path, r0=code, r1=-signal.SIGKILL)
+    with pytest.raises(ResourceError, match=r"process 1 was ended by SIGTERM"):  # by someone else
+        fail(tmp_path, r0=143, r1=-signal.SIGTERM)
 
 
 def test_without_our_launcher_a_process_tells_whom_it_has_lost(missing, tmp_path, monkeypatch):
