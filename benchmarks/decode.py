@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import simplejpeg
@@ -105,7 +106,7 @@ def by_spdl(files: Sequence[str], images: int) -> Work | None:
         return None
     draw = random.Random(0)
 
-    def image(file: str) -> object:
+    def image(file: str) -> Any:
         packets = spdl.io.demux_image(file)
         top, left, height, width = CROP.box(packets.height, packets.width, draw)
         words = f"crop={width}:{height}:{left}:{top},scale={SIZE}:{SIZE}:flags=bilinear"
