@@ -101,6 +101,8 @@ def lay_out(folder: Path) -> None:
                 (folder / place / label / f"{number}.jpg").write_bytes(picture(number))
     for name in ("cat.jpg", "dog.jpg", "photos/a.jpg"):
         (folder / name).write_bytes(picture(0))
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
+    np.savez(folder / "images.npz", images=pixels, labels=np.arange(40) % 2)
     (folder / "tf_efficientnet_lite0.safetensors").touch()
     (folder / "RUN_DIR" / "checkpoints").mkdir(parents=True)
     (folder / "RUN_DIR" / "config.yaml").write_text(default_config(), encoding="utf-8")

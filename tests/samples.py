@@ -17,9 +17,9 @@ def digits(count: int, size: int) -> tuple[Tensor, Tensor]:
     return functional.interpolate(images, size=size), torch.tensor(found.target[:count])
 
 
-def fake_mnist(root: Path, train: int = 60, test: int = 20) -> Path:
+def fake_mnist(root: Path, train: int = 60, test: int = 20, kind: str = "MNIST") -> Path:
     """Files in MNIST's format with random pixels; the folder that they lie in."""
-    folder = root / "MNIST" / "raw"
+    folder = root / kind / "raw"
     folder.mkdir(parents=True)
     random = np.random.default_rng(0)
     for part, count in (("train", train), ("t10k", test)):

@@ -106,6 +106,7 @@ def test_each_command_runs(
         documents.lay_out_cifar10(desk / "data", monkeypatch)
     if any("mnist" in word for word in words):
         fake_mnist(desk / "data", train=600)
+        fake_mnist(desk / "data", train=600, kind="FashionMNIST")
     if "RUN_DIR" in words:
         # A temperature is kept where it helps: of a network that has learnt.
         train_run(desk / "RUN_DIR", *(["trainer.epochs=3", "data.limit=null"] if "calibrate=true" in words else []))

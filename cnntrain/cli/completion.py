@@ -25,8 +25,11 @@ def complete(words: list[str]) -> int:
         if not issubclass(COMMANDS[command], (NewRunArgs, CompareArgs)):
             return 0  # the shell completes file names by itself
         os.environ["COMP_LINE"] = re.sub(r"^(\s*\S+\s+)\S+\s*", r"\1", line)
+    from cnntrain.config.inherit import recipes_alike, register_recipe
     from cnntrain.config.overrides import read_flags
 
+    for path in recipes_alike():  # which are not composed before
+        register_recipe(path)
     _, overrides, options = read_flags(words)
     with contextlib.redirect_stderr(io.StringIO()):  # argparse complains about words that are not finished
         return ask_hydra(options, overrides)

@@ -20,7 +20,7 @@ from cnntrain.cli import (
     loading,
 )
 from cnntrain.cli.exit import exit_code
-from cnntrain.config.paths import expand_path, need_image_folder
+from cnntrain.config.paths import expand_path, need_images
 from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, PackArgs, RunArgs, TrainArgs
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
@@ -169,7 +169,7 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
     if faults := no_effect.faults_of_saved(command, config, has_weights=has_weights):
         raise ConfigErrors(faults)
     if command not in ("predict", "report", "export"):  # which do without
-        _need_images(config.settings)
+        need_images(config.settings.data)
     return config
 
 
@@ -195,7 +195,7 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
     defaults = [] if kind.reads_images else ["data.root=."]
     composition = compose_line([*overrides, *defaults], config_dir=config_dir, refuse_idle=kind.reads_images)
     if kind.reads_images:
-        _need_images(composition.settings)
+        need_images(composition.settings.data)
     if kind is PackArgs and not (data := composition.settings.data).has_files:
         raise ConfigError(
             f"data: pack takes a folder of photos (given {data.name}); write data=imagefolder data.root=DIR"
@@ -273,7 +273,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
             f"trainer.devices: a job of a sweep runs in one process (given {given}); start one run at a time"
         )
     if not is_sweep:  # the jobs of a sweep may each have a root of their own
-        _need_images(composition.settings)
+        need_images(composition.settings.data)
     if not is_sweep and keeps and (count := _processes(composition.settings, overrides)):
         return _launch(count, line)
 
@@ -333,8 +333,3 @@ def _processes(settings: "Settings", words: Sequence[str]) -> int:
     if count and settings.model.sync_bn and settings.trainer.device == "cpu":
         raise ConfigError(NO_SYNC_BN.format("cpu"))
     return count
-
-
-def _need_images(settings: "Settings") -> None:
-    if settings.data.has_files:
-        need_image_folder(expand_path(settings.data.root))

@@ -51,7 +51,7 @@ def native_input(settings: Settings, data_named: bool, option: str | None = None
     data, names = settings.data, (option, settings.model.name)
     if data_named:
         entry = DATASETS.entry(data.name)
-        sizes = entry.classes, entry.channels, entry.image_size or PHOTOS[2]
+        sizes = entry.class_count(data.args), entry.channels, entry.image_size or PHOTOS[2]
     else:
         counts = catalogue()
         figures = next((counts[name] for name in names if name in counts), None)

@@ -10,7 +10,7 @@ from cnntrain.compare.outcomes import SCORES, Outcome
 from cnntrain.compare.plan import Combination
 from cnntrain.compare.progress import Line, say
 from cnntrain.config.overrides import quote
-from cnntrain.config.paths import expand_path, need_image_folder, need_weights
+from cnntrain.config.paths import expand_path, need_images, need_weights
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, RunFolderError
 from cnntrain.report.csv_log import latest_rows
@@ -36,8 +36,8 @@ def need_files(runs: Sequence[Combination], folders: Sequence[Path]) -> None:
         data, weights = run.settings.data, run.settings.model.weights
         if finished_results(folder):
             continue
+        need_images(data)
         if data.has_files:
-            need_image_folder(expand_path(data.root))
             _need_scores(data)
         if weights and not _is_begun(folder):
             need_weights(expand_path(weights))

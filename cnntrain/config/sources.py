@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cnntrain.config import overrides
+from cnntrain.config.inherit import recipes_alike, register_recipe
 from cnntrain.config.messages import VARIANTS
 from cnntrain.config.paths import conf_dir, need_config_dir, own_options
 from cnntrain.config.schema.data import DATASETS
@@ -42,8 +43,8 @@ def _title(group: str, option: str, *, _parent_: DictConfig) -> str:
         if group == "model":
             return title_of(_parent_.name)
         entry, cwd = DATASETS.find(_parent_.name), str(HydraConfig.get().runtime.cwd)
-        root = _parent_.root if entry and entry.has_files else ""
-        return title_of(_parent_.name, os.path.join(cwd, root), has_files=bool(root))
+        root = _parent_.root if entry and entry.is_users else ""
+        return title_of(_parent_.name, os.path.join(cwd, root), is_users=bool(root))
     return option
 
 
@@ -60,7 +61,7 @@ def register_type(path: str) -> None:
 class OnceRead(ConfigRepository):
     """Hydra's repository, which would read all files again for each composition, with one look at those of ours.
 
-    The types of our settings are there when a file asks for them.
+    The types of our settings, and recipes of data sets that are like others, are there when they are asked for.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OnceRead":
@@ -70,7 +71,11 @@ class OnceRead(ConfigRepository):
     def _find_object_source(self, config_path: str, object_type: ObjectType | None) -> ConfigSource | None:
         if config_path in TYPES:
             register_type(config_path)
-        return super()._find_object_source(config_path, object_type)
+        source = super()._find_object_source(config_path, object_type)
+        if source is None and config_path in recipes_alike():
+            register_recipe(config_path)
+            return super()._find_object_source(config_path, object_type)
+        return source
 
     def load_config(self, config_path: str) -> Any:
         """The content of a file; None where there is no such file."""

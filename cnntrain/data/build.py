@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,6 +28,7 @@ from cnntrain.data.loaders import Loader, MemoryLoader, name_of_row
 from cnntrain.data.view import resize_planes
 from cnntrain.errors import ConfigError
 from cnntrain.runtime.world import ALONE, World
+from cnntrain.text import counted
 
 
 def build_data(
@@ -102,21 +104,23 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
         result = resize_batch(convert_channels(images, channels), pixels, request.interpolation)
         return result, labels if places is None else places[labels]
 
+    data_set = _take_val(data_set, request)
     images, labels = data_set.train
-    train_index, val_index = split_val(labels, request)
+    whole = torch.arange(len(labels))
+    train_index, val_index = (whole, whole[:0]) if data_set.val else split_val(labels, request)
     # Resized once at most.
     whole_train = functools.cache(lambda: prepare(images[train_index], labels[train_index], size))
     mean, std = choose_statistics(request, channels, lambda: _statistics(request, channels, lambda: whole_train()[0]))
     parts: dict[str, tuple[Tensor, Tensor]] = {}
-    numbers: dict[str, Tensor | None] = {"val": val_index, "test": None}  # of the images in their part of the data set
+    numbers: dict[str, Tensor | None] = {"val": None if data_set.val else val_index, "test": None}  # in their part
     if "train" in request.splits:
         rows = train_index[take_limit(labels[train_index], request)]
         numbers["train"] = rows
         is_whole = len(rows) == len(train_index)
         parts["train"] = whole_train() if is_whole else prepare(images[rows], labels[rows], size)
         request = request.fit_batch_size(len(rows))
-    if "val" in request.splits and len(val_index):
-        parts["val"] = prepare(images[val_index], labels[val_index], eval_size)
+    if "val" in request.splits and (data_set.val or len(val_index)):
+        parts["val"] = prepare(*(data_set.val or (images[val_index], labels[val_index])), eval_size)
     if "test" in request.splits and data_set.test:
         parts["test"] = prepare(*data_set.test, eval_size)
     budget = MemoryBudget(request.device)
@@ -151,10 +155,28 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
     return data, loaders
 
 
+def _take_val(data_set: TensorSet, request: Request) -> TensorSet:
+    """The data set as its own val part is used: with folds, which take val from train, it may become the test part."""
+    if data_set.val is None:
+        return data_set
+    count = counted(len(data_set.val[1]), "image")
+    if request.settings.folds is not None:
+        use = "not used" if data_set.test else "test"
+        request.notes.append(f"its val part: {use}, {count}, as data.folds takes val from train")
+        return replace(data_set, test=data_set.test or data_set.val, val=None)
+    request.notes.append(f"val: {count}, its own part")
+    if request.settings.val != DataSettings.val:
+        request.warnings.append(
+            f"data.val: the data set's own {count} validate, and none are taken out of the training images "
+            f"(given {request.settings.val})"
+        )
+    return data_set
+
+
 def _loader(
     images: Tensor, labels: Tensor, split: str, numbers: Tensor | None, budget: MemoryBudget, request: Request
 ) -> MemoryLoader:
-    part = "test" if split == "test" else "train"  # val and probe come out of the training images
+    part = split if numbers is None else "train"  # probe, and most often val, come out of the training images
     return MemoryLoader(
         images,
         labels,

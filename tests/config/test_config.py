@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,21 @@ def test_a_schedule_inherits_nothing_from_the_recipes_one(name: str) -> None:
         schedule = compose(f"schedule={name} data={data}").schedule
         assert type(schedule) is SCHEDULES[name].settings
         assert numbers(schedule) == written(f"schedule/{name}.yaml")
+
+
+@pytest.mark.parametrize("line", ["", "optimizer=adamw"])
+def test_a_data_set_takes_the_recipes_of_the_one_that_it_is_like(tmp_path: Path, line: str) -> None:
+    """All but what it has a file for; and so does a file of the user's that begins with it."""
+    ours, other = compose(f"data=kmnist {line}"), compose(f"data=mnist {line}")
+    for section in ("model", "augment", "optimizer", "schedule", "loss", "trainer"):
+        assert getattr(ours, section) == getattr(other, section)
+    assert ours.data == replace(other.data, name="kmnist", title="kmnist")
+    ours, other = compose(f"data=svhn {line}"), compose(f"data=cifar10 {line}")
+    assert (pieces(ours), pieces(other)) == ({"pad_crop"}, {"pad_crop", "hflip"})
+    assert replace(ours, data=other.data, augment=other.augment) == other
+    write(tmp_path, "data/signs.yaml", "defaults: [kmnist]\n")
+    mine = compose(f"data=signs {line}", tmp_path)
+    assert replace(mine, data=other.data) == replace(compose(f"data=kmnist {line}"), data=other.data)
 
 
 def test_augment_on_the_command_line_replaces_the_recipes_list() -> None:
@@ -201,6 +217,7 @@ def option(file: Path) -> str:
         "model/timm": "model.name=resnet50d",
         "model/own": "model.name=a.b:f",
         "data/own": "data.name=a.b:f data.root=/data",
+        "data/arrays": "data.root=/data/x.npz",
         "augment/own": "augment.own.name=a.b:f",
         "optimizer/own": "optimizer.name=a.b:f optimizer.lr=0.1",
         "optimizer/timm": "optimizer.name=lamb optimizer.lr=0.1",

@@ -35,7 +35,7 @@ def faults(line: str, *, multirun: bool = False, config_dir: Path | None = None)
             "data.root=nowhere",
             "data.root: data=digits, the default, comes with cnntrain and reads no folder (given",
         ),
-        ("data.download=true", "data.download: fetches mnist, cifar10 and cifar100 alone (given true)"),
+        ("data.download=true", "data.download: fetches public data sets by name, and digits is none (given true)"),
         ("data=imagefolder data.root=. data.download=true", "data.download: fetches"),
         ("data.crop=0.9", "data.crop: is for image files, and data=digits has none (given 0.9)"),
         ("data.crop_mode=squash", "data.crop_mode: is for image files, and data=digits has none (given squash)"),

@@ -268,7 +268,7 @@ def test_a_data_set_in_memory_cannot_be_streamed():
 def test_an_unknown_name_is_a_config_error_that_lists_the_known():
     with pytest.raises(
         ConfigError,
-        match=r"^data\.name: must be one of digits, mnist, cifar10, .* \(given cifar\); did you mean cifar10\?",
+        match=r"^data\.name: must be one of digits, mnist, .* \(given cifar\); did you mean cifar10\?",
     ):
         build(name="cifar")
 

@@ -1,6 +1,7 @@
 """Where the images come from and how they are split, sized and batched."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional, Union
 
@@ -41,9 +42,9 @@ class OnBadImage(enum.Enum):
 class DataSettings:
     name: str = "???"  # an entry of DATASETS, or my_pkg.data:load
     title: str = ""  # what heads the runs, and the folder that they lie in: of files, the name of their folder
-    # keyword arguments of a function of yours: data=own data.name=my_pkg.data:load
+    # keyword arguments of a function of yours, data=own data.name=my_pkg.data:load, or the variant of a named data set
     args: dict[str, Any] = field(default_factory=dict)
-    root: str = "???"  # the folder of the data; for imagefolder the one that holds train/
+    root: str = "???"  # the folder of the data; for imagefolder the one that holds train/, for arrays the .npz file
     download: bool = False  # fetch a missing data set
     # images of one batch; auto: as many as fit into memory; null: 4 to 64, so that an epoch has about 16 of them
     batch_size: Union[int, str, None] = number(64, ge=1, most=1_000_000, words=(AUTO,))
@@ -85,10 +86,15 @@ class DataSettings:
         return DATASETS.entry(self.name).has_files
 
     @property
+    def is_users(self) -> bool:
+        """Whether the images are the user's own, and head the runs."""
+        return DATASETS.entry(self.name).is_users
+
+    @property
     def heading(self) -> str:
         """What heads a run: the title; runs of older versions have none, or the name of the loader."""
         is_older = self.title in ("", self.name, DATASETS.user.name)
-        return title_of(self.name, self.root, has_files=self.has_files) if is_older else self.title
+        return title_of(self.name, self.root, is_users=self.is_users) if is_older else self.title
 
     def faults(self) -> list[tuple[str, Any, str]]:
         """Broken rules that a single limit cannot state, as (key, value, rule)."""
@@ -111,12 +117,26 @@ class DataSettings:
             faults.append(("classes", self.classes, "two names or more, each of them once, or null for all"))
         if self.channels not in (None, 1, 3):
             faults.append(("channels", self.channels, "1 or 3, or null for the data set's own"))
+        faults += self._argument_faults()
         for key in ("mean", "std"):
             values = getattr(self, key)
             if values is not None and len(values) not in (1, 3):
                 faults.append((key, values, "one number per channel (1 or 3 of them), or null for the data set's own"))
         if self.std is not None and min(self.std, default=1) <= 0:
             faults.append(("std", self.std, "above 0 in each channel"))
+        return faults
+
+    def _argument_faults(self) -> list[tuple[str, Any, str]]:
+        """What is wrong with the arguments of a data set of ours; see faults."""
+        entry = DATASETS.get(self.name)
+        if not entry or not entry.option:
+            return []
+        faults: list[tuple[str, Any, str]] = []
+        for key, value in self.args.items():
+            if key != entry.option:
+                faults.append((f"args.{key}", value, f"left out: of {self.name} data.args takes {entry.option} alone"))
+            elif not any(type(value) is type(one) and value == one for one in entry.options):
+                faults.append((f"args.{key}", value, f"one of {', '.join(map(str, entry.options))}"))
         return faults
 
 
@@ -134,6 +154,10 @@ class DataEntry(Entry):
         has_files: each image is a file, in folders by class and split.
         downloads: data.download=true fetches it.
         is_embedded: it comes with a library, and reads no folder.
+        like: the data set whose recipes it takes, where it has no file of its own in conf/recipe and so on.
+        kind: torchvision's class of it, which fetches it.
+        option: an argument of that class, for data.args, which chooses a variant.
+        options: what it can be, the usual one first, and how many classes there are then.
     """
 
     classes: int = 1000
@@ -145,26 +169,58 @@ class DataEntry(Entry):
     has_files: bool = False
     downloads: bool = False
     is_embedded: bool = False
+    like: str = ""
+    kind: str = ""
+    option: str = ""
+    options: Mapping[Any, int] = field(default_factory=dict)
+
+    def arguments(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of `kind`, of which some stand in data.args."""
+        return {self.option: next(iter(self.options)), **args} if self.option else {}
+
+    def class_count(self, args: Mapping[str, Any]) -> int:
+        """How many classes the variant has that data.args chooses."""
+        return self.options[self.arguments(args)[self.option]] if self.option else self.classes
+
+    @property
+    def is_users(self) -> bool:
+        """Whether data.root names images of the user's own."""
+        return not (self.downloads or self.is_embedded)
 
 
-_SETS = "cnntrain.data.datasets"
-# Mean and standard deviation of the training part; tests/ checks the embedded one, the others are well known.
+def _tensors(
+    name: str, kind: str, classes: int, channels: int, image_size: int, home: str, known: Any = ((), ()), **more: Any
+) -> DataEntry:
+    """A data set that torchvision reads into memory, with its mean and standard deviation where they are known."""
+    builder, (mean, std) = "cnntrain.data.public_tensors:tensors", known
+    more |= {"mean": mean, "std": std, "kind": kind, "downloads": True}
+    return DataEntry(name, DataSettings, builder, classes, channels, image_size, home, **more)
+
+
+# Mean and standard deviation of the training part, as they are well known; where there are none, they are computed.
 MNIST = ((0.1307,), (0.3081,))
+FASHION = ((0.2860,), (0.3530,))
+SVHN = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+EMNIST = {"balanced": 47, "letters": 26, "digits": 10, "mnist": 10, "byclass": 62, "bymerge": 47}
 DATASETS = Registry(
     "data",
     (
         # Digits of 8 pixels are resized: every small network takes 32.
-        DataEntry("digits", DataSettings, f"{_SETS}:digits", 10, 1, 32, is_embedded=True),
-        DataEntry("mnist", DataSettings, f"{_SETS}:mnist", 10, 1, 28, "MNIST/raw", *MNIST, downloads=True),
-        DataEntry(
-            "cifar10", DataSettings, f"{_SETS}:cifar10", 10, 3, 32, "cifar-10-batches-py", *CIFAR10, downloads=True
-        ),
-        DataEntry(
-            "cifar100", DataSettings, f"{_SETS}:cifar100", 100, 3, 32, "cifar-100-python", *CIFAR100, downloads=True
-        ),
+        DataEntry("digits", DataSettings, "cnntrain.data.datasets:digits", 10, 1, 32, is_embedded=True),
+        _tensors("mnist", "MNIST", 10, 1, 28, "MNIST/raw", MNIST),
+        _tensors("fashion_mnist", "FashionMNIST", 10, 1, 28, "FashionMNIST/raw", FASHION, like="mnist"),
+        _tensors("kmnist", "KMNIST", 10, 1, 28, "KMNIST/raw", like="mnist"),
+        _tensors("qmnist", "QMNIST", 10, 1, 28, "QMNIST/raw", MNIST, like="mnist"),
+        _tensors("emnist", "EMNIST", 47, 1, 28, "EMNIST/raw", like="mnist", option="split", options=EMNIST),
+        _tensors("usps", "USPS", 10, 1, 28, "usps", like="mnist"),  # 16 pixels, resized as the digits are
+        _tensors("cifar10", "CIFAR10", 10, 3, 32, "cifar-10-batches-py", CIFAR10),
+        _tensors("cifar100", "CIFAR100", 100, 3, 32, "cifar-100-python", CIFAR100),
+        _tensors("svhn", "SVHN", 10, 3, 32, "svhn", SVHN, like="cifar10"),
+        _tensors("stl10", "STL10", 10, 3, 96, "stl10_binary", like="cifar10"),
         DataEntry("imagefolder", DataSettings, "cnntrain.data.build_folder:image_folder", 1000, 3, 128, has_files=True),
+        DataEntry("arrays", DataSettings, "cnntrain.data.arrays:arrays", 10, 3, like="imagefolder"),
     ),
     user=DataEntry("own", DataSettings, "cnntrain.data.user_data:user_data", downloads=True),
 )

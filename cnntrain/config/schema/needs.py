@@ -44,7 +44,6 @@ def _argument(settings: Settings, name: str, value: Any = None) -> bool:
     return settings.model.name != "cnn" or (value in values if value else any(values))
 
 
-_DOWNLOADS = " and ".join(", ".join(name for name, entry in DATASETS.items() if entry.downloads).rsplit(", ", 1))
 _FILES = "is for image files, and data={s.data.name} has none (given {given}); leave it out"
 _WEIGHTS = (
     "is for weights to start from, and none are loaded (given {given}); set model.pretrained=true or model.weights=FILE"
@@ -61,7 +60,7 @@ RULES = (
     Rule(
         "data.download",
         lambda s: DATASETS.entry(s.data.name).downloads,
-        f"fetches {_DOWNLOADS} alone (given {{given}}); choose one, data=NAME",
+        "fetches public data sets by name, and {s.data.name} is none (given {given}); choose one, such as data=cifar10",
     ),
     *(
         Rule(key, lambda s: s.data.has_files, _FILES)
@@ -113,7 +112,7 @@ RULES = (
     ),
     Rule(
         "data.args",
-        lambda s: is_dotted(s.data.name),
+        lambda s: is_dotted(s.data.name) or bool(DATASETS.entry(s.data.name).option),
         "is for a function of yours, and data.name is {s.data.name} (given {given}); leave it out",
     ),
     Rule(

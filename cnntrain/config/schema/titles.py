@@ -36,17 +36,17 @@ def name_of_function(name: str) -> str:
     return safe_name(module.rpartition(".")[2] if function in MAKERS else function)
 
 
-def title_of(name: str, root: str = "", *, has_files: bool = False) -> str:
+def title_of(name: str, root: str = "", *, is_users: bool = False) -> str:
     """What heads the runs on a data set, or of a network, that has no file of the user's.
 
     Args:
         name: in the config.
-        root: the folder of the data.
-        has_files: the images are files in that folder.
+        root: the folder or file of the data.
+        is_users: the images there are the user's own.
     """
     if is_dotted(name):
         return name_of_function(name) or "own"
-    return (has_files and name_of_folder(root)) or safe_name(name)
+    return (is_users and name_of_folder(root)) or safe_name(name)
 
 
 def title_faults(title: str) -> list[tuple[str, Any, str]]:
