@@ -94,11 +94,13 @@ def lay_out(folder: Path) -> None:
                 assert first, f"{page}: a block of {kind} begins with its name"
                 (folder / first[1]).parent.mkdir(parents=True, exist_ok=True)
                 (folder / first[1]).write_text(block, encoding="utf-8")
-    for place, count in [(f"{name}/{split}", count) for name in PHOTOS for split, count in (("train", 8), ("val", 4))]:
-        for label in ("cat", "dog"):
-            (folder / place / label).mkdir(parents=True)
-            for number in range(count):
-                (folder / place / label / f"{number}.jpg").write_bytes(picture(number))
+    parts = [(split, label) for split in ("train", "val") for label in ("cat", "dog")]
+    for name in PHOTOS:
+        for part, (split, label) in enumerate(parts):
+            place = folder / name / split / label
+            place.mkdir(parents=True)
+            for number in range(8 if split == "train" else 4):
+                (place / f"{number}.jpg").write_bytes(picture(10 * part + number))  # no two are the same
     for name in ("cat.jpg", "dog.jpg", "photos/a.jpg"):
         (folder / name).write_bytes(picture(0))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)

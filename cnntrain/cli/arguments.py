@@ -11,7 +11,6 @@ from cnntrain.config.messages import Key, keys_of, options_of, unknown_key, wron
 from cnntrain.config.paths import expand_path, strip_quotes
 from cnntrain.config.schema.commands import (
     COMMANDS,
-    CheckArgs,
     CommandArgs,
     FilterArgs,
     NewRunArgs,
@@ -157,7 +156,7 @@ def _read_values(
 
 def _strays(kind: type[CommandArgs], arguments: Mapping[str, Argument], words: Sequence[str]) -> list[tuple[str, str]]:
     """The words that are neither arguments nor keys of a config: the argument that is meant, or nothing; the fault."""
-    if not issubclass(kind, (NewRunArgs, RunArgs)) or kind in (TrainArgs, CheckArgs):  # a config is all that they take
+    if not issubclass(kind, (NewRunArgs, RunArgs)) or kind is TrainArgs:  # a config is all that they take
         return []
     from cnntrain.config.overrides import GROUPS  # costs Hydra
 

@@ -26,6 +26,7 @@ from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
 from cnntrain.runtime.group import run_of_last_start, silence_torch, tells
 from cnntrain.runtime.world import World
+from cnntrain.text import printable
 
 if TYPE_CHECKING:
     from cnntrain.config.compose import Composition
@@ -244,7 +245,8 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         return ask_hydra(options, [])
     keeps = command == "train"
     args = read_arguments(TrainArgs, overrides, line) if keeps else read_arguments(CheckArgs, overrides, line)
-    _refuse_two_folders(args)
+    if keeps:
+        _refuse_two_folders(args)
     overrides = for_hydra(list(args.words))
     shows = bool(options.cfg or options.info)
     if options.resolve and not shows:
@@ -272,13 +274,15 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         raise ConfigError(
             f"trainer.devices: a job of a sweep runs in one process (given {given}); start one run at a time"
         )
+    if is_sweep and not keeps and args.out:
+        raise ConfigError(f"out: is what one check has found (given {printable(args.out)}); check one config at a time")
     if not is_sweep:  # the jobs of a sweep may each have a root of their own
         need_images(composition.settings.data)
     if not is_sweep and keeps and (count := _processes(composition.settings, overrides)):
         return _launch(count, line)
 
     def work(config: "RunConfig", folder: Path) -> Any:
-        return _load(command)(replace(args, out=folder), config)
+        return _load(command)(replace(args, out=folder) if command == "train" else args, config)
 
     with contextlib.ExitStack() as stack:
         folder = _make_folder(composition, args, stack, is_sweep=is_sweep, keeps=keeps and World.here().is_first)
@@ -307,12 +311,13 @@ def _make_folder(
     from cnntrain.storage import run_folder
 
     kind = "sweep" if is_sweep else "run"
-    folder = args.out or output_folder(composition.tree, kind)  # may be at fault
+    own = args.out if isinstance(args, TrainArgs) else None
+    folder = own or output_folder(composition.tree, kind)  # may be at fault
     if not keeps:
         import tempfile
 
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cnntrain-check-")))
-    if not args.out and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in args.words):
+    if not own and not any(word.lstrip("+").startswith(f"hydra.{kind}.dir=") for word in args.words):
         return run_folder.reserve(folder)
     return run_folder.claim(folder, sweep=is_sweep)  # the jobs of a sweep look after their own folders as well
 

@@ -22,12 +22,16 @@ Groups and keys are listed by cnntrain --help and cnntrain --cfg job.
     ),
     "check": (
         """\
-Would this run work, what does it need, how long would it take? Model and data
-are built, a few steps are trained on throw-away weights, and no run is left.
+Is the data sound, would this run work, what does it need, how long would it
+take? Every image is looked at: damaged files, copies within and across splits
+and classes, pictures that are nearly the same, classes without images, odd
+sizes. Then model and data are built, and a few steps are trained on throw-away
+weights. No run is left.
 """,
         """\
   cnntrain check model=resnet18 data=cifar10
   cnntrain check model=resnet50 data=imagefolder data.root=/data/photos
+  cnntrain check data=imagefolder data.root=/data/photos steps=0 out=look
 """,
     ),
     "resume": (

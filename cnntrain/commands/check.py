@@ -1,33 +1,63 @@
-"""`cnntrain check [overrides]`: would this run work, what does it need, how long would it take? Leaves no run."""
+"""`cnntrain check [overrides]`: is the data sound, would this run work, what does it take? Leaves no run."""
 
 import itertools
 import time
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 from torch.nn import functional
 
+from cnntrain.config.paths import expand_path, need_outside
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import CheckArgs
+from cnntrain.config.schema.settings import Settings
+from cnntrain.errors import DataError
+from cnntrain.inspect.doctor.look_at_data import look_at_data, write
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_audit, show_notes
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.device_memory import peak_memory
-from cnntrain.text import counted
+from cnntrain.text import counted, few
 from cnntrain.training import loop
 from cnntrain.training.build import build_state
 from cnntrain.training.fit_batch import build_fitting_job
 from cnntrain.training.micro_batches import Guard
 from cnntrain.training.transfer import may_cache, start_from_weights
 
-TIMED_STEPS = 3
 
+def run(args: CheckArgs, config: RunConfig) -> dict[str, Any]:
+    """Look at the data; then build model and data, train a few steps on throw-away weights, and say what that takes.
 
-def run(args: CheckArgs, config: RunConfig) -> None:
-    """Build model and data, train a few steps on throw-away weights, and report parameters, memory and time."""
+    Returns:
+        What was found in the data, as in FILE.json; empty where it was not looked at.
+
+    Raises:
+        ConfigError: `out` lies among the images.
+        DataError: something serious was found, and strict=true asks for that.
+    """
     settings = config.settings
+    if args.out and settings.data.has_files:
+        need_outside(args.out, expand_path(settings.data.root))
     report = Report(None, tensorboard=False)
+    try:
+        answer = look_at_data(settings, args.images, report) if args.images != 0 else None
+        if answer and args.out:
+            write(args.out, answer, report)
+        if answer and args.strict and answer.serious:
+            names = few(dict.fromkeys(finding.kind for finding in answer.serious))
+            raise DataError(f"data: {names} found (given strict=true); mend the data")
+        if args.steps:
+            _try_steps(args.steps, settings, report, looked=answer is not None)
+            report.say("check passed; no run folder was made")
+    finally:
+        report.close()
+    return answer.as_plain() if answer else {}
+
+
+def _try_steps(count: int, settings: Settings, report: Report, *, looked: bool) -> None:
+    """Train so many steps, and say what a run takes; `looked`: what is wrong with the data has been told."""
     job = build_fitting_job(settings, report)
     job = start_from_weights(job, read_weights(settings.model, report.say))
     state = build_state(job)
@@ -42,7 +72,7 @@ def run(args: CheckArgs, config: RunConfig) -> None:
     seconds = []
     guard = Guard(state, job, loader.batch_size)
     take_step = partial(loop.train_step, state, job, group, sum(batch.total for batch in group))
-    for _ in range(TIMED_STEPS + 1):  # the first one warms up
+    for _ in range(count + 1):  # the first one warms up
         state.progress.batch = 0
         start = time.perf_counter()
         while not guard.take(take_step):
@@ -75,10 +105,8 @@ def run(args: CheckArgs, config: RunConfig) -> None:
             ("run", f"about {duration(epoch * total / steps)} for {counted(total, 'step')}{shorter}"),
         ],
     )
-    show_notes(job, report)
+    show_notes(job, report, looked=looked)
     show_audit(job, report)
-    report.say("check passed; no run folder was made")
-    report.close()
 
 
 def duration(seconds: float) -> str:

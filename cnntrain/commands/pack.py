@@ -6,11 +6,11 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cnntrain.config.paths import expand_path
+from cnntrain.config.paths import expand_path, need_outside
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import PackArgs
 from cnntrain.config.schema.data import DATASETS, DataSettings, Interpolation
-from cnntrain.errors import ConfigError, DataError
+from cnntrain.errors import DataError
 from cnntrain.storage import run_folder
 from cnntrain.text import counted, printable, short_path
 
@@ -75,11 +75,7 @@ def run(args: PackArgs, config: RunConfig) -> dict[str, Any]:
 def _need_folder(out: Path, settings: DataSettings) -> Path:
     """The folder of photos; ConfigError where `out` lies in it."""
     root = Path(os.path.abspath(expand_path(settings.root)))
-    if root.resolve() in (out.resolve(), *out.resolve().parents):
-        raise ConfigError(
-            f"out: must not lie in data.root, whose folders are splits and classes (given {printable(out)}); "
-            "give another, out=DIR"
-        )
+    need_outside(out, root)
     return root
 
 

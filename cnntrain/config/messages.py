@@ -39,7 +39,7 @@ ALL_KEYS = "`cnntrain --cfg job` shows all keys"
 # Words of commands that are no keys.
 COMMAND_WORDS = {
     "tta": "eval RUN_DIR or predict RUN_DIR",
-    "images": "predict RUN_DIR, explain RUN_DIR or preview",
+    "images": "predict RUN_DIR, explain RUN_DIR or preview or check",
     "top": "predict RUN_DIR",
     "formulas": "summary",
     **dict.fromkeys(("what", "layers", "filters"), "explain RUN_DIR"),

@@ -143,3 +143,12 @@ def absence(path: Path | str) -> str:
     except (OSError, ValueError):
         return "is not there"
     return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else "is a pipe or device, not a file"
+
+
+def need_outside(out: Path, root: Path) -> None:
+    """Raises ConfigError where `out=` lies among the images, whose folders have a meaning."""
+    if root.resolve() in (out.resolve(), *out.resolve().parents):
+        raise ConfigError(
+            f"out: must not lie in data.root, whose folders are splits and classes (given {printable(out)}); "
+            "give another, out=DIR"
+        )

@@ -30,6 +30,7 @@ from cnntrain.data.folder import FolderSplit, align, fingerprint, kinds
 from cnntrain.data.layout import folders_in, join
 from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader, name_of_row
 from cnntrain.data.pack import Found, find_images
+from cnntrain.data.quick_look import leak_words
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device_memory import free_memory, shares_memory
@@ -71,6 +72,8 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
 
     mark = fingerprint(scans)
     parts = _three_parts(splits, request)
+    looks = "train" in request.splits and request.world.is_first
+    findings = [line] if looks and (line := leak_words(parts)) else []
     entry = DATASETS.entry(settings.name)
     size, channels = settings.image_size or entry.image_size, settings.channels or entry.channels
     assert size is not None
@@ -111,6 +114,7 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
         fingerprint=mark,
         notes=request.notes,
         warnings=request.warnings,
+        findings=findings,
         marks=_marks(scans, settings.folds),
     )
     return data, loaders

@@ -52,6 +52,7 @@ class Data:
     fingerprint: str
     notes: list[str]
     warnings: list[str] = field(default_factory=list)
+    findings: list[str] = field(default_factory=list)  # what a glance at the images has found, see data/quick_look.py
     # A sha256 for each split that is a folder of its own: `val` is among them where no training image validates.
     marks: dict[str, str] = field(default_factory=dict)
 

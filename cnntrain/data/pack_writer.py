@@ -3,18 +3,14 @@
 import hashlib
 import json
 import zlib
-from collections import deque
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
-import torch
 
 from cnntrain.config.schema.data import Interpolation, OnBadImage
 from cnntrain.data.decode import BadImage, decode_image
@@ -22,6 +18,7 @@ from cnntrain.data.folder import FolderSplit, Paths
 from cnntrain.data.pack import FILE, LONGEST, MAGIC, TAIL, Found
 from cnntrain.data.view import resize
 from cnntrain.errors import DataError, RunFolderError
+from cnntrain.runtime.threads import work_ahead
 from cnntrain.storage.atomic import StreamedFile
 from cnntrain.text import printable
 
@@ -175,23 +172,10 @@ def _shrunk(
     def work(start: int) -> list[bytes | str]:
         return [_shrink(part, index, shrink) for index in range(start, min(start + CHUNK, len(part.labels)))]
 
-    starts = iter(range(0, len(part.labels), CHUNK))
-    if workers == 0:
-        for start in starts:
-            yield from (contents := work(start))
+    with closing(work_ahead(work, range(0, len(part.labels), CHUNK), workers, "pack")) as tasks:
+        for contents in tasks:
+            yield from contents
             advance(len(contents))
-        return
-    pool = ThreadPoolExecutor(workers, "pack", initializer=torch.set_num_threads, initargs=(1,))
-    queue: deque[Future[list[bytes | str]]] = deque()
-    try:
-        while True:
-            queue.extend(pool.submit(work, start) for start in islice(starts, 2 * workers - len(queue)))
-            if not queue:
-                return
-            yield from (contents := queue.popleft().result())
-            advance(len(contents))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _shrink(part: FolderSplit, index: int, shrink: Shrinker) -> bytes | str:

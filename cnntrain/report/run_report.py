@@ -122,9 +122,9 @@ class Report:
                 self._failed.add(what)
                 self.warn(f"no {what} for TensorBoard: {one_line(error)}; the training goes on")
 
-    def say(self, line: str, *, copied: bool = False) -> None:
+    def say(self, line: str, *, copied: bool = False, style: str = "") -> None:
         """A line for the user; the bar stays below it. `copied`: never broken, so that it can be copied."""
-        self._screen.line(line, copied=copied)
+        self._screen.line(line, style, copied=copied)
 
     def warn(self, line: str) -> None:
         self._screen.line(f"warning: {line}", "yellow")

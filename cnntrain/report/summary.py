@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.config.plain import to_plain
+from cnntrain.config.schema.data import Sampling
 from cnntrain.config.schema.export import Format, absent_packages
 from cnntrain.config.schema.finetune import FinetuneSettings, Mode
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.config.schema.optimizer import MuonSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import GradExchange, TrainerSettings
+from cnntrain.data.quick_look import skew_words
 from cnntrain.finetune.audit import audit
 from cnntrain.finetune.tuning import Tuning
 from cnntrain.report.augmentation import describe_all, shares
@@ -93,16 +95,28 @@ def _saving(trainer: TrainerSettings) -> str:
     return f"every {every}, and after each epoch"
 
 
-def show_notes(job: TrainJob, report: Report) -> None:
-    """What there is to say of data, network and loss."""
+def show_notes(job: TrainJob, report: Report, *, looked: bool = False) -> None:
+    """What there is to say of data, network and loss; `looked`: what a glance at the images tells has been told."""
     for note in job.notes:
         for line in wrap(note, indent=2):
             report.say(line)
     if (weights := job.loss.class_weights) is not None:
         words = _weights_of_classes(job.data.classes, weights.tolist())
         report.say(f"class weights, 1 on average over the training images: {words}")
-    for warning in [*job.warnings, *_rising_alone(job)]:
+    glance = [] if looked else [*job.data.findings, *_skew(job)]
+    for warning in [*job.warnings, *glance, *_rising_alone(job)]:
         report.warn(warning)
+
+
+def _skew(job: TrainJob) -> list[str]:
+    """What there is to say of classes of very different sizes, where nothing evens them out."""
+    labels = job.data.train.labels
+    is_even = job.loss.class_weights is not None or job.settings.data.sampling is Sampling.balanced
+    if is_even or labels.ndim != 1:
+        return []
+    counts = labels.bincount(minlength=len(job.data.classes)).tolist()
+    words = skew_words(counts, job.data.classes)
+    return [f"data: {words}; loss.class_weights=balanced evens that out"] if words else []
 
 
 def _rising_alone(job: TrainJob) -> list[str]:

@@ -1,13 +1,19 @@
-"""How many cores this process may use, and torch's threads on them."""
+"""How many cores this process may use, torch's threads on them, and threads of our own."""
 
 import math
 import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from cnntrain.runtime.world import World
 
+T = TypeVar("T")
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -36,3 +42,26 @@ def _cpu_quota() -> float | None:
         except (OSError, ValueError):  # not there, or v2's `max`
             continue
     return None
+
+
+def work_ahead(work: Callable[[int], T], tasks: Iterable[int], workers: int, name: str) -> Generator[T, None, None]:
+    """What comes of each task, in their order; some tasks ahead, by threads that end when the generator is closed.
+
+    Args:
+        workers: how many threads; 0 works in the calling one.
+        name: of the threads.
+    """
+    if workers == 0:
+        yield from map(work, tasks)
+        return
+    # The tasks are spread over threads already: torch's own inside each would only fight for the cores.
+    pool = ThreadPoolExecutor(workers, name, initializer=torch.set_num_threads, initargs=(1,))
+    rest, queue = iter(tasks), deque[Future[T]]()
+    try:
+        while True:
+            queue.extend(pool.submit(work, task) for task in islice(rest, 2 * workers - len(queue)))
+            if not queue:
+                return
+            yield queue.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

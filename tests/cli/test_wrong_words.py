@@ -49,7 +49,6 @@ def test_an_argument_that_is_misspelt_is_told_by_those_of_its_command(
         ("hydra.mode=${data.root}", "hydra.mode: While dereferencing interpolation"),
         ("out=", "out: must be the name of a folder (given nothing)"),
         ("hydra.run.dir=", "hydra.run.dir: must be the name of a folder (given nothing)"),
-        ("check out=x", "out: check keeps no folder (given x); leave it out"),
         ("resume run out=x", "out: a run that goes on stays in its folder (given x); leave it out"),
         ("run=x", "run: no such key (given x); the folder of a new run is chosen with out=DIR"),
         ("name=x", "name: no such key (given x); the folder of a new run is chosen with out=DIR, the network with "),

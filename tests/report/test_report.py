@@ -140,7 +140,7 @@ def test_what_there_is_to_say_of_a_network_has_80_columns_in_a_log(monkeypatch):
     ]
     console, screen = plain()
     job: Any = SimpleNamespace(notes=notes, loss=SimpleNamespace(class_weights=None), warnings=[])
-    summary.show_notes(job, Report(None, tensorboard=False, console=console))
+    summary.show_notes(job, Report(None, tensorboard=False, console=console), looked=True)
     lines = screen.getvalue().splitlines()
     assert " ".join(line.strip() for line in lines) == " ".join(notes)
     assert all(len(line) <= 80 for line in lines if "/long/" not in line)

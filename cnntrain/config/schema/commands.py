@@ -140,7 +140,35 @@ class TrainArgs(NewRunArgs):
 class CheckArgs(NewRunArgs):
     """The arguments of `check`."""
 
-    out: Path | None = argument(Refused("check keeps no folder"), default=None)
+    images: Optional[int] = number(
+        None, ge=0, help="how many images are looked at, evenly spaced; all by default; 0: none"
+    )
+    steps: int = number(
+        3, ge=0, le=1000, help="steps that are timed, 3 by default; 0: none, the data is looked at alone"
+    )
+    strict: bool = field(
+        default=False, metadata={"help": "true: end with exit code 3 where something serious is found in the data"}
+    )
+    out: Path | None = argument(
+        OutFileOrFolder("DIR", (".json", ".csv", ".png")),
+        "DIR: all there is to write; FILE.json: what was found; FILE.csv: the images to look at; FILE.png: a sheet of "
+        "pairs that are the same",
+        default=None,
+    )
+
+    def faults(self) -> list[str]:
+        """See CommandArgs."""
+        if self.images != 0:
+            return []
+        found = [
+            f"{key}: is of the images that are looked at (given images=0); leave one of them out"
+            for key, is_given in (("out", self.out), ("strict", self.strict))
+            if is_given
+        ]
+        return [
+            *found,
+            *(["steps: 0 and images=0 leave nothing to do; leave one of them out"] if not self.steps else []),
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,235 @@
+"""Pictures that are nearly the same: encoded anew, resized, mirrored, or cut out of one another.
+
+A picture is described by the lowest frequencies of its thumbnail (a discrete cosine transform without its mean, as in
+the hashes of pHash), each weighted by its height, as photos have the less of a frequency the higher it is. The
+descriptions of all pictures are compared with those of all, and of some parts of them, as one product of matrices, in
+which a mirror costs nothing: it turns the sign of the odd frequencies. What is alike there is aligned, and judged by
+more frequencies.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+STEPS = 64  # an interval of a side begins and ends at a multiple of a step, of so many to a side
+CUT = 8  # steps that the views below cut off: an eighth of a side
+DEEPEST = 20  # steps that a cut may have
+WHOLE = (0, STEPS)
+LEFT, RIGHT, MIDDLE = (0, STEPS - CUT), (CUT, STEPS), (CUT // 2, STEPS - CUT // 2)
+# Parts of a picture, (across, down), in which others are looked for; a little more or less is found with them.
+VIEWS = ((WHOLE, WHOLE), (MIDDLE, MIDDLE), (LEFT, LEFT), (LEFT, RIGHT), (RIGHT, LEFT), (RIGHT, RIGHT))
+COARSE, FINE = 7, 12  # frequencies a side: to look for pictures by, and to judge them by
+LIKELY = 0.75  # correlation of the few frequencies, from which on a pair is judged
+ALIKE = 0.80  # of the many frequencies of two pictures that are the same
+PALE = 4.0  # levels, the standard deviation of a thumbnail that shows too little to be compared
+MOST = 16  # pictures that one is judged with, of each view and block
+ROWS, COLUMNS = 1024, 8192  # of a block of the product
+JUDGED = 1024  # pairs at a time
+ROUNDS = 3  # in which the ends of both sides are moved
+
+
+@dataclass(frozen=True)
+class Twins:
+    """Pairs of pictures, by their places; all arrays are (M,).
+
+    Attributes:
+        whole, part: int64; `part` shows the same as `whole`, or what is left of it after a cut.
+        likeness: float32, the correlation of the aligned pictures, up to 1.
+        is_mirrored: bool; one is the other's mirror image.
+        share: float32, the area of `whole` that `part` shows.
+    """
+
+    whole: NDArray[np.int64]
+    part: NDArray[np.int64]
+    likeness: NDArray[np.float32]
+    is_mirrored: NDArray[np.bool_]
+    share: NDArray[np.float32]
+
+
+def find_twins(
+    thumbs: NDArray[np.uint8], device: torch.device, *, advance: Callable[[int], object] = lambda images: None
+) -> Twins:
+    """The pairs among pictures that are nearly the same; each once.
+
+    Args:
+        thumbs: uint8 (N, S, S), grey, of the whole pictures.
+        device: where the product is taken.
+        advance: takes the number of pictures of each block that is done; there are `blocks_of(N)`.
+    """
+    pictures = torch.from_numpy(thumbs)
+    contrast = [part.float().flatten(1).std(1, correction=0) for part in pictures.split(ROWS) if len(part)]
+    seen = (torch.cat([torch.empty(0), *contrast]) >= PALE).nonzero().flatten()  # the places that are compared
+    pictures = pictures[seen]
+    found = []
+    for rows, pairs in _likely(pictures, device):
+        found.append(_judge(pictures, pairs))
+        advance(rows)
+    whole, part, likeness, mirrored, share = (torch.cat(values) for values in zip(*found, strict=True))
+    low, high = torch.minimum(whole, part), torch.maximum(whole, part)
+    order = likeness.argsort(descending=True, stable=True)
+    keys = (low * len(thumbs) + high)[order]
+    _, first = np.unique(keys.numpy(), return_index=True)  # the best of each pair
+    best = order[torch.from_numpy(np.sort(first))]
+    return Twins(
+        seen[whole[best]].numpy(),
+        seen[part[best]].numpy(),
+        likeness[best].numpy(),
+        mirrored[best].numpy(),
+        share[best].numpy(),
+    )
+
+
+def blocks_of(count: int) -> int:
+    """How often `find_twins` tells how far it is, for so many pictures that are not pale."""
+    return max(1, -(-count // ROWS))
+
+
+# --- descriptions -----------------------------------------------------------------------------------------------------
+
+
+def _sampling(begin: int, end: int, count: int, side: int) -> Tensor:
+    """float32 (count, side): the means of `count` equal parts of an interval (in steps), of a row of `side` pixels."""
+    edges = torch.linspace(begin / STEPS * side, end / STEPS * side, count + 1)
+    pixels = torch.arange(side)
+    overlap = torch.minimum(edges[1:, None], pixels + 1.0) - torch.maximum(edges[:-1, None], pixels)
+    overlap = overlap.clamp_min(0)
+    return overlap / overlap.sum(1, keepdim=True)
+
+
+def _transform(begin: int, end: int, frequencies: int, side: int) -> Tensor:
+    """float32 (frequencies, side): the lowest frequencies of an interval of a row."""
+    count = 2 * frequencies
+    angles = torch.arange(frequencies)[:, None] * (torch.arange(count) + 0.5) * (math.pi / count)
+    return angles.cos() @ _sampling(begin, end, count, side)
+
+
+def _weights(frequencies: int) -> Tensor:
+    """float32 (frequencies, frequencies), down and across; 0 of the mean."""
+    numbers = torch.arange(frequencies, dtype=torch.float32)
+    halves = torch.where(numbers == 0, math.sqrt(0.5), 1.0)  # as the cosine of 0 has twice the power
+    return torch.hypot(numbers[:, None], numbers) * halves[:, None] * halves
+
+
+def _describe(thumbs: Tensor, view: tuple[tuple[int, int], tuple[int, int]], frequencies: int) -> Tensor:
+    """float32 (N, frequencies, frequencies) of unit length, of uint8 thumbnails (N, S, S)."""
+    side = thumbs.shape[2]
+    across, down = (_transform(*interval, frequencies, side) for interval in view)
+    return _unit(down @ thumbs.float() @ across.T * _weights(frequencies))
+
+
+def _unit(values: Tensor) -> Tensor:
+    return values / values.flatten(-2).norm(dim=-1).clamp_min(1e-6)[..., None, None]
+
+
+def _halves(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The even and the odd frequencies across, each (N, D): a mirror image has the odd ones with the other sign."""
+    return values[..., 0::2].flatten(1).contiguous(), values[..., 1::2].flatten(1).contiguous()
+
+
+# --- pairs that may be ------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Pairs:
+    """Pairs to be judged: `whole` and `part`, int64 (M,), and the view of `whole` that `part` is like."""
+
+    whole: Tensor
+    part: Tensor
+    view: Tensor
+
+
+def _likely(thumbs: Tensor, device: torch.device) -> Iterator[tuple[int, _Pairs]]:
+    """For each block of pictures their number, and the pairs that these may be `whole` of."""
+    count = len(thumbs)
+    whole = torch.cat([_describe(part, VIEWS[0], COARSE) for part in thumbs.split(ROWS)])
+    even, odd = (half.to(device) for half in _halves(whole))
+    for start in range(0, max(count, 1), ROWS):
+        block = thumbs[start : start + ROWS]
+        found = [torch.empty(3, 0, dtype=torch.int64)]
+        for number, view in enumerate(VIEWS):
+            halves = [half.to(device) for half in _halves(_describe(block, view, COARSE))]
+            # Two whole pictures are alike both ways.
+            for column in range(start if number == 0 else 0, count, COLUMNS):
+                scores = halves[0] @ even[column : column + COLUMNS].T
+                scores += (halves[1] @ odd[column : column + COLUMNS].T).abs_()
+                rows, columns = (places.cpu() for places in _high(scores))
+                rows, columns = rows + start, columns + column
+                others = columns > rows if number == 0 else columns != rows
+                rows, columns = rows[others], columns[others]
+                found.append(torch.stack([rows, columns, torch.full_like(rows, number)]))
+        yield len(block), _Pairs(*torch.cat(found, 1))
+
+
+def _high(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of the high scores; of very many the best of each row."""
+    rows, columns = (scores >= LIKELY).nonzero(as_tuple=True)
+    if len(rows) <= MOST * len(scores):
+        return rows, columns
+    values, best = scores.topk(min(MOST, scores.shape[1]), dim=1)
+    rows, places = (values >= LIKELY).nonzero(as_tuple=True)
+    return rows, best[rows, places]
+
+
+# --- pairs that are ---------------------------------------------------------------------------------------------------
+
+
+def _judge(thumbs: Tensor, pairs: _Pairs) -> tuple[Tensor, ...]:
+    """The pairs that are alike once aligned: whole, part, likeness, whether one is mirrored, share; each (M,)."""
+    empty = torch.empty(0, dtype=torch.int64)
+    found = [(empty, empty, empty.float(), empty.bool(), empty.float())]
+    for start in range(0, len(pairs.whole), JUDGED):
+        whole, part, view = (values[start : start + JUDGED] for values in (pairs.whole, pairs.part, pairs.view))
+        target = _describe(thumbs[part], VIEWS[0], FINE)
+        likeness, is_mirrored, share = _align(thumbs[whole].float(), target, view)
+        good = likeness >= ALIKE
+        found.append((whole[good], part[good], likeness[good], is_mirrored[good], share[good]))
+    return tuple(torch.cat(values) for values in zip(*found, strict=True))
+
+
+def _align(thumbs: Tensor, target: Tensor, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Move the ends of a view until what it shows is most like the target; likeness, mirror and share, each (M,)."""
+    side, weights = thumbs.shape[2], _weights(FINE)
+    ends = torch.tensor([[*across, *down] for across, down in VIEWS])[view]  # (M, 4)
+    bank = _bank(side)
+    signs = torch.ones(FINE)
+    signs[1::2] = -1
+    whole = _unit(_pick(bank, ends[:, 2:]) @ thumbs @ _pick(bank, ends[:, :2]).mT * weights)
+    plain, mirror = ((whole * target * sign).sum((1, 2)) for sign in (torch.ones(FINE), signs))
+    is_mirrored = mirror > plain
+    target = torch.where(is_mirrored[:, None, None], target * signs, target)
+    likeness = torch.maximum(plain, mirror)
+    moves = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3))  # of both ends of a side
+    for turn in range(2 * ROUNDS):
+        down = turn % 2  # across and down in turn
+        here, other = (slice(2, 4), slice(0, 2)) if down else (slice(0, 2), slice(2, 4))
+        tries = ends[:, None, here] + moves
+        tries[..., 0].clamp_(0, DEEPEST)
+        tries[..., 1].clamp_(STEPS - DEEPEST, STEPS)
+        fixed = _pick(bank, ends[:, other])
+        half = fixed @ (thumbs.mT if down else thumbs)  # (M, F, S): the other side is transformed
+        values = torch.einsum("mkfs,mgs->mkfg", _pick(bank, tries), half)  # this side first
+        values = _unit((values if down else values.mT) * weights)
+        scores = (values * target[:, None]).sum((2, 3))
+        best, place = scores.max(1)
+        ends[:, here] = torch.where((best > likeness)[:, None], tries[torch.arange(len(tries)), place], ends[:, here])
+        likeness = torch.maximum(best, likeness)
+    lengths = (ends[:, 1::2] - ends[:, 0::2]).float() / STEPS
+    return likeness, is_mirrored, lengths.prod(1)
+
+
+@functools.cache
+def _bank(side: int) -> Tensor:
+    """float32 (DEEPEST + 1, DEEPEST + 1, FINE, side): the transforms of all intervals, by their two cuts."""
+    cuts = range(DEEPEST + 1)
+    rows = [_transform(begin, STEPS - end, FINE, side) for begin in cuts for end in cuts]
+    return torch.stack(rows).view(DEEPEST + 1, DEEPEST + 1, FINE, side)
+
+
+def _pick(bank: Tensor, intervals: Tensor) -> Tensor:
+    return bank[intervals[..., 0], STEPS - intervals[..., 1]]
