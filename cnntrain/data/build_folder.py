@@ -69,10 +69,22 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     }
     _note_layout(found, request)
     _note_ignored(scans, request)
+    return load_splits(splits, classes, request, found.size)
 
-    mark = fingerprint(scans)
+
+def load_splits(
+    splits: dict[str, FolderSplit], classes: list[str], request: Request, packed_size: int = 0
+) -> tuple[Data, Mapping[str, Loader]]:
+    """The data without its training images, and the loaders of all splits that were asked for.
+
+    Args:
+        splits: of train, val and test those that are there, their labels counting in `classes`.
+        packed_size: the short side of images that were made smaller, in pixels; 0: they were not.
+    """
+    settings = request.settings
+    mark = fingerprint(splits)
     parts = _three_parts(splits, request)
-    looks = "train" in request.splits and request.world.is_first
+    looks = settings.has_files and "train" in request.splits and request.world.is_first
     findings = [line] if looks and (line := leak_words(parts)) else []
     entry = DATASETS.entry(settings.name)
     size, channels = settings.image_size or entry.image_size, settings.channels or entry.channels
@@ -91,7 +103,7 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
         for name in ("train", "val", "test")
         if name in parts and name in request.splits
     }
-    _note_enlarged(found, [decoder.view for decoder in decoders.values()], request)
+    _note_enlarged(packed_size, [decoder.view for decoder in decoders.values()], request)
     loaders: dict[str, Loader] = {name: _loader(name, decoder, budget, request) for name, decoder in decoders.items()}
     if "train" in loaders:
         check_train(loaders["train"], request)
@@ -115,15 +127,15 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
         notes=request.notes,
         warnings=request.warnings,
         findings=findings,
-        marks=_marks(scans, settings.folds),
+        marks=_marks(splits, settings.folds),
     )
     return data, loaders
 
 
-def _marks(scans: dict[str, FolderSplit], folds: int | None) -> dict[str, str]:
+def _marks(splits: dict[str, FolderSplit], folds: int | None) -> dict[str, str]:
     """See Data.marks."""
-    from_train = folds is not None and "train" in scans
-    return {name: fingerprint({name: part}) for name, part in scans.items() if not (name == "val" and from_train)}
+    from_train = folds is not None and "train" in splits
+    return {name: fingerprint({name: part}) for name, part in splits.items() if not (name == "val" and from_train)}
 
 
 def _advise_below(folder: Path) -> str:
@@ -146,12 +158,12 @@ def _note_layout(found: Found, request: Request) -> None:
         request.warnings.append(f"data.root: {names} not used, beside the folders of the splits")
 
 
-def _note_enlarged(found: Found, views: Sequence[View | RandomView], request: Request) -> None:
+def _note_enlarged(packed_size: int, views: Sequence[View | RandomView], request: Request) -> None:
     """Warn where a pack holds its images smaller than they are seen."""
     side = max((view.short_side for view in views if isinstance(view, View)), default=0)
-    if 0 < found.size < side:
+    if 0 < packed_size < side:
         request.warnings.append(
-            f"data.root: images packed at {found.size} pixels are enlarged to {side}; pack the photos with size={side}"
+            f"data.root: images packed at {packed_size} pixels are enlarged to {side}; pack the photos with size={side}"
         )
 
 
@@ -181,13 +193,13 @@ def _three_parts(splits: dict[str, FolderSplit], request: Request) -> dict[str, 
         split = parts.pop("val")
         use = "test" if parts.setdefault("test", split) is split else "not used"
         images = counted(len(split.labels), "image")
-        request.notes.append(f"{split.paths.root.name}/: {use}, {images}, as data.folds takes val from train/")
+        request.notes.append(f"{split.paths.place}: {use}, {images}, as data.folds takes val from train/")
     if "val" in parts:
         split = parts["val"]
-        request.notes.append(f"val: {counted(len(split.labels), 'image')} of {split.paths.root.name}/")
+        request.notes.append(f"val: {counted(len(split.labels), 'image')} of {split.paths.place}")
         if "train" in parts and request.settings.val != DataSettings.val:
             request.warnings.append(
-                f"data.val: the images of {split.paths.root.name}/ validate, and none are taken out of the training "
+                f"data.val: the images of {split.paths.place} validate, and none are taken out of the training "
                 f"images (given {request.settings.val})"
             )
     elif "train" in parts:
@@ -196,7 +208,7 @@ def _three_parts(splits: dict[str, FolderSplit], request: Request) -> dict[str, 
         if len(val):
             parts["val"] = splits["train"].take(val)
     if "test" not in parts:
-        request.notes.append("test: none, as there is no test/ folder")
+        request.notes.append("test: none" + (", as there is no test/ folder" if request.settings.has_files else ""))
     return parts
 
 
@@ -273,7 +285,8 @@ def _make_loader(
     place = _place(split, len(labels) * memory_decoder.channels * memory_decoder.view.size**2, crops, budget, request)
     if place is None:
         by = counted(workers, "thread") if workers else "the training thread"
-        request.notes.append(f"{split}: {counted(len(labels), 'image')} streamed from files by {by}")
+        source = "files" if settings.has_files else settings.name
+        request.notes.append(f"{split}: {counted(len(labels), 'image')} streamed from {source} by {by}")
         return StreamLoader(
             stream_decoder,
             batch_size=request.batch_size,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.schema.data import OnBadImage
-from cnntrain.data.decode import BadImage, decode_image
+from cnntrain.data.decode import BadImage
 from cnntrain.data.folder import Paths
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import DataError
@@ -70,15 +70,14 @@ class Decoder:
         """Decode into `out`, uint8 (S, S, C).
 
         Raises:
-            DataError: a bad image that may not be skipped, too many of them, or a class that has no other.
+            DataError: a bad image that may not be skipped (see `Paths.fault`), too many of them, or a class that has no
+                other.
         """
         try:
             return self._view(index, epoch, out)
         except BadImage as error:
             if self.on_bad_image is OnBadImage.error:
-                raise DataError(
-                    f"{printable(self.paths[index])}: {error}; {self.paths.cure}, or set data.on_bad_image=skip"
-                ) from None
+                raise self.paths.fault(index, str(error)) from None
             self._note(index, str(error))
         members = (self.labels == self.labels[index]).nonzero().squeeze(1)
         place = int((members == index).nonzero())
@@ -95,7 +94,7 @@ class Decoder:
     def _view(self, index: int, epoch: int, out: Tensor) -> None:
         if index in self._faults:
             raise BadImage(self._faults[index])
-        pixels = decode_image(self.paths.read(index), self.channels)
+        pixels = self.paths.pixels(index, self.channels)
         if isinstance(self.view, RandomView):
             self.view(pixels, random.Random(mix_seed(self.seed, epoch, index, BOX)), out)
         else:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.data.decode import looks_like_image, read_file
+from cnntrain.data.decode import decode_image, looks_like_image, read_file
 from cnntrain.data.layout import SORT, SUFFIXES, entries, folder_error, is_clutter, is_dir
-from cnntrain.errors import DataError
+from cnntrain.errors import CnntrainError, DataError
 from cnntrain.text import printable
 
 # Photos, but not for Pillow.
@@ -47,6 +47,11 @@ class Paths:
     def __getitem__(self, index: int) -> Path:
         return self.root / os.fsdecode(self.relative(index))
 
+    @property
+    def place(self) -> str:
+        """Where the images are, for people."""
+        return f"{self.root.name}/"
+
     def relative(self, index: int) -> bytes:
         """A path below the root, as the system has it."""
         return self._block[self._begins[index] : self._ends[index]]
@@ -54,6 +59,14 @@ class Paths:
     def read(self, index: int) -> bytes:
         """The content of a file; BadImage where there is none."""
         return read_file(os.path.join(self._raw_root, self.relative(index)))  # a Path would be ten times the work
+
+    def pixels(self, index: int, channels: int) -> Tensor:
+        """An image, uint8 (H, W, channels); BadImage where it cannot be decoded."""
+        return decode_image(self.read(index), channels)
+
+    def fault(self, index: int, reason: str) -> CnntrainError:
+        """The fault of an image that cannot be decoded and may not be skipped."""
+        return DataError(f"{printable(self[index])}: {reason}; {self.cure}, or set data.on_bad_image=skip")
 
     def take(self, indices: Tensor) -> "Paths":
         """The chosen paths, sharing the block."""
@@ -83,6 +96,17 @@ class FolderSplit:
     def take(self, indices: Tensor) -> "FolderSplit":
         """A part of the images, int64 indices."""
         return FolderSplit(self.classes, self.paths.take(indices), self.labels[indices], self.sizes[indices])
+
+    def select_classes(self, names: Collection[str]) -> "FolderSplit":
+        """The images of the classes among `names`; the others are left out."""
+        places = [place for place, name in enumerate(self.classes) if name in names]
+        numbers = torch.full((len(self.classes),), -1)
+        numbers[places] = torch.arange(len(places))
+        labels = numbers[self.labels]
+        rows = (labels >= 0).nonzero().squeeze(1)
+        classes = [self.classes[place] for place in places]
+        left_out = [name for name in self.classes if name not in names]
+        return replace(self.take(rows), classes=classes, labels=labels[rows], left_out=left_out)
 
 
 def scan(folder: Path, split: str, names: Collection[str] | None = None) -> FolderSplit:

@@ -12,7 +12,7 @@ import struct
 import weakref
 import zlib
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -131,19 +131,7 @@ class Pack:
     def scan(self, split: str, names: Collection[str] | None = None) -> FolderSplit:
         """What `folder.scan` lists in the split's folder: of all classes, or of those in `names`."""
         part = self.parts[split]
-        if names is None:
-            return part
-        places = [place for place, name in enumerate(part.classes) if name in names]
-        numbers = torch.full((len(part.classes),), -1)
-        numbers[places] = torch.arange(len(places))
-        labels = numbers[part.labels]
-        rows = (labels >= 0).nonzero().squeeze(1)
-        return replace(
-            part.take(rows),
-            classes=[part.classes[place] for place in places],
-            labels=labels[rows],
-            left_out=[name for name in part.classes if name not in names],
-        )
+        return part if names is None else part.select_classes(names)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.schema.augment import AugmentSettings
-from cnntrain.config.schema.data import CropMode, DataSettings, OnBadImage
+from cnntrain.config.schema.data import DataSettings, OnBadImage
 from cnntrain.data.build_folder import decode_threads
 from cnntrain.data.common import Data, Request, choose_statistics
 from cnntrain.data.decode import BadImage
@@ -33,7 +33,6 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
     size, channels = _need("image_size", settings.image_size), _need("channels", settings.channels)
     _need("mean", settings.mean)
     _need("std", settings.std)
-    files = settings.has_files
     request = Request(settings, AugmentSettings(), 0, torch.device("cpu"), classes, (), 0, print)
     mean, std = choose_statistics(request, channels, lambda: ([], []))
     return Data(
@@ -43,8 +42,8 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
         image_size=size,
         eval_size=settings.eval_size or size,
         interpolation=request.interpolation,
-        crop=(settings.crop or EVAL_SHARE) if files else 1.0,
-        crop_mode=request.crop_mode if files else CropMode.center,
+        crop=settings.crop or (EVAL_SHARE if settings.has_files else 1.0),
+        crop_mode=request.crop_mode,
         batch_size=request.batch_size,
         mean=mean,
         std=std,

@@ -1,118 +1,288 @@
 """The user's own data set, named `package.module:function`."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from cnntrain.config.paths import expand_path
-from cnntrain.data.common import Request
+from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, OnBadImage
+from cnntrain.data.build_folder import load_splits
+from cnntrain.data.common import Data, Request, choose_classes
 from cnntrain.data.datasets import TensorSet
-from cnntrain.errors import ConfigError
-from cnntrain.registry import call_user_function, describe_failure
+from cnntrain.data.decode import BadImage
+from cnntrain.data.folder import FolderSplit, align
+from cnntrain.data.layout import split_of
+from cnntrain.data.loaders import Loader
+from cnntrain.data.user_items import (
+    Items,
+    Look,
+    Pairs,
+    Part,
+    as_tensor,
+    attribute,
+    misfit,
+    numbers,
+    read_labels,
+    stored_labels,
+)
+from cnntrain.registry import call_user_function, check_arguments, import_function
 from cnntrain.text import one_line
 
-Part = tuple[Tensor, Tensor]
+Tensors = tuple[Tensor, Tensor]
+LOOKS = 16  # items, spread over a part, by which it is known
+# Bytes of pixels: images of one size that have no more are read once, as a block. It is no share of the memory that is
+# free, or the same data set would be another one on another machine.
+BLOCK = 2 * 10**9
+ITEM_KEYS = ("crop", "crop_mode", "workers", "on_bad_image")  # of data, that are for images one by one
 
 
-def user_data(request: Request) -> TensorSet:
-    """Call the function (or class) once for each part, with `args` and what it has parameters for of these.
+def user_data(request: Request) -> TensorSet | tuple[Data, Mapping[str, Loader]]:
+    """Call the function (or class) with `args` and what it has parameters for of `root` (data.root), `split`, `train`
+    and `download`: the data sets of torchvision have them.
 
-    `root` (data.root), `split` ("train", then "test"), `train` (True, then False) and `download`: a data set of
-    torchvision takes its own of them. It returns pairs of an image and a label, as a torch Dataset with a length does,
-    or uint8 images (N, C, H, W) with int64 labels (N,); for "test" also None, where there is no test part. An image is
-    one of Pillow's or uint8 (C, H, W), of one size each. The names of the classes are its `classes`, if it has some.
+    One that takes `split` or `train` is called for each part: with "train" and True, then with "test" and False, where
+    it may give None. Any other is called once, for all parts: a dict of them by split, a tuple (train, test) or
+    (train, val, test), or train alone.
+
+    A part is an object with a length whose items are pairs (image, label), as a torch Dataset is, or a tuple of uint8
+    images (N, C, H, W) and labels (N,). The names of the classes are its `classes`, if it has some.
+
+    Images of one size, of up to 2 GB in all, are read once, as a block. Others are read when they are wanted.
 
     Raises:
         ConfigError: it fails, or gives something else back.
     """
+    name = request.settings.name
+    parts = {split: _part(given, split, name) for split, given in _call(request).items()}
+    names = next((names for part in parts.values() if (names := attribute(part.items, "classes")) is not None), None)
+    looks = {split: _look(part, request) for split, part in parts.items()}
+    if "val" not in parts and (block := _read_block(parts, looks, request)) is not None:
+        _warn_of_item_keys(request)
+        classes = _class_names(names, {split: labels for split, (_, labels) in block.items()}, name)
+        return TensorSet(classes, block["train"], block.get("test"))
+    return _one_by_one(parts, looks, names, request)
+
+
+# --- what the function gives -----------------------------------------------------------------------------------------
+
+
+def _call(request: Request) -> dict[str, Any]:
+    """What the function gives for each split."""
     settings = request.settings
     name, root = settings.name, str(expand_path(settings.root))
-    parts: list[Part | None] = []
-    classes: Sequence[Any] | None = None
-    for split in ("train", "test"):
+
+    def give(split: str) -> Any:
         arguments = {"root": root, "split": split, "train": split == "train", "download": settings.download}
-        data_set = call_user_function("data", name, settings.args, **arguments)
-        classes = getattr(data_set, "classes", None) if classes is None else classes
-        parts.append(None if data_set is None and split == "test" else _part(data_set, name, split))
-    train, test = parts
-    assert train is not None
-    labels = torch.cat([train[1], *([test[1]] if test else [])])
-    return TensorSet(_class_names(classes, labels, name), train, test)
+        return call_user_function("data", name, settings.args, **arguments)
+
+    given = give("train")
+    if (parts := _together(given, name)) is None:
+        parameters = check_arguments("data", name, import_function("data", name), {})
+        is_called_again = parameters is None or not {"split", "train"}.isdisjoint(parameters)
+        parts = {"train": given, "test": give("test") if is_called_again else None}
+    return {split: part for split, part in parts.items() if part is not None or split == "train"}
 
 
-def _class_names(classes: Any, labels: Tensor, name: str) -> list[str]:
-    """The names of the classes: those of the data set, else its labels, counted from 0 without a gap of many."""
-    largest = len(labels) - 1  # each class has an image, or nearly so
+def _together(given: Any, name: str) -> dict[str, Any] | None:
+    """Parts that were given together; None where one was given alone."""
+    if isinstance(given, dict):
+        parts = {split_of(str(key)): part for key, part in given.items()}
+        if "train" not in parts or "" in parts or len(parts) < len(given):
+            keys = ", ".join(map(str, given)) or "nothing"
+            raise misfit(
+                name, f"gave a dict of {keys} back", "let its keys be train, and val and test if there are any"
+            )
+        return parts
+    if not isinstance(given, tuple) or _is_tensors(given) or not all(map(_is_part, given)):
+        return None
+    splits: dict[int, tuple[str, ...]] = {2: ("train", "test"), 3: ("train", "val", "test")}
+    return dict(zip(splits[len(given)], given, strict=True)) if len(given) in splits else None
+
+
+def _is_part(given: Any) -> bool:
+    """Whether an element of a tuple is a part of a data set, and not an item of one."""
+    is_item = isinstance(given, (tuple, str, bytes)) or hasattr(given, "ndim")
+    return given is None or _is_tensors(given) or (hasattr(given, "__len__") and not is_item)
+
+
+def _is_tensors(given: Any) -> bool:
+    """Whether a part is its images and labels as two tensors or arrays."""
+    is_pair = isinstance(given, tuple) and len(given) == 2 and all(hasattr(one, "ndim") for one in given)
+    return is_pair and given[1].ndim > 0
+
+
+def _part(given: Any, split: str, name: str) -> Part:
+    if _is_tensors(given):
+        given = _pairs(given[0], given[1], split, name)
+    return Part(name, split, given)
+
+
+def _pairs(images: Any, labels: Any, split: str, name: str) -> Pairs:
+    """Images and labels that the user has as two tensors or arrays."""
+    try:
+        images, labels = as_tensor(images), as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        what = f"gives images or labels that are no numbers ({one_line(error)})"
+        raise misfit(name, what, "let them be uint8 (N, C, H, W) and int64 (N,)") from error
+    if not len(images) or len(images) != len(labels):
+        raise misfit(name, f"has {len(images)} images and {len(labels)} labels for {split}", "give each image one")
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        kind = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape[1:])}"
+        raise misfit(name, f"gives images {kind}", "let them be Pillow's or uint8 (C, H, W), C being 1 or 3")
+    if labels.is_floating_point() or labels.ndim != 1:
+        kind = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
+        raise misfit(name, f"gives labels {kind}", "give each image one whole number, from 0")
+    return Pairs(images.contiguous(), labels.long())
+
+
+def _class_names(classes: Any, labels: Mapping[str, Tensor], name: str) -> list[str]:
+    """The names of the classes: those of the data set, else its labels, counted from 0 without a gap of many.
+
+    Args:
+        labels: of each split, int64 (N,).
+    """
+    every = torch.cat(list(labels.values()))
+    largest = len(every) - 1  # each class has an image, or nearly so
     if classes is None:
-        names = [str(number) for number in range(min(int(labels.max()), largest) + 1)]
+        names = [str(number) for number in range(min(int(every.max()), largest) + 1)]
     elif isinstance(classes, str) or not hasattr(classes, "__iter__"):
-        raise _misfit(name, f"has classes={classes!r}", "let classes be a list of names")
+        raise misfit(name, f"has classes={classes!r}", "let classes be a list of names")
     else:
         names = [str(one) for one in classes]
     if len(set(names)) < len(names) or "" in names:
-        raise _misfit(name, "has classes without a name or of the same one", "give each class a name of its own")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
-        raise _misfit(name, f"has a label that is not in 0..{len(names) - 1}", "count the classes from 0")
+        raise misfit(name, "has classes without a name or of the same one", "give each class a name of its own")
+    for split, values in labels.items():
+        if len(wrong := ((values < 0) | (values >= len(names))).nonzero()):
+            index = int(wrong[0])
+            what = f"gives label {int(values[index])} for item {index:,} of {split}, not one of 0..{len(names) - 1}"
+            raise misfit(name, what, "count the classes from 0")
     return names
 
 
-def _part(data_set: Any, name: str, split: str) -> Part:
-    """Images uint8 (N, C, H, W) and labels int64 (N,)."""
-    if isinstance(data_set, tuple) and len(data_set) == 2 and hasattr(data_set[0], "ndim"):
-        images, labels = torch.as_tensor(data_set[0]), _labels(data_set[1], name)
-    elif hasattr(data_set, "__getitem__") and hasattr(data_set, "__len__"):
+# --- a block ---------------------------------------------------------------------------------------------------------
+
+
+def _look(part: Part, request: Request) -> Look:
+    """Some items.
+
+    Raises:
+        ConfigError: one of them is none and may not be left out, or all are.
+    """
+    looks: Look = {}
+    reason, is_steady = "", True
+    for index in sorted({round(place) for place in np.linspace(0, part.count - 1, LOOKS)}):
         try:
-            pairs = [data_set[index] for index in range(len(data_set))]
-        except (Exception, SystemExit) as error:
-            raise _misfit(name, f"fails on an item ({describe_failure(error)})", "correct it") from error
-        if not all(isinstance(pair, Sequence) and len(pair) == 2 for pair in pairs):
-            raise _misfit(name, "gives items that are no pairs", "let each be (image, label)")
-        images = _stack([_pixels(image) for image, _ in pairs], name)
-        labels = _labels([label for _, label in pairs], name)
-    else:
-        raise _misfit(
-            name, f"gave {type(data_set).__name__} back", "return pairs (image, label), as a torch Dataset does"
+            looks[index] = part.item(index)
+            is_steady = is_steady and torch.equal(looks[index][0], part.image(index))
+        except BadImage as error:
+            reason = str(error)
+            if request.settings.on_bad_image is OnBadImage.error:
+                raise part.fault(reason) from error
+    if not looks:
+        raise part.fault(reason)
+    if not is_steady:
+        request.warnings.append(
+            f"data.name: {part.name} gives other pixels each time that it is asked for an item, so that no run can be "
+            "repeated; let cnntrain augment the images"
         )
-    if not len(images) or len(images) != len(labels):
-        raise _misfit(name, f"has {len(images)} images and {len(labels)} labels for {split}", "give each image one")
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
-        kind = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape[1:])}"
-        raise _misfit(name, f"gives images {kind}", "let them be Pillow's or uint8 (C, H, W), C being 1 or 3")
-    return images.contiguous(), labels
+    return looks
 
 
-def _labels(values: Any, name: str) -> Tensor:
-    """Labels int64 (N,)."""
-    try:
-        labels = torch.as_tensor(np.asarray(values) if isinstance(values, list) else values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _misfit(
-            name, f"gives labels that are no numbers ({one_line(error)})", "count the classes from 0"
-        ) from error
-    if labels.ndim != 1 or labels.is_floating_point():
-        kind = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
-        raise _misfit(name, f"gives labels {kind}", "give each image one whole number, from 0")
-    return labels.long()
+def _read_block(parts: Mapping[str, Part], looks: Mapping[str, Look], request: Request) -> dict[str, Tensors] | None:
+    """All images and labels; None where images are of several sizes, too many, or left out as bad."""
+    shapes = {image.shape for look in looks.values() for image, _ in look.values()}
+    count = sum(part.count for part in parts.values() if not isinstance(part.items, Pairs))
+    if len(shapes) > 1 or count * (shape := shapes.pop()).numel() > BLOCK:
+        return None
+    block: dict[str, Tensors] = {}
+    for split, part in parts.items():
+        read = _read_part(part, shape, request)
+        if read is None:
+            return None
+        block[split] = read
+    return block
 
 
-def _pixels(image: Any) -> Tensor:
-    if not isinstance(image, Image.Image):
-        return torch.as_tensor(image)
-    pixels = torch.from_numpy(np.array(image if image.mode in ("L", "RGB") else image.convert("RGB")))
-    return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+def _read_part(part: Part, shape: torch.Size, request: Request) -> Tensors | None:
+    """Images of this shape and labels, all of them; None where one is another or left out as bad."""
+    if isinstance(part.items, Pairs):
+        return part.items.images, part.items.targets
+    images, labels = torch.empty((part.count, *shape), dtype=torch.uint8), torch.empty(part.count, dtype=torch.int64)
+    for index in numbers(part.count, part.split, request.say):
+        try:
+            image, label = part.item(index)
+        except BadImage as error:
+            if request.settings.on_bad_image is OnBadImage.skip:
+                return None
+            raise part.fault(str(error)) from error
+        if image.shape != shape:
+            return None
+        images[index], labels[index] = image, label
+    return images, labels
 
 
-def _stack(images: list[Tensor], name: str) -> Tensor:
-    shapes = sorted({tuple(image.shape) for image in images})
-    if len(shapes) > 1:
-        what = f"gives images of several sizes, such as {shapes[0]} and {shapes[-1]}"
-        raise _misfit(name, what, "resize them in the function, or use data=imagefolder")
-    return torch.stack(images) if images else torch.empty(0)
+def _warn_of_item_keys(request: Request) -> None:
+    """Say which words do nothing for images that are read as a block."""
+    settings, usual = request.settings, DataSettings()
+    whole = {"crop": 1.0, "crop_mode": CropMode.center}  # as a checkpoint has them of such images
+    for key in ITEM_KEYS:
+        if getattr(settings, key) not in (getattr(usual, key), whole.get(key)):
+            request.warnings.append(
+                f"data.{key}: does nothing here, as images of one size that have up to {BLOCK / 1e9:g} GB in all are "
+                "read once, and seen whole"
+            )
 
 
-def _misfit(name: str, what: str, advice: str) -> ConfigError:
-    return ConfigError(f"data.name: {name} {what}; {advice}")
+# --- one by one ------------------------------------------------------------------------------------------------------
+
+
+def _one_by_one(
+    parts: Mapping[str, Part], looks: Mapping[str, Look], names: Any, request: Request
+) -> tuple[Data, Mapping[str, Loader]]:
+    """The splits of images that are read when they are wanted, as those in files are."""
+    settings = request.settings
+    labels: dict[str, Tensor] = {}
+    for split, part in parts.items():
+        known = stored_labels(part, looks[split])
+        if known is None:
+            known = torch.tensor(request.world.once_here(f"labels/{split}", partial(read_labels, part, request.say)))
+        labels[split] = known
+    every = _class_names(names, labels, settings.name)
+    if len(every) < 2:
+        raise misfit(settings.name, f"has one class, {every[0]!r}", "it takes two or more")
+    classes = request.classes or choose_classes(every, request)
+    splits = {}
+    for split, part in parts.items():
+        items = Items.of(part, _mark(labels[split], looks[split]))
+        whole = FolderSplit(every, items, labels[split], torch.zeros(part.count, dtype=torch.int64))
+        chosen = whole if settings.classes is None else whole.select_classes(settings.classes)
+        splits[split] = align(chosen, classes, split, allow_missing=True)
+    return load_splits(splits, classes, replace(request, settings=_fitted(settings, looks)))
+
+
+def _mark(labels: Tensor, look: Look) -> bytes:
+    """sha256 of the labels and of some pixels: all of them would take a decoding of the whole data set."""
+    digest = hashlib.sha256(labels.numpy().tobytes())
+    for image, _ in look.values():
+        digest.update(image.contiguous().numpy().tobytes())
+    return digest.digest()
+
+
+def _fitted(settings: DataSettings, looks: Mapping[str, Look]) -> DataSettings:
+    """Settings with what the images decide: of one size they are seen whole, else as those in files are."""
+    shapes = {image.shape for look in looks.values() for image, _ in look.values()}
+    channels = settings.channels or max(shape[0] for shape in shapes)
+    sizes = {shape[1:] for shape in shapes}
+    if len(sizes) > 1:
+        size = settings.image_size or DATASETS.entry("imagefolder").image_size
+        return replace(settings, channels=channels, image_size=size)
+    height, width = sizes.pop()
+    mode = settings.crop_mode or (CropMode.center if height == width else CropMode.squash)
+    size = settings.image_size or height
+    return replace(settings, channels=channels, image_size=size, crop=settings.crop or 1.0, crop_mode=mode)

@@ -134,7 +134,7 @@ def with_preprocessing(settings: Settings, about: dict[str, Any], changed_keys: 
     """
     preprocessing: dict[str, Any] = {key: about[key] for key in ("channels", "image_size", "mean", "std")} | {
         "interpolation": Interpolation(about.get("interpolation", "bilinear")),  # all that older checkpoints knew
-        "crop": about.get("crop", EVAL_SHARE),
+        "crop": about.get("crop", EVAL_SHARE if settings.data.has_files else 1.0),
         "crop_mode": CropMode(about.get("crop_mode", "center")),
     }
     user_keys = {

@@ -63,7 +63,7 @@ RULES = (
         "fetches public data sets by name, and {s.data.name} is none (given {given}); choose one, such as data=cifar10",
     ),
     *(
-        Rule(key, lambda s: s.data.has_files, _FILES)
+        Rule(key, lambda s: s.data.has_files or is_dotted(s.data.name), _FILES)
         for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image")
     ),
     Rule(

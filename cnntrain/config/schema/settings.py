@@ -69,7 +69,7 @@ class Settings:
         if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
             rule = "null with data.sampling=balanced, which evens the classes out already"
             faults.append(("loss.class_weights", self.loss.class_weights, rule))
-        if not self.data.val and not (self.data.has_files or self.data.is_users):  # which may have images of their own
+        if not (self.data.val or self.data.is_users or is_dotted(self.data.name)):  # which may have images of their own
             faults += self.validation_faults()
         return faults
 
