@@ -6,6 +6,7 @@ import io
 import pickle
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -101,6 +102,7 @@ def lay_out(folder: Path) -> None:
             place.mkdir(parents=True)
             for number in range(8 if split == "train" else 4):
                 (place / f"{number}.jpg").write_bytes(picture(10 * part + number))  # no two are the same
+    shutil.make_archive(str(folder / "photos"), "zip", folder / "photos")
     for name in ("cat.jpg", "dog.jpg", "photos/a.jpg"):
         (folder / name).write_bytes(picture(0))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)

@@ -10,7 +10,7 @@ from cnntrain.compare.outcomes import SCORES, Outcome
 from cnntrain.compare.plan import Combination
 from cnntrain.compare.progress import Line, say
 from cnntrain.config.overrides import quote
-from cnntrain.config.paths import expand_path, need_images, need_weights
+from cnntrain.config.paths import expand_path, is_archive, need_images, need_weights
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, RunFolderError
 from cnntrain.report.csv_log import latest_rows
@@ -51,6 +51,10 @@ def _need_scores(data: DataSettings) -> None:
     from cnntrain.data.pack import open_pack
 
     root = expand_path(data.root)
+    if is_archive(root):
+        from cnntrain.data.archive import unpacked
+
+        root = unpacked(root, print)
     layout = pack.layout if (pack := open_pack(root)) else find_splits(root, data.classes)
     if not {"val", "test"} & layout.folders.keys():
         raise ConfigError(

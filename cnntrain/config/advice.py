@@ -7,7 +7,7 @@ from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from cnntrain.config.paths import expand_path
+from cnntrain.config.paths import expand_path, is_archive
 from cnntrain.text import printable
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # enough to know a folder of images by
@@ -24,7 +24,7 @@ def shell_word(key: str, path: Path | str) -> str:
 def advise_data(text: str) -> str:
     """What to type where a folder or file stands in place of a data set; empty where there is nothing of that name."""
     path = expand_path(text)
-    if path.is_dir():
+    if path.is_dir() or is_archive(path):
         return f"did you mean data=imagefolder {shell_word('data.root', text)}?"
     if path.is_file():
         return "it is a file, and images lie in a folder with one folder per class: data=imagefolder data.root=DIR"

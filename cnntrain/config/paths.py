@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cnntrain.config.schema.data import DataSettings
 
 WEIGHTS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one"  # what model.weights takes
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")  # what ends the names of archives of images
 
 
 def conf_dir() -> Path:
@@ -71,15 +72,31 @@ def out_file(name: str, example: str) -> Path:
     return path
 
 
+def cache_dir() -> Path:
+    """What can be made again is kept there, never beside the images."""
+    return expand_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "cnntrain"
+
+
+def is_archive(path: Path | str) -> bool:
+    """Whether a path is a file that is called as an archive of images is."""
+    return archive_stem(os.fspath(path)) != os.fspath(path) and os.path.isfile(path)
+
+
+def archive_stem(name: str) -> str:
+    """A name without what ends those of archives; any other as it is."""
+    return next((name[: -len(end)] for end in ARCHIVES if name.lower().endswith(end)), name)
+
+
 def need_image_folder(root: Path) -> None:
-    """Refuse a `data.root` of an image folder that is not there.
+    """Refuse a `data.root` of an image folder, or of an archive of one, that is not there.
 
     Raises:
-        DataError: it is absent, a file, or not to be seen.
+        DataError: it is absent, another file, or not to be seen.
     """
-    if what := absence(root) or ("" if os.path.isdir(root) else "is a file, not a folder"):
+    if what := absence(root) or ("" if os.path.isdir(root) or is_archive(root) else "is a file, not a folder"):
         raise DataError(
-            f"data.root: {printable(root)} {what}; give the folder that holds train/, or one of class folders"
+            f"data.root: {printable(root)} {what}; give the folder that holds train/, or one of class "
+            f"folders, or an archive of it ({', '.join(ARCHIVES)})"
         )
 
 

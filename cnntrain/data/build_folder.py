@@ -48,7 +48,7 @@ def image_folder(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     settings = request.settings
     root = expand_path(settings.root)
     known = settings.classes or request.classes
-    found = request.world.once_here("scan", lambda: find_images(root, settings.classes, known))
+    found = request.world.once_here("scan", lambda: find_images(root, settings.classes, known, request.say))
     folders, scans = found.layout.folders, found.scans
     if "train" not in folders and "train" in request.splits:
         if found.note:

@@ -11,7 +11,7 @@ import os
 import struct
 import weakref
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnntrain.config.paths import is_archive
+from cnntrain.data.archive import unpacked
 from cnntrain.data.decode import BadImage
 from cnntrain.data.folder import FolderSplit, Paths, scan
 from cnntrain.data.layout import Layout, find_splits
@@ -149,16 +151,20 @@ class Found:
     size: int = 0
 
 
-def find_images(root: Path, names: Collection[str] | None, classes: Collection[str] | None) -> Found:
+def find_images(
+    root: Path, names: Collection[str] | None, classes: Collection[str] | None, say: Callable[[str], object] = print
+) -> Found:
     """Find the images of all splits.
 
     Args:
-        root: the folder.
+        root: the folder, or an archive of it.
+        say: takes lines of progress.
         names, classes: see `folder.scan`, and `layout.find_splits`.
 
     Raises:
-        DataError: see there, and `open_pack`.
+        DataError, UnsafeError, FileSystemError: see there, `open_pack` and `archive.unpacked`.
     """
+    root = unpacked(root, say) if is_archive(root) else root
     if pack := open_pack(root):
         parts = {split: pack.scan(split, names) for split in pack.parts}
         return Found(pack.source, pack.layout, parts, pack.note, pack.size)

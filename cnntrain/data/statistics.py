@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import expand_path
+from cnntrain.config.paths import cache_dir
 
 Statistics = tuple[list[float], list[float]]
 
@@ -28,9 +28,8 @@ def compute(images: Tensor) -> Statistics:
 
 def cache_file(*parts: object) -> Path:
     """The file of the statistics that belong to `parts`: in the user's cache, never beside the images."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     key = hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-    return expand_path(base) / "cnntrain" / "statistics" / f"{key}.json"
+    return cache_dir() / "statistics" / f"{key}.json"
 
 
 def load(file: Path, channels: int) -> Statistics | None:

@@ -145,7 +145,7 @@ def write_atomic(path: Path, content: str | bytes, *, word: str = RUN_DIR) -> No
 
 
 @contextlib.contextmanager
-def _without_locks() -> Iterator[None]:
+def without_locks() -> Iterator[None]:
     """Go on where the file system knows no locks."""
     try:
         yield
@@ -183,7 +183,7 @@ class StreamedFile:
         while True:
             handle = open_own(self._aside, os.O_WRONLY)
             try:
-                with _without_locks():
+                with without_locks():
                     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self._has_name(handle):  # else whoever had the lock until now has given it its name, or removed it
                     os.ftruncate(handle, 0)

@@ -5,6 +5,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+from cnntrain.config.paths import archive_stem
 from cnntrain.registry import is_dotted
 
 LONGEST = 100  # bytes: two of them and a number fit into the name of a folder
@@ -25,9 +26,10 @@ def safe_name(text: str) -> str:
 
 
 def name_of_folder(root: str) -> str:
-    """The name of a folder of images, or that of the one above where it is called after a split; may be empty."""
+    """The name of a folder or archive of images; of the one above where it is called after a split. May be empty."""
     folder = Path(os.path.abspath(os.path.expanduser(root)))
-    return safe_name(folder.parent.name if folder.name.lower() in SPLITS else folder.name)
+    name = archive_stem(folder.name)
+    return safe_name(folder.parent.name if name.lower() in SPLITS else name)
 
 
 def name_of_function(name: str) -> str:
