@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cnntrain.config.schema.titles import ARCHIVES, archive_stem
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
 from cnntrain.text import printable, utf8
 
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from cnntrain.config.schema.data import DataSettings
 
 WEIGHTS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one"  # what model.weights takes
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")  # what ends the names of archives of images
 
 
 def conf_dir() -> Path:
@@ -80,11 +80,6 @@ def cache_dir() -> Path:
 def is_archive(path: Path | str) -> bool:
     """Whether a path is a file that is called as an archive of images is."""
     return archive_stem(os.fspath(path)) != os.fspath(path) and os.path.isfile(path)
-
-
-def archive_stem(name: str) -> str:
-    """A name without what ends those of archives; any other as it is."""
-    return next((name[: -len(end)] for end in ARCHIVES if name.lower().endswith(end)), name)
 
 
 def need_image_folder(root: Path) -> None:

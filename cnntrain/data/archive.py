@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from cnntrain.config.paths import archive_stem, cache_dir
-from cnntrain.config.schema.titles import safe_name
+from cnntrain.config.paths import cache_dir
+from cnntrain.config.schema.titles import archive_stem, safe_name
 from cnntrain.data.layout import folders_in, is_clutter, split_of
 from cnntrain.errors import CnntrainError, DataError, UnsafeError
 from cnntrain.storage.atomic import file_system_error, open_own, without_locks

@@ -62,10 +62,10 @@ def user_data(request: Request) -> TensorSet | tuple[Data, Mapping[str, Loader]]
     parts = {split: _part(given, split, name) for split, given in _call(request).items()}
     names = next((names for part in parts.values() if (names := attribute(part.items, "classes")) is not None), None)
     looks = {split: _look(part, request) for split, part in parts.items()}
-    if "val" not in parts and (block := _read_block(parts, looks, request)) is not None:
+    if (block := _read_block(parts, looks, request)) is not None:
         _warn_of_item_keys(request)
         classes = _class_names(names, {split: labels for split, (_, labels) in block.items()}, name)
-        return TensorSet(classes, block["train"], block.get("test"))
+        return TensorSet(classes, block["train"], block.get("test"), block.get("val"))
     return _one_by_one(parts, looks, names, request)
 
 

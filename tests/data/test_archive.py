@@ -19,9 +19,9 @@ import torch
 from PIL import Image
 
 from cnntrain import cli
-from cnntrain.config.paths import ARCHIVES
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings
+from cnntrain.config.schema.titles import ARCHIVES
 from cnntrain.data import archive
 from cnntrain.data.build import build_data
 from cnntrain.data.common import TrainData

@@ -5,13 +5,15 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
-from cnntrain.config.paths import archive_stem
 from cnntrain.registry import is_dotted
 
 LONGEST = 100  # bytes: two of them and a number fit into the name of a folder
 # Names that tell nothing, of folders and of functions.
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 MAKERS = ("load", "build", "make", "create", "get", "data", "dataset", "model", "net", "network")
+
+# What ends the names of archives of images.
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def safe_name(text: str) -> str:
@@ -23,6 +25,11 @@ def safe_name(text: str) -> str:
     kept = "".join(letter if unicodedata.category(letter)[0] in "LNM" or letter in "._+" else " " for letter in letters)
     name = "-".join(kept.split()).strip(".-")
     return name.encode()[:LONGEST].decode(errors="ignore")
+
+
+def archive_stem(name: str) -> str:
+    """A name without what ends those of archives; any other as it is."""
+    return next((name[: -len(end)] for end in ARCHIVES if name.lower().endswith(end)), name)
 
 
 def name_of_folder(root: str) -> str:
