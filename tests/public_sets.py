@@ -2,12 +2,14 @@
 
 import bz2
 import hashlib
+import json
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 Parts = dict[str, tuple[np.ndarray, np.ndarray]]  # of a split the pixels (N, C, H, W) and the labels (N,)
 COUNTS = {"train": 40, "test": 20}
@@ -119,4 +121,147 @@ TENSORS = {
     "usps": usps,
     "svhn": svhn,
     "stl10": stl10,
+}
+
+
+# --- of files: what is to be read are the classes, and the names of the files of each split by class ------------------
+
+Names = dict[str, dict[str, list[str]]]
+SPLITS = {"train": 4, "val": 2, "test": 2}
+
+
+def picture(file: Path, seed: int = 0) -> str:
+    """A file of random pixels; its name."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(file)
+    return file.name
+
+
+def class_folders(folder: Path, names: Sequence[str], end: str = "jpg", count: int = 4) -> dict[str, list[str]]:
+    return {name: [picture(folder / name / f"{name}_{place}.{end}") for place in range(count)] for name in names}
+
+
+def listed(
+    folder: Path, splits: Sequence[str], classes: Sequence[str], name: str
+) -> tuple[Names, dict[str, list[str]]]:
+    """Pictures below a folder, by class, and the names that a list of each split has of them."""
+    names: Names = {split: {one: [] for one in classes} for split in splits}
+    lists: dict[str, list[str]] = {split: [] for split in splits}
+    places = [(split, one) for split in splits for one in classes for _ in range(SPLITS[split])]
+    for number, (split, one) in enumerate(places, 1):
+        line = name.format(name=one, number=number)
+        names[split][one].append(picture(folder / f"{line}.jpg", number))
+        lists[split].append(line)
+    return names, lists
+
+
+def imagenette(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    ids = {"n02102040": "English springer", "n01440764": "tench"}
+    return {
+        split: {ids[one]: files for one, files in class_folders(folder / split, tuple(ids), "JPEG").items()}
+        for split in ("train", "val")
+    }
+
+
+def flowers102(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    from scipy.io import savemat
+
+    classes = ("pink primrose", "canterbury bells")  # the first and the third
+    names, lists = listed(folder / "jpg", tuple(SPLITS), classes, "image_{number:05}")
+    numbers = {split: [int(line[-5:]) for line in lines] for split, lines in lists.items()}
+    labels = [0] * max(max(part) for part in numbers.values())
+    for split, lines in lists.items():
+        for line in lines:
+            labels[int(line[-5:]) - 1] = 1 if f"{line}.jpg" in names[split][classes[0]] else 3
+    savemat(folder / "imagelabels.mat", {"labels": labels})
+    savemat(folder / "setid.mat", {"trnid": numbers["train"], "valid": numbers["val"], "tstid": numbers["test"]})
+    return names
+
+
+def pets(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    names, lists = listed(folder / "images", ("train", "test"), ("Sphynx", "great_pyrenees"), "{name}_{number}")
+    (folder / "annotations").mkdir()
+    for split, file in (("train", "trainval"), ("test", "test")):
+        text = "".join(f"{line} 1 1 1\n" for line in lists[split])
+        (folder / "annotations" / f"{file}.txt").write_text(text)
+    return {
+        split: {"Sphynx": part["Sphynx"], "Great Pyrenees": part["great_pyrenees"]} for split, part in names.items()
+    }
+
+
+def dtd(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    names, lists = listed(folder / "images", tuple(SPLITS), ("banded", "woven"), "{name}/{name}_{number}")
+    (folder / "labels").mkdir()
+    for split, lines in lists.items():
+        (folder / "labels" / f"{split}1.txt").write_text("".join(f"{line}.jpg\n" for line in lines))
+    return names
+
+
+def food101(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    names, lists = listed(folder / "images", ("train", "test"), ("pho", "ramen"), "{name}/{number}")
+    (folder / "meta").mkdir()
+    for split, lines in lists.items():
+        content = {name: [line for line in lines if line.startswith(name)] for name in names[split]}
+        (folder / "meta" / f"{split}.json").write_text(json.dumps(content))
+    return names
+
+
+def gtsrb(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    home = folder / "GTSRB"
+    train = class_folders(home / "Training", ("00000", "00012"), "ppm")
+    (home / "Training" / "00000" / "GT-00000.csv").write_text("Filename;ClassId\n")
+    names, lists = listed(home / "Final_Test" / "Images", ("test",), ("00000", "00012"), "{number:05}")
+    rows = [f"{line}.jpg;{0 if f'{line}.jpg' in names['test']['00000'] else 12}\n" for line in lists["test"]]
+    (folder / "GT-final_test.csv").write_text("Filename;ClassId\n" + "".join(rows))
+    return {"train": train, **names}
+
+
+def fgvc_aircraft(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    names, _ = listed(folder / "data" / "images", tuple(SPLITS), ("707-320", "Boeing 717"), "{number:07}")
+    for split, part in names.items():
+        lines = [f"{file.removesuffix('.jpg')} {name}\n" for name, files in part.items() for file in files]
+        (folder / "data" / f"images_variant_{split}.txt").write_text("".join(lines))
+    return names
+
+
+def caltech101(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    class_folders(folder, ["BACKGROUND_Google"])
+    return {"train": class_folders(folder, ["ant", "bee"])}
+
+
+def sun397(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    names = ("abbey", "cathedral/indoor")
+    return {
+        "train": {
+            name: [picture(folder / name[0] / name / f"sun_{name[0]}{place}.jpg") for place in range(4)]
+            for name in names
+        }
+    }
+
+
+def whole(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    return {"train": class_folders(folder, ("a", "b"))}
+
+
+def in_splits(folder: Path, patch: pytest.MonkeyPatch) -> Names:
+    return {
+        split: class_folders(folder / name, ("negative", "positive"), "png")
+        for split, name in (("train", "train"), ("val", "valid"), ("test", "test"))
+    }
+
+
+FILES = {
+    "imagenette": imagenette,
+    "flowers102": flowers102,
+    "pets": pets,
+    "dtd": dtd,
+    "food101": food101,
+    "eurosat": whole,
+    "gtsrb": gtsrb,
+    "fgvc_aircraft": fgvc_aircraft,
+    "caltech101": caltech101,
+    "caltech256": whole,
+    "country211": in_splits,
+    "sun397": sun397,
+    "rendered_sst2": in_splits,
 }

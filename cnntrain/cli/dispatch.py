@@ -197,7 +197,7 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
     composition = compose_line([*overrides, *defaults], config_dir=config_dir, refuse_idle=kind.reads_images)
     if kind.reads_images:
         need_images(composition.settings.data)
-    if kind is PackArgs and not (data := composition.settings.data).has_files:
+    if kind is PackArgs and not ((data := composition.settings.data).has_files and data.is_users):
         raise ConfigError(
             f"data: pack takes a folder of photos (given {data.name}); write data=imagefolder data.root=DIR"
         )

@@ -37,7 +37,7 @@ def need_files(runs: Sequence[Combination], folders: Sequence[Path]) -> None:
         if finished_results(folder):
             continue
         need_images(data)
-        if data.has_files:
+        if data.has_files and data.is_users:
             _need_scores(data)
         if weights and not _is_begun(folder):
             need_weights(expand_path(weights))

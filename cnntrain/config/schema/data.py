@@ -197,6 +197,13 @@ def _tensors(
     return DataEntry(name, DataSettings, builder, classes, channels, image_size, home, **more)
 
 
+def _files(name: str, kind: str, classes: int, home: str, image_size: int = 128, **more: Any) -> DataEntry:
+    """A data set of image files that torchvision fetches."""
+    facts = (classes, 3, image_size, home)
+    more |= {"like": "imagefolder", "has_files": True, "downloads": True}
+    return DataEntry(name, DataSettings, "cnntrain.data.public_files:files", *facts, kind=kind, **more)
+
+
 # Mean and standard deviation of the training part, as they are well known; where there are none, they are computed.
 MNIST = ((0.1307,), (0.3081,))
 FASHION = ((0.2860,), (0.3530,))
@@ -204,6 +211,8 @@ SVHN = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 CIFAR100 = ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 EMNIST = {"balanced": 47, "letters": 26, "digits": 10, "mnist": 10, "byclass": 62, "bymerge": 47}
+IMAGENETTE = {"160px": 10, "320px": 10}
+AIRCRAFT = {"variant": 100, "family": 70, "manufacturer": 30}
 DATASETS = Registry(
     "data",
     (
@@ -219,6 +228,21 @@ DATASETS = Registry(
         _tensors("cifar100", "CIFAR100", 100, 3, 32, "cifar-100-python", CIFAR100),
         _tensors("svhn", "SVHN", 10, 3, 32, "svhn", SVHN, like="cifar10"),
         _tensors("stl10", "STL10", 10, 3, 96, "stl10_binary", like="cifar10"),
+        _files("imagenette", "Imagenette", 10, "imagenette2-{size:.3}", option="size", options=IMAGENETTE),
+        _files("flowers102", "Flowers102", 102, "flowers-102"),
+        _files("pets", "OxfordIIITPet", 37, "oxford-iiit-pet"),
+        _files("dtd", "DTD", 47, "dtd/dtd", option="partition", options=dict.fromkeys(range(1, 11), 47)),
+        _files("food101", "Food101", 101, "food-101"),
+        _files("eurosat", "EuroSAT", 10, "eurosat/2750", 64),
+        _files("gtsrb", "GTSRB", 43, "gtsrb", 48),
+        _files(
+            "fgvc_aircraft", "FGVCAircraft", 100, "fgvc-aircraft-2013b", option="annotation_level", options=AIRCRAFT
+        ),
+        _files("caltech101", "Caltech101", 101, "caltech101/101_ObjectCategories"),
+        _files("caltech256", "Caltech256", 257, "caltech256/256_ObjectCategories"),
+        _files("country211", "Country211", 211, "country211"),
+        _files("sun397", "SUN397", 397, "SUN397"),
+        _files("rendered_sst2", "RenderedSST2", 2, "rendered-sst2", 224),
         DataEntry("imagefolder", DataSettings, "cnntrain.data.build_folder:image_folder", 1000, 3, 128, has_files=True),
         DataEntry("arrays", DataSettings, "cnntrain.data.arrays:arrays", 10, 3, like="imagefolder"),
     ),

@@ -117,7 +117,7 @@ def find_subject(settings: DataSettings) -> Subject | None:
     Raises:
         DataError: there are none, or what holds them is damaged.
     """
-    if settings.has_files:
+    if settings.has_files and settings.is_users:
         return _of_scans(find_images(expand_path(settings.root), settings.classes, settings.classes).scans)
     # Statistics would be computed on the images, and only some of these be there.
     settings = replace(settings, mean=[0.5], std=[0.5], limit=None, per_class=None)
@@ -141,7 +141,8 @@ def _of_tensors(found: TensorSet, request: Request) -> Subject:
     if (classes := choose_classes(found.classes, request)) != found.classes:
         found = found.select_classes(classes)
     parts = [Part("train", found.train[1], pixels=found.train[0])]
-    parts += [Part("test", found.test[1], pixels=found.test[0])] if found.test else []
+    others = {"val": found.val, "test": found.test}
+    parts += [Part(split, part[1], pixels=part[0]) for split, part in others.items() if part]
     return Subject(found.classes, parts)
 
 
