@@ -69,13 +69,13 @@ def look_at_data(settings: Settings, most: int | None, report: Report) -> Answer
         report.say(f"data: images of {printable(settings.data.name)} cannot be listed, so that they are not looked at")
         return None
     set_threads(settings.trainer.threads)
-    rows = subject.sample(most)
+    rows, workers = subject.sample(most), decode_threads(settings.data.workers)
     if len(rows) >= MANY and subject.has_files:
         report.say(f"looking at {counted(len(rows), 'image')}; images=1000 looks at some of them, images=0 at none")
     report.validating(tasks_of(rows), phase="looking")
-    looks = look_at(subject, rows, workers=decode_threads(settings.data.workers), advance=report.advance)
+    looks = look_at(subject, rows, workers=workers, advance=report.advance)
     report.end_phase()
-    pairs = [*exact_pairs(looks), *_alike(subject, looks, device, report)]
+    pairs = [*exact_pairs(looks), *_alike(subject, looks, device, workers, report)]
     entry = DATASETS.entry(settings.data.name)
     config = Circumstances(
         size=(settings.data.image_size or entry.image_size) if subject.has_files else None,
@@ -87,14 +87,14 @@ def look_at_data(settings: Settings, most: int | None, report: Report) -> Answer
     return answer
 
 
-def _alike(subject: Subject, looks: Looks, device: torch.device, report: Report) -> list[Pair]:
+def _alike(subject: Subject, looks: Looks, device: torch.device, workers: int, report: Report) -> list[Pair]:
     """Pairs of files that are nearly the same picture."""
     if not subject.has_files:
         return []
     places = single_places(looks)
     places = places[np.minimum(looks.heights, looks.widths)[places] >= SIDE]
     report.validating(blocks_of(len(places)), phase="comparing")
-    twins = find_twins(looks.thumbs[places], device, advance=report.advance)
+    twins = find_twins(looks.thumbs[places], device, workers=workers, advance=report.advance)
     report.end_phase()
     return alike_pairs(subject, looks.rows[places], twins)
 

@@ -9,13 +9,16 @@ more frequencies.
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from cnntrain.runtime.threads import work_ahead
 
 STEPS = 64  # an interval of a side begins and ends at a multiple of a step, of so many to a side
 CUT = 8  # steps that the views below cut off: an eighth of a side
@@ -26,10 +29,12 @@ LEFT, RIGHT, MIDDLE = (0, STEPS - CUT), (CUT, STEPS), (CUT // 2, STEPS - CUT // 
 VIEWS = ((WHOLE, WHOLE), (MIDDLE, MIDDLE), (LEFT, LEFT), (LEFT, RIGHT), (RIGHT, LEFT), (RIGHT, RIGHT))
 COARSE, FINE = 7, 12  # frequencies a side: to look for pictures by, and to judge them by
 LIKELY = 0.75  # correlation of the few frequencies, from which on a pair is judged
+POSSIBLE = 0.45  # of the many frequencies before they are aligned; planted ones had 0.49 and more
 ALIKE = 0.95  # of the many frequencies of two pictures that are the same; planted ones had 0.98, others 0.90 at most
 PALE = 4.0  # levels, the standard deviation of a thumbnail that shows too little to be compared
 MOST = 16  # pictures that one is judged with, of each view and block
-ROWS, COLUMNS = 1024, 8192  # of a block of the product
+ROWS, COLUMNS = 1024, 1024  # of a block of the product, which fits a cache of the CPU
+WIDE = 16  # times the columns on a device that is slow to be asked
 JUDGED = 1024  # pairs at a time
 ROUNDS = 3  # in which the ends of both sides are moved
 
@@ -53,23 +58,31 @@ class Twins:
 
 
 def find_twins(
-    thumbs: NDArray[np.uint8], device: torch.device, *, advance: Callable[[int], object] = lambda images: None
+    thumbs: NDArray[np.uint8],
+    device: torch.device,
+    *,
+    workers: int = 0,
+    advance: Callable[[int], object] = lambda images: None,
 ) -> Twins:
     """The pairs among pictures that are nearly the same; each once.
 
     Args:
         thumbs: uint8 (N, S, S), grey, of the whole pictures.
         device: where the product is taken.
+        workers: threads on a CPU; 0 works in the calling one.
         advance: takes the number of pictures of each block that is done; there are `blocks_of(N)`.
     """
     pictures = torch.from_numpy(thumbs)
     contrast = [part.float().flatten(1).std(1, correction=0) for part in pictures.split(ROWS) if len(part)]
     seen = (torch.cat([torch.empty(0), *contrast]) >= PALE).nonzero().flatten()  # the places that are compared
     pictures = pictures[seen]
+    search = _Search(pictures, device)
+    starts = range(0, max(len(pictures), 1), ROWS)
     found = []
-    for rows, pairs in _likely(pictures, device):
-        found.append(_judge(pictures, pairs))
-        advance(rows)
+    with closing(work_ahead(search.twins, starts, workers if device.type == "cpu" else 0, "twins")) as blocks:
+        for block in blocks:
+            found.append(block)
+            advance(ROWS)
     whole, part, likeness, mirrored, share = (torch.cat(values) for values in zip(*found, strict=True))
     low, high = torch.minimum(whole, part), torch.maximum(whole, part)
     order = likeness.argsort(descending=True, stable=True)
@@ -144,26 +157,39 @@ class _Pairs:
     view: Tensor
 
 
-def _likely(thumbs: Tensor, device: torch.device) -> Iterator[tuple[int, _Pairs]]:
-    """For each block of pictures their number, and the pairs that these may be `whole` of."""
-    count = len(thumbs)
-    whole = torch.cat([_describe(part, VIEWS[0], COARSE) for part in thumbs.split(ROWS)])
-    even, odd = (half.to(device) for half in _halves(whole))
-    for start in range(0, max(count, 1), ROWS):
-        block = thumbs[start : start + ROWS]
+class _Search:
+    """The pictures and what is looked for in them.
+
+    Args:
+        thumbs: uint8 (N, S, S).
+        device: where the product is taken.
+    """
+
+    def __init__(self, thumbs: Tensor, device: torch.device) -> None:
+        self.thumbs, self.device = thumbs, device
+        whole = torch.cat([_describe(part, VIEWS[0], COARSE) for part in thumbs.split(ROWS)])
+        self._even, self._odd = (half.to(device) for half in _halves(whole))
+        self._step = COLUMNS if device.type == "cpu" else WIDE * COLUMNS
+
+    def twins(self, start: int) -> tuple[Tensor, ...]:
+        """The pairs whose `whole` is among the pictures of a block, see _judge."""
+        return _judge(self.thumbs, self._likely(start))
+
+    def _likely(self, start: int) -> _Pairs:
+        block = self.thumbs[start : start + ROWS]
         found = [torch.empty(3, 0, dtype=torch.int64)]
         for number, view in enumerate(VIEWS):
-            halves = [half.to(device) for half in _halves(_describe(block, view, COARSE))]
+            even, odd = (half.to(self.device) for half in _halves(_describe(block, view, COARSE)))
             # Two whole pictures are alike both ways.
-            for column in range(start if number == 0 else 0, count, COLUMNS):
-                scores = halves[0] @ even[column : column + COLUMNS].T
-                scores += (halves[1] @ odd[column : column + COLUMNS].T).abs_()
+            for column in range(start if number == 0 else 0, len(self.thumbs), self._step):
+                scores = even @ self._even[column : column + self._step].T
+                scores += (odd @ self._odd[column : column + self._step].T).abs_()
                 rows, columns = (places.cpu() for places in _high(scores))
                 rows, columns = rows + start, columns + column
                 others = columns > rows if number == 0 else columns != rows
                 rows, columns = rows[others], columns[others]
                 found.append(torch.stack([rows, columns, torch.full_like(rows, number)]))
-        yield len(block), _Pairs(*torch.cat(found, 1))
+        return _Pairs(*torch.cat(found, 1))
 
 
 def _high(scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,25 +211,41 @@ def _judge(thumbs: Tensor, pairs: _Pairs) -> tuple[Tensor, ...]:
     found = [(empty, empty, empty.float(), empty.bool(), empty.float())]
     for start in range(0, len(pairs.whole), JUDGED):
         whole, part, view = (values[start : start + JUDGED] for values in (pairs.whole, pairs.part, pairs.view))
+        ends = torch.tensor([[*across, *down] for across, down in VIEWS])[view]  # (M, 4)
         target = _describe(thumbs[part], VIEWS[0], FINE)
-        likeness, is_mirrored, share = _align(thumbs[whole].float(), target, view)
+        likeness, is_mirrored = _compare(thumbs[whole].float(), target, ends)
+        good = likeness >= POSSIBLE  # most pairs are not, and to align one costs as much as to compare a hundred
+        whole, part, is_mirrored = whole[good], part[good], is_mirrored[good]
+        target = torch.where(is_mirrored[:, None, None], target[good] * _signs(), target[good])
+        likeness, share = _align(thumbs[whole].float(), target, ends[good], likeness[good])
         good = likeness >= ALIKE
         found.append((whole[good], part[good], likeness[good], is_mirrored[good], share[good]))
     return tuple(torch.cat(values) for values in zip(*found, strict=True))
 
 
-def _align(thumbs: Tensor, target: Tensor, view: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Move the ends of a view until what it shows is most like the target; likeness, mirror and share, each (M,)."""
-    side, weights = thumbs.shape[2], _weights(FINE)
-    ends = torch.tensor([[*across, *down] for across, down in VIEWS])[view]  # (M, 4)
-    bank = _bank(side)
+def _signs() -> Tensor:
+    """What a mirror makes of the frequencies across."""
     signs = torch.ones(FINE)
     signs[1::2] = -1
-    whole = _unit(_pick(bank, ends[:, 2:]) @ thumbs @ _pick(bank, ends[:, :2]).mT * weights)
-    plain, mirror = ((whole * target * sign).sum((1, 2)) for sign in (torch.ones(FINE), signs))
-    is_mirrored = mirror > plain
-    target = torch.where(is_mirrored[:, None, None], target * signs, target)
-    likeness = torch.maximum(plain, mirror)
+    return signs
+
+
+def _compare(thumbs: Tensor, target: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """The likeness of parts of pictures to the targets or their mirror images, and whether it is the mirror; (M,)."""
+    bank = _bank(thumbs.shape[2])
+    whole = _unit(_pick(bank, ends[:, 2:]) @ thumbs @ _pick(bank, ends[:, :2]).mT * _weights(FINE))
+    plain, mirror = (whole * target).sum((1, 2)), (whole * target * _signs()).sum((1, 2))
+    return torch.maximum(plain, mirror), mirror > plain
+
+
+def _align(thumbs: Tensor, target: Tensor, ends: Tensor, likeness: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the ends of parts until they are most like the targets; their likeness and share, each (M,).
+
+    Args:
+        ends: int64 (M, 4), of the parts across and down, in steps; they are moved in place.
+        likeness: of these parts.
+    """
+    weights, bank = _weights(FINE), _bank(thumbs.shape[2])
     moves = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3))  # of both ends of a side
     for turn in range(2 * ROUNDS):
         down = turn % 2  # across and down in turn
@@ -220,7 +262,7 @@ def _align(thumbs: Tensor, target: Tensor, view: Tensor) -> tuple[Tensor, Tensor
         ends[:, here] = torch.where((best > likeness)[:, None], tries[torch.arange(len(tries)), place], ends[:, here])
         likeness = torch.maximum(best, likeness)
     lengths = (ends[:, 1::2] - ends[:, 0::2]).float() / STEPS
-    return likeness, is_mirrored, lengths.prod(1)
+    return likeness, lengths.prod(1)
 
 
 @functools.cache
