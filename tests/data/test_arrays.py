@@ -162,3 +162,6 @@ def test_a_file_is_trained_on_resumed_and_scored(here, capsys):
     assert cli.main(["eval", str(run), "out=scores.json"]) == 0
     scores = json.loads(Path("scores.json").read_text())
     assert {split: scores[split]["images"] for split in ("val", "test")} == {"val": 6, "test": 3}
+    capsys.readouterr()
+    assert cli.main(["check", *words, "steps=1"]) == 0
+    assert "  images   train 12, val 6, test 3\n" in capsys.readouterr().out

@@ -133,5 +133,7 @@ def test_a_run_goes_on_and_is_scored_and_names_what_it_saw(here, monkeypatch, ca
     assert cli.main(["eval", "run", "out=scores.json"]) == 0
     scores = json.loads(Path("scores.json").read_text())
     assert {split: scores[split]["images"] for split in ("val", "test")} == {"val": 8, "test": 8}
+    assert cli.main(["check", *words, "steps=1"]) == 0
+    assert "  images   train 8, val 8, test 8\n" in capsys.readouterr().out
     assert cli.main(["pack", *words[:1], "out=packed"]) == 2
     assert "data: pack takes a folder of photos (given rendered_sst2)" in capsys.readouterr().err
