@@ -26,6 +26,8 @@ def advise_data(text: str) -> str:
     path = expand_path(text)
     if path.is_dir() or is_archive(path):
         return f"did you mean data=imagefolder {shell_word('data.root', text)}?"
+    if path.is_file() and path.suffix.lower() == ".npz":
+        return f"did you mean data=arrays {shell_word('data.root', text)}?"
     if path.is_file():
         return "it is a file, and images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
     return ""

@@ -176,6 +176,7 @@ def test_folders_in_place_of_a_data_set_are_told_what_was_meant(
     (tmp_path / "photos" / "train" / "cat" / "1.JPG").touch()
     (tmp_path / "other").mkdir()
     (tmp_path / "train.csv").touch()
+    (tmp_path / "x.npz").touch()
     meant = "did you mean data=imagefolder data.root=photos?"
     advice = "images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
     for words, end in {
@@ -190,12 +191,14 @@ def test_folders_in_place_of_a_data_set_are_told_what_was_meant(
         "data=other": "did you mean data=imagefolder data.root=other?",
         "data.root=train.csv": advice,
         "data=train.csv": advice,
+        "data=x.npz": "did you mean data=arrays data.root=x.npz?",
+        "data.root=x.npz": "did you mean data=arrays data.root=x.npz?",
     }.items():
         assert cli.main(words.split()) == 2
         err = capsys.readouterr().err.splitlines()
         assert len(err) == 1
         assert err[0].endswith(end)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "photos", "train.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "photos", "train.csv", "x.npz"]
 
 
 def test_a_summary_trains_nothing_and_minds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
