@@ -222,7 +222,7 @@ class Items(Paths):
     @property
     def place(self) -> str:
         """See Paths."""
-        return f"{self._part.split} of {self._part.name}"
+        return f"{self._part.name}[{self._part.split}]"
 
     def take(self, indices: Tensor) -> "Items":
         """See Paths."""

@@ -18,6 +18,7 @@ from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage
 from cnntrain.data import user_data, user_items
 from cnntrain.data.build import build_data
 from cnntrain.data.common import TrainData
+from cnntrain.data.datasets import TensorSet
 from cnntrain.data.loaders import MemoryLoader, StreamLoader
 from cnntrain.errors import ConfigError, DataError
 
@@ -167,6 +168,12 @@ def test_what_is_no_data_set_is_told(data: Any, text: str) -> None:
     with pytest.raises(ConfigError) as fault:
         build(data)
     assert str(fault.value).startswith(f"data.name: {__name__}:whole {text}")
+
+
+def test_a_block_is_known_by_all_its_pixels_as_it_was_before_items_were_read_one_by_one() -> None:
+    """A run of an older version goes on."""
+    images = torch.stack([torch.from_numpy(np.array(Pictures()[index][0])).permute(2, 0, 1) for index in range(40)])
+    assert build(Pictures()).fingerprint == TensorSet([], (images, torch.arange(40) % 2), None).fingerprint()
 
 
 def test_a_function_that_says_nothing_of_splits_gives_train_alone() -> None:
