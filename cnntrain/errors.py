@@ -26,6 +26,18 @@ class DataError(CnntrainError):
     exit_code = 3
 
 
+class DataErrors(DataError):
+    """Several of them, told together."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+    def lines(self) -> list[str]:
+        """A fault each."""
+        return self.faults
+
+
 class CheckpointError(CnntrainError):
     """A checkpoint that is missing, damaged or does not fit."""
 

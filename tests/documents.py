@@ -108,7 +108,13 @@ def lay_out(folder: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
     np.savez(folder / "images.npz", images=pixels, labels=np.arange(40) % 2)
     (folder / "tf_efficientnet_lite0.safetensors").touch()
+    names = [f"{split}/{label}/0.jpg" for split in ("train", "val") for label in ("cat", "dog")]
+    names += [name.replace("0.jpg", "1.jpg") for name in names]
+    splits = "".join(f"{name},{name.partition('/')[0]}\n" for name in names)
+    labels = "".join(f"photos/{name},{name.split('/')[1]}\n" for name in names)
+    (folder / "labels.csv").write_text(f"file,label\n{labels}")
     (folder / "RUN_DIR" / "checkpoints").mkdir(parents=True)
+    (folder / "RUN_DIR" / "splits.csv").write_text(f"name,split\n{splits}")
     (folder / "RUN_DIR" / "config.yaml").write_text(default_config(), encoding="utf-8")
 
 

@@ -20,7 +20,8 @@ from cnntrain.cli import (
     loading,
 )
 from cnntrain.cli.exit import exit_code
-from cnntrain.config.paths import expand_path, need_images
+from cnntrain.config.need_images import need_images
+from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, PackArgs, RunArgs, TrainArgs
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals

@@ -35,7 +35,7 @@ def run(args: PackArgs, config: RunConfig) -> dict[str, Any]:
     """
     settings = config.settings.data
     root = _need_folder(args.out, settings)
-    from cnntrain.data.build_folder import decode_threads
+    from cnntrain.data.build_files import decode_threads
     from cnntrain.data.pack import FILE
     from cnntrain.data.pack_writer import CHUNK, Shrinker, write_pack
     from cnntrain.report.run_report import Report
@@ -44,6 +44,10 @@ def run(args: PackArgs, config: RunConfig) -> dict[str, Any]:
     shrink = Shrinker(args.size, args.quality, settings.interpolation or Interpolation.bilinear)
     report = Report(None, tensorboard=False)
     report.header(f"pack: {short_path(root)}", _rows(args, found))
+    for line in found.warnings:
+        report.warn(line)
+    if any(part.groups is not None or part.weights is not None for part in found.scans.values()):
+        report.warn("groups and weights of the table stay there: a pack holds images and their classes alone")
     is_new = not args.out.exists()
     run_folder.make(args.out)
     try:
@@ -80,9 +84,10 @@ def _need_folder(out: Path, settings: DataSettings) -> Path:
 
 
 def _find(root: Path, settings: DataSettings) -> "Found":
-    from cnntrain.data.pack import find_images
+    from cnntrain.data.sources import find_source
 
-    found = find_images(root, settings.classes, settings.classes)
+    found = find_source(settings, None)
+    found.scans.update({split: part.without_gaps() for split, part in found.scans.items()})
     if empty := [split for split, part in found.scans.items() if not part.classes]:
         raise DataError(f"data.classes: {printable(root)}: none of them is in the {empty[0]} split; leave it out")
     return found

@@ -9,8 +9,9 @@ from cnntrain.compare import outcomes
 from cnntrain.compare.outcomes import SCORES, Outcome
 from cnntrain.compare.plan import Combination
 from cnntrain.compare.progress import Line, say
+from cnntrain.config.need_images import need_images
 from cnntrain.config.overrides import quote
-from cnntrain.config.paths import expand_path, is_archive, need_images, need_weights
+from cnntrain.config.paths import expand_path, need_weights
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.errors import ConfigError, DataError, RunFolderError
 from cnntrain.report.csv_log import latest_rows
@@ -47,18 +48,11 @@ def _need_scores(data: DataSettings) -> None:
     """Raises ConfigError where no image would judge a run."""
     if data.val or data.folds:
         return
-    from cnntrain.data.layout import find_splits  # torch comes with them
-    from cnntrain.data.pack import open_pack
+    from cnntrain.data.sources import splits_of  # torch comes with it
 
-    root = expand_path(data.root)
-    if is_archive(root):
-        from cnntrain.data.archive import unpacked
-
-        root = unpacked(root, print)
-    layout = pack.layout if (pack := open_pack(root)) else find_splits(root, data.classes)
-    if not {"val", "test"} & layout.folders.keys():
+    if not {"val", "test"} & splits_of(data):
         raise ConfigError(
-            "data.val: must be above 0 to compare by, as the images have neither val/ nor test/ (given 0); "
+            "data.val: must be above 0 to compare by, as the images have neither val nor test (given 0); "
             "leave data.val=0 out"
         )
 

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from cnntrain.config.paths import expand_path, is_archive
+from cnntrain.config.schema.titles import TABLES
 from cnntrain.text import printable
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # enough to know a folder of images by
@@ -28,6 +29,8 @@ def advise_data(text: str) -> str:
         return f"did you mean data=imagefolder {shell_word('data.root', text)}?"
     if path.is_file() and path.suffix.lower() == ".npz":
         return f"did you mean data=arrays {shell_word('data.root', text)}?"
+    if path.is_file() and path.suffix.lower() in TABLES:
+        return f"did you mean data=table {shell_word('data.root', text)}?"
     if path.is_file():
         return "it is a file, and images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
     return ""

@@ -67,8 +67,14 @@ def _check(tree: DictConfig, cwd: str | None) -> tuple[Settings | None, list[str
 def make_settings(tree: DictConfig, cwd: str | None = None) -> Settings:
     """The settings of a tree without its `hydra` part, unchecked."""
     settings: Settings = OmegaConf.to_object(tree)
-    settings.data.root = os.path.abspath(os.path.join(cwd or "", os.path.expanduser(settings.data.root)))
+    data = settings.data
+    data.root = _absolute(data.root, cwd)
+    data.images, data.split_file = (path and _absolute(path, cwd) for path in (data.images, data.split_file))
     return settings
+
+
+def _absolute(path: str, cwd: str | None) -> str:
+    return os.path.abspath(os.path.join(cwd or "", os.path.expanduser(path)))
 
 
 def _choose_variants(tree: DictConfig) -> None:

@@ -27,7 +27,8 @@ OPEN_MAPPINGS = (
 )
 # What Hydra's parser raises: the others of huge numbers and of depths.
 UNREADABLE = (HydraException, ValueError, RecursionError)
-PATHS = ("data.root", "model.weights", "hydra.run.dir", "hydra.sweep.dir")  # keys whose values are paths
+# Keys whose values are paths.
+PATHS = ("data.root", "data.images", "data.split_file", "model.weights", "hydra.run.dir", "hydra.sweep.dir")
 OWN_OPTIONS = "put options of your own in a folder: --config-dir DIR experiment=NAME reads DIR/experiment/NAME.yaml"
 SWEEP_CHECKS = 32  # jobs of a sweep that are checked before the first one starts; each costs some 50 ms
 

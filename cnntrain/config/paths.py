@@ -4,14 +4,10 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cnntrain.config.schema.titles import ARCHIVES, archive_stem
+from cnntrain.config.schema.titles import ARCHIVES, TABLES, archive_stem
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
 from cnntrain.text import printable, utf8
-
-if TYPE_CHECKING:
-    from cnntrain.config.schema.data import DataSettings
 
 WEIGHTS = "a .safetensors, .pt or .pth file, a run folder or a checkpoint of one"  # what model.weights takes
 
@@ -89,30 +85,12 @@ def need_image_folder(root: Path) -> None:
         DataError: it is absent, another file, or not to be seen.
     """
     if what := absence(root) or ("" if os.path.isdir(root) or is_archive(root) else "is a file, not a folder"):
-        raise DataError(
-            f"data.root: {printable(root)} {what}; give the folder that holds train/, or one of class "
-            f"folders, or an archive of it ({', '.join(ARCHIVES)})"
+        advice = (
+            f"give the folder that holds train/, or one of class folders, or an archive of it ({', '.join(ARCHIVES)})"
         )
-
-
-def need_images(data: "DataSettings") -> None:
-    """Refuse a `data.root` of the user's own images that is not there.
-
-    Raises:
-        DataError: so it is.
-    """
-    if data.is_users:
-        (need_image_folder if data.has_files else need_array_file)(expand_path(data.root))
-
-
-def need_array_file(path: Path) -> None:
-    """Refuse a `data.root` of arrays that is no file.
-
-    Raises:
-        DataError: so it is.
-    """
-    if what := absence(path) or ("is a folder, not a file" if os.path.isdir(path) else ""):
-        raise DataError(f"data.root: {printable(path)} {what}; give the .npz file of the images and labels")
+        if root.suffix.lower() in TABLES and os.path.isfile(root):
+            advice = "a table of files and labels is read with data=table"
+        raise DataError(f"data.root: {printable(root)} {what}; {advice}")
 
 
 def need_config_dir(folder: str, groups: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, Sampling
 from cnntrain.config.schema.limits import AUTO
+from cnntrain.data.group_split import group_folds, group_split
 from cnntrain.data.loaders import Loader
 from cnntrain.data.split import count_of, fold_numbers, stratified_split, take_per_class
 from cnntrain.data.statistics import Statistics
@@ -55,6 +57,7 @@ class Data:
     findings: list[str] = field(default_factory=list)  # what a glance at the images has found, see data/quick_look.py
     # A sha256 for each split that is a folder of its own: `val` is among them where no training image validates.
     marks: dict[str, str] = field(default_factory=dict)
+    home: Path | None = None  # of files, the folder that splits.csv tells their names from
 
     @property
     def scored_splits(self) -> dict[str, Loader]:
@@ -118,41 +121,63 @@ class Request:
         return replace(self, settings=replace(self.settings, batch_size=batch_size))
 
 
-def split_val(labels: Tensor, request: Request) -> tuple[Tensor, Tensor]:
+def split_val(labels: Tensor, request: Request, groups: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Indices of train and val: a stratified seeded part of the training images becomes val, or one of its folds.
 
     With `data.val=0`, val is empty.
+
+    Args:
+        labels: int64 (N,).
+        groups: int64 (N,), none of which may be parted.
 
     Raises:
         DataError: nothing would be left to train on, or nothing to validate on.
     """
     if request.settings.folds is not None:
-        return _take_fold(labels, request.settings.folds, request)
+        return _take_fold(labels, request.settings.folds, request, groups)
     if not request.settings.val:
         request.notes.append("val: none (data.val=0), all images train: the last epoch counts, as none is the best")
         return torch.arange(len(labels)), torch.arange(0)
     count = count_of("data.val", request.settings.val, len(labels))
-    val, train = stratified_split(labels, count, request.seed, VAL, leave=True)
-    if not len(val):
-        raise DataError("data.val: no class has two images, so none can go to val; add images")
-    if count == len(labels):
+    if count == len(labels) and labels.bincount().max() > 1:
         raise DataError(f"data.val: {count} of {len(labels)} images leave none to train on; choose fewer")
-    request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, stratified, seed {request.seed}")
+    if groups is None:
+        val, train = stratified_split(labels, count, request.seed, VAL, leave=True)
+    else:
+        val, train = group_split(labels, groups, count, request.seed, VAL)
+    if not len(val):
+        two = "two images" if groups is None else "images in two groups"
+        raise DataError(f"data.val: no class has {two}, so none can go to val; add images")
+    how = f"stratified, seed {request.seed}{_groups_in(val, labels, groups)}"
+    request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, {how}")
     return train, val
 
 
-def _take_fold(labels: Tensor, folds: int, request: Request) -> tuple[Tensor, Tensor]:
+def _take_fold(labels: Tensor, folds: int, request: Request, groups: Tensor | None) -> tuple[Tensor, Tensor]:
     fold, seed = request.settings.fold, request.seed
-    numbers = fold_numbers(labels, folds, seed, VAL)
-    if (count := int((numbers >= 0).sum())) < folds:
+    if groups is None:
+        numbers, what = fold_numbers(labels, folds, seed, VAL), "images (in classes of two or more)"
+        count = int((numbers >= 0).sum())
+    else:
+        numbers, what = group_folds(labels, groups, folds, seed, VAL), "groups (that hold no whole class)"
+        count = len(groups[numbers >= 0].unique())
+    if count < folds:
         raise DataError(
-            f"data.folds: {folds} folds of {count} images (in classes of two or more) leave one empty; "
-            "choose fewer folds, or add images"
+            f"data.folds: {folds} folds of {count} {what} leave one empty; choose fewer folds, or add images"
         )
     train, val = (mask.nonzero().squeeze(1) for mask in (numbers != fold, numbers == fold))
-    which = f"fold {fold} of 0 to {folds - 1}"
-    request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, {which}, stratified, seed {seed}")
+    which = f"fold {fold} of 0 to {folds - 1}, stratified, seed {seed}{_groups_in(val, labels, groups)}"
+    request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, {which}")
     return train, val
+
+
+def _groups_in(val: Tensor, labels: Tensor, groups: Tensor | None) -> str:
+    """How many groups validate, and which classes are in none of them, for a note."""
+    if groups is None:
+        return ""
+    gaps = len(labels.unique()) - len(labels[val].unique())
+    text = f", {len(groups[val].unique()):,} of {counted(len(groups.unique()), 'group')}"
+    return text + (f", no image of {counted(gaps, 'class')}" if gaps else "")
 
 
 def take_limit(labels: Tensor, request: Request) -> Tensor:

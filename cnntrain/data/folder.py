@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -70,7 +70,20 @@ class Paths:
 
     def take(self, indices: Tensor) -> "Paths":
         """The chosen paths, sharing the block."""
-        return Paths(self.root, self._block, self._ends[indices.numpy()], self._begins[indices.numpy()])
+        return type(self)(self.root, self._block, self._ends[indices.numpy()], self._begins[indices.numpy()])
+
+    def names(self, folder: Path) -> Iterator[bytes]:
+        """The paths, told from another folder."""
+        prefix = os.path.relpath(self._raw_root, os.fsencode(folder))
+        for index in range(len(self)):
+            path = self.relative(index)
+            yield path if prefix == b"." else os.path.join(prefix, path)
+
+    @classmethod
+    def collect(cls, root: Path, parts: "Sequence[Paths]", order: Tensor) -> "Paths":
+        """Some paths of several lists as one whole list, told from `root`; `order` counts through all of them."""
+        names = [name for paths in parts for name in paths.names(root)]
+        return cls.join(root, [names[index] for index in order.tolist()])
 
     def digest(self) -> bytes:
         """sha256 of a whole list (not of a taken part)."""
@@ -83,7 +96,11 @@ class Paths:
 
 @dataclass
 class FolderSplit:
-    """The images of one split, sorted by class and path."""
+    """The images of one split, sorted by class and path.
+
+    Attributes:
+        by_table: a table gives them labels, groups and weights, which the paths do not tell.
+    """
 
     classes: list[str]
     paths: Paths
@@ -92,10 +109,35 @@ class FolderSplit:
     skip_counts: Counter[str] = field(default_factory=Counter)  # kinds of skipped entries
     loss_counts: Counter[str] = field(default_factory=Counter)  # files of each class that are skipped for what they are
     left_out: list[str] = field(default_factory=list)  # classes that are there and not wanted
+    by_table: bool = False
+    groups: Tensor | None = None  # int64 (N,), numbers of what must not be parted
+    weights: Tensor | None = None  # float64 (N,), how often each is to be shown, as parts of their sum
 
     def take(self, indices: Tensor) -> "FolderSplit":
         """A part of the images, int64 indices."""
-        return FolderSplit(self.classes, self.paths.take(indices), self.labels[indices], self.sizes[indices])
+        return FolderSplit(
+            self.classes,
+            self.paths.take(indices),
+            self.labels[indices],
+            self.sizes[indices],
+            by_table=self.by_table,
+            groups=None if self.groups is None else self.groups[indices],
+            weights=None if self.weights is None else self.weights[indices],
+        )
+
+    def without_gaps(self) -> "FolderSplit":
+        """The same images without the classes that none of them is of, which a table may have for other splits."""
+        there = self.labels.unique()
+        if len(there) == len(self.classes):
+            return self
+        return self.select_classes([self.classes[place] for place in there.tolist()])
+
+    def digest(self) -> bytes:
+        """What makes these images these: paths, sizes, and what a table says of them. Not of a taken part."""
+        told = [repr(self.classes).encode()] if self.by_table else []
+        more = (self.labels, self.groups, self.weights) if self.by_table else ()
+        told += [values.numpy().tobytes() for values in more if values is not None]
+        return b"".join([self.paths.digest(), self.sizes.numpy().tobytes(), *told])
 
     def select_classes(self, names: Collection[str]) -> "FolderSplit":
         """The images of the classes among `names`; the others are left out."""
@@ -271,8 +313,8 @@ def _class_names(names: list[str]) -> str:
 
 
 def fingerprint(splits: dict[str, FolderSplit]) -> str:
-    """sha256 over split names, paths and file sizes: another file list gives another fingerprint."""
+    """sha256 over split names, paths, file sizes and what a table says: another list gives another fingerprint."""
     digest = hashlib.sha256()
     for name in sorted(splits):
-        digest.update(name.encode() + splits[name].paths.digest() + splits[name].sizes.numpy().tobytes())
+        digest.update(name.encode() + splits[name].digest())
     return digest.hexdigest()

@@ -94,6 +94,10 @@ class Loader(ABC):
         """The same images in the same order, storage and size, in micro-batches of another size."""
         return self._with(self.sampler.cut(batch_size))
 
+    def weigh(self: AnyLoader, weights: Tensor) -> AnyLoader:
+        """The same training images, drawn by weight, float64 (N,): see BatchSampler."""
+        return self._with(self.sampler.weigh(weights))
+
     def in_order(self: AnyLoader, batch_size: int | None = None) -> AnyLoader:
         """All images in the order of `labels`, each once, as an evaluation split in the same storage.
 

@@ -11,8 +11,8 @@ import os
 import struct
 import weakref
 import zlib
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,16 @@ class PackedPaths(Paths):
             checks=self._checks[rows],
         )
 
+    @classmethod
+    def collect(cls, root: Path, parts: Sequence[Paths], order: Tensor) -> "PackedPaths":
+        """See Paths; all of them lie in one pack."""
+        plain, packed = Paths.collect(root, parts, order), [paths for paths in parts if isinstance(paths, PackedPaths)]
+        starts, sizes, checks = (
+            np.concatenate(arrays)[order.numpy()]
+            for arrays in zip(*((paths._starts, paths._sizes, paths._checks) for paths in packed), strict=True)
+        )
+        return cls(root, plain._block, plain._ends, file=packed[0]._file, starts=starts, sizes=sizes, checks=checks)
+
     def digest(self) -> bytes:
         """See Paths; sha256 of the checksums too: another picture of as many bytes gives another."""
         return hashlib.sha256(super().digest() + self._checks.tobytes()).digest()
@@ -141,7 +151,8 @@ class Found:
     """The images below a `data.root`, or in the pack that lies there.
 
     `source` is the folder that holds the folders of the splits, or has held them; `note` says of a pack what it is, and
-    `size` is the short side of its images in pixels.
+    `size` is the short side of its images in pixels. Where a table says more than the folders do, `places` tells what
+    it calls each split and `table` its name; `notes` and `warnings` are what there is to say of it.
     """
 
     source: Path
@@ -149,6 +160,15 @@ class Found:
     scans: dict[str, FolderSplit]
     note: str = ""
     size: int = 0
+    places: dict[str, str] = field(default_factory=dict)
+    table: str = ""
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def no_test(self) -> str:
+        """Why there are no test images."""
+        return f"no row of {self.table} is of test" if self.table else "there is no test/ folder"
 
 
 def find_images(

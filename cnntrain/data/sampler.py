@@ -37,6 +37,7 @@ class BatchSampler:
     ) -> None:
         self.labels, self.batch_size, self.seed = labels, batch_size * world.size, seed  # from here on, of all
         self.train, self.sampling, self.world = train, sampling, world
+        self.weights: Tensor | None = None
         self._epoch_order: tuple[int, Tensor] | None = None  # an epoch and its order: drawn once, not for every batch
 
     @property
@@ -58,7 +59,10 @@ class BatchSampler:
         if not self.train:
             return torch.arange(len(self.labels))
         draw = generator(torch.device("cpu"), self.seed, epoch, ORDER)
-        return (balance if self.sampling is Sampling.balanced else shuffle)(self.labels, draw)
+        is_balanced = self.sampling is Sampling.balanced
+        if self.weights is not None:
+            return draw_by_weight(balance_weights(self.weights, self.labels) if is_balanced else self.weights, draw)
+        return (balance if is_balanced else shuffle)(self.labels, draw)
 
     def parts(self, start: int = 0) -> Iterator[tuple[slice, int]]:
         """For each micro-batch from `start` on, the place of this process's part in the order, and the size.
@@ -74,6 +78,12 @@ class BatchSampler:
         """The same images in the same order, in micro-batches of another size over all processes."""
         sampler = copy.copy(self)
         sampler.batch_size = batch_size
+        return sampler
+
+    def weigh(self, weights: Tensor) -> "BatchSampler":
+        """The same images, drawn by weight: float64 (N,) on the host, none below 0 and their sum above."""
+        sampler = copy.copy(self)
+        sampler.weights, sampler._epoch_order = weights, None
         return sampler
 
     def in_order(self, batch_size: int | None = None) -> "BatchSampler":
@@ -116,3 +126,36 @@ def balance(labels: Tensor, draw: torch.Generator) -> Tensor:
     repeats = (turns // sizes).repeat_interleave(sizes) + (place < (turns % sizes).repeat_interleave(sizes))
     order = order.repeat_interleave(repeats)
     return order[torch.randperm(len(order), generator=draw)]
+
+
+def draw_by_weight(weights: Tensor, draw: torch.Generator) -> Tensor:
+    """Draw as many images as there are, each as often as its part of all weights asks for, as evenly as can be.
+
+    Systematic sampling (Madow, 1949): an image that is due 2.3 times is drawn twice, or three times by that chance.
+
+    Args:
+        weights: float64 (N,), none below 0 and their sum above.
+        draw: on the host.
+
+    Returns:
+        Indices, int64 (N,).
+    """
+    count = len(weights)
+    order = torch.randperm(count, generator=draw)
+    ends = weights[order].cumsum(0)
+    ends = ends * (count / ends[-1]) + torch.rand((), generator=draw, dtype=torch.float64)
+    marks = ends.floor().long().clamp(max=count)
+    marks[ends == ends[-1]] = count
+    order = order.repeat_interleave(marks.diff(prepend=torch.zeros(1, dtype=torch.int64)))
+    return order[torch.randperm(count, generator=draw)]
+
+
+def balance_weights(weights: Tensor, labels: Tensor) -> Tensor:
+    """Weights by which every class is drawn equally often, and its images as before.
+
+    Args:
+        weights: float64 (N,).
+        labels: int64 (N,); a class whose weights are all 0 stays out.
+    """
+    sums = torch.zeros(int(labels.max()) + 1, dtype=torch.float64).index_add_(0, labels, weights)[labels]
+    return torch.where(sums > 0, weights / sums.clamp(min=torch.finfo(torch.float64).tiny), 0.0)

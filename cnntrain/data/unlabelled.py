@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, OnBadImage
-from cnntrain.data.build_folder import decode_threads
+from cnntrain.data.build_files import decode_threads
 from cnntrain.data.common import Data, Request, choose_statistics
 from cnntrain.data.decode import BadImage
 from cnntrain.data.decoder import Decoder

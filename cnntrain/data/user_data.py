@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, OnBadImage
-from cnntrain.data.build_folder import load_splits
+from cnntrain.data.build_files import load_splits
 from cnntrain.data.common import Data, Request, choose_classes
 from cnntrain.data.datasets import TensorSet
 from cnntrain.data.decode import BadImage

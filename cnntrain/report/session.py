@@ -9,6 +9,8 @@ from typing import Any, cast
 from rich.console import Console
 
 from cnntrain.config.plain import to_yaml
+from cnntrain.data import split_file
+from cnntrain.data.common import TrainData
 from cnntrain.errors import CnntrainError, DataError, FileSystemError, Interrupted, ResourceError
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.profile import profiled
@@ -30,6 +32,7 @@ from cnntrain.runtime.job_clock import take_seconds
 from cnntrain.runtime.launcher_link import GOES_ON, note_way_on
 from cnntrain.runtime.world import World
 from cnntrain.storage import run_record
+from cnntrain.storage.atomic import StreamedFile
 from cnntrain.storage.saver import Saver
 from cnntrain.training import loop
 from cnntrain.training.build import build_state
@@ -193,6 +196,7 @@ def note_start(start: Start, job: TrainJob, report: Report) -> None:
         describe(start)  # not before the checkpoint is known to fit the changed settings
     if job.trainer.tensorboard and start.state is None:
         show_samples(job, report)
+    keep_splits(start.folder, job.data)
     run_record.complete(
         start.folder,
         classes=job.data.classes,
@@ -200,6 +204,13 @@ def note_start(start: Start, job: TrainJob, report: Report) -> None:
         device=machine.describe_device(job.device),
         processes=job.world.size,
     )
+
+
+def keep_splits(folder: Path, data: TrainData) -> None:
+    """Write down which images train, validate and test, for other tools and for data.split_file."""
+    with StreamedFile(folder / split_file.FILE) as file:
+        for part in split_file.split_rows(data):
+            file.write(part)
 
 
 def note_end(folder: Path, status: str, error: CnntrainError) -> None:

@@ -28,7 +28,7 @@ DATA = ("digits", "mnist", "cifar10", "cifar100", "imagefolder")
 
 def compose(line: str = "", config_dir: Path | None = None) -> Settings:
     words = line.split()
-    if "data=imagefolder" in words:
+    if {"data=imagefolder", "data=table"} & set(words):
         words.append("data.root=/photos")
     if config_dir:
         return compose_settings(words, str(config_dir))

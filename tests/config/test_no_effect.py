@@ -178,7 +178,7 @@ def test_folders_in_place_of_a_data_set_are_told_what_was_meant(
     (tmp_path / "train.csv").touch()
     (tmp_path / "x.npz").touch()
     meant = "did you mean data=imagefolder data.root=photos?"
-    advice = "images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
+    advice = "did you mean data=table data.root=train.csv?"
     for words, end in {
         "data.root=photos": meant,
         "train data.root=photos debug=smoke": meant,

@@ -114,7 +114,7 @@ def test_training_without_train_names_what_is_there(tmp_path):
         build(tmp_path)
     data = build(tmp_path, splits=("val", "test"), mean=[0.5], std=[0.5])
     assert (data.val.images, data.test) == (12, None)
-    with pytest.raises(ConfigError, match=r"^data\.mean: cannot be computed without a train/"):
+    with pytest.raises(ConfigError, match=r"^data\.mean: cannot be computed without training images"):
         build(tmp_path, splits=("val",))
 
 

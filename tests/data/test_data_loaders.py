@@ -17,7 +17,7 @@ from PIL import Image
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage, Sampling
 from cnntrain.config.schema.pieces import ResizedCropSettings
-from cnntrain.data import build_folder, common, loaders
+from cnntrain.data import build_files, common, loaders
 from cnntrain.data.build import build_data
 from cnntrain.data.common import Request
 from cnntrain.data.datasets import digits
@@ -263,7 +263,7 @@ def test_auto_streams_what_does_not_fit(root, monkeypatch):
     assert (type(data.train).__name__, type(data.val).__name__) == ("StreamLoader", "MemoryLoader")
     monkeypatch.setattr(common, "free_memory", lambda device: 0)
     assert type(build(root, loader=LoaderKind.memory).val).__name__ == "MemoryLoader"
-    monkeypatch.setattr(build_folder, "free_memory", lambda device: 100)
+    monkeypatch.setattr(build_files, "free_memory", lambda device: 100)
     with pytest.raises(ConfigError, match=r"^data\.loader: memory needs .* for train, more than is free; use stream"):
         build(root, loader=LoaderKind.memory)
 

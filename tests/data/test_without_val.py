@@ -110,7 +110,9 @@ def test_what_needs_validation_images_is_refused(photos, capsys, source, words, 
 def test_a_comparison_that_no_image_judges_is_refused_before_its_first_run(photos, capsys):
     assert run("compare", *QUICK, *photos, "seed=0,1") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("cnntrain: error: data.val: must be above 0 to compare by, as the images have neither val/")
+    assert line.startswith(
+        "cnntrain: error: data.val: must be above 0 to compare by, as the images have neither val nor t"
+    )
     assert not Path("outputs").exists()
 
 

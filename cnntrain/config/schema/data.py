@@ -39,12 +39,31 @@ class OnBadImage(enum.Enum):
 
 
 @dataclass
+class ColumnSettings:
+    file: Optional[str] = None  # the image: a path, a name, or an id
+    label: Optional[str] = None  # its class
+    split: Optional[str] = None  # train, val or test
+    group: Optional[str] = None  # of patients or cameras: all images of one are in the same split or fold
+    weight: Optional[str] = None  # how often a training image is shown: twice as often as one of half its weight
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """See DataSettings."""
+        rule = "the name of a column, or null for one of a usual name"
+        return [(key, "nothing", rule) for key in ("file", "label") if getattr(self, key) == ""]
+
+
+@dataclass
 class DataSettings:
     name: str = "???"  # an entry of DATASETS, or my_pkg.data:load
     title: str = ""  # what heads the runs, and the folder that they lie in: of files, the name of their folder
     # keyword arguments of a function of yours, data=own data.name=my_pkg.data:load, or the variant of a named data set
     args: dict[str, Any] = field(default_factory=dict)
-    root: str = "???"  # the folder of the data; for imagefolder the one that holds train/, for arrays the .npz file
+    # the folder of the data; for imagefolder the one that holds train/, for arrays the .npz file, for table the table
+    root: str = "???"
+    images: Optional[str] = None  # of a table, the folder of its images; null: found beside it
+    # of a table, the names of its columns; null: one of a usual name, empty: none
+    columns: ColumnSettings = field(default_factory=ColumnSettings)
+    split_file: Optional[str] = None  # a table of names and splits, such as the splits.csv of a run, which decides them
     download: bool = False  # fetch a missing data set
     # images of one batch; auto: as many as fit into memory; null: 4 to 64, so that an epoch has about 16 of them
     batch_size: Union[int, str, None] = number(64, ge=1, most=1_000_000, words=(AUTO,))
@@ -84,6 +103,11 @@ class DataSettings:
     def has_files(self) -> bool:
         """Whether the images are files, each decoded, cut and resized by itself."""
         return DATASETS.entry(self.name).has_files
+
+    @property
+    def is_table(self) -> bool:
+        """Whether data.root is a table of the files."""
+        return DATASETS.entry(self.name).is_table
 
     @property
     def is_users(self) -> bool:
@@ -151,7 +175,8 @@ class DataEntry(Entry):
         home: the folder below data.root that holds it; empty: data.root itself.
         mean: of the training images, per channel, in 0..1; empty: computed.
         std: the same.
-        has_files: each image is a file, in folders by class and split.
+        has_files: each image is a file.
+        is_table: a table names the files, their labels and more.
         downloads: data.download=true fetches it.
         is_embedded: it comes with a library, and reads no folder.
         like: the data set whose recipes it takes, where it has no file of its own in conf/recipe and so on.
@@ -167,6 +192,7 @@ class DataEntry(Entry):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     has_files: bool = False
+    is_table: bool = False
     downloads: bool = False
     is_embedded: bool = False
     like: str = ""
@@ -244,6 +270,15 @@ DATASETS = Registry(
         _files("sun397", "SUN397", 397, "SUN397"),
         _files("rendered_sst2", "RenderedSST2", 2, "rendered-sst2", 224),
         DataEntry("imagefolder", DataSettings, "cnntrain.data.build_folder:image_folder", 1000, 3, 128, has_files=True),
+        DataEntry(
+            "table",
+            DataSettings,
+            "cnntrain.data.build_table:image_table",
+            image_size=128,
+            has_files=True,
+            is_table=True,
+            like="imagefolder",
+        ),
         DataEntry("arrays", DataSettings, "cnntrain.data.arrays:arrays", 10, 3, like="imagefolder"),
     ),
     user=DataEntry("own", DataSettings, "cnntrain.data.user_data:user_data", downloads=True),

@@ -64,7 +64,15 @@ RULES = (
     ),
     *(
         Rule(key, lambda s: s.data.has_files or is_dotted(s.data.name), _FILES)
-        for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image")
+        for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image", "data.split_file")
+    ),
+    *(
+        Rule(
+            key,
+            lambda s: s.data.is_table,
+            "is for a table of files, and data={s.data.name} is none (given {given}); leave it out",
+        )
+        for key in ("data.columns", "data.images")
     ),
     Rule(
         "data.val",

@@ -11,6 +11,9 @@ LONGEST = 100  # bytes: two of them and a number fit into the name of a folder
 # Names that tell nothing, of folders and of functions.
 SPLITS = ("train", "training", "val", "valid", "validation", "dev", "test", "testing")
 MAKERS = ("load", "build", "make", "create", "get", "data", "dataset", "model", "net", "network")
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # kinds of tables of files and labels that are read
+# Names of tables that tell nothing.
+SHEETS = (*SPLITS, "annotations", "data", "dataset", "files", "images", "index", "labels", "list", "metadata", "table")
 
 # What ends the names of archives of images.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -33,10 +36,11 @@ def archive_stem(name: str) -> str:
 
 
 def name_of_folder(root: str) -> str:
-    """The name of a folder or archive of images; of the one above where it is called after a split. May be empty."""
-    folder = Path(os.path.abspath(os.path.expanduser(root)))
-    name = archive_stem(folder.name)
-    return safe_name(folder.parent.name if name.lower() in SPLITS else name)
+    """The name of a folder, archive or table; that of the folder above where it tells nothing. May be empty."""
+    place = Path(os.path.abspath(os.path.expanduser(root)))
+    is_table = place.suffix.lower() in TABLES
+    name = place.stem if is_table else archive_stem(place.name)
+    return safe_name(place.parent.name if name.lower() in (SHEETS if is_table else SPLITS) else name)
 
 
 def name_of_function(name: str) -> str:

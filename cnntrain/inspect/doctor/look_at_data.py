@@ -13,7 +13,7 @@ import torch
 
 from cnntrain.config.schema.data import DATASETS, Interpolation, Sampling
 from cnntrain.config.schema.settings import Settings
-from cnntrain.data.build_folder import decode_threads
+from cnntrain.data.build_files import decode_threads
 from cnntrain.data.decode import BadImage
 from cnntrain.data.view import resize_planes
 from cnntrain.inspect.doctor import tables

@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DATASETS, DataSettings
 from cnntrain.data.common import Data, Request, choose_classes
@@ -16,7 +15,7 @@ from cnntrain.data.datasets import TensorSet
 from cnntrain.data.decode import decode_image
 from cnntrain.data.folder import FolderSplit, Paths
 from cnntrain.data.loaders import Loader
-from cnntrain.data.pack import find_images
+from cnntrain.data.sources import find_source
 
 SPLITS = ("train", "val", "test")
 
@@ -118,7 +117,7 @@ def find_subject(settings: DataSettings) -> Subject | None:
         DataError: there are none, or what holds them is damaged.
     """
     if settings.has_files and settings.is_users:
-        return _of_scans(find_images(expand_path(settings.root), settings.classes, settings.classes).scans)
+        return _of_scans(find_source(settings, None).scans)
     # Statistics would be computed on the images, and only some of these be there.
     settings = replace(settings, mean=[0.5], std=[0.5], limit=None, per_class=None)
     request = Request(settings, AugmentSettings(), 0, torch.device("cpu"), None, SPLITS, 0, lambda line: None)

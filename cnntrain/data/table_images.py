@@ -1,0 +1,256 @@
+"""A table of files and labels as the splits that a folder of class folders would give."""
+
+import hashlib
+import math
+import os
+import re
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from cnntrain.config.paths import expand_path
+from cnntrain.config.schema.data import DataSettings
+from cnntrain.data.columns import USUAL, find_columns
+from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.layout import Layout, split_of
+from cnntrain.data.pack import SPLITS, Found
+from cnntrain.data.table import Faults, Table, read_table
+from cnntrain.data.table_files import MISSING, Finder, find_folder
+from cnntrain.errors import DataError
+from cnntrain.text import counted, few, hint, nearest, printable, utf8
+
+WORDS = ("train", "val", "test")  # that a column of splits holds, in these or similar words
+
+
+class Row(NamedTuple):
+    """What a table says of an image.
+
+    Attributes:
+        row: in the table.
+        path, size: of the file.
+        label, split, group: the last one is empty where the table has none.
+    """
+
+    row: int
+    path: bytes
+    size: int
+    label: str
+    split: str
+    group: str
+    weight: float
+
+
+class TablePaths(Paths):
+    """The files that a table names."""
+
+    cure, cure_of_many = "mend the file, or take its row out of the table", "mend the files"
+
+
+def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Found:
+    """The images that a table names, by splits; all are of `train` where it has no column of splits.
+
+    The order of the rows does not matter: the images of a split are sorted by class and path, as those of folders are.
+
+    Args:
+        settings: data.root is the table.
+        known: the classes of a trained network, which alone may be there; None: any.
+
+    Raises:
+        ConfigError: a column that is named is not there.
+        DataErrors: all faults of its rows.
+        DataError: the table cannot be read, or has but one class.
+    """
+    path = Path(os.path.abspath(expand_path(settings.root)))
+    faults, columns = Faults(path), dict[str, str]()
+
+    def choose(names: list[str]) -> Collection[str]:
+        columns.update(find_columns(path, names, settings.columns))
+        if settings.split_file:
+            columns.pop("split", None)  # which that decides
+        return columns.values()
+
+    table = read_table(path, choose, faults)
+    folder = find_folder(path, table.cells[columns["file"]], settings.images)
+    rows, learnt, left_out = _rows(table, columns, folder, settings, faults)
+    rows, repeats = _without_repeats(rows, faults)
+    _check_groups(rows, faults)
+    classes = sort_classes({row.label for row in rows})
+    _check_classes(rows, learnt if known is None else set(known), known is not None, faults)
+    faults.raise_all()
+    if not rows:
+        raise DataError(f"{printable(path)}: no row is of {few(settings.classes or [])}; leave data.classes out")
+    if len(classes) + len(left_out) < 2 and known is None:
+        raise DataError(f"{printable(path)}: {classes[0]!r} is the only class; it takes two classes or more")
+    scans = _splits(rows, classes, folder, columns)
+    for part in scans.values():
+        part.left_out = sort_classes(left_out)
+    name = printable(path.name)
+    places = {"train": name}
+    if "split" in columns:
+        words = {split_of(word): word.strip() for word in reversed(table.cells[columns["split"]])}
+        places = {split: f"{printable(word)!r} in {name}" for split, word in words.items()}
+    warnings = [f"{name}: {counted(repeats, 'row')} said again what another one says"] if repeats else []
+    return Found(
+        folder,
+        Layout(dict.fromkeys(scans, folder)),
+        scans,
+        places=places,
+        table=name,
+        notes=_notes(table, columns, folder, settings),
+        warnings=[*warnings, *_gaps(scans, known)],
+    )
+
+
+def _rows(
+    table: Table, columns: dict[str, str], folder: Path, settings: DataSettings, faults: Faults
+) -> tuple[list[Row], set[str], set[str]]:
+    """The rows without a fault; the classes of all rows of train; and those that are not wanted."""
+    empty = [""] * len(table.rows)
+    names, labels, splits, groups, weights = (
+        table.cells[columns[role]] if role in columns else empty for role in USUAL
+    )
+    for role, name in columns.items():
+        for row, cell in zip(table.rows, table.cells[name], strict=True):
+            if not cell.strip():
+                faults.add("empty cells", row, f"no {role}, as {name!r} is empty; give it one, or take the row out")
+    known_splits = {word: split_of(word) if "split" in columns else "train" for word in set(splits)}
+    finder, wanted = Finder(folder), settings.classes
+    rows, learnt, left_out = [], set[str](), set[str]()
+    for row, name, text, word, group, number in zip(table.rows, names, labels, splits, groups, weights, strict=True):
+        if not name.strip() or not text.strip():
+            continue
+        label = sys.intern(printable(text.strip()))
+        if wanted is not None and label not in wanted:
+            left_out.add(label)
+            continue
+        if not (split := known_splits[word]) and word.strip():
+            faults.add("splits of other names", row, _unknown_split(word, columns["split"]))
+        if split == "train":
+            learnt.add(label)
+        weight = _weight(number) if "weight" in columns and number.strip() else 1.0
+        if weight is None:
+            text = f"{number.strip()!r} is no weight; give a number from 0 up"
+            faults.add("weights that are no numbers", row, printable(text))
+        place = finder.find(name)
+        if place == MISSING:
+            where = "" if os.path.isabs(name) else f" in {printable(folder)}"
+            place += f"{where}; mend the row, or give the folder with data.images=DIR"
+        if isinstance(place, str):
+            faults.add("files that are not found", row, f"{printable(name)} {place}")
+        elif split and weight is not None:
+            rows.append(Row(row, *place, label, split, sys.intern(group.strip()), weight))
+    return rows, learnt, left_out
+
+
+def _unknown_split(word: str, column: str) -> str:
+    text = printable(word.strip())
+    if re.fullmatch(r"\d+(\.0)?", text):
+        advice = "write train, val or test, or leave the column out with data.columns.split= (nothing behind it)"
+        return f"{column!r} holds the number {text}, which names no split; {advice}"
+    advice = "write train, val or test, or take the row out"
+    return f"{text!r} in {column!r} names no split{hint(nearest(text.lower(), WORDS, cutoff=0.5), advice)}"
+
+
+def _weight(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0 <= value < math.inf else None
+
+
+def _without_repeats(rows: list[Row], faults: Faults) -> tuple[list[Row], int]:
+    """Each file once, and how many rows said the same again; rows that say other things of a file are faults."""
+    first: dict[bytes, Row] = {}
+    for row in rows:
+        other = first.setdefault(row.path, row)
+        if other[3:] != row[3:]:
+            what = next(name for name in Row._fields[3:] if getattr(other, name) != getattr(row, name))
+            here, there = (repr(getattr(one, what)) for one in (row, other))
+            text = f"{printable(row.path)} has the {what} {here} here and {there} in row {other.row}; leave one of them"
+            faults.add("files that another row says other things of", row.row, text)
+    return list(first.values()), len(rows) - len(first)
+
+
+def _check_groups(rows: Iterable[Row], faults: Faults) -> None:
+    """A group in two splits would be trained on and tested."""
+    first: dict[str, Row] = {}
+    for row in rows:
+        if row.group and row.split != (other := first.setdefault(row.group, row)).split:
+            text = f"group {printable(row.group)!r} is in {row.split} here and in {other.split} in row {other.row}"
+            faults.add("groups in several splits", row.row, f"{text}; keep it in one split")
+
+
+def _check_classes(rows: Iterable[Row], classes: Collection[str], is_trained: bool, faults: Faults) -> None:
+    """What is scored must be of a class that is learnt."""
+    if not classes:  # nothing is there to train on, which is told as that
+        return
+    for row in rows:
+        if row.label in classes:
+            continue
+        where = "among those of the network" if is_trained else "in train"
+        text = f"class {row.label!r} is in {row.split} and not {where}; "
+        advice = "take the row out" if is_trained else "put images of it into train, or take the row out"
+        faults.add("classes that are not learnt", row.row, text + advice)
+
+
+def sort_classes(names: Iterable[str]) -> list[str]:
+    """Names in their order: numbers by their value, any other by letters."""
+    every = sorted(names)
+    with_value = [_number(name) for name in every]
+    if None in with_value:
+        return every
+    return [name for _, name in sorted(zip(with_value, every, strict=True))]
+
+
+def _number(name: str) -> float | None:
+    return float(name) if re.fullmatch(r"-?\d{1,15}(\.\d{1,15})?", name) else None
+
+
+def _splits(rows: Sequence[Row], classes: list[str], folder: Path, columns: Collection[str]) -> dict[str, FolderSplit]:
+    """The splits that have images, of all classes each."""
+    places = {name: place for place, name in enumerate(classes)}
+    scans = {}
+    for split in SPLITS:
+        part = sorted((row for row in rows if row.split == split), key=lambda row: (places[row.label], row.path))
+        if not part:
+            continue
+        scans[split] = FolderSplit(
+            classes,
+            TablePaths.join(folder, [row.path for row in part]),
+            torch.tensor([places[row.label] for row in part], dtype=torch.int64),
+            torch.tensor([row.size for row in part], dtype=torch.int64),
+            by_table=True,
+            groups=torch.tensor([_group_number(row.group) for row in part]) if "group" in columns else None,
+            weights=torch.tensor([row.weight for row in part], dtype=torch.float64) if "weight" in columns else None,
+        )
+    return scans
+
+
+def _group_number(name: str) -> int:
+    """A number for a group, int64, whatever other groups there are: the marks of a split are its own."""
+    digest = hashlib.blake2b(utf8(name), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def _notes(table: Table, columns: dict[str, str], folder: Path, settings: DataSettings) -> list[str]:
+    """Which column was taken for what, and where the images were found."""
+    words, table_name = [f"{role} is {printable(name)!r}" for role, name in columns.items()], printable(table.path.name)
+    notes = [f"columns of {table_name}: {', '.join(words)}"]
+    if folder != table.path.parent and not settings.images:
+        notes.append(f"images: those of {printable(folder.name)}/, which has files of the names in {table_name}")
+    return notes
+
+
+def _gaps(scans: dict[str, FolderSplit], known: Collection[str] | None) -> list[str]:
+    """Of each split that is scored, the classes that it lacks."""
+    warnings = []
+    for split, part in scans.items():
+        counts = part.labels.bincount(minlength=len(part.classes)).tolist()
+        missing = [repr(name) for name, count in zip(part.classes, counts, strict=True) if not count]
+        if missing and split != "train" and known is None:
+            warnings.append(f"{split}: no image of {few(missing)}")
+    return warnings
