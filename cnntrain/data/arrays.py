@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cnntrain.config.paths import expand_path, need_array_file
+from cnntrain.config.need_images import need_array_file
+from cnntrain.config.paths import expand_path
 from cnntrain.data.common import Request
 from cnntrain.data.datasets import TensorSet
 from cnntrain.errors import DataError

@@ -26,7 +26,7 @@ def group_folds(labels: Tensor, groups: Tensor, folds: int, *parts: int) -> Tens
     members: np.ndarray = groups.unique(return_inverse=True)[1].numpy()
     sizes = np.bincount(members)
     pairs, counts = np.unique(np.stack([members, labels.numpy()]), axis=1, return_counts=True)
-    starts = np.searchsorted(pairs[0], np.arange(len(sizes) + 1)).tolist()
+    starts = np.concatenate([[0], np.cumsum(np.bincount(pairs[0]))])
     totals = np.bincount(labels.numpy())
     load: np.ndarray = np.zeros((folds, len(totals)), dtype=np.int64)
     size: np.ndarray = np.zeros(folds, dtype=np.int64)

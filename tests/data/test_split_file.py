@@ -164,7 +164,7 @@ def test_a_file_without_splits_or_train_is_told(photos, capsys):
     assert "data.split_file: " in (line := capsys.readouterr().err)
     assert "none.csv is not there" in line
     assert cli.main(["data.split_file=mine.csv"]) == 2
-    assert "data.split_file: is for image files, and data=digits has none" in capsys.readouterr().err
+    assert "data.split_file: is for image files of your own, and data=digits has none" in capsys.readouterr().err
 
 
 def test_a_pack_is_split_by_a_file_as_its_folder_is(photos):

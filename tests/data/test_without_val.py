@@ -111,7 +111,7 @@ def test_a_comparison_that_no_image_judges_is_refused_before_its_first_run(photo
     assert run("compare", *QUICK, *photos, "seed=0,1") == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "cnntrain: error: data.val: must be above 0 to compare by, as the images have neither val nor t"
+        "cnntrain: error: data.val: must be above 0 to compare by, as the images have neither val nor test"
     )
     assert not Path("outputs").exists()
 

@@ -64,7 +64,12 @@ RULES = (
     ),
     *(
         Rule(key, lambda s: s.data.has_files or is_dotted(s.data.name), _FILES)
-        for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image", "data.split_file")
+        for key in ("data.crop", "data.crop_mode", "data.workers", "data.on_bad_image")
+    ),
+    Rule(
+        "data.split_file",
+        lambda s: s.data.has_files and s.data.is_users,
+        "is for image files of your own, and data={s.data.name} has none (given {given}); leave it out",
     ),
     *(
         Rule(
