@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DATASETS, CropMode, DataSettings, LoaderKind
 from cnntrain.data import statistics
 from cnntrain.data.common import (
@@ -100,7 +101,7 @@ def load_splits(
         warnings=request.warnings,
         findings=findings,
         marks=_marks(splits, settings.folds),
-        home=found.source if found else None,
+        home=found.source if found else (expand_path(settings.root) if settings.has_files else None),
     )
     return data, loaders
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cnntrain.data import public
-from cnntrain.data.build_folder import load_splits
+from cnntrain.data.build_files import load_splits
 from cnntrain.data.common import Data, Request, choose_classes
 from cnntrain.data.folder import FolderSplit, Paths, align, scan
 from cnntrain.data.layout import folders_in, split_of
