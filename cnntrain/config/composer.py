@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import itertools
 import os
 import re
 from pathlib import Path
@@ -20,7 +21,9 @@ from cnntrain.config.assign import apply, set_value
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.inherit import inherit_recipes
 from cnntrain.config.messages import VARIANTS
+from cnntrain.config.paths import own_options
 from cnntrain.config.schema.settings import Settings
+from cnntrain.text import printable
 
 OUR_CONFIG = "train"  # our own file with a defaults list
 LISTS = ("augment", "debug", "experiment")  # groups that take several options at once
@@ -98,6 +101,10 @@ class Composer:
             else:
                 folders = [str(folder) for folder in value]
         self.search = [f"hydra.searchpath=[{','.join(map(overrides.quote, folders))}]"] if folders else []
+        chosen = {overrides.value_text(override) for override in override_list if override.key_or_group == "data"}
+        for name, folder in itertools.product(sorted(chosen.intersection(own_options("data"))), self.folders[1:]):
+            if (file := folder / "data" / f"{name}.yaml").is_file():
+                faults.append(f"data: {printable(file)} is not read, as data={name} comes with cnntrain; rename it")
         inherit_recipes([*folders, *(f"file://{folder}" for folder in self.folders[1:])], self.options)
         return faults
 

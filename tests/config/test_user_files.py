@@ -192,6 +192,15 @@ def test_the_base_of_a_data_file_is_told_where_it_is_wrong(tmp_path: Path) -> No
     assert faults("data=one", config_dir=tmp_path) == [ring]
 
 
+def test_a_data_file_by_the_name_of_one_of_ours_is_told(tmp_path: Path) -> None:
+    """Else ours would be read, as it comes first, and without a word."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "stl10.yaml").write_text("defaults: [imagefolder]\nroot: photos\n")
+    line = f"data: {tmp_path / 'data' / 'stl10.yaml'} is not read, as data=stl10 comes with cnntrain; rename it"
+    assert faults("data=stl10", config_dir=tmp_path) == [line]
+    assert faults("data=mnist", config_dir=tmp_path) == []
+
+
 def test_a_missing_config_dir_is_told(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"^--config-dir: no such folder \(given {tmp_path / 'nowhere'}\)$"):
         faults(config_dir=tmp_path / "nowhere")
