@@ -100,7 +100,7 @@ def test_a_run_on_photos_is_named_by_their_folder(here: Path, capsys: pytest.Cap
     assert capsys.readouterr().out.startswith("softmax on my-photos\n")
     assert [path.name for path in (here / "outputs").iterdir()] == ["my-photos"]
     assert cli.main(["check", *words]) == 0
-    assert capsys.readouterr().out.startswith("check: softmax on my-photos\n")
+    assert "\ncheck: softmax on my-photos\n" in capsys.readouterr().out
 
 
 def test_the_jobs_of_a_sweep_are_named_by_their_own_data(here: Path) -> None:
