@@ -11,6 +11,7 @@ from cnntrain.config.messages import Key, keys_of, options_of, unknown_key, wron
 from cnntrain.config.paths import expand_path, strip_quotes
 from cnntrain.config.schema.commands import (
     COMMANDS,
+    ON_RUNS,
     CommandArgs,
     FilterArgs,
     NewRunArgs,
@@ -58,7 +59,7 @@ def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] =
 
 def command_of(kind: type[CommandArgs]) -> str:
     """The command that has these arguments."""
-    return next(command for command, args in COMMANDS.items() if args is kind)
+    return next(command for command, args in [*COMMANDS.items(), *ON_RUNS.items()] if args is kind)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,16 @@ from cnntrain.cli import (
 from cnntrain.cli.exit import exit_code
 from cnntrain.config.need_images import need_images
 from cnntrain.config.paths import expand_path
-from cnntrain.config.schema.commands import COMMANDS, CheckArgs, CompareArgs, NewRunArgs, PackArgs, RunArgs, TrainArgs
+from cnntrain.config.schema.commands import (
+    COMMANDS,
+    ON_RUNS,
+    CheckArgs,
+    CompareArgs,
+    NewRunArgs,
+    PackArgs,
+    RunArgs,
+    TrainArgs,
+)
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.runtime import signals
 from cnntrain.runtime.group import run_of_last_start, silence_torch, tells
@@ -56,7 +65,8 @@ def dispatch(command: str, words: list[str], line: list[str]) -> int:
         **dict.fromkeys(("models", "filter"), _without_config),
         **dict.fromkeys(("resume", *OF_TRAINED_NETWORKS), _on_saved_run),
         **dict.fromkeys(("summary", "preview", "find_lr", "bench", "pack"), _on_config),
-        **dict.fromkeys(("train", "check"), _on_new_runs),
+        "train": _on_new_runs,
+        "check": _on_check,
         "compare": _on_comparison,
     }
     with (
@@ -127,7 +137,7 @@ def _on_saved_run(command: str, words: list[str], line: list[str]) -> int:
     """Of a run that exists: faults of the words are found before torch is imported."""
     from cnntrain.cli.arguments import read_arguments
 
-    kind = COMMANDS[command]
+    kind = ON_RUNS.get(command, COMMANDS[command])
     assert issubclass(kind, RunArgs)
     args = read_arguments(kind, words, line)
     config = _saved_config(command, args)
@@ -292,6 +302,12 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
             return run_sweep(composition, overrides, folder, work, keeps=keeps)
         loading.tell()
         return run_once(composition, folder, work, keeps=keeps)
+
+
+def _on_check(command: str, words: list[str], line: list[str]) -> int:
+    """Of the run that the first word names, else of a config."""
+    is_run = bool(words) and _names_run(words[0]) and expand_path(words[0]).exists()
+    return (_on_saved_run if is_run else _on_new_runs)(command, words, line)
 
 
 def _refuse_two_folders(args: Arguments) -> None:

@@ -27,11 +27,14 @@ take? Every image is looked at: damaged files, copies within and across splits
 and classes, pictures that are nearly the same, classes without images, odd
 sizes. Then model and data are built, and a few steps are trained on throw-away
 weights. No run is left.
+Of a trained network the images of its run are looked at, and those are told
+whose label it does not believe.
 """,
         """\
   cnntrain check model=resnet18 data=cifar10
   cnntrain check model=resnet50 data=imagefolder data.root=/data/photos
   cnntrain check data=imagefolder data.root=/data/photos steps=0 out=look
+  cnntrain check RUN_DIR out=look              labels that look wrong, too
 """,
     ),
     "resume": (

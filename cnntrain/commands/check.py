@@ -10,10 +10,10 @@ from torch.nn import functional
 
 from cnntrain.config.paths import expand_path, need_outside
 from cnntrain.config.run_config import RunConfig
-from cnntrain.config.schema.commands import CheckArgs
+from cnntrain.config.schema.commands import CheckArgs, CheckRunArgs, LookArgs
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import DataError
-from cnntrain.inspect.doctor.look_at_data import look_at_data, write
+from cnntrain.inspect.doctor.look_at_data import Answer, look_at_data, write
 from cnntrain.models.weights.load import read_weights
 from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_audit, show_notes
@@ -23,12 +23,16 @@ from cnntrain.text import counted, few
 from cnntrain.training import loop
 from cnntrain.training.build import build_state
 from cnntrain.training.fit_batch import build_fitting_job
+from cnntrain.training.job import Job
+from cnntrain.training.load_run import load_job, refuse_foreign_code
 from cnntrain.training.micro_batches import Guard
 from cnntrain.training.transfer import may_cache, start_from_weights
 
 
-def run(args: CheckArgs, config: RunConfig) -> dict[str, Any]:
+def run(args: CheckArgs | CheckRunArgs, config: RunConfig | None) -> dict[str, Any]:
     """Look at the data; then build model and data, train a few steps on throw-away weights, and say what that takes.
+
+    Of a trained network the images of its run are looked at, and their labels by what it says of them.
 
     Returns:
         What was found in the data, as in FILE.json; empty where it was not looked at.
@@ -37,23 +41,38 @@ def run(args: CheckArgs, config: RunConfig) -> dict[str, Any]:
         ConfigError: `out` lies among the images.
         DataError: something serious was found, and strict=true asks for that.
     """
-    settings = config.settings
-    if args.out and settings.data.has_files:
-        need_outside(args.out, expand_path(settings.data.root))
     report = Report(None, tensorboard=False)
     try:
-        answer = look_at_data(settings, args.images, report) if args.images != 0 else None
-        if answer and args.out:
-            write(args.out, answer, report)
-        if answer and args.strict and answer.serious:
-            names = few(dict.fromkeys(finding.kind for finding in answer.serious))
-            raise DataError(f"data: {names} found (given strict=true); mend the data")
-        if args.steps:
-            _try_steps(args.steps, settings, report, looked=answer is not None)
-            report.say("check passed; no run folder was made")
+        if isinstance(args, CheckRunArgs):
+            _, _, job = load_job(args.run, args.words, report, config, images=False, command="check")
+            refuse_foreign_code(job.settings, args.words, training=False)
+            answer = _look(args, job.settings, report, job)
+        else:
+            assert config is not None
+            answer = _look(args, config.settings, report) if args.images != 0 else None
+            if args.steps:
+                _try_steps(args.steps, config.settings, report, looked=answer is not None)
+                report.say("check passed; no run folder was made")
     finally:
         report.close()
     return answer.as_plain() if answer else {}
+
+
+def _look(args: LookArgs, settings: Settings, report: Report, job: Job | None = None) -> Answer | None:
+    """Look at the images, tell and write what was found; None where they cannot be listed.
+
+    Args:
+        job: a trained network that is asked for its opinion of the labels.
+    """
+    if args.out and settings.data.has_files:
+        need_outside(args.out, expand_path(settings.data.root))
+    answer = look_at_data(settings, args.images, report, job)
+    if answer and args.out:
+        write(args.out, answer, report)
+    if answer and args.strict and answer.serious:
+        names = few(dict.fromkeys(finding.kind for finding in answer.serious))
+        raise DataError(f"data: {names} found (given strict=true); mend the data")
+    return answer
 
 
 def _try_steps(count: int, settings: Settings, report: Report, *, looked: bool) -> None:

@@ -137,14 +137,11 @@ class TrainArgs(NewRunArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckArgs(NewRunArgs):
-    """The arguments of `check`."""
+class LookArgs(CommandArgs):
+    """The arguments of a look at data."""
 
     images: Optional[int] = number(
         None, ge=0, help="how many images are looked at, evenly spaced; all by default; 0: none"
-    )
-    steps: int = number(
-        3, ge=0, le=1000, help="steps that are timed, 3 by default; 0: none, the data is looked at alone"
     )
     strict: bool = field(
         default=False, metadata={"help": "true: end with exit code 3 where something serious is found in the data"}
@@ -158,17 +155,38 @@ class CheckArgs(NewRunArgs):
 
     def faults(self) -> list[str]:
         """See CommandArgs."""
-        if self.images != 0:
-            return []
-        found = [
-            f"{key}: is of the images that are looked at (given images=0); leave one of them out"
-            for key, is_given in (("out", self.out), ("strict", self.strict))
-            if is_given
-        ]
+        given = {"out": self.out, "strict": self.strict} if self.images == 0 else {}
         return [
-            *found,
-            *(["steps: 0 and images=0 leave nothing to do; leave one of them out"] if not self.steps else []),
+            f"{key}: is of the images that are looked at (given images=0); leave one of them out"
+            for key, value in given.items()
+            if value
         ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckArgs(NewRunArgs, LookArgs):
+    """The arguments of `check` on a config."""
+
+    usage: ClassVar[str] = f"[RUN_DIR_OR_CHECKPOINT] {NewRunArgs.usage}"
+
+    steps: int = number(
+        3, ge=0, le=1000, help="steps that are timed, 3 by default; 0: none, the data is looked at alone"
+    )
+
+    def faults(self) -> list[str]:
+        """See CommandArgs."""
+        nothing = ["steps: 0 and images=0 leave nothing to do; leave one of them out"]
+        return [*LookArgs.faults(self), *(nothing if self.images == 0 == self.steps else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRunArgs(RunArgs, LookArgs):
+    """The arguments of `check` on a trained network."""
+
+    def faults(self) -> list[str]:
+        """See CommandArgs."""
+        nothing = ["images: 0 leaves nothing to look at; leave it out"]
+        return [*LookArgs.faults(self), *(nothing if self.images == 0 else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,4 +468,5 @@ COMMANDS: dict[str, type[CommandArgs]] = {
     "summary": SummaryArgs,
     "models": ModelsArgs,
     "filter": FilterArgs,
-}
+}  # Of commands that take a run in place of a config, the arguments that they have then.
+ON_RUNS: dict[str, type[RunArgs]] = {"check": CheckRunArgs}

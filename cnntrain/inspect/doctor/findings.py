@@ -69,16 +69,20 @@ class Circumstances:
     evens_out: bool
 
 
-def find_all(subject: Subject, looks: Looks, pairs: Sequence[Pair], config: Circumstances) -> list[Finding]:
+def find_all(
+    subject: Subject, looks: Looks, pairs: Sequence[Pair], config: Circumstances, doubts: Sequence[Finding] = ()
+) -> list[Finding]:
     """All findings, those that harm most first; of a pair that is in two of them, both are told.
 
     Args:
         pairs: exact ones, and those that are alike.
+        doubts: of labels, by a trained network.
     """
     return [
         *_damaged(looks),
         *_leaks(subject, pairs),
         *_contradictions(subject, pairs),
+        *doubts,
         *_gaps(subject),
         *_copies(subject, pairs, config.draws_val),
         *_skew(subject, config.evens_out),

@@ -18,6 +18,7 @@ from cnntrain.data.decode import BadImage
 from cnntrain.data.view import resize_planes
 from cnntrain.inspect.doctor import tables
 from cnntrain.inspect.doctor.findings import LABEL, Circumstances, Entry, Finding, find_all
+from cnntrain.inspect.doctor.labels import find_wrong_labels
 from cnntrain.inspect.doctor.look import SIDE, Looks, look_at, tasks_of
 from cnntrain.inspect.doctor.pairs import Pair, alike_pairs, exact_pairs, single_places
 from cnntrain.inspect.doctor.subject import Subject, find_subject
@@ -28,6 +29,7 @@ from cnntrain.runtime.threads import set_threads
 from cnntrain.storage import run_folder
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import counted, printable, short_path
+from cnntrain.training.job import Job
 
 MANY = 20_000  # images, from which on it is told how to look at fewer
 SHOWN = 256  # pixels a side of an image that is kept for the sheet
@@ -53,11 +55,12 @@ class Answer:
         return tables.as_plain(self.subject, self.looks, self.findings)
 
 
-def look_at_data(settings: Settings, most: int | None, report: Report) -> Answer | None:
+def look_at_data(settings: Settings, most: int | None, report: Report, job: Job | None = None) -> Answer | None:
     """Look at the images of a config, and tell what they are like and what was found; None where they cannot be listed.
 
     Args:
         most: images that are looked at, evenly spaced; None: all.
+        job: a trained network that is asked for its opinion of the labels.
 
     Raises:
         ConfigError: trainer.device is not there.
@@ -82,7 +85,8 @@ def look_at_data(settings: Settings, most: int | None, report: Report) -> Answer
         draws_val=bool(settings.data.val) and all(part.split != "val" for part in subject.parts),
         evens_out=settings.loss.class_weights is not None or settings.data.sampling is Sampling.balanced,
     )
-    answer = Answer(subject, looks, find_all(subject, looks, pairs, config), settings.data.heading)
+    doubts = _doubts(subject, looks, job, report) if job else []
+    answer = Answer(subject, looks, find_all(subject, looks, pairs, config, doubts), settings.data.heading)
     _tell(answer, report)
     return answer
 
@@ -97,6 +101,15 @@ def _alike(subject: Subject, looks: Looks, device: torch.device, workers: int, r
     twins = find_twins(looks.thumbs[places], device, workers=workers, advance=report.advance)
     report.end_phase()
     return alike_pairs(subject, looks.rows[places], twins)
+
+
+def _doubts(subject: Subject, looks: Looks, job: Job, report: Report) -> list[Finding]:
+    def start(batches: int) -> None:
+        report.validating(batches, phase="asking")
+
+    found = find_wrong_labels(subject, looks, job, start=start, advance=report.advance)
+    report.end_phase()
+    return found
 
 
 def _tell(answer: Answer, report: Report) -> None:
