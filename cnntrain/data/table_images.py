@@ -128,7 +128,7 @@ def _rows(
             continue
         if not (split := known_splits[word]) and word.strip():
             faults.add("splits of other names", row, _unknown_split(word, columns["split"]))
-        if split == "train":
+        if split in ("train", ""):  # what is misspelt may be train
             learnt.add(label)
         weight = _weight(number) if "weight" in columns and number.strip() else 1.0
         if weight is None:

@@ -300,6 +300,14 @@ def test_json_lines_that_are_none_and_lists_of_labels_are_faults(tmp_path):
     ]
 
 
+def test_a_misspelt_split_is_told_alone_and_not_that_its_class_is_missing_in_train(tmp_path):
+    pile(tmp_path, 4)
+    rows = ["0.png,cat,trian", "1.png,dog,train", "2.png,cat,test"]
+    assert faults(write(tmp_path / "labels.csv", "file,label,split", *rows)) == [
+        "row 2: 'trian' in 'split' names no split; did you mean train?"
+    ]
+
+
 def test_numbers_in_a_column_of_splits_are_told_how_to_be_left_alone(tmp_path):
     pile(tmp_path)
     rows = [f"{row},{i % 5}" for i, row in enumerate(rows_of())]
