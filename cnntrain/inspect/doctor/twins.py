@@ -8,7 +8,6 @@ more frequencies.
 """
 
 import functools
-import math
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnntrain.inspect.doctor.frequencies import STEPS, describe, halves_of, transform, unit, weights_of
 from cnntrain.runtime.threads import work_ahead
 
-STEPS = 64  # an interval of a side begins and ends at a multiple of a step, of so many to a side
 CUT = 8  # steps that the views below cut off: an eighth of a side
 DEEPEST = 20  # steps that a cut may have
 WHOLE = (0, STEPS)
@@ -103,48 +102,6 @@ def blocks_of(count: int) -> int:
     return max(1, -(-count // ROWS))
 
 
-# --- descriptions -----------------------------------------------------------------------------------------------------
-
-
-def _sampling(begin: int, end: int, count: int, side: int) -> Tensor:
-    """float32 (count, side): the means of `count` equal parts of an interval (in steps), of a row of `side` pixels."""
-    edges = torch.linspace(begin / STEPS * side, end / STEPS * side, count + 1)
-    pixels = torch.arange(side)
-    overlap = torch.minimum(edges[1:, None], pixels + 1.0) - torch.maximum(edges[:-1, None], pixels)
-    overlap = overlap.clamp_min(0)
-    return overlap / overlap.sum(1, keepdim=True)
-
-
-def _transform(begin: int, end: int, frequencies: int, side: int) -> Tensor:
-    """float32 (frequencies, side): the lowest frequencies of an interval of a row."""
-    count = 2 * frequencies
-    angles = torch.arange(frequencies)[:, None] * (torch.arange(count) + 0.5) * (math.pi / count)
-    return angles.cos() @ _sampling(begin, end, count, side)
-
-
-def _weights(frequencies: int) -> Tensor:
-    """float32 (frequencies, frequencies), down and across; 0 of the mean."""
-    numbers = torch.arange(frequencies, dtype=torch.float32)
-    halves = torch.where(numbers == 0, math.sqrt(0.5), 1.0)  # as the cosine of 0 has twice the power
-    return torch.hypot(numbers[:, None], numbers) * halves[:, None] * halves
-
-
-def _describe(thumbs: Tensor, view: tuple[tuple[int, int], tuple[int, int]], frequencies: int) -> Tensor:
-    """float32 (N, frequencies, frequencies) of unit length, of uint8 thumbnails (N, S, S)."""
-    side = thumbs.shape[2]
-    across, down = (_transform(*interval, frequencies, side) for interval in view)
-    return _unit(down @ thumbs.float() @ across.T * _weights(frequencies))
-
-
-def _unit(values: Tensor) -> Tensor:
-    return values / values.flatten(-2).norm(dim=-1).clamp_min(1e-6)[..., None, None]
-
-
-def _halves(values: Tensor) -> tuple[Tensor, Tensor]:
-    """The even and the odd frequencies across, each (N, D): a mirror image has the odd ones with the other sign."""
-    return values[..., 0::2].flatten(1).contiguous(), values[..., 1::2].flatten(1).contiguous()
-
-
 # --- pairs that may be ------------------------------------------------------------------------------------------------
 
 
@@ -167,8 +124,8 @@ class _Search:
 
     def __init__(self, thumbs: Tensor, device: torch.device) -> None:
         self.thumbs, self.device = thumbs, device
-        whole = torch.cat([_describe(part, VIEWS[0], COARSE) for part in thumbs.split(ROWS)])
-        self._even, self._odd = (half.to(device) for half in _halves(whole))
+        whole = torch.cat([describe(part, VIEWS[0], COARSE) for part in thumbs.split(ROWS)])
+        self._even, self._odd = (half.to(device) for half in halves_of(whole))
         self._step = COLUMNS if device.type == "cpu" else WIDE * COLUMNS
 
     def twins(self, start: int) -> tuple[Tensor, ...]:
@@ -179,7 +136,7 @@ class _Search:
         block = self.thumbs[start : start + ROWS]
         found = [torch.empty(3, 0, dtype=torch.int64)]
         for number, view in enumerate(VIEWS):
-            even, odd = (half.to(self.device) for half in _halves(_describe(block, view, COARSE)))
+            even, odd = (half.to(self.device) for half in halves_of(describe(block, view, COARSE)))
             # Two whole pictures are alike both ways.
             for column in range(start if number == 0 else 0, len(self.thumbs), self._step):
                 scores = even @ self._even[column : column + self._step].T
@@ -212,7 +169,7 @@ def _judge(thumbs: Tensor, pairs: _Pairs) -> tuple[Tensor, ...]:
     for start in range(0, len(pairs.whole), JUDGED):
         whole, part, view = (values[start : start + JUDGED] for values in (pairs.whole, pairs.part, pairs.view))
         ends = torch.tensor([[*across, *down] for across, down in VIEWS])[view]  # (M, 4)
-        target = _describe(thumbs[part], VIEWS[0], FINE)
+        target = describe(thumbs[part], VIEWS[0], FINE)
         likeness, is_mirrored = _compare(thumbs[whole].float(), target, ends)
         good = likeness >= POSSIBLE  # most pairs are not, and to align one costs as much as to compare a hundred
         whole, part, is_mirrored = whole[good], part[good], is_mirrored[good]
@@ -233,7 +190,7 @@ def _signs() -> Tensor:
 def _compare(thumbs: Tensor, target: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
     """The likeness of parts of pictures to the targets or their mirror images, and whether it is the mirror; (M,)."""
     bank = _bank(thumbs.shape[2])
-    whole = _unit(_pick(bank, ends[:, 2:]) @ thumbs @ _pick(bank, ends[:, :2]).mT * _weights(FINE))
+    whole = unit(_pick(bank, ends[:, 2:]) @ thumbs @ _pick(bank, ends[:, :2]).mT * weights_of(FINE))
     plain, mirror = (whole * target).sum((1, 2)), (whole * target * _signs()).sum((1, 2))
     return torch.maximum(plain, mirror), mirror > plain
 
@@ -245,7 +202,7 @@ def _align(thumbs: Tensor, target: Tensor, ends: Tensor, likeness: Tensor) -> tu
         ends: int64 (M, 4), of the parts across and down, in steps; they are moved in place.
         likeness: of these parts.
     """
-    weights, bank = _weights(FINE), _bank(thumbs.shape[2])
+    weights, bank = weights_of(FINE), _bank(thumbs.shape[2])
     moves = torch.cartesian_prod(torch.arange(-2, 3), torch.arange(-2, 3))  # of both ends of a side
     for turn in range(2 * ROUNDS):
         down = turn % 2  # across and down in turn
@@ -256,7 +213,7 @@ def _align(thumbs: Tensor, target: Tensor, ends: Tensor, likeness: Tensor) -> tu
         fixed = _pick(bank, ends[:, other])
         half = fixed @ (thumbs.mT if down else thumbs)  # (M, F, S): the other side is transformed
         values = torch.einsum("mkfs,mgs->mkfg", _pick(bank, tries), half)  # this side first
-        values = _unit((values if down else values.mT) * weights)
+        values = unit((values if down else values.mT) * weights)
         scores = (values * target[:, None]).sum((2, 3))
         best, place = scores.max(1)
         ends[:, here] = torch.where((best > likeness)[:, None], tries[torch.arange(len(tries)), place], ends[:, here])
@@ -269,7 +226,7 @@ def _align(thumbs: Tensor, target: Tensor, ends: Tensor, likeness: Tensor) -> tu
 def _bank(side: int) -> Tensor:
     """float32 (DEEPEST + 1, DEEPEST + 1, FINE, side): the transforms of all intervals, by their two cuts."""
     cuts = range(DEEPEST + 1)
-    rows = [_transform(begin, STEPS - end, FINE, side) for begin in cuts for end in cuts]
+    rows = [transform(begin, STEPS - end, FINE, side) for begin in cuts for end in cuts]
     return torch.stack(rows).view(DEEPEST + 1, DEEPEST + 1, FINE, side)
 
 
