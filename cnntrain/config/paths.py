@@ -5,7 +5,6 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from cnntrain.config.schema.titles import ARCHIVES, TABLES, archive_stem
 from cnntrain.errors import CheckpointError, ConfigError, DataError, FileSystemError
 from cnntrain.text import printable, utf8
 
@@ -75,6 +74,8 @@ def cache_dir() -> Path:
 
 def is_archive(path: Path | str) -> bool:
     """Whether a path is a file that is called as an archive of images is."""
+    from cnntrain.config.schema.titles import archive_stem  # help does without
+
     return archive_stem(os.fspath(path)) != os.fspath(path) and os.path.isfile(path)
 
 
@@ -84,6 +85,8 @@ def need_image_folder(root: Path) -> None:
     Raises:
         DataError: it is absent, another file, or not to be seen.
     """
+    from cnntrain.config.schema.titles import ARCHIVES, TABLES  # help does without
+
     if what := absence(root) or ("" if os.path.isdir(root) or is_archive(root) else "is a file, not a folder"):
         advice = (
             f"give the folder that holds train/, or one of class folders, or an archive of it ({', '.join(ARCHIVES)})"

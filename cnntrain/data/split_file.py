@@ -21,7 +21,6 @@ from cnntrain.data.table import Faults, read_table
 from cnntrain.storage.spreadsheet import as_csv, cell
 from cnntrain.text import counted, hint, nearest, printable
 
-FILE = "splits.csv"
 COLUMNS = ("name", "split")
 ROWS = 100_000  # that are made into text at once
 TWICE = -1  # in place of an image, of a short name that several have

@@ -208,7 +208,7 @@ def note_start(start: Start, job: TrainJob, report: Report) -> None:
 
 def keep_splits(folder: Path, data: TrainData) -> None:
     """Write down which images train, validate and test, for other tools and for data.split_file."""
-    with StreamedFile(folder / split_file.FILE) as file:
+    with StreamedFile(folder / run_record.SPLITS) as file:
         for part in split_file.split_rows(data):
             file.write(part)
 

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from cnntrain.errors import RunFolderError
 from cnntrain.storage.atomic import RUN_DIR, file_system_error, open_own
-from cnntrain.storage.run_record import COMMAND, CONFIG, ENVIRONMENT, OVERRIDES, RESULTS, now
+from cnntrain.storage.run_record import COMMAND, CONFIG, ENVIRONMENT, OVERRIDES, RESULTS, SPLITS, now
 
 LOCK = "run.lock"
 SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
 PROJECTOR, PAGE = "projector_config.pbtxt", "report.html"
 # What a run writes or removes by name.
-OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, "train.log", "metrics.csv", PAGE, PROJECTOR)
+OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, SPLITS, "train.log", "metrics.csv", PAGE, PROJECTOR)
 
 
 def reserve(path: Path, *, word: str = RUN_DIR) -> Path:

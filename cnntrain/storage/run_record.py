@@ -27,7 +27,7 @@ from cnntrain.storage import git
 from cnntrain.storage.atomic import file_system_error, read_own, write_atomic
 
 CONFIG, OVERRIDES, COMMAND = "config.yaml", "overrides.yaml", "command.txt"
-ENVIRONMENT, RESULTS = "environment.json", "results.json"
+ENVIRONMENT, RESULTS, SPLITS = "environment.json", "results.json", "splits.csv"
 
 
 def describe(folder: Path, *, config_yaml: str, overrides: list[str], command: str, **facts: Any) -> str:
