@@ -28,13 +28,20 @@ class Bar:
         self._phase_seconds: dict[str, float] = {}  # of a whole phase, as last measured
 
     def start_epoch(self, epoch: int, epochs: int, batches: int, done: int) -> None:
-        self._end_phase()
+        self.end_phase()
         self.epoch, self.epochs = epoch, epochs
         self._start(TRAINING, batches, done)
 
     def start_phase(self, phase: str, batches: int) -> None:
-        self._end_phase()
+        self.end_phase()
         self._start(phase, batches, 0)
+
+    def end_phase(self) -> None:
+        """Keep what the phase took; what comes before the next one is of none."""
+        batches = self.done - self._first
+        if batches and self.phase:
+            self._phase_seconds[self.phase] = (time.monotonic() - self._started) / batches * self.total
+        self.phase = ""
 
     def advance(self, images: int) -> None:
         self.done += 1
@@ -71,11 +78,6 @@ class Bar:
     def _place(self) -> str:
         is_of_epoch = self._is_of_epoch
         return f"{self.phase} {self.epoch:>{len(str(self.epochs))}}/{self.epochs}" if is_of_epoch else self.phase
-
-    def _end_phase(self) -> None:
-        batches = self.done - self._first
-        if batches:
-            self._phase_seconds[self.phase] = (time.monotonic() - self._started) / batches * self.total
 
     def _start(self, phase: str, batches: int, done: int) -> None:
         self.phase, self.total, self.done, self._first = phase, batches, done, done

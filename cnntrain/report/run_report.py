@@ -163,6 +163,7 @@ class Report:
     def end_phase(self) -> None:
         """Take the bar away, until the next phase."""
         self._screen.stop_bar()
+        self._screen.bar.end_phase()
 
     def step(self, row: dict[str, Any]) -> None:
         """A log row: step, epoch, loss, top1, lr, images_per_second, data_wait (0..1), grad_norm."""

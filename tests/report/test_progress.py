@@ -155,6 +155,21 @@ def test_phases_of_less_than_a_minute_have_a_line_a_minute_together(monkeypatch)
     ]
 
 
+def test_what_is_done_after_a_phase_is_not_told_as_part_of_it(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    console, screen = plain()
+    report = Report(None, tensorboard=False, console=console)
+    report.validating(1, phase="comparing")
+    report.advance(32)
+    report.end_phase()
+    for _ in range(3):
+        now += 70
+        report.advance(32)
+    report.close()
+    assert screen.getvalue() == ""
+
+
 def test_lines_said_while_the_bar_is_live_stay_whole():
     console, screen = terminal()
     with_bar = Screen(None, console)
