@@ -1,10 +1,12 @@
 """Test-time augmentation: several views of each image, and the mean of the probabilities that they are given."""
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from cnntrain.data.view import View
 
@@ -84,19 +86,28 @@ def _mirror_border(images: Tensor, before: int, after: int) -> Tensor:
     return images.index_select(2, places).index_select(3, places)
 
 
-def average_views(forward: Callable[[Tensor], Tensor], views: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+def average_views(
+    forward: Callable[[Tensor], Tensor], views: Iterable[Tensor], *, multi_label: bool = False
+) -> tuple[Tensor, Tensor]:
     """The answer to several views of the same images.
 
     Args:
         forward: gives float32 logits (N, K) of a view.
         views: one or more.
+        multi_label: each class has a probability of its own, the sigmoid of its logit.
 
     Returns:
-        The logits (N, K) of the first view, and the logarithm (N, K) of the mean probabilities over all of them, which
-        stand for logits wherever these are asked for.
+        The logits (N, K) of the first view, and what stands for logits (N, K) wherever these are asked for: the
+        logarithm of the mean probabilities over all views, or of sigmoids the logits of their means.
     """
     first_logits, *more_logits = (forward(view) for view in views)
-    total = first_logits.log_softmax(1)
-    for logits in more_logits:
-        total = total.logaddexp(logits.log_softmax(1))  # of tiny probabilities no sum gives 0
-    return first_logits, total - math.log(1 + len(more_logits))
+    every = (first_logits, *more_logits)
+    if multi_label:
+        has, lacks = (_log_sum(functional.logsigmoid(sign * logits) for logits in every) for sign in (1, -1))
+        return first_logits, has - lacks
+    return first_logits, _log_sum(logits.log_softmax(1) for logits in every) - math.log(len(every))
+
+
+def _log_sum(parts: Iterable[Tensor]) -> Tensor:
+    """The logarithm of the sum of probabilities by their logarithms; of tiny ones no sum gives 0."""
+    return functools.reduce(torch.logaddexp, parts)

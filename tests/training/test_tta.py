@@ -1,5 +1,6 @@
 """Test-time augmentation: which views there are, how their probabilities are averaged, and what `eval` tells of it."""
 
+import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -137,6 +138,17 @@ def test_probabilities_are_averaged_and_their_logarithm_stands_for_logits():
 def test_probabilities_too_small_for_float32_do_not_become_zero():
     logits = torch.tensor([[0.0, 1000.0]])
     assert average_views(lambda view: view, [logits, logits])[1].tolist() == [[-1000.0, 0.0]]
+
+
+def test_of_labels_that_have_a_probability_each_the_means_of_these_are_what_the_answer_stands_for():
+    logits = [torch.randn(5, 7) for _ in range(3)]
+    first, answer = average_views(lambda view: logits[int(view)], map(torch.tensor, range(3)), multi_label=True)
+    assert first is logits[0]
+    torch.testing.assert_close(answer.sigmoid(), torch.stack(logits).sigmoid().mean(0))
+    for sure in (-1000.0, 1000.0):
+        extreme = torch.tensor([[sure, sure]])
+        answer = average_views(lambda view: view, [extreme, extreme / 2], multi_label=True)[1]
+        torch.testing.assert_close(answer, torch.full((1, 2), sure / 2 + math.copysign(math.log(2), sure)))
 
 
 class Split:
