@@ -172,6 +172,25 @@ def test_images_in_memory_are_compared_by_their_pixels() -> None:
     assert subject.name(51) == "test/11"
 
 
+def test_images_in_memory_that_are_nearly_the_same_are_told_by_split_and_number(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = [photo(seed, 48, 40) for seed in range(60)]
+    changed = [ImageOps.mirror(images[3]), cut(images[7], (0.05, 0.06, 0.96, 0.93)).resize((48, 40)), images[9]]
+    pixels, more = (np.stack([np.asarray(image) for image in some]) for some in (images, changed))
+    numbers = np.arange(60) % 2
+    np.savez("x.npz", x_train=pixels, y_train=numbers, x_test=more, y_test=numbers[[3, 7, 8]])
+    words = ["data=arrays", "data.root=x.npz", "steps=0", "out=look.json"]
+    assert cli.main(["check", *words]) == 0
+    found = findings()
+    assert [image["other_file"] for image in found["leak_alike"][0]["images"]] == ["train/3", "train/7"]
+    assert {image["file"]: image["other_file"] for image in found["leak"][0]["images"]} == {"test/2": "train/9"}
+    assert len(found["contradiction"][0]["images"]) == 1
+    capsys.readouterr()
+    assert cli.main(["check", "data=digits", "steps=0"]) == 0
+    assert "copies   the same pixels alone: of under 32 a side much looks nearly the same" in capsys.readouterr().out
+
+
 def thumbs(images: list[Image.Image]) -> np.ndarray:
     size = (look.SIDE, look.SIDE)
     return np.stack([np.asarray(image.convert("L").resize(size, Image.Resampling.BILINEAR)) for image in images])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnntrain.config.schema.data import Interpolation
 from cnntrain.data.decode import FORMATS, BadImage, decode_image
-from cnntrain.data.view import resize
+from cnntrain.data.view import resize, resize_planes
 from cnntrain.inspect.doctor.subject import Subject
 from cnntrain.runtime.threads import work_ahead
 
@@ -35,7 +35,7 @@ class Looks:
         heights, widths: pixels, int32 (N,); 0 of what cannot be decoded.
         kinds: uint8 (N,), places in KINDS.
         is_flat: bool (N,): all pixels are alike.
-        thumbs: uint8 (N, SIDE, SIDE), grey; of images in memory none, (0, SIDE, SIDE).
+        thumbs: uint8 (N, SIDE, SIDE), grey.
         faults: why an image cannot be decoded, by its place.
     """
 
@@ -47,6 +47,12 @@ class Looks:
     is_flat: NDArray[np.bool_]
     thumbs: NDArray[np.uint8]
     faults: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def is_comparable(self) -> NDArray[np.bool_]:
+        """Whether a thumbnail shows enough to tell what is nearly the same from what is like it: digits are not."""
+        enough: NDArray[np.bool_] = np.minimum(self.heights, self.widths) >= SIDE
+        return enough
 
 
 def look_at(subject: Subject, rows: Sequence[int], *, workers: int, advance: Callable[[int], object]) -> Looks:
@@ -64,7 +70,7 @@ def look_at(subject: Subject, rows: Sequence[int], *, workers: int, advance: Cal
         np.zeros(count, np.int32),
         np.zeros(count, np.uint8),
         np.zeros(count, np.bool_),
-        np.zeros((count if has_files else 0, SIDE, SIDE), np.uint8),
+        np.zeros((count, SIDE, SIDE), np.uint8),
     )
 
     def work(start: int) -> int:
@@ -99,7 +105,7 @@ def _look_at_file(subject: Subject, place: int, looks: Looks) -> None:
     looks.kinds[place] = KINDS.index(_kind(content))
     thumb = resize(pixels, SIDE, SIDE, Interpolation.bilinear)
     looks.is_flat[place] = _is_flat(thumb) and _is_flat(pixels)
-    looks.thumbs[place] = (thumb.float() @ _LUMA).round().numpy().astype(np.uint8)
+    looks.thumbs[place] = _grey(thumb)
 
 
 def _look_at_pixels(subject: Subject, places: NDArray[np.int64], looks: Looks) -> None:
@@ -112,8 +118,15 @@ def _look_at_pixels(subject: Subject, places: NDArray[np.int64], looks: Looks) -
         looks.checks[here] = [_check(row.tobytes()) for row in pixels.numpy()]
         looks.heights[here], looks.widths[here] = pixels.shape[2:]
         looks.kinds[here] = KINDS.index("grey" if pixels.shape[1] == 1 else "colour")
+        thumbs = resize_planes(pixels, SIDE, SIDE, Interpolation.bilinear).movedim(1, 3)
+        looks.thumbs[here] = thumbs[..., 0] if pixels.shape[1] == 1 else _grey(thumbs)
         levels = pixels.flatten(2)
         looks.is_flat[here] = (levels.amax(2).int() - levels.amin(2).int() <= FLAT).all(1).numpy()
+
+
+def _grey(pixels: Tensor) -> NDArray[np.uint8]:
+    """uint8 (..., H, W) of colours, uint8 (..., H, W, 3)."""
+    return (pixels.float() @ _LUMA).round().numpy().astype(np.uint8)
 
 
 def _check(content: bytes) -> bytes:

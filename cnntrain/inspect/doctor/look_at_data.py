@@ -19,7 +19,7 @@ from cnntrain.data.view import resize_planes
 from cnntrain.inspect.doctor import tables
 from cnntrain.inspect.doctor.findings import LABEL, Circumstances, Entry, Finding, find_all
 from cnntrain.inspect.doctor.labels import find_wrong_labels
-from cnntrain.inspect.doctor.look import SIDE, Looks, look_at, tasks_of
+from cnntrain.inspect.doctor.look import Looks, look_at, tasks_of
 from cnntrain.inspect.doctor.pairs import Pair, alike_pairs, exact_pairs, single_places
 from cnntrain.inspect.doctor.subject import Subject, find_subject
 from cnntrain.inspect.doctor.twins import blocks_of, find_twins
@@ -73,7 +73,7 @@ def look_at_data(settings: Settings, most: int | None, report: Report, job: Job 
         return None
     set_threads(settings.trainer.threads)
     rows, workers = subject.sample(most), decode_threads(settings.data.workers)
-    if len(rows) >= MANY and subject.has_files:
+    if len(rows) >= MANY:
         report.say(f"looking at {counted(len(rows), 'image')}; images=1000 looks at some of them, images=0 at none")
     report.validating(tasks_of(rows), phase="looking")
     looks = look_at(subject, rows, workers=workers, advance=report.advance)
@@ -92,11 +92,9 @@ def look_at_data(settings: Settings, most: int | None, report: Report, job: Job 
 
 
 def _alike(subject: Subject, looks: Looks, device: torch.device, workers: int, report: Report) -> list[Pair]:
-    """Pairs of files that are nearly the same picture."""
-    if not subject.has_files:
-        return []
+    """Pairs that are nearly the same picture; smaller ones than a thumbnail show too little to tell that."""
     places = single_places(looks)
-    places = places[np.minimum(looks.heights, looks.widths)[places] >= SIDE]
+    places = places[looks.is_comparable[places]]
     report.validating(blocks_of(len(places)), phase="comparing")
     twins = find_twins(looks.thumbs[places], device, workers=workers, advance=report.advance)
     report.end_phase()

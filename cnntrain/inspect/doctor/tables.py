@@ -8,7 +8,7 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 
 from cnntrain.inspect.doctor.findings import Entry, Finding, kind_counts
-from cnntrain.inspect.doctor.look import Looks
+from cnntrain.inspect.doctor.look import SIDE, Looks
 from cnntrain.inspect.doctor.subject import Subject
 from cnntrain.storage.spreadsheet import as_csv
 from cnntrain.text import WIDTH, printable, short_path, shorten, shorten_apart, wrap
@@ -57,6 +57,8 @@ def facts(subject: Subject, looks: Looks) -> list[tuple[str, str]]:
             words += ", from {} x {} to {} x {}".format(*sizes["smallest"], *sizes["largest"])
             words = f"in the middle {words}"
         rows.append(("sizes", words))
+    if sizes and not looks.is_comparable.any():
+        rows.append(("copies", f"the same pixels alone: of under {SIDE} a side much looks nearly the same"))
     rows.append(("kinds", ", ".join(f"{kind} {count:,}" for kind, count in kind_counts(looks).items())))
     return [(name, value) for name, value in rows if value]
 
