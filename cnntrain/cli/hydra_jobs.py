@@ -12,6 +12,7 @@ from cnntrain.cli import sweep
 from cnntrain.cli.exit import INTERRUPTED, TERMINATED, exit_code
 from cnntrain.cli.failure import reason
 from cnntrain.config.paths import conf_dir
+from cnntrain.config.schema.scores import main_score
 from cnntrain.errors import ConfigError, ResourceError
 from cnntrain.runtime import signals
 from cnntrain.runtime.group import tells
@@ -192,7 +193,7 @@ def _hydra_errors() -> Iterator[None]:
 
 
 def _job(config: Callable[[str], "RunConfig"], work: Work, notes: Path | None, keeps: bool) -> tuple[int, float | None]:
-    """One job: its exit code, and the validation accuracy, which a sweeper may want to improve.
+    """One job: its exit code, and the validation score, which a sweeper may want to improve.
 
     Args:
         config: its config, where the user's folder is this one; hydra.job.chdir may have changed ours.
@@ -226,4 +227,4 @@ def _job(config: Callable[[str], "RunConfig"], work: Work, notes: Path | None, k
         sweep.note(notes, sweep.Job(hydra_config.job.num, overrides, code, "".join(reasons)))
         run_folder.remove_empty(folder)
     validation = results[0].get("val") if results and isinstance(results[0], dict) else None
-    return code, validation["top1"] if validation else None
+    return code, validation[main_score(validation)] if validation else None

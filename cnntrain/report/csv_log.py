@@ -3,7 +3,8 @@
 `pandas.read_csv` reads it at once; `kind` (step or epoch) tells the rows apart. In a step row, loss and top1 are those
 of the training images since the row before, as augmented and mixed; in an epoch row, those of the whole epoch, beside
 the validation scores and those of some training images without augmentation (probe).
-Accuracies and data_wait are fractions of 1, seconds are wall time; those of an epoch's row are split into phases (see
+Where the labels are sets, the score is the mean average precision (val_map, probe_map), which steps have none of.
+Scores and data_wait are fractions of 1, seconds are wall time; those of an epoch's row are split into phases (see
 runtime/stopwatch.py). A column that a kind of row does not know is empty.
 """
 
@@ -14,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cnntrain.config.schema.scores import MAIN
 from cnntrain.runtime.stopwatch import PHASES
 from cnntrain.storage.atomic import file_system_error, open_own
 
@@ -22,7 +24,9 @@ COLUMNS = (
     "lr", "grad_norm", "images_per_second", "data_wait", "seconds", "best",
     *(f"seconds_{phase}" for phase in PHASES),
 )  # fmt: skip
-
+SET_COLUMNS = tuple(name.replace("top1", "map") for name in COLUMNS if name not in ("top1", "val_top5"))
+COLUMNS_OF = dict(zip(MAIN, (COLUMNS, SET_COLUMNS), strict=True))  # by the score that judges the run
+NUMBERS = {*COLUMNS, *SET_COLUMNS} - {"kind"}
 
 WHOLE = ("epoch", "step")
 TAIL = 1 << 12  # bytes at the end of the file that the latest rows are looked for in
@@ -35,9 +39,12 @@ class CsvLog:
     Args:
         resume_step: keep the rows up to this step, as those after it will be trained again; None: start anew.
         empty: columns that the rows leave empty; those of an earlier version may hold something there.
+        score: the one of scores.MAIN that judges the run.
     """
 
-    def __init__(self, path: Path, *, resume_step: int | None = None, empty: Collection[str] = ()) -> None:
+    def __init__(
+        self, path: Path, *, resume_step: int | None = None, empty: Collection[str] = (), score: str = MAIN[0]
+    ) -> None:
         self._path = path
         aside = path.with_suffix(".csv.new")
         try:
@@ -48,7 +55,7 @@ class CsvLog:
             self._last = {row["kind"]: int(row["step"]) for row in earlier_rows}
             handle = open_own(aside, os.O_WRONLY | os.O_TRUNC)
             self._file = open(handle, "w", encoding="utf-8", newline="")  # noqa: SIM115  (`close` does it)
-            self._writer = csv.DictWriter(self._file, COLUMNS, extrasaction="ignore", lineterminator="\n")
+            self._writer = csv.DictWriter(self._file, COLUMNS_OF[score], extrasaction="ignore", lineterminator="\n")
             self._writer.writeheader()
             self._writer.writerows(earlier_rows)
             self._file.flush()
@@ -102,17 +109,20 @@ def rows_of(path: Path, *kinds: str) -> Iterator[dict[str, str]]:
 def latest_rows(path: Path) -> list[dict[str, str]]:
     """The last rows of a run of this version, as far as a short look shows them; none where there is no file."""
     with suppress(OSError), open(open_own(path, os.O_RDONLY), "rb") as file:
+        names = tuple(file.readline(LONGEST).decode(errors="replace").strip().split(","))
         file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
         lines = file.read().decode(errors="replace").splitlines()[1:]  # the first is the header, or a part of a row
-        rows = [dict(zip(COLUMNS, line.split(","), strict=False)) for line in lines]
-        return [row for row in rows if len(row) == len(COLUMNS) and _is_sound(row)]
+        rows = [dict(zip(names, line.split(","), strict=False)) for line in lines]
+        return (
+            [row for row in rows if len(row) == len(names) and _is_sound(row)] if names in COLUMNS_OF.values() else []
+        )
     return []
 
 
 def _is_sound(row: dict[str, str]) -> bool:
     """Whether each of our values is a number or empty, and epoch and step are whole numbers."""
     try:
-        for name in COLUMNS[1:]:
+        for name in NUMBERS:
             float(row.get(name) or 0)
         return all(0 <= int(row.get(name) or -1) < 2**63 for name in WHOLE)
     except ValueError:

@@ -2,15 +2,18 @@
 
 from typing import Any
 
+from cnntrain.config.schema.scores import TITLES, main_score
 from cnntrain.text import clock, number, percent, rate
 
 _COLUMNS = {  # key: split, head, width
     "train_loss": ("train", "loss", 6),
-    "train_top1": ("train", "top-1", 6),
+    "train_top1": ("train", TITLES["top1"], 6),
     "probe_top1": ("train", "probe", 6),
+    "probe_map": ("train", TITLES["map"], 6),
     "val_loss": ("val", "loss", 6),
-    "val_top1": ("val", "top-1", 6),
-    "val_top5": ("val", "top-5", 6),
+    "val_top1": ("val", TITLES["top1"], 6),
+    "val_top5": ("val", TITLES["top5"], 6),
+    "val_map": ("val", TITLES["map"], 6),
     "lr": ("", "lr", 8),
     "images_per_second": ("", "images/s", 8),
     "seconds": ("", "time", 7),
@@ -39,30 +42,31 @@ def table_row(row: dict[str, Any], epochs: int) -> str:
 def _columns(row: dict[str, Any]) -> dict[str, tuple[str, str, int]]:
     """The probe takes the place of top-5 where there is one: a row has 80 columns."""
     left_out = {"val_top5"} if "probe_top1" in row else set()
-    optional = {"probe_top1", "val_loss", "val_top1", "val_top5"} - row.keys()
-    return {key: column for key, column in _COLUMNS.items() if key not in left_out | optional}
+    return {key: column for key, column in _COLUMNS.items() if key in row.keys() - left_out}
 
 
 def _cell(key: str, value: float | None) -> str:
-    if "top" in key:
-        return percent(value)
     if "loss" in key:
         return number(value)
     if key == "lr":
         return f"{value:.3g}"
-    return clock(value) if key == "seconds" else rate(value)
+    if key == "seconds":
+        return clock(value)
+    return rate(value) if key == "images_per_second" else percent(value)
 
 
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """An epoch in words, for a log."""
-    val = ""
-    if "val_top1" in row:
+    score = main_score(row, "val_")
+    val = train = ""
+    if f"val_{score}" in row:
         top5 = f" top-5 {percent(row['val_top5'])}" if "val_top5" in row else ""
-        val = f"  val loss {number(row['val_loss'])} top-1 {percent(row['val_top1'])}{top5}"
-    probe = f" probe {percent(row['probe_top1'])}" if "probe_top1" in row else ""
+        val = f"  val loss {number(row['val_loss'])} {TITLES[score]} {percent(row[f'val_{score}'])}{top5}"
+    names = {"train_top1": TITLES["top1"], "probe_top1": "probe", "probe_map": TITLES["map"]}
+    train = "".join(f" {name} {percent(row[key])}" for key, name in names.items() if key in row)
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  step {row['step']}"
-        f"  train loss {number(row['train_loss'])} top-1 {percent(row['train_top1'])}{probe}"
+        f"  train loss {number(row['train_loss'])}{train}"
         f"{val}  lr {row['lr']:.3g}  {rate(row['images_per_second'])} images/s  {clock(row['seconds'])}"
         + ("  best" if row["best"] else "")
     )

@@ -21,6 +21,7 @@ class Bar:
         self.epoch = self.epochs = 0
         self.done = self.total = 0  # micro-batches of this phase
         self.row: dict[str, Any] = {}  # the last log row
+        self.has_top1 = True  # a log row has one
         self.note = ""  # stands in place of the numbers
         self._first = 0  # micro-batches that were done before this phase began, as after a resume
         self._images = 0
@@ -64,7 +65,8 @@ class Bar:
     def words(self) -> str:
         """How far the phase is, in a line for a log."""
         is_fresh = self.phase == TRAINING and self.row.get("epoch") == self.epoch
-        scores = f"loss {number(self.row['loss'])} top-1 {percent(self.row['top1'])}  " if is_fresh else ""
+        top1 = f" top-1 {percent(self.row['top1'])}" if is_fresh and self.has_top1 else ""
+        scores = f"loss {number(self.row['loss'])}{top1}  " if is_fresh else ""
         speed = self._images / max(time.monotonic() - self._started, 1e-3)
         left = f"{rate(speed)} images/s  {clock(self.seconds_left())} left"
         return f"{self._place}, batch {self.done:,} of {self.total:,}  {scores}{left}"
@@ -107,7 +109,7 @@ class Bar:
         facts = (
             ("step ", f"{row['step']:,}" if row else "-", ""),
             ("loss ", number(row.get("loss")), ""),
-            ("top-1 ", percent(row.get("top1")), ""),
+            *([("top-1 ", percent(row.get("top1")), "")] if self.has_top1 else []),
             ("lr ", f"{row['lr']:.3g}" if row else "-", ""),
             ("", f"{rate(speed)} img/s", ""),
             ("wait ", "-" if waiting is None else f"{100 * waiting:.0f}%", late),

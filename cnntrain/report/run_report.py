@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from cnntrain.config.schema.scores import MAIN, TITLES, main_score
 from cnntrain.errors import FileSystemError
 from cnntrain.report.csv_log import CsvLog
 from cnntrain.report.terminal import Screen
@@ -34,8 +35,10 @@ EPOCH_TAGS = {
     "val/loss": "val_loss",
     "val/top1": "val_top1",
     "val/top5": "val_top5",
+    "val/map": "val_map",
     "probe/loss": "probe_loss",
     "probe/top1": "probe_top1",
+    "probe/map": "probe_map",
     "epoch/train_loss": "train_loss",
     "epoch/train_top1": "train_top1",
     "epoch/seconds": "seconds",
@@ -53,6 +56,7 @@ class Report:
         resume_step: the run goes on after this step: rows and events of later steps go. None: the run is new.
         ended: that step was its end, and TensorBoard has been told so.
         top5: there are more than five classes; else that column of metrics.csv is empty.
+        score: the one of scores.MAIN that judges the run.
         console: where to write; the standard output where None.
     """
 
@@ -64,6 +68,7 @@ class Report:
         resume_step: int | None = None,
         ended: bool = False,
         top5: bool = True,
+        score: str = MAIN[0],
         console: "Console | None" = None,
     ) -> None:
         self._folder = folder
@@ -76,14 +81,15 @@ class Report:
             self._log = self._open_log(folder / "train.log")
             try:
                 empty = () if top5 else ("val_top5",)
-                self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step, empty=empty)
+                self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step, empty=empty, score=score)
             except FileSystemError:
                 self._log.close()
                 raise
         self._screen = Screen(self._log, console)
+        self._screen.bar.has_top1 = score == "top1"
         self._tensorboard: TensorBoardLog | None = None
         if folder and tensorboard:
-            self.attempt("curves", lambda: self._open(folder, resume_step))
+            self.attempt("curves", lambda: self._open(folder, resume_step, score))
         self.advance = self._screen.advance  # (images): once for each micro-batch, so it is cheap
 
     def _open_log(self, path: Path) -> TextIO:
@@ -92,11 +98,11 @@ class Report:
         except OSError as error:
             raise file_system_error(path, error) from error
 
-    def _open(self, folder: Path, resume_step: int | None) -> None:
+    def _open(self, folder: Path, resume_step: int | None, score: str) -> None:
         from cnntrain.report.tensorboard import TensorBoardLog
 
         self._tensorboard = TensorBoardLog(folder, resume_step=resume_step)
-        self._tensorboard.layout(self._step)
+        self._tensorboard.layout(self._step, score)
 
     def _log_to(self, what: str, write: "Callable[[TensorBoardLog], object]") -> None:
         """The only way to TensorBoard."""
@@ -166,7 +172,7 @@ class Report:
         self._screen.bar.end_phase()
 
     def step(self, row: dict[str, Any]) -> None:
-        """A log row: step, epoch, loss, top1, lr, images_per_second, data_wait (0..1), grad_norm."""
+        """A log row: step, epoch, loss, lr, images_per_second, data_wait (0..1), grad_norm; of single labels, top1."""
         self._step = row["step"]
         self._screen.bar.row = row
         is_new = self._csv is None or self._csv.write("step", row)
@@ -178,11 +184,11 @@ class Report:
         """The end of an epoch: epoch, step, train_loss, train_top1, lr, seconds, images_per_second, best (a flag).
 
         With validation images val_loss, val_top1 and, of more than five classes, val_top5 too; with a probe,
-        probe_loss and probe_top1.
+        probe_loss and probe_top1. Of sets of labels no train_top1, and val_map and probe_map in place of the others.
         """
         self._step = row["step"]
         self._screen.epoch(row, self._epochs)
-        training = {"loss": row["train_loss"], "top1": row["train_top1"]}
+        training = {key: row[f"train_{key}"] for key in ("loss", "top1") if f"train_{key}" in row}
         is_new = self._csv is None or self._csv.write("epoch", row | training)
         if is_new:
             values = {tag: row.get(key) for tag, key in EPOCH_TAGS.items()}
@@ -253,7 +259,8 @@ class Report:
 
 
 def _scores(scores: dict[str, Any]) -> str:
-    """`top-1 95.12%, top-5 99.85%, loss 0.1721`."""
-    words = [f"top-1 {percent(scores['top1'])}"]
+    """`top-1 95.12%, top-5 99.85%, loss 0.1721`, or `mAP 71.20%, loss 0.1721`."""
+    score = main_score(scores)
+    words = [f"{TITLES[score]} {percent(scores[score])}"]
     words += [f"top-5 {percent(scores['top5'])}"] if scores.get("top5") is not None else []
     return ", ".join([*words, f"loss {number(scores['loss'])}"])

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cnntrain.config.schema.scores import MAIN
 from cnntrain.evaluation.precision_recall import Curve
 from cnntrain.report.event_file import EventFile
 from cnntrain.runtime.stopwatch import PHASES
@@ -31,6 +32,8 @@ LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
         "where the seconds of an epoch go": tuple(f"time/{phase}" for phase in PHASES),
     },
 }
+# The chart that stands in the place of another one where the labels of an image are a set.
+SET_CHARTS = {"top-1: training, probe, validation": ("mAP: probe, validation", ("probe/map", "val/map"))}
 
 
 class TensorBoardLog:
@@ -121,14 +124,15 @@ class TensorBoardLog:
             tagged_run_metadata=TaggedRunMetadata(tag="step1", run_metadata=statistics.SerializeToString())
         )
 
-    def layout(self, step: int) -> None:
-        """The pages of CUSTOM SCALARS: the same in all runs, as TensorBoard joins them."""
+    def layout(self, step: int, score: str = MAIN[0]) -> None:
+        """The pages of CUSTOM SCALARS: the same in all runs that one score judges, as TensorBoard joins them."""
         from torch.utils.tensorboard.summary import custom_scalars
 
-        charts = {
-            page: {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in panels.items()}
-            for page, panels in LAYOUT.items()
-        }
+        replaced = {} if score == MAIN[0] else SET_CHARTS
+        charts = {}
+        for page, panels in LAYOUT.items():
+            shown = dict(replaced.get(title, (title, tags)) for title, tags in panels.items())
+            charts[page] = {title: ["Multiline", [f"^{tag}$" for tag in tags]] for title, tags in shown.items()}
         self._events.add(summary=custom_scalars(charts), step=step)
 
     def hparams(self, settings: dict[str, Any], scores: dict[str, float], step: int) -> None:
