@@ -97,6 +97,7 @@ def _compare_existing(args: CompareArgs, paths: Sequence[Path]) -> int:
     found, more_notes = existing.outcomes_of(folders)
     if len(found) < 2:
         raise ConfigError(f"compare: nothing to compare with {folders[0]}; give more runs, or a folder that holds some")
+    outcomes.need_one_kind(found)
     home = Path(os.path.relpath(os.path.commonpath([outcome.folder.resolve() for outcome in found])))
     say(f"compare: {len(found)} runs in {home}")
     for number, outcome in enumerate(found, 1):

@@ -162,5 +162,5 @@ def share_images(rows: Sequence[Repeats], measure: str) -> bool:
             marks.add(str((fingerprint, outcome.run.settings.data.classes)))
         runs = [outcome.run.settings for outcome in row.finished_outcomes]
         splits.append({(run.seed, run.data.val, run.data.folds, run.data.fold) for run in runs})
-    has_split = measure != "val_top1" or bool(set.intersection(*(split for split in splits if split)))
+    has_split = not measure.startswith("val_") or bool(set.intersection(*(split for split in splits if split)))
     return len(marks) < 2 and has_split

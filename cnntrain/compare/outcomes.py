@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.compare.plan import Combination
+from cnntrain.config.schema.scores import MAIN, TITLES
+from cnntrain.errors import ConfigError
 from cnntrain.evaluation.intervals import Interval, student, wilson
 
-SCORES = ("test_top1", "val_top1")
-# What of a run's results.json is compared.
-MEASURES = (
-    *(*SCORES, "best_epoch", "train_seconds", "seconds"),
+# Scores to compare by, the first where it is known: of single labels, and of sets of labels.
+SCORES = {score: (f"test_{score}", f"val_{score}") for score in MAIN}
+# What of a run's results.json is compared beside its scores.
+OTHERS = (
+    *("best_epoch", "train_seconds", "seconds"),
     *("peak_memory_bytes", "trainable_parameters", "parameters"),
 )
 # How an interval of 95 % was made.
@@ -21,6 +24,17 @@ METHODS = {
     "student": "95 % interval of the mean over the repeats, by Student's t",
     "wilson": "95 % interval of the accuracy of one network on so many images, by Wilson's score",
 }
+
+
+def scores_like(measure: str) -> tuple[str, str]:
+    """The scores of both splits, of the kind of `measure`, which is one of them."""
+    return SCORES[measure.partition("_")[2]]
+
+
+def score_title(measure: str) -> str:
+    """A score in words: `test top-1`."""
+    split, _, score = measure.partition("_")
+    return f"{split} {TITLES[score]}"
 
 
 @dataclass(frozen=True)
@@ -44,7 +58,7 @@ class Outcome:
 
     Attributes:
         status: done, failed, interrupted, or waiting for its start.
-        measures: of a run that is done, what is known of MEASURES.
+        measures: of a run that is done, what is known of its SCORES and OTHERS.
         images: how many there are of each split, as far as the run tells.
         note: why it failed.
     """
@@ -61,7 +75,7 @@ class Outcome:
         return self.status == "done"
 
     def images_of(self, score: str) -> int:
-        """How many images one of SCORES was measured on; 0: it is not known."""
+        """How many images a score was measured on; 0: it is not known."""
         return self.images.get(score.partition("_")[0], 0)
 
 
@@ -77,7 +91,7 @@ class Repeats:
         return [outcome for outcome in self.outcomes if outcome.is_done]
 
     def spread(self, measure: str) -> Spread | None:
-        """The spread of one of MEASURES over the runs that are done; None where any does not know it."""
+        """The spread of a measure over the runs that are done; None where any does not know it."""
         values = [outcome.measures[measure] for outcome in self.finished_outcomes if measure in outcome.measures]
         return Spread.of(values) if len(values) == len(self.finished_outcomes) else None
 
@@ -86,12 +100,13 @@ class Repeats:
         return max(self.finished_outcomes, key=lambda outcome: outcome.measures[measure])
 
     @property
-    def method(self) -> str:
-        """The one of METHODS that gives the intervals of this row."""
-        return "student" if len(self.finished_outcomes) > 1 else "wilson"
+    def method(self) -> str | None:
+        """The one of METHODS that gives the intervals of this row; None: none does."""
+        outcomes = self.finished_outcomes
+        return "student" if len(outcomes) > 1 else method_of_one(*outcomes)
 
     def interval(self, score: str) -> Interval | None:
-        """The interval of one of SCORES; None where no run, or not each, knows what it takes."""
+        """The interval of a score; None where no run, or not each, knows what it takes."""
         outcomes = self.finished_outcomes
         shares = [outcome.measures[score] for outcome in outcomes if score in outcome.measures]
         if not shares or len(shares) < len(outcomes):
@@ -99,7 +114,12 @@ class Repeats:
         if len(shares) > 1:
             return student(shares)
         images = outcomes[0].images_of(score)
-        return wilson(shares[0], images) if images else None
+        return wilson(shares[0], images) if images and self.method else None
+
+
+def method_of_one(*outcomes: Outcome) -> str | None:
+    """The one of METHODS for a single run: none for a score that is no share of its images."""
+    return None if any(_kind(outcome) == "map" for outcome in outcomes) else "wilson"
 
 
 def rows(outcomes: Iterable[Outcome]) -> list[Repeats]:
@@ -121,11 +141,11 @@ def outcome(run: Combination, folder: Path, results: dict[str, Any]) -> Outcome:
 
 
 def measures(results: dict[str, Any]) -> dict[str, float]:
-    """The values that are known of MEASURES, from the content of a results.json; accuracies as fractions."""
-    scores = {split: part if isinstance(part := results.get(split), dict) else {} for split in ("val", "test")}
-    flat = results | {f"{split}_top1": part.get("top1") for split, part in scores.items()}
-    known = {key: flat[key] for key in MEASURES if _is_number(flat.get(key))}
-    return {key: value for key, value in known.items() if key not in SCORES or 0 <= value <= 1}
+    """The values that are known of SCORES and OTHERS, from the content of a results.json; scores as fractions."""
+    parts = {split: part if isinstance(part := results.get(split), dict) else {} for split in ("test", "val")}
+    scores: dict[str, Any] = {f"{split}_{score}": part.get(score) for score in MAIN for split, part in parts.items()}
+    known = {key: value for key, value in scores.items() if _is_number(value) and 0 <= value <= 1}
+    return known | {key: results[key] for key in OTHERS if _is_number(results.get(key))}
 
 
 def _is_number(value: Any) -> bool:
@@ -140,7 +160,23 @@ def _is_count(value: Any) -> bool:
 def judged_by(outcomes: Iterable[Outcome]) -> str:
     """The measure to compare by: test images where every run that is done has some, else validation images."""
     finished = [outcome for outcome in outcomes if outcome.is_done]
-    return "test_top1" if finished and all("test_top1" in outcome.measures for outcome in finished) else "val_top1"
+    first, second = SCORES[next(filter(None, map(_kind, finished)), MAIN[0])]
+    return first if finished and all(first in outcome.measures for outcome in finished) else second
+
+
+def need_one_kind(outcomes: Iterable[Outcome]) -> None:
+    """Raises ConfigError where some runs have single labels and others sets of them: no score tells of both."""
+    folders = {_kind(outcome): outcome.folder for outcome in outcomes}
+    if folders.keys() >= set(MAIN):
+        examples = " and ".join(f"{TITLES[kind]} in {folders[kind]}" for kind in MAIN)
+        raise ConfigError(
+            f"compare: runs of different scores, {examples}; compare single labels and sets by themselves"
+        )
+
+
+def _kind(outcome: Outcome) -> str | None:
+    """The one of scores.MAIN that a run has; None: it has none."""
+    return next((kind for kind in MAIN if set(SCORES[kind]) & outcome.measures.keys()), None)
 
 
 def best_row(rows: Sequence[Repeats], measure: str) -> Repeats | None:

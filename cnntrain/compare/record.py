@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.compare import plan
-from cnntrain.compare.outcomes import MEASURES, METHODS, SCORES, Outcome, Repeats
+from cnntrain.compare.outcomes import METHODS, OTHERS, Outcome, Repeats, method_of_one, score_title, scores_like
 from cnntrain.compare.plan import REPEATS
 from cnntrain.evaluation.intervals import Interval, wilson
 from cnntrain.storage import spreadsheet
@@ -39,20 +39,22 @@ def write_numbers(
     tables: Path, rows: Sequence[Repeats], measure: str, best: Repeats | None, words: Sequence[str]
 ) -> None:
     """compare.json and compare.csv: every row and every run, each score with its interval."""
-    numbers = [_row_numbers(row) | {"best": row is best} for row in rows]
-    runs = [_run_numbers(outcome) for row in rows for outcome in row.outcomes]
+    scores = scores_like(measure)
+    numbers = [_row_numbers(row, scores) | {"best": row is best} for row in rows]
+    runs = [_run_numbers(outcome, scores) for row in rows for outcome in row.outcomes]
     command = shlex.join(["cnntrain", "compare", *words])
     record = {"command": command, "judged_by": measure, "intervals": METHODS, "rows": numbers, "runs": runs}
     text = json.dumps(record, indent=2, ensure_ascii=False)
     write_atomic(tables / RECORD, text + "\n", word=WORD)
 
     keys = [*rows[0].values, *REPEATS]
-    ends = {name: (f"{name}_low", f"{name}_high") for name in SCORES}
-    spreads = [column for name in MEASURES for column in (name, f"{name}_std", *ends.get(name, ()))]
+    ends = {name: (f"{name}_low", f"{name}_high") for name in scores}
+    measures = (*scores, *OTHERS)
+    spreads = [column for name in measures for column in (name, f"{name}_std", *ends.get(name, ()))]
     heads = ["kind", *keys, "status", "runs", "best", *spreads, "interval", "folder"]
     lines: list[dict[str, Any]] = []
     for line in numbers:
-        pairs = {name: pair for name in MEASURES if (pair := line[name])}
+        pairs = {name: pair for name in measures if (pair := line[name])}
         means = {name: pair["mean"] for name, pair in pairs.items()}
         more = {f"{name}_{part}": value for name, pair in pairs.items() for part, value in pair.items()}
         status = "done" if line["done"] == line["runs"] else f"{line['done']} done"
@@ -64,10 +66,10 @@ def write_numbers(
     write_atomic(tables / TABLE, table, word=WORD)
 
 
-def _row_numbers(row: Repeats) -> dict[str, Any]:
-    spreads = {name: row.spread(name) for name in MEASURES}
+def _row_numbers(row: Repeats, scores: Sequence[str]) -> dict[str, Any]:
+    spreads = {name: row.spread(name) for name in (*scores, *OTHERS)}
     pairs = {name: spread and {"mean": spread.mean, "std": spread.std} for name, spread in spreads.items()}
-    for name in SCORES:
+    for name in scores:
         if pair := pairs[name]:
             pair.update(_ends(row.interval(name)))
     done = len(row.finished_outcomes)
@@ -75,19 +77,19 @@ def _row_numbers(row: Repeats) -> dict[str, Any]:
     return {"values": row.values} | counts | pairs
 
 
-def _run_numbers(outcome: Outcome) -> dict[str, Any]:
-    run = outcome.run
-    numbers: dict[str, Any] = {name: outcome.measures.get(name) for name in MEASURES}
-    for name in SCORES:
+def _run_numbers(outcome: Outcome, scores: Sequence[str]) -> dict[str, Any]:
+    run, method = outcome.run, method_of_one(outcome)
+    numbers: dict[str, Any] = {name: outcome.measures.get(name) for name in (*scores, *OTHERS)}
+    for name in scores:
         score, images = outcome.measures.get(name), outcome.images_of(name)
-        ends = _ends(wilson(score, images) if score is not None and images else None)
+        ends = _ends(wilson(score, images) if score is not None and images and method else None)
         numbers |= {f"{name}_{end}": value for end, value in ends.items()}
     return {
         "values": run.values | run.repeat,
         "status": outcome.status,
         "note": outcome.note,
         "folder": str(outcome.folder),
-        "interval": "wilson",
+        "interval": method,
         "images": outcome.images,
     } | numbers
 
@@ -108,9 +110,9 @@ def write_charts(tables: Path, rows: Sequence[Repeats], measure: str, best: Repe
     curves = curves_of(rows, measure, epochs)
     if not curves:  # somebody has tidied up
         return
-    picture = draw_comparison(
-        curves, f"{title}: {len(rows)} configs, {sum(len(row.finished_outcomes) for row in rows)} runs"
-    )
+    count = sum(len(row.finished_outcomes) for row in rows)
+    score = score_title(measure).partition(" ")[2]
+    picture = draw_comparison(curves, f"{title}: {len(rows)} configs, {count} runs", score)
     for name, kind in CHARTS.items():
         write_atomic(tables / name, picture.content(kind), word=WORD)
     for file in tables.glob(f"events.out.tfevents.*{EVENTS}"):

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnntrain.compare import outcomes
-from cnntrain.compare.outcomes import SCORES, Outcome
+from cnntrain.compare.outcomes import SCORES, Outcome, score_title
 from cnntrain.compare.plan import Combination
 from cnntrain.compare.progress import Line, say
 from cnntrain.config.need_images import need_images
 from cnntrain.config.overrides import quote
 from cnntrain.config.paths import expand_path, need_weights
 from cnntrain.config.schema.data import DataSettings
+from cnntrain.config.schema.scores import TITLES, main_score
 from cnntrain.errors import ConfigError, DataError, RunFolderError
 from cnntrain.report.csv_log import latest_rows
 from cnntrain.runtime.child import STOPPED, Relay, cnntrain_command
@@ -97,8 +98,10 @@ def _state(run: Combination, folder: Path, child: Relay, start: float) -> str:
     if child.signum:
         return "  ".join(["stopping after this step", *words])
     rows = latest_rows(folder / "metrics.csv")
-    if scores := [row["val_top1"] for row in rows if row["kind"] == "epoch" and row["val_top1"]]:
-        words.insert(0, f"val top-1 {percent(float(scores[-1]))}")
+    for row in reversed(rows):
+        if row["kind"] == "epoch" and (value := row[f"val_{(score := main_score(row, 'val_'))}"]):
+            words.insert(0, f"val {TITLES[score]} {percent(float(value))}")
+            break
     return "  ".join([f"epoch {rows[-1]['epoch']}/{run.settings.trainer.epochs}" if rows else "starting", *words])
 
 
@@ -106,9 +109,9 @@ def _result(outcome: Outcome, seconds: float) -> str:
     """What came of a run, for its line."""
     if not outcome.is_done:
         return f"failed: {outcome.note}" if outcome.status == "failed" else outcome.status
-    scores = [f"{name.replace('_top1', ' top-1')} {percent(outcome.measures.get(name))}" for name in SCORES]
-    known = [words for name, words in zip(SCORES, scores, strict=True) if name in outcome.measures]
-    return "  ".join([*known[:1], clock(seconds)])
+    scores = [name for names in SCORES.values() for name in names if name in outcome.measures]
+    known = [f"{score_title(name)} {percent(outcome.measures[name])}" for name in scores[:1]]
+    return "  ".join([*known, clock(seconds)])
 
 
 def _train_command(run: Combination, folder: Path) -> list[str]:

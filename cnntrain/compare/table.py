@@ -1,12 +1,13 @@
 """A comparison of runs: its table for the terminal and for TensorBoard, and the curves that its picture shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.cells import cell_len, set_cell_size
 
-from cnntrain.compare.outcomes import Repeats, Spread
+from cnntrain.compare.outcomes import Repeats, Spread, score_title
 from cnntrain.compare.plan import short_keys
+from cnntrain.config.schema.scores import main_score
 from cnntrain.evaluation.intervals import Interval
 from cnntrain.models.catalogue import short
 from cnntrain.plots.comparison import Curve, Point
@@ -18,7 +19,6 @@ WIDTH = 80
 WIDEST_INTERVAL = 0.5  # that is shown
 FEW_VALUES = 3  # columns of listed values that are shortened rather than left out
 NARROWEST_VALUE = 6  # letters that a listed value keeps where the table has no room for it
-HEADS = {"test_top1": ("test top-1", "%"), "val_top1": ("val top-1", "%")}
 # Of time: from so many seconds on, seconds, name, decimals.
 UNITS = ((2 * 3600, 3600, "h", 2), (600, 60, "min", 1), (10, 1, "s", 1), (0, 1, "s", 2))
 
@@ -29,7 +29,7 @@ def table(rows: Sequence[Repeats], measure: str, best: Repeats | None) -> list[s
     Settings for which there is no room stand in a line below.
 
     Args:
-        measure: test_top1 or val_top1, what the rows are compared by.
+        measure: the score that the rows are compared by, see outcomes.judged_by.
     """
     lines = _cells(rows, measure, between=" ± ")
     keys = list(_values(rows[0]))
@@ -67,15 +67,18 @@ def legend(rows: Sequence[Repeats], measure: str) -> list[str]:
     """What the figures of the table are, as far as they are in it."""
     finished = [row for row in rows if row.finished_outcomes]
     repeated = [row for row in finished if row.method == "student"]
-    counts = sorted({row.finished_outcomes[0].images_of(measure) for row in finished if row not in repeated} - {0})
+    single = [row for row in finished if row.method == "wilson"]
+    counts = sorted({row.finished_outcomes[0].images_of(measure) for row in single} - {0})
     images = " to ".join(f"{count:,}" for count in dict.fromkeys([*counts[:1], *counts[-1:]]))
-    what = HEADS[measure][0].partition(" ")[0]
+    what, score = score_title(measure).split(" ")
     text = ["±: standard deviation over the repeats"] if repeated else []
     intervals = [interval for row in repeated if (interval := row.interval(measure))]
     if any(map(_is_known, intervals)):
         text.append("95 %: interval of the mean over the repeats, Student's t")
     if not all(map(_is_known, intervals)):
         text.append("-: too few repeats for an interval that says anything")
+    if len(repeated) + len(single) < len(finished):
+        text.append(f"-: one run tells no interval of its {score}; repeat it, as with seed=0,1,2")
     return text + ([f"95 %: interval of one run's accuracy on {images} {what} images, Wilson's"] if counts else [])
 
 
@@ -100,8 +103,8 @@ def _cells(rows: Sequence[Repeats], measure: str, between: str) -> list[list[str
     longest = max((time.mean for time in times if time), default=0.0)
     seconds, unit, decimals = next(entry[1:] for entry in UNITS if longest >= entry[0])
     lines = [
-        [*short_keys(_values(rows[0])), "runs", HEADS[measure][0], "95 %", "time", "peak", "trained", "best"],
-        [*[""] * len(_values(rows[0])), "", HEADS[measure][1], "interval", unit, "memory", "params", "epoch"],
+        [*short_keys(_values(rows[0])), "runs", score_title(measure), "95 %", "time", "peak", "trained", "best"],
+        [*[""] * len(_values(rows[0])), "", "%", "interval", unit, "memory", "params", "epoch"],
     ]
     for row, time in zip(rows, times, strict=True):
         memory, parameters = row.spread("peak_memory_bytes"), row.spread("trainable_parameters")
@@ -177,14 +180,18 @@ def points(metrics: Path, total: float = 0.0) -> list[Point]:
         total: seconds of the whole run; those that no epoch took, such as of encoding features, come first.
     """
     rows = list(rows_of(metrics, "epoch")) if metrics.exists() else []
-    rows = [row for row in rows if row.get("seconds") and row.get("val_top1")]
+    rows = [row for row in rows if row.get("seconds") and row.get(_score_of(row))]
     seconds = max(0.0, total - sum(float(row["seconds"]) for row in rows))
     result: list[Point] = []
     for row in rows:
         seconds += float(row["seconds"])
-        if row["val_top1"]:  # empty where nothing validates
-            result.append(Point(int(row["epoch"]), seconds, float(row["val_top1"])))
+        result.append(Point(int(row["epoch"]), seconds, float(row[_score_of(row)])))
     return result
+
+
+def _score_of(row: Mapping[str, str]) -> str:
+    """The column of the validation score of a row, which is empty where nothing validates."""
+    return f"val_{main_score(row, 'val_')}"
 
 
 def curves_of(rows: Sequence[Repeats], measure: str, runs: Sequence[Sequence[Sequence[Point]]]) -> list[Curve]:
@@ -198,5 +205,5 @@ def curves_of(rows: Sequence[Repeats], measure: str, runs: Sequence[Sequence[Seq
         if finished_runs := [run for run in epochs if run]:
             name = " ".join(f"{key}={value}" for key, value in _values(row).items())
             score = _pair(row.spread(measure), 0.01, 2, " ± ")
-            curves.append(Curve(name, f"{HEADS[measure][0]} {score} %", finished_runs))
+            curves.append(Curve(name, f"{score_title(measure)} {score} %", finished_runs))
     return curves

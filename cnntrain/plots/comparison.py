@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from cnntrain.config.schema.scores import TITLES
 from cnntrain.plots.drawing import Color
 
 if TYPE_CHECKING:
@@ -29,11 +30,11 @@ DASHES = ((), (3, 1), (1, 1), (4, 1, 1, 1), (6, 2), (4, 1, 1, 1, 1, 1), (2, 2)) 
 
 @dataclass(frozen=True)
 class Point:
-    """The end of an epoch: seconds since the first step, validation accuracy as a fraction."""
+    """The end of an epoch: seconds since the first step, validation score as a fraction."""
 
     epoch: float
     seconds: float
-    top1: float
+    score: float
 
 
 @dataclass
@@ -53,13 +54,13 @@ class Curve:
     def mean(self) -> list[Point]:
         """Of the epochs that all runs have."""
         return [
-            Point(*(fmean(getattr(point, key) for point in points) for key in ("epoch", "seconds", "top1")))
+            Point(*(fmean(getattr(point, key) for point in points) for key in ("epoch", "seconds", "score")))
             for points in zip(*self.runs, strict=False)
         ]
 
 
-def draw_comparison(curves: Sequence[Curve], title: str) -> "Chart":
-    """Validation accuracy over the epochs and over the seconds; a row's mean is thick, its runs are thin."""
+def draw_comparison(curves: Sequence[Curve], title: str, score: str = TITLES["top1"]) -> "Chart":
+    """A validation score over the epochs and over the seconds; a row's mean is thick, its runs are thin."""
     from cnntrain.plots import charts
 
     repeated = any(len(curve.runs) > 1 for curve in curves)
@@ -69,6 +70,7 @@ def draw_comparison(curves: Sequence[Curve], title: str) -> "Chart":
         for number, key in enumerate(AXES):
             axes = charts.add_axes(figure, (0, number * (PLOT[1] + SPACE)), PLOT)
             means = _draw_panel(axes, curves, key)
+            axes.set_ylabel(f"validation {score}, %")
             if number == 0:
                 words, columns = [_in_lines(curve) for curve in curves], -(-len(curves) // LEGEND)
                 axes.legend(means, words, loc="upper left", bbox_to_anchor=(1.02, 1.04), handlelength=3, ncols=columns)
@@ -95,13 +97,12 @@ def _draw_panel(axes: "Axes", curves: Sequence[Curve], key: str) -> list["Line2D
     set_scale(axes.xaxis, 0, last, 8, ",g", whole=key == "epoch")
     ticks = set_scale(axes.yaxis, min(low, 99), max(high, low + 1), 5, ".6g")
     axes.set_ylim(ticks[0], min(ticks[-1], 100))
-    axes.set_ylabel("validation top-1, %")
     axes.set_xlabel(AXES[key], loc="right")
     return means
 
 
 def _places(points: Sequence[Point], key: str) -> tuple[list[float], list[float]]:
-    return [getattr(point, key) for point in points], [100 * point.top1 for point in points]
+    return [getattr(point, key) for point in points], [100 * point.score for point in points]
 
 
 def _in_lines(curve: Curve) -> str:

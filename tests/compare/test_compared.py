@@ -198,7 +198,7 @@ def test_runs_without_tensorboard_get_no_page_of_it(capsys: pytest.CaptureFixtur
 
 def test_points_are_the_epochs_of_a_run_and_seconds_add_up() -> None:
     leave(Path("a"), planned(*LISTS)[0].plain, 0)
-    found = [(point.epoch, point.seconds, pytest.approx(point.top1)) for point in points(Path("a/metrics.csv"))]
+    found = [(point.epoch, point.seconds, pytest.approx(point.score)) for point in points(Path("a/metrics.csv"))]
     assert found == [(1, 15.0, 0.7), (2, 30.0, 0.75)]
     assert [point.seconds for point in points(Path("a/metrics.csv"), 34.0)] == [19.0, 34.0]  # 4 of encoding came first
     assert points(Path("b/metrics.csv")) == []
