@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from shard_files import samples, write_tar
 
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.plain import to_yaml
@@ -107,6 +108,9 @@ def lay_out(folder: Path) -> None:
         (folder / name).write_bytes(picture(0))
     pixels = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
     np.savez(folder / "images.npz", images=pixels, labels=np.arange(40) % 2)
+    for shard in range(4):
+        members = samples(range(4 * shard, 4 * shard + 4))
+        write_tar(folder / "shards" / f"{shard:03d}.tar", members)
     (folder / "tf_efficientnet_lite0.safetensors").touch()
     names = [f"{split}/{label}/0.jpg" for split in ("train", "val") for label in ("cat", "dog")]
     names += [name.replace("0.jpg", "1.jpg") for name in names]

@@ -87,6 +87,9 @@ def _find(root: Path, settings: DataSettings) -> "Found":
     from cnntrain.data.sources import find_source
 
     found = find_source(settings, None)
+    if settings.is_shards:  # in a pack the images of a class lie together
+        by_class = {split: part.take(part.labels.argsort(stable=True)) for split, part in found.scans.items()}
+        found.scans.update(by_class)
     found.scans.update({split: part.without_gaps() for split, part in found.scans.items()})
     if empty := [split for split, part in found.scans.items() if not part.classes]:
         raise DataError(f"data.classes: {printable(root)}: none of them is in the {empty[0]} split; leave it out")

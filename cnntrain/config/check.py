@@ -7,7 +7,7 @@ from hydra.core.utils import env_override
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from cnntrain.config import messages
+from cnntrain.config import messages, shards
 from cnntrain.config.assign import variants_of
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.messages import REGISTRIES, VARIANTS
@@ -68,7 +68,7 @@ def make_settings(tree: DictConfig, cwd: str | None = None) -> Settings:
     """The settings of a tree without its `hydra` part, unchecked."""
     settings: Settings = OmegaConf.to_object(tree)
     data = settings.data
-    data.root = _absolute(data.root, cwd)
+    data.root = (shards.absolute if data.is_shards else _absolute)(data.root, cwd or "")
     data.images, data.split_file = (path and _absolute(path, cwd) for path in (data.images, data.split_file))
     return settings
 

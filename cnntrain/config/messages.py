@@ -26,7 +26,7 @@ VARIANTS: dict[str, Registry[Any]] = {
 REGISTRIES: dict[str, Registry[Any]] = {**VARIANTS, "data": DATASETS, "loss": LOSSES}
 MISSING_ADVICE = {
     "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class; "
-    "for data=arrays give the file, data.root=FILE.npz, and for data=table the table",
+    "for data=arrays give the file, data.root=FILE.npz, for data=table the table, and for data=webdataset the shards",
     "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
     "data.name": "name your function, such as data.name=my_data:load",
     "optimizer.name": "give a name of the library, such as lamb of timm, or your function, my_optim:Lion",

@@ -7,6 +7,7 @@ from pathlib import Path
 from cnntrain.config.paths import absence, expand_path, need_image_folder
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.config.schema.titles import TABLES
+from cnntrain.config.shards import find_shards
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.text import hint, printable
 
@@ -16,13 +17,16 @@ def need_images(data: DataSettings) -> None:
 
     Raises:
         DataError: the folder, the file or the table is not what it should be.
-        ConfigError: it takes a package that is not installed.
+        ConfigError: it takes a package that is not installed, or is an address of an unknown kind.
+        UnsafeError: it is a command.
     """
     if not data.is_users:
         return
     root = expand_path(data.root)
     if data.is_table:
         need_table("data.root", root)
+    elif data.is_shards:
+        find_shards(data.root)
     else:
         (need_image_folder if data.has_files else need_array_file)(root)
     if data.images and not os.path.isdir(folder := expand_path(data.images)):

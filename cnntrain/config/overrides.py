@@ -87,7 +87,8 @@ def part_config_dir(command: str, words: list[str]) -> tuple[list[str], str | No
 def plain_path(word: str, parser: OverridesParser) -> str:
     """A word whose value is a path, in Hydra's grammar: quotes around what that would refuse or take for a number.
 
-    So a path is taken as it is typed (`~/a b=c`, `2024_01`); a comma makes a list of it, unless it stands in quotes.
+    So a path is taken as it is typed (`~/a b=c`, `2024_01`); a comma makes a list of it, unless it stands in quotes or
+    braces (`{train,val}-{00..09}.tar`).
     """
     key, sign, text = word.partition("=")
     if not text or text.startswith("=") or key.lstrip("+") not in PATHS:
@@ -103,7 +104,7 @@ def plain_path(word: str, parser: OverridesParser) -> str:
     items = content.list if isinstance(content, ChoiceSweep) and content.simple_form else [content]
     if not any(isinstance(item, (int, float)) for item in items):
         return word
-    parts = re.findall(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,])+""", text)
+    parts = re.findall(r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|\{(?:[^{}]|\{[^{}]*\})*\}|[^,])+""", text)
     return key + sign + ",".join(part if isinstance(reads(part), str) else quote(part) for part in parts)
 
 

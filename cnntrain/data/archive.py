@@ -40,7 +40,7 @@ DEPTH = 3  # folders in folders that are looked through
 CACHE = "XDG_CACHE_HOME=DIR"  # the variable that chooses another place
 
 # What is raised on damage; a gzip.BadGzipFile is an OSError, as is a disk that cannot be read.
-_DAMAGE = (
+DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     *(OSError, EOFError, ValueError, LookupError, OverflowError),
 )
@@ -170,9 +170,9 @@ def _extract_all(archive: Path, folder: Path, say: Callable[[str], object]) -> t
     except CnntrainError:
         raise
     except RuntimeError as error:  # zipfile has no other for a password
-        raise _fault(archive, f"cannot be unpacked ({_reason(error)})", "unpack it, and give the folder") from None
-    except _DAMAGE as error:
-        raise _fault(archive, f"is damaged ({_reason(error)})", "fetch or make it anew") from None
+        raise _fault(archive, f"cannot be unpacked ({reason_of(error)})", "unpack it, and give the folder") from None
+    except DAMAGE as error:
+        raise _fault(archive, f"is damaged ({reason_of(error)})", "fetch or make it anew") from None
     if not files:
         raise _fault(archive, "holds no files", "give one that holds images")
     return files, size
@@ -260,7 +260,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     return name if "/" in name else name.replace("\\", "/")
 
 
-class _Sips(io.BufferedReader):
+class Sips(io.BufferedReader):
     """A file of which no large part is read at once: a forged name in a tar file could claim gigabytes."""
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -273,21 +273,32 @@ class _Sips(io.BufferedReader):
 def _in_tar(file: IO[bytes], archive: Path) -> Iterator[Entry]:
     is_plain = archive.name.lower().endswith(".tar")
     raw = file if is_plain else gzip.GzipFile(fileobj=file)
-    stream = _Sips(raw, CHUNK)  # type: ignore[arg-type]  # a GzipFile does what it takes
+    stream = Sips(raw, CHUNK)  # type: ignore[arg-type]  # a GzipFile does what it takes
     with tarfile.TarFile(fileobj=stream, encoding="utf-8", errors="surrogateescape") as content:
-        while info := content.next():
-            content.members = []  # type: ignore[attr-defined]  # of a million files they would fill a gigabyte
+        for info in tar_members(content, stream):
             if info.isdir():
                 continue
-            if not info.isreg() or info.issparse():
+            if not is_plain_file(info):
                 raise _unsafe(archive, info.name, "is a link or device")
             yield Entry(info.name, info.size, partial(content.extractfile, info))
-        # `next` takes whatever is no header for the end: that is a block of zeros.
-        stream.seek(content.offset)
-        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError("it is cut short")
         while stream.read(CHUNK):  # to the checksum behind it
             pass
+
+
+def tar_members(content: tarfile.TarFile, stream: Sips) -> Iterator[tarfile.TarInfo]:
+    """What a tar file says of its members, one after the other; tarfile.ReadError where it is cut short."""
+    while info := content.next():
+        content.members = []  # type: ignore[attr-defined]  # of a million files they would fill a gigabyte
+        yield info
+    # `next` takes whatever is no header for the end: that is a block of zeros.
+    stream.seek(content.offset)
+    if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError("it is cut short")
+
+
+def is_plain_file(info: tarfile.TarInfo) -> bool:
+    """Whether a member of a tar file holds its content itself."""
+    return info.isreg() and not info.issparse()
 
 
 def _parts(name: str, archive: Path) -> list[str]:
@@ -310,5 +321,6 @@ def _unsafe(archive: Path, name: str, what: str) -> UnsafeError:
     return UnsafeError(f"data.root: {printable(archive)}: {printable(name)!r} {what}; {advice}")
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What a library says of damage, in one line."""
     return printable(" ".join(str(error).split()))[:160] or type(error).__name__

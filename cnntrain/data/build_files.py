@@ -26,6 +26,7 @@ from cnntrain.data.folder import FolderSplit, fingerprint
 from cnntrain.data.loaders import Loader, MemoryLoader, StreamLoader, name_of_row
 from cnntrain.data.pack import Found
 from cnntrain.data.quick_look import leak_words
+from cnntrain.data.shards import ShardPaths
 from cnntrain.data.view import EVAL_SHARE, RandomView, View, border
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.device_memory import free_memory, shares_memory
@@ -78,6 +79,8 @@ def load_splits(
         loaders["train"] = loaders["train"].weigh(weights)
         low, high = (f"{float(value):g}" for value in weights.aminmax())
         request.notes.append(f"sampling: by weight, from {low} to {high}")
+    if "train" in loaders and isinstance(paths := parts["train"].paths, ShardPaths):
+        loaders["train"] = _shuffled(loaders["train"], paths, request)
     if "train" in loaders:
         check_train(loaders["train"], request)
         if request.probe:
@@ -104,6 +107,16 @@ def load_splits(
         home=found.source if found else (expand_path(settings.root) if settings.has_files else None),
     )
     return data, loaders
+
+
+def _shuffled(train: Loader, paths: ShardPaths, request: Request) -> Loader:
+    """The training images in shards, shuffled in a buffer of data.buffer images, or without a bound."""
+    buffer = request.settings.buffer
+    if buffer is None:
+        request.notes.append(f"shuffle: all {len(train.labels):,} images (data.buffer=null)")
+        return train
+    request.notes.append(f"shuffle: the shards, and images within {buffer:,} places (data.buffer)")
+    return train.within(*paths.places(), buffer)
 
 
 def _marks(splits: dict[str, FolderSplit], folds: int | None) -> dict[str, str]:

@@ -96,7 +96,7 @@ class Paths:
 
 @dataclass
 class FolderSplit:
-    """The images of one split, sorted by class and path.
+    """The images of one split, sorted by class and path; those in shards as they lie there.
 
     Attributes:
         by_table: a table gives them labels, groups and weights, which the paths do not tell.

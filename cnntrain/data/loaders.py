@@ -98,6 +98,10 @@ class Loader(ABC):
         """The same training images, drawn by weight, float64 (N,): see BatchSampler."""
         return self._with(self.sampler.weigh(weights))
 
+    def within(self: AnyLoader, shards: Tensor, places: Tensor, buffer: int) -> AnyLoader:
+        """The same training images, shuffled in a buffer; shards and places, int64 (N,): see BatchSampler."""
+        return self._with(self.sampler.within(shards, places, buffer))
+
     def in_order(self: AnyLoader, batch_size: int | None = None) -> AnyLoader:
         """All images in the order of `labels`, each once, as an evaluation split in the same storage.
 

@@ -37,12 +37,18 @@ NUMBERS = 8 + 4 + 4  # bytes of an image's numbers in the index
 
 
 class PackFile:
-    """The file, open while anybody reads it; it may be sent to another process."""
+    """The file, open while anybody reads it; it may be sent to another process.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        whole: all of it will be read soon, and the system may begin.
+    """
+
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
         self.path = path
         self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._handle)
+        if whole and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._handle, 0, 0, os.POSIX_FADV_WILLNEED)
 
     def __reduce__(self) -> tuple[type["PackFile"], tuple[Path]]:
         return PackFile, (self.path,)
@@ -152,7 +158,8 @@ class Found:
 
     `source` is the folder that holds the folders of the splits, or has held them; `note` says of a pack what it is, and
     `size` is the short side of its images in pixels. Where a table says more than the folders do, `places` tells what
-    it calls each split and `table` its name; `notes` and `warnings` are what there is to say of it.
+    it calls each split and `table` its name; `in_shards` tells that they lie in tar files; `notes` and `warnings` are
+    what there is to say of it.
     """
 
     source: Path
@@ -162,13 +169,16 @@ class Found:
     size: int = 0
     places: dict[str, str] = field(default_factory=dict)
     table: str = ""
+    in_shards: bool = False
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
     def no_test(self) -> str:
         """Why there are no test images."""
-        return f"no row of {self.table} is of test" if self.table else "there is no test/ folder"
+        if self.table:
+            return f"no row of {self.table} is of test"
+        return "no shard is of test" if self.in_shards else "there is no test/ folder"
 
 
 def find_images(

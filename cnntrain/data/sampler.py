@@ -38,6 +38,7 @@ class BatchSampler:
         self.labels, self.batch_size, self.seed = labels, batch_size * world.size, seed  # from here on, of all
         self.train, self.sampling, self.world = train, sampling, world
         self.weights: Tensor | None = None
+        self._window: tuple[Tensor, Tensor, int] | None = None  # see `within`
         self._epoch_order: tuple[int, Tensor] | None = None  # an epoch and its order: drawn once, not for every batch
 
     @property
@@ -62,6 +63,8 @@ class BatchSampler:
         is_balanced = self.sampling is Sampling.balanced
         if self.weights is not None:
             return draw_by_weight(balance_weights(self.weights, self.labels) if is_balanced else self.weights, draw)
+        if self._window is not None and not is_balanced:
+            return shuffle_within(*self._window, draw)
         return (balance if is_balanced else shuffle)(self.labels, draw)
 
     def parts(self, start: int = 0) -> Iterator[tuple[slice, int]]:
@@ -86,6 +89,12 @@ class BatchSampler:
         sampler.weights, sampler._epoch_order = weights, None
         return sampler
 
+    def within(self, shards: Tensor, places: Tensor, buffer: int) -> "BatchSampler":
+        """The same images, shuffled in a buffer of so many as they are read shard by shard: see `shuffle_within`."""
+        sampler = copy.copy(self)
+        sampler._window, sampler._epoch_order = (shards, places, buffer), None
+        return sampler
+
     def in_order(self, batch_size: int | None = None) -> "BatchSampler":
         """All images in the order of `labels`, each once; several processes are given all of them each."""
         size = batch_size or self.batch_size // self.world.size
@@ -100,6 +109,25 @@ class BatchSampler:
 def shuffle(labels: Tensor, draw: torch.Generator) -> Tensor:
     """Every image once. Takes and gives int64 (N,)."""
     return torch.randperm(len(labels), generator=draw)
+
+
+def shuffle_within(shards: Tensor, places: Tensor, buffer: int, draw: torch.Generator) -> Tensor:
+    """Every image once, near to the others of its file: the files in random order, and in the row that they give no
+    image moves by as many places as the buffer has.
+
+    Args:
+        shards: the file of each image, int64 (N,).
+        places: its place among all images as they lie in the files, int64 (N,).
+        buffer: images, from 2 up.
+        draw: on the host.
+
+    Returns:
+        Indices, int64 (N,).
+    """
+    ranks = torch.randperm(int(shards.max()) + 1, generator=draw)
+    order = (ranks[shards] * len(places) + places).argsort()
+    moved = torch.arange(len(order)) + torch.rand(len(order), generator=draw, dtype=torch.float64) * buffer
+    return order[moved.argsort()]
 
 
 def balance(labels: Tensor, draw: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where the files of a data set come from: a folder, a pack of one, or a table; and what decides their splits."""
+"""Where the files of a data set come from: a folder, a pack of one, a table, shards; and what decides their splits."""
 
 from collections.abc import Callable, Collection
 
@@ -7,6 +7,7 @@ from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.archive import unpacked
 from cnntrain.data.layout import find_splits
 from cnntrain.data.pack import Found, find_images, open_pack
+from cnntrain.data.shards import find_in_shards
 from cnntrain.data.split_file import apply_split_file
 from cnntrain.data.table_images import find_in_table
 
@@ -19,10 +20,12 @@ def find_source(settings: DataSettings, known: Collection[str] | None, say: Call
         say: takes lines of progress.
 
     Raises:
-        DataError: see `find_images`, `find_in_table` and `apply_split_file`.
+        DataError: see `find_images`, `find_in_table`, `find_in_shards` and `apply_split_file`.
     """
     if settings.is_table:
         found = find_in_table(settings, known)
+    elif settings.is_shards:
+        found = find_in_shards(settings, known, say)
     else:
         found = find_images(expand_path(settings.root), settings.classes, settings.classes or known, say)
     return apply_split_file(found, settings.split_file) if settings.split_file else found
@@ -30,7 +33,7 @@ def find_source(settings: DataSettings, known: Collection[str] | None, say: Call
 
 def splits_of(settings: DataSettings) -> set[str]:
     """The names of the splits; of a folder, its images are not listed for that."""
-    if settings.split_file or settings.is_table:
+    if settings.split_file or settings.is_table or settings.is_shards:
         return set(find_source(settings, None).scans)
     root = expand_path(settings.root)
     root = unpacked(root, print) if is_archive(root) else root

@@ -218,6 +218,7 @@ def option(file: Path) -> str:
         "model/own": "model.name=a.b:f",
         "data/own": "data.name=a.b:f data.root=/data",
         "data/arrays": "data.root=/data/x.npz",
+        "data/webdataset": "data.root=/data/{000..099}.tar",
         "augment/own": "augment.own.name=a.b:f",
         "optimizer/own": "optimizer.name=a.b:f optimizer.lr=0.1",
         "optimizer/timm": "optimizer.name=lamb optimizer.lr=0.1",

@@ -58,12 +58,15 @@ class DataSettings:
     title: str = ""  # what heads the runs, and the folder that they lie in: of files, the name of their folder
     # keyword arguments of a function of yours, data=own data.name=my_pkg.data:load, or the variant of a named data set
     args: dict[str, Any] = field(default_factory=dict)
-    # the folder of the data; for imagefolder the one that holds train/, for arrays the .npz file, for table the table
+    # the folder of the data; for imagefolder the one that holds train/, for arrays the .npz file, for table the table,
+    # for webdataset the shards, SHARDS/{000..099}.tar
     root: str = "???"
     images: Optional[str] = None  # of a table, the folder of its images; null: found beside it
     # of a table, the names of its columns; null: one of a usual name, empty: none
     columns: ColumnSettings = field(default_factory=ColumnSettings)
     split_file: Optional[str] = None  # a table of names and splits, such as the splits.csv of a run, which decides them
+    # of webdataset, images of the shuffle buffer, which the shards go through in random order; null: all
+    buffer: Optional[int] = number(None, ge=2)
     download: bool = False  # fetch a missing data set
     # images of one batch; auto: as many as fit into memory; null: 4 to 64, so that an epoch has about 16 of them
     batch_size: Union[int, str, None] = number(64, ge=1, most=1_000_000, words=(AUTO,))
@@ -108,6 +111,11 @@ class DataSettings:
     def is_table(self) -> bool:
         """Whether data.root is a table of the files."""
         return DATASETS.entry(self.name).is_table
+
+    @property
+    def is_shards(self) -> bool:
+        """Whether data.root names shards of the webdataset format."""
+        return DATASETS.entry(self.name).is_shards
 
     @property
     def is_users(self) -> bool:
@@ -177,6 +185,7 @@ class DataEntry(Entry):
         std: the same.
         has_files: each image is a file.
         is_table: a table names the files, their labels and more.
+        is_shards: the files lie in tar files, with their labels.
         downloads: data.download=true fetches it.
         is_embedded: it comes with a library, and reads no folder.
         like: the data set whose recipes it takes, where it has no file of its own in conf/recipe and so on.
@@ -193,6 +202,7 @@ class DataEntry(Entry):
     std: tuple[float, ...] = ()
     has_files: bool = False
     is_table: bool = False
+    is_shards: bool = False
     downloads: bool = False
     is_embedded: bool = False
     like: str = ""
@@ -277,6 +287,15 @@ DATASETS = Registry(
             image_size=128,
             has_files=True,
             is_table=True,
+            like="imagefolder",
+        ),
+        DataEntry(
+            "webdataset",
+            DataSettings,
+            "cnntrain.data.build_shards:image_shards",
+            image_size=128,
+            has_files=True,
+            is_shards=True,
             like="imagefolder",
         ),
         DataEntry("arrays", DataSettings, "cnntrain.data.arrays:arrays", 10, 3, like="imagefolder"),

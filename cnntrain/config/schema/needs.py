@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from cnntrain.config.schema.data import DATASETS
+from cnntrain.config.schema.data import DATASETS, Sampling
 from cnntrain.config.schema.finetune import Mode
 from cnntrain.config.schema.settings import Settings
 from cnntrain.registry import is_dotted
@@ -78,6 +78,16 @@ RULES = (
             "is for a table of files, and data={s.data.name} is none (given {given}); leave it out",
         )
         for key in ("data.columns", "data.images")
+    ),
+    Rule(
+        "data.buffer",
+        lambda s: s.data.is_shards,
+        "is for shards, data=webdataset, and data={s.data.name} has none (given {given}); leave it out",
+    ),
+    Rule(
+        "data.buffer",
+        lambda s: s.data.sampling is Sampling.natural,
+        "says nothing beside data.sampling={s.data.sampling.name} (given {given}); leave one of the two out",
     ),
     Rule(
         "data.val",

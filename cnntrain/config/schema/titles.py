@@ -1,6 +1,7 @@
 """What heads a run and names the folders that it lies in: the data's and the network's own names. Without torch."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ TABLES = (".csv", ".tsv", ".jsonl", ".parquet")  # kinds of tables of files and 
 # Names of tables that tell nothing.
 SHEETS = (*SPLITS, "annotations", "data", "dataset", "files", "images", "index", "labels", "list", "metadata", "table")
 
+_PATTERN = re.compile(r"[{*?]|::")  # of names of files
 # What ends the names of archives of images.
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
@@ -36,11 +38,20 @@ def archive_stem(name: str) -> str:
 
 
 def name_of_folder(root: str) -> str:
-    """The name of a folder, archive or table; that of the folder above where it tells nothing. May be empty."""
+    """The name of a folder, archive, table or pattern; of the folder above where it tells nothing. May be empty."""
+    if pattern := _PATTERN.search(root):
+        return _name_of_pattern(root[: pattern.start()])
     place = Path(os.path.abspath(os.path.expanduser(root)))
     is_table = place.suffix.lower() in TABLES
     name = place.stem if is_table else archive_stem(place.name)
     return safe_name(place.parent.name if name.lower() in (SHEETS if is_table else SPLITS) else name)
+
+
+def _name_of_pattern(start: str) -> str:
+    """What `imagenet-train-` or `imagenet/train/` says before the numbers of many files."""
+    words = re.split(r"[-_.]+", Path(os.path.expanduser(start) + "x").name[:-1])
+    name = safe_name("-".join(word for word in words if word and word.lower() not in SPLITS))
+    return name or name_of_folder(os.path.dirname(start) or ".")
 
 
 def name_of_function(name: str) -> str:
