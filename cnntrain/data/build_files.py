@@ -62,7 +62,9 @@ def load_splits(
     mean, std = choose_statistics(request, channels, compute)
     view = replace(view, fill=border(view.mode, mean))
     if "train" in request.splits:
-        parts["train"] = parts["train"].take(take_limit(parts["train"].labels, request))
+        rows = take_limit(parts["train"].labels, request)
+        if len(rows) < len(parts["train"].labels):
+            parts["train"] = parts["train"].take(rows)
         request = request.fit_batch_size(len(parts["train"].labels))
     budget = MemoryBudget(request.device)
     eval_view = replace(view, size=settings.eval_size or size)

@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import time
+from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,16 +16,18 @@ from torch import Tensor
 from cnntrain.data.decode import decode_image, looks_like_image, read_file
 from cnntrain.data.layout import SORT, SUFFIXES, entries, folder_error, is_clutter, is_dir
 from cnntrain.errors import CnntrainError, DataError
-from cnntrain.text import printable
+from cnntrain.text import counted, printable
 
 # Photos, but not for Pillow.
 UNREADABLE = (".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".rw2")
 MOST_KINDS = 8  # of ignored entries that are told
+SECONDS = 5  # between two lines of progress
+CHUNK = 1 << 16  # numbers that are made wider at once
 LOOKED_INTO = 1000  # files of each unknown suffix, before the others are taken to be what all of these are
 
 
 class Paths:
-    """File paths below a folder, held as one block of bytes: a million of them cost about 50 MB, not 200.
+    """File paths below a folder, held as one block of bytes: a million of them cost about 35 MB, not 200.
 
     Attributes:
         cure, cure_of_many: what to do about a file that is no good image, and about many.
@@ -32,9 +36,13 @@ class Paths:
     cure, cure_of_many = "mend or remove the file", "mend the files"
 
     def __init__(self, root: Path, block: bytes, ends: np.ndarray, begins: np.ndarray | None = None) -> None:
-        self.root, self._block, self._ends = root, block, ends
+        self.root, self._block = root, block
         self._raw_root = os.fsencode(root)
-        self._begins = np.concatenate([[0], ends[:-1]]) if begins is None else begins
+        kind = np.uint32 if len(block) < 1 << 32 else np.int64
+        self._ends: np.ndarray = ends.astype(kind, copy=False)
+        self._begins: np.ndarray = np.roll(self._ends, 1) if begins is None else begins.astype(kind, copy=False)
+        if begins is None:
+            self._begins[:1] = 0
 
     @classmethod
     def join(cls, root: Path, relative: list[bytes]) -> "Paths":
@@ -51,6 +59,11 @@ class Paths:
     def place(self) -> str:
         """Where the images are, for people."""
         return f"{self.root.name}/"
+
+    @property
+    def block(self) -> tuple[bytes, np.ndarray]:
+        """All names of a whole list behind one another, and where each ends."""
+        return self._block, self._ends
 
     def relative(self, index: int) -> bytes:
         """A path below the root, as the system has it."""
@@ -75,9 +88,10 @@ class Paths:
     def names(self, folder: Path) -> Iterator[bytes]:
         """The paths, told from another folder."""
         prefix = os.path.relpath(self._raw_root, os.fsencode(folder))
-        for index in range(len(self)):
-            path = self.relative(index)
-            yield path if prefix == b"." else os.path.join(prefix, path)
+        start = b"" if prefix == b"." else os.path.join(prefix, b"")
+        for begin, end in zip(self._begins, self._ends, strict=True):
+            path = self._block[begin:end]
+            yield path if path.startswith(b"/") else start + path
 
     @classmethod
     def collect(cls, root: Path, parts: "Sequence[Paths]", order: Tensor) -> "Paths":
@@ -87,11 +101,21 @@ class Paths:
 
     def digest(self) -> bytes:
         """sha256 of a whole list (not of a taken part)."""
-        return hashlib.sha256(self._ends.tobytes() + self._block).digest()
+        digest = _digest_of(self._ends)
+        digest.update(self._block)
+        return digest.digest()
 
     def selection_digest(self) -> bytes:
         """sha256 of which paths of a whole list these are."""
-        return hashlib.sha256(self._begins.tobytes()).digest()
+        return _digest_of(self._begins).digest()
+
+
+def _digest_of(numbers: np.ndarray) -> "hashlib._Hash":
+    """sha256 of numbers as int64, however they are held."""
+    digest = hashlib.sha256()
+    for start in range(0, len(numbers), CHUNK):
+        digest.update(numbers[start : start + CHUNK].astype(np.int64).tobytes())
+    return digest
 
 
 @dataclass
@@ -151,11 +175,19 @@ class FolderSplit:
         return replace(self.take(rows), classes=classes, labels=labels[rows], left_out=left_out)
 
 
-def scan(folder: Path, split: str, names: Collection[str] | None = None) -> FolderSplit:
+def scan(
+    folder: Path,
+    split: str,
+    names: Collection[str] | None = None,
+    say: Callable[[str], object] = lambda line: None,
+    times: dict[str, int] | None = None,
+) -> FolderSplit:
     """List the images of one split: a sub folder is a class, folders inside it are part of it.
 
     Args:
         names: names of classes, the others are passed over; None: all.
+        say: takes a line of progress every few seconds.
+        times: takes the folders that are listed, told from `folder`, with when each was changed last (st_mtime_ns).
 
     Raises:
         DataError: no class folders, or one without images.
@@ -164,9 +196,9 @@ def scan(folder: Path, split: str, names: Collection[str] | None = None) -> Fold
     skip_counts, loss_counts = images.skip_counts, Counter[str]()
     classes: list[str] = []
     left_out: list[str] = []
-    relative: list[bytes] = []
-    labels: list[int] = []
-    sizes: list[int] = []
+    block, ends, sizes, counts = bytearray(), array("q"), array("q"), array("q")  # an object for each would be large
+    line_time, start = time.monotonic() + SECONDS, len(str(folder)) + 1
+    changed = _time_of(folder)
     for entry in entries(folder):
         name = printable(os.fsencode(entry.name))
         if is_clutter(entry.name):
@@ -177,23 +209,43 @@ def scan(folder: Path, split: str, names: Collection[str] | None = None) -> Fold
         elif names is not None and name not in names:
             left_out.append(name)
         else:
-            before, drops_before, skips_before = len(relative), images.drop_count, skip_counts.copy()
+            before, drops_before, skips_before = len(ends), images.drop_count, skip_counts.copy()
             for path, size in images.below(entry.path):
-                relative.append(os.fsencode(path[len(str(folder)) + 1 :]))
+                block += os.fsencode(path[start:])
+                ends.append(len(block))
                 sizes.append(size)
+                if time.monotonic() > line_time:
+                    line_time += SECONDS
+                    say(f"{split}: {counted(len(ends), 'image')} listed")
             loss_counts[name] = images.drop_count - drops_before
-            if len(relative) == before:
+            if len(ends) == before:
                 there = kinds(skip_counts - skips_before) or "no other files"
                 raise DataError(
                     f"{printable(entry.path)}: the class folder holds no images ({there}); fill it or remove it"
                 )
-            labels += [len(classes)] * (len(relative) - before)
+            counts.append(len(ends) - before)
             classes.append(name)
     if not classes and not left_out:
         raise DataError(f"{printable(folder)}: the {split} split has no class folders; {SORT}")
-    paths = Paths.join(folder, relative)
-    label_tensor, size_tensor = (torch.tensor(values, dtype=torch.int64) for values in (labels, sizes))
-    return FolderSplit(classes, paths, label_tensor, size_tensor, skip_counts, loss_counts, left_out)
+    if times is not None:
+        times.update({"": changed} | {path[start:]: value for path, value in images.times.items()})
+    paths = Paths(folder, bytes(block), np.array(ends))
+    return FolderSplit(
+        classes,
+        paths,
+        torch.repeat_interleave(torch.tensor(counts, dtype=torch.int64)),
+        torch.from_numpy(np.array(sizes)),
+        skip_counts,
+        loss_counts,
+        left_out,
+    )
+
+
+def _time_of(folder: Path) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns
+    except OSError as error:
+        raise folder_error(folder, error) from None
 
 
 class Images:
@@ -202,11 +254,13 @@ class Images:
     Attributes:
         skip_counts: kinds of what was skipped, and how often.
         drop_count: files that were skipped for what they are: no images, dead links.
+        times: the folders that were listed, and when each was changed last (st_mtime_ns, asked for before that).
     """
 
     def __init__(self) -> None:
         self.skip_counts: Counter[str] = Counter()
         self.drop_count = 0
+        self.times: dict[str, int] = {}
         self._looks: dict[str, Counter[bool]] = {}  # by suffix, of the files that were looked into
 
     def below(self, folder: str) -> Iterator[tuple[str, int]]:
@@ -227,8 +281,11 @@ class Images:
                 self.skip_counts["folder reached twice by a link"] += 1
                 continue
             visits.add((status.st_dev, status.st_ino))
+            self.times[folder] = status.st_mtime_ns
             inner = []
-            for entry in entries(folder):
+            groups = entries(folder)[::-1]
+            while groups:
+                entry = groups.pop()  # what is done with goes: each keeps its status
                 if is_clutter(entry.name):
                     self.skip_counts["hidden or system entry"] += 1
                 elif is_dir(entry):

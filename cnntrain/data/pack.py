@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.paths import is_archive
+from cnntrain.data import listing
 from cnntrain.data.archive import unpacked
 from cnntrain.data.decode import BadImage
-from cnntrain.data.folder import FolderSplit, Paths, scan
+from cnntrain.data.folder import FolderSplit, Paths
 from cnntrain.data.layout import Layout, find_splits
 from cnntrain.errors import DataError
 from cnntrain.text import printable
@@ -198,8 +199,16 @@ def find_images(
     if pack := open_pack(root):
         parts = {split: pack.scan(split, names) for split in pack.parts}
         return Found(pack.source, pack.layout, parts, pack.note, pack.size)
+    if kept := listing.load(root, names, is_root=True):  # its layout was looked at when it was listed
+        return Found(root, Layout({"train": root}), {"train": kept.part}, notes=[f"train: {kept.note}"])
     layout = find_splits(root, classes)
-    return Found(root, layout, {split: scan(folder, split, names) for split, folder in layout.folders.items()})
+    is_root = not classes and layout.folders == {"train": root}
+    scans, notes = {}, []
+    for split, folder in layout.folders.items():
+        kept = None if is_root else listing.load(folder, names)
+        scans[split] = kept.part if kept else listing.scan(folder, split, names, say, is_root=is_root)
+        notes += [f"{split}: {kept.note}"] if kept else []
+    return Found(root, layout, scans, notes=notes)
 
 
 def open_pack(root: Path) -> Pack | None:

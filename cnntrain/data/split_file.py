@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from cnntrain.storage.spreadsheet import as_csv, cell
 from cnntrain.text import counted, hint, nearest, printable
 
 COLUMNS = ("name", "split")
-ROWS = 100_000  # that are made into text at once
+ROWS = 10_000  # that are made into text at once
 TWICE = -1  # in place of an image, of a short name that several have
 
 
@@ -33,9 +33,9 @@ def split_rows(data: TrainData) -> Iterator[str]:
     """The parts of a CSV file of all images that train, validate and test, by name."""
     yield as_csv([COLUMNS])
     for split, loader in {"train": data.train, **data.scored_splits}.items():
-        names = list(_names(loader, data.home))
-        for start in range(0, len(names), ROWS):
-            yield as_csv((name, split) for name in names[start : start + ROWS])
+        names = _names(loader, data.home)
+        while rows := [(name, split) for name in islice(names, ROWS)]:
+            yield as_csv(rows)
 
 
 def _names(loader: Loader, home: Path | None) -> Iterator[str]:
