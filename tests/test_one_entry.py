@@ -20,14 +20,14 @@ from cnntrain import cli
 from cnntrain.config.messages import REGISTRIES
 from cnntrain.config.schema.arguments import argument
 from cnntrain.config.schema.data import DATASETS, DataEntry, DataSettings
-from cnntrain.config.schema.loss import LOSSES, LossSettings
+from cnntrain.config.schema.loss import LOSSES, LossEntry, LossSettings
 from cnntrain.config.schema.networks import NETWORKS, NetworkEntry
 from cnntrain.config.schema.optimizer import OPTIMIZERS, OptimizerEntry, OptimizerSettings
 from cnntrain.config.schema.schedule import SCHEDULES, ScheduleSettings
 from cnntrain.data.datasets import TensorSet
 from cnntrain.optim.schedules import Place
 from cnntrain.registry import Entry, Registry
-from cnntrain.training.losses import Loss
+from cnntrain.training.losses import Loss, LossFacts
 
 SHORT = ["trainer.max_steps=3", "trainer.tensorboard=false", "trainer.threads=1", "data.batch_size=20"]
 SOURCE = """
@@ -190,7 +190,7 @@ def toy_schedule(settings: ToyScheduleSettings, at: Place) -> float:
     return 1 / (1 + at.step)
 
 
-def toy_loss(settings: LossSettings, weights: Any, jsd: float) -> Loss:
+def toy_loss(settings: LossSettings, facts: LossFacts) -> Loss:
     return Loss(0.2)
 
 
@@ -199,7 +199,7 @@ TOYS: list[tuple[Registry[Any], Entry]] = [
     (DATASETS, DataEntry("toy", DataSettings, f"{__name__}:toy_data", 2, 1, 8, is_embedded=True)),
     (OPTIMIZERS, OptimizerEntry("toy", ToyOptimizerSettings, f"{__name__}:toy_optimizer")),
     (SCHEDULES, Entry("toy", ToyScheduleSettings, f"{__name__}:toy_schedule")),
-    (LOSSES, Entry("toy", LossSettings, f"{__name__}:toy_loss")),
+    (LOSSES, LossEntry("toy", LossSettings, f"{__name__}:toy_loss")),
 ]
 
 

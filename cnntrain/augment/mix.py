@@ -36,11 +36,11 @@ class Mix:
         Args:
             inputs: float32 (N, C, H, W), contiguous or channels_last, changed in place: they are to be the caller's
                 own, as what `Augment` gives is.
-            labels: int64 (N,).
+            labels: int64 (N,), or sets of them, bool (N, K).
 
         Returns:
-            The mixed inputs in their layout, and float32 (N, K) probabilities. One image alone, a micro-batch whose
-            draw says so, or any from `off_epoch` on stays unmixed: its labels come back as they were.
+            The mixed inputs in their layout, and float32 (N, K) probabilities of their classes. One image alone, a
+            micro-batch whose draw says so, or any from `off_epoch` on stays unmixed: its labels come back as they were.
         """
         count, _, height, width = inputs.shape
         off, mode = self.settings.off_epoch, self.settings.mode
@@ -52,7 +52,7 @@ class Mix:
             return inputs, labels
 
         shares = weights * (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2]) / (height * width)
-        one_hot = torch.zeros(count, self.classes, device=labels.device).scatter_(1, labels.unsqueeze(1), 1.0)
+        one_hot = as_targets(labels, self.classes)
         if mode is MixMode.batch:
             top, bottom, left, right = boxes[0].tolist()
             inside = inputs[:, :, top:bottom, left:right]
@@ -89,6 +89,13 @@ class Mix:
             weights[cut], boxes[cut] = 1.0, cutmix_boxes(areas, height, width, host)[cut]
         weights[host.random(groups) >= self.settings.p] = 0.0
         return weights, boxes
+
+
+def as_targets(labels: Tensor, classes: int) -> Tensor:
+    """What the network is to answer, float32 (N, K): 1 for the class, int64 (N,), or the classes, bool (N, K)."""
+    if labels.ndim == 2:
+        return labels.float()
+    return torch.zeros(len(labels), classes, device=labels.device).scatter_(1, labels.unsqueeze(1), 1.0)
 
 
 def cutmix_boxes(areas: NDArray[np.float64], height: int, width: int, host: np.random.Generator) -> NDArray[np.int64]:

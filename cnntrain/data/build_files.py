@@ -96,6 +96,7 @@ def load_splits(
         interpolation=view.interpolation,
         crop=view.share,
         crop_mode=view.mode,
+        multi_label=settings.multi_label,
         batch_size=request.batch_size,
         mean=mean,
         std=std,

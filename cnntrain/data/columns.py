@@ -16,7 +16,10 @@ USUAL = {
         *("img", "imgfile", "imgpath", "imgname", "photo", "picture", "fname", "relpath", "imageid", "imgid", "name"),
         "id",
     ),
-    "label": ("label", "class", "classname", "labelname", "category", "target", "species", "breed", "diagnosis", "y"),
+    "label": (
+        *("label", "class", "classname", "labelname", "category", "target", "species", "breed", "diagnosis", "y"),
+        *("labels", "classes", "categories", "targets", "tags", "attributes", "findinglabels"),
+    ),
     "split": ("split", "subset", "partition", "set", "fold", "phase"),
     "group": (
         *("group", "groupid", "patient", "patientid", "subject", "subjectid", "camera", "cameraid", "person"),
@@ -35,7 +38,8 @@ def find_columns(
 
     Args:
         names: of all its columns.
-        wanted: names that the user gives; None: those of usual names alone.
+        wanted: names that the user gives, of labels also a list of several columns, which has no place in the answer;
+            None: those of usual names alone.
         needed: what must be there.
 
     Raises:
@@ -46,12 +50,14 @@ def find_columns(
     is_open, wanted = wanted is not None, wanted or ColumnSettings()
     for role in USUAL:
         name = getattr(wanted, role)
-        if name and name not in names:
+        for one in name if isinstance(name, list) else [name]:
+            if not one or one in names:
+                continue
             where = f"there are {few(map(printable, names))}"
             raise ConfigError(
-                f"data.columns.{role}: no column {name!r} in {printable(path)}{hint(nearest(name, names), where)}"
+                f"data.columns.{role}: no column {one!r} in {printable(path)}{hint(nearest(one, names), where)}"
             )
-        if name:
+        if name and not isinstance(name, list):
             columns[role] = name
     for role, usual in USUAL.items():
         if getattr(wanted, role) is None:
@@ -61,7 +67,7 @@ def find_columns(
     if len(names) == 2 and len(columns) == 1 and needed[0] in columns and getattr(wanted, needed[1]) is None:
         columns[needed[1]] = next(name for name in names if name != columns[needed[0]])
     for role in needed:
-        if role not in columns:
+        if role not in columns and not isinstance(getattr(wanted, role), list):
             raise DataError(f"{printable(path)}: {_absence(role, names, is_open)}")
     for name in columns.values():
         if list(names).count(name) > 1:

@@ -12,6 +12,7 @@ from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation, Sampling
 from cnntrain.config.schema.limits import AUTO
 from cnntrain.data.group_split import group_folds, group_split
+from cnntrain.data.labels import class_counts
 from cnntrain.data.loaders import Loader
 from cnntrain.data.split import count_of, fold_numbers, stratified_split, take_per_class
 from cnntrain.data.statistics import Statistics
@@ -49,6 +50,7 @@ class Data:
     batch_size: int  # images of a micro-batch
     mean: list[float]
     std: list[float]
+    multi_label: bool = False  # each image has a set of classes, and its labels are bool (K,)
     val: Loader | None = None
     test: Loader | None = None
     fingerprint: str
@@ -139,7 +141,7 @@ def split_val(labels: Tensor, request: Request, groups: Tensor | None = None) ->
         request.notes.append("val: none (data.val=0), all images train: the last epoch counts, as none is the best")
         return torch.arange(len(labels)), torch.arange(0)
     count = count_of("data.val", request.settings.val, len(labels))
-    if count == len(labels) and labels.bincount().max() > 1:
+    if count == len(labels) and class_counts(labels, 0).max() > 1:
         raise DataError(f"data.val: {count} of {len(labels)} images leave none to train on; choose fewer")
     if groups is None:
         val, train = stratified_split(labels, count, request.seed, VAL, leave=True)
@@ -175,7 +177,7 @@ def _groups_in(val: Tensor, labels: Tensor, groups: Tensor | None) -> str:
     """How many groups validate, and which classes are in none of them, for a note."""
     if groups is None:
         return ""
-    gaps = len(labels.unique()) - len(labels[val].unique())
+    gaps = int((class_counts(labels, 0) > 0).sum()) - int((class_counts(labels[val], 0) > 0).sum())
     text = f", {len(groups[val].unique()):,} of {counted(len(groups.unique()), 'group')}"
     return text + (f", no image of {counted(gaps, 'class')}" if gaps else "")
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from cnntrain.data.decode import decode_image, looks_like_image, read_file
+from cnntrain.data.labels import class_counts, is_sets, renumber
 from cnntrain.data.layout import SORT, SUFFIXES, entries, folder_error, is_clutter, is_dir
 from cnntrain.errors import CnntrainError, DataError
 from cnntrain.text import counted, printable
@@ -128,7 +129,7 @@ class FolderSplit:
 
     classes: list[str]
     paths: Paths
-    labels: Tensor  # int64 (N,), indices into `classes`
+    labels: Tensor  # int64 (N,), indices into `classes`; or bool (N, K), see data/labels.py
     sizes: Tensor  # int64 (N,), bytes of each file
     skip_counts: Counter[str] = field(default_factory=Counter)  # kinds of skipped entries
     loss_counts: Counter[str] = field(default_factory=Counter)  # files of each class that are skipped for what they are
@@ -151,7 +152,7 @@ class FolderSplit:
 
     def without_gaps(self) -> "FolderSplit":
         """The same images without the classes that none of them is of, which a table may have for other splits."""
-        there = self.labels.unique()
+        there = class_counts(self.labels, len(self.classes)).nonzero().flatten()
         if len(there) == len(self.classes):
             return self
         return self.select_classes([self.classes[place] for place in there.tolist()])
@@ -168,8 +169,8 @@ class FolderSplit:
         places = [place for place, name in enumerate(self.classes) if name in names]
         numbers = torch.full((len(self.classes),), -1)
         numbers[places] = torch.arange(len(places))
-        labels = numbers[self.labels]
-        rows = (labels >= 0).nonzero().squeeze(1)
+        labels = renumber(self.labels, numbers, len(places))
+        rows = torch.arange(len(labels)) if is_sets(labels) else (labels >= 0).nonzero().squeeze(1)
         classes = [self.classes[place] for place in places]
         left_out = [name for name in self.classes if name not in names]
         return replace(self.take(rows), classes=classes, labels=labels[rows], left_out=left_out)
@@ -361,7 +362,7 @@ def align(split: FolderSplit, classes: list[str], name: str, *, allow_missing: b
     if gaps and not allow_missing:
         raise DataError(f"{where} lacks {_class_names(gaps)}; add images of it, or remove it from the other splits")
     positions = torch.tensor([classes.index(name) for name in split.classes])
-    return replace(split, classes=classes, labels=positions[split.labels])
+    return replace(split, classes=classes, labels=renumber(split.labels, positions, len(classes)))
 
 
 def _class_names(names: list[str]) -> str:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnntrain.data.labels import class_counts, entries, is_sets
 from cnntrain.runtime.seeds import generator
 
 MOST_PARTS = 20  # that groups are dealt to for a validation part, unless it is smaller than one of them
@@ -15,7 +16,8 @@ def group_folds(labels: Tensor, groups: Tensor, folds: int, *parts: int) -> Tens
     """Deal whole groups out, the largest first, each to the fold that lacks its classes and images most.
 
     Args:
-        labels, groups: int64 (N,).
+        labels: int64 (N,), or bool (N, K).
+        groups: int64 (N,).
         folds: how many, from 2 up.
         parts: whole numbers that seed the order of groups of one size.
 
@@ -25,9 +27,10 @@ def group_folds(labels: Tensor, groups: Tensor, folds: int, *parts: int) -> Tens
     """
     members: np.ndarray = groups.unique(return_inverse=True)[1].numpy()
     sizes = np.bincount(members)
-    pairs, counts = np.unique(np.stack([members, labels.numpy()]), axis=1, return_counts=True)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(pairs[0]))])
-    totals = np.bincount(labels.numpy())
+    rows, kinds = (values.numpy() for values in entries(labels))
+    pairs, counts = np.unique(np.stack([members[rows], kinds]), axis=1, return_counts=True)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(pairs[0], minlength=len(sizes)))])
+    totals = class_counts(labels, 0).numpy()
     load: np.ndarray = np.zeros((folds, len(totals)), dtype=np.int64)
     size: np.ndarray = np.zeros(folds, dtype=np.int64)
     numbers: np.ndarray = np.full(len(sizes), -1, dtype=np.int64)
@@ -55,7 +58,8 @@ def group_split(labels: Tensor, groups: Tensor, count: int, *parts: int) -> tupl
     The groups are dealt out to equal parts, of which some are chosen: large and small ones alike.
 
     Args:
-        labels, groups: int64 (N,).
+        labels: int64 (N,), or bool (N, K).
+        groups: int64 (N,).
         count: images to choose, 1 to N - 1.
         parts: see group_folds.
 
@@ -73,8 +77,8 @@ def group_split(labels: Tensor, groups: Tensor, count: int, *parts: int) -> tupl
         return torch.arange(0), torch.arange(len(labels))
     numbers = group_folds(labels, groups, folds, *parts)
     chosen = (numbers >= 0) & (numbers < max(1, round(share * folds)))
-    for label in labels.unique().tolist():
-        of_class = labels == label
+    for label in class_counts(labels, 0).nonzero().flatten().tolist():
+        of_class = labels[:, label] if is_sets(labels) else labels == label
         if bool((chosen | ~of_class).all()):  # of several parts together
             chosen &= groups != groups[of_class][0]
     return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)

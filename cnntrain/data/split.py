@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cnntrain.data.labels import is_sets
+from cnntrain.data.set_split import set_folds, split_sets
 from cnntrain.errors import DataError
 from cnntrain.runtime.seeds import generator
 
@@ -12,7 +14,7 @@ def stratified_split(labels: Tensor, count: int, *parts: int, leave: bool = Fals
     """Choose `count` images so that each class keeps its share, and none vanishes where `count` suffices for all.
 
     Args:
-        labels: int64 (N,).
+        labels: int64 (N,), or bool (N, K), whose part is of about that size: see split_sets.
         count: images to choose, 1 to N.
         parts: whole numbers that seed the choice.
         leave: the rest is in use too (a validation part is taken out of train): a class of two or more images is
@@ -21,6 +23,8 @@ def stratified_split(labels: Tensor, count: int, *parts: int, leave: bool = Fals
     Returns:
         Indices of the chosen images and of the rest, int64, each in rising order.
     """
+    if is_sets(labels):
+        return split_sets(labels, count, *parts, leave=leave)
     sizes = np.bincount(labels.numpy())
     high = np.maximum(sizes - leave, 0)
     low = np.minimum(high, 1 if leave or count >= (sizes > 0).sum() else 0)
@@ -43,7 +47,7 @@ def fold_numbers(labels: Tensor, folds: int, *parts: int) -> Tensor:
     """Deal the images out, class by class: the folds are of equal size, and so is what each has of a class.
 
     Args:
-        labels: int64 (N,).
+        labels: int64 (N,), or bool (N, K): see set_folds.
         folds: how many, from 2 up.
         parts: whole numbers that seed the shuffling.
 
@@ -51,6 +55,8 @@ def fold_numbers(labels: Tensor, folds: int, *parts: int) -> Tensor:
         The fold of each image, 0 to folds - 1, int64 (N,); sizes differ by one at most, of each class and in all. The
         only image of its class is in none (-1): it is always trained on.
     """
+    if is_sets(labels):
+        return set_folds(labels, folds, *parts)
     numbers = torch.full_like(labels, -1)
     count = 0  # the next class goes on where the last one ended, or the first folds would get all the odd images
     for members in _by_class(labels, *parts):

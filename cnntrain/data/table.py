@@ -14,6 +14,7 @@ from cnntrain.errors import DataError, DataErrors
 from cnntrain.text import counted, printable
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+ITEM = "\x1f"  # stands between the values of a list in one cell
 MOST_OF_A_KIND = 5  # rows that are named of each kind of fault
 Choose = Callable[[list[str]], Collection[str]]  # of the names of all columns, those that are wanted
 
@@ -197,10 +198,18 @@ def _texts(name: str, values: Iterable[Any], rows: list[int], faults: Faults) ->
     """Typed values as a table of text would have them."""
     texts = []
     for row, value in zip(rows, values, strict=True):
-        if isinstance(value, (list, dict, tuple)):
-            faults.add("several values in one cell", row, f"{name!r} holds several values; give it one")
-        texts.append(value if isinstance(value, str) else _as_text(value))
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if any(isinstance(item, (list, dict, tuple)) for item in items):
+            faults.add("values within values", row, f"{printable(name)!r} holds values within values; give it one")
+        texts.append(ITEM.join(item if isinstance(item, str) else _as_text(item) for item in items))
     return texts
+
+
+def refuse_lists(table: Table, name: str, advice: str, faults: Faults) -> None:
+    """Several values in one cell of a column are a fault."""
+    for row, cell in zip(table.rows, table.cells[name], strict=True):
+        if ITEM in cell:
+            faults.add("several values in one cell", row, f"{printable(name)!r} holds several values; {advice}")
 
 
 def _as_text(value: Any) -> str:

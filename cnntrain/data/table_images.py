@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.columns import USUAL, find_columns
 from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.label_cells import read_labels
+from cnntrain.data.labels import class_counts
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found
-from cnntrain.data.table import Faults, Table, read_table
+from cnntrain.data.table import Faults, Table, read_table, refuse_lists
 from cnntrain.data.table_files import MISSING, Finder, find_folder
 from cnntrain.errors import DataError
 from cnntrain.text import counted, few, hint, nearest, printable, utf8
@@ -31,13 +34,14 @@ class Row(NamedTuple):
     Attributes:
         row: in the table.
         path, size: of the file.
-        label, split, group: the last one is empty where the table has none.
+        labels: of one class, or of data.multi_label of any number of them.
+        split, group: the last one is empty where the table has none.
     """
 
     row: int
     path: bytes
     size: int
-    label: str
+    labels: tuple[str, ...]
     split: str
     group: str
     weight: float
@@ -65,26 +69,28 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
     """
     path = Path(os.path.abspath(expand_path(settings.root)))
     faults, columns = Faults(path), dict[str, str]()
+    flags = settings.columns.label if isinstance(settings.columns.label, list) else None
 
     def choose(names: list[str]) -> Collection[str]:
         columns.update(find_columns(path, names, settings.columns))
         if settings.split_file:
             columns.pop("split", None)  # which that decides
-        return columns.values()
+        return [*columns.values(), *(flags or ())]
 
     table = read_table(path, choose, faults)
     folder = find_folder(path, table.cells[columns["file"]], settings.images)
-    rows, learnt, left_out = _rows(table, columns, folder, settings, faults)
+    sets, how = read_labels(table, columns, settings, faults)
+    rows, learnt, left_out = _rows(table, columns, folder, sets, settings, faults)
     rows, repeats = _without_repeats(rows, faults)
     _check_groups(rows, faults)
-    classes = sort_classes({row.label for row in rows})
+    classes = sort_classes({label for row in rows for label in row.labels})
     _check_classes(rows, learnt if known is None else set(known), known is not None, faults)
     faults.raise_all()
     if not rows:
         raise DataError(f"{printable(path)}: no row is of {few(settings.classes or [])}; leave data.classes out")
     if len(classes) + len(left_out) < 2 and known is None:
         raise DataError(f"{printable(path)}: {classes[0]!r} is the only class; it takes two classes or more")
-    scans = _splits(rows, classes, folder, columns)
+    scans = _splits(rows, classes, folder, columns, settings.multi_label)
     for part in scans.values():
         part.left_out = sort_classes(left_out)
     name = printable(path.name)
@@ -99,37 +105,44 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
         scans,
         places=places,
         table=name,
-        notes=_notes(table, columns, folder, settings),
+        notes=[*_notes(table, columns, folder, settings), *_note_sets(rows, classes, how)],
         warnings=[*warnings, *_gaps(scans, known)],
     )
 
 
 def _rows(
-    table: Table, columns: dict[str, str], folder: Path, settings: DataSettings, faults: Faults
+    table: Table,
+    columns: dict[str, str],
+    folder: Path,
+    sets: Sequence[tuple[str, ...]],
+    settings: DataSettings,
+    faults: Faults,
 ) -> tuple[list[Row], set[str], set[str]]:
     """The rows without a fault; the classes of all rows of train; and those that are not wanted."""
     empty = [""] * len(table.rows)
-    names, labels, splits, groups, weights = (
-        table.cells[columns[role]] if role in columns else empty for role in USUAL
+    names, splits, groups, weights = (
+        table.cells[columns[role]] if role in columns else empty for role in USUAL if role != "label"
     )
     for role, name in columns.items():
+        if role == "label":  # read already
+            continue
+        refuse_lists(table, name, "give it one", faults)
         for row, cell in zip(table.rows, table.cells[name], strict=True):
             if not cell.strip():
                 faults.add("empty cells", row, f"no {role}, as {name!r} is empty; give it one, or take the row out")
     known_splits = {word: split_of(word) if "split" in columns else "train" for word in set(splits)}
     finder, wanted = Finder(folder), settings.classes
     rows, learnt, left_out = [], set[str](), set[str]()
-    for row, name, text, word, group, number in zip(table.rows, names, labels, splits, groups, weights, strict=True):
-        if not name.strip() or not text.strip():
-            continue
-        label = sys.intern(printable(text.strip()))
-        if wanted is not None and label not in wanted:
-            left_out.add(label)
+    for row, name, labels, word, group, number in zip(table.rows, names, sets, splits, groups, weights, strict=True):
+        if wanted is not None:
+            left_out.update(label for label in labels if label not in wanted)
+            labels = tuple(label for label in labels if label in wanted)
+        if not name.strip() or not (labels or settings.multi_label):
             continue
         if not (split := known_splits[word]) and word.strip():
             faults.add("splits of other names", row, _unknown_split(word, columns["split"]))
         if split in ("train", ""):  # what is misspelt may be train
-            learnt.add(label)
+            learnt.update(labels)
         weight = _weight(number) if "weight" in columns and number.strip() else 1.0
         if weight is None:
             text = f"{number.strip()!r} is no weight; give a number from 0 up"
@@ -141,7 +154,7 @@ def _rows(
         if isinstance(place, str):
             faults.add("files that are not found", row, f"{printable(name)} {place}")
         elif split and weight is not None:
-            rows.append(Row(row, *place, label, split, sys.intern(group.strip()), weight))
+            rows.append(Row(row, *place, labels, split, sys.intern(group.strip()), weight))
     return rows, learnt, left_out
 
 
@@ -169,7 +182,8 @@ def _without_repeats(rows: list[Row], faults: Faults) -> tuple[list[Row], int]:
         other = first.setdefault(row.path, row)
         if other[3:] != row[3:]:
             what = next(name for name in Row._fields[3:] if getattr(other, name) != getattr(row, name))
-            here, there = (repr(getattr(one, what)) for one in (row, other))
+            here, there = (repr(_told(getattr(one, what))) for one in (row, other))
+            what = what.removesuffix("s")
             text = f"{printable(row.path)} has the {what} {here} here and {there} in row {other.row}; leave one of them"
             faults.add("files that another row says other things of", row.row, text)
     return list(first.values()), len(rows) - len(first)
@@ -189,10 +203,11 @@ def _check_classes(rows: Iterable[Row], classes: Collection[str], is_trained: bo
     if not classes:  # nothing is there to train on, which is told as that
         return
     for row in rows:
-        if row.label in classes:
+        strangers = [label for label in row.labels if label not in classes]
+        if not strangers:
             continue
         where = "among those of the network" if is_trained else "in train"
-        text = f"class {row.label!r} is in {row.split} and not {where}; "
+        text = f"class {strangers[0]!r} is in {row.split} and not {where}; "
         advice = "take the row out" if is_trained else "put images of it into train, or take the row out"
         faults.add("classes that are not learnt", row.row, text + advice)
 
@@ -210,24 +225,41 @@ def _number(name: str) -> float | None:
     return float(name) if re.fullmatch(r"-?\d{1,15}(\.\d{1,15})?", name) else None
 
 
-def _splits(rows: Sequence[Row], classes: list[str], folder: Path, columns: Collection[str]) -> dict[str, FolderSplit]:
+def _splits(
+    rows: Sequence[Row], classes: list[str], folder: Path, columns: Collection[str], has_sets: bool
+) -> dict[str, FolderSplit]:
     """The splits that have images, of all classes each."""
     places = {name: place for place, name in enumerate(classes)}
     scans = {}
     for split in SPLITS:
-        part = sorted((row for row in rows if row.split == split), key=lambda row: (places[row.label], row.path))
+        chosen = (row for row in rows if row.split == split)
+        part = sorted(chosen, key=lambda row: (0 if has_sets else places[row.labels[0]], row.path))
         if not part:
             continue
         scans[split] = FolderSplit(
             classes,
             TablePaths.join(folder, [row.path for row in part]),
-            torch.tensor([places[row.label] for row in part], dtype=torch.int64),
+            _label_tensor([[places[name] for name in row.labels] for row in part], len(classes), has_sets),
             torch.tensor([row.size for row in part], dtype=torch.int64),
             by_table=True,
             groups=torch.tensor([_group_number(row.group) for row in part]) if "group" in columns else None,
             weights=torch.tensor([row.weight for row in part], dtype=torch.float64) if "weight" in columns else None,
         )
     return scans
+
+
+def _label_tensor(numbers: Sequence[Sequence[int]], classes: int, has_sets: bool) -> Tensor:
+    """The label of each image, int64 (N,), or its labels, bool (N, K)."""
+    if not has_sets:
+        return torch.tensor([own[0] for own in numbers], dtype=torch.int64)
+    result = torch.zeros(len(numbers), classes, dtype=torch.bool)
+    rows = [row for row, own in enumerate(numbers) for _ in own]
+    result[rows, [number for own in numbers for number in own]] = True
+    return result
+
+
+def _told(value: object) -> object:
+    return "|".join(value) if isinstance(value, tuple) else value
 
 
 def _group_number(name: str) -> int:
@@ -245,11 +277,19 @@ def _notes(table: Table, columns: dict[str, str], folder: Path, settings: DataSe
     return notes
 
 
+def _note_sets(rows: Sequence[Row], classes: Sequence[str], how: str) -> list[str]:
+    """How many labels images have, where they have several."""
+    if not how:
+        return []
+    mean, without = sum(len(row.labels) for row in rows) / len(rows), sum(not row.labels for row in rows)
+    return [f"labels: of {len(classes):,} classes, {mean:.3g} an image, {without:,} images without any, {how}"]
+
+
 def _gaps(scans: dict[str, FolderSplit], known: Collection[str] | None) -> list[str]:
     """Of each split that is scored, the classes that it lacks."""
     warnings = []
     for split, part in scans.items():
-        counts = part.labels.bincount(minlength=len(part.classes)).tolist()
+        counts = class_counts(part.labels, len(part.classes)).tolist()
         missing = [repr(name) for name, count in zip(part.classes, counts, strict=True) if not count]
         if missing and split != "train" and known is None:
             warnings.append(f"{split}: no image of {few(missing)}")

@@ -44,6 +44,7 @@ def data_without_images(settings: DataSettings, classes: list[str], fingerprint:
         interpolation=request.interpolation,
         crop=settings.crop or (EVAL_SHARE if settings.has_files else 1.0),
         crop_mode=request.crop_mode,
+        multi_label=settings.multi_label,
         batch_size=request.batch_size,
         mean=mean,
         std=std,

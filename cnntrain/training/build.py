@@ -43,7 +43,7 @@ from cnntrain.training.compilation import Compiler
 from cnntrain.training.ema import Ema
 from cnntrain.training.exchange import note_idle, synchronize_norms
 from cnntrain.training.job import Job, TrainJob, images_in_step
-from cnntrain.training.losses import Loss, class_weights
+from cnntrain.training.losses import Loss, LossFacts, class_weights, pos_weight
 from cnntrain.training.recalibration import recalibration
 from cnntrain.training.state import TrainState
 
@@ -108,7 +108,7 @@ def build_train_job(
                 seed=settings.seed,
                 device=hardware.device,
                 splits=splits,
-                probe=trainer.probe if augment.pieces else 0,
+                probe=trainer.probe if augment.pieces or settings.data.multi_label else 0,
                 say=report.say,
                 world=world,
             )
@@ -222,10 +222,11 @@ def _fit_whitening(model: nn.Module, data: TrainData, normalize: Callable[[Tenso
 
 def _build_loss(settings: Settings, data: TrainData, device: torch.device) -> Loss:
     """The loss of the training images."""
-    weights = class_weights(settings.loss, data.train.labels, data.classes)
-    weights = None if weights is None else weights.to(device)
+    every = (make(settings.loss, data.train.labels, data.classes) for make in (class_weights, pos_weight))
+    weights, positive = (None if values is None else values.to(device) for values in every)
     jsd = settings.augment.augmix.jsd if settings.augment.augmix else 0.0
-    loss: Loss = LOSSES.entry(settings.loss.name).build(settings.loss, weights, jsd)
+    facts = LossFacts(weights, positive, jsd, data.multi_label)
+    loss: Loss = LOSSES.entry(settings.loss.name).build(settings.loss, facts)
     return loss
 
 
@@ -246,6 +247,7 @@ def build_state(job: TrainJob) -> TrainState:
         ema=Ema(job.model, trainer.ema) if trainer.ema else None,
         tuning=job.tuning,
         compiler=_compiler(job) if trainer.compile else None,
+        multi_label=job.data.multi_label,
         world=job.world,
         grad_exchange=trainer.grad_exchange,
     )

@@ -14,7 +14,6 @@ from cnntrain.storage.plain import fingerprint
 from cnntrain.storage.spreadsheet import cell
 from cnntrain.training.job import TrainJob
 from cnntrain.training.load_state import load_weights
-from cnntrain.training.metrics import has_top5
 from cnntrain.training.scoring import need_finite
 from cnntrain.training.state import TrainState
 
@@ -31,13 +30,11 @@ def score(job: TrainJob, run: TrainState, folder: Path) -> dict[str, Any]:
     if loader and (data.test or (listener and listener.epoch != progress.best_epoch)):
         load_weights(run.eval_model, run.world.share(best_weights(folder) if run.world.is_first else {}))
         scores = _score_best(job, run, loader)
-    top5 = {"top5": progress.best_top5} if has_top5(len(data.classes)) else {}
-    best_scores = {"top1": progress.best_top1, **top5, "loss": progress.best_loss}
     splits = {"train": data.train, **data.scored_splits}
     return {
         "status": "done",
         "best_epoch": progress.best_epoch,
-        "val": best_scores if data.val else None,
+        "val": progress.best_scores if data.val else None,
         "test": scores if data.test else None,
         "images": {name: len(loader.labels) for name, loader in splits.items()},
         "images_per_second": round(run.images_per_second(), 1),

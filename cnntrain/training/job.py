@@ -79,6 +79,7 @@ class Job:
     warnings: list[str]
     temperature: float = 1.0  # by which logits are divided where probabilities are told (arXiv 1706.04599)
     world: World = ALONE
+    thresholds: list[float] | None = None  # of data.multi_label, the probabilities from which on classes are given
     micro_batch: int = 0  # images at once, as the training of a saved network has found; 0: not known
 
     def scorer(
@@ -94,9 +95,19 @@ class Job:
             forward: see Scorer.
             most: images that go through the network at once; 0: those of trainer.micro_batch, or of a batch.
         """
-        top5, model, size = has_top5(len(self.data.classes)), model or self.model, self.settings.trainer.micro_batch
-        most = most or (size if isinstance(size, int) else self.micro_batch)
-        return Scorer(model, self.normalize, self.device, self.precision, self.world, views, top5, forward, most)
+        size, multi_label = self.settings.trainer.micro_batch, self.data.multi_label
+        return Scorer(
+            model or self.model,
+            self.normalize,
+            self.device,
+            self.precision,
+            self.world,
+            views,
+            top5=has_top5(len(self.data.classes)) and not multi_label,
+            multi_label=multi_label,
+            forward=forward,
+            most=most or (size if isinstance(size, int) else self.micro_batch),
+        )
 
     @property
     def parameters(self) -> int:

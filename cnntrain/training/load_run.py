@@ -67,7 +67,11 @@ def load_job(
         _warn_of_other_images(about.get("marks", {}), job.data, report)
     load_weights(job.model, state["ema"]["model"] if state["ema"] else state["model"])
     micro_batch = state["progress"].get("micro_batch", 0)  # of older checkpoints unknown
-    return folder, state, replace(job, temperature=_temperature(about, folder), micro_batch=micro_batch)
+    thresholds = state["progress"].get("thresholds")
+    if thresholds and len(thresholds) != len(job.data.classes):
+        raise CheckpointError(f"{folder}: holds {len(thresholds)} thresholds; evaluate another checkpoint")
+    temperature = _temperature(about, folder)
+    return folder, state, replace(job, temperature=temperature, thresholds=thresholds or None, micro_batch=micro_batch)
 
 
 def _temperature(about: dict[str, Any], folder: Path) -> float:
@@ -106,7 +110,7 @@ def _warn_of_other_images(marks: dict[str, str], data: Data, report: Teller) -> 
 
 
 # What the validation images depend on, where they come out of the training images.
-SPLIT_KEYS = ("seed", "data.val", "data.folds", "data.fold", "data.name", "data.classes")
+SPLIT_KEYS = ("seed", "data.multi_label", "data.val", "data.folds", "data.fold", "data.name", "data.classes")
 
 
 def refuse_other_split(changes: Mapping[str, Change]) -> None:

@@ -20,6 +20,7 @@ from cnntrain.training.compilation import own_gradients
 from cnntrain.training.job import TrainJob
 from cnntrain.training.limits import limits
 from cnntrain.training.micro_batches import BatchTooLarge, Guard, cut, most_at_once, too_large
+from cnntrain.training.multi_label import SetAnswers
 from cnntrain.training.scoring import Answer
 from cnntrain.training.state import TrainState
 from cnntrain.training.steps import Steps
@@ -214,17 +215,18 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
     run.watch.mark("log")
     epoch, rate = progress.epoch + 1, run.optimizer.param_groups[0]["lr"]
     train_seconds = clock.seconds - progress.epoch_started
-    val = validate_heard(run, job, job.data.val) if job.data.val else None
+    sets = SetAnswers(run.world)
+    val = validate_heard(run, job, job.data.val, sets) if job.data.val else None
     probe = validate(run, job, job.data.probe) if job.data.probe else {}
     run.watch.mark("evaluate")
 
     progress.validated_step = progress.step
-    is_best = val is None or progress.is_best(val["top1"], val["loss"])
+    is_best = val is None or progress.is_best(val)
     if is_best:
         progress.best_epoch = epoch
     if is_best and val:
-        progress.best_loss, progress.best_top1 = val["loss"], val["top1"]
-        progress.best_top5 = val.get("top5", progress.best_top5)
+        progress.keep_best(val)
+        progress.thresholds = sets.fit_thresholds() if job.data.multi_label else []
     progress.epoch_train_seconds = train_seconds
     if progress.batch >= job.plan.batches(progress.epoch):
         progress.images += int(train_scores["images"])
@@ -244,7 +246,7 @@ def finish_epoch(run: TrainState, job: TrainJob, clock: Clock) -> str:
     job.report.epoch(
         {"epoch": epoch, "step": progress.step, "lr": rate, "seconds": seconds, "best": is_best and val is not None}
         | {"images_per_second": train_scores["images"] / max(train_seconds, 1e-9)}
-        | {"train_loss": train_scores["loss"], "train_top1": train_scores["top1"]}
+        | {f"train_{key}": train_scores[key] for key in ("loss", "top1") if key in train_scores}
         | {f"val_{key}": value for key, value in (val or {}).items()}
         | {f"probe_{key}": value for key, value in probe.items()}
         | seconds_of_phases(spent, run.spent.add_late(run.watch.take()))
@@ -259,7 +261,7 @@ def seconds_of_phases(*parts: dict[str, float]) -> dict[str, float]:
     return {f"seconds_{phase}": sum(part.get(phase, 0.0) for part in parts) for phase in PHASES}
 
 
-def validate_heard(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, float]:
+def validate_heard(run: TrainState, job: TrainJob, loader: Loader, sets: SetAnswers) -> dict[str, float]:
     """The scores on the validation images, in the last epoch with the answers.
 
     If that epoch is the best, as it often is, the images are not scored again at the end. A compiled network and a
@@ -269,19 +271,23 @@ def validate_heard(run: TrainState, job: TrainJob, loader: Loader) -> dict[str, 
     is_last = progress.epoch + 1 == job.trainer.epochs or progress.step >= job.total_steps(progress)
     is_plain = run.eval_part is run.eval_model and not run.compiler
     if not (job.listener and is_last and is_plain) or job.data.test:
-        return validate(run, job, loader)
+        return validate(run, job, loader, sets=sets)
     with job.listener.hearing(run.eval_model, progress.epoch + 1) as watch:
-        return validate(run, job, loader, watch)
+        return validate(run, job, loader, watch, sets)
 
 
 def validate(
-    run: TrainState, job: TrainJob, loader: Loader, watch: Callable[[Answer], None] | None = None
+    run: TrainState,
+    job: TrainJob,
+    loader: Loader,
+    watch: Callable[[Answer], None] | None = None,
+    sets: SetAnswers | None = None,
 ) -> dict[str, float]:
-    """The scores of the run's network on all images of a loader; `watch` is given each answer."""
+    """The scores of the run's network on all images of a loader; for `watch` and `sets` see Scorer.score."""
     job.report.validating(len(loader))
     forward = run.eval_forward if run.compiler else None
     scorer = job.scorer(run.eval_part, forward=forward, most=run.progress.micro_batch)
-    return scorer.score(loader, watch=watch, stop=job.stop, advance=job.report.advance)
+    return scorer.score(loader, watch=watch, sets=sets, stop=job.stop, advance=job.report.advance)
 
 
 def end_reason(run: TrainState, job: TrainJob) -> str:

@@ -1,17 +1,39 @@
-"""What training minimises: cross-entropy, weighted by class where asked for, with AugMix's consistency loss."""
+"""What training minimises: cross-entropy of one class or of each, weighted by class, with AugMix's consistency loss."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cnntrain.augment.mix import as_targets
 from cnntrain.config.schema.loss import LossSettings
+from cnntrain.data.labels import class_counts
 from cnntrain.errors import ConfigError
 from cnntrain.registry import call_user_function, check_arguments, describe_failure, import_function
 from cnntrain.runtime.device import launching_costs
 from cnntrain.text import hint, nearest, printable
+
+TINY = 1e-12  # no power of less has a finite gradient
+
+
+@dataclass(frozen=True)
+class LossFacts:
+    """What a loss must know besides its settings.
+
+    Attributes:
+        class_weights: float32 (K,) on the device of the logits, factors of the classes' terms; None: 1.
+        pos_weight: the same, of the terms of images that have the class alone.
+        jsd: weight of AugMix's consistency loss; 0: none.
+        multi_label: each image has a set of labels.
+    """
+
+    class_weights: Tensor | None = None
+    pos_weight: Tensor | None = None
+    jsd: float = 0.0
+    multi_label: bool = False
 
 
 class Loss:
@@ -31,7 +53,7 @@ class Loss:
 
         Args:
             logits: (N, K) of any float dtype; with `jsd` above 0 (3 N, K): the clean images, then two mixtures of each.
-            targets: labels, int64 (N,), or probabilities, float32 (N, K).
+            targets: labels, int64 (N,), or sets of them, bool (N, K); of mixed images probabilities, float32 (N, K).
         """
         logits = logits.float()
         loss = self.loss_sum(logits[: len(targets)] if self.jsd else logits, targets)
@@ -49,10 +71,67 @@ class Loss:
         )
 
 
+class FocalLoss(Loss):
+    """Cross-entropy in which a class counts less the surer it is, by (1 - p) ** gamma (arXiv 1708.02002)."""
+
+    def __init__(self, gamma: float, label_smoothing: float, class_weights: Tensor | None, jsd: float) -> None:
+        super().__init__(label_smoothing, class_weights, jsd)
+        self.gamma = gamma
+
+    def loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See Loss."""
+        shares = _smoothed(as_targets(targets, logits.shape[1]), self.label_smoothing, 1 / logits.shape[1])
+        logs = logits.log_softmax(1)
+        terms = shares * _damped(logs, self.gamma) * logs
+        return -(terms if self.class_weights is None else terms * self.class_weights).sum()
+
+
+class BinaryLoss(Loss):
+    """Binary cross-entropy of each class by itself, summed over them: of sets of labels, or of one (arXiv 2110.00476).
+
+    Args:
+        pos_weight: float32 (K,), factors of the terms of images that have the class.
+        gammas: what is sure counts less by (1 - p) ** gamma, for classes that an image has and that it has not (arXiv
+            1708.02002 with both alike, 2009.14119).
+        clip: this much of the probability of an absent class costs nothing (arXiv 2009.14119).
+    """
+
+    def __init__(
+        self, facts: LossFacts, label_smoothing: float, gammas: tuple[float, float] = (0.0, 0.0), clip: float = 0.0
+    ) -> None:
+        super().__init__(label_smoothing, facts.class_weights, facts.jsd)
+        self.pos_weight, self.gammas, self.clip = facts.pos_weight, gammas, clip
+        self.multi_label = facts.multi_label
+
+    def loss_sum(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """See Loss."""
+        even = 0.5 if self.multi_label else 1 / logits.shape[1]
+        shares = _smoothed(as_targets(targets, logits.shape[1]), self.label_smoothing, even)
+        if not (any(self.gammas) or self.clip):
+            return functional.binary_cross_entropy_with_logits(
+                logits, shares, self.class_weights, pos_weight=self.pos_weight, reduction="sum"
+            )
+        has, lacks = functional.logsigmoid(logits), functional.logsigmoid(-logits)
+        if self.clip:
+            lacks = (lacks.exp() + self.clip).clamp(max=1).log()
+        terms = shares * _damped(has, self.gammas[0]) * has + (1 - shares) * _damped(lacks, self.gammas[1]) * lacks
+        return -(terms if self.class_weights is None else terms * self.class_weights).sum()
+
+
+def _smoothed(shares: Tensor, smoothing: float, even: float) -> Tensor:
+    return shares * (1 - smoothing) + smoothing * even if smoothing else shares
+
+
+def _damped(logs: Tensor, gamma: float) -> Tensor | float:
+    """(1 - p) ** gamma of logarithms of p; its gradient is finite at p = 1 too."""
+    return (-torch.expm1(logs)).clamp(min=TINY) ** gamma if gamma else 1.0
+
+
 class UserLoss(Loss):
     """A function of the user's in place of the cross-entropy: `function(logits, targets, **args)`.
 
-    `logits` are float32 (N, K), `targets` labels, int64 (N,), or with mixup or cutmix probabilities, float32 (N, K). It
+    `logits` are float32 (N, K), `targets` labels, int64 (N,), or with mixup or cutmix probabilities, float32 (N, K); of
+    data.multi_label always float32 (N, K), 1 for each label that an image has. It
     gives the loss of each image, (N,), or their mean, (). A class is made with `args` first, and the object is called.
 
     Raises:
@@ -72,6 +151,8 @@ class UserLoss(Loss):
         Raises:
             ConfigError: it fails, or gives something else back.
         """
+        if targets.dtype is torch.bool:
+            targets = targets.float()
         if self.instance is None:
             loss = call_user_function("loss", self.name, self.args, logits, targets)
         else:
@@ -92,17 +173,34 @@ class UserLoss(Loss):
         return loss.sum() if loss.ndim else loss * len(logits)
 
 
-# --- the builders of the entries: settings, weights of the classes, weight of AugMix's consistency loss ---------------
+# --- the builders of the entries -------------------------------------------------------------------------------------
 
 
-def cross_entropy(settings: LossSettings, weights: Tensor | None, jsd: float) -> Loss:
+def cross_entropy(settings: LossSettings, facts: LossFacts) -> Loss:
     """See Loss."""
-    return Loss(settings.label_smoothing, weights, jsd)
+    return Loss(settings.label_smoothing, facts.class_weights, facts.jsd)
 
 
-def user_loss(settings: LossSettings, weights: Tensor | None, jsd: float) -> Loss:
+def focal(settings: LossSettings, facts: LossFacts) -> Loss:
+    """See FocalLoss; of sets of labels BinaryLoss with the same gamma for both sides."""
+    if facts.multi_label:
+        return BinaryLoss(facts, settings.label_smoothing, (settings.gamma, settings.gamma))
+    return FocalLoss(settings.gamma, settings.label_smoothing, facts.class_weights, facts.jsd)
+
+
+def bce(settings: LossSettings, facts: LossFacts) -> Loss:
+    """See BinaryLoss."""
+    return BinaryLoss(facts, settings.label_smoothing)
+
+
+def asymmetric(settings: LossSettings, facts: LossFacts) -> Loss:
+    """See BinaryLoss."""
+    return BinaryLoss(facts, settings.label_smoothing, (settings.gamma_pos, settings.gamma_neg), settings.clip)
+
+
+def user_loss(settings: LossSettings, facts: LossFacts) -> Loss:
     """See UserLoss, which smooths and weighs as it sees fit."""
-    return UserLoss(settings.name, settings.args, jsd)
+    return UserLoss(settings.name, settings.args, facts.jsd)
 
 
 # --- their parts -----------------------------------------------------------------------------------------------------
@@ -127,7 +225,7 @@ def class_weights(settings: LossSettings, labels: Tensor, classes: list[str]) ->
     images is 1: the gradient keeps its size, and the learning rate its meaning, whatever the weights.
 
     Args:
-        labels: int64 (N,) of the training images.
+        labels: int64 (N,), or bool (N, K), of the training images.
         classes: K names.
 
     Raises:
@@ -136,22 +234,51 @@ def class_weights(settings: LossSettings, labels: Tensor, classes: list[str]) ->
     setting = settings.class_weights
     if setting is None:
         return None
-    counts = torch.bincount(labels.cpu(), minlength=len(classes)).double()
-    if isinstance(setting, dict):
-        setting = _order_weights({_spelt(name): weight for name, weight in setting.items()}, classes)
-    weights = (
-        _weights_of_list(setting, classes) if isinstance(setting, list) else _by_count(setting, settings.beta, counts)
-    )
+    counts = class_counts(labels.cpu(), len(classes)).double()
+    weights = _given("class_weights", setting, classes)
+    if weights is None:
+        weights = _by_count(setting, settings.beta, counts)
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
-def _order_weights(weights: dict[str, float], classes: list[str]) -> list[float]:
+def pos_weight(settings: LossSettings, labels: Tensor, classes: list[str]) -> Tensor | None:
+    """The factor of the terms of images that have a class, float32 (K,) on the host; None where none is asked for.
+
+    `balanced` is the images without the class by those with it: both sides weigh alike. A class without images has 1.
+
+    Args:
+        labels: int64 (N,), or bool (N, K), of the training images.
+        classes: K names.
+
+    Raises:
+        ConfigError: weights that are not one per class.
+    """
+    setting = settings.pos_weight
+    if setting is None:
+        return None
+    if isinstance(setting, (int, float)):
+        return torch.full((len(classes),), float(setting))
+    weights = _given("pos_weight", setting, classes)
+    if weights is None:
+        counts = class_counts(labels.cpu(), len(classes)).double()
+        weights = torch.where(counts > 0, (len(labels) - counts) / counts, 1.0).clamp(min=1 / len(labels))
+    return weights.float()
+
+
+def _given(key: str, setting: Any, classes: list[str]) -> Tensor | None:
+    """Weights that are given in numbers, by name or as a list, float64 (K,); None: they are not."""
+    if isinstance(setting, dict):
+        setting = _order_weights(key, {_spelt(name): weight for name, weight in setting.items()}, classes)
+    return _weights_of_list(key, setting, classes) if isinstance(setting, list) else None
+
+
+def _order_weights(key: str, weights: dict[str, float], classes: list[str]) -> list[float]:
     """Weights by name in the order of the classes."""
     if strangers := [name for name in weights if name not in classes]:
         otherwise = hint(nearest(strangers[0], classes), f"there are {_names(classes)}")
-        raise ConfigError(f"loss.class_weights: no class {strangers[0]!r} (given {weights[strangers[0]]}){otherwise}")
+        raise ConfigError(f"loss.{key}: no class {strangers[0]!r} (given {weights[strangers[0]]}){otherwise}")
     if gaps := [name for name in classes if name not in weights]:
-        raise ConfigError(f"loss.class_weights: no weight for {_names(gaps)}; give one to every class, 1 for most")
+        raise ConfigError(f"loss.{key}: no weight for {_names(gaps)}; give one to every class, 1 for most")
     return [weights[name] for name in classes]
 
 
@@ -160,10 +287,10 @@ def _spelt(name: object) -> str:
     return str(name).lower() if isinstance(name, bool) else "null" if name is None else printable(str(name))
 
 
-def _weights_of_list(weights: list[Any], classes: list[str]) -> Tensor:
+def _weights_of_list(key: str, weights: list[Any], classes: list[str]) -> Tensor:
     if len(weights) != len(classes):
         raise ConfigError(
-            f"loss.class_weights: {len(weights)} numbers for {len(classes)} classes; "
+            f"loss.{key}: {len(weights)} numbers for {len(classes)} classes; "
             f"give {len(classes)}, in the order {_names(classes)}"
         )
     return torch.tensor(weights, dtype=torch.float64)

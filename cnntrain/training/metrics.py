@@ -14,18 +14,20 @@ def has_top5(classes: int) -> bool:
 
 
 class RunningScores:
-    """Loss, top-1 and top-5 over the images since the last reset.
+    """Loss, top-1 and top-5 over the images since the last reset; of images with sets of labels the loss alone.
 
     `add` queues work on the device and waits for nothing; `read` waits. Each process of `world` counts what it is
     given; what is read counts all of it, and all processes must read together.
     """
 
-    def __init__(self, device: torch.device, *, top5: bool = False, world: World = ALONE) -> None:
+    def __init__(
+        self, device: torch.device, *, top5: bool = False, multi_label: bool = False, world: World = ALONE
+    ) -> None:
         # float64 counts images exactly and sums a million losses without drift; mps has no float64.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(3, dtype=dtype, device=device)
         self.images = 0
-        self.top5, self.world = top5, world
+        self.top5, self.multi_label, self.world = top5, multi_label, world
 
     @torch.no_grad()
     def add(self, loss_sum: Tensor, logits: Tensor, targets: Tensor) -> None:
@@ -35,16 +37,18 @@ class RunningScores:
             loss_sum: (), over its images.
             logits: (N, K).
             targets: labels, int64 (N,), or probabilities, float32 (N, K), of mixed images: a prediction then earns the
-                share that its class has in the image.
+                share that its class has in the image. Of sets only their number counts.
         """
         self.sums[0].add_(loss_sum)
+        self.images += len(targets)
+        if self.multi_label:
+            return
         top1 = self._hits(logits.argmax(1, keepdim=True), targets)
         if self.top5:
             self.sums[1].add_(top1)
             self.sums[2].add_(self._hits(logits.topk(5).indices, targets))
         else:
             self.sums[1:].add_(top1)
-        self.images += len(targets)
 
     def _hits(self, guesses: Tensor, targets: Tensor) -> Tensor:
         """How much of the targets the guesses, int64 (N, k), hit: a number of images, ()."""
@@ -56,7 +60,8 @@ class RunningScores:
         """Means over them: `loss`, `top1` and (when counted) `top5`, accuracies as fractions."""
         sums, images = self.totals()
         loss, top1, top5 = (value / max(images, 1) for value in sums)
-        return {"loss": loss, "top1": top1} | ({"top5": top5} if self.top5 else {})
+        scores = {} if self.multi_label else {"top1": top1}
+        return {"loss": loss, **scores} | ({"top5": top5} if self.top5 else {})
 
     def totals(self) -> tuple[list[float], int]:
         """The sums of loss, top-1 and top-5, and the images, of all processes."""

@@ -19,6 +19,7 @@ from cnntrain.runtime.precision import autocast
 from cnntrain.runtime.signals import NEVER, StopFlag, asked_for, interrupted
 from cnntrain.runtime.world import ALONE, Flags, World
 from cnntrain.training.metrics import RunningScores
+from cnntrain.training.multi_label import SetAnswers, mean_average_precision, plain_loss
 from cnntrain.training.tta import Views, average_views
 
 Forward = Callable[[Tensor], Tensor]  # from normalised images to logits
@@ -30,7 +31,7 @@ class Answer:
 
     Attributes:
         indices: int64 (N,), on the host: which images of the split these are.
-        labels: int64 (N,), on the device.
+        labels: int64 (N,), or of sets bool (N, K), on the device.
         first_logits: float32 (N, K), of the plain images.
         logits: what stands for the logits of all views, see tta; without views, those of the plain images.
     """
@@ -53,6 +54,7 @@ class Scorer:
         world: the processes among which a loader shares the images; scores and counts are those of all of them.
         views: several of each image, whose probabilities are averaged; None: the image as it is.
         top5: count the images whose label is among the best five classes.
+        multi_label: each image has a set of labels.
         forward: the model in compiled form, which is called with full micro-batches only; None: as it is.
         most: images that go through the network at once; 0: those of a batch.
     """
@@ -64,6 +66,7 @@ class Scorer:
     world: World = ALONE
     views: Views | None = None
     top5: bool = False
+    multi_label: bool = False
     forward: Forward | None = None
     most: int = 0
 
@@ -98,7 +101,7 @@ class Scorer:
     def answer(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The logits (N, K) of the plain images, and what stands for the logits of all their views; see tta."""
         if self.views:
-            return average_views(self.logits, self.views(images))
+            return average_views(self.logits, self.views(images), multi_label=self.multi_label)
         logits = self.logits(images)
         return logits, logits
 
@@ -142,32 +145,50 @@ class Scorer:
         loader: Loader,
         *,
         watch: Callable[[Answer], None] | None = None,
+        sets: SetAnswers | None = None,
         stop: StopFlag = NEVER,
         advance: Callable[[int], None] | None = None,
     ) -> dict[str, float]:
-        """Score all images of a split: `loss`, `top1` and, of more than five classes, `top5`.
+        """Score all images of a split: `loss`, `top1` and, of more than five classes, `top5`; of sets `loss` and `map`.
 
-        The loss is the plain cross-entropy, the others are fractions. With several views, `plain_loss`, `plain_top1`
-        and `plain_top5` tell of the first of them alone.
+        The loss is the plain cross-entropy (of sets, the binary one), the others are fractions. With several views,
+        `plain_loss`, `plain_top1` and so on tell of the first of them alone.
 
         Args:
             watch: is given each answer.
+            sets: is given all of them, where images have sets of labels.
             stop: read after each micro-batch.
             advance: is told the images of each.
 
         Raises:
             Interrupted: a signal asked for the end.
         """
-        scores, first_scores = (RunningScores(self.device, top5=self.top5, world=self.world) for _ in range(2))
+        top5, world = self.top5, self.world
+        scores, first_scores = (
+            RunningScores(self.device, top5=top5, multi_label=self.multi_label, world=world) for _ in range(2)
+        )
+        ranked, first_ranked = sets or SetAnswers(world), SetAnswers(world)
         for answer in self.answers(loader, stop=stop, advance=advance):
-            _count(scores, answer.logits, answer.labels)
+            self._count(scores, ranked, answer.logits, answer.labels)
             if self.views:
-                _count(first_scores, answer.first_logits, answer.labels)
+                self._count(first_scores, first_ranked, answer.first_logits, answer.labels)
             if watch:
                 watch(answer)
-        return scores.read() | (
-            {f"plain_{key}": value for key, value in first_scores.read().items()} if self.views else {}
-        )
+        result = scores.read() | self._rank(ranked)
+        if self.views:
+            first = first_scores.read() | self._rank(first_ranked)
+            result |= {f"plain_{key}": value for key, value in first.items()}
+        return result
+
+    def _count(self, scores: RunningScores, ranked: SetAnswers, logits: Tensor, labels: Tensor) -> None:
+        if self.multi_label:
+            scores.add(plain_loss(logits, labels), logits, labels)
+            ranked.add(logits, labels)
+        else:
+            scores.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+
+    def _rank(self, ranked: SetAnswers) -> dict[str, float]:
+        return {"map": mean_average_precision(*ranked.read())} if self.multi_label else {}
 
 
 def filled(images: Tensor, least: int) -> Tensor:
@@ -186,10 +207,6 @@ def mixes_images(model: nn.Module) -> bool:
     """Whether a layer scales each image by what the others of its batch are, in evaluation too."""
     norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     return any(norm.running_mean is None for norm in norms)
-
-
-def _count(scores: RunningScores, logits: Tensor, labels: Tensor) -> None:
-    scores.add(functional.cross_entropy(logits, labels, reduction="sum"), logits, labels)
 
 
 def need_finite(value: float, what: str, precision: Precision) -> None:

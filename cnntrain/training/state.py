@@ -46,6 +46,8 @@ class Progress:
     best_epoch: int = 0  # 1-based; 0: none yet
     best_top1: float = -1.0
     best_top5: float = -1.0
+    best_map: float = -1.0  # of images with sets of labels, in place of top-1
+    thresholds: list[float] = field(default_factory=list)  # of each of their classes, as the best epoch has fitted them
     best_loss: float = math.inf
     waited: int = 0  # epochs since the best one
 
@@ -54,10 +56,23 @@ class Progress:
         """Steps by the schedule's own count."""
         return self.step - self.step_offset
 
-    def is_best(self, top1: float, loss: float) -> bool:
-        """Whether a validation score beats the best so far; the loss decides between equal accuracies."""
-        loss, best_loss = (math.inf if math.isnan(value) else value for value in (loss, self.best_loss))
-        return (top1, -loss) > (self.best_top1, -best_loss)
+    def is_best(self, scores: dict[str, float]) -> bool:
+        """Whether validation scores beat the best so far: by mAP or top-1, between equal ones by the loss."""
+        loss, best_loss = (math.inf if math.isnan(value) else value for value in (scores["loss"], self.best_loss))
+        best = {"top1": self.best_top1, "map": self.best_map}
+        key = "map" if "map" in scores else "top1"
+        return (scores[key], -loss) > (best[key], -best_loss)
+
+    def keep_best(self, scores: dict[str, float]) -> None:
+        """Take them down as the best so far."""
+        for key, value in scores.items():
+            setattr(self, f"best_{key}", value)
+
+    @property
+    def best_scores(self) -> dict[str, float]:
+        """What `keep_best` was given last."""
+        scores = {"map": self.best_map, "top1": self.best_top1, "top5": self.best_top5}
+        return {key: value for key, value in scores.items() if value >= 0} | {"loss": self.best_loss}
 
 
 @dataclass
@@ -76,6 +91,7 @@ class TrainState:
     ema: Ema | None = None
     tuning: Tuning | None = None  # what of a pretrained network learns when; None: everything, always
     compiler: Compiler | None = None  # of what the loop calls; None: the network as it is
+    multi_label: bool = False  # each image has a set of labels
     world: World = ALONE
     grad_exchange: GradExchange = GradExchange.fp32
     progress: Progress = field(default_factory=Progress)
@@ -86,8 +102,8 @@ class TrainState:
     def __post_init__(self) -> None:
         self.exchange = Exchange(self.world, self.grad_exchange)
         self.call("")
-        self.epoch_window = RunningScores(self.device, world=self.world)  # over the epoch in hand
-        self.log_window = RunningScores(self.device, world=self.world)  # since the last log row
+        windows = (RunningScores(self.device, multi_label=self.multi_label, world=self.world) for _ in range(2))
+        self.epoch_window, self.log_window = windows  # over the epoch in hand, and since the last log row
         self.grad_norm = torch.zeros(())  # as last measured
         self.watch, self.row_times = Stopwatch(self.device), RowTimes(self.world)
         self.row_is_due = False  # behind the last step

@@ -327,10 +327,10 @@ def test_a_mask_of_infinite_values_is_no_fault_and_stays_as_it_is_in_the_average
 
 def test_a_loss_that_is_no_number_is_never_better():
     progress = Progress(best_top1=0.5, best_loss=math.nan)
-    assert not progress.is_best(0.5, math.nan)
-    assert progress.is_best(0.5, 9.0)
-    assert not Progress(best_top1=0.5, best_loss=9.0).is_best(0.5, math.nan)
-    assert not Progress(best_top1=0.5, best_loss=math.inf).is_best(0.5, math.inf)
+    assert not progress.is_best({"top1": 0.5, "loss": math.nan})
+    assert progress.is_best({"top1": 0.5, "loss": 9.0})
+    assert not Progress(best_top1=0.5, best_loss=9.0).is_best({"top1": 0.5, "loss": math.nan})
+    assert not Progress(best_top1=0.5, best_loss=math.inf).is_best({"top1": 0.5, "loss": math.inf})
 
 
 def test_a_signal_saves_at_the_next_step():

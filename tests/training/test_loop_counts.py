@@ -165,8 +165,8 @@ def test_the_report_is_told_of_each_epoch_and_image():
 def test_the_best_epoch_has_the_highest_accuracy_and_the_lowest_loss_among_equals():
     progress = Progress(best_top1=0.5, best_loss=1.0)
     better = {(0.6, 9.0): True, (0.5, 0.9): True, (0.5, 1.0): False, (0.5, 1.1): False, (0.4, 0.1): False}
-    assert {score: progress.is_best(*score) for score in better} == better
-    assert Progress().is_best(0.0, 99.0)
+    assert {score: progress.is_best({"top1": score[0], "loss": score[1]}) for score in better} == better
+    assert Progress().is_best({"top1": 0.0, "loss": 99.0})
     run, job = make_run(), make_job(epochs=6)
     loop.train(run, job)
     rows = job.report.epochs

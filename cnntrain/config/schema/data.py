@@ -41,7 +41,8 @@ class OnBadImage(enum.Enum):
 @dataclass
 class ColumnSettings:
     file: Optional[str] = None  # the image: a path, a name, or an id
-    label: Optional[str] = None  # its class
+    label: Any = None  # its class or classes; of data.multi_label also a list of columns, [cat,dog], that hold 1 or 0
+    separator: Optional[str] = None  # of data.multi_label, what parts the labels of a cell; null: found
     split: Optional[str] = None  # train, val or test
     group: Optional[str] = None  # of patients or cameras: all images of one are in the same split or fold
     weight: Optional[str] = None  # how often a training image is shown: twice as often as one of half its weight
@@ -49,7 +50,16 @@ class ColumnSettings:
     def faults(self) -> list[tuple[str, Any, str]]:
         """See DataSettings."""
         rule = "the name of a column, or null for one of a usual name"
-        return [(key, "nothing", rule) for key in ("file", "label") if getattr(self, key) == ""]
+        faults: list[tuple[str, Any, str]] = []
+        faults += [(key, "nothing", rule) for key in ("file", "label") if getattr(self, key) == ""]
+        if isinstance(self.label, list):
+            if not self.label or not all(isinstance(name, str) and name for name in self.label):
+                faults.append(("label", self.label, "the name of a column, or a list of such names"))
+        elif self.label is not None:
+            self.label = str(self.label)
+        if self.separator == "":
+            faults.append(("separator", "nothing", "a sign, such as '|', or null for one that is found"))
+        return faults
 
 
 @dataclass
@@ -93,6 +103,7 @@ class DataSettings:
     val: Union[int, float] = number(0.1, ge=0)
     folds: Optional[int] = number(None, ge=2)  # val is one of so many stratified parts of train, whatever `val` says
     fold: int = number(0, ge=0)  # which of them, from 0
+    multi_label: bool = False  # each image may have several labels, or none: it needs loss=bce, focal or asymmetric
     on_bad_image: OnBadImage = OnBadImage.error
     mean: Optional[list[float]] = None  # per channel, in 0..1; null: those of the weights, else the data set's
     std: Optional[list[float]] = None

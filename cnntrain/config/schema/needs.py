@@ -49,6 +49,14 @@ _WEIGHTS = (
     "is for weights to start from, and none are loaded (given {given}); set model.pretrained=true or model.weights=FILE"
 )
 _MODE = "is for pretrained weights, and finetune.mode is none (given {given}); choose one, such as finetune=C"
+OF_LOSSES = {"focal": ["gamma"], "bce": ["pos_weight"], "asymmetric": ["gamma_pos", "gamma_neg", "clip"]}
+
+
+def _of_loss(name: str, key: str) -> Rule:
+    """The rule of a number that one loss alone has."""
+    text = f"is for loss={name}, and loss.name is {{s.loss.name}} (given {{given}}); leave it out"
+    return Rule(f"loss.{key}", lambda s: s.loss.name == name, text)
+
 
 RULES = (
     # --- data
@@ -120,11 +128,22 @@ RULES = (
         lambda s: s.trainer.epochs > 1,
         "one epoch is not enough to grow (given {given}); set trainer.epochs=2 or more",
     ),
+    *(_of_loss(name, key) for name, keys in OF_LOSSES.items() for key in keys),
+    Rule(
+        "data.columns.separator",
+        lambda s: s.data.multi_label,
+        "is for data.multi_label=true (given {given}); set that too",
+    ),
+    Rule(
+        "data.multi_label",
+        lambda s: s.data.is_table,
+        "is for data=table (given {given}); write the labels of each image into a table",
+    ),
     *(
         Rule(
             key,
             lambda s: not is_dotted(s.loss.name),
-            "is for loss.name=cross_entropy, and {s.loss.name} is a function (given {given}); give it loss.args",
+            "is for a loss of ours, and {s.loss.name} is a function (given {given}); give it loss.args",
         )
         for key in ("loss.label_smoothing", "loss.class_weights")
     ),

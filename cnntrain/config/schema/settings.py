@@ -7,7 +7,7 @@ from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, Sampling
 from cnntrain.config.schema.finetune import FinetuneSettings, Mode
 from cnntrain.config.schema.limits import AUTO, number
-from cnntrain.config.schema.loss import LossSettings
+from cnntrain.config.schema.loss import LOSSES, LossSettings
 from cnntrain.config.schema.model import DropSchedule, ModelSettings
 from cnntrain.config.schema.optimizer import OptimizerSettings
 from cnntrain.config.schema.schedule import PlateauSettings, ScheduleSettings
@@ -69,8 +69,28 @@ class Settings:
         if self.loss.class_weights is not None and self.data.sampling is Sampling.balanced:
             rule = "null with data.sampling=balanced, which evens the classes out already"
             faults.append(("loss.class_weights", self.loss.class_weights, rule))
+        if self.data.multi_label:
+            faults += self._multi_label_faults()
         if not (self.data.val or self.data.is_users or is_dotted(self.data.name)):  # which may have images of their own
             faults += self.validation_faults()
+        return faults
+
+    def _multi_label_faults(self) -> list[tuple[str, Any, str]]:
+        """The broken rules of what cannot do with several labels of an image, as (key, value, rule)."""
+        faults: list[tuple[str, Any, str]] = []
+        loss = LOSSES.find(self.loss.name)
+        if loss and not loss.takes_sets:
+            names = ", ".join(name for name, entry in LOSSES.items() if entry.takes_sets)
+            rule = f"one of {names}, or a function of yours, with data.multi_label=true: set loss=bce"
+            faults.append(("loss.name", self.loss.name, rule))
+        if self.data.sampling is Sampling.balanced:
+            rule = "natural with data.multi_label=true: loss=bce loss.pos_weight=balanced weighs classes"
+            faults.append(("data.sampling", self.data.sampling.name, rule))
+        if self.data.per_class is not None:
+            faults.append(("data.per_class", self.data.per_class, "null with data.multi_label=true: set data.limit"))
+        if self.augment.augmix and self.augment.augmix.jsd:
+            rule = "0 with data.multi_label=true, as it compares answers of one class"
+            faults.append(("augment.augmix.jsd", self.augment.augmix.jsd, rule))
         return faults
 
     def validation_faults(self) -> list[tuple[str, Any, str]]:

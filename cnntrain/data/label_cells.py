@@ -1,0 +1,91 @@
+"""What the cells of a table say of an image's labels, where it may have several or none."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from cnntrain.config.schema.data import DataSettings
+from cnntrain.data.table import ITEM, Faults, Table, refuse_lists
+from cnntrain.text import printable
+
+SEPARATORS = ("|", ";", ",")  # the first that any cell holds parts them all; else a space may
+YES, NO = frozenset(("1", "1.0", "true", "yes")), frozenset(("0", "0.0", "-1", "-1.0", "false", "no", ""))
+
+
+def read_labels(
+    table: Table, columns: Mapping[str, str], settings: DataSettings, faults: Faults
+) -> tuple[list[tuple[str, ...]], str]:
+    """The labels of each row, and words on how several of one row are told apart; empty where each has one.
+
+    A row whose label is missing or at fault has none.
+
+    Args:
+        columns: of the table, by what they are.
+    """
+    if isinstance(settings.columns.label, list):
+        return _read_flags(table, settings.columns.label, faults), "in a column each"
+    if settings.multi_label:
+        return _read_sets(table, columns["label"], settings.columns.separator, faults)
+    name = columns["label"]
+    refuse_lists(table, name, "give it one, or set data.multi_label=true", faults)
+    for row, cell in zip(table.rows, table.cells[name], strict=True):
+        if not cell.strip():
+            faults.add("empty cells", row, f"no label, as {name!r} is empty; give it one, or take the row out")
+    names: dict[str, tuple[str, ...]] = {}  # one object for all rows of a class
+    labels = (cell.strip() for cell in table.cells[name])
+    return [names.setdefault(text, (printable(text),) if text else ()) for text in labels], ""
+
+
+def _read_sets(table: Table, column: str, separator: str | None, faults: Faults) -> tuple[list[tuple[str, ...]], str]:
+    """The labels of each row out of one column, and words on how they were told apart.
+
+    Args:
+        separator: what parts the labels of a cell; None: found.
+    """
+    cells = [_unlisted(cell) for cell in table.cells[column]]
+    parted = find_separator(cells) if separator is None else separator
+    sets = []
+    for row, cell in zip(table.rows, cells, strict=True):
+        mark = ITEM if ITEM in cell else parted
+        names = [name.strip() for name in (cell.split(mark) if mark else [cell])]
+        if separator is not None and cell.strip() and not all(names):
+            text = f"an empty label in {printable(cell.strip())!r}; leave one of the signs {separator!r} out"
+            faults.add("empty labels", row, text)
+        sets.append(tuple(sorted({printable(name) for name in names if name})))
+    return sets, f"parted by {printable(parted)!r} (data.columns.separator)" if parted else "one a cell"
+
+
+def find_separator(cells: Sequence[str]) -> str:
+    """What parts the labels of cells; empty where each holds one label at most.
+
+    A space is it where fewer names come out than there are cells of different content: of `golden retriever` and
+    `tabby cat` more would.
+    """
+    for sign in SEPARATORS:
+        if any(sign in cell for cell in cells):
+            return sign
+    different = {cell.strip() for cell in cells} - {""}
+    names = {name for cell in different for name in cell.split()}
+    return " " if any(" " in cell for cell in different) and len(names) < len(different) else ""
+
+
+def _unlisted(cell: str) -> str:
+    """A cell without what Python and JSON write around a list: `['cat', 'dog']`."""
+    if not re.fullmatch(r"\s*\[.*\]\s*", cell, re.DOTALL):
+        return cell
+    items = [item.strip().strip("'\"") for item in cell.strip()[1:-1].split(",")]
+    return ITEM.join(items)
+
+
+def _read_flags(table: Table, names: Sequence[str], faults: Faults) -> list[tuple[str, ...]]:
+    """The labels of each row out of a column for each label, which holds 1 where an image has it."""
+    sets: list[list[str]] = [[] for _ in table.rows]
+    for name in names:
+        label = printable(name)
+        for row, cell, found in zip(table.rows, table.cells[name], sets, strict=True):
+            word = cell.strip().lower()
+            if word in YES:
+                found.append(label)
+            elif word not in NO:
+                text = f"{printable(cell.strip())!r} in {label!r} is neither yes nor no; write 1 or 0"
+                faults.add("labels that are neither 1 nor 0", row, text)
+    return [tuple(sorted(found)) for found in sets]
