@@ -290,7 +290,7 @@ def test_a_name_over_the_numbers_of_another_is_refused(
         ("data.name=mine:Squares", "choose with data=own data.name=mine:Squares"),
         ("optimizer.args.beta=1", "optimizer.args.beta: no such key"),
         ("loss.args.gamma=1", "loss.args.gamma: is for a function of yours"),
-        ("loss.name=mine:focal loss.label_smoothing=0.1", "loss.label_smoothing: is for loss.name=cross_entropy"),
+        ("loss.name=mine:focal loss.label_smoothing=0.1", "loss.label_smoothing: is for a loss of ours"),
     ],
 )
 def test_what_belongs_to_a_function_is_told(capsys: pytest.CaptureFixture[str], line: str, advice: str) -> None:
@@ -429,7 +429,7 @@ def test_a_mean_trains_as_the_losses_of_each_image_do(mine: Path) -> None:
         ("optimizer=own optimizer.lr=1 optimizer.name=mine:Late", "mine.py:"),
         (
             "loss.name=huber",
-            "loss.name: must be one of cross_entropy, or package.module:function (given huber); leave it",
+            "loss.name: must be one of cross_entropy, focal, bce, asymmetric, or package.module:function (given huber)",
         ),
         ("data.title=../elsewhere", "data.title: must be the name of one folder (given ../elsewhere)"),
     ],

@@ -10,6 +10,7 @@ from cnntrain.config.schema.augment import AugmentSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
+NO_LABEL = "no label"
 LEAST = 0.005  # a smaller weight would be written as 0.00
 
 
@@ -44,15 +45,23 @@ def class_name(name: str) -> str:
 def shares(targets: "Tensor", classes: Sequence[str]) -> list[tuple[str, ...]]:
     """The classes of each target, float (N, K) or int64 (N,), by falling weight: `0.62 cat`, `+ 0.38 dog`.
 
-    Weights that would be written as 0.00 are left out.
+    Weights that would be written as 0.00 are left out; of sets nothing may remain, `no label`.
     """
     captions = []
     for target in targets.tolist():
         weights = {target: 1.0} if isinstance(target, int) else dict(enumerate(target))
         labels = sorted((label for label in weights if weights[label] >= LEAST), key=lambda label: -weights[label])
-        first, *others = (f"{weights[label]:.2f} {class_name(classes[label])}" for label in labels)
-        captions.append((first, *(f"+ {words}" for words in others)))
+        words = [f"{weights[label]:.2f} {class_name(classes[label])}" for label in labels] or [NO_LABEL]
+        captions.append((words[0], *(f"+ {more}" for more in words[1:])))
     return captions
+
+
+def label_names(labels: "Tensor", classes: Sequence[str]) -> list[str]:
+    """The class of each image, int64 (N,), or its set of classes, bool (N, K), in words."""
+    if labels.ndim == 1:
+        return [classes[label] for label in labels.tolist()]
+    sets = ([name for name, has in zip(classes, row, strict=True) if has] for row in labels.tolist())
+    return [", ".join(names) or NO_LABEL for names in sets]
 
 
 def _acts(key: str, value: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, cast
 from rich.console import Console
 
 from cnntrain.config.plain import to_yaml
+from cnntrain.config.schema.scores import MAIN
 from cnntrain.data import split_file
 from cnntrain.data.common import TrainData
 from cnntrain.errors import CnntrainError, DataError, FileSystemError, Interrupted, ResourceError
@@ -63,8 +64,8 @@ def lead(start: Start, world: World, viewer: Viewer) -> Ended:
     resume_step = start.state["progress"]["step"] if start.state else None
     ended = start.is_resumed and not start.changes and run_record.is_done(folder)
     top5 = has_top5(len(start.state["about"]["classes"])) if start.state else True  # a new run has no rows yet
-    tensorboard = start.settings.trainer.tensorboard
-    report = Report(folder, tensorboard=tensorboard, resume_step=resume_step, ended=ended, top5=top5)
+    tensorboard, score = start.settings.trainer.tensorboard, MAIN[start.settings.data.multi_label]
+    report = Report(folder, tensorboard=tensorboard, resume_step=resume_step, ended=ended, top5=top5, score=score)
     try:
         with signals.handle_signals(report.note) as stop:
             return train_and_score(start, world, report, stop, viewer)

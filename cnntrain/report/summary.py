@@ -18,7 +18,7 @@ from cnntrain.config.schema.trainer import GradExchange, TrainerSettings
 from cnntrain.data.quick_look import skew_words
 from cnntrain.finetune.audit import audit
 from cnntrain.finetune.tuning import Tuning
-from cnntrain.report.augmentation import describe_all, shares
+from cnntrain.report.augmentation import describe_all, label_names, shares
 from cnntrain.report.run_report import Report
 from cnntrain.report.tensorboard import flatten
 from cnntrain.runtime import device as machine
@@ -165,7 +165,7 @@ def show_samples(job: TrainJob, report: Report) -> None:
     views, context = job.settings.augment.views, job.context(0, 0, batch.indices)
     many = min(len(batch.labels), 32 if views == 1 else 8)  # the grid has 8 columns: one row of each view
     inputs = job.augment(batch.images, context)
-    captions = [data.classes[label] for label in batch.labels[:many].tolist()] * views
+    captions = label_names(batch.labels[:many], data.classes) * views
     if job.mix:
         inputs, targets = job.mix(inputs, batch.labels, context)
         captions = ["\n".join(lines) for lines in shares(targets[:many], data.classes)]

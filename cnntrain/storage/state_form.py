@@ -141,7 +141,11 @@ def fault(state: Mapping[str, Any]) -> str | None:
 
 def largest(state: Mapping[str, Any]) -> str | None:
     """The first place of a count so large that a run which goes on from it would soon leave the form; None: no such."""
-    counts = {f"progress.{name}": value for name, value in state["progress"].items() if name != "best_loss"}
+    counts = {
+        f"progress.{name}": value
+        for name, value in state["progress"].items()
+        if name not in ("best_loss", "thresholds")
+    }
     counts["plateau.waited"] = state["plateau"]["waited"]
     for part, seconds in state.get("spent", {}).items():
         counts[f"spent.{part}"] = max(seconds.values(), default=0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from cnntrain.config.schema.scores import main_score
 from cnntrain.config.schema.trainer import GradExchange, Precision
 from cnntrain.errors import CheckpointError, NonFiniteError
 from cnntrain.finetune.batch_norms import keeps_statistics
@@ -60,7 +61,7 @@ class Progress:
         """Whether validation scores beat the best so far: by mAP or top-1, between equal ones by the loss."""
         loss, best_loss = (math.inf if math.isnan(value) else value for value in (scores["loss"], self.best_loss))
         best = {"top1": self.best_top1, "map": self.best_map}
-        key = "map" if "map" in scores else "top1"
+        key = main_score(scores)
         return (scores[key], -loss) > (best[key], -best_loss)
 
     def keep_best(self, scores: dict[str, float]) -> None:

@@ -56,7 +56,7 @@ def composer() -> Composer:
         ("optimizer.momentum=true", "optimizer.momentum: must be a number >= 0 and < 1 (given true)"),
         ("data.limit=most", "data.limit: must be a number > 0, or null (given most)"),
         ("data.mean=[0.5,grey]", "data.mean: must be a list"),
-        ("loss=0.1", "loss: must be keys and values"),
+        ("loss=0.1", "loss: no option 0.1; options: asymmetric, bce, cross_entropy, focal"),
         (
             "trainer.precision=bf61",
             "trainer.precision: must be one of auto, fp32, tf32, bf16, fp16 (given bf61); did you mean bf16?",

@@ -295,7 +295,7 @@ def test_json_lines_that_are_none_and_lists_of_labels_are_faults(tmp_path):
     assert faults(write(tmp_path / "labels.jsonl", *rows)) == [
         "row 2: is no object of JSON; write one per line, {...}",
         "row 3: is no object of JSON; write one per line, {...}",
-        "row 4: 'label' holds several values; give it one",
+        "row 4: 'label' holds several values; give it one, or set data.multi_label=true",
         "row 5: no label, as 'label' is empty; give it one, or take the row out",
     ]
 

@@ -181,7 +181,7 @@ def test_the_best_epoch_has_the_highest_accuracy_and_the_lowest_loss_among_equal
 
 def test_a_new_run_has_counted_nothing_and_is_worse_than_any():
     fresh = dataclasses.asdict(Progress())
-    worst = {"best_top1": -1, "best_top5": -1, "best_loss": math.inf}
+    worst = {"best_top1": -1, "best_top5": -1, "best_map": -1, "best_loss": math.inf, "thresholds": []}
     assert fresh == dict.fromkeys(fresh, 0) | worst | {"validated_step": -1}
 
 
