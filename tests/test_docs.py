@@ -29,6 +29,7 @@ OURS = [example for example in EXAMPLES if example.is_ours]
 NOT_RUN = {  # command line: why it is not run to its end
     "pip install .": "asks a package registry",
     "pip install 'cnntrain[export]'": "asks a package registry",
+    "cnntrain data=hf data.root=OWNER/NAME data.download=true model=resnet18": "tests/data/test_hub.py reads a cache",
     "python model.py cat.jpg": "tests/export does, with more pictures",
     "tensorboard --logdir outputs": "serves until it is stopped",
     "cnntrain trainer.devices=4 model=resnet50 data=imagefolder data.root=photos": "wants four devices",

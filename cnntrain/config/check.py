@@ -11,6 +11,7 @@ from cnntrain.config import messages, shards
 from cnntrain.config.assign import variants_of
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.messages import REGISTRIES, VARIANTS
+from cnntrain.config.paths import is_hub_name
 from cnntrain.config.schema.settings import Settings
 
 
@@ -68,7 +69,10 @@ def make_settings(tree: DictConfig, cwd: str | None = None) -> Settings:
     """The settings of a tree without its `hydra` part, unchecked."""
     settings: Settings = OmegaConf.to_object(tree)
     data = settings.data
-    data.root = (shards.absolute if data.is_shards else _absolute)(data.root, cwd or "")
+    if data.is_shards:
+        data.root = shards.absolute(data.root, cwd or "")
+    elif not (data.is_hub and is_hub_name(data.root, cwd)):
+        data.root = _absolute(data.root, cwd)
     data.images, data.split_file = (path and _absolute(path, cwd) for path in (data.images, data.split_file))
     return settings
 

@@ -26,7 +26,8 @@ VARIANTS: dict[str, Registry[Any]] = {
 REGISTRIES: dict[str, Registry[Any]] = {**VARIANTS, "data": DATASETS, "loss": LOSSES}
 MISSING_ADVICE = {
     "data.root": "give the folder of the images, data.root=DIR; it holds train/, or one folder per class; "
-    "for data=arrays give the file, data.root=FILE.npz, for data=table the table, and for data=webdataset the shards",
+    "for data=arrays give the file, data.root=FILE.npz, for data=table the table, for data=webdataset the shards, "
+    "and for data=hf OWNER/NAME",
     "augment.own.name": "name your function, such as augment.own.name=my_aug:noise",
     "data.name": "name your function, such as data.name=my_data:load",
     "optimizer.name": "give a name of the library, such as lamb of timm, or your function, my_optim:Lion",

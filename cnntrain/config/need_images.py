@@ -4,7 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-from cnntrain.config.paths import absence, expand_path, need_image_folder
+from cnntrain.config.paths import absence, expand_path, is_hub_name, need_image_folder
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.config.schema.titles import TABLES
 from cnntrain.config.shards import find_shards
@@ -23,7 +23,9 @@ def need_images(data: DataSettings) -> None:
     if not data.is_users:
         return
     root = expand_path(data.root)
-    if data.is_table:
+    if data.is_hub:
+        need_hub_data(data.root)
+    elif data.is_table:
         need_table("data.root", root)
     elif data.is_shards:
         find_shards(data.root)
@@ -44,6 +46,25 @@ def need_array_file(path: Path) -> None:
     """
     if what := absence(path) or ("is a folder, not a file" if os.path.isdir(path) else ""):
         raise DataError(f"data.root: {printable(path)} {what}; give the .npz file of the images and labels")
+
+
+def need_hub_data(root: str) -> None:
+    """Refuse a `data.root` that names no data set of the Hugging Face hub and no folder of one.
+
+    Raises:
+        ConfigError: the library that reads it is not installed.
+        DataError: there is no such folder.
+    """
+    if importlib.util.find_spec("datasets") is None:
+        raise ConfigError("data: hf needs datasets, not installed here; pip install 'cnntrain[hf]'")
+    path = expand_path(root)
+    if is_hub_name(root):
+        return
+    if what := absence(path) or ("" if os.path.isdir(path) else "is a file, not a folder"):
+        raise DataError(
+            f"data.root: {printable(path)} {what}; give OWNER/NAME, as the Hugging Face hub has it, or a folder of "
+            "such files"
+        )
 
 
 def need_table(key: str, path: Path) -> None:

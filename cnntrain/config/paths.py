@@ -1,6 +1,7 @@
 """Where our own files lie, and what is said of the user's. Nothing here imports torch."""
 
 import os
+import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,12 @@ def expand_path(path: str) -> Path:
         return Path(os.fsdecode(os.fsencode(path)))
     except UnicodeEncodeError:
         return Path(os.fsdecode(utf8(path)))
+
+
+def is_hub_name(root: str, cwd: str | None = None) -> bool:
+    """Whether a `data.root` is OWNER/NAME, of the Hugging Face hub, and not a folder that is here."""
+    is_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", root, re.ASCII) is not None
+    return is_name and not os.path.isdir(os.path.join(cwd or "", root))
 
 
 def strip_quotes(text: str) -> str:

@@ -219,6 +219,7 @@ def option(file: Path) -> str:
         "data/own": "data.name=a.b:f data.root=/data",
         "data/arrays": "data.root=/data/x.npz",
         "data/webdataset": "data.root=/data/{000..099}.tar",
+        "data/hf": "data.root=owner/name",
         "augment/own": "augment.own.name=a.b:f",
         "optimizer/own": "optimizer.name=a.b:f optimizer.lr=0.1",
         "optimizer/timm": "optimizer.name=lamb optimizer.lr=0.1",

@@ -66,13 +66,14 @@ class ColumnSettings:
 class DataSettings:
     name: str = "???"  # an entry of DATASETS, or my_pkg.data:load
     title: str = ""  # what heads the runs, and the folder that they lie in: of files, the name of their folder
-    # keyword arguments of a function of yours, data=own data.name=my_pkg.data:load, or the variant of a named data set
+    # keyword arguments of a function of yours, data=own data.name=my_pkg.data:load, the variant of a named data set, or
+    # of the Hugging Face hub config, revision, and its names of train, val and test
     args: dict[str, Any] = field(default_factory=dict)
     # the folder of the data; for imagefolder the one that holds train/, for arrays the .npz file, for table the table,
-    # for webdataset the shards, SHARDS/{000..099}.tar
+    # for webdataset the shards, SHARDS/{000..099}.tar, for hf OWNER/NAME of the Hugging Face hub or its files
     root: str = "???"
     images: Optional[str] = None  # of a table, the folder of its images; null: found beside it
-    # of a table, the names of its columns; null: one of a usual name, empty: none
+    # of a table, the names of its columns; null: one of a usual name, empty: none; of hf file (the image) and label
     columns: ColumnSettings = field(default_factory=ColumnSettings)
     split_file: Optional[str] = None  # a table of names and splits, such as the splits.csv of a run, which decides them
     # of webdataset, images of the shuffle buffer, which the shards go through in random order; null: all
@@ -129,6 +130,11 @@ class DataSettings:
         return DATASETS.entry(self.name).is_shards
 
     @property
+    def is_hub(self) -> bool:
+        """Whether data.root names a data set of the Hugging Face hub, or a folder of its files."""
+        return DATASETS.entry(self.name).is_hub
+
+    @property
     def is_users(self) -> bool:
         """Whether the images are the user's own, and head the runs."""
         return DATASETS.entry(self.name).is_users
@@ -172,11 +178,16 @@ class DataSettings:
     def _argument_faults(self) -> list[tuple[str, Any, str]]:
         """What is wrong with the arguments of a data set of ours; see faults."""
         entry = DATASETS.get(self.name)
-        if not entry or not entry.option:
+        if not entry or not (entry.option or entry.words):
             return []
         faults: list[tuple[str, Any, str]] = []
         for key, value in self.args.items():
-            if key != entry.option:
+            if entry.words:
+                if key not in entry.words:
+                    faults.append((f"args.{key}", value, f"one of data.args.{{{','.join(entry.words)}}}"))
+                elif not isinstance(value, (str, int)) or value == "":
+                    faults.append((f"args.{key}", value, "a name, as the data set has it"))
+            elif key != entry.option:
                 faults.append((f"args.{key}", value, f"left out: of {self.name} data.args takes {entry.option} alone"))
             elif not any(type(value) is type(one) and value == one for one in entry.options):
                 faults.append((f"args.{key}", value, f"one of {', '.join(map(str, entry.options))}"))
@@ -197,12 +208,14 @@ class DataEntry(Entry):
         has_files: each image is a file.
         is_table: a table names the files, their labels and more.
         is_shards: the files lie in tar files, with their labels.
+        is_hub: data.root names a data set of the Hugging Face hub.
         downloads: data.download=true fetches it.
         is_embedded: it comes with a library, and reads no folder.
         like: the data set whose recipes it takes, where it has no file of its own in conf/recipe and so on.
         kind: torchvision's class of it, which fetches it.
         option: an argument of that class, for data.args, which chooses a variant.
         options: what it can be, the usual one first, and how many classes there are then.
+        words: arguments, for data.args, that take any text.
     """
 
     classes: int = 1000
@@ -214,12 +227,14 @@ class DataEntry(Entry):
     has_files: bool = False
     is_table: bool = False
     is_shards: bool = False
+    is_hub: bool = False
     downloads: bool = False
     is_embedded: bool = False
     like: str = ""
     kind: str = ""
     option: str = ""
     options: Mapping[Any, int] = field(default_factory=dict)
+    words: tuple[str, ...] = ()
 
     def arguments(self, args: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of `kind`, of which some stand in data.args."""
@@ -231,8 +246,8 @@ class DataEntry(Entry):
 
     @property
     def is_users(self) -> bool:
-        """Whether data.root names images of the user's own."""
-        return not (self.downloads or self.is_embedded)
+        """Whether data.root names images that the user chooses."""
+        return self.is_hub or not (self.downloads or self.is_embedded)
 
 
 def _tensors(
@@ -310,6 +325,17 @@ DATASETS = Registry(
             like="imagefolder",
         ),
         DataEntry("arrays", DataSettings, "cnntrain.data.arrays:arrays", 10, 3, like="imagefolder"),
+        DataEntry(
+            "hf",
+            DataSettings,
+            "cnntrain.data.build_table:image_table",
+            image_size=128,
+            has_files=True,
+            is_hub=True,
+            downloads=True,
+            like="imagefolder",
+            words=("config", "revision", "train", "val", "test"),
+        ),
     ),
     user=DataEntry("own", DataSettings, "cnntrain.data.user_data:user_data", downloads=True),
 )

@@ -85,7 +85,12 @@ RULES = (
             lambda s: s.data.is_table,
             "is for a table of files, and data={s.data.name} is none (given {given}); leave it out",
         )
-        for key in ("data.columns", "data.images")
+        for key in ("data.columns.split", "data.columns.group", "data.columns.weight", "data.images")
+    ),
+    Rule(
+        "data.columns",
+        lambda s: s.data.is_table or s.data.is_hub,
+        "is for a table of files, and data={s.data.name} is none (given {given}); leave it out",
     ),
     Rule(
         "data.buffer",
@@ -154,7 +159,7 @@ RULES = (
     ),
     Rule(
         "data.args",
-        lambda s: is_dotted(s.data.name) or bool(DATASETS.entry(s.data.name).option),
+        lambda s: is_dotted(s.data.name) or bool((entry := DATASETS.entry(s.data.name)).option or entry.words),
         "is for a function of yours, and data.name is {s.data.name} (given {given}); leave it out",
     ),
     Rule(
