@@ -28,12 +28,13 @@ and classes, pictures that are nearly the same, classes without images, odd
 sizes. Then model and data are built, and a few steps are trained on throw-away
 weights. No run is left.
 Of a trained network the images of its run are looked at, and those are told
-whose label it does not believe.
+whose label it does not believe; labels=true tells such without a trained one.
 """,
         """\
   cnntrain check model=resnet18 data=cifar10
   cnntrain check model=resnet50 data=imagefolder data.root=/data/photos
   cnntrain check data=imagefolder data.root=/data/photos steps=0 out=look
+  cnntrain check data=imagefolder data.root=/data/photos labels=true out=look
   cnntrain check RUN_DIR out=look              labels that look wrong, too
 """,
     ),

@@ -66,7 +66,7 @@ def _look(args: LookArgs, settings: Settings, report: Report, job: Job | None = 
     """
     if args.out and settings.data.has_files:
         need_outside(args.out, expand_path(settings.data.root))
-    answer = look_at_data(settings, args.images, report, job)
+    answer = look_at_data(settings, args.images, report, job, labels=args.labels)
     if answer and args.out:
         write(args.out, answer, report)
     if answer and args.strict and answer.serious:

@@ -105,12 +105,12 @@ def cache(
         return None
     try:
         if reason := reason_not_to_cache(settings, loaders["train"], head, learners):
-            raise _Refused(reason)
-        encoder = _Encoder(model, head, normalize, device, precision)
+            raise Refused(reason)
+        encoder = Encoder(model, head, normalize, device, precision)
         with _eval_mode(model), torch.no_grad():  # not inference_mode: a loader may decode at first use and keep it
             stores = _reserve(encoder, loaders, device)
             _fill(encoder, loaders, stores, report, stop)
-    except _Refused as refused:
+    except Refused as refused:
         if choice is True:
             raise ConfigError(f"finetune.cache_features: must be auto or false (given true): {refused}") from None
         report.say(f"features are not cached, each epoch runs the encoder: {refused}")
@@ -123,11 +123,11 @@ def cache(
     return feature_loaders
 
 
-class _Refused(Exception):
+class Refused(Exception):
     """Why features are not cached, and what to do about it."""
 
 
-class _Encoder:
+class Encoder:
     """All of a network that lies before its head, in the precision of the training."""
 
     def __init__(
@@ -152,7 +152,7 @@ class _Encoder:
         come out unchanged, so does the head's answer.
 
         Raises:
-            _Refused: it is not.
+            Refused: it is not.
         """
         marks = torch.empty(0)
 
@@ -168,9 +168,9 @@ class _Encoder:
         finally:
             hook.remove()
         if not isinstance(logits, Tensor) or logits.shape != marks.shape or not logits.equal(marks):
-            raise _Refused(f"what the network answers is not what its head {self._path} does")
+            raise Refused(f"what the network answers is not what its head {self._path} does")
         if len(features) != len(images):
-            raise _Refused(f"{len(features)} rows enter the head {self._path} for {len(images)} images")
+            raise Refused(f"{len(features)} rows enter the head {self._path} for {len(images)} images")
         return features
 
     def _run(self, images: Tensor) -> tuple[Tensor, object]:
@@ -178,7 +178,7 @@ class _Encoder:
 
         def keep(module: nn.Module, inputs: tuple[object, ...], keywords: dict[str, object]) -> None:
             if len(inputs) != 1 or keywords or not isinstance(inputs[0], Tensor) or features:
-                raise _Refused(f"the head {self._path} is called twice, or with more than one tensor")
+                raise Refused(f"the head {self._path} is called twice, or with more than one tensor")
             features.append(inputs[0].clone())  # a head may change its input in place
 
         hook = self._head.register_forward_pre_hook(keep, with_kwargs=True)
@@ -188,7 +188,7 @@ class _Encoder:
         finally:
             hook.remove()
         if not features:
-            raise _Refused(f"the network does not call its head {self._path}; set finetune.head")
+            raise Refused(f"the network does not call its head {self._path}; set finetune.head")
         return features[0], answer
 
 
@@ -204,11 +204,11 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _reserve(encoder: _Encoder, loaders: Mapping[str, Loader], device: torch.device) -> dict[str, Tensor]:
+def _reserve(encoder: Encoder, loaders: Mapping[str, Loader], device: torch.device) -> dict[str, Tensor]:
     """Room for the features of each split, (N, ...), empty, on the device or on the host.
 
     Raises:
-        _Refused: there is none.
+        Refused: there is none.
     """
     budget, stores = MemoryBudget(device), {}
     for name, loader in loaders.items():
@@ -218,14 +218,14 @@ def _reserve(encoder: _Encoder, loaders: Mapping[str, Loader], device: torch.dev
         place = budget.take(size)
         if place is None:
             demand = f"the features of the {count:,} {name} images take {gigabytes(size)}"
-            raise _Refused(f"{demand}, more than 1/{SHARE} of the free memory; set data.limit, or free some")
+            raise Refused(f"{demand}, more than 1/{SHARE} of the free memory; set data.limit, or free some")
         home = device if place == "device" else torch.device("cpu")
         stores[name] = torch.empty((count, *sample.shape[1:]), dtype=sample.dtype, device=home)
     return stores
 
 
 def _fill(
-    encoder: _Encoder, loaders: Mapping[str, Loader], stores: Mapping[str, Tensor], report: Reporter, stop: StopFlag
+    encoder: Encoder, loaders: Mapping[str, Loader], stores: Mapping[str, Tensor], report: Reporter, stop: StopFlag
 ) -> None:
     full_loaders = {name: loader.in_order() for name, loader in loaders.items()}
     report.validating(sum(map(len, full_loaders.values())), "encoding")

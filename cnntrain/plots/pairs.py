@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 SIDE, COLUMNS = 112, 8  # pixels of an image, images in a row
 LETTERS = 14  # of a file's name below its image
-NOTES = ("Pairs from left to right; below each image its class, its split and its file. A red frame: of two classes.",)
+OF_PAIRS = "Pairs from left to right; below each image its class, its split and its file. A red frame: of two classes."
+OF_LABELS = "Below an image whose label looks wrong: its label, the class that is seen in it, and its file."
 
 
 @dataclass(frozen=True)
@@ -49,4 +50,6 @@ def draw_pairs(groups: Mapping[str, Group], title: str, footer: str) -> "Image.I
                 for one, file, mark in zip(portraits, files, marks, strict=True)
             ]
             rows.append(Row(name.split("\n") if start == 0 else [""], tiles, apart=start == 0 and bool(rows)))
-    return Sheet(printable(title), NOTES, printable(footer), rows, SIDE).draw()
+    sizes = {len(images) for group in groups.values() for images in group}
+    notes = [words for size, words in ((2, OF_PAIRS), (1, OF_LABELS)) if size in sizes]
+    return Sheet(printable(title), notes, printable(footer), rows, SIDE).draw()

@@ -240,29 +240,3 @@ def test_a_training_says_what_a_glance_finds(here: Path, capsys: pytest.CaptureF
     assert skew in out
     assert cli.main(["check", *words]) == 0
     assert "warning: data:" not in capsys.readouterr().out  # the look has told it
-
-
-def test_labels_that_a_trained_network_does_not_believe_are_told(
-    here: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    random = np.random.default_rng(0)
-    for split, count in (("train", 40), ("val", 10)):
-        for level, name in ((60, "dark"), (180, "light")):
-            (here / "photos" / split / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = (level + random.normal(0, 20, (40, 40, 3))).clip(0, 255).astype(np.uint8)
-                wrong = split == "train" and number < 3  # the picture of the other class
-                Image.fromarray(255 - pixels if wrong else pixels).save(here / f"photos/{split}/{name}/{number}.png")
-    words = ["data=imagefolder", "data.root=photos", "data.image_size=16", "model=softmax", "augment=none"]
-    words += ["data.batch_size=16", "trainer.epochs=8", "trainer.tensorboard=false"]
-    assert cli.main([*words, "out=run"]) == 0
-    assert cli.main(["check", "run", "out=look", "strict=true"]) == 3
-    (finding,) = json.loads(Path("look/findings.json").read_text())["findings"]
-    assert finding["finding"] == "label"
-    assert files(finding) == {f"train/{name}/{number}.png" for name in ("dark", "light") for number in range(3)}
-    assert finding["images"][0]["note"].split()[1] in ("dark", "light")
-    with Image.open("look/pairs.png") as sheet:
-        assert sheet.width > 6 * 112
-    capsys.readouterr()
-    assert cli.main(["check", "run", "images=0"]) == 2
-    assert "images: 0 leaves nothing to look at; leave it out" in capsys.readouterr().err

@@ -140,6 +140,7 @@ class TrainArgs(NewRunArgs):
 class LookArgs(CommandArgs):
     """The arguments of a look at data."""
 
+    labels: bool = False
     images: Optional[int] = number(
         None, ge=0, help="how many images are looked at, evenly spaced; all by default; 0: none"
     )
@@ -155,7 +156,7 @@ class LookArgs(CommandArgs):
 
     def faults(self) -> list[str]:
         """See CommandArgs."""
-        given = {"out": self.out, "strict": self.strict} if self.images == 0 else {}
+        given = {"out": self.out, "strict": self.strict, "labels": self.labels} if self.images == 0 else {}
         return [
             f"{key}: is of the images that are looked at (given images=0); leave one of them out"
             for key, value in given.items()
@@ -169,6 +170,13 @@ class CheckArgs(NewRunArgs, LookArgs):
 
     usage: ClassVar[str] = f"[RUN_DIR_OR_CHECKPOINT] {NewRunArgs.usage}"
 
+    labels: bool = field(
+        default=False,
+        metadata={
+            "help": "true: tell which labels look wrong to heads that have not seen the image, on features of the "
+            "network where it has weights to start from; of a run its network is asked without this word"
+        },
+    )
     steps: int = number(
         3, ge=0, le=1000, help="steps that are timed, 3 by default; 0: none, the data is looked at alone"
     )
@@ -183,10 +191,11 @@ class CheckArgs(NewRunArgs, LookArgs):
 class CheckRunArgs(RunArgs, LookArgs):
     """The arguments of `check` on a trained network."""
 
+    labels: bool = field(default=True, metadata={"help": "false: do not ask the network which labels look wrong"})
+
     def faults(self) -> list[str]:
         """See CommandArgs."""
-        nothing = ["images: 0 leaves nothing to look at; leave it out"]
-        return [*LookArgs.faults(self), *(nothing if self.images == 0 else [])]
+        return ["images: 0 leaves nothing to look at; leave it out"] if self.images == 0 else []
 
 
 @dataclass(frozen=True, kw_only=True)

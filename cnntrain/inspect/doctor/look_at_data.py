@@ -2,7 +2,6 @@
 
 import io
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from cnntrain.data.decode import BadImage
 from cnntrain.data.view import resize_planes
 from cnntrain.inspect.doctor import tables
 from cnntrain.inspect.doctor.findings import LABEL, Circumstances, Entry, Finding, find_all
-from cnntrain.inspect.doctor.labels import find_wrong_labels
+from cnntrain.inspect.doctor.labels import LabelCheck, check_labels
 from cnntrain.inspect.doctor.look import Looks, look_at, tasks_of
 from cnntrain.inspect.doctor.pairs import Pair, alike_pairs, exact_pairs, single_places
 from cnntrain.inspect.doctor.subject import Subject, find_subject
@@ -44,6 +43,7 @@ class Answer:
     looks: Looks
     findings: list[Finding]
     heading: str
+    labels: LabelCheck | None = None
 
     @property
     def serious(self) -> list[Finding]:
@@ -52,18 +52,21 @@ class Answer:
 
     def as_plain(self) -> dict[str, Any]:
         """All of it, for JSON."""
-        return tables.as_plain(self.subject, self.looks, self.findings)
+        return tables.as_plain(self.subject, self.looks, self.findings, self.labels)
 
 
-def look_at_data(settings: Settings, most: int | None, report: Report, job: Job | None = None) -> Answer | None:
+def look_at_data(
+    settings: Settings, most: int | None, report: Report, job: Job | None = None, *, labels: bool = False
+) -> Answer | None:
     """Look at the images of a config, and tell what they are like and what was found; None where they cannot be listed.
 
     Args:
         most: images that are looked at, evenly spaced; None: all.
         job: a trained network that is asked for its opinion of the labels.
+        labels: tell which of them look wrong.
 
     Raises:
-        ConfigError: trainer.device is not there.
+        ConfigError: trainer.device is not there, or see check_labels.
         DataError: there are none, or what holds them is damaged.
     """
     device = machine.choose_device(settings.trainer.device)  # may be at fault
@@ -85,8 +88,9 @@ def look_at_data(settings: Settings, most: int | None, report: Report, job: Job 
         draws_val=bool(settings.data.val) and all(part.split != "val" for part in subject.parts),
         evens_out=settings.loss.class_weights is not None or settings.data.sampling is Sampling.balanced,
     )
-    doubts = _doubts(subject, looks, job, report) if job else []
-    answer = Answer(subject, looks, find_all(subject, looks, pairs, config, doubts), settings.data.heading)
+    check = check_labels(subject, looks, settings, job, report) if labels else None
+    findings = find_all(subject, looks, pairs, config, check.findings if check else [])
+    answer = Answer(subject, looks, findings, settings.data.heading, check)
     _tell(answer, report)
     return answer
 
@@ -101,17 +105,8 @@ def _alike(subject: Subject, looks: Looks, device: torch.device, workers: int, r
     return alike_pairs(subject, looks.rows[places], twins)
 
 
-def _doubts(subject: Subject, looks: Looks, job: Job, report: Report) -> list[Finding]:
-    def start(batches: int) -> None:
-        report.validating(batches, phase="asking")
-
-    found = find_wrong_labels(subject, looks, job, start=start, advance=report.advance)
-    report.end_phase()
-    return found
-
-
 def _tell(answer: Answer, report: Report) -> None:
-    report.header(f"data: {answer.heading}", tables.facts(answer.subject, answer.looks))
+    report.header(f"data: {answer.heading}", tables.facts(answer.subject, answer.looks, answer.labels))
     if not answer.findings:
         report.say("nothing found in the data that needs a look")
         return
@@ -156,7 +151,7 @@ def _sheet(answer: Answer) -> bytes | None:
 
     groups: dict[str, list[tuple[Portrait, ...]]] = {}
     for finding in answer.findings:
-        for entry in _spread(finding.entries) if finding.kind == LABEL or finding.is_of_pairs else []:
+        for entry in _chosen(finding):
             other = entry.pair.other if entry.pair else None
             notes = (
                 [(entry.image, entry.note)]
@@ -183,8 +178,11 @@ def _small(pixels: torch.Tensor) -> torch.Tensor:
     return resize_planes(pixels.unsqueeze(0), height, width, Interpolation.bilinear).squeeze(0)
 
 
-def _spread(entries: Sequence[Entry]) -> list[Entry]:
-    """Some of many, the most and the least alike among them."""
-    if len(entries) <= MOST_SHOWN:
-        return list(entries)
+def _chosen(finding: Finding) -> list[Entry]:
+    """What of a finding is shown: of labels the worst, of pairs the most and the least alike and some in between."""
+    entries = finding.entries
+    if finding.kind == LABEL:
+        return entries[:MOST_SHOWN]
+    if not finding.is_of_pairs or len(entries) <= MOST_SHOWN:
+        return entries if finding.is_of_pairs else []
     return [entries[place] for place in np.linspace(0, len(entries) - 1, MOST_SHOWN).round().astype(int).tolist()]

@@ -8,10 +8,11 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 
 from cnntrain.inspect.doctor.findings import Entry, Finding, kind_counts
+from cnntrain.inspect.doctor.labels import LabelCheck
 from cnntrain.inspect.doctor.look import SIDE, Looks
 from cnntrain.inspect.doctor.subject import Subject
 from cnntrain.storage.spreadsheet import as_csv
-from cnntrain.text import WIDTH, printable, short_path, shorten, shorten_apart, wrap
+from cnntrain.text import WIDTH, percent, printable, short_path, shorten, shorten_apart, wrap
 
 HEAD = ("found", "count", "what to do")
 WIDEST = 38  # columns of what was found
@@ -42,7 +43,7 @@ def _example(subject: Subject, entry: Entry) -> str:
     return " = ".join(shorten_apart(names, room // len(names))) + note
 
 
-def facts(subject: Subject, looks: Looks) -> list[tuple[str, str]]:
+def facts(subject: Subject, looks: Looks, labels: LabelCheck | None) -> list[tuple[str, str]]:
     """What the images are like: their numbers, sizes and kinds."""
     rows = [("images", ", ".join(f"{split} {count:,}" for split, count in subject.sizes()))]
     if len(looks.rows) < len(subject):
@@ -60,6 +61,8 @@ def facts(subject: Subject, looks: Looks) -> list[tuple[str, str]]:
     if sizes and not looks.is_comparable.any():
         rows.append(("copies", f"the same pixels alone: of under {SIDE} a side much looks nearly the same"))
     rows.append(("kinds", ", ".join(f"{kind} {count:,}" for kind, count in kind_counts(looks).items())))
+    if labels:
+        rows.append(("labels", f"{percent(labels.agreement)} confirmed by {labels.judge}"))
     return [(name, value) for name, value in rows if value]
 
 
@@ -73,7 +76,7 @@ def size_numbers(looks: Looks) -> dict[str, list[int]]:
     return {name: [int(looks.widths[place]), int(looks.heights[place])] for name, place in places.items()}
 
 
-def as_plain(subject: Subject, looks: Looks, findings: Sequence[Finding]) -> dict[str, Any]:
+def as_plain(subject: Subject, looks: Looks, findings: Sequence[Finding], labels: LabelCheck | None) -> dict[str, Any]:
     """All that was found, for JSON."""
     return {
         "images": dict(subject.sizes()),
@@ -84,6 +87,7 @@ def as_plain(subject: Subject, looks: Looks, findings: Sequence[Finding]) -> dic
         },
         "sizes": size_numbers(looks),
         "kinds": dict(kind_counts(looks)),
+        "labels": {"judge": labels.judge, "agreement": labels.agreement} if labels else None,
         "findings": [
             {
                 "finding": finding.kind,
