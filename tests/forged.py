@@ -33,14 +33,21 @@ class Answers:
             yield Batch(self.logits[part], self.labels[part], part, len(part))
 
 
-def job_of(classes: list[str], temperature: float = 1.0, model: nn.Module | None = None, **splits: Answers) -> Any:
+def job_of(
+    classes: list[str],
+    temperature: float = 1.0,
+    model: nn.Module | None = None,
+    thresholds: list[float] | None = None,
+    **splits: Answers,
+) -> Any:
     """A job whose data has these splits."""
     scorer = Scorer(model or nn.Identity(), lambda images: images, CPU, Precision.fp32)
     return types.SimpleNamespace(
         device=CPU,
         precision=Precision.fp32,
         temperature=temperature,
-        data=types.SimpleNamespace(classes=classes, scored_splits=splits),
+        thresholds=thresholds,
+        data=types.SimpleNamespace(classes=classes, scored_splits=splits, multi_label=False),
         scorer=lambda views=None: scorer,
     )
 
@@ -53,4 +60,12 @@ def random_answers(
     labels = torch.randint(classes, (images,), generator=random)
     logits = torch.randn(images, classes, generator=random)
     logits[torch.arange(images), labels] += 2
+    return Answers(sharpness * logits, labels, batch_size)
+
+
+def random_sets(images: int, classes: int, *, seed: int = 0, sharpness: float = 2.0, batch_size: int = 70) -> Answers:
+    """Sets of labels, the first of them frequent and the last rare, and logits that are often right."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.rand(images, classes, generator=random) < torch.linspace(0.6, 0.05, classes)
+    logits = torch.randn(images, classes, generator=random) - 1 + 2 * labels
     return Answers(sharpness * logits, labels, batch_size)

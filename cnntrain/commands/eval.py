@@ -2,8 +2,8 @@
 
 import contextlib
 import shlex
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ import torch
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import EvalArgs
 from cnntrain.errors import DataError
-from cnntrain.evaluation.evaluate import Evaluation, evaluate
-from cnntrain.evaluation.image_scores import Collector
+from cnntrain.evaluation.evaluate import evaluate
+from cnntrain.evaluation.label_sets import evaluate_sets, score_sets
 from cnntrain.evaluation.robustness import score_corrupted
 from cnntrain.evaluation.split_scores import score_split
 from cnntrain.report import evaluation as tables
 from cnntrain.report import evaluation_files as files
+from cnntrain.report import set_evaluation, set_evaluation_files
 from cnntrain.report.run_report import Report
 from cnntrain.storage import checkpoint, run_folder
 from cnntrain.storage.atomic import StreamedFile, file_system_error, need_own_folder
@@ -25,6 +26,40 @@ from cnntrain.text import few, percent, printable, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 from cnntrain.training.tta import Views
+
+
+@dataclass(frozen=True)
+class Road:
+    """What images are scored by, and how that is told and written: images of one class each, or of a set of labels.
+
+    Attributes:
+        score: one split; it finds the temperature too.
+        evaluate: all splits.
+        rows: writes a row for each image.
+        need_file: refuses a file that there is not.
+    """
+
+    score: Callable[..., Any]
+    evaluate: Callable[..., Any]
+    rows: Callable[[StreamedFile, Sequence[str]], Any]
+    tell: Callable[..., list[str]]
+    need_file: Callable[[Path], None]
+    write_file: Callable[..., None]
+    write_folder: Callable[..., None]
+
+
+CLASSES = Road(
+    score_split, evaluate, files.ImageRows, tables.tell, lambda out: None, files.write_file, files.write_folder
+)
+SETS = Road(
+    score_sets,
+    evaluate_sets,
+    set_evaluation_files.SetRows,
+    set_evaluation.tell,
+    set_evaluation_files.need_file,
+    set_evaluation_files.write_file,
+    set_evaluation_files.write_folder,
+)
 
 
 def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
@@ -35,7 +70,7 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
 
     Returns:
         "checkpoint"; "tta" (names) and "views" (how many) where views are averaged; of each split the scores that
-        score_split tells, and of the last one the "worst" images and, where asked for, "robustness".
+        score_split or score_sets tells, and of the last one the "worst" images and, where asked for, "robustness".
 
     Raises:
         DataError: `calibrate` has no images to fit a temperature to, or they tell none that helps.
@@ -47,16 +82,19 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         if args.calibrate is not None:
             stack.enter_context(_lock(checkpoint.find(args.run), report.warn))
         folder, _, job = load_job(args.run, args.words, report, config)
+        road = SETS if job.data.multi_label else CLASSES
+        home = args.out if args.out and args.out.suffix.lower() not in files.ENDS else None
+        if args.out and not home:
+            road.need_file(args.out)
         temperature = ""
         if args.calibrate:
-            job, temperature = _calibrate(job, folder, report)
+            job, temperature = _calibrate(job, road, folder, report)
         elif args.calibrate is not None:
             job, temperature = _forget(job, folder)
         elif job.temperature != 1:
             temperature = f"{job.temperature:.4g}, fitted to the validation images"
         views = Views(args.tta, job.data.eval_size) if args.tta else None
-        home = args.out if args.out and args.out.suffix.lower() not in files.ENDS else None
-        evaluation = _evaluate(job, views, home, report)
+        evaluation = _evaluate(job, road, views, home, report)
         results: dict[str, Any] = {"checkpoint": str(folder)}
         if views:
             results |= {"tta": list(views.names), "views": len(views)}
@@ -69,13 +107,13 @@ def run(args: EvalArgs, config: RunConfig | None = None) -> dict[str, Any]:
         loader = job.data.scored_splits[evaluation.last]
         if home:
             title = short_path(folder)
-            files.write_folder(home, evaluation, results, lambda indices: loader.pick(torch.tensor(indices)), title)
+            road.write_folder(home, evaluation, results, lambda indices: loader.pick(torch.tensor(indices)), title)
         elif args.out:
-            files.write_file(args.out, evaluation, results)
+            road.write_file(args.out, evaluation, results)
         network = f"{job.settings.model.heading}, {len(job.data.classes):,} classes"
         rows = {"network": network, "tta": str(views or ""), "temperature": temperature}
         report.header(short_path(folder), [(name, value) for name, value in rows.items() if value])
-        for line in tables.tell(evaluation, last.get("robustness")):
+        for line in road.tell(evaluation, last.get("robustness")):
             report.say(line)
         if evaluation.last == "test" and tables.does_harm(last):
             report.warn("the temperature harms the test images: calibrate=false forgets it")
@@ -97,7 +135,7 @@ def _lock(folder: Path, warn: Callable[[str], None]) -> Iterator[None]:
         yield
 
 
-def _calibrate(job: Job, folder: Path, report: Report) -> tuple[Job, str]:
+def _calibrate(job: Job, road: Road, folder: Path, report: Report) -> tuple[Job, str]:
     """The job at the temperature that suits the validation images best, which the checkpoint keeps; and words on it."""
     if not job.data.val:
         raise DataError(
@@ -105,12 +143,12 @@ def _calibrate(job: Job, folder: Path, report: Report) -> tuple[Job, str]:
             "nothing; give some with data.root=DIR, which holds val/"
         )
     report.validating(len(job.data.val), phase="calibrating")
-    found = score_split(job, "val", advance=report.advance)
+    found = road.score(job, "val", advance=report.advance)
     report.end_phase()
     fit, images = found.fit, f"{found.scores['images']:,} validation images"
     more = "leave calibrate out, or give more images with data.root=DIR"
     if fit is None:
-        state = "all of them are right" if found.scores["top1"] == 1 else "the network is no better than chance"
+        state = "all of them are right" if found.is_right else "the network is no better than chance"
         raise DataError(f"calibrate: no temperature fits the {images} best, as {state}; {more}")
     if not fit.helps:
         raise DataError(
@@ -120,7 +158,7 @@ def _calibrate(job: Job, folder: Path, report: Report) -> tuple[Job, str]:
     checkpoint.annotate(folder, temperature=fit.temperature)
     error = percent(found.scores["calibration"]["ece"])
     words = f"{fit.temperature:.4g}, kept; at {job.temperature:.4g} validation was off by {error}"
-    return replace(job, temperature=fit.temperature), words
+    return job.at_temperature(fit.temperature), words
 
 
 def _forget(job: Job, folder: Path) -> tuple[Job, str]:
@@ -128,14 +166,14 @@ def _forget(job: Job, folder: Path) -> tuple[Job, str]:
     if job.temperature == 1:
         return job, "1; the checkpoint has no other to forget"
     checkpoint.annotate(folder, temperature=None)
-    return replace(job, temperature=1.0), f"1; {job.temperature:.4g} is forgotten"
+    return job.at_temperature(1.0), f"1; {job.temperature:.4g} is forgotten"
 
 
-def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) -> Evaluation:
+def _evaluate(job: Job, road: Road, views: Views | None, home: Path | None, report: Report) -> Any:
     """Score all splits; into a folder, a row for each image is written on the way."""
-    rows: files.ImageRows | None = None
+    rows: Any = None
 
-    def start(split: str) -> list[Collector]:
+    def start(split: str) -> list[Any]:
         _start(job, split, "testing" if split == "test" else "validating", report)
         if rows is None:
             return []
@@ -150,8 +188,8 @@ def _evaluate(job: Job, views: Views | None, home: Path | None, report: Report) 
             except OSError as error:
                 raise file_system_error(home, error, what="the folder cannot be made", word=files.WORD) from error
             file = stack.enter_context(StreamedFile(home / "errors.csv", word=files.WORD))
-            rows = files.ImageRows(file, job.data.classes)
-        return evaluate(job, views=views, start=start, advance=report.advance)
+            rows = road.rows(file, job.data.classes)
+        return road.evaluate(job, views=views, start=start, advance=report.advance)
 
 
 def _start(job: Job, split: str, phase: str, report: Report) -> None:

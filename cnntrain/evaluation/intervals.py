@@ -46,6 +46,11 @@ def of_mean(mean: float, mean_square: float, images: int) -> Interval:
     return Interval(max(0.0, mean - reach), mean + reach)
 
 
+def of_errors(score: float, error: float) -> Interval:
+    """Of a score, 0 to 1, with this standard error: about two of them either way, within these limits."""
+    return Interval(max(0.0, score - _z() * error), min(1.0, score + _z() * error))
+
+
 def _z() -> float:
     """The standard deviations between which, either side of the mean, 95 % of a normal distribution lie."""
     return statistics.NormalDist().inv_cdf((1 + COVERAGE) / 2)

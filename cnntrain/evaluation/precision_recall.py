@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cnntrain.data.labels import is_sets
 from cnntrain.runtime.world import World
 
 THRESHOLDS = 127  # at even distances from 0 to 1, as many as TensorBoard takes
@@ -47,10 +48,12 @@ class ThresholdCounts:
 
     @torch.no_grad()
     def add(self, logits: Tensor, labels: Tensor) -> None:
-        """Count a micro-batch: logits (N, K), labels int64 (N,)."""
-        places = (logits.softmax(1).nan_to_num() * (THRESHOLDS - 1)).long().clamp(0, THRESHOLDS - 1)
+        """Count a micro-batch: logits (N, K), labels int64 (N,), or sets of them, bool (N, K)."""
+        probabilities = logits.sigmoid() if is_sets(labels) else logits.softmax(1)
+        places = (probabilities.nan_to_num() * (THRESHOLDS - 1)).long().clamp(0, THRESHOLDS - 1)
         places += torch.arange(0, self.images.numel(), THRESHOLDS, device=places.device)
-        for counts, found in ((self.images, places), (self.own, places.gather(1, labels.unsqueeze(1)))):
+        own = places[labels] if is_sets(labels) else places.gather(1, labels.unsqueeze(1))
+        for counts, found in ((self.images, places), (self.own, own)):
             counts += torch.bincount(found.flatten(), minlength=counts.numel()).view_as(counts)
 
     def sum(self, world: World) -> None:

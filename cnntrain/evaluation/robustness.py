@@ -13,6 +13,7 @@ from cnntrain.evaluation.split_scores import loader_of
 from cnntrain.runtime.seeds import generator
 from cnntrain.training.job import Job
 from cnntrain.training.metrics import RunningScores
+from cnntrain.training.multi_label import SetAnswers, mean_average_precision, plain_loss
 from cnntrain.training.tta import Views
 
 NOISE = -31  # part of the seed that keeps these draws apart from all others
@@ -44,18 +45,18 @@ def score_corrupted(
         advance: is told the images of each.
 
     Returns:
-        By name, five rows of `strength`, `top1` and `loss`, the weakest corruption first.
+        By name, five rows of `strength`, `loss` and `top1`, or of label sets `map`, the weakest corruption first.
     """
     scorer = job.scorer(views=views)
     names = list(STRENGTHS) if "all" in names else names
     strengths = {name: strengths_of(name, job.data.eval_size) for name in names}
-    scores = {name: [RunningScores(job.device) for _ in strengths[name]] for name in names}
+    scores = {name: [_Tally(job) for _ in strengths[name]] for name in names}
     with closing(loader_of(job, split, views).batches()) as batches, torch.no_grad():
         for batch in batches:
             for name in names:
                 for strength, running in zip(strengths[name], scores[name], strict=True):
                     logits = scorer.answer(corrupt(name, batch.images, strength, batch.indices))[1] / job.temperature
-                    running.add(F.cross_entropy(logits, batch.labels, reduction="sum"), logits, batch.labels)
+                    running.add(logits, batch.labels)
             if advance:
                 advance(len(batch.labels))
     return {
@@ -65,6 +66,27 @@ def score_corrupted(
         ]
         for name in names
     }
+
+
+class _Tally:
+    """The scores of all images at one strength."""
+
+    def __init__(self, job: Job) -> None:
+        self._multi_label = job.data.multi_label
+        self._running = RunningScores(job.device, multi_label=self._multi_label)
+        self._sets = SetAnswers()
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Take a micro-batch: float32 (N, K), and int64 (N,) or bool (N, K)."""
+        if self._multi_label:
+            self._running.add(plain_loss(logits, labels), logits, labels)
+            self._sets.add(logits, labels)
+        else:
+            self._running.add(F.cross_entropy(logits, labels, reduction="sum"), logits, labels)
+
+    def read(self) -> dict[str, float]:
+        """Means over them."""
+        return self._running.read() | ({"map": mean_average_precision(*self._sets.read())} if self._multi_label else {})
 
 
 def strengths_of(name: str, side: int) -> list[float]:

@@ -39,6 +39,11 @@ class SplitScores:
     matrix: Tensor
     fit: Fit | None
 
+    @property
+    def is_right(self) -> bool:
+        """Whether every image is."""
+        return bool(self.scores["top1"] == 1)
+
 
 def score_split(
     job: Job,

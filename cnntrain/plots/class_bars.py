@@ -8,6 +8,7 @@ from cnntrain.plots.drawing import INK, RIGHT, WRONG
 if TYPE_CHECKING:
     from cnntrain.plots.charts import Chart
 
+MARKS = (("recall", "o", RIGHT), ("precision", "D", WRONG), ("average_precision", "s", INK))
 MOST_BARS, BAR, WIDTH = 40, 22, 420  # how many, and pixels: their distance, and the length of 100 %
 LONGEST_NAME = 30  # columns
 
@@ -18,7 +19,7 @@ def draw_classes(classes: Mapping[str, Mapping[str, Any]], what: str = "images")
     A class without images has none.
 
     Args:
-        classes: by name, with `images`, `precision`, `recall` and `f1`.
+        classes: by name, with `images`, `precision`, `recall` and `f1`, and where it is known `average_precision`.
         what: was scored, for the title.
     """
     from cnntrain.plots import charts
@@ -36,9 +37,11 @@ def draw_classes(classes: Mapping[str, Mapping[str, Any]], what: str = "images")
         axes = charts.add_axes(figure, (0, 0), size)
         blue = charts.fractions(RIGHT)
         axes.barh(places, [classes[name]["f1"] for name in names], 0.7, color=blue, alpha=0.35)
-        for key, mark, color in (("recall", "o", RIGHT), ("precision", "D", WRONG)):
-            values = [classes[name][key] for name in names]
-            axes.plot(values, places, mark, color=charts.fractions(color), markersize=5, label=key, clip_on=False)
+        for key, mark, color in MARKS:
+            if not all(key in classes[name] for name in names):
+                continue
+            values, label = [classes[name][key] for name in names], key.replace("_", " ")
+            axes.plot(values, places, mark, color=charts.fractions(color), markersize=5, label=label, clip_on=False)
         words = [f"{charts.escape_unknown(shorten(name, LONGEST_NAME))}  {classes[name]['images']:,}" for name in names]
         axes.set_yticks(places, words)
         axes.tick_params("y", labelcolor=charts.fractions(INK), length=0)

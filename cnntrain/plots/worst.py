@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from cnntrain.evaluation.image_scores import ImageScore
+from cnntrain.evaluation.set_images import LabelScore, SetScore
 from cnntrain.plots.drawing import RIGHT, WRONG
 from cnntrain.plots.sheet import Row, Sheet, Tile, rgb
 from cnntrain.text import number, percent, printable, shorten_apart
@@ -19,6 +20,12 @@ NOTES = (
     "Below each image: what the network says and how sure it is, the label and its probability, the file, the loss.",
     "A red frame: wrong, a blue one: right.",
 )
+NOTES_OF_SETS = (
+    "Below each image: the labels that it has and is not given (-), and those that it is given and has not (+), the"
+    " worst of each with its probability, and how many more; the file, the loss.",
+    "A red frame: wrong, a blue one: right.",
+)
+S = TypeVar("S", ImageScore, SetScore)
 
 
 def draw_worst(
@@ -34,23 +41,64 @@ def draw_worst(
         groups: images by the name of their rows.
         pick: gives images, uint8 (N, C, S, S), by their indices in the split.
     """
+
+    def captions(image: ImageScore, file: str) -> tuple[str, ...]:
+        said = f"{percent(image.probability)} {printable(classes[image.prediction])}"
+        label = f"{percent(image.label_probability)} {printable(classes[image.label])}"
+        return said, label, file, f"loss {number(image.loss)}"
+
+    return _draw(groups, pick, captions, (title, footer), NOTES)
+
+
+def draw_worst_sets(
+    groups: Mapping[str, Sequence[SetScore]],
+    pick: Callable[[list[int]], "Tensor"],
+    classes: Sequence[str],
+    title: str,
+    footer: str,
+) -> "Image.Image":
+    """The same of images that have a set of labels each."""
+
+    def mistake(sign: str, labels: Sequence[LabelScore]) -> str:
+        if not labels:
+            return f"{sign} none"
+        place, probability = labels[0]
+        more = f" (+{len(labels) - 1})" if len(labels) > 1 else ""
+        return f"{sign} {percent(probability)} {printable(classes[place])}{more}"
+
+    def captions(image: SetScore, file: str) -> tuple[str, ...]:
+        return mistake("-", image.missed), mistake("+", image.extra), file, f"loss {number(image.loss)}"
+
+    return _draw(groups, pick, captions, (title, footer), NOTES_OF_SETS)
+
+
+def _draw(
+    groups: Mapping[str, Sequence[S]],
+    pick: Callable[[list[int]], "Tensor"],
+    captions: Callable[[S, str], tuple[str, ...]],
+    words: tuple[str, str],
+    notes: Sequence[str],
+) -> "Image.Image":
+    """Rows of images with their captions.
+
+    Args:
+        words: the title and the footer.
+    """
     rows: list[Row] = []
     for name, images in groups.items():
         for start in range(0, len(images), COLUMNS):
             part = images[start : start + COLUMNS]
             pixels = pick([image.index for image in part])
             files = shorten_apart([printable(_short_name(image.file)) for image in part], LETTERS)
-            tiles = [_tile(*each, classes) for each in zip(part, pixels, files, strict=True)]
+            tiles = [
+                Tile(rgb(each), captions(image, file), WRONG if image.is_error else RIGHT)
+                for image, each, file in zip(part, pixels, files, strict=True)
+            ]
             rows.append(Row(name.split("\n") if start == 0 else [""], tiles, apart=start == 0 and bool(rows)))
-    return Sheet(printable(title), NOTES, printable(footer), rows, SIDE).draw()
+    title, footer = words
+    return Sheet(printable(title), notes, printable(footer), rows, SIDE).draw()
 
 
 def _short_name(file: str) -> str:
     """The file without its folders; what comes from none, such as `test/17`, as it is."""
     return os.path.basename(file) if file.count("/") > 1 else file
-
-
-def _tile(image: ImageScore, pixels: "Tensor", file: str, classes: Sequence[str]) -> Tile:
-    said = f"{percent(image.probability)} {printable(classes[image.prediction])}"
-    label = f"{percent(image.label_probability)} {printable(classes[image.label])}"
-    return Tile(rgb(pixels), (said, label, file, f"loss {number(image.loss)}"), WRONG if image.is_error else RIGHT)

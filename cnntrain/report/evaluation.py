@@ -39,12 +39,12 @@ def tell(evaluation: Evaluation, robustness: Mapping[str, Sequence[Mapping[str, 
     return [line for part in parts if part for line in ("", *part)][1:]
 
 
-def score_table(splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def score_table(splits: Mapping[str, Mapping[str, Any]], titles: Mapping[str, str] = SCORES) -> list[str]:
     """Each score of each split with its interval of 95 %."""
     rows = [["", *(cell for name in splits for cell in (SPLIT_WORDS[name], "95 % interval"))]]
     rows.append(["images", *(cell for scores in splits.values() for cell in (f"{scores['images']:,}", ""))])
     first = next(iter(splits.values()))
-    for key, name in SCORES.items():
+    for key, name in titles.items():
         if key in first:
             rows.append([name, *(cell for scores in splits.values() for cell in _with_interval(scores, key))])
         if f"plain_{key}" in first:
@@ -59,10 +59,10 @@ def _with_interval(scores: Mapping[str, Any], key: str) -> tuple[str, str]:
     return write(scores[key]), " to ".join(write(round(end, 6)) for end in interval) if interval else ""
 
 
-def tta_lines(split: str, scores: Mapping[str, Any]) -> list[str]:
+def tta_lines(split: str, scores: Mapping[str, Any], key: str = "top1", name: str = "top-1") -> list[str]:
     """A word where several views are worse than one."""
-    loss = scores.get("plain_top1", 0.0) - scores["top1"]
-    words = f"tta lowers top-1 of the {SPLIT_WORDS[split]} images by {100 * loss:.2f} points: leave it out"
+    loss = scores.get(f"plain_{key}", 0.0) - scores[key]
+    words = f"tta lowers {name} of the {SPLIT_WORDS[split]} images by {100 * loss:.2f} points: leave it out"
     return [words] if loss > HARM else []
 
 
@@ -80,13 +80,13 @@ def class_table(split: str, classes: Mapping[str, Mapping[str, Any]]) -> list[st
     return align_columns(rows)
 
 
-def pair_table(scores: Mapping[str, Any]) -> list[str]:
+def pair_table(scores: Mapping[str, Any], heads: Sequence[str] = ("most often confused", "taken for")) -> list[str]:
     """Which class is most often taken for which."""
-    rows = [["most often confused", "taken for", "images"]]
+    rows = [[*heads, "images"]]
     for pair in scores["confused"][:MOST_PAIRS]:
         name, other = (shorten(printable(pair[key]), WIDEST_NAME) for key in ("true", "predicted"))
         rows.append([name, other, f"{pair['images']:,} of {scores['classes'][pair['true']]['images']:,}"])
-    return _table(rows, left=2) if len(rows) > 1 else []
+    return table(rows, left=2) if len(rows) > 1 else []
 
 
 def error_table(errors: Sequence[ImageScore], classes: Sequence[str]) -> list[str]:
@@ -100,7 +100,7 @@ def error_table(errors: Sequence[ImageScore], classes: Sequence[str]) -> list[st
         cells.append([*names, percent(image.probability)])
     room = WIDTH - sum(2 + max(map(cell_len, column)) for column in zip(*cells, strict=True))
     heads = ["most confident errors", *shorten_apart(files, room)]
-    return _table([[head, *row] for head, row in zip(heads, cells, strict=True)], left=3) if files else []
+    return table([[head, *row] for head, row in zip(heads, cells, strict=True)], left=3) if files else []
 
 
 def calibration_lines(scores: Mapping[str, Any]) -> list[str]:
@@ -110,9 +110,15 @@ def calibration_lines(scores: Mapping[str, Any]) -> list[str]:
     said = sum(each["images"] * each["probability"] for each in bins) / scores["images"]
     gap = said - scores["top1"]
     word = "well calibrated" if abs(gap) < NEAR else "too sure" if gap > 0 else "not sure enough"
-    error, temperature = calibration["ece"], calibration["temperature"]
+    error = calibration["ece"]
     means = f"says {percent(said)}, is right {percent(scores['top1'])}: {word}"
-    lines = [f"calibration  off by {percent(error)} (ECE): {means}"]
+    return [f"calibration  off by {percent(error)} (ECE): {means}", *temperature_lines(scores)]
+
+
+def temperature_lines(scores: Mapping[str, Any]) -> list[str]:
+    """What the temperature of the checkpoint does, and what another one would."""
+    calibration, lines = scores["calibration"], []
+    error, temperature = calibration["ece"], calibration["temperature"]
     if without := calibration.get("without"):
         old, new = f"off by {percent(without['ece'])}, loss {number(without['loss'])}", number(scores["loss"])
         lines.append(f"             at temperature 1: {old}; now {percent(error)}, {new}")
@@ -160,13 +166,15 @@ def robustness_table(split: str, robustness: Mapping[str, Sequence[Mapping[str, 
     rows = [[f"{SPLIT_WORDS[split]}, corrupted", "weakest", "", "", "", "strongest", "mean"]]
     for name, levels in robustness.items():
         rows.append([name, *(f"{level['strength']:.3g}" for level in levels), ""])
-        for key, title, write in (("top1", "  top-1", percent), ("loss", "  loss", number)):
+        for key, title, write in (("top1", "  top-1", percent), ("map", "  mAP", percent), ("loss", "  loss", number)):
+            if key not in levels[0]:
+                continue
             values = [level[key] for level in levels]
             rows.append([title, *map(write, values), write(sum(values) / len(values))])
     return [line.rstrip() for line in align_columns(rows)]
 
 
-def _table(rows: Sequence[Sequence[str]], left: int) -> list[str]:
+def table(rows: Sequence[Sequence[str]], left: int) -> list[str]:
     """Lines of equal columns, `left` of them flush left and the others right."""
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     lines = []

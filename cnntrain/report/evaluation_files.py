@@ -107,7 +107,7 @@ def write_folder(
         "scores.json": as_json(results),
         "scores.csv": as_table(evaluation.scores),
         "confusion.csv": as_counts(found.matrix.numpy(), evaluation.classes),
-        "worst.png": _as_png(draw_worst(kinds, pick, evaluation.classes, title, footer)),
+        "worst.png": as_png(draw_worst(kinds, pick, evaluation.classes, title, footer)),
     }
     charts = {
         "confusion": draw_confusion(evaluation),
@@ -128,7 +128,7 @@ def draw_confusion(evaluation: Evaluation) -> "Chart":
     return confusion.draw_confusion(matrix, evaluation.classes, f"{what} images")
 
 
-def _as_png(image: Any) -> bytes:
+def as_png(image: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -136,7 +136,7 @@ def train_and_score(
 
     results = score(job, state, folder)
     if shown:
-        shown.draw()
+        shown.draw(state.progress.thresholds)
     results |= {"ended": ended, "bad_images": list_bad_images(job, folder)}
     results["seconds"] = round(take_seconds(), 2)
     report.hparams(table_settings(settings), flat_scores(results))

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -25,6 +25,7 @@ from cnntrain.runtime.signals import StopFlag
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training.losses import Loss
 from cnntrain.training.metrics import has_top5
+from cnntrain.training.multi_label import move_thresholds
 from cnntrain.training.scoring import Answer, Forward, Scorer
 from cnntrain.training.state import Progress
 from cnntrain.training.tta import Views
@@ -108,6 +109,11 @@ class Job:
             forward=forward,
             most=most or (size if isinstance(size, int) else self.micro_batch),
         )
+
+    def at_temperature(self, temperature: float) -> "Job":
+        """The same network with other probabilities; the thresholds move with them, so that all decisions stay."""
+        thresholds = self.thresholds and move_thresholds(self.thresholds, temperature / self.temperature)
+        return replace(self, temperature=temperature, thresholds=thresholds)
 
     @property
     def parameters(self) -> int:

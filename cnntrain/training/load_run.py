@@ -70,8 +70,8 @@ def load_job(
     thresholds = state["progress"].get("thresholds")
     if thresholds and len(thresholds) != len(job.data.classes):
         raise CheckpointError(f"{folder}: holds {len(thresholds)} thresholds; evaluate another checkpoint")
-    temperature = _temperature(about, folder)
-    return folder, state, replace(job, temperature=temperature, thresholds=thresholds or None, micro_batch=micro_batch)
+    job = replace(job, thresholds=thresholds or None, micro_batch=micro_batch)
+    return folder, state, job.at_temperature(_temperature(about, folder))  # thresholds were fitted at 1
 
 
 def _temperature(about: dict[str, Any], folder: Path) -> float:

@@ -74,6 +74,14 @@ def fit_thresholds(probabilities: Tensor, labels: Tensor) -> list[float]:
     return result
 
 
+def move_thresholds(thresholds: list[float], temperature: float) -> list[float]:
+    """Those that decide the same where logits are divided by a temperature: sigmoid(logit(t) / temperature)."""
+    if temperature == 1:
+        return thresholds
+    moved: list[float] = (torch.tensor(thresholds, dtype=torch.float64).logit() / temperature).sigmoid().tolist()
+    return moved
+
+
 class SetAnswers:
     """The answers to all images of a split, on the host: what ranks them needs all of them."""
 

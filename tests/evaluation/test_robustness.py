@@ -87,7 +87,7 @@ def test_a_split_is_scored_at_every_strength_in_one_pass():
     job: Any = types.SimpleNamespace(
         device=CPU,
         temperature=2.0,
-        data=types.SimpleNamespace(scored_splits={"test": loader}, eval_size=40),
+        data=types.SimpleNamespace(scored_splits={"test": loader}, eval_size=40, multi_label=False),
         scorer=lambda views=None: Scorer(model, normalize, CPU, Precision.fp32, views=views),
     )
     told = []

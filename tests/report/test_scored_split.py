@@ -20,7 +20,7 @@ import cnntrain
 from cnntrain.cli import main
 from cnntrain.data.loaders import Loader
 from cnntrain.evaluation.image_scores import ImageScore, Worst
-from cnntrain.report import scored_split
+from cnntrain.report import scored_split, split_errors
 from cnntrain.report.last_features import LastFeatures
 from cnntrain.report.projector import principal_components, write_projector
 from cnntrain.text import percent
@@ -189,6 +189,6 @@ def test_names_that_are_markdown_or_html_stay_text() -> None:
 
     name = "![a](http://b/c.png) | <b>*d*</b> `e` _f_ \\ &amp;"
     error = ImageScore(0, f"{name}/im_1.jpg", 0, 1, 0.75, 0.25, 1.4)
-    page = markdown(scored_split._markdown([error], [name, "plain"]), extensions=["tables"])
+    page = markdown(split_errors.error_table([error], [name, "plain"]), extensions=["tables"])
     cells = re.findall("<td>(.*)</td>", page)
     assert [html.unescape(cell) for cell in cells] == [f"{name}/im_1.jpg", name, "plain", "75.00%"]
