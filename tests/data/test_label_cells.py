@@ -1,0 +1,136 @@
+"""Tables whose images have several labels, or none: how cells are parted, what is a fault, and a run to its end."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from tables import build, names, pile, write
+
+from cnntrain import cli
+from cnntrain.data.label_cells import find_separator
+from cnntrain.errors import ConfigError, DataErrors
+from cnntrain.storage import checkpoint
+
+SETS = ["a", "a|b", "b|c", "", "c", "a|c", "b", "a|b|c"]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def table(folder: Path, cells: list[str] = SETS * 2, column: str = "labels") -> Path:
+    pile(folder, len(cells))
+    rows = [f'{place}.png,"{cell}"' for place, cell in enumerate(cells)]
+    return write(folder / "labels.csv", f"file,{column}", *rows)
+
+
+def told(data, sign: str = "|") -> dict[str, str]:
+    """The labels of each image by its name."""
+    result = {}
+    for loader in (data.train, data.val):
+        assert loader.labels.dtype == torch.bool
+        for name, row in zip(names(loader), loader.labels.tolist(), strict=True):
+            result[name] = sign.join(one for one, has in zip(data.classes, row, strict=True) if has)
+    return result
+
+
+@pytest.mark.parametrize("sign", ["|", ";", ",", " ", "; "])
+def test_labels_are_parted_by_a_sign_that_is_found(here, sign):
+    data = build(table(here, [cell.replace("|", sign) for cell in SETS * 2]), multi_label=True)
+    assert data.classes == ["a", "b", "c"]
+    assert data.multi_label
+    assert told(data) == {f"{place}.png": cell for place, cell in enumerate(SETS * 2)}
+    assert any("1.5 an image, 2 images without any" in note for note in data.notes)
+
+
+def test_names_of_two_words_are_not_parted_and_a_sign_may_be_named(here):
+    assert find_separator(["golden retriever", "tabby cat", "siamese cat", ""]) == ""
+    assert find_separator(["cat dog", "dog", "cat bird", "bird dog", "bird"]) == " "
+    data = build(table(here, ["a/b", "b", "a", "b/a"] * 4), multi_label=True, columns={"separator": "/"})
+    assert data.classes == ["a", "b"]
+
+
+def test_lists_of_python_and_of_json_are_sets(here):
+    cells = ["['a', 'b']", "['b']", "[]", "['a']"] * 4
+    assert told(build(table(here, cells), multi_label=True))["0.png"] == "a|b"
+    rows = [json.dumps({"file": f"{place}.png", "tags": ["a", "b"][: place % 3]}) for place in range(16)]
+    data = build(write(here / "labels.jsonl", *rows), multi_label=True)
+    assert told(data) | {} == {f"{place}.png": "|".join(["a", "b"][: place % 3]) for place in range(16)}
+
+
+def test_columns_of_ones_and_zeros_are_labels(here):
+    pile(here, 12)
+    rows = [f"{place}.png,{place % 2},{-1 if place % 3 else 1}" for place in range(12)]
+    file = write(here / "labels.csv", "file,cat,dog", *rows)
+    data = build(file, multi_label=True, columns={"label": ["cat", "dog"]})
+    assert told(data)["3.png"] == "cat|dog"
+    assert told(data)["1.png"] == "cat"
+    assert told(data)["2.png"] == ""
+    with pytest.raises(ConfigError, match=r"^data\.columns\.label: no column 'cta' .* did you mean cat\?$"):
+        build(file, multi_label=True, columns={"label": ["cta", "dog"]})
+    write(file, "file,cat,dog", *rows[:-1], "11.png,maybe,1")
+    with pytest.raises(DataErrors, match="row 13: 'maybe' in 'cat' is neither yes nor no; write 1 or 0"):
+        build(file, multi_label=True, columns={"label": ["cat", "dog"]})
+
+
+def test_rows_of_other_sets_and_labels_that_are_not_learnt_are_faults(here):
+    pile(here, 8)
+    rows = [f"{place}.png,a|b,train" for place in range(6)]
+    write(here / "labels.csv", "file,labels,split", *rows, "6.png,a|c,test", "0.png,a,train")
+    with pytest.raises(DataErrors) as caught:
+        build(here / "labels.csv", multi_label=True)
+    lines = [line.partition(": row ")[2] for line in caught.value.lines()]
+    assert lines[0].startswith("8: class 'c' is in test and not in train;")
+    assert lines[1] == "9: 0.png has the label 'a' here and 'a|b' in row 2; leave one of them"
+
+
+def test_chosen_classes_leave_other_labels_out_and_keep_their_images(here):
+    data = build(table(here), multi_label=True, classes=["c", "a"])
+    assert data.classes == ["c", "a"]
+    assert told(data)["2.png"] == "c"
+    assert len(told(data)) == 16
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ("loss=cross_entropy", "loss.name: must be one of focal, bce, asymmetric, or a function of yours"),
+        ("loss=bce data.sampling=balanced", "data.sampling: must be natural with data.multi_label=true"),
+        ("loss=bce data.per_class=3", "data.per_class: must be null with data.multi_label=true: set data.limit"),
+        ("loss=bce augment=[augmix] augment.augmix.jsd=12", "augment.augmix.jsd: must be 0 with data.multi_label=true"),
+        ("loss=focal loss.pos_weight=2", "loss.pos_weight: is for loss=bce, and loss.name is focal"),
+    ],
+)
+def test_what_cannot_be_is_told_before_training(here, capsys, words, text):
+    words = ["data=table", f"data.root={table(here)}", "data.multi_label=true", "model=softmax", *words.split()]
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err.startswith(f"cnntrain: error: {text}")
+
+
+def test_words_on_sets_say_what_they_are_for(here, capsys):
+    assert cli.main(["data=table", f"data.root={table(here)}", "data.columns.separator=/"]) == 2
+    assert capsys.readouterr().err.startswith("cnntrain: error: data.columns.separator: is for data.multi_label=true")
+    assert cli.main(["loss=bce", "data.multi_label=true"]) == 2
+    assert capsys.readouterr().err.startswith("cnntrain: error: data.multi_label: is for data=table")
+
+
+def test_a_run_mixes_sets_ends_in_map_and_goes_on_with_the_same_bits(here):
+    file = table(here, SETS * 4)
+    words = ["data=table", f"data.root={file}", "data.multi_label=true", "loss=bce", "data.image_size=16"]
+    words += ["model=softmax", "augment=[mixup,cutmix]", "schedule=constant", "data.batch_size=4", "data.val=8"]
+    words += ["trainer.threads=1", "trainer.tensorboard=false", "trainer.epochs=3"]
+    assert cli.main([*words, "out=a"]) == 0
+    assert cli.main([*words, "trainer.max_steps=8", "out=b"]) == 0
+    assert cli.main(["resume", "b", "trainer.max_steps=null"]) == 0
+    one, other = (json.loads(Path(run, "results.json").read_text()) for run in ("a", "b"))
+    assert one["weights_sha256"] == other["weights_sha256"]
+    assert one["val"].keys() == {"map", "loss"}
+    assert 0 <= one["val"]["map"] <= 1
+    progress = checkpoint.load(Path("a/checkpoints/best"))["progress"]
+    assert len(progress["thresholds"]) == 3
+    assert progress["best_map"] == one["val"]["map"]
+    assert progress["best_top1"] == -1
