@@ -155,8 +155,9 @@ def _three_parts(splits: dict[str, FolderSplit], request: Request, found: Found 
                 f"images (given {request.settings.val})"
             )
     elif "train" in parts:
-        train, val = split_val(parts["train"].labels, request, parts["train"].groups)
-        parts["train"] = parts["train"].take(train)
+        whole = parts["train"]
+        train, val = split_val(whole.labels, request, whole.groups, whole.folds)
+        parts["train"] = whole.take(train)
         if len(val):
             parts["val"] = splits["train"].take(val)
     if "test" not in parts:

@@ -20,7 +20,7 @@ USUAL = {
         *("label", "class", "classname", "labelname", "category", "target", "species", "breed", "diagnosis", "y"),
         *("labels", "classes", "categories", "targets", "tags", "attributes", "findinglabels"),
     ),
-    "split": ("split", "subset", "partition", "set", "fold", "phase"),
+    "split": ("split", "subset", "partition", "set", "phase", "fold", "kfold"),
     "group": (
         *("group", "groupid", "patient", "patientid", "subject", "subjectid", "camera", "cameraid", "person"),
         *("personid", "scene", "sceneid", "location", "locationid"),

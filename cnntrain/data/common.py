@@ -123,7 +123,9 @@ class Request:
         return replace(self, settings=replace(self.settings, batch_size=batch_size))
 
 
-def split_val(labels: Tensor, request: Request, groups: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def split_val(
+    labels: Tensor, request: Request, groups: Tensor | None = None, numbers: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Indices of train and val: a stratified seeded part of the training images becomes val, or one of its folds.
 
     With `data.val=0`, val is empty.
@@ -131,12 +133,13 @@ def split_val(labels: Tensor, request: Request, groups: Tensor | None = None) ->
     Args:
         labels: int64 (N,).
         groups: int64 (N,), none of which may be parted.
+        numbers: int64 (N,), the fold of each image where the data has folds; None: they are drawn.
 
     Raises:
         DataError: nothing would be left to train on, or nothing to validate on.
     """
     if request.settings.folds is not None:
-        return _take_fold(labels, request.settings.folds, request, groups)
+        return _take_fold(labels, request.settings.folds, request, groups, numbers)
     if not request.settings.val:
         request.notes.append("val: none (data.val=0), all images train: the last epoch counts, as none is the best")
         return torch.arange(len(labels)), torch.arange(0)
@@ -155,9 +158,14 @@ def split_val(labels: Tensor, request: Request, groups: Tensor | None = None) ->
     return train, val
 
 
-def _take_fold(labels: Tensor, folds: int, request: Request, groups: Tensor | None) -> tuple[Tensor, Tensor]:
+def _take_fold(
+    labels: Tensor, folds: int, request: Request, groups: Tensor | None, numbers: Tensor | None
+) -> tuple[Tensor, Tensor]:
     fold, seed = request.settings.fold, request.seed
-    if groups is None:
+    how = f"stratified, seed {seed}" if numbers is None else "as the table has them"
+    if numbers is not None:
+        what, count = "images", len(numbers.unique())
+    elif groups is None:
         numbers, what = fold_numbers(labels, folds, seed, VAL), "images (in classes of two or more)"
         count = int((numbers >= 0).sum())
     else:
@@ -168,7 +176,7 @@ def _take_fold(labels: Tensor, folds: int, request: Request, groups: Tensor | No
             f"data.folds: {folds} folds of {count} {what} leave one empty; choose fewer folds, or add images"
         )
     train, val = (mask.nonzero().squeeze(1) for mask in (numbers != fold, numbers == fold))
-    which = f"fold {fold} of 0 to {folds - 1}, stratified, seed {seed}{_groups_in(val, labels, groups)}"
+    which = f"fold {fold} of 0 to {folds - 1}, {how}{_groups_in(val, labels, groups)}"
     request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, {which}")
     return train, val
 

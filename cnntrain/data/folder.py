@@ -137,6 +137,7 @@ class FolderSplit:
     by_table: bool = False
     groups: Tensor | None = None  # int64 (N,), numbers of what must not be parted
     weights: Tensor | None = None  # float64 (N,), how often each is to be shown, as parts of their sum
+    folds: Tensor | None = None  # int64 (N,), the fold of each, where a table has folds
 
     def take(self, indices: Tensor) -> "FolderSplit":
         """A part of the images, int64 indices."""
@@ -148,6 +149,7 @@ class FolderSplit:
             by_table=self.by_table,
             groups=None if self.groups is None else self.groups[indices],
             weights=None if self.weights is None else self.weights[indices],
+            folds=None if self.folds is None else self.folds[indices],
         )
 
     def without_gaps(self) -> "FolderSplit":
@@ -160,7 +162,7 @@ class FolderSplit:
     def digest(self) -> bytes:
         """What makes these images these: paths, sizes, and what a table says of them. Not of a taken part."""
         told = [repr(self.classes).encode()] if self.by_table else []
-        more = (self.labels, self.groups, self.weights) if self.by_table else ()
+        more = (self.labels, self.groups, self.weights, self.folds) if self.by_table else ()
         told += [values.numpy().tobytes() for values in more if values is not None]
         return b"".join([self.paths.digest(), self.sizes.numpy().tobytes(), *told])
 

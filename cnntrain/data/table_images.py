@@ -5,7 +5,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found
 from cnntrain.data.table import Faults, Table, read_table, refuse_lists
 from cnntrain.data.table_files import MISSING, Finder, find_folder
+from cnntrain.data.table_folds import NONE, read_folds
 from cnntrain.errors import DataError
 from cnntrain.text import counted, few, hint, nearest, printable, utf8
 
@@ -45,6 +46,7 @@ class Row(NamedTuple):
     split: str
     group: str
     weight: float
+    fold: int
 
 
 class TablePaths(Paths):
@@ -80,7 +82,10 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
     table = read_table(path, choose, faults)
     folder = find_folder(path, table.cells[columns["file"]], settings.images)
     sets, how = read_labels(table, columns, settings, faults)
-    rows, learnt, left_out = _rows(table, columns, folder, sets, settings, faults)
+    folds = {}
+    if split_column := columns.get("split"):
+        folds = read_folds(path, split_column, table.cells[split_column], settings)
+    rows, learnt, left_out = _rows(table, columns, folder, sets, folds, settings, faults)
     rows, repeats = _without_repeats(rows, faults)
     _check_groups(rows, faults)
     classes = sort_classes({label for row in rows for label in row.labels})
@@ -95,7 +100,7 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
         part.left_out = sort_classes(left_out)
     name = printable(path.name)
     places = {"train": name}
-    if "split" in columns:
+    if "split" in columns and not folds:
         words = {split_of(word): word.strip() for word in reversed(table.cells[columns["split"]])}
         places = {split: f"{printable(word)!r} in {name}" for split, word in words.items()}
     warnings = [f"{name}: {counted(repeats, 'row')} said again what another one says"] if repeats else []
@@ -115,6 +120,7 @@ def _rows(
     columns: dict[str, str],
     folder: Path,
     sets: Sequence[tuple[str, ...]],
+    folds: Mapping[str, int],
     settings: DataSettings,
     faults: Faults,
 ) -> tuple[list[Row], set[str], set[str]]:
@@ -130,7 +136,8 @@ def _rows(
         for row, cell in zip(table.rows, table.cells[name], strict=True):
             if not cell.strip():
                 faults.add("empty cells", row, f"no {role}, as {name!r} is empty; give it one, or take the row out")
-    known_splits = {word: split_of(word) if "split" in columns else "train" for word in set(splits)}
+    has_splits = "split" in columns and not folds
+    known_splits = {word: split_of(word) if has_splits else "train" for word in set(splits)}
     finder, wanted = Finder(folder), settings.classes
     rows, learnt, left_out = [], set[str](), set[str]()
     for row, name, labels, word, group, number in zip(table.rows, names, sets, splits, groups, weights, strict=True):
@@ -154,7 +161,7 @@ def _rows(
         if isinstance(place, str):
             faults.add("files that are not found", row, f"{printable(name)} {place}")
         elif split and weight is not None:
-            rows.append(Row(row, *place, labels, split, sys.intern(group.strip()), weight))
+            rows.append(Row(row, *place, labels, split, sys.intern(group.strip()), weight, folds.get(word, NONE)))
     return rows, learnt, left_out
 
 
@@ -193,9 +200,16 @@ def _check_groups(rows: Iterable[Row], faults: Faults) -> None:
     """A group in two splits would be trained on and tested."""
     first: dict[str, Row] = {}
     for row in rows:
-        if row.group and row.split != (other := first.setdefault(row.group, row)).split:
-            text = f"group {printable(row.group)!r} is in {row.split} here and in {other.split} in row {other.row}"
-            faults.add("groups in several splits", row.row, f"{text}; keep it in one split")
+        other = first.setdefault(row.group, row) if row.group else row
+        here, there = _part_of(row), _part_of(other)
+        if here != there:
+            text = f"group {printable(row.group)!r} is in {here} here and in {there} in row {other.row}"
+            kind = "split" if row.fold == NONE else "fold"
+            faults.add(f"groups in several {kind}s", row.row, f"{text}; keep it in one {kind}")
+
+
+def _part_of(row: Row) -> str:
+    return row.split if row.fold == NONE else f"fold {row.fold}"
 
 
 def _check_classes(rows: Iterable[Row], classes: Collection[str], is_trained: bool, faults: Faults) -> None:
@@ -244,6 +258,7 @@ def _splits(
             by_table=True,
             groups=torch.tensor([_group_number(row.group) for row in part]) if "group" in columns else None,
             weights=torch.tensor([row.weight for row in part], dtype=torch.float64) if "weight" in columns else None,
+            folds=torch.tensor([row.fold for row in part]) if part[0].fold != NONE else None,
         )
     return scans
 

@@ -308,12 +308,36 @@ def test_a_misspelt_split_is_told_alone_and_not_that_its_class_is_missing_in_tra
     ]
 
 
-def test_numbers_in_a_column_of_splits_are_told_how_to_be_left_alone(tmp_path):
+def test_a_column_of_folds_decides_the_folds(tmp_path):
     pile(tmp_path)
-    rows = [f"{row},{i % 5}" for i, row in enumerate(rows_of())]
-    found = faults(write(tmp_path / "labels.csv", "file,label,fold", *rows))
-    assert "'fold' holds the number 0, which names no split; " in found[0]
-    assert "data.columns.split=" in found[0]
+    table = write(tmp_path / "labels.csv", "file,label,kfold", *(f"{row},{i // 3}" for i, row in enumerate(rows_of())))
+    for fold in range(3):
+        data = build(table, folds=3, fold=fold)
+        assert names(data.val) == [f"{i}.png" for i in range(0, 8, 2) if i // 3 == fold] + [
+            f"{i}.png" for i in range(1, 8, 2) if i // 3 == fold
+        ]
+        assert len(names(data.train)) + len(names(data.val)) == 8
+        note = f"val: {len(names(data.val))} of the 8 training images, fold {fold} of 0 to 2, as the table has them"
+        assert note in data.notes
+    assert build(table, folds=3, fold=0).fingerprint == build(table, folds=3, fold=1).fingerprint
+    table.write_text(table.read_text().replace("0.png,cat,0", "0.png,cat,1"))
+    assert build(table, folds=3, fold=0).fingerprint != data.fingerprint
+
+
+def test_a_column_of_folds_is_told_what_to_do_with_it(tmp_path):
+    pile(tmp_path)
+    header, rows = "file,label,patient,fold", [f"{row},p{i},{i % 4}" for i, row in enumerate(rows_of())]
+    table = write(tmp_path / "labels.csv", header, *rows)
+    with pytest.raises(DataError, match=r"'fold' holds the folds 0 to 3; set data.folds=4 .*columns.split=$"):
+        build(table)
+    with pytest.raises(ConfigError, match=r"^data.folds: the column 'fold' .* holds 4 folds \(given 5\)"):
+        build(table, folds=5)
+    assert len(build(table, folds=5, columns={"split": ""}).val.labels) == 2
+    table.write_text(table.read_text().replace("p5,", "p0,"))
+    assert faults(table, folds=4) == ["row 7: group 'p0' is in fold 1 here and in fold 0 in row 2; keep it in one fold"]
+    write(table, header, *(row[:-1] + str(2 * int(row[-1])) for row in rows))
+    with pytest.raises(DataError, match=r"holds 4 different numbers, from 0 to 6; count folds from 0 without a gap"):
+        build(table, folds=4)
 
 
 def test_one_class_alone_is_refused(tmp_path):
