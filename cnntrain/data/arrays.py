@@ -33,7 +33,7 @@ _DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile
 
 @dataclass
 class _Part:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) of a split, and the name of the labels in the file."""
+    """Images uint8 (N, C, H, W) and labels, int64 (N,) or bool (N, K), of a split, and the name of the labels in the file."""
 
     images: Tensor
     labels: Tensor
@@ -49,12 +49,12 @@ def arrays(request: Request) -> TensorSet:
     path = expand_path(request.settings.root)
     need_array_file(path)
     with ExitStack() as stack:
-        file = _File(path, stack)
+        file = _File(path, stack, request.settings.multi_label)
         parts = {split: part for split, pairs in _PAIRS.items() if (part := file.part(pairs))}
         if "train" not in parts:
             there = few(map(printable, file.keys.values())) or "nothing in it"
             raise file.fault(f"has {there}, none to train on; {_TAKEN}")
-        classes = _class_names(file, parts)
+        classes = (_columns if request.settings.multi_label else _class_names)(file, parts)
     if file.unused:
         request.notes.append(f"not used of {printable(file.path.name)}: {few(map(printable, file.unused))}")
     sets = {split: (part.images, part.labels) for split, part in parts.items()}
@@ -81,18 +81,32 @@ def _class_names(file: "_File", parts: Mapping[str, _Part]) -> list[str]:
     return names or [str(label) for label in range(count)]
 
 
+def _columns(file: "_File", parts: Mapping[str, _Part]) -> list[str]:
+    """The names in the array `classes`, else the numbers of the columns that labels have."""
+    count = parts["train"].labels.shape[1]
+    for part in parts.values():
+        if part.labels.shape[1] != count:
+            columns = f"{part.labels.shape[1]:,} columns, and {parts['train'].key} {count:,}"
+            raise file.fault_of(part.key, f"has {columns}; give both one for each class")
+    names = file.names(_NAMES) or [str(label) for label in range(count)]
+    if len(names) != count:
+        raise file.fault_of(_NAMES, f"has {len(names):,} names for {count:,} columns of labels; give each one")
+    return names
+
+
 class _File:
     """An open .npz file, which the stack closes.
 
     Attributes:
         path: of it.
+        has_sets: labels have a column for each class.
         content: as NumPy opens it.
         keys: the names of its arrays, by these in small letters.
         unused: the names of those that have not been read.
     """
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
-        self.path = path
+    def __init__(self, path: Path, stack: ExitStack, has_sets: bool) -> None:
+        self.path, self.has_sets = path, has_sets
         try:
             stream = stack.enter_context(path.open("rb"))  # NumPy may leave a damaged one open
             self.content = np.load(stream, allow_pickle=False)
@@ -150,11 +164,23 @@ class _File:
         return torch.from_numpy(np.ascontiguousarray(planes))
 
     def _labels(self, key: str) -> Tensor:
-        """int64 (N,)."""
+        """int64 (N,), or bool (N, K)."""
         array = self._array(key)
+        if self.has_sets:
+            if (
+                array.ndim != 2
+                or array.shape[1] < 2
+                or array.dtype.kind not in "iub"
+                or not np.isin(array, (0, 1)).all()
+            ):
+                rule = (
+                    "labels of data.multi_label=true are 0 or 1, (N, K), with a column for each of two classes or more"
+                )
+                raise self._misfit(key, array, rule)
+            return torch.from_numpy(array.astype(np.bool_))
         flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
         if flat.dtype.kind not in "iub" or flat.ndim != 1:
-            columns = "; of a column for each class, y.argmax(1) makes them" * (flat.ndim == 2)
+            columns = "; columns of 0 and 1 are for data.multi_label=true, or y.argmax(1) makes them" * (flat.ndim == 2)
             raise self._misfit(key, array, f"labels are whole numbers (N,), from 0{columns}")
         return torch.from_numpy(flat.astype(np.int64))
 

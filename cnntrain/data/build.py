@@ -24,6 +24,7 @@ from cnntrain.data.common import (
     take_probe,
 )
 from cnntrain.data.datasets import TensorSet
+from cnntrain.data.labels import renumber
 from cnntrain.data.loaders import Loader, MemoryLoader, name_of_row
 from cnntrain.data.view import resize_planes
 from cnntrain.errors import ConfigError
@@ -102,7 +103,7 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
 
     def prepare(images: Tensor, labels: Tensor, pixels: int) -> tuple[Tensor, Tensor]:
         result = resize_batch(convert_channels(images, channels), pixels, request.interpolation)
-        return result, labels if places is None else places[labels]
+        return result, labels if places is None else renumber(labels, places, len(request.classes or ()))
 
     data_set = _take_val(data_set, request)
     images, labels = data_set.train

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from cnntrain.data.common import Request
+from cnntrain.data.labels import is_sets, renumber
 from cnntrain.data.split import stratified_split
 
 DIGITS = Path(__file__).parent / "digits" / "digits.gz"  # 64 pixels and a label each
 DIGITS_TEST = (1797, 360)  # seed and size of the digits' test part, the same for every run
 
 
-Part = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W) and labels int64 (N,)
+Part = tuple[Tensor, Tensor]  # images uint8 (N, C, H, W) and labels, int64 (N,) or bool (N, K)
 
 
 @dataclass
@@ -35,8 +36,9 @@ class TensorSet:
 
         def chosen(part: Part) -> Part:
             images, labels = part
-            mask = places[labels] >= 0
-            return images[mask], places[labels[mask]]
+            labels = renumber(labels, places, len(classes))
+            mask = slice(None) if is_sets(labels) else labels >= 0
+            return images[mask], labels[mask]
 
         parts = (part and chosen(part) for part in (self.test, self.val))
         return TensorSet(classes, chosen(self.train), *parts)

@@ -165,3 +165,18 @@ def test_a_file_is_trained_on_resumed_and_scored(here, capsys):
     capsys.readouterr()
     assert cli.main(["check", *words, "steps=1"]) == 0
     assert "  images   train 12, val 6, test 3\n" in capsys.readouterr().out
+
+
+def test_a_column_for_each_class_makes_sets_of_labels(tmp_path, capsys):
+    labels = (DRAW.random((12, 4)) < 0.5).astype(np.int8)
+    file = save(tmp_path / "x.npz", x_train=IMAGES, y_train=labels, x_test=IMAGES, y_test=labels, classes=list("abcd"))
+    data = build(file, multi_label=True)
+    assert (data.classes, data.multi_label) == (list("abcd"), True)
+    assert torch.equal(content(data.test)[1], torch.from_numpy(labels).bool())
+    some = build(file, multi_label=True, classes=["d", "a"])
+    assert torch.equal(content(some.test)[1], torch.from_numpy(labels[:, [3, 0]]).bool())
+    with pytest.raises(DataError, match=r"y_train is int64 \(12,\); labels of data.multi_label=true are 0 or 1"):
+        build(save(tmp_path / "y.npz", images=IMAGES, labels=LABELS, y_train=LABELS, x_train=IMAGES), multi_label=True)
+    save(file, images=IMAGES, labels=labels, classes=list("abc"))
+    with pytest.raises(DataError, match="has 3 names for 4 columns of labels"):
+        build(file, multi_label=True)

@@ -225,6 +225,7 @@ class DataEntry(Entry):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     has_files: bool = False
+    takes_sets: bool = False
     is_table: bool = False
     is_shards: bool = False
     is_hub: bool = False
@@ -313,6 +314,7 @@ DATASETS = Registry(
             image_size=128,
             has_files=True,
             is_table=True,
+            takes_sets=True,
             like="imagefolder",
         ),
         DataEntry(
@@ -324,7 +326,7 @@ DATASETS = Registry(
             is_shards=True,
             like="imagefolder",
         ),
-        DataEntry("arrays", DataSettings, "cnntrain.data.arrays:arrays", 10, 3, like="imagefolder"),
+        DataEntry("arrays", DataSettings, "cnntrain.data.arrays:arrays", 10, 3, like="imagefolder", takes_sets=True),
         DataEntry(
             "hf",
             DataSettings,

@@ -49,6 +49,7 @@ _WEIGHTS = (
     "is for weights to start from, and none are loaded (given {given}); set model.pretrained=true or model.weights=FILE"
 )
 _MODE = "is for pretrained weights, and finetune.mode is none (given {given}); choose one, such as finetune=C"
+_SETS = [name for name, entry in DATASETS.items() if entry.takes_sets]
 OF_LOSSES = {"focal": ["gamma"], "bce": ["pos_weight"], "asymmetric": ["gamma_pos", "gamma_neg", "clip"]}
 
 
@@ -141,8 +142,8 @@ RULES = (
     ),
     Rule(
         "data.multi_label",
-        lambda s: s.data.is_table,
-        "is for data=table (given {given}); write the labels of each image into a table",
+        lambda s: DATASETS.entry(s.data.name).takes_sets,
+        f"is for data={' and '.join(_SETS)} (given {{given}}); write the labels of each image into a table",
     ),
     *(
         Rule(
