@@ -69,7 +69,9 @@ def fold_numbers(labels: Tensor, folds: int, *parts: int) -> Tensor:
 def _by_class(labels: Tensor, *parts: int) -> tuple[Tensor, ...]:
     """The indices of each class 0, 1, ... in an order that `parts` seed."""
     order = torch.randperm(len(labels), generator=generator(torch.device("cpu"), *parts))
-    return order[labels[order].argsort(stable=True)].split(labels.bincount().tolist())
+    sizes = labels.bincount().tolist()
+    narrow = labels.to(torch.int16) if len(sizes) <= 1 << 15 else labels  # of a million, 4 MB in place of 16
+    return order[narrow[order].argsort(stable=True)].split(sizes)
 
 
 def _shares(quotas: np.ndarray, count: int, low: np.ndarray, high: np.ndarray) -> np.ndarray:

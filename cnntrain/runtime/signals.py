@@ -36,6 +36,7 @@ class Stop:
         self.signum: int | None = None
         self._note = note
         self._since = 0.0
+        self.holds_nothing = False  # yet which could be saved: the end comes where the work stands
 
     @property
     def requested(self) -> bool:
@@ -45,6 +46,8 @@ class Stop:
         if self.signum is None:
             self.signum = int(signal.SIGINT if signum == signal.SIGINT else signal.SIGTERM)
             self._since = time.monotonic()
+            if self.holds_nothing:
+                raise KeyboardInterrupt  # not an Exception, of which code on the way may make something else
             line = STOPPING + (AGAIN if signum == signal.SIGINT else "")
             if not (self._note and self._note(line)):
                 _say(line + "\n")
@@ -53,6 +56,27 @@ class Stop:
 
 
 NEVER = Stop()  # for work that no signal stops early
+
+
+@contextlib.contextmanager
+def at_once(stop: StopFlag) -> Iterator[None]:
+    """For long work before the first step: inside, the first signal ends it where it stands.
+
+    Raises:
+        Interrupted: a signal came.
+    """
+    if not isinstance(stop, Stop):
+        yield
+        return
+    stop.holds_nothing = True
+    try:
+        yield
+    except KeyboardInterrupt:
+        if stop.signum is None:
+            raise
+        raise Interrupted(stop.signum, "stopped before the first step") from None
+    finally:
+        stop.holds_nothing = False
 
 
 def _say(line: str) -> None:

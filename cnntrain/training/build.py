@@ -1,6 +1,7 @@
 """From settings to jobs: the device, the data, the network and all that a training needs, up to its first state."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -35,7 +36,7 @@ from cnntrain.runtime.host_memory import tune_malloc
 from cnntrain.runtime.precision import choose_precision, grad_scaler, set_matmul_precision
 from cnntrain.runtime.reporter import Reporter
 from cnntrain.runtime.seeds import seed_everything, seed_streams
-from cnntrain.runtime.signals import NEVER, StopFlag
+from cnntrain.runtime.signals import NEVER, StopFlag, at_once
 from cnntrain.runtime.threads import set_threads
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training import micro_batches
@@ -101,7 +102,8 @@ def build_train_job(
     settings, notes = follow_weights(settings)
     trainer, augment = settings.trainer, settings.augment
     if data is None:
-        with world.in_turn():  # a data set is fetched, and its statistics are computed, by one process
+        halt = at_once(stop) if world.size == 1 else nullcontext()
+        with world.in_turn(), halt:  # a data set is fetched, and its statistics are computed, by one process
             data = build_data(
                 settings.data,
                 augment,

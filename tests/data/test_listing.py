@@ -1,6 +1,7 @@
 """A large folder is listed once; the list is trusted while no folder has changed, and never where it is not whole."""
 
 import os
+import signal
 import time
 import tracemalloc
 from pathlib import Path
@@ -13,7 +14,7 @@ from PIL import Image
 from cnntrain import cli
 from cnntrain.data import folder as image_folder
 from cnntrain.data import listing
-from cnntrain.data.folder import Paths, fingerprint
+from cnntrain.data.folder import Images, Paths, fingerprint
 from cnntrain.data.pack import find_images
 from cnntrain.errors import DataError
 
@@ -99,6 +100,26 @@ def test_resume_and_eval_of_a_run_do_not_list_its_folder_again(short, listed, ca
     assert cli.main(["eval", "run"]) == 0
     assert not [name for name in listed if name.startswith(str(root))]
     assert "train: listed earlier, kept in" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_a_listing_where_it_stands(short, monkeypatch, capsys, signum, code):
+    root = paint(short / "photos")
+    size = Images._size
+
+    def press(self, entry, folder):
+        assert not pressed, "the next file is not looked at"
+        pressed.append(entry.name)
+        os.kill(os.getpid(), signum)
+        return size(self, entry, folder)
+
+    pressed: list[str] = []
+    monkeypatch.setattr(Images, "_size", press)
+    assert cli.main(["train", "data=imagefolder", f"data.root={root}", *QUICK, "out=run"]) == code
+    assert "stopped before the first step; go on with cnntrain resume run" in capsys.readouterr().err
+    assert not lists(short)
+    monkeypatch.setattr(Images, "_size", size)
+    assert cli.main(["resume", "run"]) == 0
 
 
 def test_a_small_folder_leaves_nothing_in_the_cache(here):
