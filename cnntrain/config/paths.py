@@ -100,6 +100,8 @@ def need_image_folder(root: Path) -> None:
         )
         if root.suffix.lower() in TABLES and os.path.isfile(root):
             advice = "a table of files and labels is read with data=table"
+        if re.search(r"[{*].*\.tar$", root.name):
+            advice = "shards of tar files are read with data=webdataset"
         raise DataError(f"data.root: {printable(root)} {what}; {advice}")
 
 

@@ -118,6 +118,11 @@ def test_shards_missing_from_a_pattern_are_told_together_before_torch_is_needed(
     assert lines[5].endswith("data.root: and 3 more not there, beside 2 shards that are; mend the pattern")
 
 
+def test_shards_given_as_a_folder_of_photos_are_told_what_they_are(tmp_path, capsys):
+    assert cli.main(["data=imagefolder", f"data.root={write_shards(tmp_path)}/{{000..003}}.tar"]) == 3
+    assert "003}.tar is not there; shards of tar files are read with data=webdataset" in capsys.readouterr().err
+
+
 def test_a_jump_in_the_numbers_of_a_folder_is_warned_of(tmp_path):
     os.remove(write_shards(tmp_path, 5) / "002.tar")
     warnings = build(tmp_path).warnings
