@@ -10,7 +10,7 @@ import torch
 from hypothesis import settings
 
 # Fixtures of several files.
-pytest_plugins = ["command_calls", "pages", "predicted", "runs"]
+pytest_plugins = ["command_calls", "pages", "predicted", "runs", "set_runs"]
 
 # A shell starts the background jobs of a script with Ctrl-C ignored, and nohup those that outlive it with SIGHUP; the
 # tests send both to themselves.

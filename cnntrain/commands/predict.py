@@ -13,7 +13,7 @@ from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.folder import Paths, kinds
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.evaluation.prediction import Prediction, predictions, rank
+from cnntrain.evaluation.prediction import Prediction, Ranks, Reading, predictions, rank
 from cnntrain.report.predictions import Answers, summary, table
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import write_atomic
@@ -36,8 +36,8 @@ def run(args: PredictArgs, config: RunConfig | None = None) -> dict[str, Any]:
 
     Returns:
         "checkpoint", "tta" (names), "views" (how many), "temperature" (1 where none was fitted), "threshold" (or None),
-        "images" (how many), "abstained" (how many of them get no class), "classes" (name -> images), and "skipped"
-        ("file" and "reason" of each bad one).
+        where images have sets of labels "thresholds" (name -> probability), "images" (how many), "abstained" (how many
+        of them get no class), "classes" (name -> images), and "skipped" ("file" and "reason" of each bad one).
 
     Raises:
         ConfigError: a threshold that no image can be below, or an image in the place of a file to write.
@@ -62,7 +62,10 @@ class _Call:
 
     def __init__(self, args: PredictArgs, job: Job, report: Report) -> None:
         self.args, self.job, self.report = args, job, report
-        self.classes, self.threshold = job.data.classes, _threshold(args.threshold, len(job.data.classes))
+        self.classes = job.data.classes
+        if not job.data.multi_label:
+            _check_threshold(args.threshold, len(self.classes))
+        self.reading = Reading.of(job, args.threshold)
         self.paths, self.skip_counts = find_files(args.images)
         _need_other_files(args.out, self.paths)
         self.views = Views(args.tta, job.data.eval_size) if args.tta else None
@@ -76,13 +79,13 @@ class _Call:
     def ask(self) -> None:
         """Ask the network."""
         scorer, count = self.job.scorer(views=self.views), min(self.args.top, len(self.classes))
-        parts: list[tuple[Tensor, Tensor]] = []
+        parts: list[Ranks] = []
         self.report.validating(len(self.loader), phase="predicting")
         for answer in scorer.answers(self.loader, advance=self.report.advance):
-            parts.append(rank(answer.logits, self.job.temperature, count))  # on the device, which nobody waits for
+            parts.append(rank(answer.logits, self.reading, count))  # on the device, which nobody waits for
         self.report.end_phase()
-        self.values, self.labels = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
-        need_finite(float(self.values.sum()), "what the network answers", self.job.precision)
+        self.ranks = Ranks.join(parts)
+        need_finite(float(self.ranks.values.sum()), "what the network answers", self.job.precision)
         bad = self.decoder.reasons
         self.rows = torch.tensor([index for index in range(len(self.paths)) if index not in bad], dtype=torch.int64)
         if not len(self.rows):
@@ -94,13 +97,19 @@ class _Call:
     def predictions(self, rows: Tensor, count: int) -> Iterator[Prediction]:
         """For each image at `rows`, int64, its `count` probable classes."""
         files = (str(self.paths[row]) for row in rows.tolist())
-        values, labels = self.values[rows, :count], self.labels[rows, :count]
-        return predictions(files, values, labels, self.classes, self.threshold)
+        return predictions(files, self.ranks, self.classes, self.reading, rows=rows, count=count)
 
     def counts(self) -> list[tuple[str, int, float]]:
         """For each class its name, how many images are given it, and the mean of their probabilities."""
-        labels, values = self.labels[self.rows, 0], self.values[self.rows, 0].double()
-        labels, values = labels[values >= self.threshold], values[values >= self.threshold]
+        ranks = self.ranks
+        if self.job.data.multi_label:
+            is_good = torch.zeros(len(self.paths), dtype=torch.bool).index_fill_(0, self.rows, True)
+            is_told = is_good.repeat_interleave(ranks.counts)
+            labels, values = ranks.label_places[is_told], ranks.label_values[is_told].double()
+        else:
+            labels, values = ranks.places[self.rows, 0], ranks.values[self.rows, 0].double()
+            is_told = values >= self.reading.threshold
+            labels, values = labels[is_told], values[is_told]
         images = labels.bincount(minlength=len(self.classes))
         sums = torch.zeros(len(self.classes), dtype=torch.float64).index_add_(0, labels, values)
         return list(zip(self.classes, images.tolist(), (sums / images.clamp_min(1)).tolist(), strict=True))
@@ -114,6 +123,8 @@ class _Call:
         ]
         if self.job.temperature != 1:
             rows.append(("temperature", f"{self.job.temperature:.4g}, fitted to the validation images"))
+        if (thresholds := self.reading.thresholds) is not None:
+            rows.append(("thresholds", _describe(thresholds, self.args.threshold, is_fitted=bool(self.job.thresholds))))
         rows.append(("ignored", kinds(self.skip_counts)))
         rows.append(("tta", str(self.views or "")))
         self.report.header(short_path(folder), [(name, value) for name, value in rows if value])
@@ -126,10 +137,12 @@ class _Call:
         if is_long:
             more = f"and {len(self.rows) - len(head):,} more images{self._advice('stores')}"
             lines += [more, "", *summary(self.counts(), len(self.rows))]
-        if self.args.threshold is not None:
-            count, images = results["abstained"], results["images"]
-            share = f"{count:,} of {images:,} images ({percent(count / images)})"
-            lines += ["", f"no class for {share}, whose best is below {self.threshold:g}"]
+        count, images = results["abstained"], results["images"]
+        share = f"{count:,} of {images:,} images ({percent(count / images)})"
+        if self.job.data.multi_label:
+            lines += ["", f"no label for {share}"] if count else []
+        elif self.args.threshold is not None:
+            lines += ["", f"no class for {share}, whose best is below {self.reading.threshold:g}"]
             lines.append("(cnntrain eval shows accuracy against coverage, to choose a threshold by)")
         for line in lines:
             self.report.say(line)
@@ -160,6 +173,7 @@ class _Call:
             top,
             results,
             has_threshold=self.args.threshold is not None,
+            names=self.classes if self.job.data.multi_label else None,
         )
 
     def _sheet(self, results: dict[str, Any]) -> bytes:
@@ -181,14 +195,18 @@ class _Call:
     def results(self, folder: Path) -> dict[str, Any]:
         """See run."""
         counts = {name: images for name, images, _ in self.counts()}
+        thresholds, abstained = self.reading.thresholds, len(self.rows) - sum(counts.values())
+        if thresholds is not None:  # an image may count for several classes
+            abstained = int((self.ranks.counts[self.rows] == 0).sum())
         return {
             "checkpoint": str(folder),
             "tta": list(self.args.tta),
             "views": len(self.views) if self.views else 1,
             "temperature": self.job.temperature,
             "threshold": self.args.threshold,
+            **({} if thresholds is None else {"thresholds": dict(zip(self.classes, thresholds.tolist(), strict=True))}),
             "images": len(self.rows),
-            "abstained": len(self.rows) - sum(counts.values()),
+            "abstained": abstained,
             "classes": counts,
             "skipped": [
                 {"file": str(self.paths[index]), "reason": reason} for index, reason in self.decoder.reasons.items()
@@ -205,15 +223,19 @@ def _need_other_files(outs: Sequence[Path], images: Paths) -> None:
             raise ConfigError(f"out: {printable(short_path(out))} is one of the images; write out=FILE.csv")
 
 
-def _threshold(value: float | None, classes: int) -> float:
-    """The probability below which no class is given; 0 where none is asked for.
-
-    Raises:
-        ConfigError: none of so many classes could be below it.
-    """
+def _check_threshold(value: float | None, classes: int) -> None:
+    """Refuse a probability that none of so many classes could be below; ConfigError says so."""
     if value is not None and value <= 1 / classes:
         raise ConfigError(
             f"threshold: must be a number > {1 / classes:.4g}, as the best of {classes:,} classes has that at least "
             f"(given {value:g}); give a higher one, or leave it out"
         )
-    return value or 0.0
+
+
+def _describe(thresholds: Tensor, given: float | None, *, is_fitted: bool) -> str:
+    """From which probability on an image has a label, and why."""
+    if given is not None:
+        return f"{given:g} for every class, in place of those of the checkpoint"
+    if not is_fitted:
+        return f"{thresholds[0]:g} for every class, as none were fitted"
+    return f"{thresholds.min():.2g} to {thresholds.max():.2g}, fitted to the validation images for the highest F1"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cnntrain.config.paths import expand_path
 from cnntrain.data.decode import BadImage, read_image, to_pixels
 from cnntrain.errors import ConfigError, DataError
-from cnntrain.evaluation.prediction import Prediction, predictions, rank
+from cnntrain.evaluation.prediction import Prediction, Ranks, Reading, predictions, rank
 from cnntrain.runtime.algorithms import own_process_kept
 from cnntrain.runtime.reporter import Silence
 from cnntrain.text import printable
@@ -82,25 +82,31 @@ class Classifier:
         return self._job.temperature
 
     @property
+    def thresholds(self) -> list[float] | None:
+        """Of a network that gives each image a set of labels, the probabilities from which on it does; else None."""
+        thresholds = Reading.of(self._job).thresholds
+        return None if thresholds is None else thresholds.tolist()
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         return self._job.device
 
     @overload
     def __call__(  # type: ignore[overload-overlap]  # a text is a sequence too
-        self, images: str | os.PathLike[str], *, top: int | None = ..., threshold: float = ...
+        self, images: str | os.PathLike[str], *, top: int | None = ..., threshold: float | None = ...
     ) -> Prediction: ...
 
     @overload
     def __call__(  # type: ignore[overload-overlap]
-        self, images: Sequence[Picture], *, top: int | None = ..., threshold: float = ...
+        self, images: Sequence[Picture], *, top: int | None = ..., threshold: float | None = ...
     ) -> list[Prediction]: ...
 
     @overload
-    def __call__(self, images: Picture, *, top: int | None = ..., threshold: float = ...) -> Prediction: ...
+    def __call__(self, images: Picture, *, top: int | None = ..., threshold: float | None = ...) -> Prediction: ...
 
     def __call__(
-        self, images: Picture | Sequence[Picture], *, top: int | None = 5, threshold: float = 0.0
+        self, images: Picture | Sequence[Picture], *, top: int | None = 5, threshold: float | None = None
     ) -> Prediction | list[Prediction]:
         """The classes of an image, or of each image of a list, which may be of several kinds.
 
@@ -110,7 +116,8 @@ class Classifier:
         Args:
             images: paths, Pillow images, arrays of uint8 in 0..255, (H, W) or (H, W, C) with 1, 3 or 4 channels.
             top: how many classes are told of each; None: all.
-            threshold: below this probability (0..1) a prediction's `label` is None.
+            threshold: below this probability (0..1) a prediction's `label` is None; of sets it takes the place
+                of `thresholds`. None: 0, or these.
 
         Raises:
             ConfigError: `top` or `threshold` that is no such number.
@@ -120,15 +127,17 @@ class Classifier:
         names = self._job.data.classes
         count = _need_top(top, len(names))
         _need_threshold(threshold)
+        reading = Reading.of(self._job, threshold)
         pictures = _listed(images)
         scorer = self._job.scorer()
         found: list[Prediction] = []
         for start in range(0, len(pictures), self._job.data.batch_size):
             part = pictures[start : start + self._job.data.batch_size]
             _, logits = scorer.answer(self._decode(part, start))
-            values, labels = rank(logits, self._job.temperature, count)
-            need_finite(float(values.sum()), "what the network answers", self._job.precision)
-            found += predictions(map(_file, part), values, labels, names, threshold)
+            ranks = Ranks.join([rank(logits, reading, count)])
+            need_finite(float(ranks.values.sum()), "what the network answers", self._job.precision)
+            rows = torch.arange(len(part))
+            found += predictions(map(_file, part), ranks, names, reading, rows=rows, count=count)
         return found if _is_list(images) else found[0]
 
     def prepare(self, images: Picture | Sequence[Picture]) -> Tensor:
@@ -202,6 +211,6 @@ def _need_top(top: int | None, classes: int) -> int:
     return min(top, classes)
 
 
-def _need_threshold(threshold: float) -> None:
-    if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+def _need_threshold(threshold: float | None) -> None:
+    if threshold is not None and (not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1):
         raise ConfigError(f"threshold: must be a number >= 0 and <= 1 (given {threshold!r})")

@@ -92,3 +92,36 @@ def test_names_of_strangers_are_harmless_on_the_terminal_and_in_a_spreadsheet():
     assert (last[0], last[-1]) == ("'=bad.png", "the file is empty")
     rows = json.loads(file(found, 3).content("json"))["predictions"]
     assert [(row["file"], row["class"]) for row in rows] == [("-2.png", name) for name in LURID]
+
+
+def labelled(file: str, *given: tuple[str, float], others: tuple[tuple[str, float], ...] = ()) -> Prediction:
+    return Prediction(file, (*given, *others), given=given)
+
+
+def test_sets_of_labels_stand_beside_the_file_with_what_is_not_given():
+    found = [
+        labelled("a.jpg", ("cat", 0.981), ("dog", 0.714), others=(("cow", 0.304), ("owl", 0.004))),
+        labelled("b.jpg", others=(("owl", 0.2),)),
+        labelled("c.jpg", *((f"an animal of kind {number}", 0.9) for number in range(4))),
+    ]
+    assert table(found) == [
+        "file   labels                       others",
+        "a.jpg  cat 98%, dog 71%             cow 30%",
+        "b.jpg  -                            owl 20%",
+        "c.jpg  an animal of kind 0 90%, +3",
+    ]
+
+
+def test_a_table_of_sets_fits_80_columns_whatever_the_names():
+    names = ["a class with a name that is far too long for a table", "猫" * 30, "\x1b[31m", *"abcdefgh"]
+    found = [labelled("photos/" + "deep/" * 20 + f"{n}.jpg", *((name, 0.5) for name in names[n:])) for n in range(12)]
+    lines = table([*found, labelled("x.jpg", others=tuple((name, 0.5) for name in names))])
+    assert len(lines) == 14
+    assert max(map(cell_len, lines)) <= 80
+
+
+def test_labels_of_a_row_are_parted_by_a_sign_that_is_in_no_name():
+    for names, cell in ((["a", "b"], "a|b"), (["a|b", "c"], "a|b;c"), (["a|b;c", "d"], "a|b;c,d")):
+        found = [labelled("x.jpg", *((name, 0.5) for name in names))]
+        text = str(Answers(found, 1, {"skipped": []}, has_threshold=False, names=names).content("csv"))
+        assert list(csv.reader(text.splitlines()))[1][1] == cell
