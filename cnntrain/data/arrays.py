@@ -33,7 +33,7 @@ _DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile
 
 @dataclass
 class _Part:
-    """Images uint8 (N, C, H, W) and labels, int64 (N,) or bool (N, K), of a split, and the name of the labels in the file."""
+    """Images uint8 (N, C, H, W) and labels, int64 (N,) or bool (N, K), of a split, and how the file calls these."""
 
     images: Tensor
     labels: Tensor
@@ -167,15 +167,9 @@ class _File:
         """int64 (N,), or bool (N, K)."""
         array = self._array(key)
         if self.has_sets:
-            if (
-                array.ndim != 2
-                or array.shape[1] < 2
-                or array.dtype.kind not in "iub"
-                or not np.isin(array, (0, 1)).all()
-            ):
-                rule = (
-                    "labels of data.multi_label=true are 0 or 1, (N, K), with a column for each of two classes or more"
-                )
+            is_number = array.dtype.kind in "iub" and array.ndim == 2 and array.shape[1] > 1
+            if not (is_number and np.isin(array, (0, 1)).all()):
+                rule = "labels of data.multi_label=true are 0 or 1, (N, K), with a column for each class, two or more"
                 raise self._misfit(key, array, rule)
             return torch.from_numpy(array.astype(np.bool_))
         flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
