@@ -96,11 +96,14 @@ def test_labels_of_images_in_memory_are_looked_at_and_those_of_digits_are_right(
     assert float(out.partition("labels   ")[2].partition("%")[0]) > 98
 
 
-def test_each_image_is_judged_by_a_head_that_was_fitted_without_its_fold(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("width", [4, 90])  # fewer features than images, and more
+def test_each_image_is_judged_by_a_head_that_was_fitted_without_its_fold(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
     monkeypatch.setattr(cross_validation, "SHRINKAGES", (0.5,))
     monkeypatch.setattr(cross_validation, "TEMPERATURES", (0.25,))
     random = torch.Generator().manual_seed(0)
-    features, labels = torch.randn(60, 4, generator=random), torch.randint(3, (60,), generator=random)
+    features, labels = torch.randn(60, width, generator=random), torch.randint(3, (60,), generator=random)
     labels[17] = 3  # the only image of its class is in no fold
     standard = (features - features.mean(0)) / features.std(0, correction=0)
     folds = fold_numbers(labels, cross_validation.FOLDS, 7)
@@ -109,8 +112,8 @@ def test_each_image_is_judged_by_a_head_that_was_fitted_without_its_fold(monkeyp
     expected = targets.clone()
     for fold in range(cross_validation.FOLDS):
         rest, own = folds != fold, folds == fold
-        wide = torch.cat([standard[rest], (0.5 * 4) ** 0.5 * torch.eye(4)])  # shrinking is fitting zeros
-        weights = torch.linalg.lstsq(wide, torch.cat([targets[rest] - shares, torch.zeros(4, 4)])).solution
+        wide = torch.cat([standard[rest], (0.5 * width) ** 0.5 * torch.eye(width)])  # shrinking is fitting zeros
+        weights = torch.linalg.lstsq(wide, torch.cat([targets[rest] - shares, torch.zeros(width, 4)])).solution
         expected[own] = standard[own] @ weights + shares
     judged = cross_validation.judge(features, labels, 4, 7)
     torch.testing.assert_close(judged, (expected / 0.25).softmax(1), rtol=1e-4, atol=1e-5)

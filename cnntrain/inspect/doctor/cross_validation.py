@@ -5,15 +5,19 @@ probabilities by a temperature. How much to shrink, and the temperature, are tho
 were not seen are most probable.
 """
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from cnntrain.data.labels import is_sets
 from cnntrain.data.split import fold_numbers
 
 FOLDS = 5
 SHRINKAGES = (0.1, 0.3, 1.0, 3.0, 10.0)  # times the number of features
+EVEN = 0.5  # the score of a class of its own that is as probable as not
 TEMPERATURES = tuple(np.geomspace(1, 1 / 64, 13).tolist())
 
 
@@ -22,34 +26,46 @@ def judge(features: Tensor, labels: Tensor, classes: int, seed: int) -> Tensor:
 
     Args:
         features: float32 (N, D); standardized in place.
-        labels: int64 (N,).
+        labels: int64 (N,), or bool (N, K): then each class has a probability of its own.
         seed: of the folds. The only image of its class is judged to be of it.
     """
     spread, mean = torch.std_mean(features, 0, correction=0)
     features.sub_(mean).div_(spread.clamp_min(1e-3))
+    width = features.shape[1]
+    if len(features) < width:  # turned so that all of them lie in the first N directions, heads stay what they are
+        values, vectors = torch.linalg.eigh(features @ features.T)
+        features = vectors * values.clamp_min(0).sqrt()
     folds = fold_numbers(labels, FOLDS, seed)
     members = [(folds == fold).nonzero().flatten() for fold in range(-1, FOLDS)]
-    shares = labels.bincount(minlength=classes) / len(labels)
-    products = [_products(features[rows], labels[rows], shares) for rows in members]
+    targets = (labels if is_sets(labels) else functional.one_hot(labels, classes)).float()
+    shares = targets.mean(0)
+    products = [_products(features[rows], targets[rows] - shares) for rows in members]
     gram, target = (torch.stack(part).sum(0) for part in zip(*products, strict=True))
-    best = None
+    seen = torch.cat(members[1:])
+    best = math.inf, targets, 1.0
     for shrinkage in SHRINKAGES:
-        scores = functional.one_hot(labels, classes).float()
+        scores = targets.clone()
         for rows, (own_gram, own_target) in zip(members[1:], products[1:], strict=True):
             rest = gram - own_gram
-            rest.diagonal().add_(shrinkage * features.shape[1])
+            rest.diagonal().add_(shrinkage * width)
             weights = torch.cholesky_solve(target - own_target, torch.linalg.cholesky(rest))
             scores[rows] = features[rows] @ weights + shares
-        seen = torch.cat(members[1:])
         for temperature in TEMPERATURES:
-            loss = functional.cross_entropy(scores[seen] / temperature, labels[seen]).item() if len(seen) else 0.0
-            if best is None or loss < best[0]:
+            loss = _loss(scores[seen] / temperature, labels[seen], temperature) if len(seen) else 0.0
+            if loss < best[0]:
                 best = loss, scores, temperature
-    assert best is not None
-    return (best[1] / best[2]).softmax(1)
+    _, scores, temperature = best
+    if is_sets(labels):
+        return ((scores - EVEN) / temperature).sigmoid()
+    return (scores / temperature).softmax(1)
 
 
-def _products(features: Tensor, labels: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+def _loss(logits: Tensor, labels: Tensor, temperature: float) -> float:
+    if is_sets(labels):
+        return functional.binary_cross_entropy_with_logits(logits - EVEN / temperature, labels.float()).item()
+    return functional.cross_entropy(logits, labels).item()
+
+
+def _products(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """(D, D) and (D, K): of features with themselves, and with the classes less their shares."""
-    sums = torch.zeros(features.shape[1], len(shares)).index_add_(1, labels, features.T)
-    return features.T @ features, sums - features.sum(0)[:, None] * shares
+    return features.T @ features, features.T @ targets

@@ -86,6 +86,7 @@ def find_all(
         *_gaps(subject),
         *_copies(subject, pairs, config.draws_val),
         *_skew(subject, config.evens_out),
+        *_without_label(subject, looks),
         *_odd(looks, config.size),
     ]
 
@@ -112,12 +113,13 @@ def _leaks(subject: Subject, pairs: Sequence[Pair]) -> Iterator[Finding]:
 
 
 def _contradictions(subject: Subject, pairs: Sequence[Pair]) -> Iterator[Finding]:
-    found = [pair for pair in pairs if subject.label(pair.image) != subject.label(pair.other)]
-    advice = "keep the one whose class is right"
+    found = [pair for pair in pairs if not subject.have_same_label(pair.image, pair.other)]
+    where = "of different labels" if subject.has_sets else "in two classes"
+    advice = f"keep the one whose {'labels are' if subject.has_sets else 'class is'} right"
     if exact := [pair for pair in found if pair.is_exact]:
-        yield _of_pairs("contradiction", "in two classes, the same bytes", advice, exact)
+        yield _of_pairs("contradiction", f"{where}, the same bytes", advice, exact)
     if alike := [pair for pair in found if not pair.is_exact]:
-        yield _of_pairs("contradiction_alike", "in two classes, nearly the same", advice, alike)
+        yield _of_pairs("contradiction_alike", f"{where}, nearly the same", advice, alike)
 
 
 def _gaps(subject: Subject) -> Iterator[Finding]:
@@ -136,7 +138,7 @@ def _copies(subject: Subject, pairs: Sequence[Pair], draws_val: bool) -> Iterato
                 for pair in pairs
                 if pair.is_exact is is_exact
                 and subject.split(pair.image) == subject.split(pair.other) == split
-                and subject.label(pair.image) == subject.label(pair.other)
+                and subject.have_same_label(pair.image, pair.other)
             ]
             if found:
                 leaks = draws_val and split == "train"
@@ -146,7 +148,7 @@ def _copies(subject: Subject, pairs: Sequence[Pair], draws_val: bool) -> Iterato
 
 def _of_pairs(kind: str, what: str, advice: str, pairs: Sequence[Pair]) -> Finding:
     order = sorted(pairs, key=lambda pair: (-pair.likeness, pair.image))
-    entries = [Entry(pair.image, pair, pair.how) for pair in order]
+    entries = [Entry(pair.image, pair, "" if pair.is_exact else pair.how) for pair in order]
     return Finding(kind, what, len({pair.image for pair in pairs}), advice, entries)
 
 
@@ -154,8 +156,15 @@ def _skew(subject: Subject, evens_out: bool) -> Iterator[Finding]:
     counts = subject.counts.get("train")
     if counts and not evens_out and (words := skew_words(counts, [*map(printable, subject.classes)])):
         few_images = sum(max(counts) >= SKEW * count for count in counts)
-        advice = f"{words}: loss.class_weights=balanced evens that out"
+        key = "loss.pos_weight" if subject.has_sets else "loss.class_weights"
+        advice = f"{words}: {key}=balanced evens that out"
         yield Finding("skew", f"classes of under 1/{SKEW} of the largest", few_images, advice)
+
+
+def _without_label(subject: Subject, looks: Looks) -> Iterator[Finding]:
+    if subject.has_sets and (rows := looks.rows[~subject.labels[looks.rows].any(1)].tolist()):
+        advice = "right, if they show none of the classes"
+        yield Finding("no_label", "without any label", len(rows), advice, [Entry(row) for row in rows], False)
 
 
 def _odd(looks: Looks, size: int | None) -> Iterator[Finding]:

@@ -83,10 +83,11 @@ def look_at_data(
     report.end_phase()
     pairs = [*exact_pairs(looks), *_alike(subject, looks, device, workers, report)]
     entry = DATASETS.entry(settings.data.name)
+    weights = settings.loss.pos_weight if subject.has_sets else settings.loss.class_weights
     config = Circumstances(
         size=(settings.data.image_size or entry.image_size) if subject.has_files else None,
         draws_val=bool(settings.data.val) and all(part.split != "val" for part in subject.parts),
-        evens_out=settings.loss.class_weights is not None or settings.data.sampling is Sampling.balanced,
+        evens_out=weights is not None or settings.data.sampling is Sampling.balanced,
     )
     check = check_labels(subject, looks, settings, job, report) if labels else None
     findings = find_all(subject, looks, pairs, config, check.findings if check else [])

@@ -77,7 +77,7 @@ def alike_pairs(subject: Subject, rows: NDArray[np.int64], twins: Twins) -> list
     for whole, part, likeness, is_mirrored, share in zip(*(column.tolist() for column in columns), strict=True):
         other, image = sorted((int(rows[whole]), int(rows[part])))
         words = (["mirrored"] if is_mirrored else []) + ([f"cut to {share:.0%}"] if share < CUT else [])
-        key = image, int(subject.splits[other]), bool(subject.labels[image] == subject.labels[other])
+        key = image, int(subject.splits[other]), subject.have_same_label(image, other)
         if key not in best or best[key].likeness < likeness:
             best[key] = Pair(image, other, likeness, " and ".join(words) or "encoded anew")
     return [best[key] for key in sorted(best)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from cnntrain.data.common import Data, Request, choose_classes
 from cnntrain.data.datasets import TensorSet
 from cnntrain.data.decode import decode_image
 from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.labels import class_counts, renumber
 from cnntrain.data.loaders import Loader
 from cnntrain.data.sources import find_source
 
@@ -26,7 +28,7 @@ class Part:
 
     Attributes:
         split: its name.
-        labels: int64 (N,), indices into the classes of the subject.
+        labels: int64 (N,), indices into the classes of the subject; or bool (N, K), see data/labels.py.
         paths: the files; None where there are none.
         pixels: uint8 (N, C, H, W); None where there are files.
     """
@@ -44,7 +46,8 @@ class Subject:
         classes: their names; a split need not have images of each.
         parts: by split, in this order.
         counts: images of each class, by split.
-        labels, splits: of each image, int64 (N,); the latter count in `parts`.
+        labels: of each image, int64 (N,), or bool (N, K).
+        splits: of each image, int64 (N,), a number in `parts`.
     """
 
     def __init__(self, classes: Sequence[str], parts: Sequence[Part]) -> None:
@@ -52,12 +55,20 @@ class Subject:
         self.parts = sorted(parts, key=lambda part: SPLITS.index(part.split))
         sizes = [len(part.labels) for part in self.parts]
         self._starts = np.cumsum([0, *sizes])
-        self.labels: NDArray[np.int64] = torch.cat([part.labels for part in self.parts]).numpy()
+        self.labels: NDArray[Any] = torch.cat([part.labels for part in self.parts]).numpy()
         self.splits: NDArray[np.int64] = np.repeat(np.arange(len(sizes)), sizes)
-        self.counts = {part.split: part.labels.bincount(minlength=len(self.classes)).tolist() for part in self.parts}
+        count = len(self.classes)
+        self.counts: dict[str, list[int]] = {
+            part.split: class_counts(part.labels, count).tolist() for part in self.parts
+        }
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def has_sets(self) -> bool:
+        """Whether each image has a set of classes."""
+        return self.labels.ndim == 2
 
     @property
     def has_files(self) -> bool:
@@ -83,8 +94,13 @@ class Subject:
         return self.parts[int(self.splits[index])].split
 
     def label(self, index: int) -> str:
-        """The class of an image."""
-        return self.classes[int(self.labels[index])]
+        """The class of an image, or its classes; empty where it has none."""
+        places = np.flatnonzero(self.labels[index]).tolist() if self.has_sets else [int(self.labels[index])]
+        return ", ".join(self.classes[place] for place in places)
+
+    def have_same_label(self, one: int, other: int) -> bool:
+        """Whether two images are of the same class, or of the same classes."""
+        return bool(np.array_equal(self.labels[one], self.labels[other]))
 
     def content(self, index: int) -> bytes:
         """The file of an image; BadImage where it cannot be read."""
@@ -127,9 +143,9 @@ def find_subject(settings: DataSettings) -> Subject | None:
 
 def _of_scans(scans: Mapping[str, FolderSplit]) -> Subject:
     classes = list(dict.fromkeys(name for split in SPLITS if split in scans for name in scans[split].classes))
-    places = {name: place for place, name in enumerate(classes)}
+    places, count = {name: place for place, name in enumerate(classes)}, len(classes)
     parts = [
-        Part(split, torch.tensor([places[name] for name in scan.classes])[scan.labels], scan.paths)
+        Part(split, renumber(scan.labels, torch.tensor([places[name] for name in scan.classes]), count), scan.paths)
         for split, scan in scans.items()
         if len(scan.labels)
     ]
