@@ -1,5 +1,6 @@
 """A folder of class folders as a list of files and labels."""
 
+import copy
 import hashlib
 import os
 import time
@@ -8,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -26,24 +28,35 @@ SECONDS = 5  # between two lines of progress
 CHUNK = 1 << 16  # numbers that are made wider at once
 LOOKED_INTO = 1000  # files of each unknown suffix, before the others are taken to be what all of these are
 
+P = TypeVar("P", bound="Paths")
+
 
 class Paths:
     """File paths below a folder, held as one block of bytes: a million of them cost about 35 MB, not 200.
 
     Attributes:
         cure, cure_of_many: what to do about a file that is no good image, and about many.
+        columns: of a kind of paths, the names of its arrays that have a number for each image.
+
+    Args:
+        root: the folder.
+        block: all paths, one behind the other.
+        ends: where each ends in the block, int64 (N,).
     """
 
     cure, cure_of_many = "mend or remove the file", "mend the files"
+    columns: ClassVar[tuple[str, ...]] = ()
 
-    def __init__(self, root: Path, block: bytes, ends: np.ndarray, begins: np.ndarray | None = None) -> None:
+    def __init__(self, root: Path, block: bytes, ends: np.ndarray) -> None:
+        self._set(root, block, ends)
+
+    def _set(self, root: Path, block: bytes, ends: np.ndarray) -> None:
         self.root, self._block = root, block
         self._raw_root = os.fsencode(root)
         kind = np.uint32 if len(block) < 1 << 32 else np.int64
         self._ends: np.ndarray = ends.astype(kind, copy=False)
-        self._begins: np.ndarray = np.roll(self._ends, 1) if begins is None else begins.astype(kind, copy=False)
-        if begins is None:
-            self._begins[:1] = 0
+        self._begins: np.ndarray = np.roll(self._ends, 1)
+        self._begins[:1] = 0
 
     @classmethod
     def join(cls, root: Path, relative: list[bytes]) -> "Paths":
@@ -82,9 +95,12 @@ class Paths:
         """The fault of an image that cannot be decoded and may not be skipped."""
         return DataError(f"{printable(self[index])}: {reason}; {self.cure}, or set data.on_bad_image=skip")
 
-    def take(self, indices: Tensor) -> "Paths":
+    def take(self: P, indices: Tensor) -> P:
         """The chosen paths, sharing the block."""
-        return type(self)(self.root, self._block, self._ends[indices.numpy()], self._begins[indices.numpy()])
+        twin, rows = copy.copy(self), indices.numpy()
+        for name in ("_begins", "_ends", *self.columns):
+            setattr(twin, name, getattr(self, name)[rows])
+        return twin
 
     def names(self, folder: Path) -> Iterator[bytes]:
         """The paths, told from another folder."""
@@ -94,11 +110,20 @@ class Paths:
             path = self._block[begin:end]
             yield path if path.startswith(b"/") else start + path
 
-    @classmethod
-    def collect(cls, root: Path, parts: "Sequence[Paths]", order: Tensor) -> "Paths":
-        """Some paths of several lists as one whole list, told from `root`; `order` counts through all of them."""
+    @staticmethod
+    def collect(root: Path, parts: "Sequence[Paths]", order: Tensor) -> "Paths":
+        """Some paths of several lists as one whole list, told from `root`; `order` counts through all of them.
+
+        Args:
+            parts: lists of one kind, and of one data set.
+        """
         names = [name for paths in parts for name in paths.names(root)]
-        return cls.join(root, [names[index] for index in order.tolist()])
+        chosen = [names[index] for index in order.tolist()]
+        whole = copy.copy(parts[0])
+        whole._set(root, b"".join(chosen), np.cumsum([len(name) for name in chosen], dtype=np.int64))
+        for name in whole.columns:
+            setattr(whole, name, np.concatenate([getattr(paths, name) for paths in parts])[order.numpy()])
+        return whole
 
     def digest(self) -> bytes:
         """sha256 of a whole list (not of a taken part)."""

@@ -58,7 +58,7 @@ def find_in_hub(settings: DataSettings, known: Collection[str] | None, say: Call
             (notes if split == "test" and not len(rows) else warnings).append(gone)
         if len(rows):
             chosen = torch.from_numpy(values[rows].astype(np.int64))
-            paths, sizes = HubPaths.of(Path(root), images, split, rows), images.sizes(split)[rows]
+            paths, sizes = HubPaths(Path(root), images, split, rows), images.sizes(split)[rows]
             part = FolderSplit(classes, paths, chosen, torch.from_numpy(sizes), by_table=True)
             scans[split] = part if settings.classes is None else part.select_classes(settings.classes)
     if unused:

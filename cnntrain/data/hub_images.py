@@ -1,12 +1,11 @@
 """The images of a data set of the Hugging Face hub, as undecoded files."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from cnntrain.data.decode import BadImage, read_file
 from cnntrain.data.folder import Paths
@@ -56,37 +55,17 @@ class HubPaths(Paths):
     """Images that are named by split and row, `train/17`.
 
     Args:
-        root, block, ends, begins: see Paths.
-        images: all images of the data set.
+        root: the data set.
+        images: all images of it.
+        split, rows: which of them, int64 (N,).
     """
 
-    cure = "mend the data set"
-    cure_of_many = "mend the data set"
+    cure = cure_of_many = "mend the data set"
 
-    def __init__(
-        self, root: Path, block: bytes, ends: np.ndarray, begins: np.ndarray | None = None, *, images: HubImages
-    ) -> None:
-        super().__init__(root, block, ends, begins)
-        self._images = images
-
-    @classmethod
-    def of(cls, root: Path, images: HubImages, split: str, rows: np.ndarray) -> "HubPaths":
-        """Some rows of a split, int64 (N,)."""
+    def __init__(self, root: Path, images: HubImages, split: str, rows: np.ndarray) -> None:
         names = [f"{split}/{row}".encode() for row in rows.tolist()]
-        return cls(root, b"".join(names), np.cumsum([len(name) for name in names], dtype=np.int64), images=images)
-
-    def take(self, indices: Tensor) -> "HubPaths":
-        """See Paths."""
-        rows = indices.numpy()
-        return HubPaths(self.root, self._block, self._ends[rows], self._begins[rows], images=self._images)
-
-    @classmethod
-    def collect(cls, root: Path, parts: Sequence[Paths], order: Tensor) -> "HubPaths":
-        """See Paths; all of them are of one data set."""
-        plain = Paths.collect(root, parts, order)
-        first = parts[0]
-        assert isinstance(first, HubPaths)
-        return cls(root, plain._block, plain._ends, images=first._images)
+        super().__init__(root, b"".join(names), np.cumsum([len(name) for name in names], dtype=np.int64))
+        self._images = images
 
     def read(self, index: int) -> bytes:
         """See Paths."""

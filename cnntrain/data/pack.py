@@ -11,14 +11,13 @@ import os
 import struct
 import weakref
 import zlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from cnntrain.config.paths import is_archive
 from cnntrain.data import listing
@@ -68,51 +67,27 @@ class PackedPaths(Paths):
     """The names that the images had before they were packed, and their content out of the pack.
 
     Args:
-        root, block, ends, begins: see Paths.
+        root, block, ends: see Paths.
         file: the pack.
         starts, sizes, checks: where each image begins in it, int64 (N,); its bytes and its crc32, uint32 (N,).
     """
 
     cure = cure_of_many = "pack the photos anew"
+    columns = ("_starts", "_sizes", "_checks")
 
     def __init__(
         self,
         root: Path,
         block: bytes,
         ends: np.ndarray,
-        begins: np.ndarray | None = None,
         *,
         file: PackFile,
         starts: np.ndarray,
         sizes: np.ndarray,
         checks: np.ndarray,
     ) -> None:
-        super().__init__(root, block, ends, begins)
+        super().__init__(root, block, ends)
         self._file, self._starts, self._sizes, self._checks = file, starts, sizes, checks
-
-    def take(self, indices: Tensor) -> "PackedPaths":
-        """See Paths."""
-        rows = indices.numpy()
-        return PackedPaths(
-            self.root,
-            self._block,
-            self._ends[rows],
-            self._begins[rows],
-            file=self._file,
-            starts=self._starts[rows],
-            sizes=self._sizes[rows],
-            checks=self._checks[rows],
-        )
-
-    @classmethod
-    def collect(cls, root: Path, parts: Sequence[Paths], order: Tensor) -> "PackedPaths":
-        """See Paths; all of them lie in one pack."""
-        plain, packed = Paths.collect(root, parts, order), [paths for paths in parts if isinstance(paths, PackedPaths)]
-        starts, sizes, checks = (
-            np.concatenate(arrays)[order.numpy()]
-            for arrays in zip(*((paths._starts, paths._sizes, paths._checks) for paths in packed), strict=True)
-        )
-        return cls(root, plain._block, plain._ends, file=packed[0]._file, starts=starts, sizes=sizes, checks=checks)
 
     def digest(self) -> bytes:
         """See Paths; sha256 of the checksums too: another picture of as many bytes gives another."""

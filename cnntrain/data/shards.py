@@ -64,26 +64,26 @@ class ShardPaths(Paths):
     """The names of images in shards, SHARD.tar/KEY.jpg, and their content out of them.
 
     Args:
-        root, block, ends, begins: see Paths.
+        root, block, ends: see Paths.
         files: the shards.
         shards, starts, sizes: of each image its shard, where it begins there, and its bytes, int64 (N,).
     """
 
     cure = cure_of_many = "write the shard anew"
+    columns = ("_shards", "_starts", "_sizes")
 
     def __init__(
         self,
         root: Path,
         block: bytes,
         ends: np.ndarray,
-        begins: np.ndarray | None = None,
         *,
         files: ShardFiles,
         shards: np.ndarray,
         starts: np.ndarray,
         sizes: np.ndarray,
     ) -> None:
-        super().__init__(root, block, ends, begins)
+        super().__init__(root, block, ends)
         self._files, self._shards, self._starts, self._sizes = files, shards, starts, sizes
 
     def places(self) -> tuple[Tensor, Tensor]:
@@ -91,31 +91,6 @@ class ShardPaths(Paths):
         places: np.ndarray = np.empty(len(self._shards), np.int64)
         places[np.lexsort((self._starts, self._shards))] = np.arange(len(places))
         return torch.from_numpy(self._shards), torch.from_numpy(places)
-
-    def take(self, indices: Tensor) -> "ShardPaths":
-        """See Paths."""
-        rows = indices.numpy()
-        return ShardPaths(
-            self.root,
-            self._block,
-            self._ends[rows],
-            self._begins[rows],
-            files=self._files,
-            shards=self._shards[rows],
-            starts=self._starts[rows],
-            sizes=self._sizes[rows],
-        )
-
-    @classmethod
-    def collect(cls, root: Path, parts: Sequence[Paths], order: Tensor) -> "ShardPaths":
-        """See Paths; all of them lie in the same shards."""
-        plain, packed = Paths.collect(root, parts, order), [paths for paths in parts if isinstance(paths, ShardPaths)]
-        shards, starts, sizes = (
-            np.concatenate(arrays)[order.numpy()]
-            for arrays in zip(*((paths._shards, paths._starts, paths._sizes) for paths in packed), strict=True)
-        )
-        files = packed[0]._files
-        return cls(root, plain._block, plain._ends, files=files, shards=shards, starts=starts, sizes=sizes)
 
     def read(self, index: int) -> bytes:
         """The content of an image; BadImage where it cannot be read."""

@@ -13,7 +13,7 @@ import torch
 from cnntrain.config.paths import expand_path
 from cnntrain.data.columns import find_columns
 from cnntrain.data.common import TrainData
-from cnntrain.data.folder import FolderSplit
+from cnntrain.data.folder import FolderSplit, Paths
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.loaders import Loader
 from cnntrain.data.pack import SPLITS, Found
@@ -138,7 +138,7 @@ class _Images:
 
         return FolderSplit(
             [self.classes[place] for place in classes],
-            type(first.paths).collect(self._root, [part.paths for part in self._parts], order),
+            Paths.collect(self._root, [part.paths for part in self._parts], order),
             numbers[self._labels[order]],
             chosen("sizes"),
             skip_counts=sum((part.skip_counts for part in self._parts), Counter()),

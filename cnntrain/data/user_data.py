@@ -259,7 +259,7 @@ def _one_by_one(
     classes = request.classes or choose_classes(every, request)
     splits = {}
     for split, part in parts.items():
-        items = Items.of(part, _mark(labels[split], looks[split]))
+        items = Items(part, _mark(labels[split], looks[split]))
         whole = FolderSplit(every, items, labels[split], torch.zeros(part.count, dtype=torch.int64))
         chosen = whole if settings.classes is None else whole.select_classes(settings.classes)
         splits[split] = align(chosen, classes, split, allow_missing=True)

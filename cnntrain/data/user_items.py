@@ -186,32 +186,16 @@ class Items(Paths):
     """The items of a part by their numbers, each asked for when it is wanted, in whatever thread wants it.
 
     Args:
-        root, block, ends, begins: see Paths; a path is the number of an item.
         part: the items.
         mark: what tells the whole part from another one.
     """
 
     cure_of_many = "correct the data set"
 
-    def __init__(
-        self,
-        root: Path,
-        block: bytes,
-        ends: np.ndarray,
-        begins: np.ndarray | None = None,
-        *,
-        part: Part,
-        mark: bytes,
-    ) -> None:
-        super().__init__(root, block, ends, begins)
-        self._part, self._mark = part, mark
-
-    @classmethod
-    def of(cls, part: Part, mark: bytes) -> "Items":
-        """All items of a part."""
+    def __init__(self, part: Part, mark: bytes) -> None:
         names = [b"%d" % index for index in range(part.count)]
-        ends = np.cumsum([len(name) for name in names], dtype=np.int64)
-        return cls(Path(part.name), b"".join(names), ends, part=part, mark=mark)
+        super().__init__(Path(part.name), b"".join(names), np.cumsum([len(name) for name in names], dtype=np.int64))
+        self._part, self._mark = part, mark
 
     def __getitem__(self, index: int) -> Path:
         return Path(self._part.split, str(self._number(index)))
@@ -223,11 +207,6 @@ class Items(Paths):
     def place(self) -> str:
         """See Paths."""
         return f"{self._part.name}[{self._part.split}]"
-
-    def take(self, indices: Tensor) -> "Items":
-        """See Paths."""
-        rows = indices.numpy()
-        return Items(self.root, self._block, self._ends[rows], self._begins[rows], part=self._part, mark=self._mark)
 
     def digest(self) -> bytes:
         """See Paths; sha256 of the labels and of some pixels too."""
