@@ -21,8 +21,8 @@ NOTES = (
     "A red frame: wrong, a blue one: right.",
 )
 NOTES_OF_SETS = (
-    "Below each image: the labels that it has and is not given (-), and those that it is given and has not (+), the"
-    " worst of each with its probability, and how many more; the file, the loss.",
+    "Below each image: how many labels are missed (-) and how many wrongly given (+), with the worst of them and its"
+    " probability; the file, the loss.",
     "A red frame: wrong, a blue one: right.",
 )
 S = TypeVar("S", ImageScore, SetScore)
@@ -59,15 +59,14 @@ def draw_worst_sets(
 ) -> "Image.Image":
     """The same of images that have a set of labels each."""
 
-    def mistake(sign: str, labels: Sequence[LabelScore]) -> str:
+    def mistakes(sign: str, labels: Sequence[LabelScore]) -> str:
         if not labels:
-            return f"{sign} none"
+            return f"{sign}0"
         place, probability = labels[0]
-        more = f" (+{len(labels) - 1})" if len(labels) > 1 else ""
-        return f"{sign} {percent(probability)} {printable(classes[place])}{more}"
+        return f"{sign}{len(labels)}  {percent(probability)} {printable(classes[place])}"
 
     def captions(image: SetScore, file: str) -> tuple[str, ...]:
-        return mistake("-", image.missed), mistake("+", image.extra), file, f"loss {number(image.loss)}"
+        return mistakes("-", image.missed), mistakes("+", image.extra), file, f"loss {number(image.loss)}"
 
     return _draw(groups, pick, captions, (title, footer), NOTES_OF_SETS)
 

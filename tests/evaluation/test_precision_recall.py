@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from forged import random_sets
 from sklearn.metrics import average_precision_score
 
 from cnntrain.evaluation.precision_recall import THRESHOLDS, ThresholdCounts
@@ -53,6 +54,21 @@ def test_average_precision_is_that_of_scikit_learn_and_the_hardest_classes_are_k
         exact = average_precision_score((labels == label).numpy(), logits.softmax(1)[:, label].numpy())
         assert curve.average_precision == pytest.approx(exact, abs=0.01)
     assert counts.curves(NAMES, 1)[2].name == "bee"
+
+
+def test_each_label_of_a_set_is_counted_by_its_own_probability() -> None:
+    answers = random_sets(400, 3)
+    curves = {curve.name: curve for curve in counted(answers.logits, answers.labels).curves(NAMES[:3], 20)}
+    probabilities, labels = answers.logits.sigmoid().numpy(), answers.labels.numpy()
+    thresholds = np.linspace(0, 1, THRESHOLDS, dtype=np.float32)
+    for place, name in enumerate(NAMES[:3]):
+        called, own = probabilities[:, place] >= thresholds[:, None], labels[:, place]
+        wanted = np.stack([called & own, called & ~own, ~called & ~own, ~called & own]).sum(2)
+        assert np.abs(curves[name].counts - wanted).max() <= 1
+        exact = average_precision_score(labels[:, place], probabilities[:, place])
+        assert curves[name].average_precision == pytest.approx(exact, abs=0.02)
+    exact = average_precision_score(labels, probabilities, average="micro")
+    assert curves["(all, micro mean)"].average_precision == pytest.approx(exact, abs=0.02)
 
 
 def test_answers_that_are_no_numbers_and_no_images_at_all_are_no_fault() -> None:
