@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cnntrain.config.schema.scores import MAIN, TITLES, main_score
 from cnntrain.evaluation.intervals import wilson
 from cnntrain.evaluation.split_scores import SPLIT_WORDS
 from cnntrain.page.chart import Chart, Line, grid, percents
@@ -14,13 +15,6 @@ from cnntrain.page.pictures import flat_image
 from cnntrain.report.augmentation import class_name
 from cnntrain.text import cut, number, percent
 
-MEASURES = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "loss": "loss",
-}
 MOST_CELLS = 20  # classes of a confusion matrix that is a table; a larger one is a picture
 MOST_CLASSES, MOST_ROWS = 20, 2000  # in the table of classes, at first sight and unfolded
 SHADES = 8
@@ -44,7 +38,7 @@ def scores(splits: Mapping[str, Mapping[str, Any]]) -> Html | None:
         return None
     heads = ["", *(Html(SPLIT_WORDS[name] + _images(scores)) for name, scores in known.items())]
     rows: list[list[object]] = []
-    for key, words in MEASURES.items():
+    for key, words in TITLES.items():
         if any(scores.get(key) is not None for scores in known.values()):
             rows.append([words, *(_score(key, scores) for scores in known.values())])
     errors = [scores.get("calibration", {}).get("ece") for scores in known.values()]
@@ -53,16 +47,19 @@ def scores(splits: Mapping[str, Mapping[str, Any]]) -> Html | None:
     notes = []
     if any(scores.get("intervals") for scores in known.values()):
         notes.append("In brackets, 95 % intervals: what other images of the same kind could have shown.")
+    chosen = (
+        "the best epoch" if main_score(next(iter(known.values()))) == MAIN[0] else "the best epoch and the thresholds"
+    )
     if "val" in known and "test" in known:
-        notes.append("Validation chose the best epoch, so its scores flatter a little; the test images chose nothing.")
+        notes.append(f"Validation chose {chosen}, so its scores flatter a little; the test images chose nothing.")
     elif "val" in known:
-        notes.append("Validation chose the best epoch, so its scores flatter a little.")
-    if words := next(filter(None, map(_temperature, known.values())), ""):
+        notes.append(f"Validation chose {chosen}, so its scores flatter a little.")
+    if words := next(filter(None, map(temperature_words, known.values())), ""):
         notes.append(f"Loss and calibration error are those {words}; it changes no class.")
     return section("scores", "Scores", table(heads, rows), tag("p", " ".join(notes), class_="note"))
 
 
-def _temperature(scores: Mapping[str, Any]) -> str:
+def temperature_words(scores: Mapping[str, Any]) -> str:
     """The temperature by which the logits are divided, in words; nothing where none was fitted."""
     used = scores.get("calibration", {}).get("temperature", {}).get("used", 1)
     return "" if used == 1 else f"at temperature {used:.4g}, fitted to the validation images"
@@ -198,12 +195,12 @@ def _class_row(name: str, scores: Mapping[str, float], train_images: int | None)
         percent(recall) if images else "-",
         *values,
         *([] if train_images is None else [f"{train_images:,}"]),
-        _bar(recall, images),
+        bar(recall, images),
     ]
 
 
-def _bar(share: float, images: int) -> Html:
-    """A share as a bar, with the interval that so many images leave."""
+def bar(share: float, images: int = 0) -> Html:
+    """A share as a bar, with the interval that so many images leave, if any."""
     parts = [
         tag("rect", width=100, height=10, class_="room"),
         tag("rect", width=f"{100 * share:.1f}", height=10, class_="full"),
@@ -224,7 +221,7 @@ def certainty(scores: Mapping[str, Any], split: str, run: str) -> Html | None:
         run: the folder of the run, as one types it.
     """
     coverage = [entry for entry in scores.get("coverage", ()) if entry["accuracy"] is not None]
-    points = _merge([entry for entry in scores.get("calibration", {}).get("bins", ()) if entry["images"]])
+    points = merge([entry for entry in scores.get("calibration", {}).get("bins", ()) if entry["images"]])
     reliability = Chart(
         "Is it as sure as it is right?",
         [Line("perfect", "ideal", [(0.0, 0.0), (1.0, 1.0)]), Line("images that are right", "one", points)],
@@ -246,7 +243,7 @@ def certainty(scores: Mapping[str, Any], split: str, run: str) -> Html | None:
     charts = [*([reliability] if points else []), *([curve] if len(curve.lines[0].points) > 1 else [])]
     if not charts:
         return None
-    words = _temperature(scores)
+    words = temperature_words(scores)
     about = tag("p", f"Of the {split} images{words and ', '}{words}.", class_="about")
     advice = tag("p", code_words(_advice(scores, run)), class_="note")
     return section("certainty", "How sure it is", about, grid(charts), _thresholds(coverage), advice)
@@ -255,17 +252,22 @@ def certainty(scores: Mapping[str, Any], split: str, run: str) -> Html | None:
 def _advice(scores: Mapping[str, Any], run: str) -> str:
     """How a threshold is set, and a temperature where it would help."""
     words = f"`cnntrain predict {run} images=PHOTOS threshold=0.9` gives no class to images below that probability."
+    return f"{temperature_advice(scores, run, 'classes')} {words}".lstrip()
+
+
+def temperature_advice(scores: Mapping[str, Any], run: str, classes: str) -> str:
+    """What a temperature would do, and the command that keeps it; nothing where it would not help."""
     temperature = scores["calibration"]["temperature"]
     fitted, loss = temperature["fitted"], temperature["loss"]
     if temperature["used"] != 1 or not temperature["helps"] or loss > HELP * scores["loss"]:
-        return words
+        return ""
     return (
         f"A temperature of {fitted:.2f} would bring the loss from {number(scores['loss'])} to {number(loss)}, with the "
-        f"same classes and better probabilities: `cnntrain eval {run} calibrate=true` keeps it. {words}"
+        f"same {classes} and better probabilities: `cnntrain eval {run} calibrate=true` keeps it."
     )
 
 
-def _merge(bins: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:
+def merge(bins: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:
     """Mean probability and accuracy of neighbouring bins, joined until each point stands for enough images."""
     least = max(LEAST_IMAGES, sum(entry["images"] for entry in bins) * LEAST_SHARE)
     points, images, probability, right = [], 0.0, 0.0, 0.0

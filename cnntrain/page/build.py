@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.scores import TITLES
+from cnntrain.data.labels import class_counts
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import CheckpointError, CnntrainError, DataError, NonFiniteError
 from cnntrain.evaluation.image_scores import ImageScore, Worst
 from cnntrain.evaluation.intervals import wilson
+from cnntrain.evaluation.label_sets import SetScores, score_sets
 from cnntrain.evaluation.split_scores import SPLIT_WORDS, SplitScores, score_split
 from cnntrain.inspect.explain.subject import at_rest
-from cnntrain.page import answers, pictures, sections
+from cnntrain.page import answers, pictures, sections, set_answers
 from cnntrain.page.dataset import dataset
 from cnntrain.page.document import document, head
 from cnntrain.page.findings import Facts, find
 from cnntrain.page.markup import Html, section, tag
-from cnntrain.page.rules import Finding
+from cnntrain.page.rules import ClassCounts, Finding
 from cnntrain.page.run import read_run
 from cnntrain.report.run_report import Report
 from cnntrain.text import printable, short_path
@@ -50,9 +53,10 @@ class Page:
         self.notes: list[str] = []
         self.findings: list[Finding] = []
         self.job: Job | None = None
-        self.splits: dict[str, SplitScores] = {}
+        self.splits: dict[str, SplitScores | SetScores] = {}
         self.worst = Worst(MOST_ERRORS)
-        self.images: dict[str, list[int]] = {}
+        self.images: dict[str, list[int]] = {}  # of each class, by split
+        self.totals: dict[str, int] = {}
 
     def build(self) -> str:
         """The page as HTML.
@@ -76,7 +80,7 @@ class Page:
             sections.curves(self.run),
             *network,
             augmentation,
-            dataset(self.run, self.job.data if self.job else None, self.images),
+            dataset(self.run, self.job.data if self.job else None, self.images, self.totals),
             sections.config(self.run),
             sections.origin(self.run),
         ]
@@ -119,19 +123,39 @@ class Page:
     def _score(self, job: Job, split: str) -> None:
         loader = job.data.scored_splits[split]
         self.report.validating(len(loader), phase="testing" if split == "test" else "validating")
-        self.worst = Worst(MOST_ERRORS)
-        other = self.splits["val"].fit if split == "test" and "val" in self.splits else None
-        self.splits[split] = score_split(job, split, collectors=[self.worst], other=other, advance=self.report.advance)
-        self.images[split] = loader.labels.bincount(minlength=len(job.data.classes)).tolist()
+        before, advance = self.splits.get("val"), self.report.advance
+        other = before.fit if before else None
+        if job.data.multi_label:
+            thresholds = before.thresholds if isinstance(before, SetScores) else None
+            self.splits[split] = score_sets(job, split, thresholds=thresholds, other=other, advance=advance)
+        else:
+            self.worst = Worst(MOST_ERRORS)
+            self.splits[split] = score_split(job, split, collectors=[self.worst], other=other, advance=advance)
+        self._count(split, loader)
+
+    def _count(self, split: str, loader: Loader) -> None:
+        """Note the images of a split, and those of each class."""
+        classes = self.job.data.classes if self.job else ()
+        self.images[split] = class_counts(loader.labels, len(classes)).tolist()
+        self.totals[split] = len(loader.labels)
 
     def _answers(self, job: Job, split: str) -> list[Html | None]:
         """The parts on one split."""
-        scores, words = self.splits[split].scores, SPLIT_WORDS[split]
+        found, words = self.splits[split], SPLIT_WORDS[split]
+        scores, train_images = found.scores, self.images.get("train", ())
+        loader, run = job.data.scored_splits[split], shlex.quote(short_path(self.run.folder))
+        if isinstance(found, SetScores):
+            return [
+                set_answers.by_label(scores, train_images, words),
+                set_answers.confusion(scores, words),
+                set_answers.errors(job, loader, found, words),
+                set_answers.certainty(scores, words, run),
+            ]
         return [
-            answers.confusion(self.splits[split].matrix.numpy(), job.data.classes, words, scores["confused"]),
-            answers.by_class(scores["classes"], self.images.get("train", ()), words),
-            self._errors(job, job.data.scored_splits[split], words),
-            answers.certainty(scores, words, shlex.quote(short_path(self.run.folder))),
+            answers.confusion(found.matrix.numpy(), job.data.classes, words, scores["confused"]),
+            answers.by_class(scores["classes"], train_images, words),
+            self._errors(job, loader, words),
+            answers.certainty(scores, words, run),
         ]
 
     def _errors(self, job: Job, loader: Loader, split: str) -> Html:
@@ -175,8 +199,7 @@ class Page:
             refuse_foreign_code(settings, self.words, training=True)
             quiet = replace(settings, trainer=replace(settings.trainer, probe=0))
             job = build_train_job(quiet, self.report, splits=("train",))
-            labels = job.data.train.labels
-            self.images["train"] = labels.bincount(minlength=len(job.data.classes)).tolist()
+            self._count("train", job.data.train)
             strips = pictures.augmentations(job)
         except CnntrainError as error:
             self._miss("Augmentations and training images", error)
@@ -191,7 +214,7 @@ class Page:
         if split in self.splits:
             return self.splits[split].scores
         scores = self.run.results.get(split)
-        known = {key: self.run.number(split, key) for key in answers.MEASURES} if isinstance(scores, dict) else {}
+        known = {key: self.run.number(split, key) for key in TITLES} if isinstance(scores, dict) else {}
         found: dict[str, Any] = {key: value for key, value in known.items() if value is not None}
         if not found and split == "val":
             found = self._best_so_far()
@@ -202,25 +225,37 @@ class Page:
         return found
 
     def _best_so_far(self) -> dict[str, Any]:
-        best = self.run.best_epoch
-        row = next((row for row in self.run.history.epochs if row.epoch == best), None)
-        return {"top1": row.val_top1, "loss": row.val_loss} if row and row.val_top1 is not None else {}
+        best, history = self.run.best_epoch, self.run.history
+        row = next((row for row in history.epochs if row.epoch == best), None)
+        return {history.measure: row.val_score, "loss": row.val_loss} if row and row.val_score is not None else {}
 
     def _facts(self) -> Facts:
         run, classes = self.run, list(self.job.data.classes) if self.job else self.run.classes
         split = list(self.splits)[-1] if self.splits else ""
-        val_images = sum(self.images.get("val", ())) or run.images("val")
+        totals = {name: self.totals.get(name) or run.images(name) for name in ("train", "val")}
         return Facts(
             run.settings,
             run.history,
             classes,
-            self.splits[split].matrix.tolist() if split else (),
+            _class_counts(self.splits[split]) if split else (),
             SPLIT_WORDS.get(split, ""),
             self.images.get("train", ()),
-            val_images,
+            totals["val"],
             run.ended,
             Path(short_path(run.folder)),
+            totals["train"],
         )
+
+
+def _class_counts(found: SplitScores | SetScores) -> list[ClassCounts]:
+    """How often each class is there and is predicted."""
+    if isinstance(found, SetScores):
+        labels, given = found.images.labels, found.images.given
+        counts = (part.sum(0).tolist() for part in (labels, given, labels & given))
+    else:
+        matrix = found.matrix
+        counts = (part.tolist() for part in (matrix.sum(1), matrix.sum(0), matrix.diagonal()))
+    return [ClassCounts(*row) for row in zip(*counts, strict=True)]
 
 
 class _Listener:

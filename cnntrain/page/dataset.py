@@ -12,15 +12,16 @@ SPLITS = {"train": "training images", "val": "validation images", "test": "test 
 LONGEST_NAME, MOST_ROWS = 40, 2000
 
 
-def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]]) -> Html:
+def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]], totals: Mapping[str, int]) -> Html:
     """Where the images come from, how many there are of each split and class, and how they are prepared.
 
     Args:
         data: of the network that was loaded.
         images: for each split that was read, the images of each class.
+        totals: all of its images, of which each may have several classes or none.
     """
     settings = run.settings.data
-    counts = {split: run.images(split) for split in SPLITS} | {name: sum(part) for name, part in images.items()}
+    counts = {split: run.images(split) for split in SPLITS} | dict(totals)
     classes = list(data.classes) if data else run.classes
     rows: list[tuple[str, object]] = [("data", settings.heading)]
     if settings.has_files:
@@ -28,6 +29,12 @@ def dataset(run: Run, data: Data | None, images: Mapping[str, Sequence[int]]) ->
     if classes:
         rows.append(("classes", f"{len(classes):,}"))
     rows += [(name, f"{counts[split]:,}") for split, name in SPLITS.items() if counts[split]]
+    if data and data.multi_label:
+        rows += [
+            (f"labels of a {split} image", f"{sum(part) / totals[split]:.2f} on average")
+            for split, part in images.items()
+            if totals[split]
+        ]
     if least := [count for count in images.get("train", ()) if count]:
         rows.append(("training images of a class", f"{min(least):,} to {max(least):,}"))
     if data:

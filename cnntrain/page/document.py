@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from cnntrain import __version__
+from cnntrain.config.schema.scores import TITLES, main_score
+from cnntrain.evaluation.split_scores import SPLIT_WORDS
 from cnntrain.page.answers import interval
 from cnntrain.page.markup import Html, tag
 from cnntrain.page.run import Run
@@ -66,10 +68,12 @@ def head(run: Run, scores: Scores, parts: Sequence[Html]) -> Html:
 
 def _facts(run: Run, scores: Scores) -> list[tuple[str, object, object]]:
     facts: list[tuple[str, object, object]] = []
-    for split, name in (("test", "test top-1"), ("val", "validation top-1")):
+    for split in ("test", "val"):
         found = scores(split)
-        if found.get("top1") is not None:
-            facts.append((name, percent(found["top1"]), interval(found.get("intervals", {}).get("top1"))))
+        key = main_score(found)
+        if found.get(key) is not None:
+            name, limits = f"{SPLIT_WORDS[split]} {TITLES[key]}", found.get("intervals", {}).get(key)
+            facts.append((name, percent(found[key]), interval(limits)))
     epochs, planned = len(run.history.epochs), run.settings.trainer.epochs
     best = run.best_epoch
     facts.append(("epochs", f"{epochs} of {planned}", f"best {best}" if best else ""))

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cnntrain.config.schema.scores import MAIN
 from cnntrain.config.schema.settings import Settings
 from cnntrain.data.common import LEAST_PROBE, PROBE_SHARE
 from cnntrain.page import rules
 from cnntrain.page.history import History
-from cnntrain.page.rules import ENDS, Finding
+from cnntrain.page.rules import ENDS, ClassCounts, Finding
+from cnntrain.page.scale import Scale
 
 
 @dataclass(frozen=True)
@@ -17,49 +19,59 @@ class Facts:
 
     Attributes:
         classes: names; empty where they are not known.
-        matrix: counts of true (rows) by predicted (columns) classes of the split that was scored last.
+        counts: of each class, in the split that was scored last.
         split: its name in words.
         train_images: of each class.
         val_images: how many validate.
         ended: why the run ended: a key of TrainerSettings, `interrupted`, `failed`; or "" where that is not known.
         folder: of the run, as one would type it.
+        images: how many train; 0 where that is not known.
     """
 
     settings: Settings
     history: History = History()
     classes: Sequence[str] = ()
-    matrix: Sequence[Sequence[int]] = ()
+    counts: Sequence[ClassCounts] = ()
     split: str = ""
     train_images: Sequence[int] = ()
     val_images: int = 0
     ended: str = ""
     folder: Path = Path()
+    images: int = 0
 
     @property
     def probe_images(self) -> int:
         """How many training images were scored without augmentation; the fewest that there may be, if not known."""
-        images = sum(self.train_images)
+        images = self.images or sum(self.train_images)
         share = max(LEAST_PROBE, images // PROBE_SHARE)
         return min(share, self.settings.trainer.probe, images or LEAST_PROBE) or 1
+
+    @property
+    def scale(self) -> Scale:
+        """What the scores are."""
+        measure = self.history.measure
+        known = measure != MAIN[0] and self.images and len(self.train_images) == len(self.classes)
+        shares = [count / self.images for count in self.train_images] if known else []
+        return Scale(measure, len(self.classes), shares)
 
 
 def find(facts: Facts) -> list[Finding]:
     """All that stands out, what costs most first."""
-    epochs, settings, classes = facts.history.epochs, facts.settings, facts.classes
+    epochs, settings, scale = facts.history.epochs, facts.settings, facts.scale
     is_over = facts.ended in ENDS
     short = rules.cut_short(facts.history.rows, settings, facts.ended, facts.folder)
     checks = [
         short,
-        rules.nothing_learned(epochs, settings, len(classes), facts.ended),
-        None if short else rules.too_short(epochs, settings, len(classes), facts.ended),
-        rules.unstable(facts.history, settings, len(classes)),
-        rules.over_fitting(epochs, settings, facts.val_images, facts.probe_images),
-        None if short else rules.under_fitting(epochs, settings, len(classes), facts.ended),
-        rules.still_improving(epochs, settings, facts.val_images, facts.ended, facts.folder),
-        rules.never_predicted(facts.matrix, classes, facts.split, facts.train_images, settings, epochs)
+        rules.nothing_learned(epochs, settings, scale, facts.ended),
+        None if short else rules.too_short(epochs, settings, scale, facts.ended),
+        rules.unstable(facts.history, settings, scale),
+        rules.over_fitting(epochs, settings, scale, facts.val_images, facts.probe_images),
+        None if short else rules.under_fitting(epochs, settings, scale, facts.ended),
+        rules.still_improving(epochs, settings, scale, facts.val_images, facts.ended, facts.folder),
+        rules.never_predicted(facts.counts, facts.classes, facts.split, facts.train_images, settings, epochs, scale)
         if is_over
         else None,
-        rules.skewed(facts.train_images, classes, facts.matrix, settings),
+        rules.skewed(facts.train_images, facts.classes, facts.counts, settings),
         rules.data_bound(facts.history, settings),
     ]
     return [finding for finding in checks if finding]

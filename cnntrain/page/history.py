@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from cnntrain.config.schema.scores import MAIN
 from cnntrain.report.csv_log import rows_of
 
 
@@ -16,19 +17,20 @@ class Row:
     Attributes:
         epoch: from 1.
         step: optimizer steps done.
-        loss, top1: of the training images, as augmented and mixed.
-        probe_loss, probe_top1: of some of them without augmentation.
+        loss, score: of the training images, as augmented and mixed.
+        probe_loss, probe_score: of some of them without augmentation.
+        val_loss, val_score: of the validation images. What a score is, the history says.
         data_wait: the part of the time that went by waiting for images.
     """
 
     epoch: int
     step: int
     loss: float | None = None
-    top1: float | None = None
+    score: float | None = None
     val_loss: float | None = None
-    val_top1: float | None = None
+    val_score: float | None = None
     probe_loss: float | None = None
-    probe_top1: float | None = None
+    probe_score: float | None = None
     lr: float | None = None
     grad_norm: float | None = None
     images_per_second: float | None = None
@@ -36,17 +38,22 @@ class Row:
     seconds: float | None = None
 
     @property
-    def train_top1(self) -> float | None:
+    def train_score(self) -> float | None:
         """How well the training images are known: without augmentation where that was measured."""
-        return self.top1 if self.probe_top1 is None else self.probe_top1
+        return self.score if self.probe_score is None else self.probe_score
 
 
 @dataclass(frozen=True)
 class History:
-    """All rows of a run, in their order."""
+    """All rows of a run, in their order.
+
+    Attributes:
+        measure: the one of scores.MAIN that its scores are; sets of labels have none of images as augmented.
+    """
 
     epochs: tuple[Row, ...] = ()
     steps: tuple[Row, ...] = ()
+    measure: str = MAIN[0]
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -61,14 +68,17 @@ NUMBERS = tuple(item.name for item in fields(Row))[2:]
 def read_history(metrics: Path) -> History:
     """The rows of a metrics.csv; none where it is gone or cannot be read."""
     parts: dict[str, list[Row]] = {"epoch": [], "step": []}
+    measure = MAIN[0]
     with suppress(OSError):
-        for row in rows_of(metrics, *parts):
-            parts[row["kind"]].append(_row(row))
-    return History(tuple(parts["epoch"]), tuple(parts["step"]))
+        for cells in rows_of(metrics, *parts):
+            measure = next((key for key in MAIN if f"val_{key}" in cells), measure)  # each kind has its own columns
+            parts[cells["kind"]].append(_row(cells, measure))
+    return History(tuple(parts["epoch"]), tuple(parts["step"]), measure)
 
 
-def _row(cells: dict[str, str]) -> Row:
-    return Row(int(cells["epoch"]), int(cells["step"]), **{name: _finite(cells.get(name)) for name in NUMBERS})
+def _row(cells: dict[str, str], measure: str) -> Row:
+    values = {name: _finite(cells.get(name.replace("score", measure))) for name in NUMBERS}
+    return Row(int(cells["epoch"]), int(cells["step"]), **values)
 
 
 def _finite(cell: str | None) -> float | None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from cnntrain.data.loaders import Loader
 from cnntrain.evaluation.image_scores import ImageScore
+from cnntrain.evaluation.set_images import SetScore
 from cnntrain.inspect.explain import feature_maps, filters, gradcam
 from cnntrain.inspect.explain.subject import NotApplicable, Subject
 from cnntrain.inspect.preview.sheet import Sample
@@ -62,19 +63,50 @@ def explained(job: Job, loader: Loader, scores: Sequence[ImageScore]) -> Iterato
 
     Without feature maps, or a way from them to the answer, the image alone.
     """
+    found = _evidence(job, loader, [(score.index, _classes(score)) for score in scores])
+    for score, (pixels, heats) in zip(scores, found, strict=True):
+        yield _trio(job, score, pixels, heats)
+
+
+def explained_sets(job: Job, loader: Loader, scores: Sequence[SetScore]) -> Iterator[Html]:
+    """Each image that has errors with its labels, and what speaks for the one that is most wrong; see explained."""
+    worst = [_most_wrong(score) for score in scores]
+    found = _evidence(job, loader, [(score.index, (label,)) for score, (label, *_) in zip(scores, worst, strict=True)])
+    for score, (label, probability, what), (pixels, heats) in zip(scores, worst, found, strict=True):
+        names = [shorten(class_name(job.data.classes[own]), 40) for own in score.labels]
+        name, picture = class_name(job.data.classes[label]), rgb(pixels)
+        words = ", ".join(names)
+        own = tag("span", "has ", tag("b", words or "no label", class_="good"))
+        cells = [tag("div", image(picture, f"an image of {words or 'no label'}"), own)]
+        heat = image(_overlay(picture, heats[0]), f"what speaks for {name}") if heats else None
+        cells.append(tag("div", heat, _words(what, name, percent(probability), "bad")))
+        yield _figure(job, cells, score.file, score.loss, "duo")
+
+
+def _most_wrong(score: SetScore) -> tuple[int, float, str]:
+    """Of the labels of an image that are wrong, the one of the largest loss; its probability, and what is wrong."""
+    wrong = [(1 - probability, label, probability, "misses") for label, probability in score.missed[:1]]
+    wrong += [(probability, label, probability, "wrongly given") for label, probability in score.extra[:1]]
+    return max(wrong)[1:]
+
+
+def _evidence(
+    job: Job, loader: Loader, wanted: Sequence[tuple[int, tuple[int, ...]]]
+) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    """The pixels of images and the heat of some classes each, by their places and these; no heat where none is."""
     layer = None
-    for start in range(0, len(scores), AT_ONCE):
-        group = scores[start : start + AT_ONCE]
-        images = loader.pick(torch.tensor([score.index for score in group]))
+    for start in range(0, len(wanted), AT_ONCE):
+        places, classes = zip(*wanted[start : start + AT_ONCE], strict=True)
+        images = loader.pick(torch.tensor(places))
         inputs = job.normalize(images)
         try:
             layer = layer or feature_maps.last_map(feature_maps.map_layers(job.model, inputs)).name
-            ranks = torch.tensor([_classes(score) for score in group], device=job.device).T
+            ranks = torch.tensor(classes, device=job.device).T
             heats = [found.heat for found in gradcam.grad_cam(job.model, inputs, layer, ranks)]
         except NotApplicable:
             heats = []
-        for place, score in enumerate(group):
-            yield _trio(job, score, images[place], [heat[place] for heat in heats])
+        for place in range(len(places)):
+            yield images[place], [heat[place] for heat in heats]
 
 
 def _classes(score: ImageScore) -> tuple[int, int]:
@@ -98,11 +130,17 @@ def _trio(job: Job, score: ImageScore, pixels: Tensor, heats: Sequence[Tensor]) 
         cells = [whole, tag("div", tiles[0], guess)]
         if score.is_error:
             cells.append(tag("div", tiles[1], _words("evidence for", names[1], "" if heats[1].any() else "none", "")))
-    root = f"{job.settings.data.root}{os.sep}"
-    file = score.file.removeprefix(root) if job.settings.data.has_files else score.file
+    return _figure(job, cells, score.file, score.loss)
+
+
+def _figure(job: Job, cells: Sequence[Html], path: str, loss: float, kind: str = "trio") -> Html:
+    """Pictures beside each other, with the file that they are of; `kind` is their class in the style sheet."""
+    data = job.settings.data
+    root = os.path.dirname(data.root) if os.path.isfile(data.root) else data.root  # of a table, where it lies
+    file = path.removeprefix(f"{root}{os.sep}") if data.has_files else path
     return tag(
-        "figure", tag("div", *cells, class_="trio"),
-        tag("figcaption", f"{shorten(file, LONGEST_FILE)}, loss {score.loss:.3g}", title=score.file),
+        "figure", tag("div", *cells, class_=kind),
+        tag("figcaption", f"{shorten(file, LONGEST_FILE)}, loss {loss:.3g}", title=path),
     )  # fmt: skip
 
 

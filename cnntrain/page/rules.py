@@ -15,14 +15,13 @@ from cnntrain.config.schema.data import Sampling
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.page.history import History, Row, mean
+from cnntrain.page.scale import Scale, best_known
 from cnntrain.report.augmentation import class_name
 from cnntrain.text import WIDEST_NAME, counted, cut, few, percent, printable
 
 GAP = 0.10  # of training over validation; networks that lead their benchmarks are up to 5 points apart
 ERRORS = 3  # standard errors that chance stays below in 99.7 of 100 cases
-HALF = 0.5  # of the way from guessing to no mistake: a network below it has not learned its training images
-NOTHING, TIMES = 0.05, 3  # of that way, and times as often right as guessing: below both, it is as good as guessing
-GAIN = 0.01  # of top-1 over a fifth of the run: what a second run of the same config easily differs by
+GAIN = 0.01  # of the score over a fifth of the run: what a second run of the same config easily differs by
 FIFTH, LEAST_EPOCHS = 5, 3
 SHORT = 10  # epochs: whoever trains longer trains at least so long
 ENDS = ("epochs", "max_steps", "max_time", "early_stop")  # of a run that came to its end
@@ -34,6 +33,15 @@ JUMP, JUMPS, JUMP_WINDOW, JUMP_ROWS = 2.0, 3, 5, 15  # the loss at twice the med
 FLOOR = 0.1  # of the loss of guessing: smaller losses may double without harm
 MOST_NAMES = 3
 MANY = 0.3  # of all classes: so many that are never predicted are no fault of theirs
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """Of one class, the images that have it, those that it is predicted of, and those that have both."""
+
+    images: int
+    predicted: int
+    hits: int
 
 
 @dataclass(frozen=True)
@@ -56,26 +64,26 @@ class Finding:
         return printable(f"{self.title}: {self.figure} {self.advice}".replace("`", ""))
 
 
-def over_fitting(epochs: Sequence[Row], settings: Settings, val_images: int, probe_images: int) -> Finding | None:
+def over_fitting(
+    epochs: Sequence[Row], settings: Settings, scale: Scale, val_images: int, probe_images: int
+) -> Finding | None:
     """The training images are known much better than others, by more than chance.
 
     Args:
         probe_images: on how many training images the probe's score was measured.
     """
-    last = next((row for row in reversed(epochs) if row.val_top1 is not None), None)
-    if last is None or last.train_top1 is None or last.val_top1 is None or not val_images:
+    last = next((row for row in reversed(epochs) if row.val_score is not None), None)
+    if last is None or last.train_score is None or last.val_score is None or not val_images:
         return None
-    gap = last.train_top1 - last.val_top1
-    error = _error(last.val_top1, val_images)
-    if last.probe_top1 is not None:
-        error = math.hypot(error, _error(last.probe_top1, probe_images))
+    gap = last.train_score - last.val_score
+    error = scale.error(last.val_score, val_images)
+    if last.probe_score is not None:
+        error = math.hypot(error, scale.error(last.probe_score, probe_images))
     if gap < GAP or gap < ERRORS * error:
         return None
-    what = "of the training images" + ("" if last.probe_top1 is None else " (without augmentation)")
-    figure = (
-        f"After epoch {last.epoch}, {percent(last.train_top1)} {what} are right and {percent(last.val_top1)} of the "
-        f"{val_images:,} validation images: {100 * gap:.0f} points apart."
-    )
+    what = "of the training images" + ("" if last.probe_score is None else " (without augmentation)")
+    words = scale.apart_words(last.train_score, what, last.val_score, val_images)
+    figure = f"After epoch {last.epoch}, {words}: {100 * gap:.0f} points apart."
     return Finding("Over-fitting", figure, f"Train anew with {_against_over_fitting(settings)}")
 
 
@@ -93,79 +101,64 @@ def _against_over_fitting(settings: Settings) -> str:
     return words
 
 
-def nothing_learned(epochs: Sequence[Row], settings: Settings, classes: int, ended: str) -> Finding | None:
+def nothing_learned(epochs: Sequence[Row], settings: Settings, scale: Scale, ended: str) -> Finding | None:
     """The network of a run that came to its end is no better than guessing."""
-    best, chance = _best_known(epochs), 1 / max(classes, 1)
-    if best is None or classes < 2 or len(epochs) < LEAST_EPOCHS or ended not in ENDS:
+    best = best_known(epochs)
+    if best is None or scale.chance is None or len(epochs) < LEAST_EPOCHS or ended not in ENDS:
         return None
-    if not _is_guess(best, chance):
+    if not scale.is_guess(best):
         return None
-    figure = (
-        f"At best {percent(best)} of the images are right; guessing among {classes:,} classes finds {percent(chance)}."
-    )
     lower = f"`optimizer.lr={settings.optimizer.lr / 10:.2g}`"
     return Finding(
         "Nothing learned",
-        figure,
+        scale.best_words(best),
         f"Try a rate ten times lower, {lower}, or the one that `cnntrain find_lr` finds with the words of this run; or "
         "check that the labels are right.",
     )
 
 
-def too_short(epochs: Sequence[Row], settings: Settings, classes: int, ended: str) -> Finding | None:
+def too_short(epochs: Sequence[Row], settings: Settings, scale: Scale, ended: str) -> Finding | None:
     """So few epochs that little can have been learned, and little was."""
-    best, chance = _best_known(epochs), 1 / max(classes, 1)
-    if best is None or classes < 2 or len(epochs) >= LEAST_EPOCHS or ended not in ENDS or not _is_poor(best, chance):
+    best = best_known(epochs)
+    if best is None or scale.chance is None or len(epochs) >= LEAST_EPOCHS or ended not in ENDS:
         return None
-    figure = (
-        f"After {counted(len(epochs), 'epoch')} at best {percent(best)} of the images are right; guessing among "
-        f"{classes:,} classes finds {percent(chance)}."
-    )
+    if not scale.is_poor(best):
+        return None
+    figure = scale.best_words(best, f"After {counted(len(epochs), 'epoch')} ")
     return Finding("Too short", figure, f"Train longer, `{_further(epochs, settings.trainer, ended)}`.")
 
 
-def _is_guess(best: float, chance: float) -> bool:
-    """Whether a top-1 is as good as guessing."""
-    return best < min(chance + NOTHING * (1 - chance), TIMES * chance)
-
-
-def _is_poor(best: float, chance: float) -> bool:
-    """Whether a top-1 is less than half of the way from guessing to no mistake."""
-    return best - chance < HALF * (1 - chance)
-
-
-def under_fitting(epochs: Sequence[Row], settings: Settings, classes: int, ended: str) -> Finding | None:
+def under_fitting(epochs: Sequence[Row], settings: Settings, scale: Scale, ended: str) -> Finding | None:
     """Not even the training images are known at the end of the run."""
-    best, chance = _best_known(epochs), 1 / max(classes, 1)
-    if best is None or classes < 2 or len(epochs) < LEAST_EPOCHS or ended not in ENDS:
+    best = best_known(epochs)
+    if best is None or scale.chance is None or len(epochs) < LEAST_EPOCHS or ended not in ENDS:
         return None
-    if not _is_poor(best, chance) or _is_guess(best, chance):
+    if not scale.is_poor(best) or scale.is_guess(best):
         return None
-    figure = f"Not more than {percent(best)} of the images are right, in training or in validation."
     return Finding(
         "Under-fitting",
-        figure,
+        scale.never_words(best),
         f"Train longer, `{_further(epochs, settings.trainer, ended)}`, or train a larger network, such as "
         "`model=resnet18` or another that `cnntrain models` lists.",
     )
 
 
 def still_improving(
-    epochs: Sequence[Row], settings: Settings, val_images: int, ended: str, folder: Path
+    epochs: Sequence[Row], settings: Settings, scale: Scale, val_images: int, ended: str, folder: Path
 ) -> Finding | None:
     """Validation was better in the last fifth of the run than in the fifth before, and nothing says that it would end.
 
     Any schedule that ends low gains at its end: there a rise counts that is twice as large as the lead of training.
     """
-    scores = [row.val_top1 for row in epochs if row.val_top1 is not None]
+    scores = [row.val_score for row in epochs if row.val_score is not None]
     width = max(1, len(scores) // FIFTH)
     if len(scores) < LEAST_EPOCHS or not val_images or ended not in ("epochs", "max_steps"):
         return None
     before, after = (sum(part) / width for part in (scores[-2 * width : -width], scores[-width:]))
-    least = max(GAIN, 2 * _error(after, val_images))
+    least = max(GAIN, 2 * scale.error(after, val_images))
     last = epochs[-1]
     if _rate_left(epochs) < ANNEALED:
-        least = max(least, 2 * GAIN, 2 * ((last.train_top1 or 0) - after))
+        least = max(least, 2 * GAIN, 2 * ((last.train_score or 0) - after))
     if after - before < least:
         return None
     span = f"the last {width} epochs" if width > 1 else "the last epoch"
@@ -196,15 +189,15 @@ def _cause(ended: str, trainer: TrainerSettings) -> str:
     return "A signal" if ended == "interrupted" else f"trainer.{ended}={getattr(trainer, ended)}"
 
 
-def unstable(history: History, settings: Settings, classes: int) -> Finding | None:
+def unstable(history: History, settings: Settings, scale: Scale) -> Finding | None:
     """The training loss jumped up several times after it had come down."""
     rows = [row for row in history.rows if row.loss is not None]
     if len(rows) < JUMP_ROWS and len(history.epochs) > len(rows):
         rows = [row for row in history.epochs if row.loss is not None]
-    if len(rows) < JUMP_ROWS or classes < 2:
+    if len(rows) < JUMP_ROWS or scale.guess_loss is None:
         return None
     losses = [row.loss or 0.0 for row in rows]
-    floor = FLOOR * math.log(classes)
+    floor = FLOOR * scale.guess_loss
     jumps = []
     for index in range(max(JUMP_WINDOW, len(losses) // 10), len(losses)):
         usual = median(losses[index - JUMP_WINDOW : index])
@@ -224,44 +217,46 @@ def unstable(history: History, settings: Settings, classes: int) -> Finding | No
 
 
 def never_predicted(
-    matrix: Sequence[Sequence[int]],
+    counts: Sequence[ClassCounts],
     classes: Sequence[str],
     split: str,
     train_images: Sequence[int],
     settings: Settings,
     epochs: Sequence[Row],
+    scale: Scale,
 ) -> Finding | None:
     """Classes that the network never names, though it was shown more images of them than chance can miss.
 
     A class that were named as often as it comes would be missed n times with probability exp(-n); over all K classes
     that stays below one in a hundred. A network that has hardly begun to learn leaves some out anyway.
     """
-    best, chance = _best_known(epochs), 1 / max(len(matrix), 1)
-    is_poor = best is not None and _is_poor(best, chance)
-    if best is not None and (_is_guess(best, chance) or (is_poor and len(epochs) < LEAST_EPOCHS)):
+    best = best_known(epochs)
+    is_poor = best is not None and scale.is_poor(best)
+    if best is not None and (scale.is_guess(best) or (is_poor and len(epochs) < LEAST_EPOCHS)):
         return None
-    least = math.log(100 * max(len(matrix), 1))
-    missed = [index for index, row in enumerate(matrix) if sum(row) > least and not any(line[index] for line in matrix)]
+    least = math.log(100 * max(len(counts), 1))
+    missed = [index for index, one in enumerate(counts) if one.images > least and not one.predicted]
     if not missed:
         return None
-    names = few((f"{_name(classes[index])} ({sum(matrix[index]):,} images)" for index in missed), MOST_NAMES)
+    names = few((f"{_name(classes[index])} ({counts[index].images:,} images)" for index in missed), MOST_NAMES)
     figure = f"Of the {split} images none was taken for {names}."
     rarest = min(missed, key=lambda index: train_images[index]) if train_images else -1
     advice = f"Look whether {'their' if len(missed) > 1 else 'its'} images are labelled as they should be."
-    if len(missed) > len(matrix) * MANY or is_poor:
+    if len(missed) > len(counts) * MANY or is_poor:
         advice = f"That is a sign of a training that was too short: try `{_more_epochs(settings.trainer)}`."
     elif train_images and train_images[rarest] * 2 < sum(train_images) / len(train_images):
-        advice = f"Only {train_images[rarest]:,} images trained it: train with `data.sampling=balanced`, or add images."
-    title = f"{len(missed)} of {len(matrix)} classes are" if len(missed) > 1 else "A class is"
+        advice = f"Only {train_images[rarest]:,} images trained it: train with {_evening(settings)[0]}, or add images."
+    title = f"{len(missed)} of {len(counts)} classes are" if len(missed) > 1 else "A class is"
     return Finding(f"{title} never predicted", figure, advice)
 
 
 def skewed(
-    train_images: Sequence[int], classes: Sequence[str], matrix: Sequence[Sequence[int]], settings: Settings
+    train_images: Sequence[int], classes: Sequence[str], counts: Sequence[ClassCounts], settings: Settings
 ) -> Finding | None:
     """Some classes have far more images than others, nothing evens them out, and the rare ones suffer."""
     known = [index for index, count in enumerate(train_images) if count]
-    if len(known) < 2 or settings.data.sampling is Sampling.balanced or settings.loss.class_weights is not None:
+    weights = settings.loss.class_weights, settings.loss.pos_weight
+    if len(known) < 2 or settings.data.sampling is Sampling.balanced or weights != (None, None):
         return None
     order = sorted(known, key=lambda index: train_images[index])
     rare, common = order[0], order[-1]
@@ -269,7 +264,7 @@ def skewed(
     if ratio < SKEW:
         return None
     half = len(order) // 2
-    low, high = _recall(matrix, order[:half]), _recall(matrix, order[-half:])
+    low, high = _recall(counts, order[:half]), _recall(counts, order[-half:])
     if low is not None and high is not None and high - low < HARM:
         return None
     harm = "" if low is None or high is None else f"; recall is {percent(low)} in the rarer half, else {percent(high)}"
@@ -277,7 +272,14 @@ def skewed(
         f"{_name(classes[common])} has {train_images[common]:,} training images, {_name(classes[rare])} "
         f"{train_images[rare]:,}: {ratio:.0f} to 1{harm}."
     )
-    return Finding("Skewed classes", figure, "Train with `data.sampling=balanced` or `loss.class_weights=balanced`.")
+    return Finding("Skewed classes", figure, f"Train with {' or '.join(_evening(settings))}.")
+
+
+def _evening(settings: Settings) -> tuple[str, ...]:
+    """What evens classes of different sizes out, as words to type."""
+    if settings.data.multi_label:
+        return ("`loss=bce loss.pos_weight=balanced`",)
+    return "`data.sampling=balanced`", "`loss.class_weights=balanced`"
 
 
 def data_bound(history: History, settings: Settings) -> Finding | None:
@@ -312,24 +314,13 @@ def _more_epochs(trainer: TrainerSettings) -> str:
 # --- measures ---------------------------------------------------------------------------------------------------------
 
 
-def _error(share: float, images: int) -> float:
-    """The standard error of a share of so many images; of none or all right, as of one in them."""
-    share = min(max(share, 1 / (images + 1)), images / (images + 1))
-    return math.sqrt(share * (1 - share) / images)
-
-
-def _best_known(epochs: Sequence[Row]) -> float | None:
-    """The highest top-1 of any epoch, in training or in validation."""
-    return max((score for row in epochs for score in (row.train_top1, row.val_top1) if score is not None), default=None)
-
-
 def _rate_left(rows: Sequence[Row]) -> float:
     """The last learning rate as a part of the highest."""
     rates = [row.lr for row in rows if row.lr is not None]
     return rates[-1] / max(rates) if rates and max(rates) > 0 else 0.0
 
 
-def _recall(matrix: Sequence[Sequence[int]], members: Sequence[int]) -> float | None:
+def _recall(counts: Sequence[ClassCounts], members: Sequence[int]) -> float | None:
     """The part of the images of some classes that is right; None where there are none."""
-    images = sum(sum(matrix[index]) for index in members) if matrix else 0
-    return sum(matrix[index][index] for index in members) / images if images else None
+    images = sum(counts[index].images for index in members) if counts else 0
+    return sum(counts[index].hits for index in members) / images if images else None

@@ -61,13 +61,13 @@ class Run:
     @property
     def best_epoch(self) -> int | None:
         """By validation, as far as the run came; None where nothing validates."""
-        scored = [row for row in self.history.epochs if row.val_top1 is not None]
+        scored = [row for row in self.history.epochs if row.val_score is not None]
         if not scored:
             return None
         known = self.results.get("best_epoch")
         if known in (epochs := [row.epoch for row in scored]):
             return epochs[epochs.index(known)]  # not what was read: to Python, True is 1
-        return max(scored, key=lambda row: (row.val_top1 or 0.0, -(row.val_loss or 0.0))).epoch
+        return max(scored, key=lambda row: (row.val_score or 0.0, -(row.val_loss or 0.0))).epoch
 
     def number(self, *keys: str) -> float | None:
         """A number of results.json, by its keys from the outermost in; None where none is there."""

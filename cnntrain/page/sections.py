@@ -3,13 +3,14 @@
 import math
 import shlex
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from cnntrain.config.changes import yaml_word
 from cnntrain.config.plain import to_yaml
+from cnntrain.config.schema.scores import MAIN, TITLES
 from cnntrain.page.chart import Chart, Line, grid, percents
-from cnntrain.page.history import Row
+from cnntrain.page.history import History, Row
 from cnntrain.page.markup import Html, breakable, code_words, fold, lines, section, table, tag
 from cnntrain.page.rules import Finding
 from cnntrain.page.run import Run, differences
@@ -17,6 +18,7 @@ from cnntrain.text import clock, number, percent, rate, short_path, shorten
 
 LEAST_WAIT = 0.1  # of the time, where the axis of the waiting ends: less is no matter
 FEW_EPOCHS = 10  # of fewer, the training loss is drawn by step
+SCORE_CHARTS = {"top1": "Top-1: images that are right", "map": "mAP: mean average precision of the labels"}
 MOST_COMMANDS, MOST_ROWS = 20, 300
 LONGEST_VALUE = 300  # characters of a value of the config in the table
 
@@ -73,11 +75,11 @@ def curves(run: Run) -> Html | None:
             mark=mark,
         ),
         Chart(
-            "Top-1: images that are right",
+            SCORE_CHARTS[run.history.measure],
             [
-                Line("training", "train", axis.points(train, "top1")),
-                Line(probe, "probe", axis.points(epochs, "probe_top1")),
-                Line("validation", "val", axis.points(epochs, "val_top1")),
+                Line("training", "train", axis.points(train, "score")),
+                Line(probe, "probe", axis.points(epochs, "probe_score")),
+                Line("validation", "val", axis.points(epochs, "val_score")),
             ],
             axis.name,
             percents,
@@ -102,7 +104,7 @@ def curves(run: Run) -> Html | None:
         charts = [replace(chart, x_range=(min(xs), max(xs))) for chart in charts]
     note = "The training curve is of the images as augmented, while the network learned: it may lie below validation."
     words = tag("p", note, class_="about") if run.settings.augment.pieces else None
-    return section("curves", "Curves", words, grid(charts), _epoch_table(epochs, best))
+    return section("curves", "Curves", words, grid(charts), _epoch_table(run.history, best))
 
 
 class _Axis:
@@ -128,23 +130,27 @@ class _Axis:
         return first + (row.step - start) * (last - first) / (end - start)
 
 
-def _epoch_table(epochs: Sequence[Row], best: int | None) -> Html | None:
+def _epoch_table(history: History, best: int | None) -> Html | None:
+    epochs, score = history.epochs, TITLES[history.measure]
     if not epochs:
         return None
     stride = -(-len(epochs) // MOST_ROWS)
-    heads = ["epoch", "loss", "top-1", "probe top-1", "val loss", "val top-1", "rate", "images/s", "time"]
+    columns: dict[str, Callable[[Row], object]] = {
+        "epoch": lambda row: f"{row.epoch} (best)" if row.epoch == best else row.epoch,
+        "loss": lambda row: number(row.loss),
+        score: lambda row: percent(row.score),
+        f"probe {score}": lambda row: percent(row.probe_score),
+        "val loss": lambda row: number(row.val_loss),
+        f"val {score}": lambda row: percent(row.val_score),
+        "rate": lambda row: "-" if row.lr is None else f"{row.lr:.3g}",
+        "images/s": lambda row: rate(row.images_per_second),
+        "time": lambda row: clock(row.seconds),
+    }
+    if history.measure != MAIN[0]:
+        del columns[score]  # which takes all images at once, as they are
+    heads = list(columns)
     rows = [
-        [
-            f"{row.epoch} (best)" if row.epoch == best else row.epoch,
-            number(row.loss),
-            percent(row.top1),
-            percent(row.probe_top1),
-            number(row.val_loss),
-            percent(row.val_top1),
-            "-" if row.lr is None else f"{row.lr:.3g}",
-            rate(row.images_per_second),
-            clock(row.seconds),
-        ]
+        [cell(row) for cell in columns.values()]
         for place, row in enumerate(epochs)
         if place % stride == stride - 1 or row.epoch == best or row is epochs[-1]
     ]

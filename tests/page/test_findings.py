@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from cnntrain.config.schema.data import Sampling
 from cnntrain.config.schema.settings import Settings
 from cnntrain.page.findings import Facts, find
 from cnntrain.page.history import History, Row
-from cnntrain.page.rules import Finding
+from cnntrain.page.rules import ClassCounts, Finding
 
 TEN = [f"class {number}" for number in range(10)]
 
@@ -44,22 +44,29 @@ def run(
             number,
             100 * number,
             loss=loss(number / count),
-            top1=train(number / count),
+            score=train(number / count),
             val_loss=0.1,
-            val_top1=val(number / count) if val else None,
+            val_score=val(number / count) if val else None,
             lr=lr(number / count),
             seconds=seconds,
         )
         for number in range(1, count + 1)
     )
-    steps = tuple(replace(row, data_wait=wait, val_top1=None, top1=None) for row in epochs)
+    steps = tuple(replace(row, data_wait=wait, val_score=None, score=None) for row in epochs)
     return History(epochs, steps)
 
 
-def facts(settings: Settings, history: History | None = None, **changes: object) -> Facts:
+MATRIX = [[97 if row == column else int(column == (row + 1) % 10) * 3 for column in range(10)] for row in range(10)]
+
+
+def facts(
+    settings: Settings, history: History | None = None, matrix: Sequence[Sequence[int]] = MATRIX, **changes: object
+) -> Facts:
     """A good run on ten classes, but for the changes."""
-    matrix = [[97 if row == column else int(column == (row + 1) % 10) * 3 for column in range(10)] for row in range(10)]
-    usual = Facts(settings, history or run(), TEN, matrix, "test", [500] * 10, 1000, "epochs", Path("runs/a"))
+    rows, columns = [sum(row) for row in matrix], [sum(column) for column in zip(*matrix, strict=True)]
+    hits = [row[place] for place, row in enumerate(matrix)]
+    counts = [ClassCounts(*one) for one in zip(rows, columns, hits, strict=True)]
+    usual = Facts(settings, history or run(), TEN, counts, "test", [500] * 10, 1000, "epochs", Path("runs/a"))
     return replace(usual, **changes)  # type: ignore[arg-type]
 
 
@@ -91,7 +98,7 @@ def test_over_fitting_needs_a_large_gap_that_chance_does_not_explain(settings):
 def test_over_fitting_asks_the_images_without_augmentation_where_they_were_scored(settings):
     def probed(share: float) -> History:
         history = run(train=lambda part: 0.5, val=lambda part: 0.75)
-        return replace(history, epochs=tuple(replace(row, probe_top1=share) for row in history.epochs))
+        return replace(history, epochs=tuple(replace(row, probe_score=share) for row in history.epochs))
 
     assert titles(facts(settings, probed(0.99))) == ["Over-fitting"]
     assert titles(facts(settings, probed(0.80))) == []
