@@ -1,7 +1,7 @@
 """All scores of images that have a set of labels each: what is worth what, split by split.
 
-An average precision needs all probabilities in their order, so those of a split are in memory: 12 bytes for each label
-of each image.
+An average precision needs all probabilities in their order, so those of a split are in memory: some 20 bytes for each
+label of each image.
 """
 
 import math
