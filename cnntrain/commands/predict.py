@@ -66,7 +66,7 @@ class _Call:
         if not job.data.multi_label:
             _check_threshold(args.threshold, len(self.classes))
         self.reading = Reading.of(job, args.threshold)
-        self.paths, self.skip_counts = find_files(args.images)
+        self.paths, self.skip_counts = find_files(args.images, report.say)
         _need_other_files(args.out, self.paths)
         self.views = Views(args.tta, job.data.eval_size) if args.tta else None
         self.view, settings = job.data.view(job.data.eval_size), job.settings.data

@@ -16,7 +16,7 @@ from pathlib import Path
 import cnntrain
 from cnntrain.config.paths import cache_dir
 from cnntrain.config.schema.titles import safe_name
-from cnntrain.data.archive import CACHE, reason_of
+from cnntrain.data.archive_entries import CACHE, reason_of
 from cnntrain.errors import DataErrors, RunFolderError
 from cnntrain.storage.atomic import StreamedFile, file_system_error
 from cnntrain.text import counted, printable

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cnntrain.config.paths import cache_dir
-from cnntrain.data.archive import DAMAGE, Sips, is_plain_file, reason_of, tar_members
+from cnntrain.data.archive_entries import DAMAGE, Sips, is_plain_file, reason_of, tar_members
 from cnntrain.data.columns import USUAL
 from cnntrain.data.layout import SUFFIXES, is_clutter
 from cnntrain.text import cut, few, printable

@@ -2,15 +2,18 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from cnntrain.config.paths import is_archive
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, OnBadImage
+from cnntrain.data.archive import unpacked
 from cnntrain.data.build_files import decode_threads
 from cnntrain.data.common import Data, Request, choose_statistics
 from cnntrain.data.decode import BadImage
@@ -60,25 +63,53 @@ def _need(key: str, value: T | None) -> T:
     return value
 
 
-def find_files(places: Sequence[Path]) -> tuple[Paths, Counter[str]]:
-    """The files among the places, and the images at any depth below the folders; each of them once.
+class FilePaths(Paths):
+    """Files that were named one by one or found; those of an archive go by its name, `photos.zip/cat.jpg`.
+
+    Args:
+        files: their paths.
+        archives: of each folder into which one was unpacked, its path.
+    """
+
+    def __init__(self, files: Sequence[bytes], archives: Mapping[bytes, bytes]) -> None:
+        super().__init__(Path(), b"".join(files), np.cumsum([len(path) for path in files], dtype=np.int64))
+        self._archives = archives
+
+    def __getitem__(self, index: int) -> Path:
+        path = self.relative(index)
+        for folder, archive in self._archives.items():
+            if path.startswith(folder + b"/"):
+                return Path(os.fsdecode(archive + path[len(folder) :]))
+        return super().__getitem__(index)
+
+
+def find_files(places: Sequence[Path], say: Callable[[str], object] = print) -> tuple[FilePaths, Counter[str]]:
+    """The files among the places, and the images at any depth below the folders and in archives; each of them once.
+
+    Args:
+        say: takes lines on what is unpacked.
 
     Returns:
         The files, and the kinds of what is skipped in the folders.
 
     Raises:
         DataError: none is found, or a folder cannot be read.
+        DataError, UnsafeError, FileSystemError: of an archive, see archive.unpacked.
     """
     images = Images()
     files: dict[bytes, None] = {}
+    archives: dict[bytes, bytes] = {}
     for place in places:
-        names = (name for name, _ in images.below(str(place))) if place.is_dir() else (str(place),)
+        folder = unpacked(place, say) if is_archive(place) else place
+        if folder != place:
+            archives[os.fsencode(folder)] = os.fsencode(place)
+        names = (name for name, _ in images.below(str(folder))) if folder.is_dir() else (str(folder),)
         files |= dict.fromkeys(map(os.fsencode, names))
     if not files:
         where = ", ".join(map(printable, places[:3])) + (", …" if len(places) > 3 else "")
         there = f" ({kinds(images.skip_counts)})" if images.skip_counts else ""
         raise DataError(f"images: {where}: no images there{there}; give another folder, or files")
-    return Paths.join(Path(), list(files)), images.skip_counts
+    return FilePaths(list(files), archives), images.skip_counts
 
 
 class FileDecoder(Decoder):

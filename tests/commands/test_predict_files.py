@@ -40,6 +40,19 @@ def test_the_file_holds_the_best_classes_of_each_image(among_runs, capsys):
     assert {len(row["classes"]) for row in found["predictions"]} == {1}
 
 
+def test_an_archive_is_a_folder_whose_images_go_by_its_name(among_runs, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").resolve()))
+    shutil.make_archive("photos", "zip", "new")
+    assert run("predict", "run", "images=photos.zip", "top=1", "out=packed.csv") == 0
+    assert "photos.zip: unpacked 12 files" in capsys.readouterr().out
+    assert run("predict", "run", "images=new", "top=1", "out=plain.csv") == 0
+    packed, plain = (Path(file).read_text().splitlines() for file in ("packed.csv", "plain.csv"))
+    assert packed == [line.replace("new/", "photos.zip/", 1) for line in plain]
+    Path("photos.zip").write_bytes(b"PK")
+    assert run("predict", "run", "images=photos.zip") == 3
+    assert "photos.zip is damaged (" in capsys.readouterr().err
+
+
 def test_an_image_whose_best_probability_is_below_the_threshold_gets_no_class(among_runs, capsys):
     predict.run(read("run", "images=new", "out=all.json"))
     best = [row["classes"][0] for row in json.loads(Path("all.json").read_text())["predictions"]]

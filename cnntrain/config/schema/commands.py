@@ -333,8 +333,8 @@ class PredictArgs(RunArgs):
 
     images: tuple[Path, ...] = argument(  # files, and folders to search
         Pictures(),
-        "a file, several, a folder (searched at any depth), or a pattern; bad ones are left out and listed, and end "
-        "the call with data.on_bad_image=error",
+        "a file, several, a folder (searched at any depth), an archive of one, or a pattern; bad ones are "
+        "left out and listed, and end the call with data.on_bad_image=error",
     )
     top: int = number(5, ge=1, help="classes of each image in the file, the most probable first; 4 are shown")
     threshold: Optional[float] = number(
