@@ -11,6 +11,7 @@ from torch import Tensor
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import ExportArgs
 from cnntrain.config.schema.export import ENDINGS, Format
+from cnntrain.config.schema.scores import TITLES
 from cnntrain.errors import DataError, FileSystemError, UnsafeError
 from cnntrain.export import int8, latency, parity, usage
 from cnntrain.export.subject import ExportedFile, Subject
@@ -27,7 +28,7 @@ from cnntrain.training.load_run import load_job
 WORD = "out=FILE"  # which chooses another place
 EXAMPLE = """\
 or    from {module} import classify  # in the folder of {module}.py
-      for name, probability in classify("cat.jpg")[:5]:
+      for name, probability in classify("cat.jpg"){most}:
           print(f"{{name}}: {{probability:.2%}}")
 """
 MAKERS: dict[Format, Callable[[Subject], ExportedFile]] = {
@@ -117,15 +118,18 @@ class _Export:
         self.report.validating(len(loader), phase="scoring")
         cost = int8.cost(file.ask, small.ask, self.subject, loader, self.report.advance)
         self.report.end_phase()
+        score, named = "top1", "the probability of the class named moves"
+        if self.job.data.multi_label:
+            score, named = "map", "the probabilities of the labels given move"
         if cost.before - cost.after > int8.COSTLY:
             points = f"{100 * (cost.before - cost.after):.1f} points"
-            self.report.warn(f"whole numbers cost {points} of top-1; leave out int8 where these count")
+            self.report.warn(f"whole numbers cost {points} of {TITLES[score]}; leave out int8 where these count")
         what = f"{len(loader.labels):,} {'validation' if split == 'val' else 'test'} images"
         words = (
-            f"top-1 {percent(cost.after)} of {what}, before {percent(cost.before)}; the probability of the class named "
-            f"moves by {100 * cost.shift:.1f} points on average; calibrated on {count:,} of them"
+            f"{TITLES[score]} {percent(cost.after)} of {what}, before {percent(cost.before)}; {named} "
+            f"by {100 * cost.shift:.1f} points on average; calibrated on {count:,} of them"
         )
-        return small, words, {"top1_before": cost.before, "top1": cost.after, "probability_shift": cost.shift}
+        return small, words, {f"{score}_before": cost.before, score: cost.after, "probability_shift": cost.shift}
 
     def _default_out(self) -> Path:
         folder = self.checkpoint.parent.parent if self.checkpoint.parent.name == "checkpoints" else self.checkpoint
@@ -151,7 +155,7 @@ class _Export:
         proof = (
             f"{found.images} {what} in {file.runtime}: at most {found.difference:.1e} of "
             f"{'a probability' if whole else 'the largest logit'} off ({parity.TOLERANCE:.0e} allowed), "
-            f"same class {found.same_class} of {found.images}"
+            f"same {'labels' if data.multi_label else 'class'} {found.same_class} of {found.images}"
         )
         if isinstance(file, Weights) and file.twin is None:
             proof = f"none elsewhere, as {file.reason}: model.weights=FILE of cnntrain reads it"
@@ -174,8 +178,9 @@ class _Export:
             text = usage.program(self.subject, self.args.format, self.out.name, self.out.stem, twin)
             write_atomic(self.program, text, word=WORD)
             lines.append(f"      {printable(short_path(self.program))}, which shows its use")
+            example = EXAMPLE.format(module=self.out.stem, most="" if self.job.data.multi_label else "[:5]")
             lines.append("next  " + shlex.join(["python", short_path(self.program), "cat.jpg"]))
-            lines += EXAMPLE.format(module=self.out.stem).splitlines() if self.out.stem.isidentifier() else []
+            lines += example.splitlines() if self.out.stem.isidentifier() else []
         if twin:
             more = [twin.last_line] if twin.last_line else []
             lines += [f"the same network, of {twin.library}:", *(f"      {line}" for line in [*twin.lines, *more])]

@@ -16,11 +16,12 @@ from cnntrain.export.subject import Ask, ExportedFile, Subject
 from cnntrain.export.to_onnx import Session
 from cnntrain.runtime.faults import is_out_of_memory
 from cnntrain.text import cut, one_line
+from cnntrain.training.multi_label import SetAnswers, mean_average_precision
 
 COSTLY = 0.02  # of accuracy, of which a warning tells
 MOST_IMAGES, CHUNK = 512, 32  # that the ranges of activations are measured on; so many are in memory at a time
 _BEFORE = ("Transpose", "Cast", "Mul", "Add")  # operators of the preprocessing in the graph
-_BEHIND = ("Softmax", "Div", "Mul")
+_BEHIND = ("Softmax", "Sigmoid", "Div", "Mul")
 
 
 def quantize(file: ExportedFile, subject: Subject, loader: Loader) -> tuple[ExportedFile, int]:
@@ -92,8 +93,9 @@ class Cost:
     """What whole numbers cost.
 
     Attributes:
-        before, after: the top-1 without and with them.
-        shift: how far the probability of the class that the network names moves, up or down, on average.
+        before, after: the top-1 without and with them, or of sets of labels the mean average precision.
+        shift: how far the probability of the class that the network names moves, or those of its labels, up or down, on
+            average.
     """
 
     before: float
@@ -102,11 +104,13 @@ class Cost:
 
 
 def cost(file: Ask, small: Ask, subject: Subject, loader: Loader, advance: Callable[[int], None]) -> Cost:
-    """Ask both for all images of a split; no more than a micro-batch is in memory.
+    """Ask both for all images of a split; no more than a micro-batch is in memory, and of sets all the answers.
 
     Args:
         advance: is told the images of each micro-batch.
     """
+    if subject.reading.thresholds is not None:
+        return _cost_of_sets(file, small, subject, loader, advance)
     sums, total = torch.zeros(3, dtype=torch.float64), 0
     with closing(loader.batches()) as batches:
         for batch in batches:
@@ -119,3 +123,20 @@ def cost(file: Ask, small: Ask, subject: Subject, loader: Loader, advance: Calla
             total += len(labels)
             advance(len(labels))
     return Cost(*(sums / total).tolist())
+
+
+def _cost_of_sets(file: Ask, small: Ask, subject: Subject, loader: Loader, advance: Callable[[int], None]) -> Cost:
+    """See cost."""
+    full_answers, rough_answers, moved, calls = SetAnswers(), SetAnswers(), 0.0, 0
+    with closing(loader.batches()) as batches:
+        for batch in batches:
+            inputs, labels = subject.inputs(batch.images.cpu()), batch.labels.cpu()
+            full, rough = (subject.probabilities(ask(inputs)) for ask in (file, small))
+            full_answers.add(full, labels)
+            rough_answers.add(rough, labels)
+            given = subject.reading.decide(full)
+            moved += float(((full - rough).abs() * given).sum())
+            calls += int(given.sum())
+            advance(len(labels))
+    before, after = (mean_average_precision(*answers.read()) for answers in (full_answers, rough_answers))
+    return Cost(before, after, moved / max(calls, 1))

@@ -21,7 +21,7 @@ class Parity:
     Attributes:
         images: how many were asked for.
         difference: the largest; of logits as a part of the largest logit of the same image.
-        same_class: images of which both say the same class.
+        same_class: images of which both say the same class, or the same set of labels.
     """
 
     images: int
@@ -47,7 +47,8 @@ def compare(file: ExportedFile, subject: Subject, images: Tensor) -> Parity:
         gap = (expected - given).abs().amax(1)
         largest = torch.ones_like(gap) if subject.has_preprocessing else expected.abs().amax(1).clamp_min(1e-30)
         differences.append(gap / largest)
-        same += int((expected.argmax(1) == given.argmax(1)).sum())
+        is_same = subject.decide(expected) == subject.decide(given)
+        same += int((is_same.all(1) if is_same.ndim == 2 else is_same).sum())
     return Parity(len(images), float(torch.cat(differences).max()), same)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cnntrain import __version__
+from cnntrain.evaluation.prediction import Reading
 from cnntrain.training.job import Job
 
 Ask = Callable[[Tensor], Tensor]  # from the input of a network to its output, both on the CPU
@@ -23,17 +24,19 @@ class WithPreprocessing(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float], temperature: float) -> None:
+    def __init__(
+        self, network: nn.Module, mean: list[float], std: list[float], temperature: float, multi_label: bool = False
+    ) -> None:
         super().__init__()
-        self.network, self.temperature = network, temperature
+        self.network, self.temperature, self.multi_label = network, temperature, multi_label
         centre, spread = (torch.tensor(values, dtype=torch.float64).view(-1, 1, 1) for values in (mean, std))
         self.register_buffer("scale", (1 / (255 * spread)).float())
         self.register_buffer("shift", (-centre / spread).float())
 
     def forward(self, images: Tensor) -> Tensor:
         inputs = images.permute(0, 3, 1, 2).to(torch.float32) * self.scale + self.shift
-        probabilities: Tensor = (self.network(inputs) / self.temperature).softmax(1)
-        return probabilities
+        logits: Tensor = self.network(inputs) / self.temperature
+        return logits.sigmoid() if self.multi_label else logits.softmax(1)
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,18 @@ class Subject:
         if not self.has_preprocessing:
             return self.job.model
         data = self.job.data
-        return WithPreprocessing(self.job.model, data.mean, data.std, self.job.temperature).eval()
+        return WithPreprocessing(self.job.model, data.mean, data.std, self.job.temperature, data.multi_label).eval()
+
+    @property
+    def reading(self) -> Reading:
+        """How logits are read."""
+        return Reading.of(self.job)
+
+    def decide(self, answers: Tensor) -> Tensor:
+        """What is said by the answers of the graph: the best class, int64 (N,), or of sets the labels, bool (N, K)."""
+        return (
+            answers.argmax(1) if self.reading.thresholds is None else self.reading.decide(self.probabilities(answers))
+        )
 
     @property
     def input_name(self) -> str:
@@ -77,7 +91,7 @@ class Subject:
 
     def probabilities(self, answers: Tensor) -> Tensor:
         """Of what the graph gives, float32 (N, K)."""
-        return answers if self.has_preprocessing else (answers / self.job.temperature).softmax(1)
+        return answers if self.has_preprocessing else self.reading.probabilities(answers)
 
     @property
     def example(self) -> Tensor:
@@ -89,12 +103,12 @@ class Subject:
     def answer(self, images: Tensor) -> Tensor:
         """The answer of the network as it was trained, by the transform of evaluation, to uint8 images (N, C, S, S)."""
         logits: Tensor = self.job.model(self.job.normalize(images)).float()
-        return (logits / self.job.temperature).softmax(1) if self.has_preprocessing else logits
+        return self.reading.probabilities(logits) if self.has_preprocessing else logits
 
     @property
     def metadata(self) -> dict[str, str]:
         """What a file says of itself, each value as JSON."""
-        data = self.job.data
+        data, thresholds = self.job.data, self.reading.thresholds
         facts = {
             "classes": data.classes,
             "preprocessing": {
@@ -108,6 +122,7 @@ class Subject:
                 "in_graph": self.has_preprocessing,
             },
             "temperature": self.job.temperature,
+            **({} if thresholds is None else {"multi_label": True, "thresholds": thresholds.tolist()}),
             "network": self.job.settings.model.name,
             "cnntrain": __version__,
         }

@@ -30,11 +30,11 @@ session = onnxruntime.InferenceSession(str(Path(__file__).with_name({file!r})))
 classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])"""
 _TORCHSCRIPT = """\
 warnings.filterwarnings("ignore", ".*torch.jit.*deprecated")  # no news to whoever has chosen this format
-extra = {{"classes": ""}}
+extra = {{"classes": ""{more_keys}}}
 network = torch.jit.load(str(Path(__file__).with_name({file!r})), "cpu", _extra_files=extra)
 classes = json.loads(extra["classes"])"""
 _TORCH_EXPORT = """\
-extra = {{"classes": ""}}
+extra = {{"classes": ""{more_keys}}}
 network = torch.export.load(str(Path(__file__).with_name({file!r})), extra_files=extra).module()
 classes = json.loads(extra["classes"])"""
 _WEIGHTS = """\
@@ -44,6 +44,8 @@ network.load_state_dict(load_file(path))
 network.eval()
 {last}with safe_open(path, "pt") as weights:
     classes = json.loads(weights.metadata()["classes"])"""
+_THRESHOLDS = '{indent}thresholds = np.array(json.loads({facts}["thresholds"]), np.float32)'
+_FACTS = {Format.onnx: "session.get_modelmeta().custom_metadata_map", Format.safetensors: "weights.metadata()"}
 _LOADS = {Format.onnx: _ONNX, Format.torchscript: _TORCHSCRIPT, Format.torch_export: _TORCH_EXPORT}
 _ASK = {  # `inputs` to `answers`, both of numpy
     Format.onnx: 'session.run(None, {{"{input}": {inputs}}})[0]',
@@ -61,9 +63,12 @@ def probabilities(images):
     mean, std = np.array({mean}), np.array({std})
     inputs = images * np.float32(1 / (255 * std)) + np.float32(-mean / std)
     logits = {ask}{temperature}
-    exps = np.exp(logits - logits.max(1, keepdims=True))
-    return exps / exps.sum(1, keepdims=True)
+{behind}
 '''
+_SOFTMAX = """\
+    exps = np.exp(logits - logits.max(1, keepdims=True))
+    return exps / exps.sum(1, keepdims=True)"""
+_SIGMOID = "    return np.exp(-np.logaddexp(0, -logits))"
 _READ = '''
 
 def read(path):
@@ -142,12 +147,23 @@ _KERNELS = {  # of a distance in 0.., and how far it reaches
     "bilinear": ("np.maximum(1 - x, 0)", 1),
     "bicubic": ("np.where(x < 1, (1.5 * x - 2.5) * x * x + 1, ((x - 5) * x + 8) * x * -0.5 + 2)", 2),
 }
-_MAIN = '''
+_CLASSIFY = '''
 def classify(path):
     """Class names and probabilities of a picture, the most probable first."""
     row = probabilities(read(path)[None])[0]
     return [(classes[label], float(row[label])) for label in np.argsort(-row, kind="stable")]
-
+'''
+_CLASSIFY_SET = '''
+def classify(path):
+    """The labels of a picture, which may be none, with their probabilities, the most probable first."""
+    row = probabilities(read(path)[None])[0]
+    order = np.argsort(-row, kind="stable")
+    return [(classes[label], float(row[label])) for label in order if row[label] >= thresholds[label]]
+'''
+_NO_LABEL = """
+        if not best:
+            print("  no label")"""
+_MAIN = """
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
@@ -156,16 +172,16 @@ if __name__ == "__main__":
     failed = False
     for path in sys.argv[1:]:
         try:
-            best = classify(path)[:5]
+            best = classify(path){most}
         except Exception as error:  # a file can be broken in many ways; the others are told of
             print(f"{{path}}: {{getattr(error, 'strerror', None) or error}}", file=sys.stderr)
             failed = True
             continue
         print(path)
         for name, probability in best:
-            print(f"  {{probability:9.4%}}  {{name if name.isprintable() else ascii(name)}}")
+            print(f"  {{probability:9.4%}}  {{name if name.isprintable() else ascii(name)}}"){none}
     sys.exit(failed)
-'''
+"""
 
 
 def program(subject: Subject, format: Format, file: str, module: str, twin: Twin | None = None) -> str:
@@ -176,6 +192,7 @@ def program(subject: Subject, format: Format, file: str, module: str, twin: Twin
         module: the program's own name, without `.py`; told where it is a plain one.
         twin: of weights alone, the network that they go into.
     """
+    is_set = subject.reading.thresholds is not None
     engine = "onnxruntime" if format is Format.onnx else "torch"
     packages = ["numpy", "pillow", engine, *(["safetensors", twin.library] if twin else [])]
     imports = [f"import {engine}", "from PIL import Image, ImageOps"]
@@ -184,7 +201,9 @@ def program(subject: Subject, format: Format, file: str, module: str, twin: Twin
         last = f"{twin.last_line}\n" if twin.last_line else ""
         load = _WEIGHTS.format(file=file, network="\n".join(twin.lines), last=last)
     else:
-        load = _LOADS[format].format(file=file)
+        load = _LOADS[format].format(file=file, more_keys=', "thresholds": ""' if is_set else "")
+    if is_set:
+        load += "\n" + _THRESHOLDS.format(indent="    " if twin else "", facts=_FACTS.get(format, "extra"))
     head = _HEAD.format(
         mark=MARK.format(file=file),
         packages=" ".join(packages),
@@ -193,7 +212,9 @@ def program(subject: Subject, format: Format, file: str, module: str, twin: Twin
         load=load,
         more="\nimport warnings" if format is Format.torchscript else "",
     )
-    return head + _probabilities(subject, format) + reading(subject.job.data) + _MAIN.format()
+    main = _MAIN.format(most="" if is_set else "[:5]", none=_NO_LABEL if is_set else "")
+    classify = _CLASSIFY_SET if is_set else _CLASSIFY
+    return head + _probabilities(subject, format) + reading(subject.job.data) + classify + main
 
 
 def _probabilities(subject: Subject, format: Format) -> str:
@@ -209,6 +230,7 @@ def _probabilities(subject: Subject, format: Format) -> str:
         std=list(data.std),
         ask=ask,
         temperature="" if temperature == 1 else f" / np.float32({temperature!r})",
+        behind=_SOFTMAX if subject.reading.thresholds is None else _SIGMOID,
     )
 
 
