@@ -16,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 RUN = ["train", "data=imagefolder", "data.image_size=32", "data.loader=stream", "data.val=100", "model=lenet5"]
 RUN += ["trainer.max_steps=1", "trainer.tensorboard=false", "trainer.report=false", "data.workers=1"]
@@ -42,8 +44,8 @@ def make(root: Path, files: int, classes: int) -> None:
 def train(words: list[str]) -> None:
     """One command in this process, and what it cost, as JSON on the last line."""
     from cnntrain import cli
-    from cnntrain.data import build_folder
 
+    build_folder: Any = import_module("cnntrain.data.build_folder")
     seconds = []
     find = build_folder.find_source
 
