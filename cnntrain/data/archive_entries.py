@@ -116,6 +116,8 @@ def tar_members(content: tarfile.TarFile, stream: Sips) -> Iterator[tarfile.TarI
     """What a tar file says of its members, one after the other; tarfile.ReadError where it is cut short."""
     while info := content.next():
         content.members = []  # type: ignore[attr-defined]  # of a million files they would fill a gigabyte
+        if info.size < 0:  # which would lead back, for ever
+            raise tarfile.ReadError("a member of negative size")
         yield info
     # `next` takes whatever is no header for the end: that is a block of zeros.
     stream.seek(content.offset)

@@ -49,7 +49,7 @@ class Fault(NamedTuple):
     """What is wrong with a shard, or with a sample of it.
 
     Attributes:
-        kind: of the samples that are left untold, such as `no label`.
+        kind: of the samples that are left untold, such as `damaged shards`.
         key: of the sample; empty of the shard.
     """
 
@@ -82,7 +82,7 @@ def index_shard(path: Path) -> ShardIndex:
     try:
         status = os.stat(path)
     except OSError as error:
-        return ShardIndex(faults=[Fault("damage", "", f"cannot be read ({error.strerror}); mend that")])
+        return ShardIndex(faults=[Fault("damaged shards", "", f"cannot be read ({error.strerror}); mend that")])
     mark = repr((VERSION, os.fsencode(os.path.abspath(path)), status.st_size, status.st_mtime_ns))
     file = cache_dir() / "shard_indices" / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.json"
     if index := _load(file):
@@ -122,11 +122,11 @@ def _read(path: Path) -> ShardIndex:
             for key, members in samples.items():
                 _add(index, key, members, file.fileno())
     except DAMAGE as error:
-        index.faults.append(Fault("damage", "", f"is damaged ({reason_of(error)}); fetch or write it anew"))
+        index.faults.append(Fault("damaged shards", "", f"is damaged ({reason_of(error)}); fetch or write it anew"))
     else:
         if not index.names and not index.faults:
             advice = "members are called KEY.jpg and KEY.cls there"
-            index.faults.append(Fault("no images", "", f"holds no images; {advice}"))
+            index.faults.append(Fault("shards without images", "", f"holds no images; {advice}"))
     return index
 
 
@@ -148,7 +148,7 @@ def _add(index: ShardIndex, key: str, members: Sequence[Member], handle: int) ->
     suffixes = [member.suffix.lower() for member in members]
     if twice := {suffix for suffix in suffixes if suffixes.count(suffix) > 1}:
         text = f"holds {few(sorted(twice))} more than once; give each sample a key of its own"
-        index.faults.append(Fault("keys that are there twice", name, text))
+        index.faults.append(Fault("keys with members of one name", name, text))
         return
     images = _of_kinds(members, IMAGES)
     labels = {suffix: member for suffix in LABELS for member in _of_kinds(members, (suffix,))[:1]}
@@ -158,12 +158,14 @@ def _add(index: ShardIndex, key: str, members: Sequence[Member], handle: int) ->
         there = few(sorted(map(printable, suffixes)))
         what = f"holds {len(images)} images" if images else "holds no image that can be read"
         index.faults.append(
-            Fault("no image or several", name, f"{what} ({there}); give it one, such as {_short(name)}.jpg")
+            Fault(
+                "samples with no image or several", name, f"{what} ({there}); give it one, such as {_short(name)}.jpg"
+            )
         )
     else:
         label = _label(labels, suffixes, handle)
         if isinstance(label, _Wrong):
-            index.faults.append(Fault("no label or several", name, label.text))
+            index.faults.append(Fault("samples with no label or several", name, label.text))
             return
         index.names.append(f"{key}.{images[0].suffix}")
         index.starts.append(images[0].start)

@@ -56,7 +56,7 @@ class ShardFaults:
         """Note a fault.
 
         Args:
-            kind: of the samples that are left untold, such as `no label`.
+            kind: of the samples that are left untold, such as `damaged shards`.
             key: of the sample; empty of the shard as a whole.
         """
         where = f"{printable(shard)}: {key}: " if key else f"{printable(shard)}: "
@@ -132,9 +132,12 @@ def name_labels(
             name, fault = class_of[label]
             if not fault and allowed and name not in allowed and name not in left_out:
                 where = "among those of the network" if known is not None else "in train"
-                fault = f"class {name!r} is in {shard.split} and not {where}; take the sample out"
+                mended = "take the sample out"
+                if known is not None and not names and isinstance(label, int):
+                    mended = f"put the {NAMES} of its training beside the shards, or {mended}"
+                fault = f"class {name!r} is in {shard.split} and not {where}; {mended}"
             if fault:
-                kind = "of other classes" if name else "labels that stand for no class"
+                kind = "samples of other classes" if name else "labels that stand for no class"
                 faults.add(kind, shard.path, printable(shard.name(row)), fault)
     faults.raise_all()
     there = {name for name, _ in class_of.values()} - left_out
@@ -154,12 +157,10 @@ def _names_of_numbers(labels: Collection[Label], source: Path, settings: DataSet
     """The name of each number, and where they stand; nothing where numbers are their own names."""
     file = source / NAMES
     try:
-        lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
-    except FileNotFoundError:
-        lines = []
+        content = file.read_text(encoding="utf-8-sig", errors="surrogateescape") if file.is_file() else ""
     except OSError as error:
         raise DataError(f"{printable(file)}: cannot be read ({error.strerror}); mend that") from None
-    if names := [printable(line.strip()) for line in lines if line.strip()]:
+    if names := [printable(line.strip()) for line in content.splitlines() if line.strip()]:
         if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
             raise DataError(f"{printable(file)}: {few(map(repr, twice))} stand there twice; give each class one line")
         return names, NAMES
