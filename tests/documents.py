@@ -117,6 +117,8 @@ def lay_out(folder: Path) -> None:
     splits = "".join(f"{name},{name.partition('/')[0]}\n" for name in names)
     labels = "".join(f"photos/{name},{name.split('/')[1]}\n" for name in names)
     (folder / "labels.csv").write_text(f"file,label\n{labels}")
+    tags = "".join(f"photos/{name},{name.split('/')[1]}|{'big' if '0' in name else 'small'}\n" for name in names)
+    (folder / "tags.csv").write_text(f"file,labels\n{tags}photos/train/cat/2.jpg,\n")
     (folder / "RUN_DIR" / "checkpoints").mkdir(parents=True)
     (folder / "RUN_DIR" / "splits.csv").write_text(f"name,split\n{splits}")
     (folder / "RUN_DIR" / "config.yaml").write_text(default_config(), encoding="utf-8")
