@@ -137,7 +137,11 @@ def test_intervals_are_as_wide_as_images_drawn_anew_make_them():
 
 
 def test_where_every_decision_is_right_there_is_no_interval_to_tell():
-    scores = scored(Answers(20 * ANSWERS.labels.float() - 10, ANSWERS.labels)).scores
+    found = scored(Answers(20 * ANSWERS.labels.float() - 10, ANSWERS.labels))
+    scores = found.scores
+    assert found.is_right
+    assert found.fit is None
+    assert not scored().is_right
     assert scores["map"] == scores["macro_f1"] == scores["subset_accuracy"] == 1
     assert set(scores["intervals"]) == {"subset_accuracy", "loss"}
 
@@ -197,7 +201,7 @@ def test_the_temperature_is_that_of_the_lowest_binary_cross_entropy_and_is_tried
     told = evaluation.scores["val"]["calibration"]["temperature"]
     assert told["fitted"] == pytest.approx(best.x, rel=1e-4)
     assert told["loss"] == pytest.approx(best.fun, rel=1e-4)
-    assert told["helps"] is (sharpness != 1.0) or sharpness == 1.0
+    assert told["helps"] or sharpness == 1.0
     tried = evaluation.scores["test"]["calibration"]["temperature"]
     assert tried["fitted"] == told["fitted"]
     assert tried["loss"] == pytest.approx(loss_at(told["fitted"], test.logits, test.labels))
