@@ -118,7 +118,7 @@ def test_classes_of_very_different_sizes_are_told_unless_they_are_evened_out(
 ) -> None:
     plant(here / "photos", {"train": {"ant": range(30), "bee": range(30, 34)}})
     assert check() == 0
-    assert "30 images of ant, 4 of bee, 7.5 : 1" in " ".join(capsys.readouterr().out.split())
+    assert "30 images of ant, 4 of bee, 7.5:1" in " ".join(capsys.readouterr().out.split())
     assert check("loss.class_weights=balanced", "strict=true") == 0
 
 

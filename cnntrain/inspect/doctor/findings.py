@@ -157,7 +157,7 @@ def _skew(subject: Subject, evens_out: bool) -> Iterator[Finding]:
     if counts and not evens_out and (words := skew_words(counts, [*map(printable, subject.classes)])):
         few_images = sum(max(counts) >= SKEW * count for count in counts)
         key = "loss.pos_weight" if subject.has_sets else "loss.class_weights"
-        advice = f"{words}: {key}=balanced evens that out"
+        advice = f"{words.replace(' : ', ':')}; {key}=balanced evens that out"  # a ratio stays on its line
         yield Finding("skew", f"classes of under 1/{SKEW} of the largest", few_images, advice)
 
 

@@ -26,9 +26,9 @@ from cnntrain.training.job import Job
 SURE = 0.5  # the least probability of the class that is seen in place of the label
 CERTAIN = 0.95  # from which on that is no lower than usual: a sharp judge would else pass over half of its doubts
 RELIABLE = 0.9  # share of labels that a judge confirms, below which most labels that it doubts are right
-ADVICE = "look at them, the first of files.csv first"
-WEAK = "some may be right; model.pretrained=true sees better"
-WEAK_NETWORK = "some may be right; a better network sees better"
+ADVICE = "look at each: some may be right"
+WEAK = "many may be right; model.pretrained=true sees better"
+WEAK_NETWORK = "many may be right; a better network sees better"
 
 
 @dataclass(frozen=True)
