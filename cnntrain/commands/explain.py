@@ -1,7 +1,7 @@
 """`cnntrain explain RUN_DIR_OR_CHECKPOINT`: pictures of what a trained network sees, and where it fails to."""
 
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -11,11 +11,20 @@ from torch import Tensor, nn
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import ExplainArgs
 from cnntrain.data.loaders import Loader
+from cnntrain.evaluation.prediction import Reading
 from cnntrain.evaluation.split_scores import SPLIT_WORDS
 from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
 from cnntrain.inspect.explain.gallery import WORD, Gallery
-from cnntrain.inspect.explain.subject import NotApplicable, Subject, at_rest, read_files, spread
+from cnntrain.inspect.explain.subject import (
+    NotApplicable,
+    Subject,
+    at_rest,
+    known_labels,
+    read_files,
+    spread,
+)
 from cnntrain.plots.sheet import Rgb
+from cnntrain.report.augmentation import label_names
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import need_own_folder, write_atomic
 from cnntrain.text import align_columns, counted, short_path
@@ -171,8 +180,9 @@ class _Explanation:
                 self.report.advance(len(indices))
 
         pixels = shift.SHORT if is_small else shift.LONG
-        rows = shift.measure(self.subject.model, batches(), self.job.normalize, pixels)
-        chart = shift.draw(rows, count, self.split, self.subject.about)
+        subject = self.subject
+        rows = shift.measure(subject.model, batches(), self.job.normalize, pixels, reading=subject.reading)
+        chart = shift.draw(rows, count, self.split, subject.about)
         self._keep("shift", Image.fromarray(chart.pixels()))
         write_atomic(self.gallery.folder / "shift.svg", chart.content("svg"), word=WORD)
         write_atomic(self.gallery.folder / "shift.csv", shift.csv(rows), word=WORD)
@@ -185,15 +195,15 @@ def _subject(args: ExplainArgs, job: Job, loader: Loader, step: int) -> Subject:
     """The network with the images that were asked for."""
     data = job.data
     classes = [f"class {name}" if name.isdecimal() else name for name in data.classes]  # a bare 7 could mean anything
-    labels: list[int | None]
+    labels: Sequence[int | frozenset[int] | None]
     if isinstance(args.images, int):
         indices = spread(loader.labels, min(args.images, loader.images))
         images = loader.pick(indices)
-        labels = list(loader.labels[indices].tolist())
-        names = [classes[label] for label in loader.labels[indices].tolist()]
+        labels = known_labels(loader.labels[indices])
+        names = label_names(loader.labels[indices], classes)
     else:
         images = read_files(args.images, data.channels, data.view(data.image_size)).to(job.device)
         labels, names = [None] * len(images), [file.name for file in args.images]
     settings = job.settings
     about = f"{settings.model.heading} trained on {settings.data.heading} for {counted(step, 'step')}"
-    return Subject(job.model, job.normalize, classes, images, labels, names, about)
+    return Subject(job.model, job.normalize, classes, images, labels, names, about, Reading.of(job))

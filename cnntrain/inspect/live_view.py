@@ -12,15 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cnntrain.evaluation.prediction import Reading
 from cnntrain.inspect.explain import feature_maps, filters
 from cnntrain.inspect.explain.features import map_tile
-from cnntrain.inspect.explain.subject import NotApplicable, Subject, at_rest, spread
+from cnntrain.inspect.explain.subject import NotApplicable, Subject, at_rest, known_labels, spread
 from cnntrain.plots.answer import answer_tile
-from cnntrain.plots.sheet import Rgb, Row, Sheet, Tile, rgb
-from cnntrain.report.augmentation import class_name
+from cnntrain.plots.drawing import wrap
+from cnntrain.plots.sheet import GAP, LONGEST_LABEL, SMALL, Rgb, Row, Sheet, Tile, rgb
+from cnntrain.report.augmentation import class_name, label_names
 from cnntrain.report.run_report import Report
 from cnntrain.report.tensorboard import TensorBoardLog
 from cnntrain.training.job import TrainJob
+from cnntrain.training.multi_label import USUAL_THRESHOLD
 
 SHARE = 0.02  # of the time trained so far that the pictures may cost
 IMAGES, CLASSES, MAPS, FILTERS = 6, 3, 16, 32  # most that are shown: images, of each its classes, of a layer its maps
@@ -73,10 +76,11 @@ class LiveView:
         data = self._job.data
         loader = data.val or data.probe or data.train
         indices = spread(loader.labels, min(IMAGES, len(loader.labels)))
-        classes, labels = [class_name(name) for name in data.classes], loader.labels[indices].tolist()
-        names = [classes[label] for label in labels]
-        about = self._job.settings.heading
-        subject = Subject(model, self._job.normalize, classes, loader.pick(indices), labels, names, about)
+        classes, labels = [class_name(name) for name in data.classes], loader.labels[indices]
+        names, about = label_names(labels, classes), self._job.settings.heading
+        reading = Reading.of(self._job)
+        images, own = loader.pick(indices), known_labels(labels)
+        subject = Subject(model, self._job.normalize, classes, images, own, names, about, reading)
         with suppress(NotApplicable):
             self._layers = feature_maps.stages(feature_maps.map_layers(model, subject.inputs))
         self._subject = subject
@@ -86,17 +90,26 @@ class LiveView:
         """A row for each image: the image, its most probable classes, and the maps of some layers."""
         maps = feature_maps.maps_of(subject.model, subject.inputs, [layer.name for layer in self._layers])
         with torch.no_grad():
-            probabilities = subject.model(subject.inputs).float().softmax(1)
+            probabilities = subject.reading.probabilities(subject.model(subject.inputs).float())
         best = probabilities.topk(min(CLASSES, len(subject.classes)))
         columns = [_mosaics(maps[layer.name][:, :MAPS].float()) for layer in self._layers]
+        given = USUAL_THRESHOLD if self._job.data.multi_label else None
         rows = []
         for index, image in enumerate(subject.images):
             found = zip(best.indices[index].tolist(), best.values[index].tolist(), strict=True)
-            answers = [(subject.classes[label], share, label == subject.labels[index]) for label, share in found]
-            tiles = [rgb(image), answer_tile(answers, SIDE), *(column[index] for column in columns)]
-            rows.append(Row((subject.names[index],), [Tile(tile) for tile in tiles]))
+            own, name = subject.labels[index], [subject.names[index]]
+            if isinstance(own, frozenset):
+                name = wrap(subject.names[index], LONGEST_LABEL - GAP, SMALL)
+            true = own if isinstance(own, frozenset) else {own}
+            answers = [(subject.classes[label], share, label in true) for label, share in found]
+            tiles = [rgb(image), answer_tile(answers, SIDE, given), *(column[index] for column in columns)]
+            rows.append(Row(name, [Tile(tile) for tile in tiles]))
         heads = [(layer.name, f"{layer.channels:,} of {layer.height}x{layer.width}") for layer in self._layers]
         note = "Bars: the most probable classes, blue where right."
+        if given is not None:
+            note = (
+                "Bars: the most probable classes, blue where the image has them, red where the network alone says so."
+            )
         if self._layers:
             note += (
                 f" Then up to {MAPS} maps of each layer, on one scale: bright, or red, where a filter has found its "

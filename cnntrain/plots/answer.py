@@ -13,12 +13,17 @@ TEXT, LINE, BAR = 12, 40, 8  # pixels: the height of letters, from one class to 
 TRACK = (232, 232, 232)
 
 
-def answer_tile(answers: Sequence[tuple[str, float, bool]], side: int) -> Rgb:
-    """The name and probability (0..1) of each class with a bar, blue where it is the true one, on `side` pixels."""
+def answer_tile(answers: Sequence[tuple[str, float, bool]], side: int, given: float | None = None) -> Rgb:
+    """The name and probability (0..1) of each class with a bar, blue where it is the true one, on `side` pixels.
+
+    Args:
+        given: of sets of labels, the probability from which on a class is said to be there; None: the first one is.
+    """
     tile = Image.new("RGB", (side, side), BACKGROUND)
     draw = ImageDraw.Draw(tile)
     for number, (name, probability, is_right) in enumerate(answers):
-        top, color = number * LINE + 2, RIGHT if is_right else WRONG if number == 0 else FAINT_INK
+        top, is_given = number * LINE + 2, number == 0 if given is None else probability >= given
+        color = RIGHT if is_right else WRONG if is_given else FAINT_INK
         write(tile, (0, top), fit(name, side - 50, TEXT), TEXT)
         write(tile, (side - 1, top), percent(probability), TEXT, INK, "ra")
         bar = top + TEXT + 5

@@ -57,7 +57,7 @@ def test_the_program_beside_the_file_gives_the_labels_that_predict_gives(among_s
         assert [value for _, value in found[name]] == pytest.approx([value for _, value in labels], abs=1e-5)
 
 
-def test_the_file_says_that_it_gives_sets_and_from_which_probabilities_on(among_sets, capfd):
+def test_the_file_says_that_it_gives_sets_and_from_which_probabilities_on(among_sets, capfd, monkeypatch):
     assert cli.main(["export", "run", "out=model.onnx"]) == 0
     *_, job = load_job(Path("run"), [], Silence())
     facts = onnxruntime.InferenceSession("model.onnx").get_modelmeta().custom_metadata_map
@@ -65,8 +65,8 @@ def test_the_file_says_that_it_gives_sets_and_from_which_probabilities_on(among_
     assert json.loads(facts["classes"]) == ["blue", "green", "red"]
     assert np.float32(json.loads(facts["thresholds"])).tolist() == np.float32(job.thresholds).tolist()
     Path("model.py").write_text(Path("model.py").read_text().replace("thresholds = np", "thresholds = 2 + np"))
-    with pytest.raises(SystemExit) as end, pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", ["model.py", "new/56.png"])
+    monkeypatch.setattr("sys.argv", ["model.py", "new/56.png"])
+    with pytest.raises(SystemExit) as end:
         runpy.run_path("model.py", run_name="__main__")
     assert not end.value.code
     assert capfd.readouterr().out.splitlines()[-2:] == ["new/56.png", "  no label"]
@@ -79,7 +79,7 @@ def test_whole_numbers_are_judged_by_the_mean_average_precision(among_sets, caps
     assert "top1" not in results
     assert "mAP" in capsys.readouterr().out
     *_, job = load_job(Path("run"), [], Silence())
-    subject, loader = Subject(job), job.data.val
+    subject, loader = Subject(job), job.data.scored_splits["val"]
     with torch.no_grad():
         rough = int8.cost(job.model, lambda inputs: job.model(inputs) + 1, subject, loader, lambda _: None)
         logits = torch.cat([job.model(job.normalize(batch.images)) for batch in loader.batches()])

@@ -10,13 +10,17 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor, nn
 
+from cnntrain.data.labels import is_sets
 from cnntrain.inspect.explain.feature_maps import Layer, listening
 from cnntrain.inspect.explain.subject import Subject
 from cnntrain.inspect.summary.receptive_field import WHOLE, Field
 from cnntrain.inspect.summary.trace import Tracer
-from cnntrain.plots.sheet import Rgb, Row, Sheet, Tile, rgb
+from cnntrain.plots.drawing import wrap
+from cnntrain.plots.sheet import SMALL, Rgb, Row, Sheet, Tile, rgb
+from cnntrain.report.augmentation import label_names
 
 BEST, SIDE = 9, 80  # images of each filter, pixels of a tile
+NAME_LINES = 3  # for the labels of an image, at most
 FRAME = (255, 90, 0)
 PATCH = 0.75  # of the image's side; a larger receptive field is framed in the image instead of cut out
 
@@ -153,7 +157,8 @@ def picture(
     """The sheet of a layer: a filter a row, its images from the strongest on.
 
     Args:
-        images: uint8 (K * F, C, S, S), those that `excited` names, and their labels (K * F,).
+        images: uint8 (K * F, C, S, S), those that `excited` names, and their labels, int64 (K * F,)
+            or sets, bool (K * F, classes).
         split: how many images of what, in words.
         field: what the layer sees of an image.
         filters: pictures of the filters themselves, where they look at the image.
@@ -162,14 +167,19 @@ def picture(
     boxes = [box_of(field, place, size) for place in excited.places.flatten(0, 1).tolist()]
     whole = all(box == (0, 0, size, size) for box in boxes)
     framed = not whole and max(field.size) > PATCH * size
-    values, names = excited.values.flatten().tolist(), [subject.classes[label] for label in labels.tolist()]
+    values, names = excited.values.flatten().tolist(), label_names(labels, subject.classes)
     sums = [
         (f"sum {total:,.0f}" if abs(total) >= 100 else f"sum {total:.3g}",) if tied else ()
         for row in excited.sums
         for total, tied in zip(row, excited.tied, strict=True)
     ]
+
+    def caption(name: str, *numbers: str) -> tuple[str, ...]:
+        """The names of several labels may take some lines, and come last."""
+        return (*numbers, *wrap(name, SIDE, SMALL)[:NAME_LINES]) if is_sets(labels) else (name, *numbers)
+
     tiles = [
-        Tile(patch(image, box, framed), (name, f"value {value:.3g}", *total))
+        Tile(patch(image, box, framed), caption(name, f"value {value:.3g}", *total))
         for image, box, name, value, total in zip(images, boxes, names, values, sums, strict=True)
     ]
     rows = []
@@ -179,9 +189,12 @@ def picture(
         rows.append(Row([f"map {channel}", *(["all alike"] if is_dead else [])], own + tiles[index :: len(channels)]))
     saw = "what the filter saw when it gave that value: its receptive field, less at a border."
     shared = ", of those that share it the sum over the map" if excited.tied.any() else ""
+    own_words = f"its true class and the largest value in the filter's map{shared}"
+    if is_sets(labels):
+        own_words = f"the largest value in the filter's map{shared} and its labels"
     notes = [
-        f"Each row is one filter. Of all {split} images these excite it most, the strongest first; below each, its "
-        f"true class and the largest value in the filter's map{shared}. What do the tiles of a row have in common?",
+        f"Each row is one filter. Of all {split} images these excite it most, the strongest first; below each, "
+        f"{own_words}. What do the tiles of a row have in common?",
         "Each filter of this layer sees the whole image."
         if whole
         else f"The frame in each image is {saw}"

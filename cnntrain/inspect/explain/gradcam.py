@@ -1,5 +1,6 @@
 """Grad-CAM (arXiv 1610.02391): which parts of an image speak for a class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,12 +9,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from cnntrain.evaluation.prediction import Reading
 from cnntrain.inspect.explain.feature_maps import Layer, listening
 from cnntrain.inspect.explain.subject import NotApplicable, Subject
-from cnntrain.plots.drawing import RIGHT, WRONG
-from cnntrain.plots.sheet import HEAT, Legend, Rgb, Row, Sheet, Tile, color, rgb
+from cnntrain.plots.drawing import RIGHT, WRONG, wrap
+from cnntrain.plots.sheet import HEAT, SMALL, Legend, Rgb, Row, Sheet, Tile, color, rgb
 
 SIDE, COLUMNS = 128, 2  # images beside each other
+LABELS = 3  # of an image that may have several, or none
+PLAIN = Reading()
 STRONGEST = 0.65  # share of the heat in the colour of a pixel, where the heat is greatest
 
 
@@ -31,7 +35,9 @@ class Evidence:
     probabilities: Tensor
 
 
-def grad_cam(model: torch.nn.Module, inputs: Tensor, layer: str, ranks: Tensor) -> list[Evidence]:
+def grad_cam(
+    model: torch.nn.Module, inputs: Tensor, layer: str, ranks: Tensor, reading: Reading = PLAIN
+) -> list[Evidence]:
     """Grad-CAM of several classes for each image.
 
     The heat of class c is ReLU(sum over k of a_k A_k): A_k is the k-th map of the layer, a_k the mean over places of
@@ -42,6 +48,7 @@ def grad_cam(model: torch.nn.Module, inputs: Tensor, layer: str, ranks: Tensor) 
         inputs: float32 (N, C, S, S).
         layer: the name of one that gives feature maps.
         ranks: int64 (M, N): M classes for each image.
+        reading: of the logits, for the probabilities.
 
     Raises:
         NotApplicable: the logits have no derivative by the maps.
@@ -59,7 +66,7 @@ def grad_cam(model: torch.nn.Module, inputs: Tensor, layer: str, ranks: Tensor) 
             if slopes is None:
                 raise NotApplicable(f"the answer has no derivative by the maps of {layer}")
             heat = (slopes.mean((2, 3), keepdim=True) * maps).sum(1).relu().detach().float()
-            probabilities = logits.detach().float().softmax(1).gather(1, classes[:, None]).squeeze(1)
+            probabilities = reading.probabilities(logits.detach().float()).gather(1, classes[:, None]).squeeze(1)
             evidence.append(Evidence(classes, heat, probabilities))
     return evidence
 
@@ -85,20 +92,39 @@ def overlay(image: Rgb, heat: Tensor) -> Rgb:
     return (grey * (1 - weight) + color(share, HEAT) * weight).round().astype(np.uint8)
 
 
-def choose_classes(logits: Tensor, labels: list[int | None]) -> Tensor:
+def choose_classes(logits: Tensor, labels: Sequence[int | frozenset[int] | None]) -> Tensor:
     """Two classes for each image, int64 (2, N): the predicted one, and the true one, or where these agree (or the true
     one is not known) the second choice."""
     first, second = logits.topk(2, dim=1).indices.T
-    known = torch.tensor([-1 if label is None else label for label in labels], device=logits.device)
+    known = torch.tensor([label if isinstance(label, int) else -1 for label in labels], device=logits.device)
     return torch.stack([first, torch.where((known >= 0) & (known != first), known, second)])
 
 
+def choose_labels(
+    probabilities: Tensor, reading: Reading, labels: Sequence[int | frozenset[int] | None], count: int
+) -> Tensor:
+    """`count` classes for each image of a set of labels, int64 (count, N): those that it is given, those of its own
+    that it is not, and then the others, each by falling probability."""
+    missed = torch.zeros_like(probabilities)
+    for row, label in zip(missed, labels, strict=True):
+        if isinstance(label, frozenset):
+            row[sorted(label)] = 1
+    given = reading.decide(probabilities)
+    return (probabilities + torch.where(given, 2 + missed.new_zeros(()), missed)).topk(count, dim=1).indices.T
+
+
 def picture(subject: Subject, layer: Layer) -> Image.Image:
-    """The sheet: each image, the heat for the predicted class, and the heat for the true class or the second choice."""
+    """The sheet: each image, the heat for the predicted class, and the heat for the true class or the second choice.
+
+    Of images with sets of labels it is the heat for some of `choose_labels`.
+    """
+    if subject.reading.thresholds is not None:
+        return _picture_of_sets(subject, layer)
     inputs = subject.inputs
     with torch.no_grad():
         logits = subject.model(inputs)
-    predicted, other = grad_cam(subject.model, inputs, layer.name, choose_classes(logits, subject.labels))
+    ranks = choose_classes(logits, subject.labels)
+    predicted, other = grad_cam(subject.model, inputs, layer.name, ranks, subject.reading)
     size = subject.images.shape[3]
     cells = []
     for index, (image, label, name) in enumerate(zip(subject.images, subject.labels, subject.names, strict=True)):
@@ -112,16 +138,62 @@ def picture(subject: Subject, layer: Layer) -> Image.Image:
             none = () if evidence.heat[index].any() else ("no evidence",)
             large = enlarge(evidence.heat[index : index + 1], size)[0]
             cells.append(Tile(overlay(pixels, large), (subject.classes[int(evidence.classes[index])], words, *none)))
-    across = 3 * min(COLUMNS, len(subject.labels))
-    rows = [Row((), cells[start : start + across]) for start in range(0, len(cells), across)]
     notes = [
-        "Which parts of the image speak for a class? Bright parts raise its score (its logit). Seen through "
-        f"{layer.describe()}, enlarged over the image, so fine borders mean nothing.",
         "Of each three tiles: the image (blue frame: predicted right; red: wrong), the heat for the predicted class, "
         "and the heat for the true class where the prediction is wrong, else for the second choice. Each heat has a "
         "scale of its own.",
     ]
-    heads = [("image",), ("predicted class",), ("true or second class",)] * (across // 3)
+    return _sheet(subject, layer, notes, [("image",), ("predicted class",), ("true or second class",)], cells)
+
+
+def _picture_of_sets(subject: Subject, layer: Layer) -> Image.Image:
+    """The sheet of images with several labels, or none: each image, and the heat for up to three classes."""
+    inputs, reading, size = subject.inputs, subject.reading, subject.images.shape[3]
+    with torch.no_grad():
+        probabilities = reading.probabilities(subject.model(inputs).float())
+    given = reading.decide(probabilities).tolist()
+    ranks = choose_labels(probabilities, reading, subject.labels, min(LABELS, len(subject.classes)))
+    evidence = grad_cam(subject.model, inputs, layer.name, ranks, reading)
+    cells = []
+    for index, (image, label, name) in enumerate(zip(subject.images, subject.labels, subject.names, strict=True)):
+        said, own = {place for place, is_given in enumerate(given[index]) if is_given}, label
+        pixels, lines = rgb(image), wrap(name, SIDE, SMALL)
+        if isinstance(own, frozenset):
+            wrong, missed = len(said - own), len(own - said)
+            parts = [f"{count} {word}" for count, word in ((wrong, "wrong"), (missed, "missed")) if count]
+            lines.append(", ".join(parts) or "all right")
+        ink = (RIGHT if own == said else WRONG) if isinstance(own, frozenset) else None
+        cells.append(Tile(pixels, tuple(lines), ink))
+        for found in evidence:
+            place = int(found.classes[index])
+            words = f"{_verdict(place, said, own)}, {100 * found.probabilities[index]:.1f} %"
+            none = () if found.heat[index].any() else ("no evidence",)
+            large = enlarge(found.heat[index : index + 1], size)[0]
+            cells.append(Tile(overlay(pixels, large), (subject.classes[place], words, *none)))
+    notes = [
+        "Beside each image (blue frame: the network gives it its labels and no other; red: not so) is the heat for "
+        "labels that it is given, then for those that it lacks, then for the most probable others, three in all. "
+        "Each heat has a scale of its own.",
+    ]
+    return _sheet(subject, layer, notes, [("image",), *[("given, missed or next",)] * len(evidence)], cells)
+
+
+def _verdict(place: int, said: set[int], own: object) -> str:
+    """What is told of a class by the labels that an image is given and, where they are known, its own."""
+    if place in said:
+        return ("right" if place in own else "wrong") if isinstance(own, frozenset) else "given"
+    return "missed" if isinstance(own, frozenset) and place in own else "not given"
+
+
+def _sheet(subject: Subject, layer: Layer, notes: list[str], heads: list[tuple[str]], cells: list[Tile]) -> Image.Image:
+    """The tiles of the images, `heads` of each, some images beside each other."""
+    count = min(COLUMNS, len(subject.labels))
+    across = len(heads) * count
+    rows = [Row((), cells[start : start + across]) for start in range(0, len(cells), across)]
+    first = (
+        "Which parts of the image speak for a class? Bright parts raise its score (its logit). Seen through "
+        f"{layer.describe()}, enlarged over the image, so fine borders mean nothing."
+    )
     legend = Legend(HEAT, "no evidence", "most evidence in this tile")
     title = "Grad-CAM: where the network sees its evidence"
-    return Sheet(title, notes, subject.about, rows, SIDE, heads, legend).draw()
+    return Sheet(title, [first, *notes], subject.about, rows, SIDE, heads * count, legend).draw()

@@ -8,7 +8,7 @@ from torch import Tensor
 from cnntrain.augment.build import BatchContext
 from cnntrain.data.loaders import Loader
 from cnntrain.data.view import View
-from cnntrain.inspect.explain.subject import spread
+from cnntrain.inspect.explain.subject import known_labels, names_of, own_class, spread
 from cnntrain.plots.drawing import wrap
 from cnntrain.plots.sheet import GAP, LINE, LONGEST_LABEL, MARGIN, SMALL, Row, Sheet, Tile, at_side, rgb
 from cnntrain.report.augmentation import class_name, describe, mixing, shares
@@ -18,6 +18,7 @@ from cnntrain.training.job import TrainJob
 DRAWS = 8  # epochs that one image is shown in, at least
 OTHER_EPOCHS = 2  # in which mixed images are shown again
 VERSIONS = ("clean", "first mixture", "second mixture")  # of AugMix with its loss
+LABELS = 4  # lines for those of an image, at most
 WIDEST, SMALLEST_SIDE, LARGEST_SIDE = 1600, 96, 160  # pixels, of the sheet and of an image on it
 
 
@@ -28,7 +29,7 @@ class Strip:
     Attributes:
         name, words: of the stage and of its pieces.
         images: uint8 (C, H, W) on the host; their sizes may differ.
-        captions: one or two lines for each image.
+        captions: some lines for each image.
         version: which of several versions of each image these are, or "".
         apart: begins a new group of rows.
     """
@@ -58,7 +59,8 @@ class Sample:
         least = 2 if job.mix else 1  # one image alone is not mixed
         self.indices = _in_turns(train.labels, spread(train.labels, min(max(count, least), train.images)))
         self.labels = train.labels[self.indices].to(job.device)
-        self.names = [(class_name(job.data.classes[label]),) for label in self.labels.tolist()]
+        classes = [class_name(name) for name in job.data.classes]
+        self.names = [_captions(names_of(label, classes)) for label in known_labels(self.labels)]
 
     def strips(self) -> Iterator[Strip]:
         """The images as they are, after each stage, as the network gets them, mixed, and once more in other epochs."""
@@ -97,9 +99,9 @@ class Sample:
     def chain(self, epoch: int, name: str, words: list[str]) -> Iterator[Strip]:
         """What the network gets in an epoch (from 0), mixed where the config mixes, with the labels."""
         inputs, targets = self._input(epoch, mixed=True)
-        captions = (
-            shares(targets, self.job.data.classes) if self.job.mix else self.names * (len(inputs) // len(self.names))
-        )
+        captions = self.names * (len(inputs) // len(self.names))
+        if self.job.mix:
+            captions = [_captions(lines) for lines in shares(targets, self.job.data.classes)]
         for number, strip in enumerate(self._versions(name, words, self.job.as_images(inputs), captions)):
             yield replace(strip, apart=epoch == 1 and number == 0)
 
@@ -142,9 +144,14 @@ class Sample:
         return inputs.cpu(), targets.cpu()
 
 
+def _captions(lines: Sequence[str]) -> tuple[str, ...]:
+    """The lines, or the first ones and how many more there are."""
+    return tuple(lines) if len(lines) <= LABELS else (*lines[: LABELS - 1], f"and {len(lines) - LABELS + 1} more")
+
+
 def _in_turns(labels: Tensor, indices: Tensor) -> Tensor:
     """Indices in an order in which neighbours, which are mixed with each other, are of different classes."""
-    own = labels[indices]
+    own = own_class(labels)[indices]
     turns = (own.unsqueeze(0) == own.unsqueeze(1)).tril(-1).sum(1)
     return indices[turns.argsort(stable=True)]
 
