@@ -119,6 +119,14 @@ def lay_out(folder: Path) -> None:
     (folder / "labels.csv").write_text(f"file,label\n{labels}")
     tags = "".join(f"photos/{name},{name.split('/')[1]}|{'big' if '0' in name else 'small'}\n" for name in names)
     (folder / "tags.csv").write_text(f"file,labels\n{tags}photos/train/cat/2.jpg,\n")
+    for home, (start, count) in {"train_images": (0, 16), "test_images": (16, 4)}.items():
+        (folder / "contest" / home).mkdir(parents=True)
+        for number in range(start, start + count):
+            (folder / "contest" / home / f"{number:04}.jpg").write_bytes(picture(number))
+    rows = "".join(f"{number:04},{('cat', 'dog')[number % 2]}\n" for number in range(16))
+    (folder / "contest" / "train.csv").write_text(f"id,label\n{rows}")
+    rows = "".join(f"{number:04},cat\n" for number in range(16, 20))
+    (folder / "contest" / "sample_submission.csv").write_text(f"id,label\n{rows}")
     (folder / "RUN_DIR" / "checkpoints").mkdir(parents=True)
     (folder / "RUN_DIR" / "splits.csv").write_text(f"name,split\n{splits}")
     (folder / "RUN_DIR" / "config.yaml").write_text(default_config(), encoding="utf-8")

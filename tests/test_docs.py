@@ -78,6 +78,8 @@ def check_output(example: Example, printed: str, *, figures: bool) -> None:
 def test_the_words_of_each_command_are_accepted(
     example: Example, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if "data=hf" in example.ours:
+        pytest.importorskip("datasets")
     quick = bool(set(example.ours[:1]) & set(QUICK))
     make_room(example.ours, desk)
     if not example.fails and not quick:

@@ -16,6 +16,7 @@ from cnntrain.errors import ConfigError, DataError
 from cnntrain.evaluation.prediction import Prediction, Ranks, Reading, predictions, rank
 from cnntrain.report.predictions import Answers, summary, table
 from cnntrain.report.run_report import Report
+from cnntrain.report.submission import Submission
 from cnntrain.storage.atomic import write_atomic
 from cnntrain.text import percent, printable, short_path
 from cnntrain.training.job import Job
@@ -68,6 +69,8 @@ class _Call:
         self.reading = Reading.of(job, args.threshold)
         self.paths, self.skip_counts = find_files(args.images, report.say)
         _need_other_files(args.out, self.paths)
+        names = [str(self.paths[index]) for index in range(len(self.paths))] if args.like else []
+        self.submission = Submission(args.like, names, self.classes) if args.like else None
         self.views = Views(args.tta, job.data.eval_size) if args.tta else None
         self.view, settings = job.data.view(job.data.eval_size), job.settings.data
         seen = self.view.wide_view if self.views and self.views.reach else self.view
@@ -79,6 +82,8 @@ class _Call:
     def ask(self) -> None:
         """Ask the network."""
         scorer, count = self.job.scorer(views=self.views), min(self.args.top, len(self.classes))
+        if self.submission and self.submission.has_probabilities:
+            count = len(self.classes)
         parts: list[Ranks] = []
         self.report.validating(len(self.loader), phase="predicting")
         for answer in scorer.answers(self.loader, advance=self.report.advance):
@@ -162,9 +167,17 @@ class _Call:
         """Write the files that `out` names."""
         for out in self.args.out:
             kind = out.suffix.lower()[1:]
-            content = self._sheet(results) if kind == "png" else self._answers(results).content(kind)
+            if kind == "csv" and self.submission:
+                content: str | bytes = self._submit(self.submission)
+            else:
+                content = self._sheet(results) if kind == "png" else self._answers(results).content(kind)
             write_atomic(out, content, word=f"out=FILE.{kind}")
             self.report.say(f"wrote {printable(short_path(out))}", copied=True)
+
+    def _submit(self, submission: Submission) -> str:
+        """What the sample asks for of each image."""
+        found = self.predictions(self.rows, self.ranks.values.shape[1])
+        return submission.content(dict(zip(self.rows.tolist(), found, strict=True)))
 
     def _answers(self, results: dict[str, Any]) -> Answers:
         top = min(self.args.top, len(self.classes))

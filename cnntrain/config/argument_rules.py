@@ -294,6 +294,21 @@ class ImageFile(Rule):
         return image
 
 
+class TableFile(Rule):
+    """A table that is there."""
+
+    example = "FILE.csv"
+
+    def read(self, key: str, text: str) -> Path:
+        from cnntrain.config.need_images import need_table  # help does without
+
+        if not text:
+            raise ConfigError(self.missing_fault(key))
+        table = expand_path(text)
+        need_table(key, table)
+        return table
+
+
 class KernelOf(Rule):
     """A kernel by its name, whose own arguments are read as well, or by its weights."""
 

@@ -53,6 +53,45 @@ def test_an_archive_is_a_folder_whose_images_go_by_its_name(among_runs, monkeypa
     assert "photos.zip is damaged (" in capsys.readouterr().err
 
 
+def test_a_file_has_the_form_of_a_sample(among_runs, capsys):
+    assert run("predict", "run", "images=new", "top=12", "out=all.json") == 0
+    found = {row["file"]: row for row in json.loads(Path("all.json").read_text())["predictions"]}
+    files = sorted(found, reverse=True)
+    Path("sample.csv").write_text("id,answer\n" + "".join(f"{file.removeprefix('new/')},?\n" for file in files))
+    assert run("predict", "run", "images=new", "like=sample.csv", "out=[a.csv,a.json]") == 0
+    lines = Path("a.csv").read_text().splitlines()
+    assert lines == ["id,answer", *(f"{file.removeprefix('new/')},{found[file]['class']}" for file in files)]
+
+    few = files[:3]
+    Path("wide.csv").write_text(f"id,{CLASSES[1]},{CLASSES[0]}\n" + "".join(f"{file},0,0\n" for file in few))
+    assert run("predict", "run", "images=new", "like=wide.csv", "out=b.csv", "top=1") == 0
+    for file, line in zip(few, Path("b.csv").read_text().splitlines()[1:], strict=True):
+        values = {one["class"]: one["probability"] for one in found[file]["classes"]}
+        assert line == f"{file},{values[CLASSES[1]]:.6f},{values[CLASSES[0]]:.6f}"
+
+
+def test_a_sample_that_asks_for_other_images_is_told_before_anything_is_computed(among_runs, capsys, monkeypatch):
+    monkeypatch.setattr(predict._Call, "ask", lambda self: pytest.fail("computed"))
+    told = {
+        "id,label\nnowhere,a\n0,a\n": [
+            "row 2: nowhere is none of the images",
+            "row 3: 0 is the name of several images",
+        ],
+        "id,x,red\n": ["holds no row"],
+        "id,x,red\nnew/red/0.png,1,2\n": ["the column 'x' is no class of the network"],
+        "id\n1\n": ["has one column"],
+    }
+    for text, lines in told.items():
+        Path("sample.csv").write_text(text)
+        assert run("predict", "run", "images=new", "like=sample.csv", "out=a.csv") == 3
+        errors = capsys.readouterr().err
+        assert all(line in errors for line in lines), errors
+    assert run("predict", "run", "images=new", "like=sample.csv", "out=a.json") == 2
+    assert "like: is what out=FILE.csv is to look like (given sample.csv)" in capsys.readouterr().err
+    assert run("predict", "run", "images=new", "like=none.csv", "out=a.csv") == 3
+    assert "like: none.csv is not there" in capsys.readouterr().err
+
+
 def test_an_image_whose_best_probability_is_below_the_threshold_gets_no_class(among_runs, capsys):
     predict.run(read("run", "images=new", "out=all.json"))
     best = [row["classes"][0] for row in json.loads(Path("all.json").read_text())["predictions"]]

@@ -24,6 +24,7 @@ from cnntrain.config.argument_rules import (
     Refused,
     Rule,
     Switch,
+    TableFile,
     not_for_runs,
     not_new,
     not_packed,
@@ -353,6 +354,17 @@ class PredictArgs(RunArgs):
         "[a.csv,b.png]",
         default=(),
     )
+    like: Path | None = argument(
+        TableFile(),
+        "a contest's sample of what out=FILE.csv is to be: its columns, and its rows in their order",
+        default=None,
+    )
+
+    def faults(self) -> list[str]:
+        """See CommandArgs."""
+        if self.like is None or any(out.suffix.lower() == ".csv" for out in self.out):
+            return []
+        return [f"like: is what out=FILE.csv is to look like (given {printable(self.like)}); give out=FILE.csv too"]
 
 
 @dataclass(frozen=True, kw_only=True)
