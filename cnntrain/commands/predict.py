@@ -10,7 +10,8 @@ from torch import Tensor
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import PredictArgs
 from cnntrain.config.schema.data import OnBadImage
-from cnntrain.data.folder import Paths, kinds
+from cnntrain.data.folder import kinds
+from cnntrain.data.paths import Paths
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.evaluation.prediction import Prediction, Ranks, Reading, predictions, rank

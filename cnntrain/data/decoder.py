@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.decode import BadImage
-from cnntrain.data.folder import Paths
+from cnntrain.data.paths import Paths
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import DataError
 from cnntrain.runtime.seeds import mix_seed

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnntrain.data.decode import BadImage, read_file
-from cnntrain.data.folder import Paths
+from cnntrain.data.paths import Paths
 from cnntrain.text import one_line
 
 

@@ -23,8 +23,9 @@ import torch
 
 from cnntrain.config.paths import cache_dir
 from cnntrain.data import folder as image_folder
-from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.folder import FolderSplit
 from cnntrain.data.layout import CLUTTER, SUFFIXES
+from cnntrain.data.paths import Paths
 from cnntrain.errors import CnntrainError
 from cnntrain.storage.atomic import StreamedFile, open_own
 from cnntrain.text import printable

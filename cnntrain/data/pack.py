@@ -23,8 +23,9 @@ from cnntrain.config.paths import is_archive
 from cnntrain.data import listing
 from cnntrain.data.archive import unpacked
 from cnntrain.data.decode import BadImage
-from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.folder import FolderSplit
 from cnntrain.data.layout import Layout, find_splits
+from cnntrain.data.paths import Paths
 from cnntrain.errors import DataError
 from cnntrain.text import printable
 

@@ -14,8 +14,9 @@ import simplejpeg
 
 from cnntrain.config.schema.data import Interpolation, OnBadImage
 from cnntrain.data.decode import BadImage, decode_image
-from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.folder import FolderSplit
 from cnntrain.data.pack import FILE, LONGEST, MAGIC, TAIL, Found
+from cnntrain.data.paths import Paths
 from cnntrain.data.view import resize
 from cnntrain.errors import DataError, RunFolderError
 from cnntrain.runtime.threads import work_ahead

@@ -12,9 +12,10 @@ import torch
 from cnntrain.data import public
 from cnntrain.data.build_files import load_splits
 from cnntrain.data.common import Data, Request, choose_classes
-from cnntrain.data.folder import FolderSplit, Paths, align, scan
+from cnntrain.data.folder import FolderSplit, align, scan
 from cnntrain.data.layout import folders_in, split_of
 from cnntrain.data.loaders import Loader
+from cnntrain.data.paths import Paths
 from cnntrain.data.public import Place
 from cnntrain.errors import CnntrainError, DataError
 from cnntrain.text import cut, one_line, printable

@@ -20,9 +20,10 @@ from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.config.shards import find_shards, is_url
 from cnntrain.data.decode import MAX_BYTES, BadImage
-from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.folder import FolderSplit
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found, PackFile
+from cnntrain.data.paths import Paths
 from cnntrain.data.shard_fetch import fetch_shards
 from cnntrain.data.shard_labels import Shard, ShardFaults, name_labels, read_indices
 from cnntrain.text import counted, printable, short_path

@@ -13,10 +13,11 @@ import torch
 from cnntrain.config.paths import expand_path
 from cnntrain.data.columns import find_columns
 from cnntrain.data.common import TrainData
-from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.folder import FolderSplit
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.loaders import Loader
 from cnntrain.data.pack import SPLITS, Found
+from cnntrain.data.paths import Paths
 from cnntrain.data.table import Faults, read_table
 from cnntrain.storage.spreadsheet import as_csv, cell
 from cnntrain.text import counted, hint, nearest, printable

@@ -15,11 +15,12 @@ from torch import Tensor
 from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.columns import USUAL, find_columns
-from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.folder import FolderSplit
 from cnntrain.data.label_cells import read_labels
 from cnntrain.data.labels import class_counts
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found
+from cnntrain.data.paths import Paths
 from cnntrain.data.table import Faults, Table, read_table, refuse_lists
 from cnntrain.data.table_files import MISSING, Finder, find_folder
 from cnntrain.data.table_folds import NONE, read_folds

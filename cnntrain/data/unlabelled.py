@@ -18,8 +18,9 @@ from cnntrain.data.build_files import decode_threads
 from cnntrain.data.common import Data, Request, choose_statistics
 from cnntrain.data.decode import BadImage
 from cnntrain.data.decoder import Decoder
-from cnntrain.data.folder import Images, Paths, kinds
+from cnntrain.data.folder import Images, kinds
 from cnntrain.data.loaders import Loader, StreamLoader
+from cnntrain.data.paths import Paths
 from cnntrain.data.view import EVAL_SHARE, View
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.text import printable

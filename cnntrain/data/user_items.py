@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cnntrain.data.build import convert_channels
 from cnntrain.data.decode import BadImage, to_pixels
-from cnntrain.data.folder import Paths
+from cnntrain.data.paths import Paths
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.registry import describe_failure
 from cnntrain.text import cut, printable

@@ -23,8 +23,8 @@ from cnntrain.config.schema.pieces import ResizedCropSettings
 from cnntrain.data import pack_writer
 from cnntrain.data.build import build_data, build_eval_data
 from cnntrain.data.decode import read_image
-from cnntrain.data.folder import Paths
 from cnntrain.data.pack import FILE, open_pack
+from cnntrain.data.paths import Paths
 from cnntrain.errors import DataError
 from cnntrain.storage import atomic
 

@@ -11,8 +11,9 @@ from PIL import Image
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import CropMode, DataSettings, Interpolation
 from cnntrain.data.build import build_data, build_eval_data
-from cnntrain.data.folder import Paths, scan
+from cnntrain.data.folder import scan
 from cnntrain.data.layout import find_splits
+from cnntrain.data.paths import Paths
 from cnntrain.errors import ConfigError, DataError
 
 

@@ -14,8 +14,9 @@ from PIL import Image
 from cnntrain import cli
 from cnntrain.data import folder as image_folder
 from cnntrain.data import listing
-from cnntrain.data.folder import Images, Paths, fingerprint
+from cnntrain.data.folder import Images, fingerprint
 from cnntrain.data.pack import find_images
+from cnntrain.data.paths import Paths
 from cnntrain.errors import DataError
 
 QUICK = ["model=softmax", "data.image_size=8", "data.batch_size=4", "trainer.threads=1", "trainer.tensorboard=false"]

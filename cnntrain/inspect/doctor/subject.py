@@ -14,9 +14,10 @@ from cnntrain.config.schema.data import DATASETS, DataSettings
 from cnntrain.data.common import Data, Request, choose_classes
 from cnntrain.data.datasets import TensorSet
 from cnntrain.data.decode import decode_image
-from cnntrain.data.folder import FolderSplit, Paths
+from cnntrain.data.folder import FolderSplit
 from cnntrain.data.labels import class_counts, renumber
 from cnntrain.data.loaders import Loader
+from cnntrain.data.paths import Paths
 from cnntrain.data.sources import find_source
 
 SPLITS = ("train", "val", "test")
