@@ -182,12 +182,7 @@ def _loader(
     return MemoryLoader(
         images,
         labels,
-        batch_size=request.batch_size,
-        device=request.device,
-        seed=request.seed,
-        train=split == "train",
-        sampling=request.settings.sampling,
-        world=request.world,
+        **request.loading(split),
         resident=budget.take(images.numel()) == "device" or request.device.type == "cpu",
         name=name_of_row(lambda index: f"{part}/{index}", numbers),
     )

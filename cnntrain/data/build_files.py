@@ -242,24 +242,14 @@ def _make_loader(
         request.notes.append(f"{split}: {counted(len(labels), 'image')} streamed from {source} by {by}")
         return StreamLoader(
             stream_decoder,
-            batch_size=request.batch_size,
-            device=request.device,
-            seed=request.seed,
-            train=split == "train",
-            sampling=settings.sampling,
-            world=request.world,
+            **request.loading(split),
             workers=workers,
             rows=rows,
         )
     return MemoryLoader(
         lambda: memory_decoder.all_images(workers, split, request.say, rows),
         labels,
-        batch_size=request.batch_size,
-        device=request.device,
-        seed=request.seed,
-        train=split == "train",
-        sampling=settings.sampling,
-        world=request.world,
+        **request.loading(split),
         resident=place == "device",
         decoder=memory_decoder,
         name=name_of_row(memory_decoder.name, rows),

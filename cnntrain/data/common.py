@@ -111,6 +111,17 @@ class Request:
         size = self.settings.batch_size
         return size if isinstance(size, int) else BATCH_SIZES[-1]
 
+    def loading(self, split: str) -> dict[str, Any]:
+        """What every loader of a split is given: which images make its micro-batches, and where these go."""
+        return {
+            "batch_size": self.batch_size,
+            "device": self.device,
+            "seed": self.seed,
+            "train": split == "train",
+            "sampling": self.settings.sampling,
+            "world": self.world,
+        }
+
     def fit_batch_size(self, images: int) -> "Request":
         """This request with the batch size for so many training images, where data.batch_size is null."""
         if self.settings.batch_size == AUTO:
