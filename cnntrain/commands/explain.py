@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import ExplainArgs
 from cnntrain.data.loaders import Loader
+from cnntrain.errors import ConfigError
 from cnntrain.evaluation.prediction import Reading
 from cnntrain.evaluation.split_scores import SPLIT_WORDS
 from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
@@ -27,7 +28,7 @@ from cnntrain.plots.sheet import Rgb
 from cnntrain.report.augmentation import label_names
 from cnntrain.report.run_report import Report
 from cnntrain.storage.atomic import need_own_folder, write_atomic
-from cnntrain.text import align_columns, counted, short_path
+from cnntrain.text import align_columns, counted, few, hint, nearest, printable, short_path
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 
@@ -65,6 +66,7 @@ class _Explanation:
 
     def __init__(self, args: ExplainArgs, job: Job, step: int, report: Report) -> None:
         self.args, self.job, self.report = args, job, report
+        self.named = [_place(name, job.data.classes) for name in args.classes]
         split, self.loader = list(job.data.scored_splits.items())[-1]
         self.split = SPLIT_WORDS[split]
         self.subject = _subject(args, job, self.loader, step)
@@ -165,7 +167,7 @@ class _Explanation:
 
     def _gradcam(self) -> None:
         self._need_maps()
-        self._keep("gradcam", gradcam.picture(self.subject, feature_maps.last_map(self.all_layers)))
+        self._keep("gradcam", gradcam.picture(self.subject, feature_maps.last_map(self.all_layers), self.named))
 
     def _shift(self) -> None:
         loader, size = self.loader, self.job.data.image_size
@@ -189,6 +191,14 @@ class _Explanation:
         for line in align_columns(shift.table(rows)):
             self.report.say(line)
         self.results["shift"] = [vars(row) for row in rows]
+
+
+def _place(name: str, classes: Sequence[str]) -> int:
+    """That of a class among those of the network; ConfigError where it is none of them."""
+    if name not in classes:
+        near = hint(nearest(name, classes), f"there are {few(map(printable, classes))}")
+        raise ConfigError(f"classes: the network knows no class {printable(name)!r}{near}")
+    return classes.index(name)
 
 
 def _subject(args: ExplainArgs, job: Job, loader: Loader, step: int) -> Subject:

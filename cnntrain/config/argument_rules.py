@@ -100,6 +100,21 @@ class Patterns(Rule):
         return names
 
 
+class ClassNames(Rule):
+    """Names of classes of a network, a few."""
+
+    example = "NAMES"
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def read(self, key: str, text: str) -> tuple[str, ...]:
+        names = tuple(items(text))
+        if not 1 <= len(names) <= self.most:
+            raise ConfigError(f"{key}: must be 1 to {self.most} names of classes (given {printable(text)})")
+        return names
+
+
 class Refused(Rule):
     """An argument that other commands have."""
 

@@ -59,7 +59,7 @@ def test_each_label_has_a_probability_of_its_own_and_of_two_classes_two_are_draw
 
 
 def test_what_is_told_of_a_label_depends_on_whether_the_images_own_are_known():
-    said, own = {0, 1}, frozenset({1, 2})
+    said, own = frozenset({0, 1}), frozenset({1, 2})
     assert [gradcam._verdict(place, said, own) for place in range(4)] == ["wrong", "right", "missed", "not given"]
     assert [gradcam._verdict(place, said, None) for place in range(3)] == ["given", "given", "not given"]
 
@@ -130,3 +130,18 @@ def test_preview_names_all_labels_of_an_image_and_the_shares_of_mixed_ones(among
     mixed = [lines for lines in captions if lines[:1] and lines[0][:2] in ("0.", "1.")]
     assert mixed
     assert all(line.split()[-1] in ("blue", "green", "red") for lines in mixed for line in lines)
+
+
+def test_the_evidence_for_named_classes_is_drawn_of_sets_and_of_single_labels(among_sets, photo_runs, capsys):
+    for run, names, count in (("run", "[red,blue]", 2), (photo_runs / "run", "green", 1)):
+        words = [str(run), "what=gradcam", "images=2", f"classes={names}", "out=named"]
+        assert cli.main(["explain", *words]) == 0
+        with Image.open("named/gradcam.png") as picture:
+            assert picture.width == max(620, 2 * (1 + count) * (128 + 8) + 32)
+    capsys.readouterr()
+    assert cli.main(["explain", "run", "what=gradcam", "classes=gren"]) == 2
+    assert "classes: the network knows no class 'gren'; did you mean green?" in capsys.readouterr().err
+    assert cli.main(["explain", "run", "what=shift", "classes=green"]) == 2
+    assert "classes: is of what=gradcam (given what=shift); leave one of them out" in capsys.readouterr().err
+    assert cli.main(["explain", "run", "classes=[a,b,c,d]"]) == 2
+    assert "classes: must be 1 to 3 names of classes (given [a,b,c,d])" in capsys.readouterr().err

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Optional
 
 from cnntrain.config.argument_rules import (
+    ClassNames,
     CountOrFiles,
     ImageFile,
     KernelOf,
@@ -57,7 +58,7 @@ PARTS = {  # what explain draws
     "gradcam": "where the evidence for a class lies (arXiv 1610.02391)",
     "shift": "what moving the image by a few pixels changes",
 }
-MOST_FILTERS, MOST_PREVIEWED = 256, 12
+MOST_FILTERS, MOST_PREVIEWED, MOST_EXPLAINED = 256, 12, 3
 
 
 def argument(rule: Rule, help: str = "", **default: Any) -> Any:
@@ -343,7 +344,7 @@ class PredictArgs(RunArgs):
         gt=0,
         le=1,
         help="images whose best probability is below it get no class; choose it by the accuracy against coverage of "
-        "cnntrain eval",
+        "cnntrain eval. Of sets of labels, each image gets all classes that reach it, whatever was fitted",
     )
     tta: tuple[str, ...] = argument(
         Names(VIEWS, "VIEWS"), "several views of each image, as in cnntrain eval:", default=()
@@ -380,10 +381,22 @@ class ExplainArgs(RunArgs):
     images: int | tuple[Path, ...] = argument(
         CountOrFiles(), "how many, spread over the classes; or files of your own", default=8
     )
+    classes: tuple[str, ...] = argument(
+        ClassNames(MOST_EXPLAINED),
+        f"the evidence for these, {MOST_EXPLAINED} at most, in place of the classes that each image is given",
+        default=(),
+    )
     filters: Optional[int] = number(
         None, ge=1, le=MOST_FILTERS, help="how many filters of each layer; as many as suit the picture"
     )
     out: Path | None = argument(OutFolder(), "where to write; RUN_DIR/explain", default=None)
+
+    def faults(self) -> list[str]:
+        """See CommandArgs."""
+        if self.classes and "gradcam" not in self.what:
+            given = ",".join(self.what)
+            return [f"classes: is of what=gradcam (given what={given}); leave one of them out"]
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cnntrain.evaluation.prediction import Reading
 from cnntrain.inspect.explain.feature_maps import Layer, listening
-from cnntrain.inspect.explain.subject import NotApplicable, Subject
+from cnntrain.inspect.explain.subject import NotApplicable, Subject, known_labels
 from cnntrain.plots.drawing import RIGHT, WRONG, wrap
 from cnntrain.plots.sheet import HEAT, SMALL, Legend, Rgb, Row, Sheet, Tile, color, rgb
 
@@ -113,13 +113,16 @@ def choose_labels(
     return (probabilities + torch.where(given, 2 + missed.new_zeros(()), missed)).topk(count, dim=1).indices.T
 
 
-def picture(subject: Subject, layer: Layer) -> Image.Image:
+def picture(subject: Subject, layer: Layer, named: Sequence[int] = ()) -> Image.Image:
     """The sheet: each image, the heat for the predicted class, and the heat for the true class or the second choice.
 
     Of images with sets of labels it is the heat for some of `choose_labels`.
+
+    Args:
+        named: classes whose heat is shown in place of those.
     """
-    if subject.reading.thresholds is not None:
-        return _picture_of_sets(subject, layer)
+    if named or subject.reading.thresholds is not None:
+        return _picture_of_labels(subject, layer, named)
     inputs = subject.inputs
     with torch.no_grad():
         logits = subject.model(inputs)
@@ -146,23 +149,26 @@ def picture(subject: Subject, layer: Layer) -> Image.Image:
     return _sheet(subject, layer, notes, [("image",), ("predicted class",), ("true or second class",)], cells)
 
 
-def _picture_of_sets(subject: Subject, layer: Layer) -> Image.Image:
-    """The sheet of images with several labels, or none: each image, and the heat for up to three classes."""
+def _picture_of_labels(subject: Subject, layer: Layer, named: Sequence[int]) -> Image.Image:
+    """The sheet of images with several labels, or none, or of named classes: each image, and the heat for each."""
     inputs, reading, size = subject.inputs, subject.reading, subject.images.shape[3]
     with torch.no_grad():
         probabilities = reading.probabilities(subject.model(inputs).float())
-    given = reading.decide(probabilities).tolist()
-    ranks = choose_labels(probabilities, reading, subject.labels, min(LABELS, len(subject.classes)))
+    given = known_labels(reading.decide(probabilities))
+    if named:
+        ranks = torch.tensor(named, device=inputs.device)[:, None].expand(-1, len(inputs))
+    else:
+        ranks = choose_labels(probabilities, reading, subject.labels, min(LABELS, len(subject.classes)))
     evidence = grad_cam(subject.model, inputs, layer.name, ranks, reading)
     cells = []
     for index, (image, label, name) in enumerate(zip(subject.images, subject.labels, subject.names, strict=True)):
-        said, own = {place for place, is_given in enumerate(given[index]) if is_given}, label
+        said, own = _as_set(given[index]), None if label is None else _as_set(label)
         pixels, lines = rgb(image), wrap(name, SIDE, SMALL)
-        if isinstance(own, frozenset):
+        if own is not None:
             wrong, missed = len(said - own), len(own - said)
             parts = [f"{count} {word}" for count, word in ((wrong, "wrong"), (missed, "missed")) if count]
             lines.append(", ".join(parts) or "all right")
-        ink = (RIGHT if own == said else WRONG) if isinstance(own, frozenset) else None
+        ink = None if own is None else RIGHT if own == said else WRONG
         cells.append(Tile(pixels, tuple(lines), ink))
         for found in evidence:
             place = int(found.classes[index])
@@ -170,19 +176,28 @@ def _picture_of_sets(subject: Subject, layer: Layer) -> Image.Image:
             none = () if found.heat[index].any() else ("no evidence",)
             large = enlarge(found.heat[index : index + 1], size)[0]
             cells.append(Tile(overlay(pixels, large), (subject.classes[place], words, *none)))
+    order = "labels that it is given, then for those that it lacks, then for the most probable others, three in all"
+    heads = [("given, missed or next",)] * len(evidence)
+    if named:
+        order, heads = "the classes that were named", [(subject.classes[place],) for place in named]
     notes = [
         "Beside each image (blue frame: the network gives it its labels and no other; red: not so) is the heat for "
-        "labels that it is given, then for those that it lacks, then for the most probable others, three in all. "
-        "Each heat has a scale of its own.",
+        f"{order}. Each heat has a scale of its own.",
     ]
-    return _sheet(subject, layer, notes, [("image",), *[("given, missed or next",)] * len(evidence)], cells)
+    return _sheet(subject, layer, notes, [("image",), *heads], cells)
 
 
-def _verdict(place: int, said: set[int], own: object) -> str:
+def _as_set(label: int | frozenset[int]) -> frozenset[int]:
+    return label if isinstance(label, frozenset) else frozenset([label])
+
+
+def _verdict(place: int, said: frozenset[int], own: frozenset[int] | None) -> str:
     """What is told of a class by the labels that an image is given and, where they are known, its own."""
+    if own is None:
+        return "given" if place in said else "not given"
     if place in said:
-        return ("right" if place in own else "wrong") if isinstance(own, frozenset) else "given"
-    return "missed" if isinstance(own, frozenset) and place in own else "not given"
+        return "right" if place in own else "wrong"
+    return "missed" if place in own else "not given"
 
 
 def _sheet(subject: Subject, layer: Layer, notes: list[str], heads: list[tuple[str]], cells: list[Tile]) -> Image.Image:
