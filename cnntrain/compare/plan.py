@@ -127,6 +127,11 @@ def combinations(words: Sequence[str], config_dir: str | None = None) -> list[Co
         runs += _folds(Combination(job + once, _list_values(override_list, job), settings), override_list)
     if faults:
         raise ConfigErrors(faults)
+    if len({run.settings.data.multi_label for run in runs}) > 1:
+        raise ConfigError(
+            "data.multi_label: must be the same in all runs, as a mAP and a top-1 cannot be compared (given both); "
+            "compare single labels and sets by themselves"
+        )
     choices = [(acting_settings(composer, run.words, run.settings), run.words[:count]) for run in runs]
     if faults := no_effect.faults(choices):
         raise ConfigErrors(faults)

@@ -3,12 +3,14 @@
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from compared import leave
 
 from cnntrain import cli
+from cnntrain.cli import hydra_jobs
 from cnntrain.compare.table import points
 from cnntrain.config.compose import compose_settings
 from cnntrain.config.plain import to_plain
@@ -76,3 +78,28 @@ def test_runs_on_single_labels_and_on_sets_have_no_score_in_common(capsys: pytes
         "cnntrain: error: compare: runs of different scores, top-1 in outputs/b and mAP in outputs/a; compare single "
         "labels and sets by themselves"
     ]
+
+
+def test_runs_of_both_kinds_are_not_even_planned(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["data=table", "data.root=labels.csv", "loss=bce", "data.multi_label=true,false"]
+    code, out, err = compared(*words, capsys=capsys)
+    assert (code, out) == (2, [])
+    assert err == [
+        "cnntrain: error: data.multi_label: must be the same in all runs, as a mAP and a top-1 cannot be compared "
+        "(given both); compare single labels and sets by themselves"
+    ]
+
+
+def test_a_sweep_goes_by_the_map(monkeypatch: pytest.MonkeyPatch) -> None:
+    hydra_config = SimpleNamespace(
+        runtime=SimpleNamespace(output_dir="run", cwd="."),
+        overrides=SimpleNamespace(task=[]),
+        job=SimpleNamespace(num=0),
+    )
+    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: hydra_config)
+    for val in ({"map": 0.75, "loss": 1.0}, {"top1": 0.75, "top5": 1.0, "loss": 1.0}):
+
+        def work(*_: object, val: dict[str, float] = val) -> dict[str, Any]:
+            return {"val": val}
+
+        assert hydra_jobs._job(lambda _: None, work, None, False) == (0, 0.75)  # type: ignore[arg-type, return-value]
