@@ -135,7 +135,8 @@ def predictions(
     best = zip(found.places[rows, :count].tolist(), found.values[rows, :count].tolist(), strict=True)
     ends = found.counts.cumsum(0)
     labels = zip((ends - found.counts)[rows].tolist(), ends[rows].tolist(), strict=True)
+    places, values = found.label_places.tolist(), found.label_values.tolist()
     is_set = reading.thresholds is not None
     for file, classes, (start, end) in zip(files, best, labels, strict=True):
-        own = found.label_places[start:end].tolist(), found.label_values[start:end].tolist()
-        yield Prediction(file, pairs(*classes), reading.threshold, pairs(*own) if is_set else None)
+        given = pairs(places[start:end], values[start:end]) if is_set else None
+        yield Prediction(file, pairs(*classes), reading.threshold, given)
