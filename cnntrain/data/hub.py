@@ -17,9 +17,9 @@ from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.columns import USUAL
 from cnntrain.data.folder import FolderSplit
 from cnntrain.data.hub_images import HubImages, HubPaths
+from cnntrain.data.hub_labels import labels_of, need_learnt, numbered, sets_of
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found
-from cnntrain.data.table_images import sort_classes
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.text import counted, cut, few, hint, nearest, one_line, printable
 
@@ -47,17 +47,21 @@ def find_in_hub(settings: DataSettings, known: Collection[str] | None, say: Call
     features = next(iter(parts.values())).features
     image, label = _choose_columns(features, settings)
     images = HubImages({split: _undecoded(part, image) for split, part in parts.items()}, image)
-    labels = {split: _labels(part, label) for split, part in parts.items()}
-    classes, numbers = _number(features[label], labels, label)
+    labels = {split: labels_of(part, label) for split, part in parts.items()}
+    inner = getattr(features[label], "feature", features[label])
+    if settings.multi_label:
+        classes, numbers = sets_of(inner, labels, label)
+    else:
+        classes, numbers = numbered(inner, labels, label)
     scans: dict[str, FolderSplit] = {}
     notes, warnings = [f"columns of {name}: file is {printable(image)!r}, label is {printable(label)!r}"], list[str]()
     for split, values in numbers.items():
-        rows = np.flatnonzero(values >= 0)
+        rows = np.arange(len(values)) if values.ndim == 2 else np.flatnonzero(values >= 0)
         if len(rows) < len(values):
             gone = f"{split}: {counted(len(values) - len(rows), 'image')} without a label, not used"
             (notes if split == "test" and not len(rows) else warnings).append(gone)
         if len(rows):
-            chosen = torch.from_numpy(values[rows].astype(np.int64))
+            chosen = torch.from_numpy(values[rows])
             paths, sizes = HubPaths(Path(root), images, split, rows), images.sizes(split)[rows]
             part = FolderSplit(classes, paths, chosen, torch.from_numpy(sizes), by_table=True)
             scans[split] = part if settings.classes is None else part.select_classes(settings.classes)
@@ -66,7 +70,7 @@ def find_in_hub(settings: DataSettings, known: Collection[str] | None, say: Call
     if not scans:
         raise DataError(f"data.root: {printable(root)} has no image with a label; choose another data set")
     if known is None and "train" in scans:
-        _check_classes(scans, root)
+        need_learnt(scans, root)
     shown = {split: f"{printable(place)!r} of {name}" for split, place in places.items()}
     layout = Layout(dict.fromkeys(scans, Path(root)))
     return Found(Path(root), layout, scans, places=shown, table=name, notes=notes, warnings=warnings)
@@ -193,9 +197,13 @@ def _choose_columns(features: Mapping[str, Any], settings: DataSettings) -> tupl
         given = settings.columns.label
         label = _choose("label", given, list(rest) if given else usual, LABELS, list(rest))
     feature = features[label]
-    if isinstance(feature, (list, dict)) or hasattr(feature, "feature"):
-        what = f"{printable(label)!r} holds several labels for each image, or a record"
-        raise ConfigError(f"data.columns.label: {what}; choose a column of one label each, data.columns.label=NAME")
+    is_list = hasattr(feature, "feature")
+    if isinstance(feature, (list, dict)) or is_list != settings.multi_label:
+        what = "several labels for each image" if is_list else "one label for each image"
+        advice = f"set data.multi_label={str(is_list).lower()}, or name another column"
+        if isinstance(feature, (list, dict)):
+            what, advice = "a record for each image", "name a column of labels, data.columns.label=NAME"
+        raise ConfigError(f"data.columns.label: {printable(label)!r} holds {what}; {advice}")
     return image, label
 
 
@@ -230,46 +238,3 @@ def _undecoded(part: Any, column: str) -> Any:
     import datasets
 
     return part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
-
-
-# --- labels ----------------------------------------------------------------------------------------------------------
-
-
-def _labels(part: Any, column: str) -> list[Any]:
-    return part.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
-
-
-def _number(feature: Any, labels: Mapping[str, Sequence[Any]], column: str) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The names of the classes, and a number for each image, int64 (N,), -1 where it has no label."""
-    if (names := getattr(feature, "names", None)) is not None:
-        classes = [printable(str(name)) for name in names]
-        numbers = {split: np.array([-1 if one is None else one for one in part]) for split, part in labels.items()}
-    else:
-        texts = {split: [_text(one, column) for one in part] for split, part in labels.items()}
-        classes = sort_classes({text for part in texts.values() for text in part} - {""})
-        places = {name: place for place, name in enumerate(classes)} | {"": -1}
-        numbers = {split: np.array([places[text] for text in part]) for split, part in texts.items()}
-    if len(classes) < 2 or len(set(classes)) < len(classes) or "" in classes:
-        what = f"has {counted(len(set(classes)), 'class')}" if len(classes) < 2 else "has classes of the same name"
-        raise DataError(f"data.columns.label: {printable(column)!r} {what}; choose another column")
-    return classes, numbers
-
-
-def _text(value: Any, column: str) -> str:
-    """A label as the name of its class; empty where there is none: null, or -1, as the hub has it."""
-    if value is None or value == -1:
-        return ""
-    if isinstance(value, (str, int)):
-        return printable(str(value).strip())
-    what = f"{printable(column)!r} holds {type(value).__name__}, not names or whole numbers"
-    raise DataError(f"data.columns.label: {what}; choose another column")
-
-
-def _check_classes(scans: Mapping[str, FolderSplit], root: str) -> None:
-    """What is scored must be of a class that is learnt."""
-    learnt = {scans["train"].classes[number] for number in scans["train"].labels.unique().tolist()}
-    for split, part in scans.items():
-        there = [part.classes[number] for number in part.labels.unique().tolist()]
-        if strangers := [name for name in there if name not in learnt]:
-            what = f"class {few(map(repr, strangers))} is in {split} and not in train"
-            raise DataError(f"data.root: {printable(root)}: {what}; choose those that are, data.classes=[NAME,NAME]")

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,16 +22,17 @@ from cnntrain.data.layout import split_of
 from cnntrain.data.loaders import Loader
 from cnntrain.data.user_items import (
     Items,
+    Label,
     Look,
     Pairs,
     Part,
+    as_sets,
     as_tensor,
     attribute,
     misfit,
     numbers,
-    read_labels,
-    stored_labels,
 )
+from cnntrain.data.user_labels import class_names, read_labels, stack_labels, stored_labels
 from cnntrain.registry import call_user_function, check_arguments, import_function
 from cnntrain.text import one_line
 
@@ -59,12 +61,13 @@ def user_data(request: Request) -> TensorSet | tuple[Data, Mapping[str, Loader]]
         ConfigError: it fails, or gives something else back.
     """
     name = request.settings.name
-    parts = {split: _part(given, split, name) for split, given in _call(request).items()}
+    has_sets = request.settings.multi_label
+    parts = {split: _part(given, split, name, has_sets) for split, given in _call(request).items()}
     names = next((names for part in parts.values() if (names := attribute(part.items, "classes")) is not None), None)
     looks = {split: _look(part, request) for split, part in parts.items()}
     if (block := _read_block(parts, looks, request)) is not None:
         _warn_of_item_keys(request)
-        classes = _class_names(names, {split: labels for split, (_, labels) in block.items()}, name)
+        classes = class_names(names, {split: labels for split, (_, labels) in block.items()}, name)
         return TensorSet(classes, block["train"], block.get("test"), block.get("val"))
     return _one_by_one(parts, looks, names, request)
 
@@ -117,13 +120,13 @@ def _is_tensors(given: Any) -> bool:
     return is_pair and given[1].ndim > 0
 
 
-def _part(given: Any, split: str, name: str) -> Part:
+def _part(given: Any, split: str, name: str, has_sets: bool) -> Part:
     if _is_tensors(given):
-        given = _pairs(given[0], given[1], split, name)
-    return Part(name, split, given)
+        given = _pairs(given[0], given[1], split, name, has_sets)
+    return Part(name, split, given, has_sets)
 
 
-def _pairs(images: Any, labels: Any, split: str, name: str) -> Pairs:
+def _pairs(images: Any, labels: Any, split: str, name: str, has_sets: bool) -> Pairs:
     """Images and labels that the user has as two tensors or arrays."""
     try:
         images, labels = as_tensor(images), as_tensor(labels)
@@ -135,34 +138,17 @@ def _pairs(images: Any, labels: Any, split: str, name: str) -> Pairs:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
         kind = f"{str(images.dtype).removeprefix('torch.')} {tuple(images.shape[1:])}"
         raise misfit(name, f"gives images {kind}", "let them be Pillow's or uint8 (C, H, W), C being 1 or 3")
+    if has_sets:
+        with suppress(ValueError):
+            labels = as_sets(labels)
+        if labels.dtype is not torch.bool or labels.ndim != 2 or labels.shape[1] < 2:
+            kind = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
+            raise misfit(name, f"gives labels {kind}", "give each image a 0 or 1 for each class, (N, K)")
+        return Pairs(images.contiguous(), labels)
     if labels.is_floating_point() or labels.ndim != 1:
         kind = f"{str(labels.dtype).removeprefix('torch.')} {tuple(labels.shape)}"
         raise misfit(name, f"gives labels {kind}", "give each image one whole number, from 0")
     return Pairs(images.contiguous(), labels.long())
-
-
-def _class_names(classes: Any, labels: Mapping[str, Tensor], name: str) -> list[str]:
-    """The names of the classes: those of the data set, else its labels, counted from 0 without a gap of many.
-
-    Args:
-        labels: of each split, int64 (N,).
-    """
-    every = torch.cat(list(labels.values()))
-    largest = len(every) - 1  # each class has an image, or nearly so
-    if classes is None:
-        names = [str(number) for number in range(min(int(every.max()), largest) + 1)]
-    elif isinstance(classes, str) or not hasattr(classes, "__iter__"):
-        raise misfit(name, f"has classes={classes!r}", "let classes be a list of names")
-    else:
-        names = [str(one) for one in classes]
-    if len(set(names)) < len(names) or "" in names:
-        raise misfit(name, "has classes without a name or of the same one", "give each class a name of its own")
-    for split, values in labels.items():
-        if len(wrong := ((values < 0) | (values >= len(names))).nonzero()):
-            index = int(wrong[0])
-            what = f"gives label {int(values[index])} for item {index:,} of {split}, not one of 0..{len(names) - 1}"
-            raise misfit(name, what, "count the classes from 0")
-    return names
 
 
 # --- a block ---------------------------------------------------------------------------------------------------------
@@ -213,7 +199,7 @@ def _read_part(part: Part, shape: torch.Size, request: Request) -> Tensors | Non
     """Images of this shape and labels, all of them; None where one is another or left out as bad."""
     if isinstance(part.items, Pairs):
         return part.items.images, part.items.targets
-    images, labels = torch.empty((part.count, *shape), dtype=torch.uint8), torch.empty(part.count, dtype=torch.int64)
+    images, labels = torch.empty((part.count, *shape), dtype=torch.uint8), list[Label]()
     for index in numbers(part.count, part.split, request.say):
         try:
             image, label = part.item(index)
@@ -223,8 +209,9 @@ def _read_part(part: Part, shape: torch.Size, request: Request) -> Tensors | Non
             raise part.fault(str(error)) from error
         if image.shape != shape:
             return None
-        images[index], labels[index] = image, label
-    return images, labels
+        images[index] = image
+        labels.append(label)
+    return images, stack_labels(part, labels)
 
 
 def _warn_of_item_keys(request: Request) -> None:
@@ -251,9 +238,9 @@ def _one_by_one(
     for split, part in parts.items():
         known = stored_labels(part, looks[split])
         if known is None:
-            known = torch.tensor(request.world.once_here(f"labels/{split}", partial(read_labels, part, request.say)))
+            known = request.world.once_here(f"labels/{split}", partial(read_labels, part, request.say))
         labels[split] = known
-    every = _class_names(names, labels, settings.name)
+    every = class_names(names, labels, settings.name)
     if len(every) < 2:
         raise misfit(settings.name, f"has one class, {every[0]!r}", "it takes two or more")
     classes = request.classes or choose_classes(every, request)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ from cnntrain.text import cut, printable
 
 SECONDS = 5.0  # between two lines of progress
 IMAGE = "a Pillow image, a uint8 array (H, W, C) or (H, W), or a tensor (C, H, W) of uint8 or of floats in 0..1"
-GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")  # modes of Pillow's without a colour
 LABELS = ("targets", "labels", "_labels")  # what torchvision's data sets keep them in
+GREY = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")  # modes of Pillow's without a colour
 
-Look = dict[int, tuple[Tensor, int]]  # some items by their numbers: uint8 (1 or 3, H, W), and labels
+Label: TypeAlias = int | Tensor  # the number of a class; of data.multi_label bool (K,)
+Look = dict[int, tuple[Tensor, Label]]  # some items by their numbers: uint8 (1 or 3, H, W), and labels
 
 
 @dataclass
@@ -37,12 +38,14 @@ class Part:
         name: of the function that made it, `my_data:build`.
         split: train, val or test.
         items: the object.
+        has_sets: each label is a 0 or 1 for each class.
         count: its length.
     """
 
     name: str
     split: str
     items: Any
+    has_sets: bool = False
     count: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class Part:
             return item[0], item[1]
         raise BadImage(f"gives {_kind(item)} for {self.place(index)}; let it be a pair (image, label)")
 
-    def item(self, index: int) -> tuple[Tensor, int]:
+    def item(self, index: int) -> tuple[Tensor, Label]:
         """The pixels of an item, uint8 (1 or 3, H, W), and its label; BadImage where it has none."""
         image, label = self.pair(index)
         return self._to_uint8(image, index), self._to_label(label, index)
@@ -76,8 +79,8 @@ class Part:
         """The pixels of an item, uint8 (1 or 3, H, W); BadImage where there are none."""
         return self._to_uint8(self.pair(index)[0], index)
 
-    def label(self, index: int) -> int:
-        """The label of an item; BadImage where it is no whole number."""
+    def label(self, index: int) -> Label:
+        """The label of an item; BadImage where it is none."""
         return self._to_label(self.pair(index)[1], index)
 
     def fault(self, reason: str) -> ConfigError:
@@ -100,18 +103,23 @@ class Part:
             what = f"a Pillow image that cannot be read ({error})" if isinstance(image, Image.Image) else str(error)
             raise BadImage(f"gives {what} for {self.place(index)}; let an image be {IMAGE}") from None
 
-    def _to_label(self, value: Any, index: int) -> int:
-        """What an item has for a label; BadImage where it is no whole number."""
+    def _to_label(self, value: Any, index: int) -> Label:
+        """What an item has for a label; BadImage where it is no whole number, or of data.multi_label no 0s and 1s."""
+        if self.has_sets:
+            with suppress(Exception):  # a user's object may raise anything
+                if (row := as_sets(value)).ndim == 1 and len(row) > 1:
+                    return row
         single = value.item() if isinstance(value, (Tensor, np.ndarray, np.generic)) and value.ndim == 0 else value
-        if isinstance(single, int):  # a bool is one
+        if isinstance(single, int) and not self.has_sets:  # a bool is one
             return int(single)
         what = f"gives label {cut(printable(repr(value)), 40)} ({type(value).__name__}) for {self.place(index)}"
-        raise BadImage(f"{what}; give each image one whole number, from 0")
+        rule = "0s and 1s, one for each class" if self.has_sets else "one whole number, from 0"
+        raise BadImage(f"{what}; give each image {rule}")
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Images uint8 (N, C, H, W) and labels int64 (N,) that the user has as tensors; its items are pairs of them."""
+    """Images uint8 (N, C, H, W) and labels, int64 (N,) or bool (N, K), that the user has as tensors; pairs of them."""
 
     images: Tensor
     targets: Tensor
@@ -119,8 +127,8 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.images[index], int(self.targets[index])
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return self.images[index], self.targets[index]
 
 
 def misfit(name: str, what: str, advice: str) -> ConfigError:
@@ -155,6 +163,14 @@ def as_tensor(values: Any) -> Tensor:
         return torch.as_tensor(values)
     values = np.ascontiguousarray(values)
     return torch.from_numpy(values if values.flags.writeable else values.copy())  # of another torch would warn
+
+
+def as_sets(values: Any) -> Tensor:
+    """0s and 1s as bool of the same shape; ValueError where there is anything else."""
+    tensor = as_tensor(values)
+    if not ((tensor == 0) | (tensor == 1)).all():
+        raise ValueError("numbers other than 0 and 1")
+    return tensor.bool()
 
 
 def _checked(pixels: Tensor, given: Any) -> Tensor:
@@ -228,9 +244,6 @@ class Items(Paths):
         return self._part.fault(f"{reason}, or set data.on_bad_image=skip")
 
 
-# --- labels ----------------------------------------------------------------------------------------------------------
-
-
 def numbers(count: int, what: str, say: Callable[[str], object]) -> Iterator[int]:
     """0 to `count` - 1, with a line every five seconds."""
     last_line = time.monotonic()
@@ -254,32 +267,3 @@ def attribute(items: Any, key: str) -> Any:
             value = attribute(items.dataset, key)
             return np.asarray(value)[np.asarray(items.indices)] if key in LABELS and value is not None else value
     return None
-
-
-def stored_labels(part: Part, look: Look) -> Tensor | None:
-    """Labels int64 (N,) that the data set keeps; None where it keeps none that its items confirm.
-
-    Args:
-        look: some of the items.
-    """
-    for key in LABELS:
-        with suppress(Exception):  # anything may have such a name
-            values = np.asarray(attribute(part.items, key))
-            if values.shape == (part.count,) and values.dtype.kind in "iub":
-                labels = torch.from_numpy(values.astype(np.int64))
-                if all(int(labels[index]) == label for index, (_, label) in look.items()):
-                    return labels
-    return None
-
-
-def read_labels(part: Part, say: Callable[[str], object]) -> list[int]:
-    """The labels of all items, each of which is read for it.
-
-    Raises:
-        ConfigError: an item fails, or has no label.
-    """
-    say(f"labels of {part.split}: read with all {part.count:,} items, as {part.name} has no `targets` that say them")
-    try:
-        return [part.label(index) for index in numbers(part.count, f"labels of {part.split}", say)]
-    except BadImage as error:
-        raise part.fault(str(error)) from error

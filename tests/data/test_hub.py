@@ -186,12 +186,26 @@ def test_a_script_is_never_run(tmp_path, datasets, capsys):
     assert not (tmp_path / "ran").exists()
 
 
-def test_several_labels_of_an_image_are_refused(tmp_path, datasets, capsys):
-    features = {"image": datasets.Image(), "labels": datasets.Sequence(datasets.ClassLabel(names=NAMES))}
-    columns = records(4)
-    columns["labels"] = [[label] for label in columns.pop("label")]
-    root = save(datasets, tmp_path / "pets", features, train=columns)
-    assert "'labels' holds several labels for each image" in fault(capsys, f"data.root={root}", code=2)
+def test_lists_of_labels_are_sets(tmp_path, datasets, capsys):
+    columns = records(12)
+    sets = [
+        [label] * (place % 3 > 0) + [1 - label] * (place % 3 > 1) for place, label in enumerate(columns.pop("label"))
+    ]
+    for kind, values in ((datasets.ClassLabel(names=NAMES), sets), (datasets.Value("string"), None)):
+        values = values or [[NAMES[label] for label in row] for row in sets]
+        features = {"image": datasets.Image(), "labels": datasets.Sequence(kind)}
+        root = save(datasets, tmp_path / type(kind).__name__, features, train=columns | {"labels": values})
+        assert "'labels' holds several labels for each image; set data.multi_label=true" in fault(
+            capsys, f"data.root={root}", code=2
+        )
+        settings = compose_settings(["data=hf", f"data.root={root}", "data.multi_label=true", "loss=bce", "data.val=0"])
+        data = build_data(settings.data, settings.augment, seed=0, device=torch.device("cpu"), say=list)
+        assert data.classes == NAMES
+        known = [[name in row for name in (0, 1)] for row in sets]
+        assert sorted(data.train.labels.tolist()) == sorted(known)
+    root = save(datasets, tmp_path / "single", train=records(4))
+    told = fault(capsys, f"data.root={root}", "data.multi_label=true", "loss=bce", code=2)
+    assert "'label' holds one label for each image; set data.multi_label=false" in told
 
 
 def test_each_mistake_gets_one_line(tmp_path, datasets, capsys, monkeypatch):

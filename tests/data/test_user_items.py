@@ -15,7 +15,7 @@ import cnntrain
 from cnntrain import cli
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings, LoaderKind, OnBadImage
-from cnntrain.data import user_data, user_items
+from cnntrain.data import user_data, user_items, user_labels
 from cnntrain.data.build import build_data
 from cnntrain.data.common import TrainData
 from cnntrain.data.datasets import TensorSet
@@ -258,7 +258,7 @@ def test_labels_that_no_one_keeps_are_read_with_a_line_of_progress(monkeypatch: 
     monkeypatch.setattr(user_items, "SECONDS", 0.0)
     lines: list[str] = []
     part = user_items.Part("my:data", "train", Pictures(3))
-    assert user_items.read_labels(part, lines.append) == [0, 1, 0]
+    assert user_labels.read_labels(part, lines.append).tolist() == [0, 1, 0]
     assert lines[0].startswith("labels of train: read with all 3 items, as my:data has no `targets`")
     assert lines[-1] == "labels of train: 2 of 3 items read"
 
@@ -371,3 +371,44 @@ def test_a_run_of_items_goes_on_with_the_same_bits_and_is_scored(here: Path, mon
     assert cli.main(["explain", "parts", *again]) == 0
     view = cnntrain.load(here / "parts")._view
     assert (view.size, view.share) == (32, 0.875)
+
+
+class Tagged(Pictures):
+    """Items with a 0 or 1 for each of three classes."""
+
+    classes = ("a", "b", "c")
+    form_of_label: Callable[[list[int]], Any] = staticmethod(torch.tensor)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return super().__getitem__(index)[0], self.form_of_label([index % 2, int(index % 3 == 0), index % 5 // 4])
+
+
+@pytest.mark.parametrize("form", [list, tuple, np.array, torch.tensor, lambda row: torch.tensor(row).float()])
+@pytest.mark.parametrize("block", [True, False])
+def test_a_0_or_1_for_each_class_is_a_set_of_labels(form: Any, block: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_data, "BLOCK", 2 * 10**9 if block else 0)
+    tagged = Tagged(20)
+    tagged.form_of_label = form
+    data = build(tagged, multi_label=True, val=0, mean=[0.5], std=[0.5])
+    assert (data.classes, data.multi_label) == (["a", "b", "c"], True)
+    known = [[bool(i % 2), i % 3 == 0, i % 5 == 4] for i in range(20)]
+    assert data.train.labels.tolist() == known
+    assert any(labels.dtype == torch.bool for _, labels, *_ in data.train.batches())
+
+
+def test_labels_that_are_no_sets_are_told() -> None:
+    with pytest.raises(ConfigError, match=r"gives label 0 \(int\) for item 0 of train; give each image 0s and 1s"):
+        build(Told(), multi_label=True)
+    with pytest.raises(
+        ConfigError, match=r"gives label tensor.* for item 0 of train; give each image one whole number"
+    ):
+        build(Tagged())
+    tagged = Tagged()
+    tagged.classes = ("a", "b")  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="has 2 classes, and labels of 3 numbers; give each image a 0 or 1"):
+        build(tagged, multi_label=True)
+    images = torch.zeros(8, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ConfigError, match=r"gives labels int64 \(8,\); give each image a 0 or 1 for each class"):
+        build((images, torch.arange(8)), multi_label=True)
+    labels = torch.arange(16).view(8, 2) % 2
+    assert build((images, labels), multi_label=True, val=0).train.labels.tolist() == labels.bool().tolist()

@@ -334,10 +334,11 @@ DATASETS = Registry(
             image_size=128,
             has_files=True,
             is_hub=True,
+            takes_sets=True,
             downloads=True,
             like="imagefolder",
             words=("config", "revision", "train", "val", "test"),
         ),
     ),
-    user=DataEntry("own", DataSettings, "cnntrain.data.user_data:user_data", downloads=True),
+    user=DataEntry("own", DataSettings, "cnntrain.data.user_data:user_data", downloads=True, takes_sets=True),
 )
