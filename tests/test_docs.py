@@ -250,9 +250,9 @@ def test_the_list_in_the_readme_has_every_page() -> None:
 
 def test_the_readme_says_of_each_dependency_why_it_is_here() -> None:
     project = (ROOT / "pyproject.toml").read_text()
-    lists = re.findall(r"^(?:dependencies|export|parquet) = \[(.*?)\]$", project, re.MULTILINE | re.DOTALL)
+    lists = re.findall(r"^(?:dependencies|export|parquet|hf) = \[(.*?)\]$", project, re.MULTILINE | re.DOTALL)
     needed = [name for listed in lists for name in re.findall(r'"([\w-]+)', listed)]
-    assert len(lists) == 3
+    assert len(lists) == 4
     rows = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Dependencies")[2]
     named = [name for row in re.findall(r"^\| (.*?) \|", rows, re.MULTILINE) for name in row.split(", ")]
     assert sorted(needed) == sorted(set(named) - {"package", "---"})
