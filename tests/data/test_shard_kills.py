@@ -31,9 +31,8 @@ def killed(folder: Path, kills: int, epochs: int, save_every: int) -> dict[str, 
     return result
 
 
-@pytest.mark.parametrize(
-    ("kills", "epochs", "save_every"), [(1, 4, 5), pytest.param(50, 150, 7, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kills", "epochs", "save_every"), [(1, 4, 5), (50, 150, 7)])
 def test_kills_and_resumes_show_no_sample_twice_and_lose_none(tmp_path, kills, epochs, save_every):
     found = killed(tmp_path, kills, epochs, save_every)
     whole, rows = found["whole"]["rows"], found["killed"]["rows"]

@@ -40,8 +40,8 @@ FORMATS = [
     ("format=onnx", "model.onnx"),
     ("preprocessing=true", "model.onnx"),
     ("format=safetensors", "model.safetensors"),
-    ("format=torchscript", "model.pt"),
-    ("format=torch_export", "model.pt2"),
+    pytest.param("format=torchscript", "model.pt", marks=pytest.mark.slow),
+    pytest.param("format=torch_export", "model.pt2", marks=pytest.mark.slow),
 ]
 
 

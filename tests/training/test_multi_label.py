@@ -24,7 +24,7 @@ def answers(images: int, classes: int, seed: int, steps: int = 0) -> tuple[torch
     return (scores * steps).round() / steps if steps else scores, labels
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(some.integers(1, 60), some.integers(0, 10_000), some.sampled_from([0, 1, 3, 10]))
 def test_average_precision_is_scikit_learns_equal_scores_or_not(images, seed, steps):
     scores, labels = answers(images, 4, seed, steps)
@@ -46,7 +46,7 @@ def test_the_mean_is_over_the_classes_that_have_images():
     assert mean_average_precision(scores, torch.zeros_like(labels)) == 0
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(some.integers(2, 40), some.integers(0, 10_000), some.sampled_from([0, 4]))
 def test_no_other_threshold_gives_a_higher_f1(images, seed, steps):
     scores, labels = answers(images, 3, seed, steps)
