@@ -6,8 +6,7 @@ from typing import Any
 import numpy as np
 
 from cnntrain.data.folder import FolderSplit
-from cnntrain.data.labels import class_counts
-from cnntrain.data.table_images import sort_classes
+from cnntrain.data.labels import class_counts, sort_classes
 from cnntrain.errors import DataError
 from cnntrain.text import counted, few, printable
 

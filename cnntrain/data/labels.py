@@ -1,4 +1,7 @@
-"""Labels of images: a class each, int64 (N,), or with data.multi_label a set of classes each, bool (N, K)."""
+"""Labels of images, int64 (N,), or with data.multi_label a set of them each, bool (N, K); and the order of classes."""
+
+import re
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -39,3 +42,16 @@ def renumber(labels: Tensor, places: Tensor, classes: int) -> Tensor:
     stay = places >= 0
     result[:, places[stay]] = labels[:, stay]
     return result
+
+
+def sort_classes(names: Iterable[str]) -> list[str]:
+    """Names in their order: numbers by their value, any other by letters."""
+    every = sorted(names)
+    with_value = [_number(name) for name in every]
+    if None in with_value:
+        return every
+    return [name for _, name in sorted(zip(with_value, every, strict=True))]
+
+
+def _number(name: str) -> float | None:
+    return float(name) if re.fullmatch(r"-?\d{1,15}(\.\d{1,15})?", name) else None

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from cnntrain.config.schema.data import DataSettings
+from cnntrain.data.labels import sort_classes
 from cnntrain.data.shard_index import Label, index_shard
-from cnntrain.data.table_images import sort_classes
 from cnntrain.errors import DataError, DataErrors
 from cnntrain.text import counted, few, printable
 

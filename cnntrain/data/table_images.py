@@ -17,7 +17,7 @@ from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.columns import USUAL, find_columns
 from cnntrain.data.folder import FolderSplit
 from cnntrain.data.label_cells import read_labels
-from cnntrain.data.labels import class_counts
+from cnntrain.data.labels import class_counts, sort_classes
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found
 from cnntrain.data.paths import Paths
@@ -225,19 +225,6 @@ def _check_classes(rows: Iterable[Row], classes: Collection[str], is_trained: bo
         text = f"class {strangers[0]!r} is in {row.split} and not {where}; "
         advice = "take the row out" if is_trained else "put images of it into train, or take the row out"
         faults.add("classes that are not learnt", row.row, text + advice)
-
-
-def sort_classes(names: Iterable[str]) -> list[str]:
-    """Names in their order: numbers by their value, any other by letters."""
-    every = sorted(names)
-    with_value = [_number(name) for name in every]
-    if None in with_value:
-        return every
-    return [name for _, name in sorted(zip(with_value, every, strict=True))]
-
-
-def _number(name: str) -> float | None:
-    return float(name) if re.fullmatch(r"-?\d{1,15}(\.\d{1,15})?", name) else None
 
 
 def _splits(

@@ -40,11 +40,12 @@ from cnntrain.runtime.signals import NEVER, StopFlag, at_once
 from cnntrain.runtime.threads import set_threads
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.training import micro_batches
+from cnntrain.training.class_weights import class_weights, pos_weight
 from cnntrain.training.compilation import Compiler
 from cnntrain.training.ema import Ema
 from cnntrain.training.exchange import note_idle, synchronize_norms
 from cnntrain.training.job import Job, TrainJob, images_in_step
-from cnntrain.training.losses import Loss, LossFacts, class_weights, pos_weight
+from cnntrain.training.losses import Loss, LossFacts
 from cnntrain.training.recalibration import recalibration
 from cnntrain.training.state import TrainState
 

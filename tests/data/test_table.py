@@ -11,7 +11,7 @@ from PIL import Image
 from tables import build, is_right, label, labelled, names, pile, write
 
 from cnntrain import cli
-from cnntrain.data.table_images import sort_classes
+from cnntrain.data.labels import sort_classes
 from cnntrain.errors import ConfigError, DataError, DataErrors
 from cnntrain.storage import checkpoint
 

@@ -13,7 +13,7 @@ from cnntrain.config.schema.loss import LossSettings
 from cnntrain.data.build import build_data, build_eval_data
 from cnntrain.data.split import fold_numbers, take_per_class
 from cnntrain.errors import DataError
-from cnntrain.training.losses import class_weights
+from cnntrain.training.class_weights import class_weights
 
 CPU = torch.device("cpu")
 

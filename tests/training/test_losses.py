@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.errors import ConfigError
-from cnntrain.training.losses import Loss, class_weights, jensen_shannon
+from cnntrain.training.class_weights import class_weights
+from cnntrain.training.losses import Loss, jensen_shannon
 
 CLASSES = list("abcdef")
 WEIGHTS = torch.tensor([0.5, 2.0, 1.0, 0.1, 3.0, 0.0])

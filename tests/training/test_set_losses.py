@@ -8,7 +8,8 @@ from torchvision.ops import sigmoid_focal_loss
 
 from cnntrain.config.schema.loss import LossSettings
 from cnntrain.errors import ConfigError
-from cnntrain.training.losses import Loss, LossFacts, asymmetric, bce, focal, pos_weight
+from cnntrain.training.class_weights import pos_weight
+from cnntrain.training.losses import Loss, LossFacts, asymmetric, bce, focal
 
 SETS = LossFacts(multi_label=True)
 
