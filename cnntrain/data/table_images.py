@@ -95,7 +95,8 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
     if not rows:
         raise DataError(f"{printable(path)}: no row is of {few(settings.classes or [])}; leave data.classes out")
     if len(classes) + len(left_out) < 2 and known is None:
-        raise DataError(f"{printable(path)}: {classes[0]!r} is the only class; it takes two classes or more")
+        what = f"{classes[0]!r} is the only class" if classes else "no row has a label"
+        raise DataError(f"{printable(path)}: {what}; it takes two classes or more")
     scans = _splits(rows, classes, folder, columns, settings.multi_label)
     for part in scans.values():
         part.left_out = sort_classes(left_out)

@@ -9,7 +9,7 @@ from tables import build, names, pile, write
 
 from cnntrain import cli
 from cnntrain.data.label_cells import find_separator
-from cnntrain.errors import ConfigError, DataErrors
+from cnntrain.errors import ConfigError, DataError, DataErrors
 from cnntrain.storage import checkpoint
 
 SETS = ["a", "a|b", "b|c", "", "c", "a|c", "b", "a|b|c"]
@@ -86,6 +86,14 @@ def test_rows_of_other_sets_and_labels_that_are_not_learnt_are_faults(here):
     lines = [line.partition(": row ")[2] for line in caught.value.lines()]
     assert lines[0].startswith("8: class 'c' is in test and not in train;")
     assert lines[1] == "9: 0.png has the label 'a' here and 'a|b' in row 2; leave one of them"
+
+
+@pytest.mark.parametrize(
+    ("cells", "text"), [([""] * 6, "no row has a label"), (["a", ""] * 3, "'a' is the only class")]
+)
+def test_fewer_than_two_labels_are_too_few(here, cells, text):
+    with pytest.raises(DataError, match=f"{text}; it takes two classes or more"):
+        build(table(here, cells), multi_label=True)
 
 
 def test_chosen_classes_leave_other_labels_out_and_keep_their_images(here):
