@@ -83,7 +83,12 @@ def build_eval_data(
 def _load(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     """The data without its training images, and the loaders of all splits that were asked for."""
     result = DATASETS.entry(request.settings.name).build(request)
-    return in_memory(result, request) if isinstance(result, TensorSet) else result
+    data, loaders = in_memory(result, request) if isinstance(result, TensorSet) else result
+    for split, loader in data.scored_splits.items() if data.multi_label else ():
+        if not loader.labels.any():
+            advice = "give a larger data.val or another seed" if split == "val" else "add some"
+            data.warnings.append(f"{split}: no image has a label, so that its mAP of 0 tells nothing; {advice}")
+    return data, loaders
 
 
 def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str, Loader]]:

@@ -14,6 +14,7 @@ from cnntrain.config.paths import expand_path
 from cnntrain.data.columns import find_columns
 from cnntrain.data.common import TrainData
 from cnntrain.data.folder import FolderSplit
+from cnntrain.data.labels import entries, is_sets, renumber
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.loaders import Loader
 from cnntrain.data.pack import SPLITS, Found
@@ -66,7 +67,7 @@ def apply_split_file(found: Found, file: str) -> Found:
     _check_groups(images, chosen, faults)
     faults.raise_all()
     learnt = chosen["train"] or {image: row for rows in chosen.values() for image, row in rows.items()}
-    there = {images.labels[image] for image in learnt}
+    there = {label for image in learnt for label in images.labels[image]}
     classes = [place for place in range(len(images.classes)) if place in there]
     scans = {split: images.part(rows, classes) for split, rows in chosen.items() if rows}
     table, rest = printable(path.name), len(images.labels) - sum(map(len, chosen.values()))
@@ -86,6 +87,7 @@ class _Images:
 
     Attributes:
         classes: names that the labels stand for.
+        labels: those of each image, one or with data.multi_label any number of them.
         groups: empty where there are none.
     """
 
@@ -94,9 +96,12 @@ class _Images:
         self.classes = list(dict.fromkeys(chain.from_iterable(part.classes for part in self._parts)))
         self.names = [os.fsdecode(name) for part in self._parts for name in part.paths.names(found.source)]
         places = {name: place for place, name in enumerate(self.classes)}
-        tensors = [torch.tensor([places[name] for name in part.classes])[part.labels] for part in self._parts]
-        self._labels = torch.cat(tensors)
-        self.labels: list[int] = self._labels.tolist()
+        new_places = (torch.tensor([places[name] for name in part.classes]) for part in self._parts)
+        pairs = zip(self._parts, new_places, strict=True)
+        self._labels = torch.cat([renumber(part.labels, numbers, len(places)) for part, numbers in pairs])
+        self.labels: list[list[int]] = [[] for _ in self.names]
+        for image, label in zip(*(values.tolist() for values in entries(self._labels)), strict=True):
+            self.labels[image].append(label)
         self.groups = [number for part in self._parts if part.groups is not None for number in part.groups.tolist()]
         self._places = {name: place for place, name in enumerate(self.names)}
         self._short_names: dict[str, int] = {}
@@ -128,8 +133,9 @@ class _Images:
 
     def part(self, places: Collection[int], classes: Sequence[int]) -> FolderSplit:
         """A split of some of the images, by class and in the order of the list, and of some of the classes."""
-        order = torch.tensor(sorted(places, key=lambda place: (self.labels[place], place)))
-        numbers = torch.zeros(len(self.classes), dtype=torch.int64)
+        has_sets = is_sets(self._labels)
+        order = torch.tensor(sorted(places, key=lambda place: (0 if has_sets else self.labels[place][0], place)))
+        numbers = torch.full((len(self.classes),), -1)
         numbers[list(classes)] = torch.arange(len(classes))
         first = self._parts[0]
 
@@ -140,7 +146,7 @@ class _Images:
         return FolderSplit(
             [self.classes[place] for place in classes],
             Paths.collect(self._root, [part.paths for part in self._parts], order),
-            numbers[self._labels[order]],
+            renumber(self._labels[order], numbers, len(classes)),
             chosen("sizes"),
             skip_counts=sum((part.skip_counts for part in self._parts), Counter()),
             loss_counts=sum((part.loss_counts for part in self._parts), Counter()),
@@ -191,11 +197,11 @@ def _read(path: Path, images: _Images, faults: Faults) -> tuple[Chosen, dict[str
 
 def _check_classes(images: _Images, chosen: Chosen, faults: Faults) -> None:
     """What is scored must be of a class that is learnt."""
-    learnt = {images.labels[image] for image in chosen["train"]}
+    learnt = {label for image in chosen["train"] for label in images.labels[image]}
     for split in ("val", "test") if learnt else ():
         for image, row in chosen[split].items():
-            if images.labels[image] not in learnt:
-                what = f"class {images.classes[images.labels[image]]!r} is in {split} and not in train"
+            if strangers := [label for label in images.labels[image] if label not in learnt]:
+                what = f"class {images.classes[strangers[0]]!r} is in {split} and not in train"
                 advice = "put images of it into train, or take the row out"
                 faults.add("classes that are not learnt", row, f"{what}; {advice}")
 
