@@ -142,3 +142,24 @@ def test_a_run_mixes_sets_ends_in_map_and_goes_on_with_the_same_bits(here):
     assert len(progress["thresholds"]) == 3
     assert progress["best_map"] == one["val"]["map"]
     assert progress["best_top1"] == -1
+
+
+def test_a_split_without_any_label_is_told(here):
+    pile(here, 8)
+    rows = [f"{place}.png,{'a|b' if place < 6 else ''},{'train' if place < 6 else 'val'}" for place in range(8)]
+    data = build(write(here / "labels.csv", "file,labels,split", *rows), multi_label=True)
+    assert "val: no image has a label, so that its mAP of 0 tells nothing" in "".join(data.warnings)
+
+
+def test_the_splits_of_a_run_are_read_again(here):
+    file = table(here)
+    rows = [f"{place}.png,{'train' if place < 10 else 'val' if place < 13 else 'test'}" for place in range(16)]
+    data = build(file, multi_label=True, split_file=str(write(here / "splits.csv", "name,split", *rows)))
+    known = [{name for name in "abc" if name in cell} for cell in SETS * 2]
+    for loader, start, end in ((data.train, 0, 10), (data.val, 10, 13), (data.test, 13, 16)):
+        found = dict(zip(names(loader), loader.labels.tolist(), strict=True))
+        for place in range(start, end):
+            assert {"abc"[label] for label, has in enumerate(found[f"{place}.png"]) if has} == known[place]
+    write(here / "splits.csv", "name,split", "0.png,train", "3.png,train", "2.png,val")
+    with pytest.raises(DataErrors, match="class 'b' is in val and not in train"):
+        build(file, multi_label=True, split_file=str(here / "splits.csv"))
