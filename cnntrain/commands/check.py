@@ -26,6 +26,7 @@ from cnntrain.training.fit_batch import build_fitting_job
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job, refuse_foreign_code
 from cnntrain.training.micro_batches import Guard
+from cnntrain.training.multi_label import plain_loss
 from cnntrain.training.transfer import may_cache, start_from_weights
 
 
@@ -103,7 +104,8 @@ def _try_steps(count: int, settings: Settings, report: Report, *, looked: bool) 
 
     start = time.perf_counter()
     scorer = job.scorer(state.eval_model, most=state.progress.micro_batch)
-    functional.cross_entropy(scorer.logits(group[0].images), group[0].labels)
+    loss = plain_loss if data.multi_label else functional.cross_entropy
+    loss(scorer.logits(group[0].images), group[0].labels)
     machine.synchronize(job.device)
     forward = time.perf_counter() - start
     steps = job.plan.steps(state.progress.epoch)

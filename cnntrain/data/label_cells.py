@@ -27,9 +27,11 @@ def read_labels(
         return _read_sets(table, columns["label"], settings.columns.separator, faults)
     name = columns["label"]
     refuse_lists(table, name, "give it one, or set data.multi_label=true", faults)
+    several = any(sign in cell for cell in table.cells[name] for sign in SEPARATORS[:2])
+    advice = "set data.multi_label=true for images with several labels or none" if several else "take the row out"
     for row, cell in zip(table.rows, table.cells[name], strict=True):
         if not cell.strip():
-            faults.add("empty cells", row, f"no label, as {name!r} is empty; give it one, or take the row out")
+            faults.add("empty cells", row, f"no label, as {name!r} is empty; give it one, or {advice}")
     names: dict[str, tuple[str, ...]] = {}  # one object for all rows of a class
     labels = (cell.strip() for cell in table.cells[name])
     return [names.setdefault(text, (printable(text),) if text else ()) for text in labels], ""

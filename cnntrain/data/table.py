@@ -200,7 +200,9 @@ def _texts(name: str, values: Iterable[Any], rows: list[int], faults: Faults) ->
     for row, value in zip(rows, values, strict=True):
         items = value if isinstance(value, (list, tuple)) else [value]
         if any(isinstance(item, (list, dict, tuple)) for item in items):
-            faults.add("values within values", row, f"{printable(name)!r} holds values within values; give it one")
+            advice = "give it one; files of the Hugging Face hub are read by data=hf data.root=FOLDER"
+            faults.add("values within values", row, f"{printable(name)!r} holds values within values; {advice}")
+            items = [""]
         texts.append(ITEM.join(item if isinstance(item, str) else _as_text(item) for item in items))
     return texts
 

@@ -163,3 +163,16 @@ def test_the_splits_of_a_run_are_read_again(here):
     write(here / "splits.csv", "name,split", "0.png,train", "3.png,train", "2.png,val")
     with pytest.raises(DataErrors, match="class 'b' is in val and not in train"):
         build(file, multi_label=True, split_file=str(here / "splits.csv"))
+
+
+def test_empty_cells_beside_several_labels_tell_of_sets(here):
+    with pytest.raises(DataErrors, match="for images with several labels or none"):
+        build(table(here))
+
+
+def test_check_takes_its_steps_and_preview_its_pictures_of_sets(here, capsys):
+    words = ["data=table", f"data.root={table(here)}", "data.multi_label=true", "loss=bce", "model=softmax"]
+    words += ["data.image_size=16", "data.batch_size=4", "trainer.threads=1"]
+    assert cli.main(["check", *words]) == 0
+    assert "check passed" in capsys.readouterr().out
+    assert cli.main(["preview", *words]) == 0
