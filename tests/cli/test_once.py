@@ -41,6 +41,7 @@ def counted(counts: Counter[str], *words: str) -> tuple[int, int]:
     return counts["composed"], counts["checked"]
 
 
+@pytest.mark.slow
 def test_each_command_composes_once_and_checks_once(
     here: Path, counts: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -177,6 +177,7 @@ def test_changed_networks_are_refused_on_resume_and_leave_the_config_alone(here,
     assert (here / "run/config.yaml").read_text() == before
 
 
+@pytest.mark.slow
 def test_growing_images_resume_with_the_same_bits_and_need_a_network_for_any_size(here, monkeypatch, capsys):
     words = [*QUICK, "model=resnet20", "data.image_size=16", "data.limit=150", "trainer.epochs=3"]
     words += ["augment=[alternating_flip,progressive]", "trainer.save_every=1"]

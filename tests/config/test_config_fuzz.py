@@ -134,6 +134,7 @@ PLAIN = to_plain(compose_settings([]))
 SEARCH: dict[str, Any] = {"deadline": None, "derandomize": True, "suppress_health_check": list(HealthCheck)}
 
 
+@pytest.mark.slow
 @settings(max_examples=24, **SEARCH)
 @given(lines, st.booleans())
 def test_any_line_composes_or_is_told(typed: list[str], multirun: bool) -> None:

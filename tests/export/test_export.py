@@ -301,6 +301,7 @@ def check_answers(plain, whole):
         assert np.allclose(answer, logits.softmax(1), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:`torch.jit.*is deprecated")
 @pytest.mark.parametrize(
     ("name", "ending", "read"), [("torch_export", ".pt2", torch_export_file), ("torchscript", ".pt", torchscript_file)]

@@ -69,6 +69,7 @@ def test_sets_of_labels_are_checked_label_by_label(table: Path, capsys: pytest.C
     assert "evens that out" not in capsys.readouterr().out.rpartition("data: ")[2]
 
 
+@pytest.mark.slow
 def test_a_network_trained_on_sets_of_labels_doubts_them_label_by_label(table: Path) -> None:
     train = [*WORDS, "trainer.epochs=12", "data.batch_size=16", "augment=none", "trainer.tensorboard=false", "out=run"]
     assert cli.main(train) == 0

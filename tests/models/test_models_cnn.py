@@ -263,6 +263,7 @@ def deep() -> CnnArgs:
     return CnnArgs(blocks=blocks, padding="same", norm="batch", hidden=[32], dropout=0.1, init="he")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [preset("cnn"), preset("cnn3"), deep()], ids=["cnn", "cnn3", "deep"])
 def test_network_memorises_a_batch_of_digits(args):
     images, labels = digits(64, 16)

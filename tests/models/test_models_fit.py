@@ -73,6 +73,7 @@ def test_a_network_of_each_family_gives_logits_at_32_pixels_in_both_modes(name):
     assert all("\n" not in note for note in notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["alexnet", "googlenet", "resnet18", "mobilenet_v1", "convnext_tiny"])
 @pytest.mark.parametrize(("image_size", "channels"), [(8, 1), (28, 1)])
 def test_common_networks_give_logits_for_the_sizes_of_digits(name, image_size, channels):
@@ -250,6 +251,7 @@ def test_smaller_classifier_keeps_the_spread_of_the_output():
 # Enlarged images
 
 
+@pytest.mark.slow
 def test_images_are_enlarged_where_no_change_lets_the_network_run():
     model, notes = on_meta("inception_resnet_v2", 8)
     assert notes == ["images enlarged from 8 to 75 pixels, the smallest that inception_resnet_v2 runs at"]

@@ -55,6 +55,7 @@ def test_each_goes_on_with_the_same_bits(library: str, name: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(whole.state_dict().values(), again.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     [

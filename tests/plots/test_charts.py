@@ -173,6 +173,7 @@ def test_counts_are_written_where_they_fit() -> None:
         assert (str(count) in read_texts(draw_confusion(matrix, ["name"] * classes))) == written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [1, 37, 100, 1000])
 def test_a_confusion_matrix_of_any_number_of_classes_has_a_readable_size(classes: int) -> None:
     chart = draw_confusion(np.full((classes, classes), 3), [f"class {index}" for index in range(classes)])

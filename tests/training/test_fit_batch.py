@@ -60,6 +60,7 @@ def test_the_largest_batch_is_found_by_doubling_and_halving(here, monkeypatch, c
     assert checkpoint.load(here / "run/checkpoints/last")["about"]["config"]["data"]["batch_size"] == found
 
 
+@pytest.mark.slow
 def test_the_run_is_the_one_that_is_started_with_the_number(here, monkeypatch):
     """Weights, statistics of batch norms, random numbers and the optimizer: nothing of the trials is left."""
     Card(monkeypatch, 36)
@@ -84,6 +85,7 @@ def test_a_resume_keeps_the_number(here, monkeypatch, capsys):
     assert "batch_size: 83\n" in Path("run/config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_check_and_find_lr_find_it_too(here, monkeypatch, capsys):
     Card(monkeypatch, 36)
     assert cli.main(["check", *QUICK, "data.batch_size=auto"]) == 0

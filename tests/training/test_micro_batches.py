@@ -196,6 +196,7 @@ def test_a_network_that_is_too_large_for_two_images_is_told():
             train(1, micro_batch=size)
 
 
+@pytest.mark.slow
 def test_a_resume_keeps_the_size_that_was_found_unless_another_is_typed(here, monkeypatch, capsys):
     def lacks(inputs, targets, most):
         for part in parts(inputs, targets, most):
