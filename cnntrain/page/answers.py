@@ -214,6 +214,20 @@ def bar(share: float, images: int = 0) -> Html:
 # --- how sure it is ---------------------------------------------------------------------------------------------------
 
 
+def reliability_chart(points: list[tuple[float, float]], words: str) -> Chart:
+    """How often it is right by the probability that it gives; `words` say of what."""
+    return Chart(
+        "Is it as sure as it is right?",
+        [Line("perfect", "ideal", [(0.0, 0.0), (1.0, 1.0)]), Line(words, "one", points)],
+        "probability that it gives",
+        percents,
+        percents,
+        from_zero=True,
+        high=1.0,
+        note="Below the dotted line it is too sure of itself, above it too modest.",
+    )
+
+
 def certainty(scores: Mapping[str, Any], split: str, run: str) -> Html | None:
     """Whether it is as sure as it is right, and what is gained by leaving the doubtful images out.
 
@@ -222,16 +236,7 @@ def certainty(scores: Mapping[str, Any], split: str, run: str) -> Html | None:
     """
     coverage = [entry for entry in scores.get("coverage", ()) if entry["accuracy"] is not None]
     points = merge([entry for entry in scores.get("calibration", {}).get("bins", ()) if entry["images"]])
-    reliability = Chart(
-        "Is it as sure as it is right?",
-        [Line("perfect", "ideal", [(0.0, 0.0), (1.0, 1.0)]), Line("images that are right", "one", points)],
-        "probability that it gives",
-        percents,
-        percents,
-        from_zero=True,
-        high=1.0,
-        note="Below the dotted line it is too sure of itself, above it too modest.",
-    )
+    reliability = reliability_chart(points, "images that are right")
     curve = Chart(
         "What if it may abstain?",
         [Line("right among those answered", "one", _by_coverage(coverage))],

@@ -12,6 +12,7 @@ from cnntrain.page.answers import (
     MOST_ROWS,
     bar,
     merge,
+    reliability_chart,
     temperature_advice,
     temperature_words,
 )
@@ -109,16 +110,7 @@ def certainty(scores: Mapping[str, Any], split: str, run: str) -> Html | None:
     """
     points = merge([entry for entry in scores["calibration"]["bins"] if entry["images"]])
     rows = scores["by_threshold"]
-    reliability = Chart(
-        "Is it as sure as it is right?",
-        [Line("perfect", "ideal", [(0.0, 0.0), (1.0, 1.0)]), Line("labels that are there", "one", points)],
-        "probability that it gives",
-        percents,
-        percents,
-        from_zero=True,
-        high=1.0,
-        note="Below the dotted line it is too sure of itself, above it too modest.",
-    )
+    reliability = reliability_chart(points, "labels that are there")
     lines = [
         Line(name, kind, [(row["threshold"], row[name]) for row in rows if row[name] is not None])
         for name, kind in (("precision", "train"), ("recall", "val"), ("f1", "one"))
