@@ -5,7 +5,6 @@ read once, from its beginning to its end; what was found is kept in the user's c
 same path, size and time.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,10 +16,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cnntrain.config.paths import cache_dir
 from cnntrain.data.archive_entries import DAMAGE, Sips, is_plain_file, reason_of, tar_members
 from cnntrain.data.columns import USUAL
 from cnntrain.data.layout import SUFFIXES, is_clutter
+from cnntrain.storage.atomic import read_kept, write_kept
 from cnntrain.text import cut, few, printable
 
 IMAGES = tuple(suffix[1:] for suffix in SUFFIXES)
@@ -85,31 +87,32 @@ def index_shard(path: Path) -> ShardIndex:
         return ShardIndex(faults=[Fault("damaged shards", "", f"cannot be read ({error.strerror}); mend that")])
     mark = repr((VERSION, os.fsencode(os.path.abspath(path)), status.st_size, status.st_mtime_ns))
     file = cache_dir() / "shard_indices" / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.json"
-    if index := _load(file):
+    if index := _load(file, status.st_size):
         return index
     index = _read(path)
     if not index.faults:
-        _save(file, index)
+        write_kept(file, json.dumps(asdict(index)))
     return index
 
 
-def _load(file: Path) -> ShardIndex | None:
-    """An index that an earlier run has kept; None where there is none, or none of ours."""
+def _load(file: Path, size: int) -> ShardIndex | None:
+    """An index that an earlier run has kept; None where there is none, or none that a shard of so many bytes has."""
     try:
-        index = ShardIndex(**json.loads(file.read_bytes()))
-        lengths = {len(index.names), len(index.starts), len(index.sizes), len(index.labels)}
+        index = ShardIndex(**json.loads(read_kept(file)))
+        return index if _is_whole(index, size) else None
     except (OSError, ValueError, TypeError, RecursionError):
         return None
-    return index if len(lengths) == 1 and index.names and not index.faults else None
 
 
-def _save(file: Path, index: ShardIndex) -> None:
-    """Keep an index; a cache that cannot be written only costs the next run a moment."""
-    aside = file.with_suffix(f".{os.getpid()}")
-    with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps(asdict(index)))
-        aside.replace(file)
+def _is_whole(index: ShardIndex, size: int) -> bool:
+    """Whether an index is such as `_read` makes; or TypeError or ValueError where it is none at all."""
+    places = np.array([index.starts, index.sizes])
+    if places.dtype != np.int64 or places.shape != (2, len(index.names)) or len(index.names) != len(index.labels):
+        return False
+    os.fsencode("".join(index.names))
+    are_labels = all(type(label) in (int, str) and _as_label(str(label), "") == label for label in set(index.labels))
+    is_inside = places.size > 0 and places.min() >= 0 and places.max() <= size and places.sum(0).max() <= size
+    return bool(are_labels and is_inside and not index.faults and type(index.other) is int)
 
 
 def _read(path: Path) -> ShardIndex:

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from cnntrain.config.paths import cache_dir
+from cnntrain.storage.atomic import read_kept, write_kept
 
 Statistics = tuple[list[float], list[float]]
 
@@ -35,19 +35,14 @@ def cache_file(*parts: object) -> Path:
 def load(file: Path, channels: int) -> Statistics | None:
     """Cached statistics, or None where there are none or they do not fit."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(read_kept(file))
         mean, std = [float(x) for x in content["mean"]], [float(x) for x in content["std"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
-    return (mean, std) if len(mean) == len(std) == channels and min(std) > 0 else None
+    are_levels = all(0 <= x <= 1 for x in mean) and all(0 < x <= 1 for x in std)
+    return (mean, std) if len(mean) == len(std) == channels and are_levels else None
 
 
 def save(file: Path, statistics: Statistics) -> None:
-    """Cache statistics; a cache that cannot be written only costs the next run a moment."""
-    aside = file.with_suffix(f".{os.getpid()}")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(json.dumps({"mean": statistics[0], "std": statistics[1]}))
-        aside.replace(file)
-    except OSError:
-        pass
+    """Cache statistics."""
+    write_kept(file, json.dumps({"mean": statistics[0], "std": statistics[1]}))

@@ -115,6 +115,25 @@ def read_own(path: Path, *, follow: bool = False) -> bytes:
         return file.read()
 
 
+def read_kept(path: Path) -> bytes:
+    """The content of a file that this user keeps in the cache; OSError as of read_own, or where it is another user's.
+
+    Whoever reads it must take it for a stranger's all the same: it may be damaged, or of another version.
+    """
+    with os.fdopen(open_own(path, os.O_RDONLY), "rb") as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.geteuid() or status.st_size > SMALL:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+        return file.read()
+
+
+def write_kept(path: Path, content: str) -> None:
+    """Keep a text in the cache; where that cannot be written, it only costs the next run a moment."""
+    with contextlib.suppress(OSError, FileSystemError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+
+
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and wait until the disk has it; OSError is the caller's to tell."""
     handle = open_own(path, os.O_WRONLY | os.O_TRUNC)

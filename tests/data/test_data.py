@@ -227,6 +227,15 @@ def test_computed_statistics_equal_the_definition():
     assert statistics.compute(torch.full((2, 1, 4, 4), 51, dtype=torch.uint8)) == ([pytest.approx(0.2)], [1 / 255])
 
 
+@pytest.mark.parametrize("text", ['{"mean": [NaN], "std": [0.5]}', '{"mean": [0.5], "std": [Infinity]}', "[" * 10**5])
+def test_kept_statistics_that_no_images_have_are_not_read(tmp_path, text):
+    file = tmp_path / "kept.json"
+    statistics.save(file, ([0.5], [0.25]))
+    assert statistics.load(file, 1) == ([0.5], [0.25])
+    file.write_text(text)
+    assert statistics.load(file, 1) is None
+
+
 def test_given_statistics_are_taken_and_must_fit_the_channels():
     data = build(mean=[0.5], std=[0.2], channels=3)
     assert (data.mean, data.std) == ([0.5] * 3, [0.2] * 3)

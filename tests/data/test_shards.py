@@ -20,6 +20,7 @@ from shard_files import build, is_right, names, picture, samples, write_shards, 
 
 from cnntrain import cli
 from cnntrain.config.compose import compose_settings
+from cnntrain.config.paths import cache_dir
 from cnntrain.config.schema.titles import name_of_folder
 from cnntrain.config.shards import absolute, find_shards
 from cnntrain.data import shard_fetch, shard_index
@@ -238,6 +239,42 @@ def test_an_index_is_read_once_and_again_after_a_change(tmp_path, monkeypatch):
     write_tar(tmp_path / "001.tar", samples(range(100, 107)))
     assert build(tmp_path).fingerprint != before.fingerprint
     assert seen == ["001.tar"]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"names": [7] * 6},
+        {"names": ["\ud800.png"] * 6},
+        {"starts": [10**30] * 6},
+        {"starts": [-512] * 6},
+        {"starts": [1.5] * 6},
+        {"sizes": [2**63 - 1] * 6},
+        {"labels": [[1]] * 6},
+        {"labels": [None] * 6},
+        {"labels": ["\x1b[31m"] * 6},
+        {"other": "many"},
+    ],
+)
+def test_a_forged_index_is_made_anew(tmp_path, forged):
+    before = build(write_shards(tmp_path / "shards"))
+    for file in (cache_dir() / "shard_indices").iterdir():
+        file.write_text(json.dumps(json.loads(file.read_text()) | forged))
+    assert build(tmp_path / "shards").fingerprint == before.fingerprint
+
+
+def test_an_index_that_is_a_pipe_or_of_another_user_is_not_read(tmp_path, monkeypatch):
+    before = build(write_shards(tmp_path / "shards"))
+    kept = list((cache_dir() / "shard_indices").iterdir())
+    for file in kept:
+        file.write_text(file.read_text().replace('"labels": [0', '"labels": [1'))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: 12345)
+        assert build(tmp_path / "shards").fingerprint == before.fingerprint
+    for file in kept:
+        file.unlink()
+        os.mkfifo(file)  # which would wait for a writer
+    assert build(tmp_path / "shards").fingerprint == before.fingerprint
 
 
 # ---- the order ----
