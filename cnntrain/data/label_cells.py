@@ -1,10 +1,11 @@
 """What the cells of a table say of an image's labels, where it may have several or none."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from cnntrain.config.schema.data import DataSettings
-from cnntrain.data.table import ITEM, Faults, Table, refuse_lists
+from cnntrain.data.table import ITEM, Faults, Table, read_table, refuse_lists
 from cnntrain.text import printable
 
 SEPARATORS = ("|", ";", ",")  # the first that any cell holds parts them all; else a space may
@@ -91,3 +92,10 @@ def _read_flags(table: Table, names: Sequence[str], faults: Faults) -> list[tupl
                 text = f"{printable(cell.strip())!r} in {label!r} is neither yes nor no; write 1 or 0"
                 faults.add("labels that are neither 1 nor 0", row, text)
     return [tuple(sorted(found)) for found in sets]
+
+
+def find_flags(path: Path, taken: Collection[str]) -> list[str]:
+    """The columns of a table, beside those that are `taken`, that hold 1 in some cells and 0 in all others."""
+    table = read_table(path, lambda names: [name for name in names if name.strip() and name not in taken], Faults(path))
+    words = {name: {cell.strip().lower() for cell in cells} for name, cells in table.cells.items()}
+    return [name for name, found in words.items() if found & YES and found <= YES | NO]

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.columns import USUAL, find_columns
 from cnntrain.data.folder import FolderSplit
-from cnntrain.data.label_cells import read_labels
+from cnntrain.data.label_cells import find_flags, read_labels
 from cnntrain.data.labels import class_counts, sort_classes
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found
@@ -75,7 +76,7 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
     flags = settings.columns.label if isinstance(settings.columns.label, list) else None
 
     def choose(names: list[str]) -> Collection[str]:
-        columns.update(find_columns(path, names, settings.columns))
+        columns.update(find_columns(path, names, settings.columns, flags=partial(find_flags, path)))
         if settings.split_file:
             columns.pop("split", None)  # which that decides
         return [*columns.values(), *(flags or ())]

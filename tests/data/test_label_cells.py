@@ -1,6 +1,8 @@
 """Tables whose images have several labels, or none: how cells are parted, what is a fault, and a run to its end."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,24 @@ def test_columns_of_ones_and_zeros_are_labels(here):
     write(file, "file,cat,dog", *rows[:-1], "11.png,maybe,1")
     with pytest.raises(DataErrors, match="row 13: 'maybe' in 'cat' is neither yes nor no; write 1 or 0"):
         build(file, multi_label=True, columns={"label": ["cat", "dog"]})
+
+
+def test_a_table_without_a_column_of_labels_offers_those_of_ones_and_zeros(here):
+    pile(here, 8)
+    rows = [f"{place}.png,{place % 2},{place % 3 // 2},p{place},3{place}" for place in range(8)]
+    file = write(here / "labels.csv", "file,cat,Big dog,patient,age", *rows)
+    words = "'data.columns.label=[cat,Big dog]' data.multi_label=true"
+    with pytest.raises(DataError, match=r"no column of labels among .* all of them: " + re.escape(words) + "$"):
+        build(file)
+    words = f"data=table data.root=labels.csv {words} loss=bce model=lenet5 trainer.max_steps=1 data.image_size=16"
+    assert cli.main([*shlex.split(words), "data.batch_size=2", "data.val=0", "hydra.run.dir=run"]) == 0
+    names = ["a-b", *(f"c{place}" for place in range(9))]
+    write(file, f"file,{','.join(names)}", *(f"{place}.png" + f",{place % 2}" * 10 for place in range(8)))
+    with pytest.raises(DataError, match=r"""of them: "data\.columns\.label=\['a-b',c0,c1,c2,c3,c4,…\]" data\."""):
+        build(file)
+    write(file, "file,cat,age", *(f"{place}.png,{place % 2},3{place}" for place in range(8)))
+    with pytest.raises(DataError, match=r"; name it with data\.columns\.label=NAME$"):
+        build(file)
 
 
 def test_rows_of_other_sets_and_labels_that_are_not_learnt_are_faults(here):
