@@ -333,7 +333,8 @@ def test_a_run_of_functions_is_headed_by_them(trained: tuple[Path, str]) -> None
 def test_what_is_told_to_be_next_works_as_it_stands(trained: tuple[Path, str], run: str) -> None:
     out = trained[1]
     told = [shlex.split(line[6:]) for line in out[out.index("next  ") :].splitlines()]
-    assert [command[1] for command in told] == ["eval", "report", "export", "resume"]
+    assert [command[1] for command in told] == ["eval", "report", "predict", "export", "resume"]
+    Image.new("L", (8, 8), 200).save("PHOTOS", "PNG")
     for command in told:
         assert cli.main(command[1:]) == 0
 

@@ -223,10 +223,12 @@ def next_commands(settings: Settings, progress: Progress, folder: Path, *, score
     logs = folder.parents[2] if len(folder.parents) > 2 and folder.parents[2].name == "outputs" else folder
     users_code = settings.users_code(training=False)
     kind = Format.safetensors if absent_packages() else Format.onnx
+    predict = line("predict", "images=PHOTOS", *settings.users_code(training=False, images=False))
     board = shlex.join(["tensorboard", "--logdir", str(logs)])
     return [
         *([line("eval", *users_code)] if scored else []),
         *([] if settings.trainer.report else [line("report", *settings.users_code())]),
+        predict,
         line("export", f"format={kind.name}", *users_code),
         resume_command(settings, folder, *_further(settings.trainer, progress)),
         *([board] if settings.trainer.tensorboard else []),

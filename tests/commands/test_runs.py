@@ -128,9 +128,10 @@ def test_the_end_says_why_and_all_that_it_proposes_does_something(here, capsys, 
     out = capsys.readouterr().out
     assert re.search(rf"^  ended +{re.escape(ended)}$", out, re.MULTILINE)
     lines = out[out.index("next") :].splitlines()
-    score, page, export, resume, *board = (shlex.split(line.removeprefix("next")) for line in lines)
+    score, page, predict, export, resume, *board = (shlex.split(line.removeprefix("next")) for line in lines)
     assert score == ["cnntrain", "eval", "my run"]
     assert page == ["cnntrain", "report", "my run"]
+    assert predict == ["cnntrain", "predict", "my run", "images=PHOTOS"]
     assert export[:3] == ["cnntrain", "export", "my run"]
     assert re.fullmatch(f"cnntrain resume my run {longer}", " ".join(resume))
     assert len(board) == ("trainer.tensorboard=true" in words)
@@ -158,9 +159,10 @@ def test_what_runs_code_of_the_users_is_named_in_what_the_end_proposes(here):
     settings = replace(settings, augment=replace(settings.augment, own=OwnSettings(name="mine:noise")))
     done = summary.next_commands(settings, Progress(epoch=10), Path("run"), scored=True)
     code = "model.name=nets:tiny"
-    assert [line for line in done if "export" not in line][:3] == [
+    assert [line for line in done if "export" not in line][:4] == [
         f"cnntrain eval run {code}",
         f"cnntrain report run {code} augment.own.name=mine:noise",
+        f"cnntrain predict run images=PHOTOS {code}",
         f"cnntrain resume run trainer.epochs=20 {code} augment.own.name=mine:noise",
     ]
     assert not any("eval" in line for line in summary.next_commands(settings, Progress(), Path("run"), scored=False))
