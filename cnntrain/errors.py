@@ -26,6 +26,10 @@ class DataError(CnntrainError):
     exit_code = 3
 
 
+class ImageError(DataError):
+    """An image of the data that cannot be decoded and may not be skipped; others may be as bad."""
+
+
 class DataErrors(DataError):
     """Several of them, told together."""
 

@@ -20,6 +20,7 @@ from cnntrain.cli import (
     loading,
 )
 from cnntrain.cli.exit import exit_code
+from cnntrain.config.advice import advise_check
 from cnntrain.config.need_images import need_images
 from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.commands import (
@@ -32,7 +33,7 @@ from cnntrain.config.schema.commands import (
     RunArgs,
     TrainArgs,
 )
-from cnntrain.errors import CnntrainError, ConfigError
+from cnntrain.errors import CnntrainError, ConfigError, ImageError
 from cnntrain.runtime import signals
 from cnntrain.runtime.group import run_of_last_start, silence_torch, tells
 from cnntrain.runtime.world import World
@@ -116,6 +117,17 @@ def _collector_at_rest() -> Iterator[None]:
             gc.enable()
 
 
+def _call(command: str, args: Arguments, config: "RunConfig | None") -> Any:
+    """Let a command work on a config; of an image that ends it, it is told how all such are found."""
+    try:
+        return _load(command)(args, config)
+    except ImageError as error:
+        if command not in ("check", "predict"):  # which has told of all; whose images are others
+            run = args.run if isinstance(args, RunArgs) else None
+            error.args = (f"{error}; {advise_check(config.overrides if config else args.words, run)}",)
+        raise
+
+
 def _code(answer: Any) -> int:
     """The exit code that a command answers; 0 where it answers what it found."""
     return answer if isinstance(answer, int) else 0
@@ -145,7 +157,7 @@ def _on_saved_run(command: str, words: list[str], line: list[str]) -> int:
         return _launch(count, line)
     loading.tell()
     return exit_code(
-        lambda: _code(_load(command)(args, config)),
+        lambda: _code(_call(command, args, config)),
         lambda: args.run if command == "resume" and World.here().is_first and args.run.is_dir() else None,
         tells,
     )
@@ -213,7 +225,7 @@ def _on_config(command: str, words: list[str], line: list[str]) -> int:
             f"data: pack takes a folder of photos (given {data.name}); write data=imagefolder data.root=DIR"
         )
     loading.tell()
-    return _code(_load(command)(args, composition.config))
+    return _code(_call(command, args, composition.config))
 
 
 def _on_comparison(command: str, words: list[str], line: list[str]) -> int:
@@ -293,7 +305,7 @@ def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:
         return _launch(count, line)
 
     def work(config: "RunConfig", folder: Path) -> Any:
-        return _load(command)(replace(args, out=folder) if command == "train" else args, config)
+        return _call(command, replace(args, out=folder) if command == "train" else args, config)
 
     with contextlib.ExitStack() as stack:
         folder = _make_folder(composition, args, stack, is_sweep=is_sweep, keeps=keeps and World.here().is_first)

@@ -3,13 +3,14 @@
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
 from cnntrain.config.paths import expand_path, is_archive
 from cnntrain.config.schema.titles import TABLES
-from cnntrain.text import printable
+from cnntrain.text import printable, short_path
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # enough to know a folder of images by
 MOST_ENTRIES, MOST_LOOKS = 200, 4000  # of one folder, and of all
@@ -34,6 +35,19 @@ def advise_data(text: str) -> str:
     if path.is_file():
         return "it is a file, and images lie in a folder with one folder per class: data=imagefolder data.root=DIR"
     return ""
+
+
+def advise_check(words: Sequence[str], run: Path | None) -> str:
+    """What to type to see all images that cannot be decoded.
+
+    Args:
+        words: overrides of the line; those of the data, and a preset that may hold some, are asked for again.
+        run: that the line is about; None: a config of these words.
+    """
+    keys = r"\+{0,2}(data|experiment)[.=]" if run is None else r"(data\.|\w+\.name=)"
+    data = [word for word in words if re.match(keys, word)]
+    command = [*data, "steps=0"] if run is None else [short_path(run), *data, "labels=false"]
+    return f"`{shlex.join(['cnntrain', 'check', *command, 'out=look'])}` lists all such images"
 
 
 def holds_images(folder: Path) -> bool:

@@ -16,7 +16,7 @@ from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.decode import BadImage
 from cnntrain.data.paths import Paths
 from cnntrain.data.view import RandomView, View
-from cnntrain.errors import DataError
+from cnntrain.errors import DataError, ImageError
 from cnntrain.runtime.seeds import mix_seed
 from cnntrain.text import printable
 
@@ -104,7 +104,7 @@ class Decoder:
         with self._lock:
             self._faults[index] = reason
             if len(self._faults) > self.most_bad:
-                raise DataError(
+                raise ImageError(
                     f"data.on_bad_image: more than {self.most_bad} bad images (10, or 1 % of all, may be skipped), "
                     f"the last {printable(self.paths[index])}: {reason}; {self.paths.cure_of_many}"
                 )

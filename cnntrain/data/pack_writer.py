@@ -18,7 +18,7 @@ from cnntrain.data.folder import FolderSplit
 from cnntrain.data.pack import FILE, LONGEST, MAGIC, TAIL, Found
 from cnntrain.data.paths import Paths
 from cnntrain.data.view import resize
-from cnntrain.errors import DataError, RunFolderError
+from cnntrain.errors import DataError, ImageError, RunFolderError
 from cnntrain.runtime.threads import work_ahead
 from cnntrain.storage.atomic import StreamedFile
 from cnntrain.text import printable
@@ -157,9 +157,9 @@ def _judge(faults: list[tuple[str, str]], paths: Paths, on_bad_image: OnBadImage
     """Raises DataError where the last fault may not be passed over."""
     file, reason = faults[-1]
     if on_bad_image is OnBadImage.error:
-        raise DataError(f"{file}: {reason}; {paths.cure}, or set data.on_bad_image=skip")
+        raise ImageError(f"{file}: {reason}; {paths.cure}, or set data.on_bad_image=skip")
     if len(faults) > most:
-        raise DataError(
+        raise ImageError(
             f"data.on_bad_image: more than {most} bad images (10, or 1 % of all, may be left out), the last {file}: "
             f"{reason}; {paths.cure_of_many}"
         )

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from cnntrain.data.decode import decode_image, read_file
-from cnntrain.errors import CnntrainError, DataError
+from cnntrain.errors import CnntrainError, ImageError
 from cnntrain.text import printable
 
 CHUNK = 1 << 16  # numbers that are made wider at once
@@ -80,7 +80,7 @@ class Paths:
 
     def fault(self, index: int, reason: str) -> CnntrainError:
         """The fault of an image that cannot be decoded and may not be skipped."""
-        return DataError(f"{printable(self[index])}: {reason}; {self.cure}, or set data.on_bad_image=skip")
+        return ImageError(f"{printable(self[index])}: {reason}; {self.cure}, or set data.on_bad_image=skip")
 
     def take(self: P, indices: Tensor) -> P:
         """The chosen paths, sharing the block."""

@@ -1,6 +1,8 @@
 """Whole runs in which something goes wrong: what is told, with which exit code, and what is left behind."""
 
 import os
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,24 @@ def test_a_bad_image_in_the_first_step_leaves_no_folder_and_later_ones_lose_noth
     assert not Path("run").exists()
     assert run(*words, "data.batch_size=2", "out=run", "seed=3") == 3
     assert checkpoint.load(here / "run/checkpoints/last")["progress"]["step"] > 0
+
+
+def test_a_bad_image_that_ends_a_command_is_told_with_what_lists_them_all(photos, here, capsys):
+    for name in ("3", "4"):
+        (photos / f"train/red/{name}.png").write_bytes(b"")
+    words = ["data=imagefolder", "data.root=photos", "data.image_size=32", "model=cnn", "trainer.max_steps=9"]
+    words += ["data.mean=[0.4,0.4,0.4]", "data.std=[0.2,0.2,0.2]", "data.batch_size=2", "trainer.tensorboard=false"]
+    data = [word for word in words if word.startswith("data")]
+    for given, told in (
+        ([*words, "out=run", "seed=3"], ["cnntrain", "check", *data, "steps=0", "out=look"]),
+        (["resume", "run"], ["cnntrain", "check", "run", "labels=false", "out=look"]),
+    ):
+        assert run(*given) == 3
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert line.endswith(f"or set data.on_bad_image=skip; `{shlex.join(told)}` lists all such images")
+        assert run(*told[1:]) == 0
+        assert Path("look/files.csv").read_text().count("damaged,") == 2
+        shutil.rmtree("look")
 
 
 def test_a_run_that_fails_before_its_first_step_leaves_no_folder(here, capsys):
