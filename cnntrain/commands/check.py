@@ -70,6 +70,8 @@ def _look(args: LookArgs, settings: Settings, report: Report, job: Job | None = 
     answer = look_at_data(settings, args.images, report, job, labels=args.labels)
     if answer and args.out:
         write(args.out, answer, report)
+    elif answer and any(len(finding.entries) > 1 for finding in answer.findings):
+        report.say("of each, one image is shown; out=FOLDER lists all, and draws the pairs")
     if answer and args.strict and answer.serious:
         names = few(dict.fromkeys(finding.kind for finding in answer.serious))
         raise DataError(f"data: {names} found (given strict=true); mend the data")

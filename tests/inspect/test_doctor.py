@@ -105,6 +105,10 @@ def test_each_fault_that_is_planted_is_found_and_no_other(photos: Path, capsys: 
     lines = capsys.readouterr().out.splitlines()
     assert all(len(line) <= 80 for line in lines)
     assert any(line.startswith("in train and val, the same bytes ") for line in lines)
+    more = "of each, one image is shown; out=FOLDER lists all, and draws the pairs"
+    assert more not in lines
+    assert check() == 0
+    assert more in capsys.readouterr().out.splitlines()
 
 
 def test_strict_ends_with_3_where_something_serious_is_found(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

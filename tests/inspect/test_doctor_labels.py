@@ -11,7 +11,7 @@ from PIL import Image
 
 from cnntrain import cli
 from cnntrain.data.split import fold_numbers
-from cnntrain.inspect.doctor import cross_validation
+from cnntrain.inspect.doctor import cross_validation, tables
 
 WORDS = ["data=imagefolder", "data.root=photos", "data.image_size=16", "model=softmax", "data.batch_size=16"]
 WRONG = {f"train/{name}/{number}.png" for name in ("dark", "light") for number in range(3)}
@@ -71,7 +71,7 @@ def test_weights_to_start_from_lend_their_features(photos: Path) -> None:
 
 
 def test_labels_that_look_wrong_are_told_without_a_trained_network(
-    photos: Path, capsys: pytest.CaptureFixture[str]
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert cli.main(["check", *WORDS, "steps=0", "labels=true", "out=look", "strict=true"]) == 3
     plain = json.loads(Path("look/findings.json").read_text())
@@ -82,6 +82,10 @@ def test_labels_that_look_wrong_are_told_without_a_trained_network(
     assert plain["labels"] == {"judge": "heads on patches of the images", "agreement": 0.94}
     out = capsys.readouterr().out
     assert "labels   94.00% confirmed by heads on patches of the images" in out
+    assert "most that look wrong" not in " ".join(out.split())
+    monkeypatch.setattr(tables, "RELIABLE", 0.95)
+    assert cli.main(["check", *WORDS, "steps=0", "labels=true"]) == 0
+    assert "of the images; below 95%, most that look wrong may be right" in " ".join(capsys.readouterr().out.split())
     assert cli.main(["check", *WORDS, "steps=0", "out=look.json"]) == 0
     assert json.loads(Path("look.json").read_text())["labels"] is None  # nothing is asked without the word
     assert cli.main(["check", *WORDS, "images=0", "labels=true"]) == 2

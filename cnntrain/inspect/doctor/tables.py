@@ -8,7 +8,7 @@ import numpy as np
 from rich.cells import cell_len, set_cell_size
 
 from cnntrain.inspect.doctor.findings import Entry, Finding, kind_counts
-from cnntrain.inspect.doctor.labels import LabelCheck
+from cnntrain.inspect.doctor.labels import RELIABLE, LabelCheck
 from cnntrain.inspect.doctor.look import SIDE, Looks
 from cnntrain.inspect.doctor.subject import Subject
 from cnntrain.storage.spreadsheet import as_csv
@@ -62,7 +62,10 @@ def facts(subject: Subject, looks: Looks, labels: LabelCheck | None) -> list[tup
         rows.append(("copies", f"the same pixels alone: of under {SIDE} a side much looks nearly the same"))
     rows.append(("kinds", ", ".join(f"{kind} {count:,}" for kind, count in kind_counts(looks).items())))
     if labels:
-        rows.append(("labels", f"{percent(labels.agreement)} confirmed by {labels.judge}"))
+        words = f"{percent(labels.agreement)} confirmed by {labels.judge}"
+        if labels.findings and labels.agreement < RELIABLE:
+            words += f"; below {RELIABLE:.0%}, most that look wrong may be right"
+        rows.append(("labels", words))
     return [(name, value) for name, value in rows if value]
 
 
