@@ -27,7 +27,7 @@ from cnntrain.data.datasets import TensorSet
 from cnntrain.data.labels import renumber
 from cnntrain.data.loaders import Loader, MemoryLoader, name_of_row
 from cnntrain.data.view import resize_planes
-from cnntrain.errors import ConfigError
+from cnntrain.errors import ConfigError, DataError
 from cnntrain.runtime.world import ALONE, World
 from cnntrain.text import counted
 
@@ -84,6 +84,8 @@ def _load(request: Request) -> tuple[Data, Mapping[str, Loader]]:
     """The data without its training images, and the loaders of all splits that were asked for."""
     result = DATASETS.entry(request.settings.name).build(request)
     data, loaders = in_memory(result, request) if isinstance(result, TensorSet) else result
+    if data.multi_label and "train" in loaders and not loaders["train"].labels.any():
+        raise DataError("data: no training image has a label, so that there is nothing to learn; add images that have")
     for split, loader in data.scored_splits.items() if data.multi_label else ():
         if not loader.labels.any():
             advice = "give a larger data.val or another seed" if split == "val" else "add some"

@@ -233,6 +233,8 @@ class Page:
         run, classes = self.run, list(self.job.data.classes) if self.job else self.run.classes
         split = list(self.splits)[-1] if self.splits else ""
         totals = {name: self.totals.get(name) or run.images(name) for name in ("train", "val")}
+        if not any(self.images.get("val", (1,))):  # no image has a label, and their mAP of 0 tells nothing
+            totals["val"] = 0
         return Facts(
             run.settings,
             run.history,

@@ -112,8 +112,9 @@ def write_folder(
     charts = {
         "reliability": draw_reliability(found.scores["calibration"], what, OF_LABELS),
         "thresholds": draw_thresholds(found.scores["by_threshold"], what),
-        "classes": draw_classes(found.scores["classes"], what),
     }
+    if found.images.labels.any():  # else there is no bar to draw
+        charts["classes"] = draw_classes(found.scores["classes"], what)
     files |= {f"{name}.{kind}": chart.content(kind) for name, chart in charts.items() for kind in ("png", "svg")}
     for name, content in files.items():
         write_atomic(home / name, content, word=WORD)

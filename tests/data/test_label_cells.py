@@ -171,6 +171,13 @@ def test_a_split_without_any_label_is_told(here):
     assert "val: no image has a label, so that its mAP of 0 tells nothing" in "".join(data.warnings)
 
 
+def test_training_images_of_which_none_has_a_label_are_refused(here):
+    pile(here, 8)
+    rows = [f"{place}.png,{'a|b' if place == 7 else ''},{'test' if place == 7 else 'train'}" for place in range(8)]
+    with pytest.raises(DataError, match="data: no training image has a label"):
+        build(write(here / "labels.csv", "file,labels,split", *rows), multi_label=True)
+
+
 def test_the_splits_of_a_run_are_read_again(here):
     file = table(here)
     rows = [f"{place}.png,{'train' if place < 10 else 'val' if place < 13 else 'test'}" for place in range(16)]

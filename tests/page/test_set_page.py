@@ -76,3 +76,17 @@ def test_the_page_is_made_again_without_its_images_from_what_the_run_has_written
     assert "test mAP" in text
     assert "validation mAP" in text
     assert "top-1" not in text.lower()
+
+
+def test_a_map_of_validation_images_without_a_label_is_no_over_fitting(home: Path, page: Reader) -> None:
+    rows = list(csv.reader((home / "tags.csv").read_text().splitlines()))
+    train = [row for row in rows[1:] if row[2] == "train"]
+    others = [
+        (name, "", "val") if number < 20 else (name, tags, "train") for number, (name, tags, _) in enumerate(train)
+    ]
+    with (home / "others.csv").open("w", newline="") as table:
+        csv.writer(table).writerows([rows[0], *others])
+    words = ["data=table", f"data.root={home}/others.csv", "data.multi_label=true", "loss=bce", "model=softmax"]
+    words += ["data.image_size=32", "trainer.epochs=1", "trainer.tensorboard=false", "schedule=constant"]
+    assert cli.main([*words, "trainer.report=true", f"out={home}/other"]) == 0
+    assert "Over-fitting" not in (home / "other/report.html").read_text()

@@ -114,3 +114,13 @@ def test_a_folder_gets_scores_tables_charts_and_a_sheet_and_no_confusion_matrix(
     assert picked[0] == [image.index for image in evaluation.worst("test")["wrongly_given"][:8]]
     with pytest.raises(ConfigError, match=r"sets of labels have no confusion matrix \(given .*x.svg\)"):
         files.write_file(tmp_path / "x.svg", evaluation, results)
+
+
+def test_a_split_in_which_no_image_has_a_label_has_its_folder_without_bars_of_labels(tmp_path: Path) -> None:
+    answers = Answers(random_sets(9, 3).logits, torch.zeros(9, 3, dtype=torch.bool))
+    evaluation = evaluate_sets(job_of([*"abc"], test=answers))
+    files.write_folder(
+        tmp_path, evaluation, evaluation.scores, lambda places: torch.zeros(len(places), 3, 8, 8).byte(), "best"
+    )
+    charts = {f"{name}.{end}" for name in ("reliability", "thresholds") for end in ("png", "svg")}
+    assert {path.name for path in tmp_path.iterdir()} == charts | {"scores.json", "scores.csv", "worst.png"}
