@@ -62,10 +62,9 @@ def facts(subject: Subject, looks: Looks, labels: LabelCheck | None) -> list[tup
         rows.append(("copies", f"the same pixels alone: of under {SIDE} a side much looks nearly the same"))
     rows.append(("kinds", ", ".join(f"{kind} {count:,}" for kind, count in kind_counts(looks).items())))
     if labels:
-        words = f"{percent(labels.agreement)} confirmed by {labels.judge}"
+        rows.append(("labels", f"{percent(labels.agreement)} confirmed by {labels.judge}"))
         if labels.findings and labels.agreement < RELIABLE:
-            words += f"; below {RELIABLE:.0%}, most that look wrong may be right"
-        rows.append(("labels", words))
+            rows.append(("", f"below {RELIABLE:.0%}, most of those that look wrong may be right"))
     return [(name, value) for name, value in rows if value]
 
 
