@@ -16,6 +16,7 @@ MOST_SHARDS = 100_000
 MOST_TOLD = 5  # shards that are named of those that are missing
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _SCHEME = re.compile(r"([a-zA-Z][\w+.-]*):(?=//)|(pipe):")
+_GIVE = "give the folder of the shards, or DIR/{000..099}.tar"
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -67,7 +68,11 @@ def _more(missing: list[str], places: dict[str, None]) -> list[str]:
     rest = len(missing) - MOST_TOLD
     if rest <= 0:
         return []
-    there = f"beside {counted(len(places), 'shard')} that {'is' if len(places) == 1 else 'are'}"
+    there = (
+        f"beside {counted(len(places), 'shard')} that {'is' if len(places) == 1 else 'are'}"
+        if places
+        else "which is all of them"
+    )
     return [f"data.root: and {rest:,} more not there, {there}; mend the pattern"]
 
 
@@ -77,7 +82,9 @@ def _absence(name: str) -> str:
     if glob.has_magic(name) and not os.path.exists(path):
         return f"{printable(name)} is the name of no file; mend the pattern"
     if os.path.isdir(path):
-        return f"{printable(path)} holds no .tar file; give the folder of the shards, or DIR/{{000..099}}.tar"
+        return f"{printable(path)} holds no .tar file; {_GIVE}"
+    if not path.suffix:  # as a folder is called
+        return f"{printable(path)} {absence(path)}; {_GIVE}"
     return f"{printable(path)} {absence(path)}; fetch the shard, or leave it out of the pattern"
 
 

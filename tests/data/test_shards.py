@@ -117,6 +117,9 @@ def test_shards_missing_from_a_pattern_are_told_together_before_torch_is_needed(
     )
     assert [line.partition("000.tar")[0] for line in lines[1:5]] == lines[1:5]
     assert lines[5].endswith("data.root: and 3 more not there, beside 2 shards that are; mend the pattern")
+    assert cli.main(["data=webdataset", f"data.root={tmp_path}/shards"]) == 3
+    told = f"{tmp_path}/shards is not there; give the folder of the shards, or DIR/{{000..099}}.tar\n"
+    assert capsys.readouterr().err.endswith(f"data.root: {told}")
 
 
 def test_shards_given_as_a_folder_of_photos_are_told_what_they_are(tmp_path, capsys):

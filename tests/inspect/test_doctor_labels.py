@@ -85,7 +85,9 @@ def test_labels_that_look_wrong_are_told_without_a_trained_network(
     assert "most of those" not in " ".join(out.split())
     monkeypatch.setattr(tables, "RELIABLE", 0.95)
     assert cli.main(["check", *WORDS, "steps=0", "labels=true"]) == 0
-    assert "of the images below 95%, most of those that look wrong may be right" in " ".join(capsys.readouterr().out.split())
+    assert "of the images below 95%, most of those that look wrong may be right" in " ".join(
+        capsys.readouterr().out.split()
+    )
     assert cli.main(["check", *WORDS, "steps=0", "out=look.json"]) == 0
     assert json.loads(Path("look.json").read_text())["labels"] is None  # nothing is asked without the word
     assert cli.main(["check", *WORDS, "images=0", "labels=true"]) == 2
