@@ -25,7 +25,12 @@ from cnntrain.text import printable
 
 DEPTH = 5  # how far below a folder runs are looked for
 # The settings that are shown first, as they decide most; the others follow in the order of the config.
-FIRST = ("data", "model", "finetune", "augment", "optimizer", "optimizer.lr", "trainer.epochs")
+FIRST = ("data", "model", "finetune", "augment", "loss", "optimizer", "optimizer.lr", "trainer.epochs")
+# Those that no score goes by: told where they alone tell runs apart.
+QUIET = (
+    *("data.root", "data.download", "data.workers", "data.loader", "trainer.threads", "trainer.probe"),
+    *("trainer.save_every", "trainer.log_every", "trainer.tensorboard", "trainer.profile", "trainer.report"),
+)
 GROUPS = {"data.name": "data", "model.name": "model", "finetune.mode": "finetune", "loss.name": "loss"}
 GROUPS |= {f"{section}.name": section for section in VARIANTS}
 REPEATS = (SEED, FOLD)
@@ -119,7 +124,8 @@ def differences(settings: Sequence[Settings]) -> dict[str, list[str]]:
     """The settings in which runs differ, each with the texts of all runs; `-` where a run has no such setting.
 
     Groups are named as they are typed, `augment` by its pieces. What belongs to a choice that a run has not made is no
-    difference of its own. Seed and fold only repeat a run, and are none either.
+    difference of its own. Seed and fold only repeat a run, and are none either; nor is what no score goes by, unless
+    runs are told apart by it alone.
     """
     flats = [_named(one) for one in settings]
     columns: dict[str, list[str]] = {}
@@ -130,8 +136,12 @@ def differences(settings: Sequence[Settings]) -> dict[str, list[str]]:
         compared = set(values) - ({"-"} if has_it.isdisjoint(without) else set())
         if len(compared) > 1 and key not in REPEATS:
             columns[key] = values
-    places = {key: FIRST.index(key) if key in FIRST else len(FIRST) for key in columns}
-    return {key: columns[key] for key in sorted(columns, key=lambda key: places[key])}
+    places = {key: FIRST.index(key) if key in FIRST else len(FIRST) + (key in QUIET) for key in columns}
+    found = {key: columns[key] for key in sorted(columns, key=lambda key: places[key])}
+    repeats = [[flat.get(key, "-") for flat in flats] for key in REPEATS]
+    telling = {key: texts for key, texts in found.items() if key not in QUIET}
+    rows, all_rows = (len(set(zip(*columns.values(), *repeats, strict=True))) for columns in (telling, found))
+    return telling if rows == all_rows else found
 
 
 def _named(settings: Settings) -> dict[str, str]:

@@ -71,6 +71,21 @@ def test_numbers_of_a_choice_that_some_runs_share_are_compared_among_these() -> 
     assert columns["optimizer.momentum"] == ["0.5", "0.8", "-"]
 
 
+def test_what_no_score_goes_by_is_told_only_where_it_alone_tells_runs_apart() -> None:
+    lines: tuple[list[str], ...] = (
+        ["loss=bce", "trainer.report=true"],
+        ["optimizer.lr=0.3", "data.workers=1", "trainer.save_every=9"],
+    )
+    assert list(differences([compose_settings(line) for line in lines])) == ["loss", "optimizer.lr"]
+    lines = (["trainer.report=true"], ["trainer.report=false", "seed=1"])
+    assert not differences([compose_settings(line) for line in lines])
+    lines = (["trainer.threads=1"], ["trainer.threads=2"])
+    assert differences([compose_settings(line) for line in lines]) == {"trainer.threads": ["1", "2"]}
+    roots = [f"data.root=/{name}/photos" for name in "ab"]
+    lines = tuple(["data=imagefolder", root, "model=lenet5"] for root in roots)
+    assert differences([compose_settings(line) for line in lines]) == {"data.root": ["/a/photos", "/b/photos"]}
+
+
 # --- the table and its files -----------------------------------------------------------------------------------------
 
 
