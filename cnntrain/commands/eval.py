@@ -11,6 +11,7 @@ import torch
 
 from cnntrain.config.run_config import RunConfig
 from cnntrain.config.schema.commands import EvalArgs
+from cnntrain.data.split_file import name_of
 from cnntrain.errors import DataError
 from cnntrain.evaluation.evaluate import evaluate
 from cnntrain.evaluation.label_sets import evaluate_sets, score_sets
@@ -177,7 +178,7 @@ def _evaluate(job: Job, road: Road, views: Views | None, home: Path | None, repo
         _start(job, split, "testing" if split == "test" else "validating", report)
         if rows is None:
             return []
-        rows.split = split
+        rows.split, rows.name = split, name_of(job.data.scored_splits[split], job.data.home)
         return [rows]
 
     with contextlib.ExitStack() as stack:

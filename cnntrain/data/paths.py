@@ -3,7 +3,7 @@
 import copy
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -89,13 +89,20 @@ class Paths:
             setattr(twin, name, getattr(self, name)[rows])
         return twin
 
-    def names(self, folder: Path) -> Iterator[bytes]:
-        """The paths, told from another folder."""
+    def name_from(self, folder: Path) -> Callable[[int], bytes]:
+        """What tells a path from another folder, by the index of the image."""
         prefix = os.path.relpath(self._raw_root, os.fsencode(folder))
         start = b"" if prefix == b"." else os.path.join(prefix, b"")
-        for begin, end in zip(self._begins, self._ends, strict=True):
-            path = self._block[begin:end]
-            yield path if path.startswith(b"/") else start + path
+
+        def name(index: int) -> bytes:
+            path = self.relative(index)
+            return path if path.startswith(b"/") else start + path
+
+        return name
+
+    def names(self, folder: Path) -> Iterator[bytes]:
+        """The paths, told from another folder."""
+        return map(self.name_from(folder), range(len(self)))
 
     @staticmethod
     def collect(root: Path, parts: "Sequence[Paths]", order: Tensor) -> "Paths":

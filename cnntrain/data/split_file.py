@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -35,15 +35,21 @@ def split_rows(data: TrainData) -> Iterator[str]:
     """The parts of a CSV file of all images that train, validate and test, by name."""
     yield as_csv([COLUMNS])
     for split, loader in {"train": data.train, **data.scored_splits}.items():
-        names = _names(loader, data.home)
+        names = map(name_of(loader, data.home), range(len(loader.labels)))
         while rows := [(name, split) for name in islice(names, ROWS)]:
             yield as_csv(rows)
 
 
-def _names(loader: Loader, home: Path | None) -> Iterator[str]:
-    if loader.decoder and home:
-        return map(os.fsdecode, loader.decoder.paths.names(home))
-    return map(loader.name, range(len(loader.labels)))
+def name_of(loader: Loader, home: Path | None) -> Callable[[int], str]:
+    """What tells the name of an image of a whole split by its index, as `splits.csv` has it.
+
+    Args:
+        home: see Data.home.
+    """
+    if not (loader.decoder and home):
+        return loader.name
+    path = loader.decoder.paths.name_from(home)
+    return lambda index: os.fsdecode(path(index))
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -58,7 +58,10 @@ class ImageRows:
 
     Attributes:
         split: that of the images to come.
+        name: of these images, by the index; None: the file.
     """
+
+    name: Callable[[int], str] | None = None
 
     def __init__(self, file: StreamedFile, classes: Sequence[str]) -> None:
         self._file, self._classes, self.split = file, classes, ""
@@ -70,7 +73,8 @@ class ImageRows:
 
     def _row(self, image: ImageScore) -> list[str]:
         names = self._classes[image.label], self._classes[image.prediction]
-        return [self.split, image.file, *names, f"{image.probability:.6f}", f"{image.loss:.6g}"]
+        name = self.name(image.index) if self.name else image.file
+        return [self.split, name, *names, f"{image.probability:.6f}", f"{image.loss:.6g}"]
 
 
 def write_file(out: Path, evaluation: Evaluation, results: Mapping[str, Any]) -> None:

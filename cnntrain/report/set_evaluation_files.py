@@ -43,7 +43,10 @@ class SetRows:
 
     Attributes:
         split: that of the images to come.
+        name: of these images, by the index; None: the file.
     """
+
+    name: Callable[[int], str] | None = None
 
     def __init__(self, file: StreamedFile, classes: Sequence[str]) -> None:
         self._file, self._classes, self.split = file, classes, ""
@@ -57,7 +60,8 @@ class SetRows:
     def _row(self, image: SetScore) -> list[str]:
         mistakes = ((place for place, _ in part) for part in (image.missed, image.extra))
         sets = [self._names(places) for places in (image.labels, image.prediction, *mistakes)]
-        return [self.split, image.file, *sets, f"{image.loss:.6g}"]
+        name = self.name(image.index) if self.name else image.file
+        return [self.split, name, *sets, f"{image.loss:.6g}"]
 
     def _names(self, places: Iterable[int]) -> str:
         return BETWEEN.join(self._classes[place] for place in places)

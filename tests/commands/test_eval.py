@@ -70,6 +70,9 @@ def test_a_folder_holds_everything_and_the_terminal_a_glance_at_it(trained, caps
         right = sum(row["label"] == row["prediction"] for row in part)
         assert right / len(part) == pytest.approx(scores[split]["top1"])
         assert np.mean([float(row["loss"]) for row in part]) == pytest.approx(scores[split]["loss"], rel=1e-4)
+    with open("run/splits.csv", newline="") as file:
+        told = [(row["split"], row["name"]) for row in csv.DictReader(file)]
+    assert [(row["split"], row["file"]) for row in rows] == [pair for pair in told if pair[0] != "train"]
     worst = scores["test"]["worst"]["confident_errors"][0]
     shown = [line for line in out.splitlines() if line.startswith("test/")]
     assert shown[0].split() == [
@@ -87,11 +90,14 @@ def test_a_folder_holds_everything_and_the_terminal_a_glance_at_it(trained, caps
 def test_files_of_images_are_named_and_names_that_a_spreadsheet_would_run_are_text(photos, capsys):
     assert run("eval", "run", "out=all") == 0
     rows = list(csv.DictReader(Path("all/errors.csv").read_text().splitlines()))
-    assert {row["file"] for row in rows} == {str(path) for path in photos.glob("val/*/*.png")}
+    assert {row["file"] for row in rows} == {str(path.relative_to(photos)) for path in photos.glob("val/*/*.png")}
     assert {row["label"] for row in rows} == {"'=1+1", "<b>"}
     assert b"<b>" not in Path("all/classes.svg").read_bytes()
     assert "top5" not in json.loads(Path("all/scores.json").read_text())["val"]
     assert "top-5" not in capsys.readouterr().out
+    shutil.make_archive("photos", "zip", photos)
+    assert run("eval", "run", f"data.root={Path('photos.zip').resolve()}", "out=packed") == 0
+    assert Path("packed/errors.csv").read_text() == Path("all/errors.csv").read_text()
 
 
 def test_a_temperature_stays_in_the_checkpoint_and_the_run_goes_on_to_the_same_bits(trained, capsys):
