@@ -164,6 +164,8 @@ def printable(text: Path | str | bytes) -> str:
     The same whatever the locale: what Python could not decode, and keeps as surrogates, is read as UTF-8.
     """
     letters = (text if isinstance(text, bytes) else utf8(str(text))).decode("utf-8", "backslashreplace")
+    if letters.isprintable():
+        return letters
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in letters)
 
 

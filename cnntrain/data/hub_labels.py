@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from cnntrain.data.folder import FolderSplit
-from cnntrain.data.labels import class_counts, sort_classes
+from cnntrain.data.labels import LONGEST_LABEL, class_counts, sort_classes
 from cnntrain.errors import DataError
 from cnntrain.text import counted, few, printable
 
@@ -53,9 +53,11 @@ def _text(value: Any, column: str) -> str:
     """A label as the name of its class; empty where there is none: null, or -1, as the hub has it."""
     if value is None or value == -1:
         return ""
-    if isinstance(value, (str, int)):
-        return printable(str(value).strip())
     what = f"{printable(column)!r} holds {type(value).__name__}, not names or whole numbers"
+    if isinstance(value, (str, int)):
+        if len(name := printable(str(value).strip())) <= LONGEST_LABEL:
+            return name
+        what = f"{printable(column)!r} holds a text of {len(name):,} letters, which is no class"
     raise DataError(f"data.columns.label: {what}; choose another column")
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cnntrain.config.schema.data import DataSettings
+from cnntrain.data.labels import LONGEST_LABEL
 from cnntrain.data.table import ITEM, Faults, Table, read_table, refuse_lists
 from cnntrain.text import printable
 
@@ -22,6 +23,17 @@ def read_labels(
     Args:
         columns: of the table, by what they are.
     """
+    sets, how = _read(table, columns, settings, faults)
+    for place, (row, labels) in enumerate(zip(table.rows, sets, strict=True)):
+        if (letters := max(map(len, labels), default=0)) > LONGEST_LABEL:
+            faults.add("labels of many letters", row, f"a label of {letters:,} letters is no class; give it one")
+            sets[place] = ()
+    return sets, how
+
+
+def _read(
+    table: Table, columns: Mapping[str, str], settings: DataSettings, faults: Faults
+) -> tuple[list[tuple[str, ...]], str]:
     if isinstance(settings.columns.label, list):
         return _read_flags(table, settings.columns.label, faults), "in a column each"
     if settings.multi_label:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+LONGEST_LABEL = 200  # letters: what is longer describes an image
+
 
 def is_sets(labels: Tensor) -> bool:
     """Whether the labels are sets: bool (N, K) in place of int64 (N,)."""

@@ -21,6 +21,7 @@ import numpy as np
 from cnntrain.config.paths import cache_dir
 from cnntrain.data.archive_entries import DAMAGE, Sips, is_plain_file, reason_of, tar_members
 from cnntrain.data.columns import USUAL
+from cnntrain.data.labels import LONGEST_LABEL
 from cnntrain.data.layout import SUFFIXES, is_clutter
 from cnntrain.storage.atomic import read_kept, write_kept
 from cnntrain.text import cut, few, printable
@@ -32,7 +33,6 @@ PICKLES = ("pyd", "pickle", "pkl", "pth", "pt", "npy", "npz")  # that may run co
 KEYS = (*USUAL["label"], "cls", "classid", "labelid", "classindex")  # of an object of JSON, without signs between
 SURE_KEYS = ("label", "cls")  # that are a label beside a .cls, too
 MOST_LABEL = 1 << 20  # bytes of a label
-LONGEST_LABEL = 200  # letters: what is longer describes an image
 BUFFER = 1 << 14  # bytes that are read at once: a header, and often the label behind it
 VERSION = 1  # of the files in the cache
 

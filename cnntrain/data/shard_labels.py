@@ -14,10 +14,11 @@ from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.labels import sort_classes
 from cnntrain.data.shard_index import Label, index_shard
 from cnntrain.errors import DataError, DataErrors
-from cnntrain.text import counted, few, printable
+from cnntrain.text import counted, few, printable, shorten
 
 NAMES = "classes.txt"  # beside the shards: the name of each number, one in a line
 MOST_OF_A_KIND = 5  # samples that are named of each kind of fault
+WIDEST = 1000  # columns of a line about one: names in tar files may be long
 SECONDS = 5.0  # between two lines of progress
 
 
@@ -66,7 +67,7 @@ class ShardFaults:
         """Raises DataErrors with all that was noted, if there is something."""
         lines = []
         for kind, found in self._found.items():
-            lines += found[:MOST_OF_A_KIND]
+            lines += [shorten(line, WIDEST) for line in found[:MOST_OF_A_KIND]]
             if (more := len(found) - MOST_OF_A_KIND) > 0:
                 lines.append(f"data.root: and {more:,} more: {kind}")
         if lines:

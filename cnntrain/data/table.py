@@ -7,15 +7,18 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from cnntrain.errors import DataError, DataErrors
-from cnntrain.text import counted, printable
+from cnntrain.text import counted, printable, shorten
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 ITEM = "\x1f"  # stands between the values of a list in one cell
 MOST_OF_A_KIND = 5  # rows that are named of each kind of fault
+WIDEST = 1000  # columns of a line about one: its cells may be books
+END = "\x03 end of the table"  # a last row, which a quote that is left open swallows
 Choose = Callable[[list[str]], Collection[str]]  # of the names of all columns, those that are wanted
 
 
@@ -38,7 +41,7 @@ class Faults:
     def raise_all(self) -> None:
         """Raises DataErrors with all that was noted, if there is something."""
         told = [item for found in self._found.values() for item in sorted(found)[:MOST_OF_A_KIND]]
-        lines = [f"{printable(self.table)}: row {row}: {text}" for row, text in sorted(told)]
+        lines = [f"{printable(self.table)}: row {row}: {shorten(text, WIDEST)}" for row, text in sorted(told)]
         for kind, found in self._found.items():
             if (more := len(found) - MOST_OF_A_KIND) > 0:
                 lines.append(f"{printable(self.table)}: and {counted(more, 'more row')} with {kind}")
@@ -105,10 +108,15 @@ def _read_csv(path: Path, choose: Choose, faults: Faults) -> Table:
 
 def _csv_rows(path: Path, text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The cells of each row, and the line in which it begins."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+    lines = chain(io.StringIO(text, newline=""), [END])
+    reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
     row = 1
     try:
         for cells in reader:
+            if cells == [END]:
+                return
+            if cells and cells[-1].endswith(END):
+                raise csv.Error("a quote without its other one")
             yield row, cells
             row = reader.line_num + 1
     except csv.Error as error:
@@ -186,7 +194,7 @@ def _read_parquet(path: Path, choose: Choose, faults: Faults) -> Table:
             chosen = list(choose(names))
             columns = file.read(columns=chosen)
             values = {name: columns.column(name).to_pylist() for name in chosen}
-    except (pyarrow.ArrowException, KeyError) as error:
+    except (pyarrow.ArrowException, KeyError, ValueError, ArithmeticError) as error:
         reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
         raise DataError(f"{printable(path)}: no readable Parquet ({printable(reason)}); write it anew") from None
     table = Table(path, names, list(range(1, columns.num_rows + 1)))

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -54,6 +55,11 @@ class Finder:
             yield from self._candidates(path.replace(b"\\", b"/"))
         if path != path.strip():
             yield from self._candidates(path.strip())
+        if not path.isascii():  # é is one letter or two: tables and file systems differ in that
+            text = os.fsdecode(path)
+            for form in ("NFC", "NFD"):
+                if (other := unicodedata.normalize(form, text)) != text:  # type: ignore[arg-type]
+                    yield os.fsencode(other)
 
     def _size(self, path: bytes) -> int | None:
         try:

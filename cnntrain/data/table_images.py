@@ -1,7 +1,6 @@
 """A table of files and labels as the splits that a folder of class folders would give."""
 
 import hashlib
-import math
 import os
 import re
 import sys
@@ -28,6 +27,7 @@ from cnntrain.data.table_folds import NONE, read_folds
 from cnntrain.errors import DataError
 from cnntrain.text import counted, few, hint, nearest, printable, utf8
 
+MOST_WEIGHT = 1e12  # of an image: the sums of a million are exact enough
 WORDS = ("train", "val", "test")  # that a column of splits holds, in these or similar words
 
 
@@ -155,7 +155,7 @@ def _rows(
             learnt.update(labels)
         weight = _weight(number) if "weight" in columns and number.strip() else 1.0
         if weight is None:
-            text = f"{number.strip()!r} is no weight; give a number from 0 up"
+            text = f"{number.strip()!r} is no weight; give a number from 0 to {MOST_WEIGHT:g}"
             faults.add("weights that are no numbers", row, printable(text))
         place = finder.find(name)
         if place == MISSING:
@@ -182,7 +182,7 @@ def _weight(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if 0 <= value < math.inf else None
+    return value if 0 <= value <= MOST_WEIGHT else None
 
 
 def _without_repeats(rows: list[Row], faults: Faults) -> tuple[list[Row], int]:

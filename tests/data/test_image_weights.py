@@ -104,15 +104,16 @@ def test_a_weighted_run_goes_on_with_the_same_bits(table):
 
 def test_weights_that_are_none_are_faults(table):
     header, *rows = table.read_text().splitlines()
-    rows[:4] = ["0.png,cat,-1", "1.png,dog,heavy", "2.png,cat,nan", "3.png,dog,"]
+    rows[:5] = ["0.png,cat,-1", "1.png,dog,heavy", "2.png,cat,nan", "3.png,dog,", "4.png,cat,1e308"]
     write(table, header, *rows)
     with pytest.raises(DataErrors) as caught:
         build(table, columns={"weight": "weight"})
     assert [line.removeprefix(f"{table}: ") for line in caught.value.lines()] == [
-        "row 2: '-1' is no weight; give a number from 0 up",
-        "row 3: 'heavy' is no weight; give a number from 0 up",
-        "row 4: 'nan' is no weight; give a number from 0 up",
+        "row 2: '-1' is no weight; give a number from 0 to 1e+12",
+        "row 3: 'heavy' is no weight; give a number from 0 to 1e+12",
+        "row 4: 'nan' is no weight; give a number from 0 to 1e+12",
         "row 5: no weight, as 'weight' is empty; give it one, or take the row out",
+        "row 6: '1e308' is no weight; give a number from 0 to 1e+12",
     ]
     write(table, header, *(f"{i}.png,{label(i)},0" for i in range(16)))
     with pytest.raises(DataError, match=r"data\.columns\.weight: no training image has a weight above 0"):

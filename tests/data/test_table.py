@@ -95,6 +95,7 @@ def test_without_pyarrow_parquet_is_refused_in_a_line_that_says_what_to_install(
         ("labels.csv", b"file,colour,size\n0.png,red,3\n", "no column of labels among 'file', 'colour', 'size'; name"),
         ("labels.csv", b"file,label,label\n0.png,cat,dog\n", "two columns are called 'label'; rename one"),
         ("labels.csv", b'file,label\n0.png,"cat\n' + b"x" * 140_000, "row 2: cannot be read (field larger than field"),
+        ("labels.csv", b'file,label\n0.png,cat\n1.png,"dog\n2.png,cat\n', "row 3: cannot be read (a quote without its"),
         ("labels.jsonl", b'{"file": "0.png"}\n', "no column of labels among 'file'"),
     ],
 )
@@ -286,6 +287,30 @@ def test_a_row_is_counted_by_lines_of_the_file(tmp_path):
     text = 'file,label,remark\n0.png,cat,"two\nlines"\n\n1.png,dog,-\ngone.png,dog,-\n'
     (tmp_path / "labels.csv").write_text(text)
     assert faults(tmp_path / "labels.csv")[0].startswith("row 6: gone.png")
+
+
+def test_cells_as_long_as_books_are_no_classes_and_end_in_short_lines(tmp_path):
+    pile(tmp_path, 2)
+    table = write(tmp_path / "labels.csv", "file,label", f"0.png,{'x' * 100_000}", f"{'y' * 100_000},cat", "1.png,dog")
+    label, file = faults(table)
+    assert label == "row 2: a label of 100,000 letters is no class; give it one"
+    assert len(file) < 1100
+    assert file.endswith("mend the row, or give the folder with data.images=DIR")
+
+
+def test_times_that_python_does_not_have_are_told_of_parquet(tmp_path):
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    labels = pyarrow.array([2**62 - 1, 0], pyarrow.duration("s"))
+    parquet.write_table(pyarrow.table({"file": pile(tmp_path, 2), "label": labels}), tmp_path / "labels.parquet")
+    with pytest.raises(DataError, match=r"labels.parquet: no readable Parquet \(.*\); write it anew"):
+        build(tmp_path / "labels.parquet")
+
+
+def test_names_are_found_however_their_letters_are_composed(tmp_path):
+    (tmp_path / "e\u0301").mkdir()
+    pile(tmp_path / "e\u0301", 8)
+    table = write(tmp_path / "labels.csv", "file,label", *(f"\u00e9/{i}.png,{label(i)}" for i in range(8)))
+    assert len(build(table).train.labels) == 6
 
 
 def test_json_lines_that_are_none_and_lists_of_labels_are_faults(tmp_path):
