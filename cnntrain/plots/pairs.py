@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 SIDE, COLUMNS = 112, 8  # pixels of an image, images in a row
 LETTERS = 14  # of a file's name below its image
-OF_PAIRS = "Pairs from left to right; below each image its class, its split and its file. A red frame: of two classes."
+OF_PAIRS = (
+    "Pairs from left to right, the most alike first. Below each image its class, its split and its file, beside the"
+    " first split the likeness. A red frame: of two classes."
+)
 OF_LABELS = "Below an image whose label looks wrong: its label, the class that is seen in it, and its file."
 
 

@@ -59,14 +59,15 @@ def draw_worst_sets(
 ) -> "Image.Image":
     """The same of images that have a set of labels each."""
 
-    def mistakes(sign: str, labels: Sequence[LabelScore]) -> str:
+    def mistakes(sign: str, labels: Sequence[LabelScore], none: str) -> str:
         if not labels:
-            return f"{sign}0"
+            return none
         place, probability = labels[0]
         return f"{sign}{len(labels)}  {percent(probability)} {printable(classes[place])}"
 
     def captions(image: SetScore, file: str) -> tuple[str, ...]:
-        return mistakes("-", image.missed), mistakes("+", image.extra), file, f"loss {number(image.loss)}"
+        mistaken = mistakes("-", image.missed, "none missed"), mistakes("+", image.extra, "none wrong")
+        return *mistaken, file, f"loss {number(image.loss)}"
 
     return _draw(groups, pick, captions, (title, footer), NOTES_OF_SETS)
 

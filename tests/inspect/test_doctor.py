@@ -17,6 +17,7 @@ from cnntrain.inspect.doctor import look
 from cnntrain.inspect.doctor.pairs import exact_pairs
 from cnntrain.inspect.doctor.subject import Part, Subject
 from cnntrain.inspect.doctor.twins import find_twins
+from cnntrain.plots import pairs as sheet_of_pairs
 
 CPU = torch.device("cpu")
 TRAIN = {"ant": range(30), "bee": range(100, 124), "wasp": range(200, 208)}
@@ -138,6 +139,26 @@ def test_the_files_name_each_image_and_run_no_formula(photos: Path) -> None:
     assert rows[1]["other_file"].endswith("train/ant/3.jpg")
     with Image.open("look/pairs.png") as sheet:
         assert sheet.size == (620, 475)
+
+
+def test_pairs_stand_on_the_sheet_with_the_likeness_that_orders_them(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, right in enumerate((1.0, 0.95, 0.9)):
+        (photos / f"val/ant/cut{number}.jpg").write_bytes(as_jpeg(cut(photo(number), (0, 0, right, right)), 60))
+    (photos / "val/ant/same.jpg").write_bytes((photos / "train/ant/9.jpg").read_bytes())
+    drawn: dict[str, Any] = {}
+    draw = sheet_of_pairs.draw_pairs
+    monkeypatch.setattr(
+        sheet_of_pairs, "draw_pairs", lambda groups, *words: drawn.update(all=groups) or draw(groups, *words)
+    )
+    assert check("out=look") == 0
+    exact, alike = ([[one.note for one in pair] for pair in group] for group in drawn["all"].values())
+    rows = list(csv.DictReader(Path("look/files.csv").read_text().splitlines()))
+    likeness = [float(row["likeness"]) for row in rows if row["finding"] == "leak_alike"]
+    assert exact == [["val", "train"]]
+    assert alike == [[f"val  {value:.3f}", "train"] for value in likeness]
+    assert likeness == sorted(likeness, reverse=True)
 
 
 def test_some_of_the_images_are_looked_at_on_request(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:

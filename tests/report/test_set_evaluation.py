@@ -12,6 +12,7 @@ from rich.cells import cell_len
 
 from cnntrain.errors import ConfigError
 from cnntrain.evaluation.label_sets import SetEvaluation, evaluate_sets
+from cnntrain.plots import sheet, worst
 from cnntrain.report import set_evaluation as tables
 from cnntrain.report import set_evaluation_files as files
 from cnntrain.storage.atomic import StreamedFile
@@ -97,10 +98,15 @@ def test_tables_hold_all_labels_and_no_cell_that_a_spreadsheet_would_run(tmp_pat
     assert "=1+1" not in cells
 
 
-def test_a_folder_gets_scores_tables_charts_and_a_sheet_and_no_confusion_matrix(tmp_path: Path) -> None:
+def test_a_folder_gets_scores_tables_charts_and_a_sheet_and_no_confusion_matrix(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     evaluation = evaluation_of(["cat", "dog", "bird"], images=40)
     results = {"checkpoint": "best"} | evaluation.scores
     picked: list[list[int]] = []
+    captions: list[tuple[str, ...]] = []
+    tile = sheet.Tile
+    monkeypatch.setattr(worst, "Tile", lambda pixels, words, mark: captions.append(words) or tile(pixels, words, mark))
 
     def pick(indices: list[int]) -> torch.Tensor:
         picked.append(indices)
@@ -111,6 +117,9 @@ def test_a_folder_gets_scores_tables_charts_and_a_sheet_and_no_confusion_matrix(
     assert {path.name for path in tmp_path.iterdir()} == charts | {"scores.json", "scores.csv", "worst.png"}
     told = json.loads((tmp_path / "scores.json").read_text())["test"]
     assert set(told["worst"]["missed"][0]["missed"]) <= {"cat", "dog", "bird"}
+    assert {words[0][:2] for words in captions} >= {"no", "-1"}
+    assert all(words[0] == "none missed" or words[0][1] in "123" for words in captions)
+    assert all(words[1] == "none wrong" or words[1][1] in "123" for words in captions)
     assert picked[0] == [image.index for image in evaluation.worst("test")["wrongly_given"][:8]]
     with pytest.raises(ConfigError, match=r"sets of labels have no confusion matrix \(given .*x.svg\)"):
         files.write_file(tmp_path / "x.svg", evaluation, results)

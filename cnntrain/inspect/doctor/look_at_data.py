@@ -153,12 +153,10 @@ def _sheet(answer: Answer) -> bytes | None:
     groups: dict[str, list[tuple[Portrait, ...]]] = {}
     for finding in answer.findings:
         for entry in _chosen(finding):
-            other = entry.pair.other if entry.pair else None
-            notes = (
-                [(entry.image, entry.note)]
-                if other is None
-                else [(one, subject.split(one)) for one in (entry.image, other)]
-            )
+            notes = [(entry.image, entry.note)]
+            if pair := entry.pair:
+                likeness = "" if pair.is_exact else f"  {pair.likeness:.3f}"  # by which they are in order
+                notes = [(pair.image, subject.split(pair.image) + likeness), (pair.other, subject.split(pair.other))]
             with suppress(BadImage):  # gone since it was looked at
                 portraits = tuple(portrait(*one) for one in notes)
                 groups.setdefault(finding.what.replace(", ", "\n"), []).append(portraits)
