@@ -196,9 +196,13 @@ def _groups_in(val: Tensor, labels: Tensor, groups: Tensor | None) -> str:
     """How many groups validate, and which classes are in none of them, for a note."""
     if groups is None:
         return ""
-    gaps = int((class_counts(labels, 0) > 0).sum()) - int((class_counts(labels[val], 0) > 0).sum())
-    text = f", {len(groups[val].unique()):,} of {counted(len(groups.unique()), 'group')}"
-    return text + (f", no image of {counted(gaps, 'class')}" if gaps else "")
+    return f", {len(groups[val].unique()):,} of {counted(len(groups.unique()), 'group')}{_no_image_of(labels, val)}"
+
+
+def _no_image_of(labels: Tensor, rows: Tensor) -> str:
+    """How many classes these rows have no image of, for a note; empty where they have all that there are."""
+    every, chosen = (int((class_counts(part, 0) > 0).sum()) for part in (labels, labels[rows]))
+    return f", no image of {counted(every - chosen, 'class')}" if every > chosen else ""
 
 
 def take_limit(labels: Tensor, request: Request) -> Tensor:
@@ -212,8 +216,10 @@ def take_limit(labels: Tensor, request: Request) -> Tensor:
     if request.settings.limit is None:
         return torch.arange(len(labels))
     count = count_of("data.limit", request.settings.limit, len(labels))
-    request.notes.append(f"train: limited to {count:,} of {len(labels):,} images, stratified, seed {request.seed}")
-    return stratified_split(labels, count, request.seed, LIMIT)[0]
+    rows = stratified_split(labels, count, request.seed, LIMIT)[0]
+    what = f"limited to {len(rows):,} of {len(labels):,} images, stratified, seed {request.seed}"
+    request.notes.append(f"train: {what}{_no_image_of(labels, rows)}")
+    return rows
 
 
 def _take_few(labels: Tensor, count: int, request: Request) -> Tensor:

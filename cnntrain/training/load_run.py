@@ -69,7 +69,10 @@ def load_job(
     micro_batch = state["progress"].get("micro_batch", 0)  # of older checkpoints unknown
     thresholds = state["progress"].get("thresholds")
     if thresholds and len(thresholds) != len(job.data.classes):
-        raise CheckpointError(f"{folder}: holds {len(thresholds)} thresholds; evaluate another checkpoint")
+        raise CheckpointError(
+            f"{folder}: holds {len(thresholds)} thresholds for {len(job.data.classes)} classes; "
+            "evaluate another checkpoint"
+        )
     job = replace(job, thresholds=thresholds or None, micro_batch=micro_batch)
     return folder, state, job.at_temperature(_temperature(about, folder))  # thresholds were fitted at 1
 

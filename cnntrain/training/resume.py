@@ -154,10 +154,13 @@ def restore(job: TrainJob, run: TrainState, start: Start) -> None:
         job.report.say("no checkpoint yet: the run starts again from its config")
         return
     about = start.state["about"]
-    if about["classes"] != job.data.classes:
+    known, there = about["classes"], job.data.classes
+    if known != there:
+        lost, new = ([name for name in one if name not in other] for one, other in ((known, there), (there, known)))
+        parts = [f"{word} {shorten(names)}" for word, names in (("without", lost), ("with", new)) if names]
         raise CheckpointError(
-            f"data.root: the run knows the classes {shorten(about['classes'])}, the data has "
-            f"{shorten(job.data.classes)}; resume with the data that the run was started on"
+            f"data.root: the data has other classes than the run ({', '.join(parts) or 'in another order'}); "
+            "resume with the data that the run was started on"
         )
     if splits := changed_splits(about, job.data):
         names = " and ".join(splits)

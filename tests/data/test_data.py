@@ -87,6 +87,8 @@ def test_limit_takes_a_stratified_part_of_train_and_leaves_val_and_test_whole(di
     assert prints(limited.train) < prints(digits.train)
     assert prints(limited.val) == prints(digits.val)
     assert len(limited.test.labels) == 360
+    assert not any("no image of" in note for note in limited.notes)
+    assert any(note.endswith("seed 0, no image of 3 classes") for note in build(limit=7).notes)
     assert len(build(limit=0.1).train.labels) == 129
     assert len(build(limit=1.0).train.labels) == 1293
     with pytest.raises(DataError, match=r"^data\.limit: 1294 images are more than the 1293"):
