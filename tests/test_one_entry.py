@@ -395,7 +395,7 @@ def test_a_mean_trains_as_the_losses_of_each_image_do(mine: Path) -> None:
         ),
         (
             "data=own data.name=mine:Many data.args.how=twins",
-            "data.name: mine:Many has classes without a name or of the",
+            "data.name: mine:Many has classes without a name, of the sam",
         ),
         (
             "data=own data.name=mine:Many data.args.how=number",

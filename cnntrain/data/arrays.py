@@ -15,6 +15,7 @@ from cnntrain.config.need_images import need_array_file
 from cnntrain.config.paths import expand_path
 from cnntrain.data.common import Request
 from cnntrain.data.datasets import TensorSet
+from cnntrain.data.labels import LONGEST_LABEL
 from cnntrain.errors import DataError
 from cnntrain.text import counted, cut, few, one_line, printable
 
@@ -146,8 +147,10 @@ class _File:
             return []
         array = self._array(self.keys[key])
         names = [printable(name) for name in array.tolist()] if array.dtype.kind == "U" and array.ndim == 1 else []
-        if not names or "" in names or len(set(names)) < len(names):
-            raise self._misfit(key, array, "it is a list of names, one for each label, each of them once")
+        if not names or "" in names or len(set(names)) < len(names) or max(map(len, names)) > LONGEST_LABEL:
+            raise self._misfit(
+                key, array, "it is a list of names, one for each label, each of them once and of 200 letters at most"
+            )
         return names
 
     def _images(self, key: str) -> Tensor:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tarfile
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from cnntrain.data.archive_entries import DAMAGE, Sips, is_plain_file, reason_of
 from cnntrain.data.columns import USUAL
 from cnntrain.data.labels import LONGEST_LABEL
 from cnntrain.data.layout import SUFFIXES, is_clutter
-from cnntrain.storage.atomic import read_kept, write_kept
+from cnntrain.storage.atomic import open_own, read_kept, write_kept
 from cnntrain.text import cut, few, printable
 
 IMAGES = tuple(suffix[1:] for suffix in SUFFIXES)
@@ -85,6 +86,8 @@ def index_shard(path: Path) -> ShardIndex:
         status = os.stat(path)
     except OSError as error:
         return ShardIndex(faults=[Fault("damaged shards", "", f"cannot be read ({error.strerror}); mend that")])
+    if not stat.S_ISREG(status.st_mode):
+        return ShardIndex(faults=[Fault("damaged shards", "", "is a folder, pipe or device, not a file; take it away")])
     mark = repr((VERSION, os.fsencode(os.path.abspath(path)), status.st_size, status.st_mtime_ns))
     file = cache_dir() / "shard_indices" / f"{hashlib.sha256(mark.encode()).hexdigest()[:32]}.json"
     if index := _load(file, status.st_size):
@@ -119,7 +122,10 @@ def _read(path: Path) -> ShardIndex:
     samples: dict[str, list[Member]] = defaultdict(list)
     index = ShardIndex()
     try:
-        with open(path, "rb", buffering=0) as file, Sips(file, BUFFER) as stream:
+        with (
+            os.fdopen(open_own(path, os.O_RDONLY, follow=True), "rb", buffering=0) as file,
+            Sips(file, BUFFER) as stream,
+        ):
             for key, member in _members(stream):
                 samples[key].append(member)
             for key, members in samples.items():

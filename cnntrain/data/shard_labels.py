@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cnntrain.config.schema.data import DataSettings
-from cnntrain.data.labels import sort_classes
+from cnntrain.data.labels import LONGEST_LABEL, sort_classes
 from cnntrain.data.shard_index import Label, index_shard
 from cnntrain.errors import DataError, DataErrors
 from cnntrain.text import counted, few, printable, shorten
@@ -162,7 +162,9 @@ def _names_of_numbers(labels: Collection[Label], source: Path, settings: DataSet
     except OSError as error:
         raise DataError(f"{printable(file)}: cannot be read ({error.strerror}); mend that") from None
     if names := [printable(line.strip()) for line in content.splitlines() if line.strip()]:
-        if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        if (longest := max(map(len, names))) > LONGEST_LABEL:
+            raise DataError(f"{printable(file)}: a line of {longest:,} letters is no class; give each class one line")
+        if twice := [name for name, count in Counter(names).items() if count > 1]:
             raise DataError(f"{printable(file)}: {few(map(repr, twice))} stand there twice; give each class one line")
         return names, NAMES
     numbers = {str(label) for label in labels if isinstance(label, int)}

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from cnntrain.data.decode import BadImage
-from cnntrain.data.labels import is_sets
+from cnntrain.data.labels import LONGEST_LABEL, is_sets
 from cnntrain.data.user_items import LABELS, Label, Look, Part, as_sets, attribute, misfit, numbers
+from cnntrain.text import printable
 
 
 def stored_labels(part: Part, look: Look) -> Tensor | None:
@@ -81,9 +82,10 @@ def class_names(classes: Any, labels: Mapping[str, Tensor], name: str) -> list[s
     elif isinstance(classes, str) or not hasattr(classes, "__iter__"):
         raise misfit(name, f"has classes={classes!r}", "let classes be a list of names")
     else:
-        names = [str(one) for one in classes]
-    if len(set(names)) < len(names) or "" in names:
-        raise misfit(name, "has classes without a name or of the same one", "give each class a name of its own")
+        names = [printable(str(one)) for one in classes]
+    if len(set(names)) < len(names) or "" in names or max(map(len, names), default=0) > LONGEST_LABEL:
+        what = "has classes without a name, of the same one, or of one that is too long"
+        raise misfit(name, what, "give each class a short name of its own")
     if widths and len(names) != widths[0]:
         what = f"has {len(names):,} classes, and labels of {widths[0]:,} numbers"
         raise misfit(name, what, "give each image a 0 or 1 for each class")

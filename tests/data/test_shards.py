@@ -280,6 +280,26 @@ def test_an_index_that_is_a_pipe_or_of_another_user_is_not_read(tmp_path, monkey
     assert build(tmp_path / "shards").fingerprint == before.fingerprint
 
 
+def test_what_is_called_as_a_shard_and_is_no_file_is_told(tmp_path):
+    write_shards(tmp_path)
+    os.mkfifo(tmp_path / "004.tar")  # which would wait for a writer
+    (tmp_path / "005.tar").mkdir()
+    assert faults(tmp_path) == [
+        "004.tar: is a folder, pipe or device, not a file; take it away",
+        "005.tar: is a folder, pipe or device, not a file; take it away",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [("dark\nlight\ndark\n", "'dark' stand there twice"), ("x" * 10**5, "a line of 100,000 letters is no class")],
+)
+def test_a_list_of_names_that_are_no_classes_is_told(tmp_path, text, fault):
+    (write_shards(tmp_path) / "classes.txt").write_text(text)
+    with pytest.raises(DataError, match=f"classes.txt: {fault}; give each class one line"):
+        build(tmp_path)
+
+
 # ---- the order ----
 
 
