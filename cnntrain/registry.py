@@ -52,11 +52,12 @@ class Registry(Mapping[str, E]):
         section: of the config: `optimizer`.
         entries: in the order in which they are listed.
         user: what a name of the form `package.module:function` stands for; its builder calls that function.
-        has_files: each entry has a file in conf/, as a group of options has.
+        takes_bare_names: a name may be typed alone, as in loss.name=bce; else it comes with the numbers of its file in
+            conf/, which chooses it.
     """
 
-    def __init__(self, section: str, entries: Iterable[E], user: E, *, has_files: bool = True) -> None:
-        self.section, self.user, self.has_files = section, user, has_files
+    def __init__(self, section: str, entries: Iterable[E], user: E, *, takes_bare_names: bool = False) -> None:
+        self.section, self.user, self.takes_bare_names = section, user, takes_bare_names
         self._entries = {entry.name: entry for entry in entries}
 
     def __getitem__(self, name: str) -> E:
@@ -87,7 +88,7 @@ class Registry(Mapping[str, E]):
         """The fault of a name that stands for nothing, with the nearest one."""
         first = next(iter(self))
         advice = f"let its file begin with defaults: [{first}] or another one, and leave the name out"
-        if not self.has_files:
+        if self.takes_bare_names:
             advice = f"leave it out for {first}, or name your function"
         rule = f"one of {', '.join(self)}, or package.module:function"
         return f"{self.section}.name: must be {rule} (given {name}){hint(nearest(str(name), self), advice)}"

@@ -67,5 +67,5 @@ LOSSES = Registry(
         LossEntry("asymmetric", LossSettings, f"{_HOME}:asymmetric"),
     ),
     user=LossEntry("own", LossSettings, f"{_HOME}:user_loss"),
-    has_files=False,
+    takes_bare_names=True,
 )
