@@ -142,24 +142,17 @@ def in_memory(data_set: TensorSet, request: Request) -> tuple[Data, Mapping[str,
             else:
                 result = prepare(images[rows[probe_rows]], labels[rows[probe_rows]], eval_size)
                 loaders["probe"] = _loader(*result, "probe", rows[probe_rows], budget, request)
-    data = Data(
-        name=settings.name,
+    data = request.data(
+        loaders,
         classes=request.classes or data_set.classes,
         channels=channels,
         image_size=size,
         eval_size=eval_size,
-        interpolation=request.interpolation,
         crop=1.0,
         crop_mode=CropMode.center,
-        multi_label=settings.multi_label,
-        batch_size=request.batch_size,
         mean=mean,
         std=std,
-        val=loaders.get("val"),
-        test=loaders.get("test"),
         fingerprint=data_set.fingerprint(),
-        notes=request.notes,
-        warnings=request.warnings,
     )
     return data, loaders
 

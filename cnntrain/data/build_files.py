@@ -87,24 +87,17 @@ def load_splits(
         check_train(loaders["train"], request)
         if request.probe:
             loaders["probe"] = _probe(loaders["train"], decoders["train"].through(eval_view), budget, request)
-    data = Data(
-        name=settings.name,
+    data = request.data(
+        loaders,
         classes=classes,
         channels=channels,
         image_size=size,
         eval_size=eval_view.size,
-        interpolation=view.interpolation,
         crop=view.share,
         crop_mode=view.mode,
-        multi_label=settings.multi_label,
-        batch_size=request.batch_size,
         mean=mean,
         std=std,
-        val=loaders.get("val"),
-        test=loaders.get("test"),
         fingerprint=mark,
-        notes=request.notes,
-        warnings=request.warnings,
         findings=findings,
         marks=_marks(splits, settings.folds),
         home=found.source if found else (expand_path(settings.root) if settings.has_files else None),

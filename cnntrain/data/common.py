@@ -1,6 +1,6 @@
 """What both kinds of source share: the result, the request, splitting train, statistics, a budget of memory."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,20 @@ class Request:
             "sampling": self.settings.sampling,
             "world": self.world,
         }
+
+    def data(self, loaders: Mapping[str, Loader], **facts: Any) -> Data:
+        """The data without its training images: what is asked for, the loaders, and `facts`, all else of Data."""
+        return Data(
+            name=self.settings.name,
+            multi_label=self.settings.multi_label,
+            batch_size=self.batch_size,
+            interpolation=self.interpolation,
+            val=loaders.get("val"),
+            test=loaders.get("test"),
+            notes=self.notes,
+            warnings=self.warnings,
+            **facts,
+        )
 
     def fit_batch_size(self, images: int) -> "Request":
         """This request with the batch size for so many training images, where data.batch_size is null."""
