@@ -1,5 +1,6 @@
 """What the cells of a table say of an image's labels, where it may have several or none."""
 
+import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from cnntrain.data.labels import LONGEST_LABEL
 from cnntrain.data.table import ITEM, Faults, Table, read_table, refuse_lists
 from cnntrain.text import printable
 
+QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 SEPARATORS = ("|", ";", ",")  # the first that any cell holds parts them all; else a space may
 YES, NO = frozenset(("1", "1.0", "true", "yes")), frozenset(("0", "0.0", "-1", "-1.0", "false", "no", ""))
 
@@ -84,11 +86,18 @@ def find_separator(cells: Sequence[str]) -> str:
 
 
 def _unlisted(cell: str) -> str:
-    """A cell without what Python and JSON write around a list: `['cat', 'dog']`."""
-    if not re.fullmatch(r"\s*\[.*\]\s*", cell, re.DOTALL):
+    """A cell without what Python, NumPy and JSON write around a list: `['cat', 'dog']`, `['cat' 'dog']`."""
+    if not (found := re.fullmatch(r"\s*\[(.*)\]\s*", cell, re.DOTALL)):
         return cell
-    items = [item.strip().strip("'\"") for item in cell.strip()[1:-1].split(",")]
-    return ITEM.join(items)
+    try:
+        items = json.loads(cell)
+    except (ValueError, RecursionError):
+        items = []
+    if items and all(isinstance(item, str) for item in items):
+        return ITEM.join(items)
+    if not QUOTED.sub("", found[1]).strip(" ,\r\n\t"):
+        return ITEM.join(item[1:-1] for item in QUOTED.findall(found[1]))
+    return ITEM.join(item.strip().strip("'\"") for item in found[1].split(","))
 
 
 def _read_flags(table: Table, names: Sequence[str], faults: Faults) -> list[tuple[str, ...]]:

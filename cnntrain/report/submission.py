@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnntrain.data.label_cells import find_separator
 from cnntrain.data.table import Faults, read_table
 from cnntrain.errors import DataError
 from cnntrain.evaluation.prediction import Prediction
@@ -17,8 +18,9 @@ TWICE = -1  # in place of an image, of a name that several have
 class Submission:
     """The rows of a sample, and the image that each asks for.
 
-    The first column names the images, with or without folder and suffix. A second one alone takes the class (of sets
-    the labels, parted by spaces); more are called as classes are, and take their probabilities.
+    The first column names the images, with or without folder and suffix. Others that are called as classes are take
+    their probabilities. One by another name takes the class, or of sets the labels, parted as those of the sample are;
+    where these do not tell, by spaces, or by `|` where a label holds one.
 
     Args:
         sample: the table.
@@ -36,7 +38,9 @@ class Submission:
         self.names = table.names
         if len(self.names) < 2:
             raise DataError(f"{printable(sample)}: has one column; give a sample with one of images and one of classes")
-        self.has_probabilities = len(self.names) > 2
+        self.has_probabilities = len(self.names) > 2 or self.names[1] in classes
+        has_spaces = any(" " in name for name in classes)
+        self._sign = find_separator(table.cells[self.names[1]]) or ("|" if has_spaces else " ")
         for name in self.names[1:] if self.has_probabilities else ():
             if name not in classes:
                 known = hint(nearest(name, classes), f"there are {few(map(printable, classes))}")
@@ -69,7 +73,7 @@ class Submission:
                 values = dict(found.classes)
                 cells = [f"{values[one]:.6f}" for one in self.names[1:]]
             else:
-                cells = [" ".join(found.labels)]
+                cells = [self._sign.join(found.labels)]
             rows.append([name, *cells])
         return spreadsheet.as_csv(rows)
 

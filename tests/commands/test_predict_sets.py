@@ -105,3 +105,20 @@ def test_a_bad_file_among_them_costs_no_label_of_another(among_sets):
     last = list(csv.DictReader(Path("a.csv").read_text().splitlines()))[-1]
     assert (last["file"], last["labels"]) == ("new/00.png", "")
     assert last["error"]
+
+
+@pytest.mark.parametrize(("cells", "sign"), [("blue|red", "|"), ("blue red", " "), ("", " ")])
+def test_labels_are_parted_as_those_of_a_sample_are_and_one_column_by_the_name_of_a_class_has_its_probability(
+    among_sets, cells, sign
+):
+    wanted = by_hand(0.3)[0]
+    Path("sample.csv").write_text("id,tags\n" + "".join(f"{name},{cells}\n" for name in wanted))
+    assert predict("like=sample.csv", "out=[a.csv,a.json]", "threshold=0.3") == 0
+    assert Path("a.csv").read_text().splitlines()[1:] == [f"{one},{sign.join(own)}" for one, own in wanted.items()]
+    Path("one.csv").write_text("id,red\n" + "".join(f"{name},0\n" for name in wanted))
+    assert predict("like=one.csv", "out=b.csv") == 0
+    rows = json.loads(Path("a.json").read_text())["predictions"]
+    found = [next(one["probability"] for one in row["classes"] if one["class"] == "red") for row in rows]
+    assert [line.split(",")[1] for line in Path("b.csv").read_text().splitlines()[1:]] == [
+        f"{value:.6f}" for value in found
+    ]

@@ -59,6 +59,12 @@ def test_names_of_two_words_are_not_parted_and_a_sign_may_be_named(here):
 def test_lists_of_python_and_of_json_are_sets(here):
     cells = ["['a', 'b']", "['b']", "[]", "['a']"] * 4
     assert told(build(table(here, cells), multi_label=True))["0.png"] == "a|b"
+    cells = ['["a, b", "it\'s"]', "['a, b' \"it's\"]", "['a, b', \"it's\"]", "[]"] * 4
+    pile(here, len(cells))
+    quoted = [f'{place}.png,"{cell.replace(chr(34), 2 * chr(34))}"' for place, cell in enumerate(cells)]
+    data = build(write(here / "labels.csv", "file,labels", *quoted), multi_label=True)
+    assert data.classes == ["a, b", "it's"]
+    assert sorted(told(data).values()) == [""] * 4 + ["a, b|it's"] * 12
     rows = [json.dumps({"file": f"{place}.png", "tags": ["a", "b"][: place % 3]}) for place in range(16)]
     data = build(write(here / "labels.jsonl", *rows), multi_label=True)
     assert told(data) | {} == {f"{place}.png": "|".join(["a", "b"][: place % 3]) for place in range(16)}
