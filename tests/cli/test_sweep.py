@@ -139,7 +139,13 @@ def test_a_failed_job_in_another_process_is_told_and_has_its_exit_code(
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 143), (signal.SIGINT, 130)], ids=str
+    ("signum", "code"),
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGHUP, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow),
+    ],
+    ids=str,
 )
 @pytest.mark.usefixtures("launched")
 def test_a_signal_to_a_sweep_reaches_the_jobs_which_save_and_no_further_one_begins(

@@ -40,10 +40,10 @@ def composer() -> Composer:
 )
 def test_a_path_is_taken_as_it_is_typed(path: str) -> None:
     whole = os.path.abspath(os.path.expanduser(path))
-    assert compose_settings([f"data.root={path}"]).data.root == whole
+    settings = compose_settings([f"data.root={path}", f"model.weights={path}"])
+    assert (settings.data.root, settings.model.weights) == (whole, path)
     assert compose_settings([f"data.root={quote(path)}"]).data.root == whole
-    assert compose_settings([f"model.weights={path}"]).model.weights == path
-    saved = restore_config(to_plain(compose_settings([])), [f"data.root={path}"]).settings
+    saved = restore_config(to_plain(settings), [f"data.root={path}"]).settings
     assert saved.data.root == whole
 
 

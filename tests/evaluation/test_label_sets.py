@@ -117,6 +117,7 @@ def test_the_slopes_of_an_average_precision_are_those_of_its_sums_by_weight_with
         assert float(found[place]) == pytest.approx((precision(more) - precision(less)) / 2e-5, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_intervals_are_as_wide_as_images_drawn_anew_make_them():
     labels, probabilities = ANSWERS.labels.numpy(), ANSWERS.logits.double().sigmoid().numpy()
     given, random, draws = probabilities >= THRESHOLDS, np.random.default_rng(1), []

@@ -414,6 +414,7 @@ def test_without_its_packages_onnx_is_refused_before_anything_is_loaded(here, ca
     assert capsys.readouterr().err == f"cnntrain: error: {told}\n"
 
 
+@pytest.mark.slow
 def test_a_network_that_no_graph_holds_is_told_with_its_line(here, capsys, monkeypatch):
     Path("flow.py").write_text(FLOW)
     monkeypatch.setattr(sys, "path", list(sys.path))

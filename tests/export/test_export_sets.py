@@ -37,7 +37,7 @@ def classified(program, files):
 
 
 FORMATS = [
-    ("format=onnx", "model.onnx"),
+    pytest.param("format=onnx", "model.onnx", marks=pytest.mark.slow),
     ("preprocessing=true", "model.onnx"),
     ("format=safetensors", "model.safetensors"),
     pytest.param("format=torchscript", "model.pt", marks=pytest.mark.slow),
@@ -57,6 +57,7 @@ def test_the_program_beside_the_file_gives_the_labels_that_predict_gives(among_s
         assert [value for _, value in found[name]] == pytest.approx([value for _, value in labels], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_file_says_that_it_gives_sets_and_from_which_probabilities_on(among_sets, capfd, monkeypatch):
     assert cli.main(["export", "run", "out=model.onnx"]) == 0
     *_, job = load_job(Path("run"), [], Silence())
@@ -72,6 +73,7 @@ def test_the_file_says_that_it_gives_sets_and_from_which_probabilities_on(among_
     assert capfd.readouterr().out.splitlines()[-2:] == ["new/56.png", "  no label"]
 
 
+@pytest.mark.slow
 def test_whole_numbers_are_judged_by_the_mean_average_precision(among_sets, capsys):
     args = read_arguments(ExportArgs, ["run", "int8=true", "preprocessing=true"])
     results = export.run(args)

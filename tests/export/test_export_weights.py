@@ -42,6 +42,7 @@ def gray_run(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_weights_have_the_names_of_their_library_and_were_loaded_there(gray_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()
@@ -85,7 +86,13 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize(("name", "words", "lines"), NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "words", "lines"),
+    [
+        pytest.param(*case, id=name, marks=[] if name == "torchvision" else pytest.mark.slow)
+        for name, case in NETWORKS.items()
+    ],
+)
 def test_a_library_makes_the_same_network_by_the_lines_told(name, words, lines):
     channels = 3 if "data.channels=3" in words else 1
     settings = compose_settings([f"model={name}", "data.image_size=32", *words])
@@ -101,6 +108,7 @@ def test_a_library_makes_the_same_network_by_the_lines_told(name, words, lines):
         assert torch.allclose(network(images), model.eval()(images), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_network_whose_images_are_enlarged_is_enlarged_there_too():
     net = torchvision.models.alexnet(num_classes=5)
     model = nn.Sequential(OrderedDict(enlarge=nn.Upsample(size=(75, 75), mode="bilinear"), net=net))

@@ -74,8 +74,12 @@ def assert_sound(model, images):
 
 # By rule
 
+LARGE = ("convnext_tiny", "densenet121", "inception_v3", "xception")
 
-@pytest.mark.parametrize("name", STAGES)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in STAGES]
+)
 def test_the_stages_of_a_network(name):
     model, images = on_meta(conf(name))
     assert names(model) == [stage for stage in STAGES[name].split(" | ") if stage] + ["head"]

@@ -117,6 +117,7 @@ def test_weights_of_the_same_classes_bring_their_head(here):
     assert "new: head" in said("fresh")
 
 
+@pytest.mark.slow
 def test_a_resume_after_unfreezing_freezes_nothing_again_and_ends_with_the_same_bits(here, monkeypatch):
     """Killed before, after and between the openings of two groups, with everything on that keeps state."""
     words = [*NET, *QUICK, *PHOTOS, "model.weights=digits", "finetune=C", "finetune.unfreeze=[2,3]", "trainer.epochs=3"]

@@ -183,7 +183,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], str, int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "vgg16" else name for name in NETWORKS]
+)
 def test_receptive_fields_are_those_of_gradients(name: str) -> None:
     build, path, size = NETWORKS[name]
     model = ready_for_gradients(build())
@@ -209,7 +211,9 @@ def test_vgg16_sees_212_pixels_and_others_what_is_published() -> None:
         assert row.jump == (32, 32)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "densenet121" else name for name in FAMILIES]
+)
 def test_counts_are_those_of_torch_and_of_their_sums(name: str) -> None:
     size = 299 if name == "inception_v3" else 224
     model = from_library(name)
@@ -288,6 +292,7 @@ def test_a_gate_and_attention_see_the_whole_image() -> None:
     assert row_of(rows, "encoder.layers.encoder_layer_0.self_attention").field == (math.inf, math.inf)
 
 
+@pytest.mark.slow
 def test_attention_within_windows_is_not_taken_for_the_whole_image() -> None:
     rows = inspect(from_library("swin_t"), 3, 224)
     assert row_of(rows, "features.1.0.norm1").field == (4, 4)

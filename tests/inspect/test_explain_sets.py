@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from torch import nn
@@ -132,6 +133,7 @@ def test_preview_names_all_labels_of_an_image_and_the_shares_of_mixed_ones(among
     assert all(line.split()[-1] in ("blue", "green", "red") for lines in mixed for line in lines)
 
 
+@pytest.mark.slow
 def test_the_evidence_for_named_classes_is_drawn_of_sets_and_of_single_labels(among_sets, photo_runs, capsys):
     for run, names, count in (("run", "[red,blue]", 2), (photo_runs / "run", "green", 1)):
         words = [str(run), "what=gradcam", "images=2", f"classes={names}", "out=named"]

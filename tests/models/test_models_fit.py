@@ -286,7 +286,7 @@ def test_instance_norm_is_given_more_than_one_pixel():
     [
         ("alexnet", 63, "imagenet", "model.stem=auto"),
         ("vgg11", 32, "imagenet", "model.stem=auto"),
-        ("inception_v3", 75, "imagenet", "model.stem=auto"),
+        pytest.param("inception_v3", 75, "imagenet", "model.stem=auto", marks=pytest.mark.slow),
         ("inception_v3", 21, "small", "model.stem=auto"),
         ("vit_b_32", 32, "auto", "choose another model"),
         ("vit_b_32", 256, "auto", "choose another model"),  # above the size that it was made for

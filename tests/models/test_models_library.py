@@ -134,6 +134,7 @@ def test_good_argument_reaches_the_network():
     assert on_meta("resnet18d", {"stem_width": 16})[0].conv1[0].out_channels == 16
 
 
+@pytest.mark.slow
 def test_networks_built_for_one_image_size_get_that_of_the_data():
     assert on_meta("vit_b_16", image_size=64)[0].encoder.pos_embedding.shape[1] == 1 + 4 * 4
     assert on_meta("deit_tiny_patch16_224", image_size=64)[0].pos_embed.shape[1] == 1 + 4 * 4
@@ -143,7 +144,15 @@ def test_networks_built_for_one_image_size_get_that_of_the_data():
 # Channels
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1", "vit_b_32", "resnet18d"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",
+        "squeezenet1_1",
+        pytest.param("vit_b_32", marks=pytest.mark.slow),
+        "resnet18d",
+    ],
+)
 @pytest.mark.parametrize("channels", [1, 4])
 def test_first_convolution_takes_the_channels_of_the_data(name, channels):
     model, notes = on_meta(name, channels=channels)
@@ -181,7 +190,10 @@ def test_grey_kernels_keep_the_spread_of_the_output():
 # Auxiliary heads
 
 
-@pytest.mark.parametrize(("name", "heads"), [("googlenet", 2), ("inception_v3", 1), ("inception_v1", 2)])
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [("googlenet", 2), pytest.param("inception_v3", 1, marks=pytest.mark.slow), ("inception_v1", 2)],
+)
 @pytest.mark.parametrize("image_size", [32, 299])
 def test_auxiliary_heads_come_after_the_logits_and_only_in_training(name, heads, image_size):
     model, _ = on_meta(name, aux_weight=0.3, image_size=image_size)

@@ -74,6 +74,7 @@ def test_the_run_is_the_one_that_is_started_with_the_number(here, monkeypatch):
     assert torch.equal(*(end["rng"]["torch"] for end in ends))
 
 
+@pytest.mark.slow
 def test_a_resume_keeps_the_number(here, monkeypatch, capsys):
     Card(monkeypatch, 36)
     assert cli.main([*QUICK, "data.batch_size=auto", "hydra.run.dir=run"]) == 0
@@ -100,7 +101,14 @@ def test_a_network_for_which_two_images_are_too_many_is_told(here, monkeypatch, 
     assert "error: data.image_size: not even 2 images at once fit into memory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("each", "free", "found"), [(10, 1000, 72), (10, 200, 11), (1, 10_000, 83)])
+@pytest.mark.parametrize(
+    ("each", "free", "found"),
+    [
+        pytest.param(10, 1000, 72, marks=pytest.mark.slow),
+        (10, 200, 11),
+        pytest.param(1, 10_000, 83, marks=pytest.mark.slow),
+    ],
+)
 def test_on_a_cpu_few_images_tell_how_many_fit(here, monkeypatch, capsys, each, free, found):
     """A process that holds 500 MiB and takes `each` more for an image: four fifths of what is free are filled."""
     mebi, largest = 2**20, [0]

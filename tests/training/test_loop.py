@@ -169,8 +169,11 @@ VARIANTS = {
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS.values(), ids=VARIANTS.keys())
-def test_resume_at_any_step_gives_the_same_bits(variant):
+@pytest.mark.parametrize("name", VARIANTS)
+def test_resume_at_any_step_gives_the_same_bits(name):
+    """After each step of a plain training, and after every third of the others, each of which begins at another."""
+    variant = VARIANTS[name]
+
     def job(run, saved):
         drops = drop_layers(run.model) if variant.get("drops") else []
         made = make_job(saved, variant.get("schedule"), **variant.get("job", {}), **variant.get("trainer", {}))
@@ -179,7 +182,8 @@ def test_resume_at_any_step_gives_the_same_bits(variant):
     saved = []
     whole = make_run(**variant.get("run", {}))
     loop.train(whole, job(whole, saved))
-    for state in saved[:-1]:
+    steps = saved[:-1] if name == "plain" else saved[list(VARIANTS).index(name) % 3 : -1 : 3]
+    for state in steps:
         resumed = make_run(seed=99, **variant.get("run", {}))
         resumed.restore(copy.deepcopy(state))
         loop.train(resumed, job(resumed, None))

@@ -151,6 +151,7 @@ def tuned(here: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     return [*NET, "model.weights=source", "model.new_head=true", "data.limit=200", "steps=20", "low=1e-5"]
 
 
+@pytest.mark.slow
 def test_with_mode_c_each_layer_group_learns_alone_and_gets_a_factor(
     tuned: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +202,7 @@ def test_with_mode_c_parameters_keep_the_factors_that_the_optimizer_gives_them(
     assert {factor for _, factor in factors} == {1.0, 4.0}
 
 
+@pytest.mark.slow
 def test_with_mode_a_the_head_learns_alone_and_on_features_where_the_run_would(
     tuned: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

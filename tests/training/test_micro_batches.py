@@ -122,7 +122,7 @@ def test_parts_are_even_and_hold_each_image_with_all_its_versions(count, most):
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["forward", "backward"])
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.parametrize("accumulate", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_step_that_found_no_memory_leaves_nothing_behind(late, accumulate):
     """Halved from the first step on, it ends with the bits of a run that was cut in the same way from its start."""
     settings = {"mix": mix_of(), "accumulate": accumulate}
@@ -190,6 +190,7 @@ def test_without_auto_the_run_ends_with_the_size_that_fits():
         train(3, saved, micro_batch=6)
 
 
+@pytest.mark.slow
 def test_a_network_that_is_too_large_for_two_images_is_told():
     for size in (None, "auto", 2):
         with pytest.raises(BatchTooLarge, match=r"^data.image_size: even 2 images at once need more memory"):
