@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.build import build_data, build_eval_data
+from cnntrain.errors import DataErrors
 
 Members = Sequence[tuple[str, bytes]]  # in their order; a name may be there twice
 
@@ -62,6 +64,19 @@ def build(root: Path | str, **arguments: Any) -> Any:
         options |= {"classes": arguments.pop("known"), "splits": arguments.pop("splits")}
         return build_eval_data(DataSettings(**settings | arguments), **options)
     return build_data(DataSettings(**settings | arguments), AugmentSettings(), **options)
+
+
+def faults(root: Path | str, **arguments: Any) -> list[str]:
+    """What is wrong with shards, a line each, without the folder that they lie in."""
+    with pytest.raises(DataErrors) as caught:
+        build(root, **arguments)
+    return [line.replace(f"{root}/", "") for line in caught.value.lines()]
+
+
+def labelled(folder: Path, *contents: dict[str, bytes]) -> Path:
+    """One shard, whose samples have these members beside their picture."""
+    write_tar(folder / "0.tar", samples(range(len(contents)), dict(enumerate(contents))))
+    return folder
 
 
 def names(loader: Any) -> list[str]:
