@@ -8,7 +8,7 @@ from pathlib import Path
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.labels import LONGEST_LABEL
 from cnntrain.data.table import ITEM, Faults, Table, read_table, refuse_lists
-from cnntrain.text import printable
+from cnntrain.text import counted, few, printable
 
 QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 SEPARATORS = ("|", ";", ",")  # the first that any cell holds parts them all; else a space may
@@ -37,7 +37,8 @@ def _read(
     table: Table, columns: Mapping[str, str], settings: DataSettings, faults: Faults
 ) -> tuple[list[tuple[str, ...]], str]:
     if isinstance(settings.columns.label, list):
-        return _read_flags(table, settings.columns.label, faults), "in a column each"
+        flags = _read_flags(table, settings.columns.label, faults, has_sets=settings.multi_label)
+        return flags, "in a column each" if settings.multi_label else ""
     if settings.multi_label:
         return _read_sets(table, columns["label"], settings.columns.separator, faults)
     name = columns["label"]
@@ -100,9 +101,10 @@ def _unlisted(cell: str) -> str:
     return ITEM.join(item.strip().strip("'\"") for item in found[1].split(","))
 
 
-def _read_flags(table: Table, names: Sequence[str], faults: Faults) -> list[tuple[str, ...]]:
+def _read_flags(table: Table, names: Sequence[str], faults: Faults, *, has_sets: bool) -> list[tuple[str, ...]]:
     """The labels of each row out of a column for each label, which holds 1 where an image has it."""
     sets: list[list[str]] = [[] for _ in table.rows]
+    unread = 0
     for name in names:
         label = printable(name)
         for row, cell, found in zip(table.rows, table.cells[name], sets, strict=True):
@@ -110,9 +112,25 @@ def _read_flags(table: Table, names: Sequence[str], faults: Faults) -> list[tupl
             if word in YES:
                 found.append(label)
             elif word not in NO:
+                unread += 1
                 text = f"{printable(cell.strip())!r} in {label!r} is neither yes nor no; write 1 or 0"
                 faults.add("labels that are neither 1 nor 0", row, text)
+    if not has_sets and not unread:
+        _need_one(table, sets, faults)
     return [tuple(sorted(found)) for found in sets]
+
+
+def _need_one(table: Table, sets: Sequence[Sequence[str]], faults: Faults) -> None:
+    """Rows that have no label or several, where each is to have one, are one fault, told with the first of them."""
+    if not (misfits := [place for place, labels in enumerate(sets) if len(labels) != 1]):
+        return
+    none, first = sum(not sets[place] for place in misfits), sets[misfits[0]]
+    here = f"{counted(len(first), 'label')} ({few(first)})" if first else "no label"
+    what = f"{none:,} of {len(sets):,} rows have no label, and {len(misfits) - none:,} several"
+    advice = "set data.multi_label=true loss=bce for images with several labels or none"
+    faults.add(
+        "no label, or several", table.rows[misfits[0]], f"{here}, and each image is to have one; {what}: {advice}"
+    )
 
 
 def find_flags(path: Path, taken: Collection[str]) -> list[str]:

@@ -85,6 +85,22 @@ def test_columns_of_ones_and_zeros_are_labels(here):
         build(file, multi_label=True, columns={"label": ["cat", "dog"]})
 
 
+def test_columns_of_ones_and_zeros_without_multi_label_are_one_label_a_row_or_refused(here, capsys):
+    pile(here, 9)
+    rows = [f"{place}.png,{','.join('01'[place % 3 == column] for column in range(3))}" for place in range(9)]
+    file = write(here / "labels.csv", "file,fish,dog,radio", *rows)
+    data = build(file, columns={"label": ["fish", "dog", "radio"]})
+    assert (data.classes, len(data.train.labels) + len(data.val.labels)) == (["dog", "fish", "radio"], 9)
+    write(file, "file,fish,dog,radio", *rows[:5], "5.png,0,0,0", "6.png,1,0,1", "7.png,1,1,0", rows[8])
+    text = "row 7: no label, and each image is to have one; 1 of 9 rows have no label, and 2 several: "
+    text += "set data.multi_label=true loss=bce for images with several labels or none"
+    for words in (["loss=cross_entropy"], ["loss=bce"]):
+        words += ["data=table", f"data.root={file}", "data.columns.label=[fish,dog,radio]", "model=softmax"]
+        for command in ([], ["check"]):
+            assert cli.main([*command, *words]) == 3
+            assert capsys.readouterr().err.splitlines() == [f"cnntrain: error: {file}: {text}"]
+
+
 def test_a_table_without_a_column_of_labels_offers_those_of_ones_and_zeros(here):
     pile(here, 8)
     rows = [f"{place}.png,{place % 2},{place % 3 // 2},p{place},3{place}" for place in range(8)]
