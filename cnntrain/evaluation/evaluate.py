@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cnntrain.evaluation.image_scores import Collector, ImageScore, Worst
-from cnntrain.evaluation.split_scores import SplitScores, score_split
+from cnntrain.evaluation.split_scores import SplitScores, score_all, score_split
 from cnntrain.training.job import Job
 from cnntrain.training.tta import Views
 
@@ -75,10 +75,11 @@ def evaluate(
     Raises:
         NonFiniteError: the loss is no number.
     """
-    evaluation = Evaluation(job.data.classes, {}, {})
-    for split in job.data.scored_splits:
-        worst, other = Worst(MOST_IMAGES), evaluation.found["val"].fit if "val" in evaluation.found else None
-        collectors = [worst, *start(split)]
-        found = score_split(job, split, views=views, collectors=collectors, other=other, advance=advance)
-        evaluation.found[split], evaluation.worst[split] = found, worst
-    return evaluation
+    worst: dict[str, Worst] = {}
+
+    def score(split: str, others: Sequence[Collector], val: SplitScores | None) -> SplitScores:
+        worst[split] = Worst(MOST_IMAGES)
+        collectors, fit = [worst[split], *others], val.fit if val else None
+        return score_split(job, split, views=views, collectors=collectors, other=fit, advance=advance)
+
+    return Evaluation(job.data.classes, score_all(job, start, score), worst)

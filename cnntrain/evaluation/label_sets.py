@@ -21,7 +21,7 @@ from cnntrain.evaluation.evaluate import MOST_IMAGES
 from cnntrain.evaluation.intervals import Interval, of_mean
 from cnntrain.evaluation.set_calibration import fit_temperature, reliability, told_at
 from cnntrain.evaluation.set_images import ImageSets, SetScore
-from cnntrain.evaluation.split_scores import MOST_CONFUSED, SPLIT_WORDS, loader_of
+from cnntrain.evaluation.split_scores import MOST_CONFUSED, SPLIT_WORDS, loader_of, score_all
 from cnntrain.runtime.signals import NEVER, StopFlag
 from cnntrain.training.job import Job
 from cnntrain.training.multi_label import USUAL_THRESHOLD, fit_thresholds
@@ -271,13 +271,12 @@ def evaluate_sets(
     Raises:
         NonFiniteError: the loss is no number.
     """
-    evaluation = SetEvaluation(job.data.classes, {})
-    for split in job.data.scored_splits:
-        val = evaluation.found.get("val")
-        collectors = start(split)
-        thresholds, other = (val.thresholds, val.fit) if val else (None, None)
-        found = score_sets(job, split, views=views, thresholds=thresholds, other=other, advance=advance)
-        evaluation.found[split] = found
+
+    def score(split: str, collectors: Sequence[SetCollector], val: SetScores | None) -> SetScores:
+        thresholds, fit = (val.thresholds, val.fit) if val else (None, None)
+        found = score_sets(job, split, views=views, thresholds=thresholds, other=fit, advance=advance)
         for collector in collectors:
             collector.add(found.images)
-    return evaluation
+        return found
+
+    return SetEvaluation(job.data.classes, score_all(job, start, score))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.nn import functional
@@ -21,6 +21,8 @@ from cnntrain.training.metrics import ConfusionCounts, RunningScores, has_top5
 from cnntrain.training.scoring import Answer, need_finite
 from cnntrain.training.tta import Views
 
+C = TypeVar("C")  # what is told of the images of a split
+F = TypeVar("F")  # the scores of a split
 MOST_CONFUSED = 20  # pairs of classes that are told
 SPLIT_WORDS = {"val": "validation", "test": "test"}
 
@@ -91,6 +93,24 @@ def score_split(
             for collector in collectors:
                 collector.add(batch)
     return counts.read(names)
+
+
+def score_all(
+    job: Job,
+    start: Callable[[str], Sequence[C]],
+    score: Callable[[str, Sequence[C], F | None], F],
+) -> dict[str, F]:
+    """The scores of all splits that there are, `val` before `test`.
+
+    Args:
+        start: is told each split before it is scored, and gives what is to be told of its images.
+        score: of a split; what is fitted, is fitted to the validation images and tried on the test images, which are
+            scored with the scores of those.
+    """
+    found: dict[str, F] = {}
+    for split in job.data.scored_splits:
+        found[split] = score(split, start(split), found.get("val"))
+    return found
 
 
 def loader_of(job: Job, split: str, views: Views | None) -> Loader:

@@ -106,21 +106,35 @@ def write_folder(
 
     found, what = evaluation.found[evaluation.last], f"{SPLIT_WORDS[evaluation.last]} images"
     kinds = {KINDS[kind]: images for kind, images in evaluation.worst[evaluation.last].kinds().items() if images}
-    title = f"the worst of {found.scores['images']:,} {what}"
-    files: dict[str, str | bytes] = {
-        "scores.json": as_json(results),
-        "scores.csv": as_table(evaluation.scores),
-        "confusion.csv": as_counts(found.matrix.numpy(), evaluation.classes),
-        "worst.png": as_png(draw_worst(kinds, pick, evaluation.classes, title, footer)),
-    }
+    worst = draw_worst(kinds, pick, evaluation.classes, title_of_worst(found.scores, what), footer)
     charts = {
         "confusion": draw_confusion(evaluation),
         "reliability": draw_reliability(found.scores["calibration"], what),
         "coverage": draw_coverage(found.scores["coverage"], what),
         "classes": draw_classes(found.scores["classes"], what),
     }
+    table = as_table(evaluation.scores)
+    counts = {"confusion.csv": as_counts(found.matrix.numpy(), evaluation.classes)}
+    write_parts(home, results, table, worst, charts, counts)
+
+
+def title_of_worst(scores: Mapping[str, Any], what: str) -> str:
+    """What heads the sheet of the worst images; `what` they are, such as `test images`."""
+    return f"the worst of {scores['images']:,} {what}"
+
+
+def write_parts(
+    home: Path,
+    results: Mapping[str, Any],
+    table: str,
+    worst: Any,
+    charts: Mapping[str, "Chart"],
+    more: Mapping[str, str],
+) -> None:
+    """The files that every evaluation has, a sheet and charts among them, and `more` by name."""
+    files: dict[str, str | bytes] = {"scores.json": as_json(results), "scores.csv": table, "worst.png": as_png(worst)}
     files |= {f"{name}.{kind}": chart.content(kind) for name, chart in charts.items() for kind in ("png", "svg")}
-    for name, content in files.items():
+    for name, content in {**files, **more}.items():
         write_atomic(home / name, content, word=WORD)
 
 

@@ -8,7 +8,7 @@ from cnntrain.errors import ConfigError
 from cnntrain.evaluation.label_sets import SetEvaluation
 from cnntrain.evaluation.set_images import ImageSets, SetScore
 from cnntrain.evaluation.split_scores import SPLIT_WORDS
-from cnntrain.report.evaluation_files import CHARTS, WORD, as_json, as_png
+from cnntrain.report.evaluation_files import CHARTS, as_json, title_of_worst, write_parts
 from cnntrain.storage.atomic import StreamedFile, write_atomic
 from cnntrain.storage.spreadsheet import as_csv
 from cnntrain.text import printable
@@ -107,18 +107,11 @@ def write_folder(
     found, what = evaluation.found[evaluation.last], f"{SPLIT_WORDS[evaluation.last]} images"
     worst = evaluation.worst(evaluation.last)
     kinds = {words: worst[kind] for kind, words in KINDS.items() if worst[kind]}
-    title = f"the worst of {found.scores['images']:,} {what}"
-    files: dict[str, str | bytes] = {
-        "scores.json": as_json(results),
-        "scores.csv": as_table(evaluation.scores),
-        "worst.png": as_png(draw_worst_sets(kinds, pick, evaluation.classes, title, footer)),
-    }
+    sheet = draw_worst_sets(kinds, pick, evaluation.classes, title_of_worst(found.scores, what), footer)
     charts = {
         "reliability": draw_reliability(found.scores["calibration"], what, OF_LABELS),
         "thresholds": draw_thresholds(found.scores["by_threshold"], what),
     }
     if found.images.labels.any():  # else there is no bar to draw
         charts["classes"] = draw_classes(found.scores["classes"], what)
-    files |= {f"{name}.{kind}": chart.content(kind) for name, chart in charts.items() for kind in ("png", "svg")}
-    for name, content in files.items():
-        write_atomic(home / name, content, word=WORD)
+    write_parts(home, results, as_table(evaluation.scores), sheet, charts, {})
