@@ -1,6 +1,7 @@
 """Archives of images: unpacked once, into a cache, whole or not at all; nothing in one leads out of its folder."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -11,11 +12,22 @@ from pathlib import Path
 
 from cnntrain.config.paths import cache_dir
 from cnntrain.config.schema.titles import archive_stem, safe_name
-from cnntrain.data.archive_entries import CACHE, CHUNK, DAMAGE, Entry, entries, fault, need_room, parts_of, reason_of
+from cnntrain.data.archive_entries import (
+    CACHE,
+    CHUNK,
+    DAMAGE,
+    Entry,
+    damage_of,
+    entries,
+    fault,
+    need_room,
+    parts_of,
+    reason_of,
+)
 from cnntrain.data.layout import folders_in, is_clutter, split_of
 from cnntrain.errors import CnntrainError
 from cnntrain.storage.atomic import file_system_error, open_own, without_locks
-from cnntrain.text import counted, printable
+from cnntrain.text import counted, cut, printable
 
 SECONDS = 5.0  # between two lines of progress
 DEPTH = 3  # folders in folders that are looked through
@@ -85,7 +97,10 @@ def _unpack(archive: Path, folder: Path, say: Callable[[str], object]) -> None:
     aside = folder.with_name(f".{folder.name}.part")
     _remove(aside)  # what a run that was killed has left
     try:
-        _make_folder(aside)
+        try:
+            os.mkdir(aside)
+        except OSError as error:
+            raise file_system_error(aside, error, word=CACHE) from None
         files, size = _extract_all(archive, aside, say)
         os.sync()  # what has its name must be whole after a power cut, too
         try:
@@ -102,14 +117,9 @@ def _unpack(archive: Path, folder: Path, say: Callable[[str], object]) -> None:
 
 def _remove(folder: Path) -> None:
     with contextlib.suppress(OSError):
+        if folder.is_symlink():  # that somebody has planted: what it leads to is not ours
+            folder.unlink()
         shutil.rmtree(folder)
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise file_system_error(folder, error, word=CACHE) from None
 
 
 def _extract_all(archive: Path, folder: Path, say: Callable[[str], object]) -> tuple[int, int]:
@@ -127,7 +137,10 @@ def _extract_all(archive: Path, folder: Path, say: Callable[[str], object]) -> t
             need_room(archive, archive_size, folder, files, size, entry.size)
             path = folder.joinpath(*parts)
             if path.parent not in made:
-                _make_folder(path.parent)
+                try:
+                    os.makedirs(path.parent, exist_ok=True)
+                except OSError as error:
+                    raise _write_error(path, entry, archive, error) from None
                 made.add(path.parent)
             _write(path, entry, archive)
             if time.monotonic() - last_line > SECONDS:
@@ -138,7 +151,7 @@ def _extract_all(archive: Path, folder: Path, say: Callable[[str], object]) -> t
     except RuntimeError as error:  # zipfile has no other for a password
         raise fault(archive, f"cannot be unpacked ({reason_of(error)})", "unpack it, and give the folder") from None
     except DAMAGE as error:
-        raise fault(archive, f"is damaged ({reason_of(error)})", "fetch or make it anew") from None
+        raise fault(archive, *damage_of(error, "fetch or make it anew")) from None
     if not files:
         raise fault(archive, "holds no files", "give one that holds images")
     return files, size
@@ -151,10 +164,8 @@ def _write(path: Path, entry: Entry, archive: Path) -> None:
         raise ValueError(f"no content of {entry.name}")
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    except FileExistsError:
-        raise fault(archive, f"holds {printable(entry.name)!r} twice", "make it anew") from None
     except OSError as error:
-        raise file_system_error(path, error, word=CACHE) from None
+        raise _write_error(path, entry, archive, error) from None
     with source, os.fdopen(handle, "wb") as file:
         left = entry.size
         while chunk := source.read(min(CHUNK, left)):
@@ -165,3 +176,13 @@ def _write(path: Path, entry: Entry, archive: Path) -> None:
                 raise file_system_error(path, error, needed=entry.size, word=CACHE) from None
         if left:
             raise ValueError(f"{printable(entry.name)} is cut short")
+
+
+def _write_error(path: Path, entry: Entry, archive: Path, error: OSError) -> CnntrainError:
+    """Why a file of an archive cannot be made: for another one in it, for its name, or for the file system."""
+    name = cut(printable(entry.name), 100)
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        return fault(archive, f"holds {name!r} twice", "make it anew")
+    if error.errno == errno.ENAMETOOLONG:
+        return fault(archive, f"holds a name that is too long ({name!r})", "make it anew")
+    return file_system_error(path, error, word=CACHE)

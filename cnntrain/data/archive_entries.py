@@ -169,6 +169,13 @@ def unsafe(archive: Path, name: str, what: str) -> UnsafeError:
     return UnsafeError(f"{printable(archive)}: {printable(name)!r} {what}; {advice}")
 
 
+def damage_of(error: BaseException, advice: str) -> tuple[str, str]:
+    """What is wrong with a file that cannot be read, and what to do: `advice` where it is damaged."""
+    if isinstance(error, OSError) and error.errno:
+        return f"cannot be read ({error.strerror})", "mend that"
+    return f"is damaged ({reason_of(error)})", advice
+
+
 def reason_of(error: BaseException) -> str:
     """What a library says of damage, in one line."""
     return printable(" ".join(str(error).split()))[:160] or type(error).__name__

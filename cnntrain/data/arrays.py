@@ -1,5 +1,6 @@
 """Images and labels as arrays in one .npz file of NumPy's, which np.savez and np.savez_compressed write."""
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from cnntrain.config.paths import expand_path
 from cnntrain.data.common import Request
 from cnntrain.data.datasets import TensorSet
 from cnntrain.data.labels import LONGEST_LABEL
-from cnntrain.errors import DataError
+from cnntrain.errors import DataError, ResourceError
 from cnntrain.text import counted, cut, few, one_line, printable
 
 # What the arrays of each split are called, whatever the case.
@@ -29,7 +30,10 @@ _NAMES = "classes"
 _TAKEN = "it takes images and labels, or x_train, y_train, x_val, y_val, x_test and y_test"
 _IMAGES = "images are uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), C being 1 or 3"
 # What NumPy raises for a file, or an array in one, that is damaged or none of its own.
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error)
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, KeyError, NotImplementedError, OverflowError, RecursionError),
+    *(zipfile.BadZipFile, zlib.error, tokenize.TokenError),
+)
 
 
 @dataclass
@@ -110,6 +114,9 @@ class _File:
         self.path, self.has_sets = path, has_sets
         try:
             stream = stack.enter_context(path.open("rb"))  # NumPy may leave a damaged one open
+        except OSError as error:
+            raise self.fault(f"cannot be read ({error.strerror}); mend that") from None
+        try:
             self.content = np.load(stream, allow_pickle=False)
         except _DAMAGE as error:
             raise self.fault(f"is no .npz file, or a damaged one ({_reason(error)}); {_TAKEN}") from None
@@ -189,6 +196,9 @@ class _File:
                 what = "holds Python objects, which are not read, as they can run code; save it as plain numbers"
                 raise self.fault_of(key, what) from None
             raise self.fault_of(key, f"is damaged ({_reason(error)}); save the file anew") from None
+        except MemoryError as error:
+            what = f"does not fit into memory, or is damaged ({_reason(error)}); save fewer images, or each in a file"
+            raise ResourceError(str(self.fault_of(key, what))) from None
         if not isinstance(array, np.ndarray):  # a file of another kind in the archive
             raise self.fault_of(key, "is no array; save the file by np.savez")
         self.unused.remove(key)

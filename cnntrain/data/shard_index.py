@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnntrain.config.paths import cache_dir
-from cnntrain.data.archive_entries import DAMAGE, Sips, is_plain_file, reason_of, tar_members
+from cnntrain.data.archive_entries import DAMAGE, Sips, damage_of, is_plain_file, tar_members
 from cnntrain.data.columns import USUAL
 from cnntrain.data.labels import LONGEST_LABEL
 from cnntrain.data.layout import SUFFIXES, is_clutter
@@ -131,7 +131,7 @@ def _read(path: Path) -> ShardIndex:
             for key, members in samples.items():
                 _add(index, key, members, file.fileno())
     except DAMAGE as error:
-        index.faults.append(Fault("damaged shards", "", f"is damaged ({reason_of(error)}); fetch or write it anew"))
+        index.faults.append(Fault("damaged shards", "", "; ".join(damage_of(error, "fetch or write it anew"))))
     else:
         if not index.names and not index.faults:
             advice = "members are called KEY.jpg and KEY.cls there"

@@ -110,7 +110,7 @@ class Part:
                 if (row := as_sets(value)).ndim == 1 and len(row) > 1:
                     return row
         single = value.item() if isinstance(value, (Tensor, np.ndarray, np.generic)) and value.ndim == 0 else value
-        if isinstance(single, int) and not self.has_sets:  # a bool is one
+        if isinstance(single, int) and not self.has_sets and abs(single) < 1 << 63:  # a bool is one
             return int(single)
         what = f"gives label {cut(printable(repr(value)), 40)} ({type(value).__name__}) for {self.place(index)}"
         rule = "0s and 1s, one for each class" if self.has_sets else "one whole number, from 0"

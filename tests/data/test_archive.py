@@ -293,6 +293,34 @@ def test_the_same_name_twice_is_told(here: Path) -> None:
         unpack(here / "x.zip")
 
 
+@pytest.mark.parametrize("name", ["cat/0.png/1.png", f"cat/{'x' * 300}.png"])
+def test_names_that_no_folder_can_hold_are_told_of_the_archive(here: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"x.zip holds .*; make it anew"):
+        unpack(pack(here / "x.zip", photos() | {name: b"1"}))
+    assert left(here) == []
+
+
+def test_nothing_is_unpacked_through_a_link(here: Path) -> None:
+    folder, _ = unpack(pack(here / "x.zip", photos()))
+    shutil.rmtree(folder)
+    (here / "other").mkdir()
+    (here / "other" / "file").write_text("of somebody")
+    folder.with_name(f".{folder.name}.part").symlink_to(here / "other")
+    assert unpack(here / "x.zip")[0] == folder
+    assert not folder.is_symlink()
+    assert found(here / "other") == {"file": b"of somebody"}
+
+
+def test_an_archive_that_may_not_be_read_is_not_called_damaged(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = pack(here / "x.zip", photos())
+    monkeypatch.setattr(archive, "entries", refuse)
+    with pytest.raises(DataError, match=r"x\.zip cannot be read \(Permission denied\); mend that"):
+        unpack(path)
+
+
 def test_an_archive_without_files_is_told(here: Path) -> None:
     with pytest.raises(DataError, match="holds no files"):
         unpack(pack(here / "x.zip", {}))

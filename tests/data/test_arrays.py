@@ -1,6 +1,7 @@
 """`data=arrays`: images and labels out of an .npz file, without running what is in it."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cnntrain import cli
 from cnntrain.config.schema.augment import AugmentSettings
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.build import build_data
-from cnntrain.errors import DataError
+from cnntrain.errors import DataError, ResourceError
 
 CPU = torch.device("cpu")
 DRAW = np.random.default_rng(0)
@@ -122,6 +123,22 @@ def test_a_fault_names_the_file_the_array_and_what_it_is(tmp_path, name):
     with pytest.raises(DataError, match=rf"^data\.root: {tmp_path}/x\.npz{told}") as caught:
         build(save(tmp_path / "x.npz", **arrays))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("header", "kind", "told"),
+    [
+        ("(" * 50, DataError, "x_train is damaged"),
+        (str({"descr": "|u1", "fortran_order": False, "shape": (2**40, 9, 9)}), ResourceError, "x_train does not fit"),
+    ],
+)
+def test_an_array_that_claims_what_it_has_not_is_told(tmp_path, header, kind, told):
+    save(tmp_path / "x.npz", **{key: array for key, array in GOOD.items() if key != "x_train"})
+    text = header.encode().ljust(8000) + b"\n"
+    with zipfile.ZipFile(tmp_path / "x.npz", "a") as file:
+        file.writestr("x_train.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+    with pytest.raises(kind, match=rf"^data\.root: {tmp_path}/x\.npz: {told}"):
+        build(tmp_path / "x.npz")
 
 
 def test_a_file_that_is_none_or_damaged_is_told(here, capsys):

@@ -141,6 +141,11 @@ def test_grey_images_of_any_kind_have_one_channel(form: Callable[[np.ndarray], A
         ),
         (torch.full((3, 8, 8), torch.nan), 0, "gives floats from nan to nan for item 3 of train; let them be 0..1"),
         (torch.zeros(3, 8, 8), "cat", "gives label 'cat' (str) for item 3 of train; give each image one whole number"),
+        (
+            torch.zeros(3, 8, 8),
+            10**30,
+            "gives label 1000000000000000000000000000000 (int) for item 3 of train; give each",
+        ),
         (torch.zeros(3, 8, 8), 7, "gives label 7 for item 3 of train, not one of 0..5; count the classes from 0"),
         (torch.zeros(3, 8, 8), -1, "gives label -1 for item 3 of train, not one of 0..1; count the classes from 0"),
     ],
