@@ -28,7 +28,7 @@ from torch import Tensor
 
 from cnntrain import cli
 from cnntrain.commands import predict
-from cnntrain.config.schema.commands import PredictArgs
+from cnntrain.config.schema.run_commands import PredictArgs
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.precision import autocast

@@ -12,7 +12,7 @@ from shared import made_once
 
 from cnntrain import cli
 from cnntrain.cli.arguments import read_arguments
-from cnntrain.config.schema.commands import PredictArgs
+from cnntrain.config.schema.run_commands import PredictArgs
 
 LURID = ["=cmd|' /C calc'!A0", "\x1b[31m[bold]red\x07", "a very long name of a class, " * 20]
 CLASSES = ("blue", "green", "red")

@@ -1,4 +1,4 @@
-"""The usage and the arguments of a command in words, as schema/commands.py has them."""
+"""The usage and the arguments of a command in words, as its dataclass has them (schema/commands.py)."""
 
 import enum
 import textwrap

@@ -9,18 +9,11 @@ from cnntrain.config.argument_rules import Rule
 from cnntrain.config.errors import ConfigErrors
 from cnntrain.config.messages import Key, keys_of, options_of, unknown_key, wrong_value
 from cnntrain.config.paths import expand_path, strip_quotes
-from cnntrain.config.schema.commands import (
-    COMMANDS,
-    ON_RUNS,
-    CommandArgs,
-    FilterArgs,
-    NewRunArgs,
-    PredictArgs,
-    RunArgs,
-    TrainArgs,
-)
+from cnntrain.config.schema.command_args import CommandArgs, NewRunArgs, RunArgs
+from cnntrain.config.schema.commands import COMMANDS, ON_RUNS, FilterArgs, TrainArgs
 from cnntrain.config.schema.filter import KERNELS
 from cnntrain.config.schema.limits import broken_limits
+from cnntrain.config.schema.run_commands import PredictArgs
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.text import hint, nearest, printable
 

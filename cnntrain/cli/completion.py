@@ -7,7 +7,8 @@ import re
 
 from cnntrain.cli.arguments import arguments_of
 from cnntrain.cli.hydra_jobs import ask_hydra
-from cnntrain.config.schema.commands import COMMANDS, CompareArgs, NewRunArgs
+from cnntrain.config.schema.command_args import NewRunArgs
+from cnntrain.config.schema.commands import COMMANDS, CompareArgs
 
 
 def complete(words: list[str]) -> int:

@@ -23,16 +23,8 @@ from cnntrain.cli.exit import exit_code
 from cnntrain.config.advice import advise_check
 from cnntrain.config.need_images import need_images
 from cnntrain.config.paths import expand_path
-from cnntrain.config.schema.commands import (
-    COMMANDS,
-    ON_RUNS,
-    CheckArgs,
-    CompareArgs,
-    NewRunArgs,
-    PackArgs,
-    RunArgs,
-    TrainArgs,
-)
+from cnntrain.config.schema.command_args import NewRunArgs, RunArgs
+from cnntrain.config.schema.commands import COMMANDS, ON_RUNS, CheckArgs, CompareArgs, PackArgs, TrainArgs
 from cnntrain.errors import CnntrainError, ConfigError, ImageError
 from cnntrain.runtime import signals
 from cnntrain.runtime.group import run_of_last_start, silence_torch, tells

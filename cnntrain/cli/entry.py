@@ -69,7 +69,8 @@ def _split(line: list[str]) -> tuple[str, list[str]]:
     """The command and the rest of the line; a line without a command trains."""
     if not line or "=" in line[0] or line[0].startswith(("-", "+", "~")):
         return "train", line
-    from cnntrain.config.schema.commands import COMMANDS, RunArgs
+    from cnntrain.config.schema.command_args import RunArgs
+    from cnntrain.config.schema.commands import COMMANDS
 
     if line[0] in COMMANDS:
         return line[0], line[1:]

@@ -10,7 +10,9 @@ from torch.nn import functional
 
 from cnntrain.config.paths import expand_path, need_outside
 from cnntrain.config.run_config import RunConfig
-from cnntrain.config.schema.commands import CheckArgs, CheckRunArgs, LookArgs
+from cnntrain.config.schema.command_args import LookArgs
+from cnntrain.config.schema.commands import CheckArgs
+from cnntrain.config.schema.run_commands import CheckRunArgs
 from cnntrain.config.schema.settings import Settings
 from cnntrain.errors import DataError
 from cnntrain.inspect.doctor.look_at_data import Answer, look_at_data, write

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from cnntrain.config.run_config import RunConfig
-from cnntrain.config.schema.commands import EvalArgs
+from cnntrain.config.schema.run_commands import EvalArgs
 from cnntrain.data.split_file import name_of
 from cnntrain.errors import DataError
 from cnntrain.evaluation.evaluate import evaluate

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from cnntrain.config.run_config import RunConfig
-from cnntrain.config.schema.commands import ExplainArgs
+from cnntrain.config.schema.run_commands import ExplainArgs
 from cnntrain.data.loaders import Loader
 from cnntrain.errors import ConfigError
 from cnntrain.evaluation.prediction import Reading

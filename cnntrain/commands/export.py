@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.run_config import RunConfig
-from cnntrain.config.schema.commands import ExportArgs
 from cnntrain.config.schema.export import ENDINGS, Format
+from cnntrain.config.schema.run_commands import ExportArgs
 from cnntrain.config.schema.scores import TITLES
 from cnntrain.errors import DataError, FileSystemError, UnsafeError
 from cnntrain.export import int8, latency, parity, usage

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from cnntrain.config.run_config import RunConfig
-from cnntrain.config.schema.commands import PredictArgs
 from cnntrain.config.schema.data import OnBadImage
+from cnntrain.config.schema.run_commands import PredictArgs
 from cnntrain.data.folder import kinds
 from cnntrain.data.paths import Paths
 from cnntrain.data.unlabelled import FileDecoder, find_files, stream

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cnntrain.config.run_config import RunConfig, restore_config
-from cnntrain.config.schema.commands import ReportArgs
+from cnntrain.config.schema.run_commands import ReportArgs
 from cnntrain.config.schema.settings import Settings
 from cnntrain.page.build import Page
 from cnntrain.report.run_report import Report

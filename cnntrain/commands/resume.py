@@ -4,7 +4,7 @@ from typing import Any
 
 from cnntrain.commands.report import after_training
 from cnntrain.config.run_config import RunConfig
-from cnntrain.config.schema.commands import ResumeArgs
+from cnntrain.config.schema.run_commands import ResumeArgs
 from cnntrain.config.schema.trainer import TrainerSettings
 from cnntrain.inspect.live_view import LiveView
 from cnntrain.report.session import follow, lead

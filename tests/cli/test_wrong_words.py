@@ -9,7 +9,8 @@ from command_calls import Calls
 from cnntrain import cli
 from cnntrain.cli.arguments import arguments_of, read_arguments
 from cnntrain.config.messages import COMMAND_WORDS
-from cnntrain.config.schema.commands import COMMANDS, PredictArgs
+from cnntrain.config.schema.commands import COMMANDS
+from cnntrain.config.schema.run_commands import PredictArgs
 
 
 def test_what_only_hydra_refuses_is_one_line_and_leaves_no_folder(

@@ -13,8 +13,8 @@ from predicted import CLASSES, answers, read, run, stored
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import eval, predict
 from cnntrain.config.run_config import restore_config
-from cnntrain.config.schema.commands import EvalArgs
 from cnntrain.config.schema.data import CropMode, Interpolation
+from cnntrain.config.schema.run_commands import EvalArgs
 from cnntrain.data.decode import read_image
 from cnntrain.data.view import View
 from cnntrain.report.run_report import Report

@@ -12,7 +12,7 @@ import torch
 from cnntrain import cli
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import export
-from cnntrain.config.schema.commands import ExportArgs
+from cnntrain.config.schema.run_commands import ExportArgs
 from cnntrain.export import int8, parity
 from cnntrain.export.subject import ExportedFile, Subject
 from cnntrain.runtime.reporter import Silence

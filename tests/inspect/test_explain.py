@@ -14,7 +14,7 @@ from torch import nn
 from cnntrain import cli
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import explain as command
-from cnntrain.config.schema.commands import PARTS, EvalArgs, ExplainArgs
+from cnntrain.config.schema.run_commands import PARTS, EvalArgs, ExplainArgs
 from cnntrain.data.view import View
 from cnntrain.errors import ConfigError, DataError, FileSystemError
 from cnntrain.inspect.explain.gallery import Gallery

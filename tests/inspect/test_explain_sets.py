@@ -12,7 +12,7 @@ from torch import nn
 from cnntrain import cli
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import explain
-from cnntrain.config.schema.commands import ExplainArgs
+from cnntrain.config.schema.run_commands import ExplainArgs
 from cnntrain.evaluation.prediction import Reading
 from cnntrain.inspect.explain import feature_maps, gradcam, shift
 from cnntrain.inspect.explain.subject import Subject, known_labels, names_of, own_class, spread

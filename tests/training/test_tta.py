@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from cnntrain.cli.arguments import read_arguments
-from cnntrain.config.schema.commands import VIEWS, EvalArgs
 from cnntrain.config.schema.data import CropMode, Interpolation
+from cnntrain.config.schema.run_commands import VIEWS, EvalArgs
 from cnntrain.config.schema.trainer import Precision
 from cnntrain.data.loaders import Batch
 from cnntrain.data.view import View
