@@ -4,6 +4,7 @@ import codecs
 import csv
 import io
 import json
+import shlex
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -220,6 +221,32 @@ def refuse_lists(table: Table, name: str, advice: str, faults: Faults) -> None:
     for row, cell in zip(table.rows, table.cells[name], strict=True):
         if ITEM in cell:
             faults.add("several values in one cell", row, f"{printable(name)!r} holds several values; {advice}")
+
+
+def refuse_other_letters(table: Table, names: Iterable[str]) -> None:
+    """Raises DataError where columns hold bytes that are no UTF-8, and would be read as other letters."""
+    for name in names:
+        misfits = [row for row, cell in zip(table.rows, table.cells[name], strict=True) if not is_utf8(cell)]
+        if misfits:
+            cell = printable(table.cells[name][table.rows.index(misfits[0])].strip())
+            more = f", and {counted(len(misfits) - 1, 'more row')}" if len(misfits) > 1 else ""
+            raise DataError(
+                f"{printable(table.path)}: row {misfits[0]}: '{shorten(cell, WIDEST)}' in {printable(name)!r} is no "
+                f"UTF-8{more}; {other_letters(table.path)}"
+            )
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text of a table holds no byte that is none of UTF-8's."""
+    return text.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+def other_letters(path: Path) -> str:
+    """What to do about a table of another encoding."""
+    if path.suffix.lower() == ".parquet":
+        return "write that column as text"
+    name = shlex.quote(printable(path.name))
+    return f"save the table as UTF-8, such as by `iconv -f latin1 -t utf-8 {name} > utf8{path.suffix}`"
 
 
 def _as_text(value: Any) -> str:

@@ -21,7 +21,7 @@ from cnntrain.data.labels import class_counts, sort_classes
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found
 from cnntrain.data.paths import Paths
-from cnntrain.data.table import Faults, Table, read_table, refuse_lists
+from cnntrain.data.table import Faults, Table, is_utf8, other_letters, read_table, refuse_lists, refuse_other_letters
 from cnntrain.data.table_files import MISSING, Finder, find_folder
 from cnntrain.data.table_folds import NONE, read_folds
 from cnntrain.errors import DataError
@@ -82,6 +82,7 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
         return [*columns.values(), *(flags or ())]
 
     table = read_table(path, choose, faults)
+    refuse_other_letters(table, [name for name in table.cells if name != columns["file"]])
     folder = find_folder(path, table.cells[columns["file"]], settings.images)
     sets, how = read_labels(table, columns, settings, faults)
     folds = {}
@@ -160,7 +161,8 @@ def _rows(
         place = finder.find(name)
         if place == MISSING:
             where = "" if os.path.isabs(name) else f" in {printable(folder)}"
-            place += f"{where}; mend the row, or give the folder with data.images=DIR"
+            advice = "mend the row, or give the folder with data.images=DIR"
+            place += f"{where}; {advice if is_utf8(name) else other_letters(table.path)}"
         if isinstance(place, str):
             faults.add("files that are not found", row, f"{printable(name)} {place}")
         elif split and weight is not None:

@@ -60,6 +60,19 @@ def test_what_spreadsheets_write_is_read(tmp_path, encoding, end):
     assert build(tmp_path / "labels.csv").classes == ["Kätzchen", "dog"]
 
 
+def test_a_table_of_another_encoding_is_refused_with_the_row_and_what_converts_it(tmp_path, capsys):
+    pile(tmp_path)
+    table = tmp_path / "labels.csv"
+    rows = [row.replace("dog", "été") for row in rows_of()]
+    table.write_bytes("\n".join(["file,label", *rows]).encode("latin1"))
+    assert cli.main(["data=table", f"data.root={table}", "model=softmax"]) == 3
+    convert = "save the table as UTF-8, such as by `iconv -f latin1 -t utf-8 labels.csv > utf8.csv`"
+    text = rf"{table}: row 3: '\xe9t\xe9' in 'label' is no UTF-8, and 3 more rows; {convert}"
+    assert capsys.readouterr().err.splitlines() == [f"cnntrain: error: {text}"]
+    table.write_bytes("\n".join(["file,label", *rows_of(2), "é.png,cat"]).encode("latin1"))
+    assert faults(table) == [rf"row 4: \xe9.png is not there in {tmp_path}; {convert}"]
+
+
 def test_tsv_json_lines_and_parquet_give_what_csv_gives(tmp_path):
     pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     table = labelled(tmp_path)
