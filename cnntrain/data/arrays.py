@@ -96,6 +96,11 @@ def _columns(file: "_File", parts: Mapping[str, _Part]) -> list[str]:
     names = file.names(_NAMES) or [str(label) for label in range(count)]
     if len(names) != count:
         raise file.fault_of(_NAMES, f"has {len(names):,} names for {count:,} columns of labels; give each one")
+    learnt = parts["train"].labels.any(0)
+    for part in parts.values():
+        if strangers := (part.labels.any(0) & ~learnt).nonzero().flatten().tolist():
+            text = f"has images with the label {names[strangers[0]]}, and {parts['train'].key} none; add such images"
+            raise file.fault_of(part.key, text)
     return names
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.decode import BadImage
+from cnntrain.data.labels import is_sets
 from cnntrain.data.paths import Paths
 from cnntrain.data.view import RandomView, View
 from cnntrain.errors import DataError, ImageError
@@ -28,11 +29,11 @@ class Decoder:
     """Decodes image `index` of a split; thread-safe.
 
     Args:
-        paths, labels: the files and their classes, int64 (N,).
+        paths, labels: the files and their classes, int64 (N,), or sets of them, bool (N, K).
         channels: 1 or 3.
         view: what is cut out of each picture.
         seed: decides, with epoch and index, the box of a RandomView.
-        on_bad_image: `error` raises; `skip` takes the next good image of the same class instead.
+        on_bad_image: `error` raises; `skip` takes the next good image of the same class, or of the very same labels.
     """
 
     def __init__(
@@ -70,8 +71,8 @@ class Decoder:
         """Decode into `out`, uint8 (S, S, C).
 
         Raises:
-            DataError: a bad image that may not be skipped (see `Paths.fault`), too many of them, or a class that has no
-                other.
+            DataError: a bad image that may not be skipped (see `Paths.fault`), too many of them, or a class or set of
+                labels that has no other.
         """
         try:
             return self._view(index, epoch, out)
@@ -79,16 +80,19 @@ class Decoder:
             if self.on_bad_image is OnBadImage.error:
                 raise self.paths.fault(index, str(error)) from None
             self._note(index, str(error))
-        members = (self.labels == self.labels[index]).nonzero().squeeze(1)
+        has_sets, is_same = is_sets(self.labels), self.labels == self.labels[index]
+        members = (is_same.all(1) if has_sets else is_same).nonzero().squeeze(1)
         place = int((members == index).nonzero())
         for other in torch.cat([members[place + 1 :], members[:place]]).tolist():
             try:
                 return self._view(other, epoch, out)
             except BadImage as error:
                 self._note(other, str(error))
+        kind = "with its labels, and no others," if has_sets else "of its class"
+        advice = self.paths.cure if has_sets else "replace the files, or see that the split gets more of them"
         raise DataError(
-            f"{printable(self.paths[index])}: none of the images of its class in its split ({len(members)}) can be "
-            "decoded; replace the files, or see that the split gets more of them"
+            f"{printable(self.paths[index])}: none of the images {kind} in its split ({len(members)}) can be decoded; "
+            f"{advice}"
         )
 
     def _view(self, index: int, epoch: int, out: Tensor) -> None:

@@ -197,3 +197,7 @@ def test_a_column_for_each_class_makes_sets_of_labels(tmp_path, capsys):
     save(file, images=IMAGES, labels=labels, classes=list("abc"))
     with pytest.raises(DataError, match="has 3 names for 4 columns of labels"):
         build(file, multi_label=True)
+    few = labels * [1, 0, 1, 1]
+    save(file, x_train=IMAGES, y_train=few, x_test=IMAGES, y_test=few | [0, 1, 0, 0], classes=list("abcd"))
+    with pytest.raises(DataError, match="y_test has images with the label b, and y_train none; add such images"):
+        build(file, multi_label=True)

@@ -10,6 +10,7 @@ import torch
 from tables import build, names, pile, write
 
 from cnntrain import cli
+from cnntrain.config.schema.data import OnBadImage
 from cnntrain.data.label_cells import find_separator
 from cnntrain.errors import ConfigError, DataError, DataErrors
 from cnntrain.storage import checkpoint
@@ -198,6 +199,26 @@ def test_training_images_of_which_none_has_a_label_are_refused(here):
     rows = [f"{place}.png,{'a|b' if place == 7 else ''},{'test' if place == 7 else 'train'}" for place in range(8)]
     with pytest.raises(DataError, match="data: no training image has a label"):
         build(write(here / "labels.csv", "file,labels,split", *rows), multi_label=True)
+
+
+def test_a_skipped_image_is_replaced_by_one_of_the_same_labels_and_by_no_other(here):
+    options = {"multi_label": True, "val": 0, "mean": [0.5], "std": [0.5], "workers": 0}
+    file = table(here, ["a", "a|b", "b", "", "a|b", "b"])
+    good = {name: image for image, name in zip(*pixels_of(build(file, **options).train), strict=True)}
+    (here / "1.png").write_bytes(b"")
+    train = build(file, on_bad_image=OnBadImage.skip, **options).train
+    for image, name in zip(*pixels_of(train), strict=True):
+        assert torch.equal(image, good["4.png" if name == "1.png" else name])
+    (here / "3.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"3.png: none of the images with its labels, and no others, .* take its row"):
+        pixels_of(build(file, on_bad_image=OnBadImage.skip, **options).train)
+
+
+def pixels_of(loader):
+    """The images of a split, and their names."""
+    batches = list(loader.batches())
+    places = torch.cat([batch.indices for batch in batches]).tolist()
+    return torch.cat([batch.images for batch in batches]), [Path(loader.name(place)).name for place in places]
 
 
 def test_the_splits_of_a_run_are_read_again(here):
