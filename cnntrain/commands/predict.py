@@ -70,8 +70,10 @@ class _Call:
         self.reading = Reading.of(job, args.threshold)
         self.paths, self.skip_counts = find_files(args.images, report.say)
         _need_other_files(args.out, self.paths)
-        names = [str(self.paths[index]) for index in range(len(self.paths))] if args.like else []
-        self.submission = Submission(args.like, names, self.classes) if args.like else None
+        self.submission: Submission | None = None
+        if args.like:
+            names = [str(self.paths[index]) for index in range(len(self.paths))]
+            self.submission = Submission(args.like, names, self.classes, multi_label=job.data.multi_label)
         self.views = Views(args.tta, job.data.eval_size) if args.tta else None
         self.view, settings = job.data.view(job.data.eval_size), job.settings.data
         seen = self.view.wide_view if self.views and self.views.reach else self.view
@@ -168,12 +170,16 @@ class _Call:
         """Write the files that `out` names."""
         for out in self.args.out:
             kind = out.suffix.lower()[1:]
+            lines: list[str] = []
             if kind == "csv" and self.submission:
                 content: str | bytes = self._submit(self.submission)
+                lines = self.submission.lines()
             else:
                 content = self._sheet(results) if kind == "png" else self._answers(results).content(kind)
             write_atomic(out, content, word=f"out=FILE.{kind}")
             self.report.say(f"wrote {printable(short_path(out))}", copied=True)
+            for line in lines:
+                self.report.say(f"  {line}")
 
     def _submit(self, submission: Submission) -> str:
         """What the sample asks for of each image."""

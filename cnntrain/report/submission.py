@@ -1,17 +1,19 @@
 """A contest's table of answers, in the form of the sample that comes with it: its columns, and its rows in order."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cnntrain.data.label_cells import find_separator
-from cnntrain.data.table import Faults, read_table
+from cnntrain.data.table import Faults, Table, read_table
 from cnntrain.errors import DataError
 from cnntrain.evaluation.prediction import Prediction
 from cnntrain.storage import spreadsheet
-from cnntrain.text import few, hint, nearest, printable
+from cnntrain.text import WIDEST_NAME, counted, few, hint, nearest, printable, short_path, shorten, shorten_apart
 
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 TWICE = -1  # in place of an image, of a name that several have
 
 
@@ -20,33 +22,36 @@ class Submission:
 
     The first column names the images, with or without folder and suffix. Others that are called as classes are take
     their probabilities. One by another name takes the class, or of sets the labels, parted as those of the sample are;
-    where these do not tell, by spaces, or by `|` where a label holds one.
+    where these do not tell, by spaces, or by `|` where a label holds one. One of fractions takes the probability of
+    class 1, where the classes are 0 and 1.
+
+    Attributes:
+        has_probabilities: the probabilities of all classes are needed.
 
     Args:
         sample: the table.
         images: the paths of all images.
         classes: those of the network.
+        multi_label: images have sets of labels.
 
     Raises:
         DataErrors: rows that name no image, or several.
-        DataError: no table, or a column that is no class.
+        DataError: no table, a column that is no class, or one of numbers that no class has for its name.
     """
 
-    def __init__(self, sample: Path, images: Sequence[str], classes: Sequence[str]) -> None:
+    def __init__(
+        self, sample: Path, images: Sequence[str], classes: Sequence[str], *, multi_label: bool = False
+    ) -> None:
+        self._sample, self._images, self._multi_label = sample, len(images), multi_label
         faults = Faults(sample)
         table = read_table(sample, lambda names: names, faults)
         self.names = table.names
         if len(self.names) < 2:
             raise DataError(f"{printable(sample)}: has one column; give a sample with one of images and one of classes")
-        self.has_probabilities = len(self.names) > 2 or self.names[1] in classes
         has_spaces = any(" " in name for name in classes)
         self._sign = find_separator(table.cells[self.names[1]]) or ("|" if has_spaces else " ")
-        for name in self.names[1:] if self.has_probabilities else ():
-            if name not in classes:
-                known = hint(nearest(name, classes), f"there are {few(map(printable, classes))}")
-                raise DataError(
-                    f"{printable(sample)}: the column {printable(name)!r} is no class of the network{known}"
-                )
+        self._asked = _classes_of(table, classes)
+        self.has_probabilities = bool(self._asked)
         self._ids = table.cells[self.names[0]]
         places = _by_name(images)
         self._places = []
@@ -71,11 +76,50 @@ class Submission:
                 cells: list[Any] = [None] * (len(self.names) - 1)
             elif self.has_probabilities:
                 values = dict(found.classes)
-                cells = [f"{values[one]:.6f}" for one in self.names[1:]]
+                cells = [f"{values[one]:.6f}" for one in self._asked]
             else:
                 cells = [self._sign.join(found.labels)]
             rows.append([name, *cells])
         return spreadsheet.as_csv(rows)
+
+    def lines(self) -> list[str]:
+        """What the file holds, for a terminal: its rows, how its columns were read, and images that it leaves out."""
+        first, name = self._asked[:1], shorten(printable(self.names[1]), WIDEST_NAME)
+        if not first:
+            words = f"{name}: {'labels' if self._multi_label else 'its class'}"
+        elif len(self._asked) > 1:
+            words = f"{few(shorten_apart([*map(printable, self._asked)], WIDEST_NAME), 3)}: their probabilities"
+        else:
+            words = f"{name}: {'its probability' if first[0] == self.names[1] else 'the probability of class 1'}"
+        lines = [f"{counted(len(self._ids), 'row')} as in {printable(short_path(self._sample))}; {words}"]
+        if others := self._images - len(set(self._places)):
+            lines.append(f"{counted(others, 'image')} that it does not name {'is' if others == 1 else 'are'} left out")
+        return lines
+
+
+def _classes_of(table: Table, classes: Sequence[str]) -> list[str]:
+    """The classes whose probabilities the columns take; none where the only one takes the class itself."""
+    sample, names = printable(table.path), table.names[1:]
+    if len(names) == 1 and names[0] not in classes:
+        name, cells = names[0], [cell.strip() for cell in table.cells[names[0]] if cell.strip()]
+        values = [cell for cell in cells if NUMBER.fullmatch(cell)]
+        if not cells or len(values) < len(cells) or all(cell in classes for cell in cells):
+            return []
+        if set(classes) == {"0", "1"} and any("." in cell for cell in cells):
+            return ["1"]
+        if all(NUMBER.fullmatch(one) for one in classes) and all(float(cell).is_integer() for cell in cells):
+            return []
+        known = few(map(printable, classes))
+        raise DataError(
+            f"{sample}: the column {printable(name)!r} holds numbers, such as {printable(cells[0])}, and is no class "
+            f"of the network; call it as the class whose probability it is to hold, {known}, or leave its cells "
+            "empty for the class itself"
+        )
+    for name in names:
+        if name not in classes:
+            known = hint(nearest(name, classes), f"there are {few(map(printable, classes))}")
+            raise DataError(f"{sample}: the column {printable(name)!r} is no class of the network{known}")
+    return names
 
 
 def _by_name(images: Sequence[str]) -> dict[str, int]:

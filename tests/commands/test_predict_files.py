@@ -18,10 +18,12 @@ from rich.cells import cell_len
 from cnntrain.cli import dispatch
 from cnntrain.commands import predict
 from cnntrain.data.decode import read_image
+from cnntrain.errors import DataError
 from cnntrain.evaluation.prediction import Prediction
 from cnntrain.plots import prediction_sheet
 from cnntrain.plots.sheet import Sheet
 from cnntrain.report.run_report import Report
+from cnntrain.report.submission import Submission
 from cnntrain.text import shorten_apart
 from cnntrain.training.load_run import load_job
 
@@ -68,6 +70,48 @@ def test_a_file_has_the_form_of_a_sample(among_runs, capsys):
     for file, line in zip(few, Path("b.csv").read_text().splitlines()[1:], strict=True):
         values = {one["class"]: one["probability"] for one in found[file]["classes"]}
         assert line == f"{file},{values[CLASSES[1]]:.6f},{values[CLASSES[0]]:.6f}"
+    said = capsys.readouterr().out
+    assert "wrote a.csv\n  12 rows as in sample.csv; answer: its class\n" in said
+    assert f"3 rows as in wide.csv; {CLASSES[1]}, {CLASSES[0]}: their probabilities" in said
+    assert "9 images that it does not name are left out" in said
+
+
+def test_the_only_column_of_a_sample_holds_a_probability_where_it_is_called_as_a_class(among_runs, capsys):
+    assert run("predict", "run", "images=new", "top=12", "out=all.json") == 0
+    (first, *_) = json.loads(Path("all.json").read_text())["predictions"]
+    value = next(one["probability"] for one in first["classes"] if one["class"] == CLASSES[1])
+    Path("sample.csv").write_text(f"id,{CLASSES[1]}\n{first['file']},0\n")
+    assert run("predict", "run", "images=new", "like=sample.csv", "out=a.csv", "top=1") == 0
+    assert Path("a.csv").read_text() == f"id,{CLASSES[1]}\n{first['file']},{value:.6f}\n"
+    assert f"1 row as in sample.csv; {CLASSES[1]}: its probability" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("classes", "cells", "column"),
+    [
+        (["0", "1"], ["0.5", "0"], "answer: the probability of class 1"),
+        (["0", "1"], ["0", "1"], "answer: its class"),
+        (["0", "1"], ["-1", "-1"], "answer: its class"),  # stands for nothing
+        (["0", "1", "2"], ["0", "0"], "answer: its class"),
+        (["0", "1", "2"], ["0.5", "0"], None),
+        (["ants", "bees"], ["0", "0"], None),
+        (["ants", "bees"], ["", ""], "answer: its class"),
+        (["ants", "bees"], ["ants", "0"], "answer: its class"),
+    ],
+)
+def test_the_only_column_of_a_sample_is_read_by_its_cells(tmp_path, classes, cells, column):
+    sample = tmp_path / "sample.csv"
+    sample.write_text("id,answer\n" + "".join(f"{index},{cell}\n" for index, cell in enumerate(cells)))
+    images = ["a/0.png", "a/1.png"]
+    if column is None:
+        with pytest.raises(DataError, match=r"'answer' holds numbers, such as 0.*call it as the class whose"):
+            Submission(sample, images, classes)
+        return
+    submission = Submission(sample, images, classes)
+    assert submission.lines()[0].endswith(f"; {column}")
+    found = {index: Prediction(image, (("1", 0.7), ("0", 0.3))) for index, image in enumerate(images)}
+    wanted = "0.700000" if submission.has_probabilities else "1"
+    assert submission.content(found).splitlines()[1:] == [f"0,{wanted}", f"1,{wanted}"]
 
 
 def test_a_sample_that_asks_for_other_images_is_told_before_anything_is_computed(among_runs, capsys, monkeypatch):
@@ -88,6 +132,8 @@ def test_a_sample_that_asks_for_other_images_is_told_before_anything_is_computed
         assert all(line in errors for line in lines), errors
     assert run("predict", "run", "images=new", "like=sample.csv", "out=a.json") == 2
     assert "like: is what out=FILE.csv is to look like (given sample.csv)" in capsys.readouterr().err
+    assert run("predict", "run", "images=new", "like=sample.csv", "out=sample.csv") == 2
+    assert "out: sample.csv is the sample itself" in capsys.readouterr().err
     assert run("predict", "run", "images=new", "like=none.csv", "out=a.csv") == 3
     assert "like: none.csv is not there" in capsys.readouterr().err
 

@@ -128,7 +128,11 @@ class PredictArgs(RunArgs):
 
     def faults(self) -> list[str]:
         """See CommandArgs."""
-        if self.like is None or any(out.suffix.lower() == ".csv" for out in self.out):
+        if self.like is None:
+            return []
+        if any(out.absolute() == self.like.absolute() for out in self.out):
+            return [f"out: {printable(self.like)} is the sample itself, like=; give the file another name"]
+        if any(out.suffix.lower() == ".csv" for out in self.out):
             return []
         return [f"like: is what out=FILE.csv is to look like (given {printable(self.like)}); give out=FILE.csv too"]
 
