@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from cnntrain.config.schema.data import DataSettings
-from cnntrain.data.labels import LONGEST_LABEL
+from cnntrain.data.labels import LONGEST_LABEL, near_names, near_words
 from cnntrain.data.table import ITEM, Faults, Table, read_table, refuse_lists
 from cnntrain.text import counted, few, printable
 
@@ -131,6 +131,27 @@ def _need_one(table: Table, sets: Sequence[Sequence[str]], faults: Faults) -> No
     faults.add(
         "no label, or several", table.rows[misfits[0]], f"{here}, and each image is to have one; {what}: {advice}"
     )
+
+
+def odd_names(names: Sequence[str], counts: Mapping[str, int], rows: Mapping[str, int]) -> list[str]:
+    """A line on classes that look the same, and one on a class that is made of others.
+
+    Args:
+        names: of all classes.
+        counts, rows: of each its images, and the row where it stands first.
+    """
+    told, every = [], set(names)
+    if near := near_names(names):
+        more = f", and {len(near) - 1:,} more such pairs" if len(near) > 1 else ""
+        told.append(f"{near_words(near[0], counts, rows)}{more}; write them alike if they are one class")
+    for name in names:
+        parts = next(([part.strip() for part in name.split(sign)] for sign in SEPARATORS if sign in name), [])
+        if parts and every.issuperset(parts):
+            beside = " and ".join(map(repr, parts[:2]))
+            advice = "set data.multi_label=true loss=bce if it is several labels"
+            told.append(f"{name!r} (row {rows[name]}) is a class of its own beside {beside}; {advice}")
+            break
+    return told
 
 
 def find_flags(path: Path, taken: Collection[str]) -> list[str]:

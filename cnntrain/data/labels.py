@@ -1,10 +1,13 @@
 """Labels of images, int64 (N,), or with data.multi_label a set of them each, bool (N, K); and the order of classes."""
 
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from cnntrain.text import counted, printable
 
 LONGEST_LABEL = 200  # letters: what is longer describes an image
 
@@ -53,6 +56,45 @@ def sort_classes(names: Iterable[str]) -> list[str]:
     if None in with_value:
         return every
     return [name for _, name in sorted(zip(with_value, every, strict=True))]
+
+
+def near_names(names: Iterable[str]) -> list[list[str]]:
+    """Names of classes that look the same, together: they differ in case, blanks or the form of their letters alone.
+
+    A name of one letter says by its case what it is.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        word = _folded(name)
+        groups.setdefault(word if len(word) > 1 else name, []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def near_words(names: Sequence[str], counts: Mapping[str, int], rows: Mapping[str, int] | None = None) -> str:
+    """`'Ants' (1 image, row 17) and 'ants' (121) differ only in case`.
+
+    Args:
+        names: of near_names.
+        counts: the images of each class.
+        rows: where each stands first in a table; told of the class of the fewest images.
+    """
+    order = sorted(names, key=lambda name: (counts[name], name))
+    told: list[str] = []
+    for name in order:
+        count = f"{counts[name]:,}" if told else counted(counts[name], "image")
+        told.append(f"{printable(name)!r} ({count}{f', row {rows[name]}' if rows and not told else ''})")
+    how = "case, blanks or how letters are composed"
+    if len({name.casefold() for name in names}) == 1:
+        how = "case"
+    elif len({" ".join(name.split()) for name in names}) == 1:
+        how = "blanks"
+    elif len({unicodedata.normalize("NFC", name) for name in names}) == 1:
+        how = "how letters are composed"
+    return f"{' and '.join(told)} differ only in {how}"
+
+
+def _folded(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold()).split())
 
 
 def _number(name: str) -> float | None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.data.columns import USUAL, find_columns
 from cnntrain.data.folder import FolderSplit
-from cnntrain.data.label_cells import find_flags, read_labels
+from cnntrain.data.label_cells import find_flags, odd_names, read_labels
 from cnntrain.data.labels import class_counts, sort_classes
 from cnntrain.data.layout import Layout, split_of
 from cnntrain.data.pack import SPLITS, Found
@@ -115,7 +116,7 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
         places=places,
         table=name,
         notes=[*_notes(table, columns, folder, settings), *_note_sets(rows, classes, how)],
-        warnings=[*warnings, *_gaps(scans, known)],
+        warnings=[*warnings, *(_odd_names(rows, classes, name) if known is None else ()), *_gaps(scans, known)],
     )
 
 
@@ -290,6 +291,13 @@ def _note_sets(rows: Sequence[Row], classes: Sequence[str], how: str) -> list[st
         return []
     mean, without = sum(len(row.labels) for row in rows) / len(rows), sum(not row.labels for row in rows)
     return [f"labels: of {len(classes):,} classes, {mean:.3g} an image, {without:,} images without any, {how}"]
+
+
+def _odd_names(rows: Sequence[Row], classes: Sequence[str], table: str) -> list[str]:
+    """What there is to say of the names of classes."""
+    counts = Counter(label for row in rows for label in row.labels)
+    first = {label: row.row for row in sorted(rows, reverse=True) for label in row.labels}
+    return [f"{table}: {line}" for line in odd_names(classes, counts, first)]
 
 
 def _gaps(scans: dict[str, FolderSplit], known: Collection[str] | None) -> list[str]:

@@ -15,6 +15,7 @@ from cnntrain.config.schema.loss import LossSettings
 from cnntrain.config.schema.optimizer import MuonSettings
 from cnntrain.config.schema.settings import Settings
 from cnntrain.config.schema.trainer import GradExchange, TrainerSettings
+from cnntrain.data.labels import class_counts, near_names, near_words
 from cnntrain.data.quick_look import skew_words
 from cnntrain.finetune.audit import audit
 from cnntrain.finetune.tuning import Tuning
@@ -103,7 +104,7 @@ def show_notes(job: TrainJob, report: Report, *, looked: bool = False) -> None:
     if (weights := job.loss.class_weights) is not None:
         words = _weights_of_classes(job.data.classes, weights.tolist())
         report.say(f"class weights, 1 on average over the training images: {words}")
-    glance = [] if looked else [*job.data.findings, *_skew(job)]
+    glance = [] if looked else [*job.data.findings, *_skew(job), *_near_names(job)]
     for warning in [*job.warnings, *glance, *_rising_alone(job)]:
         report.warn(warning)
 
@@ -117,6 +118,15 @@ def _skew(job: TrainJob) -> list[str]:
     counts = labels.bincount(minlength=len(job.data.classes)).tolist()
     words = skew_words(counts, job.data.classes)
     return [f"data: {words}; loss.class_weights=balanced evens that out"] if words else []
+
+
+def _near_names(job: TrainJob) -> list[str]:
+    """What there is to say of classes that look the same; a table has told it with its rows."""
+    classes, data = job.data.classes, job.settings.data
+    if not (near := near_names(classes)) or data.is_table:
+        return []
+    counts = dict(zip(classes, class_counts(job.data.train.labels, len(classes)).tolist(), strict=True))
+    return [f"data: {near_words(near[0], counts)}; give them one name if they are one class"]
 
 
 def _rising_alone(job: TrainJob) -> list[str]:

@@ -11,7 +11,7 @@ from PIL import Image
 from tables import build, is_right, label, labelled, names, pile, write
 
 from cnntrain import cli
-from cnntrain.data.labels import sort_classes
+from cnntrain.data.labels import near_names, near_words, sort_classes
 from cnntrain.errors import ConfigError, DataError, DataErrors
 from cnntrain.storage import checkpoint
 
@@ -204,6 +204,33 @@ def test_some_classes_can_be_chosen_and_the_rest_is_left_out(tmp_path):
     assert len(data.train.labels) + len(data.val.labels) == 8
     with pytest.raises(ConfigError, match=r"data\.classes: no class 'cow' in the data"):
         build(table, classes=["dog", "cow"])
+
+
+def test_classes_that_differ_only_in_case_blanks_or_form_are_told_with_the_row_in_training_and_check(tmp_path, capsys):
+    pile(tmp_path, 13)
+    rows = [*rows_of(12), "12.png,Dog"]
+    table = write(tmp_path / "labels.csv", "file,label", *rows)
+    text = "'Dog' (1 image, row 14) and 'dog' (6) differ only in case"
+    assert build(table).warnings == [f"labels.csv: {text}; write them alike if they are one class"]
+    words = ["data=table", f"data.root={table}", "steps=0", f"out={tmp_path}/look.json"]
+    assert cli.main(["check", *words]) == 0
+    found = json.loads((tmp_path / "look.json").read_text())["findings"]
+    (near,) = [finding for finding in found if finding["finding"] == "near_names"]
+    assert (near["advice"], len(near["images"])) == ("'Dog' (1 image) and 'dog' (6) differ only in case", 1)
+    assert near_names(["a", "A", "e\u0301t", "\u00e9t", "Big  dog", "big dog", "cat"]) == [
+        ["e\u0301t", "\u00e9t"],
+        ["Big  dog", "big dog"],
+    ]
+    assert near_words(["e\u0301t", "\u00e9t"], {"e\u0301t": 1, "\u00e9t": 2}).endswith(
+        "only in how letters are composed"
+    )
+
+
+def test_a_class_that_is_made_of_others_is_told(tmp_path):
+    pile(tmp_path, 12)
+    rows = [f"{i}.png,{('cat', 'dog', 'dog|cat')[i % 3]}" for i in range(12)]
+    (line,) = build(write(tmp_path / "labels.csv", "file,label", *rows)).warnings
+    assert line.startswith("labels.csv: 'dog|cat' (row 4) is a class of its own beside 'dog' and 'cat'; set data.multi")
 
 
 # ---- splits ----

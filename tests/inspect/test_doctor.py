@@ -59,6 +59,21 @@ def test_nothing_is_found_where_nothing_is_wrong(here: Path, capsys: pytest.Capt
     assert "160 x 120 pixels" in out
 
 
+def test_folders_of_classes_that_look_the_same_are_told_in_check_and_before_training(here: Path, capsys: Any) -> None:
+    plant(here / "photos", {"train": {"Ant": range(2), "ant": range(10, 30), "bee": range(40, 60)}})
+    assert check("out=look.json") == 0
+    (near,) = findings()["near_names"]
+    assert (files(near), near["advice"]) == (
+        {"train/Ant/0.jpg", "train/Ant/1.jpg"},
+        "'Ant' (2 images) and 'ant' (20) differ only in case",
+    )
+    capsys.readouterr()
+    words = ["data=imagefolder", "data.root=photos", "data.image_size=32", "model=softmax", "data.val=0"]
+    assert cli.main([*words, "trainer.max_steps=1", "trainer.tensorboard=false"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "'Ant' (2 images) and 'ant' (20) differ only in case; give them one name if they are one class" in said
+
+
 def test_each_fault_that_is_planted_is_found_and_no_other(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = (photos / "train/ant/0.jpg").read_bytes()
     (photos / "train/ant/half.jpg").write_bytes(content[: len(content) // 2])

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cnntrain.data.labels import near_names, near_words
 from cnntrain.data.quick_look import SKEW, skew_words
 from cnntrain.inspect.doctor.look import KINDS, Looks
 from cnntrain.inspect.doctor.pairs import Pair
@@ -84,6 +85,7 @@ def find_all(
         *_contradictions(subject, pairs),
         *doubts,
         *_gaps(subject),
+        *_near_names(subject),
         *_copies(subject, pairs, config.draws_val),
         *_skew(subject, config.evens_out),
         *_without_label(subject, looks),
@@ -127,6 +129,20 @@ def _gaps(subject: Subject) -> Iterator[Finding]:
         if absent := [name for name, count in zip(subject.classes, counts, strict=True) if not count]:
             names = few([printable(name) for name in absent], 3)
             yield Finding("no_images", f"classes without {split} images", len(absent), f"add some of {names}")
+
+
+def _near_names(subject: Subject) -> Iterator[Finding]:
+    """Classes that look the same, with the images of those that have fewer."""
+    totals = [sum(counts) for counts in zip(*subject.counts.values(), strict=True)]
+    sizes = dict(zip(subject.classes, totals, strict=True))
+    for names in near_names(subject.classes):
+        entries = []
+        for name in sorted(names, key=sizes.__getitem__)[:-1]:
+            is_of = subject.labels == subject.classes.index(name)
+            if subject.has_sets:
+                is_of = subject.labels[:, subject.classes.index(name)]
+            entries += [Entry(row, note=name) for row in np.flatnonzero(is_of).tolist()]
+        yield Finding("near_names", "classes that look the same", len(names), near_words(names, sizes), entries)
 
 
 def _copies(subject: Subject, pairs: Sequence[Pair], draws_val: bool) -> Iterator[Finding]:
