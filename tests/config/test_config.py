@@ -368,3 +368,15 @@ def test_a_damaged_saved_config_is_told(section: str, value: dict[str, Any], fau
     with pytest.raises(ConfigErrors, match=r".") as caught:
         restore_config(plain, source="run/config.yaml")
     assert fault in str(caught.value)
+
+
+def test_data_of_your_own_has_the_recipe_of_photos_by_four_words() -> None:
+    own = ["data=own", "data.name=mine:photos", "model=lenet5"]
+    alone = compose_settings(own)
+    assert (list(alone.augment.pieces), alone.schedule.name, alone.trainer.epochs) == ([], "constant", 10)
+    groups = ["recipe=imagefolder", "augment=for_imagefolder", "schedule=for_imagefolder"]
+    chosen = compose_settings([*own, *groups, "recipe@optimizer=sgd_imagefolder"])
+    photos = compose_settings(["data=imagefolder", "data.root=photos", "model=lenet5"])
+    for part in ("augment", "schedule", "optimizer", "loss", "trainer"):
+        assert getattr(chosen, part) == getattr(photos, part)
+    assert chosen.data.batch_size == photos.data.batch_size
