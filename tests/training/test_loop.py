@@ -5,7 +5,7 @@ import math
 import time
 import types
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -150,7 +150,7 @@ def mix_of(**settings):
     return Mix(AugmentSettings(mixup=MixupSettings(), cutmix=CutmixSettings(), mix=MixSettings(**settings)), 10)
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulate": {"trainer": {"accumulate": 2}},
     "micro-batches": {"trainer": {"accumulate": 2, "micro_batch": 3}},
