@@ -246,6 +246,7 @@ class Page:
             run.ended,
             Path(short_path(run.folder)),
             totals["train"],
+            run.warnings,
         )
 
 

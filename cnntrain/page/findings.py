@@ -1,5 +1,6 @@
 """What a run's figures say in plain words: each finding with the figure behind it, and what to do next."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,11 @@ from cnntrain.page import rules
 from cnntrain.page.history import History
 from cnntrain.page.rules import ENDS, ClassCounts, Finding
 from cnntrain.page.scale import Scale
+from cnntrain.text import shorten
+
+MOST_WARNINGS = 8  # of a training, that are findings
+LONGEST_WARNING = 400  # columns
+SKEW_ADVICE = "loss.class_weights=balanced evens that out"
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Facts:
         ended: why the run ended: a key of TrainerSettings, `interrupted`, `failed`; or "" where that is not known.
         folder: of the run, as one would type it.
         images: how many train; 0 where that is not known.
+        warnings: lines that the training has warned with.
     """
 
     settings: Settings
@@ -38,6 +45,7 @@ class Facts:
     ended: str = ""
     folder: Path = Path()
     images: int = 0
+    warnings: Sequence[str] = ()
 
     @property
     def probe_images(self) -> int:
@@ -60,7 +68,9 @@ def find(facts: Facts) -> list[Finding]:
     epochs, settings, scale = facts.history.epochs, facts.settings, facts.scale
     is_over = facts.ended in ENDS
     short = rules.cut_short(facts.history.rows, settings, facts.ended, facts.folder)
+    told = [line for line in facts.warnings if not (facts.train_images and SKEW_ADVICE in line)]  # a rule knows better
     checks = [
+        *(_warned(line, facts.folder) for line in told[:MOST_WARNINGS]),
         short,
         rules.nothing_learned(epochs, settings, scale, facts.ended),
         None if short else rules.too_short(epochs, settings, scale, facts.ended),
@@ -75,3 +85,14 @@ def find(facts: Facts) -> list[Finding]:
         rules.data_bound(facts.history, settings),
     ]
     return [finding for finding in checks if finding]
+
+
+def _warned(line: str, folder: Path) -> Finding:
+    """What the training has warned of: a line `WHAT; WHAT TO DO`, of which the last may be left out."""
+    figure, _, advice = shorten(line, LONGEST_WARNING).replace("`", "'").rpartition("; ")
+    if not figure:
+        figure, advice = advice, "`train.log` has what was said before and after it"
+    advice = advice.replace("cnntrain check lists", f"`{shlex.join(['cnntrain', 'check', str(folder)])}` lists")
+    if (first := advice.split(maxsplit=1)[0]).isalpha() and first != "cnntrain":  # no word to type
+        advice = advice[0].upper() + advice[1:]
+    return Finding("Warned", f"{figure.rstrip('.')}.", f"{advice.rstrip('.')}.")

@@ -17,6 +17,7 @@ from cnntrain.registry import is_dotted
 from cnntrain.storage import run_record
 from cnntrain.storage.atomic import read_own
 from cnntrain.storage.manifest import STATE
+from cnntrain.storage.run_folder import LOG, WARNING
 
 TITLES = ("data.title", "model.title")  # which name folders, and change nothing of the run
 
@@ -29,6 +30,7 @@ class Run:
         settings: as the run had them, or as the words of the command have changed them.
         commands: the lines that have started it and resumed it.
         environment, results: see storage.run_record; empty where they are not known.
+        warnings: what the training has warned of, each once.
     """
 
     folder: Path
@@ -37,6 +39,7 @@ class Run:
     commands: tuple[str, ...]
     environment: dict[str, Any]
     results: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
@@ -95,11 +98,14 @@ def read_run(folder: Path, config: RunConfig | None = None) -> Run:
     """
     settings = config.settings if config else restore_config(run_record.read_config(folder)).settings
     environment: dict[str, Any] = {}
-    commands = ""
+    commands = log = ""
     with suppress(CnntrainError):
         environment = run_record.read_environment(folder)
     with suppress(OSError):
         commands = read_own(folder / run_record.COMMAND).decode("utf-8", "surrogateescape")
+    with suppress(OSError):
+        log = read_own(folder / LOG).decode("utf-8", "backslashreplace")
+    warnings = (line.removeprefix(WARNING) for line in log.split("\n") if line.startswith(WARNING))
     return Run(
         folder,
         settings,
@@ -107,6 +113,7 @@ def read_run(folder: Path, config: RunConfig | None = None) -> Run:
         tuple(commands.splitlines()),
         environment,
         run_record.read_results(folder),
+        tuple(dict.fromkeys(warnings)),
     )
 
 

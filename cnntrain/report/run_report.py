@@ -12,6 +12,7 @@ from cnntrain.report.csv_log import CsvLog
 from cnntrain.report.terminal import Screen
 from cnntrain.runtime.stopwatch import PHASES
 from cnntrain.storage.atomic import file_system_error, open_own
+from cnntrain.storage.run_folder import LOG, WARNING
 from cnntrain.text import (
     clock,
     number,
@@ -78,7 +79,7 @@ class Report:
         self._failed: set[str] = set()
         self._csv = self._log = None
         if folder:
-            self._log = self._open_log(folder / "train.log")
+            self._log = self._open_log(folder / LOG)
             try:
                 empty = () if top5 else ("val_top5",)
                 self._csv = CsvLog(folder / "metrics.csv", resume_step=resume_step, empty=empty, score=score)
@@ -133,7 +134,7 @@ class Report:
         self._screen.line(line, style, copied=copied)
 
     def warn(self, line: str) -> None:
-        self._screen.line(f"warning: {line}", "yellow")
+        self._screen.line(f"{WARNING}{line}", "yellow")
 
     def note(self, text: str) -> bool:
         """Show a text in the bar, in place of its numbers; False where there is no bar.

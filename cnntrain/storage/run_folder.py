@@ -23,8 +23,9 @@ from cnntrain.storage.run_record import COMMAND, CONFIG, ENVIRONMENT, OVERRIDES,
 LOCK = "run.lock"
 SWEEP = "multirun.yaml"  # what Hydra leaves in the folder of a sweep
 PROJECTOR, PAGE = "projector_config.pbtxt", "report.html"
+LOG, WARNING = "train.log", "warning: "  # what the terminal was told, and how its warnings begin
 # What a run writes or removes by name.
-OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, SPLITS, "train.log", "metrics.csv", PAGE, PROJECTOR)
+OURS = (OVERRIDES, COMMAND, ENVIRONMENT, RESULTS, SPLITS, LOG, "metrics.csv", PAGE, PROJECTOR)
 
 
 def reserve(path: Path, *, word: str = RUN_DIR) -> Path:

@@ -78,6 +78,17 @@ def test_a_good_run_has_no_findings(settings):
     assert titles(facts(settings)) == []
 
 
+def test_what_the_training_has_warned_of_stands_out(settings):
+    leak = "data: 6 of 40 val images are in train too, byte for byte (a.png); cnntrain check lists them"
+    skew = "data: 500 images of class 0, 9 of class 9, 56 : 1; loss.class_weights=balanced evens that out"
+    first, second = find(facts(settings, warnings=(leak, skew, "`no` thing")))
+    assert first.line == (
+        "Warned: data: 6 of 40 val images are in train too, byte for byte (a.png). cnntrain check runs/a lists them."
+    )
+    assert second.line == "Warned: 'no' thing. train.log has what was said before and after it."
+    assert titles(facts(settings, warnings=(skew,), train_images=())) == ["Warned"]  # else the rule of it speaks
+
+
 @pytest.mark.parametrize("val", [None, lambda part: 0.98])
 def test_a_run_that_nothing_is_known_of_has_no_findings(settings, val):
     assert titles(Facts(settings, run(val=val))) == []
