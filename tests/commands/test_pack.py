@@ -229,7 +229,8 @@ def test_a_damaged_picture_in_a_pack_has_one_advice(photos, tmp_path, capsys):
         file.seek(100)
         file.write(b"spot")
     assert pack(tmp_path / "packed", tmp_path / "again") == 3
-    line = error_line(capsys)
+    line, _, more = error_line(capsys).partition("; `cnntrain check data=imagefolder data.root=")
+    assert more.endswith(" steps=0 out=look` lists all such images")
     assert line.endswith(
         f"damaged in {tmp_path / 'packed' / FILE}, by its checksum; pack the photos anew, or set data.on_bad_image=skip"
     )
