@@ -20,6 +20,7 @@ from cnntrain.data.folder import FolderSplit
 from cnntrain.data.label_cells import find_flags, odd_names, read_labels
 from cnntrain.data.labels import class_counts, sort_classes
 from cnntrain.data.layout import Layout, split_of
+from cnntrain.data.left_columns import left_alone
 from cnntrain.data.pack import SPLITS, Found
 from cnntrain.data.paths import Paths
 from cnntrain.data.table import Faults, Table, is_utf8, other_letters, read_table, refuse_lists, refuse_other_letters
@@ -104,6 +105,8 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
     for part in scans.values():
         part.left_out = sort_classes(left_out)
     name = printable(path.name)
+    is_asked = known is None and settings.columns.group is None
+    alone = left_alone(path, table.names, columns, flags or ()) if is_asked else []
     places = {"train": name}
     if "split" in columns and not folds:
         words = {split_of(word): word.strip() for word in reversed(table.cells[columns["split"]])}
@@ -115,7 +118,7 @@ def find_in_table(settings: DataSettings, known: Collection[str] | None) -> Foun
         scans,
         places=places,
         table=name,
-        notes=[*_notes(table, columns, folder, settings), *_note_sets(rows, classes, how)],
+        notes=[*_notes(table, columns, folder, settings), *alone, *_note_sets(rows, classes, how)],
         warnings=[*warnings, *(_odd_names(rows, classes, name) if known is None else ()), *_gaps(scans, known)],
     )
 

@@ -9,6 +9,7 @@ from tables import build, label, names, pile, write
 
 from cnntrain import cli
 from cnntrain.data.group_split import group_folds, group_split
+from cnntrain.data.left_columns import is_id
 from cnntrain.errors import DataError, DataErrors
 
 seeds = st.integers(0, 2**63 - 1)
@@ -145,3 +146,31 @@ def test_other_groups_make_it_other_data(patients):
 def test_a_pack_that_leaves_groups_behind_says_so(patients, tmp_path, capsys):
     assert cli.main(["pack", "data=table", f"data.root={patients}", f"out={tmp_path}/packed", "data.workers=0"]) == 0
     assert "warning: groups and weights of the table stay there" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_column_of_ids_that_rows_share_and_that_is_left_alone_is_told_in_one_line(tmp_path, capsys):
+    pile(tmp_path, 12)
+    header = "file,label,lesion_id,class_id,age,annotator_id,photo_id,sex"
+    rows = [f"{i}.png,{label(i)},L{i // 2},{i % 2},{i // 3},a{i % 5},{i},{i % 2}" for i in range(12)]
+    table = write(tmp_path / "labels.csv", header, *rows)
+    (line,) = [note for note in build(table).notes if "alone" in note]
+    advice = "data.columns.group=lesion_id keeps images of one value together"
+    assert line == f"left alone: lesion_id (6 values in 12 rows); {advice}"
+    for group in ("lesion_id", ""):
+        assert not any("alone" in note for note in build(table, columns={"group": group}).notes)
+    assert cli.main(["data=imagefolder", f"data.root={tmp_path}", "data.columns.group=lesion_id"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("classes and groups into one: data=table data.root=labels.csv")
+
+
+@pytest.mark.parametrize(
+    ("names", "is_one"),
+    [
+        (
+            ("lesion_id", "LesionID", "lesionid", "Lesion No", "case", "Video Name", "study_uid", "ID", "caseNumber"),
+            True,
+        ),
+        (("grid", "valid", "age", "class_id", "study_date", "humid", "label", "name", "notes", "rater id"), False),
+    ],
+)
+def test_ids_are_known_by_their_names(names, is_one):
+    assert [is_id(name) for name in names] == [is_one] * len(names)

@@ -86,7 +86,13 @@ RULES = (
             lambda s: s.data.is_table,
             "is for a table of files, and data={s.data.name} is none (given {given}); leave it out",
         )
-        for key in ("data.columns.split", "data.columns.group", "data.columns.weight", "data.images")
+        for key in ("data.columns.split", "data.columns.weight", "data.images")
+    ),
+    Rule(
+        "data.columns.group",
+        lambda s: s.data.is_table,
+        "is for a table of files, and data={s.data.name} is none (given {given}); write the images, their classes and "
+        "groups into one: data=table data.root=labels.csv",
     ),
     Rule(
         "data.columns",
