@@ -4,6 +4,7 @@ import itertools
 import time
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch.nn import functional
@@ -21,6 +22,7 @@ from cnntrain.report.run_report import Report
 from cnntrain.report.summary import show_audit, show_notes
 from cnntrain.runtime import device as machine
 from cnntrain.runtime.device_memory import peak_memory
+from cnntrain.storage import run_record
 from cnntrain.text import counted, few
 from cnntrain.training import loop
 from cnntrain.training.build import build_state
@@ -47,9 +49,9 @@ def run(args: CheckArgs | CheckRunArgs, config: RunConfig | None) -> dict[str, A
     report = Report(None, tensorboard=False)
     try:
         if isinstance(args, CheckRunArgs):
-            _, _, job = load_job(args.run, args.words, report, config, images=False, command="check")
+            folder, _, job = load_job(args.run, args.words, report, config, images=False, command="check")
             refuse_foreign_code(job.settings, args.words, training=False)
-            answer = _look(args, job.settings, report, job)
+            answer = _look(args, job.settings, report, job, folder.parent.parent / run_record.SPLITS)
         else:
             assert config is not None
             answer = _look(args, config.settings, report) if args.images != 0 else None
@@ -61,15 +63,18 @@ def run(args: CheckArgs | CheckRunArgs, config: RunConfig | None) -> dict[str, A
     return answer.as_plain() if answer else {}
 
 
-def _look(args: LookArgs, settings: Settings, report: Report, job: Job | None = None) -> Answer | None:
+def _look(
+    args: LookArgs, settings: Settings, report: Report, job: Job | None = None, splits: Path | None = None
+) -> Answer | None:
     """Look at the images, tell and write what was found; None where they cannot be listed.
 
     Args:
         job: a trained network that is asked for its opinion of the labels.
+        splits: those of its run.
     """
     if args.out and settings.data.has_files:
         need_outside(args.out, expand_path(settings.data.root))
-    answer = look_at_data(settings, args.images, report, job, labels=args.labels)
+    answer = look_at_data(settings, args.images, report, job, labels=args.labels, splits=splits)
     if answer and args.out:
         write(args.out, answer, report)
     elif answer and any(len(finding.entries) > 1 for finding in answer.findings):

@@ -20,6 +20,7 @@ from cnntrain.data.loaders import Loader
 from cnntrain.data.pack import SPLITS, Found
 from cnntrain.data.paths import Paths
 from cnntrain.data.table import Faults, read_table
+from cnntrain.errors import DataError
 from cnntrain.storage.spreadsheet import as_csv, cell
 from cnntrain.text import counted, hint, nearest, printable
 
@@ -86,6 +87,24 @@ def apply_split_file(found: Found, file: str) -> Found:
         table=table,
         notes=[*found.notes, note],
     )
+
+
+def splits_of_run(found: Found, path: Path) -> Found | None:
+    """The images in the splits that a run has written down, whatever has changed since; those that it did not use go.
+
+    Args:
+        path: the `splits.csv` of the run.
+
+    Returns:
+        None where the file cannot be read, or names none of the images.
+    """
+    images = _Images(found)
+    try:
+        chosen, _ = _read(path, images, Faults(path))
+    except DataError:
+        return None
+    scans = {split: images.part(rows, range(len(images.classes))) for split, rows in chosen.items() if rows}
+    return replace(found, scans=scans) if scans else None
 
 
 class _Images:

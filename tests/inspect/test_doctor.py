@@ -74,6 +74,24 @@ def test_folders_of_classes_that_look_the_same_are_told_in_check_and_before_trai
     assert "'Ant' (2 images) and 'ant' (20) differ only in case; give them one name if they are one class" in said
 
 
+def test_the_images_of_a_run_are_in_the_splits_of_the_run(here: Path) -> None:
+    plant(here / "photos", {"train": {"ant": range(10), "bee": range(20, 30)}})
+    for path in sorted((here / "photos").rglob("*.jpg")):
+        path.with_stem(f"{path.stem}_copy").write_bytes(path.read_bytes())
+    words = ["data=imagefolder", "data.root=photos/train", "data.image_size=32", "model=softmax", "data.val=0.4"]
+    assert cli.main([*words, "trainer.max_steps=1", "trainer.tensorboard=false", "out=run"]) == 0
+    splits = dict(csv.reader(Path("run/splits.csv").read_text().splitlines()[1:]))
+    pairs = [(split, splits[name.replace("_copy", "")]) for name, split in splits.items() if "_copy" in name]
+    leaks = sum(one != other for one, other in pairs)
+    assert cli.main(["check", "run", "out=look.json", "labels=false"]) == 0
+    counts = {kind: sum(finding["count"] for finding in same) for kind, same in findings().items()}
+    assert (len(pairs), counts["leak"], counts["copy"]) == (20, leaks, 20 - leaks)
+    Path("run/splits.csv").write_text("name,split\nnobody,train\n")  # of other images: as without a run
+    assert cli.main(["check", "run", "out=look.json", "labels=false"]) == 0
+    ((copies,),) = findings().values()
+    assert (copies["finding"], copies["count"]) == ("copy", 20)
+
+
 def test_each_fault_that_is_planted_is_found_and_no_other(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = (photos / "train/ant/0.jpg").read_bytes()
     (photos / "train/ant/half.jpg").write_bytes(content[: len(content) // 2])

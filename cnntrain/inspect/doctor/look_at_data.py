@@ -56,7 +56,13 @@ class Answer:
 
 
 def look_at_data(
-    settings: Settings, most: int | None, report: Report, job: Job | None = None, *, labels: bool = False
+    settings: Settings,
+    most: int | None,
+    report: Report,
+    job: Job | None = None,
+    *,
+    labels: bool = False,
+    splits: Path | None = None,
 ) -> Answer | None:
     """Look at the images of a config, and tell what they are like and what was found; None where they cannot be listed.
 
@@ -64,13 +70,14 @@ def look_at_data(
         most: images that are looked at, evenly spaced; None: all.
         job: a trained network that is asked for its opinion of the labels.
         labels: tell which of them look wrong.
+        splits: see find_subject.
 
     Raises:
         ConfigError: trainer.device is not there, or see check_labels.
         DataError: there are none, or what holds them is damaged.
     """
     device = machine.choose_device(settings.trainer.device)  # may be at fault
-    subject = find_subject(settings.data)
+    subject = find_subject(settings.data, splits)
     if subject is None:
         report.say(f"data: images of {printable(settings.data.name)} cannot be listed, so that they are not looked at")
         return None

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from cnntrain.data.labels import class_counts, renumber
 from cnntrain.data.loaders import Loader
 from cnntrain.data.paths import Paths
 from cnntrain.data.sources import find_source
+from cnntrain.data.split_file import splits_of_run
 
 SPLITS = ("train", "val", "test")
 
@@ -127,14 +129,18 @@ class Subject:
         return ((part.split, len(part.labels)) for part in self.parts)
 
 
-def find_subject(settings: DataSettings) -> Subject | None:
+def find_subject(settings: DataSettings, splits: Path | None = None) -> Subject | None:
     """The images of a config; None of a source that cannot be listed.
+
+    Args:
+        splits: the `splits.csv` of a run, by which files are in train, val or test, where it names them.
 
     Raises:
         DataError: there are none, or what holds them is damaged.
     """
     if settings.has_files and settings.is_users:
-        return _of_scans(find_source(settings, None).scans)
+        found = find_source(settings, None)
+        return _of_scans(((splits and splits_of_run(found, splits)) or found).scans)
     # Statistics would be computed on the images, and only some of these be there.
     settings = replace(settings, mean=[0.5], std=[0.5], limit=None, per_class=None)
     request = Request(settings, AugmentSettings(), 0, torch.device("cpu"), None, SPLITS, 0, lambda line: None)
