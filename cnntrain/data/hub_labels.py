@@ -12,7 +12,13 @@ from cnntrain.text import counted, few, printable
 
 
 def labels_of(part: Any, column: str) -> list[Any]:
-    return part.select_columns([column]).with_format("arrow")[:].column(0).to_pylist()
+    """The values of a column as Python has them; DataError where it has none such."""
+    values = part.select_columns([column]).with_format("arrow")[:].column(0)
+    try:
+        return list(values.to_pylist())
+    except (ValueError, ArithmeticError):
+        what = f"{printable(column)!r} holds {printable(str(values.type))}, not names or whole numbers"
+        raise DataError(f"data.columns.label: {what}; choose another column") from None
 
 
 def numbered(feature: Any, labels: Mapping[str, Sequence[Any]], column: str) -> tuple[list[str], dict[str, np.ndarray]]:
@@ -21,6 +27,7 @@ def numbered(feature: Any, labels: Mapping[str, Sequence[Any]], column: str) -> 
         classes = [printable(str(name)) for name in names]
         known = ([-1 if one is None else one for one in part] for part in labels.values())
         numbers = {split: np.array(part, np.int64) for split, part in zip(labels, known, strict=True)}
+        _check_range(numbers, len(classes), column)
     else:
         texts = {split: [_text(one, column) for one in part] for split, part in labels.items()}
         classes = sort_classes({text for part in texts.values() for text in part} - {""})
@@ -41,6 +48,13 @@ def sets_of(feature: Any, labels: Mapping[str, Sequence[Any]], column: str) -> t
         there = numbers[split] >= 0
         sets[split][rows[there], numbers[split][there]] = True
     return classes, sets
+
+
+def _check_range(numbers: Mapping[str, np.ndarray], count: int, column: str) -> None:
+    for split, part in numbers.items():
+        if len(wrong := part[(part < -1) | (part >= count)]):
+            what = f"{printable(column)!r} holds {wrong[0]} in {split}, and its classes are 0 to {count - 1}"
+            raise DataError(f"data.columns.label: {what}; mend the data set, or choose another column")
 
 
 def _check_names(classes: Sequence[str], column: str) -> None:

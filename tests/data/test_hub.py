@@ -5,7 +5,7 @@ import io
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from PIL import Image
 from cnntrain import cli
 from cnntrain.config.compose import compose_settings
 from cnntrain.data.build import build_data
+from cnntrain.data.hub_labels import numbered
+from cnntrain.errors import DataError
 from cnntrain.storage import checkpoint
 
 QUICK = ["model=softmax", "data.image_size=16", "data.batch_size=8", "trainer.threads=1", "trainer.tensorboard=false"]
@@ -233,6 +235,14 @@ def test_a_class_that_is_tested_and_not_learnt_is_refused(tmp_path, datasets, ca
     train, test = records(6) | {"label": ["a", "b"] * 3}, records(4, 6) | {"label": ["a", "b", "c", "c"]}
     root = save(datasets, tmp_path / "pets", features, train=train, test=test)
     assert "class 'c' is in test and not in train" in fault(capsys, f"data.root={root}")
+
+
+@pytest.mark.parametrize("label", [2, -2])
+def test_a_label_that_is_the_number_of_no_class_is_told(label):
+    with pytest.raises(
+        DataError, match=rf"columns.label: 'y' holds {label} in train, and its classes are 0 to 1; mend"
+    ):
+        numbered(SimpleNamespace(names=NAMES), {"train": [0, 1, -1, None, label]}, "y")
 
 
 def test_a_bad_image_is_named_by_its_split_and_row(tmp_path, datasets, capsys):
