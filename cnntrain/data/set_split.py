@@ -1,6 +1,7 @@
 """Seeded choices among images with sets of labels: each part gets its share of every label."""
 
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cnntrain.runtime.seeds import generator
+
+MOST_PARTS = 20  # that images are dealt out to for a part of them
 
 
 def deal(labels: Tensor, shares: Sequence[float], *parts: int) -> NDArray[np.int64]:
@@ -41,7 +44,8 @@ def deal(labels: Tensor, shares: Sequence[float], *parts: int) -> NDArray[np.int
     while left.any():
         label = int(np.where(left > 0, left, images + 1).argmin())
         for image in order[sets[order, label] & (numbers[order] < 0)].tolist():
-            give(image, max(range(len(room)), key=lambda part: (wants[label, part], room[part])))
+            best = np.flatnonzero(wants[label] == wants[label].max())
+            give(image, int(best[room[best].argmax()]))
     for image in order[numbers[order] < 0].tolist():
         give(image, int(room.argmax()))
     return numbers
@@ -59,13 +63,33 @@ def split_sets(labels: Tensor, count: int, *parts: int, leave: bool = False) -> 
     Returns:
         Indices of the chosen images and of the rest, int64, each in rising order.
     """
-    share = count / len(labels)
-    chosen = torch.from_numpy(deal(labels, (share, 1 - share), *parts) == 0)
+    free = ~labels[:, labels.sum(0) == 1].any(1) if leave else torch.ones(len(labels), dtype=torch.bool)
+    chosen = free.clone()
+    if count < int(free.sum()):
+        chosen[free] = _take(labels[free], count, *parts)
     if leave:
         for label in (labels.any(0) & ~labels[~chosen].any(0)).nonzero().flatten().tolist():
             if not bool(labels[~chosen, label].any()):  # an image that came back for another label may have brought it
                 chosen[int((chosen & labels[:, label]).nonzero()[0])] = False
     return chosen.nonzero().squeeze(1), (~chosen).nonzero().squeeze(1)
+
+
+def _take(labels: Tensor, count: int, *parts: int) -> Tensor:
+    """About `count` of the images, bool (N,).
+
+    They are dealt out to equal parts, of which some are chosen: beside one large part a small one would get no image of
+    a rare label, as the large one lacks more of it to the end.
+    """
+    images = len(labels)
+    if 2 * count > images:
+        return ~_take(labels, images - count, *parts)
+    if 0 < count * MOST_PARTS < images:
+        numbers = torch.from_numpy(deal(labels, [1 / MOST_PARTS] * MOST_PARTS, *parts))
+        rows = (numbers == numbers.bincount().argmax()).nonzero().squeeze(1)
+        return torch.zeros(images, dtype=torch.bool).index_copy_(0, rows, _take(labels[rows], count, *parts))
+    share = Fraction(count, images).limit_denominator(MOST_PARTS)
+    folds = share.denominator
+    return torch.from_numpy(deal(labels, [1 / folds] * folds, *parts) < share.numerator)
 
 
 def set_folds(labels: Tensor, folds: int, *parts: int) -> Tensor:

@@ -1,5 +1,6 @@
 """Splits of images with sets of labels: seeded, each part with its share of every label."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as some
@@ -37,6 +38,20 @@ def test_each_label_keeps_its_share_where_chance_would_not():
     assert ((labels[chosen].sum(0) - wanted).abs() <= 1.5).all()
     by_chance = torch.randperm(2000, generator=torch.Generator().manual_seed(3))[:200]
     assert ((labels[by_chance].sum(0) - wanted).abs() > 1.5).any()
+
+
+@pytest.mark.parametrize("count", [20, 100, 300, 950])
+def test_rare_labels_leave_a_part_its_size_and_no_fewer_labels_than_chance(count):
+    draw = torch.Generator().manual_seed(0)
+    rare = torch.zeros(1000, 1000, dtype=torch.bool)
+    rare[torch.arange(1000).repeat(2), torch.randint(1000, (2000,), generator=draw)] = True
+    labels = torch.cat([rare, torch.zeros(100, 1000, dtype=torch.bool)])
+    chosen, rest = split_sets(labels, count, 1)
+    assert len(chosen) == pytest.approx(count, rel=0.1)
+    assert len(chosen) + len(rest) == len(labels)
+    by_chance = torch.randperm(len(labels), generator=draw)[:count]
+    assert labels[chosen].any(0).sum() >= 0.95 * labels[by_chance].any(0).sum()
+    assert float(labels[chosen].sum(1).double().mean()) == pytest.approx(float(labels.sum(1).double().mean()), abs=0.2)
 
 
 def test_another_seed_gives_other_parts_and_the_same_one_the_same():
