@@ -17,7 +17,7 @@ from cnntrain.config.paths import expand_path
 from cnntrain.config.schema.data import DATASETS, DataEntry
 from cnntrain.data.common import Request
 from cnntrain.errors import ConfigError, DataError, FileSystemError
-from cnntrain.text import printable
+from cnntrain.text import printable, shorten
 
 _BY_SPLIT = ("SVHN", "STL10", "GTSRB")  # split="train" in place of train=True
 _IN_PARTS = ("QMNIST", "SVHN", "USPS", "GTSRB")  # the training and the test part are fetched one by one
@@ -145,7 +145,7 @@ def _download(place: Place, say: Callable[[str], object]) -> None:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             what = f"data.root: {root} cannot be written ({error.strerror})"
             raise FileSystemError(f"{what}; choose another folder") from None
-        reason = " ".join(str(error).split())[:160]
+        reason = shorten(" ".join(str(error).split()), 160)
         raise DataError(
             f"data.download: {place.name} could not be fetched to {root} ({reason}); check the network and run "
             f"again, or copy {place.home}/ there from another machine"

@@ -118,8 +118,9 @@ def cache(
     finally:
         report.end_phase()
     feature_loaders = {name: FeatureLoader(loaders[name], store) for name, store in stores.items()}
-    images, size = sum(len(store) for store in stores.values()), sum(store.nbytes for store in stores.values())
-    report.say(f"features of {images:,} images cached ({gigabytes(size)}): the encoder has run once for each")
+    size = sum(store.nbytes for store in stores.values())
+    parts = ", ".join(f"{name} {len(store):,}" for name, store in stores.items())
+    report.say(f"features cached of {parts} images ({gigabytes(size)}): the encoder has run once for each")
     return feature_loaders
 
 

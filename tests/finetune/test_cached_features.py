@@ -412,7 +412,9 @@ def test_encoding_has_a_bar_and_tells_what_it_did():
     cached(loaders, network(), report=report)
     assert report.phases == [("encoding", 7 + 2 + 1)]
     assert report.images == 200 + 50 + 20
-    assert report.lines == ["features of 270 images cached (0 MB): the encoder has run once for each"]
+    assert report.lines == [
+        "features cached of train 200, val 50, probe 20 images (0 MB): the encoder has run once for each"
+    ]
 
 
 def test_a_signal_ends_the_encoding_after_the_micro_batch_in_hand():

@@ -208,7 +208,7 @@ def test_with_mode_a_the_head_learns_alone_and_on_features_where_the_run_would(
 ) -> None:
     lines, rows = find("finetune=A", *tuned, capsys=capsys)
     assert {row["group"] for row in rows} == {"all"}
-    assert any("features of 200 images cached" in line for line in lines)
+    assert any("features cached of train 200" in line for line in lines)
     assert re.fullmatch(r"next  cnntrain train finetune=A .* optimizer.lr=\S+", lines[-1])
 
 
