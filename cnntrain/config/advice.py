@@ -37,6 +37,25 @@ def advise_data(text: str) -> str:
     return ""
 
 
+def tables_in(folder: Path) -> list[Path]:
+    """The tables that lie in a folder, those first that are called as tables of training images are."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        files = [entry.path for entry in islice(entries, MOST_LOOKS) if entry.name.lower().endswith(TABLES)]
+        words = ("train", "label", "", "sample", "test", "submission")  # the last of them that is in a name counts
+        return sorted(
+            (Path(file) for file in files if not os.path.basename(file).startswith(".")),
+            key=lambda file: (max(place for place, word in enumerate(words) if word in file.stem.lower()), file.name),
+        )
+    return []
+
+
+def advise_table(folder: Path) -> str:
+    """What to type where a table lies in a folder of images, or beside it; empty where there is none."""
+    folder = Path(os.path.abspath(folder))
+    tables = tables_in(folder) or tables_in(folder.parent)
+    return f"data=table {shell_word('data.root', tables[0])}" if tables else ""
+
+
 def advise_check(words: Sequence[str], run: Path | None) -> str:
     """What to type to see all images that cannot be decoded.
 

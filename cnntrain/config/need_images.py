@@ -4,6 +4,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+from cnntrain.config.advice import shell_word, tables_in
 from cnntrain.config.paths import absence, expand_path, is_hub_name, need_image_folder
 from cnntrain.config.schema.data import DataSettings
 from cnntrain.config.schema.titles import TABLES
@@ -77,8 +78,8 @@ def need_table(key: str, path: Path) -> None:
     if what := absence(path):
         raise DataError(f"{key}: {printable(path)} {what}; give a table of files, such as labels.csv")
     if os.path.isdir(path):
-        tables = sorted(file for file in path.glob("*") if file.suffix.lower() in TABLES)
-        advice = hint(printable(tables[0]) if len(tables) == 1 else None, "give a table of files, such as labels.csv")
+        tables = [shell_word(key, table) for table in tables_in(path)]
+        advice = hint(" or ".join(tables[:3]) if tables else None, "give a table of files, such as labels.csv")
         raise DataError(f"{key}: {printable(path)} is a folder, not a table{advice}")
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{key}: {printable(path)} is no table of a known kind; save it as one of {', '.join(TABLES)}")

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-from cnntrain.config.advice import shell_word
+from cnntrain.config.advice import advise_table, shell_word
 from cnntrain.config.paths import expand_path
 from cnntrain.data.build_files import load_splits
 from cnntrain.data.common import Data, Request, choose_classes
@@ -54,7 +54,8 @@ def _advise_below(folder: Path) -> str:
     """What to do about an only class folder: archives often hold all the others in one."""
     if folder.is_dir() and len(folders_in(folder)) > 1:
         return f"did you mean {shell_word('data.root', folder)}?"
-    return "it takes two classes or more"
+    table = advise_table(folder.parent) if folder.is_dir() else ""
+    return "it takes two classes or more" + (f"; if a table has them, say {table}" if table else "")
 
 
 def _note_layout(found: Found, request: Request) -> None:

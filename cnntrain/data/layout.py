@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cnntrain.config.advice import shell_word
+from cnntrain.config.advice import advise_table, shell_word
 from cnntrain.config.paths import need_image_folder
 from cnntrain.errors import DataError
 from cnntrain.text import printable
@@ -30,6 +30,7 @@ _WORDS = {
     }.items()
     for word in words
 }
+_BY_TABLE = "if a table has their classes, say {}"
 SORT = "put the images of each class into a folder of its name"
 
 
@@ -92,6 +93,9 @@ def _refuse_images_alone(root: Path) -> None:
     if _is_flat(root):
         above = Path(os.path.abspath(root)).parent
         above = above.parent if split_of(above.name) == "train" else above
+        if table := advise_table(root):
+            advice = f"{_BY_TABLE.format(table)}, else {SORT}"
+            raise DataError(f"data.root: {printable(root)} holds images and no class folders; {advice}")
         raise DataError(
             f"data.root: {printable(root)} holds images and no class folders; {SORT}, or if it is a class itself, give "
             f"the folder above: {shell_word('data.root', above)}"
@@ -104,8 +108,8 @@ def _refuse_flat_splits(root: Path, folders: Mapping[str, Path]) -> None:
     if not names_by_split:
         return
     names, advice = join(list(names_by_split.values()), " and "), SORT
-    if 1 < len(names_by_split) == len(folders):
-        advice += f", or say {_say_classes(sorted(names_by_split.values()))} if these are the classes"
+    if "train" in names_by_split and (table := advise_table(root)):
+        advice = f"{_BY_TABLE.format(table)}, else {SORT}"
     elif "train" in folders and "train" not in names_by_split:
         advice += f", or move {names} away: unlabelled pictures are for `cnntrain predict RUN images=DIR`"
     raise DataError(

@@ -158,7 +158,7 @@ def test_an_archive_in_a_folder_of_its_own_is_pointed_at(tmp_path, capsys):
             ["train/cat", "train/dog", "val", "test"],
             "or move test/ and val/ away: unlabelled pictures are for `cnntrain",
         ),
-        (["train", "test"], "of its name, or say data.classes=[test,train] if these are the classes"),
+        (["train", "test"], "test/ and train/ hold images and no class folders; put the images of each class into"),
         (["train", "test/cat", "test/dog"], "train/ holds images and no class folders; put the images of each class"),
     ],
 )
@@ -168,8 +168,24 @@ def test_a_split_of_loose_images_is_told_what_helps(tmp_path, capsys, folders, t
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"cnntrain: error: data.root: {tmp_path}: ")
     assert told in line
-    assert ("data.classes" in line) is (folders == ["train", "test"])
+    assert "data.classes" not in line
     assert ("predict" in line) is (folders[0] == "train/cat")
+
+
+@pytest.mark.parametrize(("folders", "root"), [(["train", "test"], "."), (["train"], "train"), (["images"], ".")])
+def test_piles_beside_a_table_are_sent_to_the_table(tmp_path, capsys, folders, root):
+    contest = tmp_path / "contest"
+    paint(contest, folders)
+    for name in ("sample_submission", "test", "train"):
+        (contest / f"{name}.csv").write_text("file,label\n")
+    assert check(contest / root) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    what = "them" if folders == ["images"] else "their classes"
+    assert f"a table has {what}, say data=table data.root={contest}/train.csv" in line
+    assert "data.classes" not in line
+    assert cli.main(["check", "data=table", f"data.root={contest}"]) == 3
+    names = " or ".join(f"data.root={contest}/{name}.csv" for name in ("train", "test", "sample_submission"))
+    assert capsys.readouterr().err.endswith(f"contest is a folder, not a table; did you mean {names}?\n")
 
 
 def test_a_root_that_is_one_class_is_sent_to_the_folder_above(tmp_path, monkeypatch, capsys):

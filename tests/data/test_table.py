@@ -125,7 +125,7 @@ def test_a_table_that_is_not_there_is_told_before_torch_is_needed(tmp_path, caps
     labelled(tmp_path / "cats")
     words = {
         f"{tmp_path}/none.csv": "none.csv is not there; give a table",
-        f"{tmp_path}/cats": f"cats is a folder, not a table; did you mean {tmp_path}/cats/labels.csv?",
+        f"{tmp_path}/cats": f"cats is a folder, not a table; did you mean data.root={tmp_path}/cats/labels.csv?",
         f"{tmp_path}/cats/0.png": "0.png is no table of a known kind; save it as one of .csv, .tsv, .jsonl, .parquet",
     }
     for root, fault in words.items():
