@@ -241,6 +241,9 @@ def stray_sweep(override: Override) -> str:
         text = ",".join(str(getattr(item, "text", item)) for item in sweep.list)
         word = overrides.for_shell(f"{key}={overrides.quote(text)}")
         return f"{key}: a comma makes a list (given {text}); write {word}"
+    if key == "data.columns.label":
+        word = overrides.for_shell(f"{key}=[{text}]")
+        return f"{key}: several columns stand in brackets; write {word}, or add -m for one run each"
     return f"{key}: takes one value (given {text}); add -m for one run each, or type cnntrain compare"
 
 

@@ -190,7 +190,9 @@ class _File:
         flat = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
         if flat.dtype.kind not in "iub" or flat.ndim != 1:
             columns = "; columns of 0 and 1 are for data.multi_label=true, or y.argmax(1) makes them" * (flat.ndim == 2)
-            raise self._misfit(key, array, f"labels are whole numbers (N,), from 0{columns}")
+            texts = f"; of names, classes, {key} = np.unique({key}, return_inverse=True) makes them: save both"
+            names = texts * (flat.ndim == 1 and flat.dtype.kind in "US")
+            raise self._misfit(key, array, f"labels are whole numbers (N,), from 0{columns}{names}")
         return torch.from_numpy(flat.astype(np.int64))
 
     def _array(self, key: str) -> np.ndarray:

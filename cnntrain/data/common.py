@@ -177,7 +177,7 @@ def split_val(
         val, train = group_split(labels, groups, count, request.seed, VAL)
     if not len(val):
         two = "two images" if groups is None else "images in two groups"
-        raise DataError(f"data.val: no class has {two}, so none can go to val; add images")
+        raise DataError(f"data.val: no class has {two}, so none can go to val; add images, or set data.val=0")
     how = f"stratified, seed {request.seed}{_groups_in(val, labels, groups)}"
     request.notes.append(f"val: {len(val):,} of the {len(labels):,} training images, {how}")
     return train, val

@@ -282,6 +282,8 @@ def _group_number(name: str) -> int:
 def _notes(table: Table, columns: dict[str, str], folder: Path, settings: DataSettings) -> list[str]:
     """Which column was taken for what, and where the images were found."""
     words, table_name = [f"{role} is {printable(name)!r}" for role, name in columns.items()], printable(table.path.name)
+    if isinstance(labels := settings.columns.label, list):
+        words.append(f"labels are {few(repr(printable(name)) for name in labels)}")
     notes = [f"columns of {table_name}: {', '.join(words)}"]
     if folder != table.path.parent and not settings.images:
         notes.append(f"images: those of {printable(folder.name)}/, which has files of the names in {table_name}")

@@ -91,6 +91,10 @@ def test_columns_of_ones_and_zeros_without_multi_label_are_one_label_a_row_or_re
     rows = [f"{place}.png,{','.join('01'[place % 3 == column] for column in range(3))}" for place in range(9)]
     file = write(here / "labels.csv", "file,fish,dog,radio", *rows)
     data = build(file, columns={"label": ["fish", "dog", "radio"]})
+    assert "columns of labels.csv: file is 'file', labels are 'fish', 'dog', 'radio'" in data.notes
+    assert cli.main(["data=table", f"data.root={file}", "data.columns.label=fish,dog,radio"]) == 2
+    word = 'write "data.columns.label=[fish,dog,radio]", or add -m for one run each'
+    assert f"data.columns.label: several columns stand in brackets; {word}" in capsys.readouterr().err
     assert (data.classes, len(data.train.labels) + len(data.val.labels)) == (["dog", "fish", "radio"], 9)
     write(file, "file,fish,dog,radio", *rows[:5], "5.png,0,0,0", "6.png,1,0,1", "7.png,1,1,0", rows[8])
     text = "row 7: no label, and each image is to have one; 1 of 9 rows have no label, and 2 several: "
