@@ -90,6 +90,9 @@ class Registry(Mapping[str, E]):
         advice = f"let its file begin with defaults: [{first}] or another one, and leave the name out"
         if self.takes_bare_names:
             advice = f"leave it out for {first}, or name your function"
+        module, _, function = str(name).rpartition(".")
+        if module:
+            advice = f"a function of yours is named {module}:{function}"
         rule = f"one of {', '.join(self)}, or package.module:function"
         return f"{self.section}.name: must be {rule} (given {name}){hint(nearest(str(name), self), advice)}"
 

@@ -158,7 +158,7 @@ def _calibrate(job: Job, road: Road, folder: Path, report: Report) -> tuple[Job,
         )
     checkpoint.annotate(folder, temperature=fit.temperature)
     error = percent(found.scores["calibration"]["ece"])
-    words = f"{fit.temperature:.4g}, kept; at {job.temperature:.4g} validation was off by {error}"
+    words = f"{fit.temperature:.4g}, kept; at {job.temperature:.4g} the ECE of validation was {error}"
     return job.at_temperature(fit.temperature), words
 
 

@@ -12,6 +12,7 @@ from cnntrain.evaluation.intervals import Interval
 from cnntrain.models.catalogue import short
 from cnntrain.plots.comparison import Curve, Point
 from cnntrain.report.csv_log import rows_of
+from cnntrain.text import shorten, shorten_apart
 
 # --- the table -------------------------------------------------------------------------------------------------------
 
@@ -150,24 +151,18 @@ def _is_wide(lines: Sequence[Sequence[str]]) -> bool:
 
 
 def _fit(lines: list[list[str]], value_columns: int) -> list[list[str]]:
-    """The lines with listed values cut as far as it takes, or as they can be."""
-    while _is_wide(lines) and (cut := _shorter(lines, value_columns)) != lines:
-        lines = cut
-    return lines
-
-
-def _shorter(lines: list[list[str]], value_columns: int) -> list[list[str]]:
-    """One column less in the widest of the listed values; the same lines where all of them are short already."""
-    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)][:value_columns]
-    widest = max(range(value_columns), key=lambda column: widths[column])
-    limit = widths[widest] - 1
-    if limit < NARROWEST_VALUE:
-        return lines
-    cut = [list(line) for line in lines]
-    for line in cut:
-        while cell_len(line[widest]) > limit:
-            line[widest] = line[widest].removesuffix("..")[:-1] + ".."
-    return cut
+    """The lines with listed values cut as far as it takes, or as they can be: first what all of a column have alike."""
+    whole = [list(column) for column in zip(*lines, strict=True)]
+    columns = [list(column) for column in whole]
+    while _is_wide(list(zip(*columns, strict=True))):
+        widths = [max(map(cell_len, column)) for column in columns[:value_columns]]
+        widest = max(range(value_columns), key=lambda place: widths[place])
+        if widths[widest] <= NARROWEST_VALUE:
+            break
+        head, *values = whole[widest]
+        limit = widths[widest] - 1
+        columns[widest] = [shorten(head, limit), *shorten_apart(values, limit)]
+    return [list(line) for line in zip(*columns, strict=True)]
 
 
 # --- what the picture is drawn from -----------------------------------------------------------------------------------

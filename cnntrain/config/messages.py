@@ -16,7 +16,7 @@ from cnntrain.config.schema.networks import NETWORKS
 from cnntrain.config.schema.optimizer import OPTIMIZERS
 from cnntrain.config.schema.schedule import SCHEDULES
 from cnntrain.config.schema.settings import Settings
-from cnntrain.registry import Registry, unknown_argument
+from cnntrain.registry import Registry, is_dotted, unknown_argument
 from cnntrain.text import hint, nearest
 
 VARIANTS: dict[str, Registry[Any]] = {
@@ -194,6 +194,8 @@ def unknown_option(group: str, name: object, options: list[str]) -> str:
     """The fault of `group=name` where the group has no such option."""
     if group == "data" and (folder := advise_data(str(name))):
         return f"data: no option {name}; {folder}"
+    if group == "data" and is_dotted(str(name)):
+        return f"data: no option {name}; a function of yours is data=own data.name={name}"
     printable = [option for option in options if not option.startswith("for_")]
     if not printable:
         return f"{group}: no option {name}, there are none; add yours with --config-dir DIR, as DIR/{group}/{name}.yaml"

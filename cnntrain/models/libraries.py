@@ -41,7 +41,7 @@ class LibraryNetwork:
 
     def __init__(self, name: str, library: Library) -> None:
         self.name = name
-        self.library = _library_of(name, library)
+        self.library = library_of(name, library)
         if self.library is Library.torchvision:
             from torchvision import models
 
@@ -181,7 +181,8 @@ def set_dropout(model: nn.Module, rate: float) -> None:
         setattr(model.get_submodule(parent), key, nn.Sequential(nn.Dropout(rate), last))
 
 
-def _library_of(name: str, library: Library) -> Library:
+def library_of(name: str, library: Library) -> Library:
+    """The library that has the network of a name; ConfigError where none has, with the nearest name."""
     from torchvision import models
 
     names = models.list_models(module=models)

@@ -14,7 +14,8 @@ MOST_CLASSES, MOST_PAIRS, MOST_ERRORS = 10, 5, 5
 WIDEST_NAME = 28  # columns, of a class beside other columns
 SCORES = {"top1": "top-1", "top5": "top-5", "balanced_accuracy": "balanced", "macro_f1": "macro F1", "loss": "loss"}
 THRESHOLDS, MOST_THRESHOLDS = (0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99), 5
-NEAR = 0.005  # by how much mean probability and accuracy differ at most, to be told as alike
+NEAR = 0.01  # by how much mean probability and accuracy differ at most, to be told as alike
+FAR = 0.05  # of the calibration error, from which on that they are alike says little of a single image
 LOWER = 0.01  # the least part by which another temperature lowers the loss, to be worth a word
 HARM = 0.01  # of top-1: if views cost more, they are better left out
 BETTER = 0.001  # the least by which another temperature lowers the calibration error, to be worth a word
@@ -109,10 +110,12 @@ def calibration_lines(scores: Mapping[str, Any]) -> list[str]:
     bins = [each for each in calibration["bins"] if each["images"]]
     said = sum(each["images"] * each["probability"] for each in bins) / scores["images"]
     gap = said - scores["top1"]
-    word = "well calibrated" if abs(gap) < NEAR else "too sure" if gap > 0 else "not sure enough"
     error = calibration["ece"]
-    means = f"says {percent(said)}, is right {percent(scores['top1'])}: {word}"
-    return [f"calibration  off by {percent(error)} (ECE): {means}", *temperature_lines(scores)]
+    word = "too sure" if gap > 0 else "not sure enough"
+    if abs(gap) < NEAR:
+        word = "alike on average" if error > FAR else "well calibrated"
+    means = f"probability {percent(said)}, accuracy {percent(scores['top1'])}: {word}"
+    return [f"calibration  ECE {percent(error)}; {means}", *temperature_lines(scores)]
 
 
 def temperature_lines(scores: Mapping[str, Any]) -> list[str]:
@@ -120,7 +123,7 @@ def temperature_lines(scores: Mapping[str, Any]) -> list[str]:
     calibration, lines = scores["calibration"], []
     error, temperature = calibration["ece"], calibration["temperature"]
     if without := calibration.get("without"):
-        old, new = f"off by {percent(without['ece'])}, loss {number(without['loss'])}", number(scores["loss"])
+        old, new = f"ECE {percent(without['ece'])}, loss {number(without['loss'])}", number(scores["loss"])
         lines.append(f"             at temperature 1: {old}; now {percent(error)}, {new}")
     words = _advice(temperature, scores)
     return [*lines, f"             {words}"] if words else lines

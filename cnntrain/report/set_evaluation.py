@@ -96,7 +96,7 @@ def calibration_lines(scores: Mapping[str, Any]) -> list[str]:
     bins = [each for each in scores["calibration"]["bins"] if each["images"]]
     said = sum(each["images"] * each["probability"] for each in bins) / scores["images"]
     means = f"expects {said:.2f} labels an image, {scores['cardinality']:.2f} are there"
-    return [f"calibration  off by {percent(scores['calibration']['ece'])} (ECE): {means}", *temperature_lines(scores)]
+    return [f"calibration  ECE {percent(scores['calibration']['ece'])}; {means}", *temperature_lines(scores)]
 
 
 def threshold_table(scores: Mapping[str, Any]) -> list[str]:

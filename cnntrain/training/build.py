@@ -24,6 +24,7 @@ from cnntrain.finetune.tuning import build_tuning
 from cnntrain.models.build import build_model
 from cnntrain.models.drop import DropLayer, drop_layers
 from cnntrain.models.layers import make_repeatable
+from cnntrain.models.libraries import library_of
 from cnntrain.models.small_images.check_size import check_size
 from cnntrain.models.weights.preprocessing import follow_weights
 from cnntrain.models.zoo.fast import Whitening
@@ -100,6 +101,8 @@ def build_train_job(
     """
     hardware = _prepare_machine(settings, world)
     reset_peak_memory(hardware.device)
+    if settings.model.entry is None:
+        library_of(settings.model.name, settings.model.library)  # a misspelt name, before the images are looked at
     settings, notes = follow_weights(settings)
     trainer, augment = settings.trainer, settings.augment
     if data is None:

@@ -108,7 +108,7 @@ def test_a_temperature_stays_in_the_checkpoint_and_the_run_goes_on_to_the_same_b
     after = json.loads(Path("after.json").read_text())
     temperature = checkpoint.load(Path("run/checkpoints/best"))["about"]["temperature"]
     assert temperature == before["val"]["calibration"]["temperature"]["fitted"]
-    assert f"{temperature:.4g}, kept; at 1 validation was off by " in capsys.readouterr().out
+    assert f"{temperature:.4g}, kept; at 1 the ECE of validation was " in capsys.readouterr().out
     assert after["val"]["calibration"]["temperature"]["used"] == temperature
     assert after["val"]["loss"] == pytest.approx(before["val"]["calibration"]["temperature"]["loss"], rel=1e-4)
     assert after["test"]["calibration"]["ece"] == before["test"]["calibration"]["temperature"]["ece"]
@@ -186,7 +186,7 @@ def test_a_temperature_that_harms_the_test_images_is_told_and_can_be_forgotten(t
     told, error = after["calibration"]["without"], after["calibration"]["ece"]
     assert told == {"loss": pytest.approx(before["loss"]), "ece": before["calibration"]["ece"]}
     assert (
-        f"             at temperature 1: off by {100 * told['ece']:.2f}%, loss {told['loss']:.4f}; "
+        f"             at temperature 1: ECE {100 * told['ece']:.2f}%, loss {told['loss']:.4f}; "
         f"now {100 * error:.2f}%, {after['loss']:.4f}\n"
     ) in out
     assert "warning: the temperature harms the test images: calibrate=false forgets it\n" in out

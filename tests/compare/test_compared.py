@@ -119,7 +119,7 @@ def test_settings_without_room_stand_below_the_table() -> None:
 def test_a_value_is_cut_no_further_than_the_columns_that_are_left_need() -> None:
     values = {"model": "tf_efficientnet_lite0", **{f"trainer.some_long_setting_{number}": "3" for number in range(3)}}
     lines = table(numbers.rows(outcomes(values, 0.5, 0.6)), "test_top1", None)
-    assert ".." in lines[2]
+    assert "…" in lines[2]
     assert len(lines[2]) == 80 - len(" *")
 
 

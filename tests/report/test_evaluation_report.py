@@ -62,7 +62,7 @@ def test_the_table_of_scores_has_a_row_for_each_with_its_interval() -> None:
 def test_calibration_is_told_with_what_it_means_and_with_the_way_out() -> None:
     scores = evaluation_of([*"abcdefgh"]).scores["test"]
     line, advice = tables.calibration_lines(scores)
-    assert line.startswith(f"calibration  off by {100 * scores['calibration']['ece']:.2f}% (ECE): says ")
+    assert line.startswith(f"calibration  ECE {100 * scores['calibration']['ece']:.2f}%; probability ")
     assert line.endswith("too sure")
     assert advice.strip().startswith("temperature 1.481 of validation makes it ")
     assert advice.endswith("calibrate=true")
