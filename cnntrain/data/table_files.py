@@ -27,6 +27,7 @@ class Finder:
         self.folder = folder
         self._raw = os.fsencode(folder)
         self._stems: dict[bytes, dict[bytes, list[bytes]]] = {}  # by folder, names by what is before their suffix
+        self._numbers: dict[int, str] | None = None  # files that are called by a number
 
     def find(self, name: str) -> tuple[bytes, int] | str:
         """The path and the bytes of a file; or what is wrong with the name."""
@@ -43,6 +44,17 @@ class Finder:
         if b"://" in path:
             return "is an address, and no file; fetch the images first"
         return MISSING
+
+    def padded(self, name: str) -> str:
+        """The file of a number whose leading zeros a spreadsheet has taken, such as 0007.jpg for 7; empty: none."""
+        if not name.strip().isdecimal():
+            return ""
+        if self._numbers is None:
+            self._numbers = {}
+            for stem, names in self._list(self._raw).items():
+                if stem.isdigit():
+                    self._numbers.setdefault(int(stem), os.fsdecode(names[0]))
+        return self._numbers.get(int(name), "")
 
     def _candidates(self, path: bytes) -> Iterator[bytes]:
         """What a name may stand for, the most likely first: a look at a file that is not there costs the most."""
@@ -105,16 +117,18 @@ def find_folder(table: Path, names: Sequence[str], images: str | None) -> Path:
     home = Path(os.path.abspath(table)).parent
     some = [name for name in names if name.strip()][:LOOKED_FOR]
 
-    def count(folder: Path) -> int:
+    def count(folder: Path) -> tuple[int, int]:
+        """How many are there, and how many are but for leading zeros, which is told with each row."""
         finder = Finder(folder)
-        return sum(not isinstance(finder.find(name), str) for name in some)
+        found = sum(not isinstance(finder.find(name), str) for name in some)
+        return found, 0 if found else sum(bool(finder.padded(name)) for name in some)
 
-    if count(home):
+    if any(count(home)):
         return home
     counts = {name: count(home / name) for name in folders_in(home)[:MOST_FOLDERS]}
-    most = max(counts.values(), default=0)
+    most = max(counts.values(), default=(0, 0))
     best = [name for name in counts if counts[name] == most]
-    if most and len(best) > 1:
+    if most[0] and len(best) > 1:
         folders = few([f"{printable(name)}/" for name in best])
         raise DataError(f"{printable(table)}: {folders} hold files of its names; choose one with data.images=DIR")
-    return home / best[0] if most else home
+    return home / best[0] if any(most) else home

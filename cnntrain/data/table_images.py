@@ -166,6 +166,8 @@ def _rows(
         if place == MISSING:
             where = "" if os.path.isabs(name) else f" in {printable(folder)}"
             advice = "mend the row, or give the folder with data.images=DIR"
+            if padded := finder.padded(name):
+                advice = f"{printable(padded)} is: keep the zeros, in a column of text"
             place += f"{where}; {advice if is_utf8(name) else other_letters(table.path)}"
         if isinstance(place, str):
             faults.add("files that are not found", row, f"{printable(name)} {place}")

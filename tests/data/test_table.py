@@ -173,6 +173,14 @@ def test_names_without_suffix_find_their_file_in_the_pile_beside_the_table(tmp_p
     assert is_right(build(table, images=str(tmp_path / "other" / "deep")).train, data.classes)
 
 
+def test_ids_that_have_lost_their_zeros_are_told_with_the_file_that_they_mean(tmp_path):
+    for name in pile(tmp_path / "train", suffix=".jpg"):
+        (tmp_path / "train" / name).rename(tmp_path / "train" / name.rjust(8, "0"))
+    table = write(tmp_path / "train.csv", "id,label", *(f"{i},{label(i)}" for i in range(8)))
+    place = f"is not there in {tmp_path}/train"
+    assert f"row 2: 0 {place}; 0000.jpg is: keep the zeros, in a column of text" in faults(table)
+
+
 def test_two_piles_that_fit_are_not_chosen_between(tmp_path):
     for name in ("a", "b"):
         pile(tmp_path / name)
