@@ -73,7 +73,7 @@ def test_mode_a_changes_the_head_and_no_bit_of_the_encoder(here, words):
     assert results["trainable_parameters"] == 24 * 3 + 3 < results["parameters"]
     assert results["val"]["top1"] > 0.6
     log = said("a")
-    assert ("features of" in log) == (not words)
+    assert ("features cached of" in log) == (not words)
     assert "loaded 14/16 tensors of digits" in log
     assert "new: head.fc2.weight, head.fc2.bias" in log
     assert "images as digits knows them: " in log
