@@ -32,6 +32,7 @@ NOT_RUN = {  # command line: why it is not run to its end
     "cnntrain data=hf data.root=OWNER/NAME data.download=true model=resnet18": "tests/data/test_hub.py reads a cache",
     "python model.py cat.jpg": "tests/export does, with more pictures",
     "tensorboard --logdir outputs": "serves until it is stopped",
+    "cnntrain play RUN_DIR": "serves until it is stopped; tests/play does",
     "cnntrain trainer.devices=4 model=resnet50 data=imagefolder data.root=photos": "wants four devices",
     "torchrun --nproc-per-node=4 --max-restarts=3 -m cnntrain model=resnet50 data=imagefolder data.root=photos": (
         "wants four devices"

@@ -29,6 +29,7 @@ FLOORS = (  # from the lowest up; the plan and what each room is for stand in CO
     "report",
     "inspect",
     "page",
+    "play",
     "compare",
     "commands",
     "cli",

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cnntrain.config.schema.settings import Settings
 
 OF_SEVERAL_PROCESSES = ("train", "resume")  # what several processes can do together
-OF_TRAINED_NETWORKS = ("eval", "predict", "explain", "report", "export")  # which save nothing on a signal
+OF_TRAINED_NETWORKS = ("eval", "predict", "explain", "play", "report", "export")  # which save nothing on a signal
 AT_ONCE = "models"  # the command that loads nothing heavy
 RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
 COLLECTIONS = gc.get_threshold()  # how seldom Python looks for garbage
@@ -184,7 +184,7 @@ def _saved_config(command: str, args: RunArgs) -> "RunConfig | None":
     has_weights = not resumes or (args.run / "checkpoints").is_dir()
     if faults := no_effect.faults_of_saved(command, config, has_weights=has_weights):
         raise ConfigErrors(faults)
-    if command not in ("predict", "report", "export"):  # which do without
+    if command not in ("predict", "play", "report", "export"):  # which do without
         need_images(config.settings.data)
     return config
 

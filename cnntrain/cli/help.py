@@ -172,6 +172,17 @@ Other words change the run's config, such as data.root=DIR.
   cnntrain explain RUN_DIR what=features,excite layers=layer1.0.conv1,layer4
 """,
     ),
+    "play": (
+        """\
+A page on this machine in which a trained network answers while you draw, drop a
+photo, move, turn or blur it with noise: classes, Grad-CAM, feature maps, first
+filters. On a run that is training it shows each save, and the curves so far.
+""",
+        """\
+  cnntrain play outputs/digits/lenet5/2026-01-31_12-00-00
+  cnntrain play RUN_DIR port=8000              for ssh -L 8000:127.0.0.1:8000
+""",
+    ),
     "report": (
         """\
 A run on one page, report.html: scores with intervals, curves, confusion, the

@@ -127,7 +127,7 @@ USED_KEYS = (
 )
 NOT_OF_EXPORT = ("trainer.precision", "trainer.channels_last", "trainer.tensorboard", "trainer.deterministic")
 # What begins the words that are for the images of the run; others of `data.` prepare files that are given as well.
-DATA_WORDS = {"eval": "data.", "report": "data.", "explain": "data.root=", "export": "data.root="}
+DATA_WORDS = {"eval": "data.", "report": "data.", "explain": "data.root=", "play": "data.root=", "export": "data.root="}
 START_KEYS = ("model.pretrained", "model.weights", "model.new_head", "model.allow_missing", "model.allow_unused")
 
 
@@ -135,7 +135,7 @@ def faults_of_saved(command: str, config: RunConfig, *, has_weights: bool = True
     """The lines for words that change nothing of what a command does with a run that exists.
 
     Args:
-        command: resume, eval, predict, explain, report, export, or load, which is that of Python.
+        command: resume, eval, predict, explain, play, report, export, or load, which is that of Python.
         has_weights: the run has weights of its own by now.
     """
     lines = []

@@ -169,6 +169,13 @@ class ExplainArgs(RunArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlayArgs(RunArgs):
+    """The arguments of `play`."""
+
+    port: int = number(0, ge=0, le=65535, help="of this machine; 0, the default, takes any that is free")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportArgs(RunArgs):
     """The arguments of `report`."""
 

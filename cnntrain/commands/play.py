@@ -1,0 +1,45 @@
+"""`cnntrain play RUN_DIR_OR_CHECKPOINT`: a page on this machine in which one plays with a trained network."""
+
+import os
+from contextlib import suppress
+from typing import Any
+
+import torch
+
+from cnntrain.config.run_config import RunConfig
+from cnntrain.config.schema.run_commands import PlayArgs
+from cnntrain.play.network import Network
+from cnntrain.play.progress import progress
+from cnntrain.play.site import HOST, Site, serve
+from cnntrain.report.run_report import Report
+from cnntrain.storage.run_record import is_done
+
+NICENESS = 10  # a training beside it goes first
+
+
+def run(args: PlayArgs, config: RunConfig | None = None) -> dict[str, Any]:
+    """Serve the page until Ctrl-C.
+
+    Returns:
+        "address".
+    """
+    report = Report(None, tensorboard=False)
+    try:
+        with suppress(OSError):
+            os.nice(NICENESS)
+        torch.set_num_threads(1)
+        words = [*args.words]
+        if not any(word.startswith("trainer.device=") for word in words):
+            words.append("trainer.device=cpu")
+        network = Network(args.run, words, report)
+        told = network.about()
+        site = Site(network, lambda: progress(args.run, network.epochs, is_done(args.run)))
+        server = serve(site, args.port)
+        address = f"http://{HOST}:{server.port}/{site.token}/"
+        report.say(f"{told['title']}: play with it at")
+        report.say(address, copied=True)
+        report.say("It is open to this machine alone. Ctrl-C closes it.")
+        server.serve_forever()
+    finally:
+        report.close()
+    return {"address": address}
