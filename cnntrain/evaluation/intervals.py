@@ -15,7 +15,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson(share: float, images: int) -> Interval:
+def wilson(share: float, images: float) -> Interval:
     """Wilson's score interval (1927) of an accuracy, 0 to 1, that was measured on so many images.
 
     It tells what other images of the same kind would do to the score of one trained network.
@@ -24,6 +24,20 @@ def wilson(share: float, images: int) -> Interval:
     center = (share + z * z / (2 * images)) / (1 + z * z / images)
     reach = z / (1 + z * z / images) * math.sqrt(share * (1 - share) / images + (z / (2 * images)) ** 2)
     return Interval(max(0.0, center - reach), min(1.0, center + reach))
+
+
+def of_shares(mean: float, mean_square: float, images: int, parts: int) -> Interval:
+    """Wilson's, of the mean over images of shares, 0 to 1, each of `parts` answers, as many as these are worth.
+
+    Answers to one image are alike. The variance over images tells how many independent ones they are worth (Kish 1965,
+    effective sample size): at least one for each image, and at most all of them.
+
+    Args:
+        mean_square: the mean of the squares of the shares.
+    """
+    variance = max(0.0, mean_square - mean * mean) * images / max(1, images - 1)
+    worth = mean * (1 - mean) * images / variance if variance else math.inf
+    return wilson(mean, max(1, min(worth / images, parts)) * images if 0 < mean < 1 else images)
 
 
 def student(shares: Sequence[float]) -> Interval:
@@ -49,6 +63,17 @@ def of_mean(mean: float, mean_square: float, images: int) -> Interval:
 def of_errors(score: float, error: float) -> Interval:
     """Of a score, 0 to 1, with this standard error: about two of them either way, within these limits."""
     return Interval(max(0.0, score - _z() * error), min(1.0, score + _z() * error))
+
+
+def of_ratio(ratio: float, squares: float, total: float, images: int) -> Interval | None:
+    """Of a ratio, 0 to 1, of two sums over images, by what each image adds to it; None where no image matters.
+
+    Args:
+        squares: the sum over images of the squares of numerator - ratio * denominator.
+        total: the sum of the denominators.
+    """
+    error = math.sqrt(max(0.0, squares) * images / max(1, images - 1)) / max(total, 1)
+    return of_errors(ratio, error) if error > 1e-12 else None
 
 
 def _z() -> float:

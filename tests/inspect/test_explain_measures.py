@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from cnntrain.errors import ConfigError
+from cnntrain.evaluation.intervals import wilson
 from cnntrain.inspect.explain import excite, feature_maps, features, filters, gradcam, shift
 from cnntrain.inspect.explain.subject import NotApplicable, Subject
 from cnntrain.plots.drawing import fit
@@ -379,6 +380,35 @@ def test_the_effect_of_a_shift_is_the_mean_over_images_and_directions():
     zero, two = shift.measure(model, batches, scale, [2])
     assert (two.changed, two.moved, two.top1) == pytest.approx((np.mean(changed), np.mean(moved), np.mean(right)))
     assert zero.top1 == pytest.approx((before.argmax(1) == labels).float().mean().item())
-    assert shift.csv([zero]).splitlines()[0] == "pixels,changed,moved,top1"
+    heads = "pixels,changed,moved,top1,changed_low,changed_high,top1_low,top1_high"
+    assert shift.csv([zero]).splitlines()[0] == heads
     text = shift.draw([zero, two], 30, "test", "a $net$").content("svg").decode()
     assert all(f">{words}<" in text for words in ("a $net$", "shift in pixels", "0", "2", f"{100 * zero.top1:.1f}"))
+
+
+def test_a_shift_has_intervals_over_images_whatever_the_batches():
+    torch.manual_seed(3)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 4))
+    images, labels = pixels(60, 1, 8, 8), torch.arange(60) % 4
+    rows = [
+        shift.measure(model, list(zip(images.split(size), labels.split(size), strict=True)), scale, [2])
+        for size in (7, 60)
+    ]
+    zero, two = rows[0]
+    assert two.intervals["changed"] == pytest.approx(rows[1][1].intervals["changed"])
+    assert zero.intervals == {"changed": (0, 0), "top1": pytest.approx(wilson(zero.top1, 60))}
+    with torch.no_grad():
+        before = model(scale(images)).argmax(1)
+        after = torch.stack(
+            [model(scale(shift.shift(images, 2 * down, 2 * right))).argmax(1) for down, right in shift.DIRECTIONS]
+        )
+    for key, shares in (("changed", after != before), ("top1", after == labels)):
+        values = shares.double().mean(0)
+        low, high = two.intervals[key]
+        assert low < values.mean() < high
+        assert high - low == pytest.approx(2 * 1.96 * values.std().item() / 60**0.5, rel=0.06)
+    head, _, line = shift.table([zero, two])
+    assert head == ["shift", "other prediction", "95 % interval", "probability", "top-1", "95 % interval"]
+    low, high = two.intervals["changed"]
+    assert line[2] == f"{100 * low:.2f} to {100 * high:.2f}%"
+    assert [float(cell) for cell in shift.csv([two]).split()[1].split(",")][4:6] == pytest.approx((low, high), abs=1e-6)

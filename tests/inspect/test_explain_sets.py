@@ -13,6 +13,7 @@ from cnntrain import cli
 from cnntrain.cli.arguments import read_arguments
 from cnntrain.commands import explain
 from cnntrain.config.schema.run_commands import ExplainArgs
+from cnntrain.evaluation import set_measures
 from cnntrain.evaluation.prediction import Reading
 from cnntrain.inspect.explain import feature_maps, gradcam, shift
 from cnntrain.inspect.explain.subject import Subject, known_labels, names_of, own_class, spread
@@ -87,6 +88,10 @@ def test_a_shift_is_measured_by_whole_sets_and_by_the_labels_that_images_have():
     )
     np.testing.assert_allclose(two.micro_f1, 2 * hits / (4 * LABELS.sum() + calls))
     assert (zero.pixels, zero.changed, zero.moved) == (0, 0, 0)
+    for key, value in (("changed", two.changed), ("micro_f1", two.micro_f1)):
+        low, high = two.intervals[key]
+        assert 0 <= low < value < high <= 1
+    assert set_measures.measure(LABELS, before >= 0.5)[1]["micro_f1"] == pytest.approx(zero.intervals["micro_f1"])
 
 
 def test_a_bar_is_red_where_the_network_alone_gives_a_label():
@@ -102,13 +107,13 @@ def test_explain_draws_all_its_parts_of_sets(among_sets, capsys):
         "filters", "features", "excite", "gradcam", "shift",
     ]  # fmt: skip
     assert not results["left_out"]
-    assert set(results["shift"][0]) == {"pixels", "changed", "moved", "micro_f1"}
+    assert set(results["shift"][0]) == {"pixels", "changed", "moved", "micro_f1", "intervals"}
     *_, job = load_job(Path("run"), [], Silence())
     with torch.no_grad():
         logits = torch.cat([job.model.eval()(job.normalize(batch.images)) for batch in job.data.test.batches()])
     given, own = logits.sigmoid() >= torch.tensor(job.thresholds), job.data.test.labels
     assert results["shift"][0]["micro_f1"] == 2 * int((given & own).sum()) / int(given.sum() + own.sum())
-    assert next(csv.reader(Path("run/explain/shift.csv").read_text().splitlines()))[-1] == "micro_f1"
+    assert next(csv.reader(Path("run/explain/shift.csv").read_text().splitlines()))[-1] == "micro_f1_high"
     assert "other labels" in capsys.readouterr().out
     assert cli.main(["explain", "run", "what=gradcam", "images=[new/56.png,new/60.png]", "out=mine"]) == 0
     with Image.open("mine/gradcam.png") as picture:
