@@ -36,6 +36,7 @@ STAGES = {
     "resnet20": "stem | stages.0 | stages.1 | stages.2",
     "wrn28_10": "stem | stages.0 | stages.1 | stages.2 tail",
     "softmax": "",
+    "hog": "",
 }
 
 

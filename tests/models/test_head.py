@@ -18,6 +18,7 @@ HEADS = {
     "lenet5": "head",
     "mlp": "head",
     "softmax": "head",
+    "hog": "head",
     "cnn": "head.fc1",
     "cnn3": "head.fc2",
     "airbench": "head",

@@ -39,6 +39,18 @@ class LenetArgs:
 
 
 @dataclass
+class HogArgs:
+    """Histograms of oriented gradients, with the arguments of scikit-image's `hog`."""
+
+    orientations: int = argument(9, is_count, "a whole number >= 1")  # bins over 180 degrees
+    pixels_per_cell: Optional[int] = argument(
+        None, lambda value: value is None or is_count(value), "a whole number >= 1, or null for an eighth of the image"
+    )
+    cells_per_block: int = argument(2, is_count, "a whole number >= 1")
+    block_norm: str = one_of("L2-Hys", "L2-Hys", "L2")
+
+
+@dataclass
 class InceptionArgs:
     """GoogLeNet, whose dropout stands before the last linear layer."""
 

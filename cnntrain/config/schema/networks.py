@@ -8,6 +8,7 @@ from cnntrain.config.schema.network_args import (
     AirbenchArgs,
     BnInceptionArgs,
     EfficientnetArgs,
+    HogArgs,
     InceptionArgs,
     InceptionResnetArgs,
     LenetArgs,
@@ -73,6 +74,7 @@ NETWORKS = Registry(
         NetworkEntry(
             "lenet5", LenetArgs, f"{_ZOO}.lenet:lenet5", 1998, "LeCun 1998", 61_706, 416_520, 10, 1, 32, is_sized=True
         ),
+        NetworkEntry("hog", HogArgs, f"{_ZOO}.hog:hog", 2005, "Dalal 2005", 12_970, 12_960, *MNIST, is_sized=True),
         NetworkEntry(
             "inception_v1",
             InceptionArgs,
