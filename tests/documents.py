@@ -127,6 +127,7 @@ def lay_out(folder: Path) -> None:
     (folder / "contest" / "train.csv").write_text(f"id,label\n{rows}")
     rows = "".join(f"{number:04},cat\n" for number in range(16, 20))
     (folder / "contest" / "sample_submission.csv").write_text(f"id,label\n{rows}")
+    (folder / "noisy.csv").write_text("position,noisy\n" + "".join(f"{row},{row % 7 / 7}\n" for row in range(40)))
     (folder / "RUN_DIR" / "checkpoints").mkdir(parents=True)
     (folder / "RUN_DIR" / "splits.csv").write_text(f"name,split\n{splits}")
     (folder / "RUN_DIR" / "config.yaml").write_text(default_config(), encoding="utf-8")

@@ -24,7 +24,7 @@ def usage(command: str) -> list[str]:
     ]
     overrides = "[KEY=VALUE ...]" if kind is FilterArgs else kind.usage
     if kind is FilterArgs:
-        options = options[-1:]  # the rest are many, and listed below
+        words, options = ["image=FILE|signal=FILE.csv", *words], options[-1:]  # the rest are many, and listed below
     start = f"usage: cnntrain {command} "
     parts = [part.replace(" ", "\0") for part in [*places, *words, *_groups(overrides), *options]]
     lines = textwrap.wrap(" ".join(parts), WIDTH - len(start), break_on_hyphens=False, break_long_words=False)

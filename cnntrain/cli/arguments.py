@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from cnntrain.config.argument_rules import Rule
@@ -14,6 +15,7 @@ from cnntrain.config.schema.commands import COMMANDS, ON_RUNS, FilterArgs, Train
 from cnntrain.config.schema.filter import KERNELS
 from cnntrain.config.schema.limits import broken_limits
 from cnntrain.config.schema.run_commands import PredictArgs
+from cnntrain.config.schema.titles import TABLES
 from cnntrain.errors import CnntrainError, ConfigError
 from cnntrain.text import hint, nearest, printable
 
@@ -38,7 +40,7 @@ def read_arguments(kind: type[Args], words: Sequence[str], line: Sequence[str] =
     values, faults = _read_values(arguments, _pairs(pairs))
     if kind is FilterArgs:
         values, kernel_faults = _read_kernel(values, other_words)
-        faults, other_words = [*faults, *kernel_faults], ()
+        faults, other_words = [*_no_subject(pairs), *faults, *kernel_faults], ()
     else:
         strays = _strays(kind, arguments, other_words)
         needed = {name for name, line in strays if name}
@@ -197,6 +199,13 @@ def _convert(text: str, key: Key) -> Any:
 # --- filter ----------------------------------------------------------------------------------------------------------
 
 
+def _no_subject(words: Sequence[str]) -> list[CnntrainError]:
+    """The fault where there is nothing to filter."""
+    if {"image", "signal"} & _pairs(words).keys():
+        return []
+    return [ConfigError("image: missing; write image=FILE, or signal=FILE.csv for a signal in one dimension")]
+
+
 def _read_kernel(values: Mapping[str, Any], words: Sequence[str]) -> tuple[dict[str, Any], list[CnntrainError]]:
     """The values with the kernel itself, whose own arguments are among the other words; and the faults of these."""
     kernel_value = values.get("kernel")
@@ -209,7 +218,8 @@ def _read_kernel(values: Mapping[str, Any], words: Sequence[str]) -> tuple[dict[
         if word.startswith("-"):
             faults.append(ConfigError(f"{word}: no flag of filter; see cnntrain filter --help"))
         elif not sign:
-            argument = "kernel" if word in KERNELS else "image"
+            is_table = word.startswith("[") or Path(word).suffix.lower() in TABLES
+            argument = "kernel" if word in KERNELS else "signal" if is_table else "image"
             faults.append(ConfigError(f"{word}: not KEY=VALUE" + hint(f"{argument}={word}")))
         elif key in own_arguments:
             texts[key] = strip_quotes(text)

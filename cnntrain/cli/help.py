@@ -242,7 +242,8 @@ look as data= says, or as those that the network was made for.
 A classic filter on a picture, computed as the convolution of a network: the
 kernel is laid over the image and not turned around first. Prints the kernel,
 the sizes and the range of values; the picture has the original, the kernel and
-the result side by side.
+the result side by side. Of a signal in one dimension a chart has both curves,
+and a table the numbers.
 """,
         """\
 Edges have a sign: mid-grey is 0. Magnitudes begin at black. Other results are
@@ -252,6 +253,8 @@ images, and what lies outside 0 to 255 is cut off.
   cnntrain filter image=cat.jpg kernel=gaussian sigma=3 out=soft.png
   cnntrain filter image=cat.jpg kernel=gabor theta=45 wavelength=6 stride=2
   cnntrain filter image=cat.jpg 'kernel=[[0,1,0],[1,-4,1],[0,1,0]]'
+  cnntrain filter 'signal=[1,2,4,2,1]' 'kernel=[1/3,1/3,1/3]'
+  cnntrain filter signal=noisy.csv column=y kernel=gaussian sigma=2
 """,
     ),
 }

@@ -1,7 +1,8 @@
-"""`cnntrain filter image=FILE kernel=NAME`: a classic filter on a picture, as a network's convolution computes it."""
+"""`cnntrain filter image=FILE kernel=NAME`: a classic filter on a picture or signal, as a network computes it."""
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from cnntrain.config.schema.filter import KERNELS, Weights
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.models.map_sizes import Misfit, Window, convolution_window, through
 from cnntrain.storage.atomic import write_atomic
-from cnntrain.text import cut, printable
+from cnntrain.text import counted, cut, few, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,18 +23,26 @@ if TYPE_CHECKING:
 
 WIDEST_TABLE = 7  # rows and columns of a kernel that are printed
 LONGEST_NAME = 40  # characters of a caption
+MOST_NOTED = 9  # weights in a note
 
 
 def run(args: FilterArgs) -> None:
-    """Filter an image, print the kernel, the sizes and the range of values, and write the picture.
+    """Filter an image or a signal, print the kernel, the sizes and the range of values, and write the picture.
 
     Raises:
         ConfigError: a kernel or padding that does not fit the image.
-        DataError: the image is broken.
+        DataError: the image is broken, or a signal is not of numbers.
         FileSystemError: the picture cannot be written.
         ResourceError: they are too large for the memory.
     """
-    source, kernel, out = args.image, args.kernel, _place(args)
+    if args.signal is not None:
+        return _filter_signal(args, args.signal)
+    assert args.image is not None
+    return _filter_image(args, args.image)
+
+
+def _filter_image(args: FilterArgs, source: Path) -> None:
+    kernel, (out,) = args.kernel, _files(args, source, (".png",))
 
     from cnntrain.data.decode import BadImage, read_image
     from cnntrain.inspect.convolve import as_picture, convolve, inner_part, need_memory
@@ -75,6 +84,45 @@ def run(args: FilterArgs) -> None:
     print("\n".join(f"{key:<9}{value}" for key, value in lines.items()))
 
 
+def _filter_signal(args: FilterArgs, source: Path | tuple[float, ...]) -> None:
+    files = _files(args, source if isinstance(source, Path) else None, (".png", ".svg", ".csv"))
+
+    import torch
+
+    from cnntrain.inspect.convolve import convolve
+    from cnntrain.inspect.signal import Signal, place, read_signal, side_by_side
+    from cnntrain.plots.signal_curves import draw_signal
+
+    signal = read_signal(source, args.column) if isinstance(source, Path) else Signal(list(source))
+    row, count = args.kernel.row(), len(signal.values)
+    assert row is not None  # as FilterArgs.faults has it
+    window = _fit_signal(args, row, count)
+    values = torch.tensor(signal.values, dtype=torch.float64)
+    filtered = convolve(values[None, None, None], [[row]], window, args.padding_mode.name)[0, 0, 0]
+    result = filtered.tolist()
+
+    name, title = _name(args), printable(source.name) if isinstance(source, Path) else ""
+    title += f", column {printable(signal.column)}" if signal.column else ""
+    lines = {
+        "kernel": " ".join([name, *(f"{key}={value:.4g}" for key, value in args.kernel.parameters().items())]),
+        "signal": f"{title}{', ' if title else ''}{counted(count, 'value')}, {_range(values)}",
+        "length": _in_two(window.arithmetic((1, count), 1).replace("W", "N")),
+        "result": f"{counted(len(result), 'value')}, {_range(filtered)}",
+        "written": ", ".join(printable(file) for file in files),
+    }
+    if signal.others:
+        lines["signal"] += f"\n{'':9}other columns of numbers: {few(map(printable, signal.others))} (column=NAME)"
+    weights = " ".join(f"{weight:.3g}" for weight in row[:MOST_NOTED]) + (" …" if len(row) > MOST_NOTED else "")
+    notes = [", ".join([f"{lines['kernel']} ({weights})", *_notes(args)]), "A result lies at the middle of its window."]
+    places = [place(index, window) for index in range(len(result))]
+    chart = draw_signal(signal.values, places, result, title or "a signal", notes)
+    contents = [chart.content("png"), chart.content("svg"), side_by_side(signal.values, result, window).encode()]
+    for file, content in zip(files, contents, strict=True):
+        write_atomic(file, content, word="out=FILE.png")
+    print("\n".join(_table([row])), end="\n\n")
+    print("\n".join(f"{key:<9}{value}" for key, value in lines.items()))
+
+
 # --- what is told ----------------------------------------------------------------------------------------------------
 
 
@@ -84,7 +132,7 @@ def fit(args: FilterArgs, matrix: Weights, size: tuple[int, int]) -> Window:
         filters=1,
         kernel=[len(matrix), len(matrix[0])],
         stride=args.stride,
-        padding=args.padding if args.padding in ("same", "valid") else int(args.padding),
+        padding=args.padding if args.padding in ("same", "valid") else _added(args),
         padding_mode=args.padding_mode.name,
         dilation=args.dilation,
         pool="none",
@@ -94,6 +142,23 @@ def fit(args: FilterArgs, matrix: Weights, size: tuple[int, int]) -> Window:
     except Misfit as misfit:
         raise ConfigError(f"{misfit.what}; padding=same with padding_mode=zeros fits every kernel") from None
     return convolution_window(block, first=True)
+
+
+def _added(args: FilterArgs) -> int | list[int]:
+    """Pixels added on each side; of a signal there is nothing above and below."""
+    return int(args.padding) if args.signal is None else [0, int(args.padding)]
+
+
+def _fit_signal(args: FilterArgs, row: list[float], count: int) -> Window:
+    """How the kernel goes over a signal of so many values; raises ConfigError where it is longer."""
+    span = args.dilation * (len(row) - 1) + 1
+    if span > count:
+        stretch = f" with dilation {args.dilation}" if args.dilation > 1 else ""
+        raise ConfigError(
+            f"kernel: {counted(len(row), 'weight')}{stretch} cover {counted(span, 'value')}, and the signal has "
+            f"{count:,}; take a shorter kernel or a longer signal"
+        )
+    return fit(args, [row], (1, count))
 
 
 def _notes(args: FilterArgs) -> list[str]:
@@ -145,17 +210,21 @@ def _png(picture: "NDArray[np.uint8]") -> bytes:
     return file.getvalue()
 
 
-def _place(args: FilterArgs) -> Path:
-    """The file to write.
+def _files(args: FilterArgs, source: Path | None, ends: Sequence[str]) -> list[Path]:
+    """The files to write, of one name and several ends; the picture is the first.
 
     Raises:
-        ConfigError: it is the image itself.
-        FileSystemError: it is a folder, or its folder is not there.
+        ConfigError: one of them is the source itself.
+        FileSystemError: one is a folder, or their folder is not there.
     """
-    out = args.out or out_file(f"{args.image.stem}_{_name(args)}.png", "FILE.png")
-    if out.exists() and out.samefile(args.image):
-        raise ConfigError(f"out: {printable(out)} is the image itself; write out=FILE.png")
-    return out
+    stem = source.stem if source else "signal"
+    out = args.out or out_file(f"{stem}_{_name(args)}.png", "FILE.png")
+    files = [out, *(out_file(str(out.with_suffix(end)), "FILE.png") for end in ends[1:])]
+    for file in files:
+        if source and file.exists() and file.samefile(source):
+            what = "image" if args.image else "signal"
+            raise ConfigError(f"out: {printable(file)} is the {what} itself; write out=FILE.png")
+    return files
 
 
 def _name(args: FilterArgs) -> str:

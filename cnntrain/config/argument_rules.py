@@ -14,9 +14,12 @@ from cnntrain.config.schema.filter import (
     LARGEST,
     MOST_PADDING,
     OWN_KERNEL,
+    OWN_ROW,
+    OWN_SIGNAL,
     Kernel,
     OwnKernel,
     read_matrix,
+    read_row,
 )
 from cnntrain.errors import ConfigError, DataError
 from cnntrain.text import hint, nearest, printable
@@ -324,6 +327,26 @@ class TableFile(Rule):
         return table
 
 
+class SignalOf(Rule):
+    """Numbers in one dimension, or a table that has a column of them."""
+
+    example = "FILE.csv"
+    advice = f"give a table such as signal=noisy.csv, or numbers: '{OWN_SIGNAL}'"
+
+    def read(self, key: str, text: str) -> Path | tuple[float, ...]:
+        from cnntrain.config.need_images import need_table  # help does without
+
+        if not text.strip("[] "):
+            raise ConfigError(f"{key}: must not be empty; {self.advice}")
+        if text.startswith("["):
+            if numbers := read_row(text):
+                return tuple(numbers)
+            raise ConfigError(f"{key}: must be numbers, none infinite or NaN (given {text}); write '{OWN_SIGNAL}'")
+        table = expand_path(text)
+        need_table(key, table, self.advice)
+        return table
+
+
 class KernelOf(Rule):
     """A kernel by its name, whose own arguments are read as well, or by its weights."""
 
@@ -339,7 +362,7 @@ class KernelOf(Rule):
             raise ConfigError(self.missing_fault(key))
         if text.startswith("["):
             rule = f"rows of as many numbers each, {LARGEST} at most, none beyond {HEAVIEST:,} either way"
-            raise ConfigError(f"{key}: must be {rule} (given {text}); write it as '{OWN_KERNEL}'")
+            raise ConfigError(f"{key}: must be {rule} (given {text}); write it as '{OWN_KERNEL}' or '{OWN_ROW}'")
         suggestion = nearest(text, KERNELS)
         advice = f"did you mean {suggestion}? " if suggestion else ""
         names = ", ".join(KERNELS)

@@ -68,19 +68,22 @@ def need_hub_data(root: str) -> None:
         )
 
 
-def need_table(key: str, path: Path) -> None:
+def need_table(key: str, path: Path, advice: str = "give a table of files, such as labels.csv") -> None:
     """Refuse a table that is not there, or that is of a kind that cannot be read.
+
+    Args:
+        advice: what to give in its place.
 
     Raises:
         DataError: so it is.
         ConfigError: it takes a package that is not installed.
     """
     if what := absence(path):
-        raise DataError(f"{key}: {printable(path)} {what}; give a table of files, such as labels.csv")
+        raise DataError(f"{key}: {printable(path)} {what}; {advice}")
     if os.path.isdir(path):
         tables = [shell_word(key, table) for table in tables_in(path)]
-        advice = hint(" or ".join(tables[:3]) if tables else None, "give a table of files, such as labels.csv")
-        raise DataError(f"{key}: {printable(path)} is a folder, not a table{advice}")
+        instead = hint(" or ".join(tables[:3]) if tables else None, advice)
+        raise DataError(f"{key}: {printable(path)} is a folder, not a table{instead}")
     if path.suffix.lower() not in TABLES:
         raise DataError(f"{key}: {printable(path)} is no table of a known kind; save it as one of {', '.join(TABLES)}")
     if path.suffix.lower() == ".parquet" and importlib.util.find_spec("pyarrow") is None:

@@ -66,12 +66,13 @@ class Table:
     cells: dict[str, list[str]] = field(default_factory=dict)
 
 
-def read_table(path: Path, choose: Choose, faults: Faults) -> Table:
+def read_table(path: Path, choose: Choose, faults: Faults, each: str = "image") -> Table:
     """Read the columns that are wanted; empty rows are passed over.
 
     Args:
         choose: may raise where the columns do not do.
         faults: is told of rows that cannot be read.
+        each: what a row is of.
 
     Raises:
         DataError: the file cannot be read, or holds no table.
@@ -83,7 +84,7 @@ def read_table(path: Path, choose: Choose, faults: Faults) -> Table:
         raise DataError(f"{printable(path)}: cannot be read ({error.strerror or error}); mend that") from None
     if not table.rows:
         faults.raise_all()
-        raise DataError(f"{printable(path)}: holds no row; give a table with a row for each image")
+        raise DataError(f"{printable(path)}: holds no row; give a table with a row for each {each}")
     return table
 
 

@@ -144,8 +144,10 @@ def test_of_size_and_sigma_one_follows_from_the_other() -> None:
 
 def test_own_weights_are_read_with_fractions() -> None:
     assert read_matrix("[[1/4, -1/2],\n [2e-1, 3]]") == [[0.25, -0.5], [0.2, 3.0]]
+    assert read_matrix("[1/3, 1/3,1/3]") == [[1 / 3] * 3]
     for wrong in (
-        "[1,2]",
+        "[1 2]",
+        "[[1 2]]",
         "[[1,2],[3]]",
         "[[1,]]",
         "[[]]",

@@ -11,12 +11,13 @@ from cnntrain.config.argument_rules import (
     OutFile,
     OutFolder,
     Padding,
+    SignalOf,
     not_for_runs,
     not_new,
     not_packed,
 )
 from cnntrain.config.schema.command_args import CommandArgs, LookArgs, NewRunArgs, RunArgs, argument
-from cnntrain.config.schema.filter import Kernel, PaddingMode
+from cnntrain.config.schema.filter import OWN_ROW, OWN_SIGNAL, Kernel, OwnKernel, PaddingMode
 from cnntrain.config.schema.limits import number
 from cnntrain.config.schema.run_commands import (
     CheckRunArgs,
@@ -191,10 +192,19 @@ class ModelsArgs(CommandArgs):
 class FilterArgs(CommandArgs):
     """The arguments of `filter`; those of the kernel are its own fields (schema/filter.py)."""
 
-    image: Path = argument(ImageFile(), "the picture")
+    image: Path | None = argument(ImageFile(), "the picture", default=None)
+    signal: Path | tuple[float, ...] | None = argument(
+        SignalOf(),
+        f"in place of a picture a signal in one dimension: '{OWN_SIGNAL}', or a table with a column of numbers",
+        default=None,
+    )
+    column: Optional[str] = field(
+        default=None, metadata={"help": "signal: of the table; the first one of numbers by default"}
+    )
     kernel: Kernel = argument(
         KernelOf(),
-        "sobel_x sobel_y sobel (their magnitude) edge sharpen box gaussian gabor identity, or weights in rows",
+        "sobel_x sobel_y sobel (their magnitude) edge sharpen box gaussian gabor identity, or weights in rows; "
+        f"of a signal box, gaussian or identity, or weights in a row: '{OWN_ROW}'",
     )
     padding: str = argument(Padding(), "same (default), valid, or a number of pixels", default="same")
     padding_mode: PaddingMode = field(
@@ -203,11 +213,34 @@ class FilterArgs(CommandArgs):
     stride: int = number(1, ge=1, le=1000, help="a whole number, 1 by default")
     dilation: int = number(1, ge=1, le=64, help="a whole number, 1 by default")
     gray: Optional[bool] = field(
-        default=None, metadata={"help": "true or false; by default edges are looked for in gray"}
+        default=None, metadata={"help": "image: true or false; by default edges are looked for in gray"}
     )
     out: Path | None = argument(
-        OutFile("FILE.png", (".png",)), "the picture to write; IMAGE_KERNEL.png in the current folder", default=None
+        OutFile("FILE.png", (".png",)),
+        "the picture to write; IMAGE_KERNEL.png in the current folder; of a "
+        "signal, FILE.svg and FILE.csv are written beside it",
+        default=None,
     )
+
+    def faults(self) -> list[str]:
+        """See CommandArgs."""
+        if self.signal is None:
+            return (
+                []
+                if self.column is None
+                else [f"column: is of a signal (given {printable(self.column)}); leave it out"]
+            )
+        found = ["signal: stands beside image; give one of the two"] if self.image else []
+        if self.column is not None and not isinstance(self.signal, Path):
+            found.append(f"column: is of a table (given {printable(self.column)}, and numbers); leave it out")
+        if self.gray is not None:
+            found.append(f"gray: is of images (given {str(self.gray).lower()}, and a signal); leave it out")
+        if self.kernel.row() is None:
+            what = "rows" if isinstance(self.kernel, OwnKernel) else "a kernel of images"
+            found.append(
+                f"kernel: must have one row for a signal (given {what}); write '{OWN_ROW}', kernel=box or gaussian"
+            )
+        return found
 
 
 COMMANDS: dict[str, type[CommandArgs]] = {

@@ -6,6 +6,7 @@ answers with positive values where the image becomes brighter to the right, `sob
 
 import enum
 import math
+import re
 from dataclasses import dataclass, fields
 from typing import Optional, TypeAlias
 
@@ -15,9 +16,11 @@ Weights: TypeAlias = list[list[float]]  # rows of equal length
 
 LARGEST = 101  # rows or columns of a kernel
 MOST_PADDING = 1000  # pixels on a side
+MOST_VALUES, HIGHEST = 1_000_000, 1e30  # of a signal; their weighted sums stay finite in float64
 HEAVIEST = 1_000_000  # of the weights that a user writes; their sums stay finite in float32
 SIZE, SIGMA = f"rows and columns, 1 to {LARGEST}", "spread in pixels"
 OWN_KERNEL = "kernel=[[0,1,0],[1,-4,1],[0,1,0]]"  # what the messages give as an example
+OWN_ROW, OWN_SIGNAL = "kernel=[1/3,1/3,1/3]", "signal=[1,2,4,2,1]"
 
 PaddingMode = enum.Enum("PaddingMode", "zeros reflect replicate circular")
 
@@ -36,11 +39,18 @@ class Kernel:
         """The weights; of two matrices, the results are the sides of a right angle."""
         raise NotImplementedError  # the bare class only stands in for an unknown name while its faults are told
 
+    def row(self) -> list[float] | None:
+        """The weights for a signal in one dimension; None of a kernel that is of images alone."""
+        return None
+
 
 @dataclass
 class Identity(Kernel):
     def matrices(self) -> list[Weights]:
         return [[[0, 0, 0], [0, 1, 0], [0, 0, 0]]]
+
+    def row(self) -> list[float]:
+        return [0, 1, 0]
 
 
 @dataclass
@@ -96,6 +106,9 @@ class Box(Kernel):
     def matrices(self) -> list[Weights]:
         return [[[1 / self.size**2] * self.size for _ in range(self.size)]]
 
+    def row(self) -> list[float]:
+        return [1 / self.size] * self.size
+
 
 @dataclass
 class Gaussian(Kernel):
@@ -113,10 +126,13 @@ class Gaussian(Kernel):
         return {"size": self.size or min(2 * math.ceil(3 * sigma) + 1, LARGEST), "sigma": sigma}
 
     def matrices(self) -> list[Weights]:
+        line = self.row()
+        return [[[above * across for across in line] for above in line]]
+
+    def row(self) -> list[float]:
         size, sigma = self.parameters().values()
         bell = [math.exp(-((x / sigma) ** 2) / 2) for x in _places(size)]
-        line = [value / math.fsum(bell) for value in bell]
-        return [[[above * across for across in line] for above in line]]
+        return [value / math.fsum(bell) for value in bell]
 
 
 @dataclass
@@ -168,6 +184,9 @@ class OwnKernel(Kernel):
     def matrices(self) -> list[Weights]:
         return [self.rows]
 
+    def row(self) -> list[float] | None:
+        return self.rows[0] if len(self.rows) == 1 else None
+
 
 KERNELS: dict[str, type[Kernel]] = {
     "sobel_x": SobelX,
@@ -188,8 +207,10 @@ def _places(size: float) -> list[float]:
 
 
 def read_matrix(text: str) -> Weights | None:
-    """`[[0,1,0],[1,-4,1]]` as rows, fractions such as 1/9 allowed; None for anything else."""
-    text = "".join(text.split())
+    """`[[0,1,0],[1,-4,1]]`, or one row as `[1,2,1]`, as rows, fractions such as 1/9 allowed; None for anything else."""
+    text = re.sub(r"\s*([\[\],])\s*", r"\1", text.strip())
+    if read_row(text):
+        text = f"[{text}]"
     if not (text.startswith("[[") and text.endswith("]]")):
         return None
     try:
@@ -198,6 +219,18 @@ def read_matrix(text: str) -> Weights | None:
         return None
     fits = len({len(row) for row in rows}) == 1 and max(len(rows), len(rows[0])) <= LARGEST
     return rows if fits and all(abs(cell) <= HEAVIEST for row in rows for cell in row) else None
+
+
+def read_row(text: str) -> list[float] | None:
+    """`[1/3, 1/3, 1/3]` as numbers; None for anything else."""
+    text = text.strip()
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    try:
+        numbers = [_fraction(cell) for cell in text[1:-1].split(",")]
+    except (ValueError, ZeroDivisionError):
+        return None
+    return numbers if all(abs(number) <= HIGHEST for number in numbers) else None
 
 
 def _fraction(text: str) -> float:
