@@ -1,7 +1,6 @@
 """Features made by hand: histograms of oriented gradients, and the linear layer that learns from them."""
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,23 +50,25 @@ class Cells(nn.Module):
 
     def forward(self, gradient: Tensor) -> Tensor:
         votes = torch.linalg.vector_norm(gradient, dim=1, keepdim=True)  # its own gradient at 0 is 0, a root's NaN
-        reached = _reached(gradient[:, :1], gradient[:, 1:], self.orientations).expand(-1, self.orientations, -1, -1)
-        chosen = reached == torch.arange(1, self.orientations + 1, device=gradient.device).view(-1, 1, 1)
+        reached = _reached(gradient[:, :1], gradient[:, 1:], self.orientations)
+        number = reached.sum(1, keepdim=True).expand_as(reached)  # of its bin, from 1: bins are reached in their order
+        chosen = number == torch.arange(1, self.orientations + 1, device=gradient.device).view(-1, 1, 1)
         return functional.avg_pool2d(votes * chosen, self.size)
 
     def extra_repr(self) -> str:
         return f"orientations={self.orientations}, size={self.size}"
 
 
-def _reached(across: Tensor, down: Tensor, bins: int) -> Any:
-    """How many bins the direction of each gradient, modulo 180 degrees, has reached: the number of its own, from 1.
+def _reached(across: Tensor, down: Tensor, bins: int) -> Tensor:
+    """Whether each gradient (N, 1, H, W) points to the first border of each bin or beyond, modulo 180 degrees.
 
-    All (N, 1, H, W). A bin is reached by what lies on its first border or on from there; no angle is computed.
+    bool (N, bins, H, W), by the side of the border that it lies on; no angle is computed.
     """
     turn = torch.where((down < 0) | ((down == 0) & (across < 0)), -1.0, 1.0)  # into 0 <= angle < 180 degrees
     across, down = across * turn, down * turn
     borders = [math.pi * number / bins for number in range(bins)]
-    return sum(math.cos(angle) * down - math.sin(angle) * across >= -_ROUNDING for angle in borders)
+    beyond = torch.cat([math.cos(angle) * down - math.sin(angle) * across for angle in borders], dim=1)
+    return beyond >= -_ROUNDING
 
 
 class Blocks(nn.Module):
@@ -96,7 +97,9 @@ class Blocks(nn.Module):
 
 
 def _normalised(blocks: Tensor) -> Tensor:
-    return blocks / (blocks.square().sum(1, keepdim=True) + _EPS**2).sqrt()
+    """x / sqrt(sum x^2 + eps^2) over the channels."""
+    blocks = blocks / _EPS  # and 1 for eps^2, as the exporter to ONNX leaves out what adds 1e-10
+    return blocks / (blocks.square().sum(1, keepdim=True) + 1).sqrt()
 
 
 def hog(args: HogArgs, *, classes: int, channels: int, image_size: int) -> nn.Sequential:
