@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits, load_sample_image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cnntrain import cli
 from cnntrain.config.schema.model import ModelSettings
 from cnntrain.errors import ConfigError
 from cnntrain.models.build import build_model
@@ -137,3 +138,23 @@ def test_what_does_not_fit_is_refused(args, words):
         build(**args)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_run_is_exported_and_explained_as_far_as_it_goes(here, capsys):
+    words = ["data=digits", "data.limit=300", "trainer.epochs=2", "trainer.threads=1", "trainer.tensorboard=false"]
+    assert cli.main(["model=hog", *words, "hydra.run.dir=run"]) == 0
+    pytest.importorskip("onnxruntime")
+    for kind in ("onnx", "torchscript"):  # each proves that it answers as the network does, or is refused
+        assert cli.main(["export", "run", f"format={kind}"]) == 0
+    capsys.readouterr()
+    assert cli.main(["explain", "run", "what=[features,gradcam,shift]", "images=4"]) == 0
+    assert "features, gradcam: left out, no convolution gives a feature map" in capsys.readouterr().out
+
+
+def test_summary_follows_the_features_to_the_pixels(capsys):
+    assert cli.main(["summary", "model=hog"]) == 0
+    rows = {row[0]: row[1:] for line in capsys.readouterr().out.splitlines() if (row := line.split())}
+    assert rows["gradient"][1:4] == ["2x28x28", "3", "1"]
+    assert rows["cells"][:6] == ["4", "4", "0", "9x7x7", "6", "4"]
+    assert rows["blocks"][:3] == ["36x6x6", "10", "4"]  # two cells and a pixel on each side
