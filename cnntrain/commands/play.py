@@ -39,7 +39,10 @@ def run(args: PlayArgs, config: RunConfig | None = None) -> dict[str, Any]:
         report.say(f"{told['title']}: play with it at")
         report.say(address, copied=True)
         report.say("It is open to this machine alone. Ctrl-C closes it.")
-        server.serve_forever()
+        try:
+            server.serve_forever()
+        finally:
+            site.close()
     finally:
         report.close()
     return {"address": address}

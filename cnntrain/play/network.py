@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cnntrain.data.decode import decode_image
 from cnntrain.data.labels import is_sets
-from cnntrain.errors import CheckpointError, DataError
+from cnntrain.errors import CheckpointError, CnntrainError, DataError
 from cnntrain.evaluation.prediction import Reading
 from cnntrain.inspect.explain import feature_maps, features, filters, gradcam
 from cnntrain.inspect.explain.subject import NotApplicable, Subject, at_rest, spread
@@ -23,6 +23,7 @@ from cnntrain.runtime.reporter import Teller
 from cnntrain.storage import checkpoint
 from cnntrain.storage.manifest import MANIFEST
 from cnntrain.storage.run_record import is_done
+from cnntrain.text import printable
 from cnntrain.training.job import Job
 from cnntrain.training.load_run import load_job
 from cnntrain.training.load_state import load_weights
@@ -54,13 +55,14 @@ class Network:
 
     def __init__(self, run: Path, overrides: Sequence[str], report: Teller) -> None:
         self._lock = threading.RLock()
-        self.note = ""
+        self.note = self._lack = ""
         newest = run / "checkpoints" / "last"
         self._followed = newest if newest.is_dir() and not is_done(run) else None
+        self._mark = _mark(newest)  # before the weights: those of a save in between are taken at the next look
         self._job, self._state = self._load(self._followed or run, overrides, report)
-        self._mark = _mark(newest)
-        self.samples = _samples(self._job)
         data = self._job.data
+        self._names = [printable(name) for name in data.classes]
+        self.samples = _samples(self._job, self._names)
         self.blank = torch.zeros(data.channels, data.eval_size, data.eval_size, dtype=torch.uint8)
         self.layers: list[feature_maps.Layer] = []
         self._filters: tuple[str, str] | None = None
@@ -74,7 +76,7 @@ class Network:
         try:
             _, state, job = load_job(run, overrides, report, command="play")
         except DataError as error:
-            self.note = f"without the images of the run: {error}"
+            self.note = self._lack = f"without the images of the run: {error}"
             report.warn(self.note)
             _, state, job = load_job(run, overrides, report, images=False, command="play")
         return job, state
@@ -97,12 +99,18 @@ class Network:
             return False
         with self._lock:
             mark = _mark(self._followed)
+            if not mark:  # it is being replaced: the next look finds it whole
+                return False
+            self._mark = mark  # what cannot be read is not read again and again
             try:
                 state = checkpoint.load(self._followed)
+                if state["about"]["run_id"] != self._state["about"]["run_id"]:
+                    raise CheckpointError("another run has taken this folder; start `cnntrain play` again")
                 load_weights(self._job.model, state["ema"]["model"] if state["ema"] else state["model"])
-            except CheckpointError:  # it is being replaced: the next look finds it whole
+            except CnntrainError as error:
+                self.note = f"the newest save is not shown: {error}" if _mark(self._followed) == mark else self.note
                 return False
-            self._state, self._mark, self._filters = state, mark, None
+            self._state, self._filters, self.note = state, None, self._lack
             self._job = replace(self._job, thresholds=state["progress"].get("thresholds"))
         return True
 
@@ -111,14 +119,14 @@ class Network:
         data, settings = self._job.data, self._job.settings
         ground = _ground(data.mean)
         return {
-            "title": f"{settings.model.heading} on {settings.data.heading}",
+            "title": printable(f"{settings.model.heading} on {settings.data.heading}"),
             "parameters": self._job.parameters,
-            "classes": list(data.classes),
+            "classes": self._names,
             "channels": data.channels,
             "size": data.eval_size,
             "ground": ground,
             "fill": _fill(self.samples, ground) if data.channels == 1 else 1.0,
-            "layers": [{"name": layer.name, "about": layer.describe()} for layer in self.layers],
+            "layers": [{"name": layer.name, "about": printable(layer.describe())} for layer in self.layers],
             "shown": feature_maps.first_map(self.layers).name if self.layers else "",
             "several": data.multi_label,
             "follows": self._followed is not None,
@@ -151,15 +159,16 @@ class Network:
         given = subject.reading.decide(shares)
         found = []
         for sample, own, said in zip(self.samples, shares, given, strict=True):
-            places = said.nonzero().flatten().tolist() if is_sets(given) else [int(said)]
-            names = [self._job.data.classes[place] for place in places]
+            sure = bool(own.isfinite().all())
+            places = (said.nonzero().flatten().tolist() if is_sets(given) else [int(said)]) if sure else []
+            names = [self._names[place] for place in places]
             found.append(
                 {
                     "picture": sprite.picture(rgb(sample.image)),
                     "labels": list(sample.labels),
                     "given": names,
                     "share": float(own[places].min()) if places else None,
-                    "right": set(names) == set(sample.labels),
+                    "right": sure and set(names) == set(sample.labels),
                 }
             )
         return found
@@ -188,7 +197,7 @@ class Network:
             with torch.no_grad():
                 shares = subject.reading.probabilities(model(subject.inputs).float())
             given = subject.reading.decide(shares)[0]
-            names = self._job.data.classes
+            names = self._names
             best = shares[0].topk(min(BARS, len(names)))
             label = int(best.indices[0]) if label is None else label
             places = best.indices.tolist()
@@ -247,13 +256,13 @@ class Network:
         return Subject(self._job.model, self._job.normalize, names, images, [None] * len(images), [], "", reading)
 
 
-def _samples(job: Job) -> list[Sample]:
+def _samples(job: Job, names: Sequence[str]) -> list[Sample]:
     """Images of the split that validates, else of the test split, spread over the classes."""
     split = job.data.val or job.data.test
     if split is None:
         return []
     places = spread(split.labels, min(SAMPLES, len(split.labels)))
-    names, labels = job.data.classes, split.labels[places]
+    labels = split.labels[places]
     images = split.pick(places).cpu()
     owns = (
         [own.nonzero().flatten().tolist() for own in labels] if is_sets(labels) else [[one] for one in labels.tolist()]

@@ -13,13 +13,14 @@ from typing import Any
 
 from torch import Tensor
 from werkzeug.exceptions import BadRequest, Forbidden, HTTPException, NotFound, RequestEntityTooLarge
-from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+from werkzeug.serving import ThreadedWSGIServer, WSGIRequestHandler
 from werkzeug.wrappers import Request, Response
 
 from cnntrain.data.decode import BadImage
 from cnntrain.errors import ConfigError
 from cnntrain.play.change import Change
 from cnntrain.play.network import Network
+from cnntrain.text import one_line
 
 HOST = "127.0.0.1"
 NAMES = (HOST, "localhost")  # that a browser on this machine may call it by
@@ -31,6 +32,7 @@ TYPES = {
 }
 MOST_BYTES = 64 * 2**20  # of a picture
 MOST_PICTURES = 64  # that are kept
+PATIENCE = 30  # seconds for a client that sends nothing, and for an answer that is not done when all ends
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -56,7 +58,7 @@ class Site:
         self.token = secrets.token_urlsafe(24)
         self._network, self._progress = network, progress
         self._pictures: OrderedDict[str, Tensor] = OrderedDict()
-        self._numbers, self._lock = itertools.count(1), threading.Lock()
+        self._numbers, self._work = itertools.count(1), threading.Lock()
         self._routes: dict[tuple[str, str], Callable[[Request], Response]] = {
             ("GET", ""): lambda _: _file("page.html"),
             ("GET", "play.js"): lambda _: _file("play.js"),
@@ -78,6 +80,8 @@ class Site:
             response = self._answer(request)
         except HTTPException as fault:
             response = _json({"error": fault.description}, status=fault.code or 500)
+        except Exception as fault:  # of a network, which may be the user's own, or of a machine without memory
+            response = _json({"error": f"there is no answer to this: {one_line(fault)}"}, status=500)
         response.headers.update(HEADERS)
         return response(environ, start_response)
 
@@ -89,20 +93,24 @@ class Site:
         route = self._routes.get((request.method, name))
         if route is None:
             raise NotFound("there is no such page")
-        return route(request)
+        if request.method == "POST":
+            _read(request)
+        with self._work:  # a large photo takes gigabytes: one at a time
+            return route(request)
+
+    def close(self) -> None:
+        """Answer nothing any more, once the answer on its way is done: a thread that ends inside of torch aborts."""
+        self._work.acquire(timeout=PATIENCE)
 
     def _state(self, _: Request) -> Response:
+        come = self._progress()  # first: of a run that is done, the last save is there
         self._network.refresh()
-        return _json({"stamp": self._network.stamp, **self._progress()})
+        return _json({"stamp": self._network.stamp, "note": self._network.note, **come})
 
     def _keep(self, request: Request) -> Response:
         """Take a picture from the page; later requests name it by its number."""
         try:
-            content = request.get_data()
-        except RequestEntityTooLarge:
-            raise RequestEntityTooLarge(f"the file is larger than {MOST_BYTES // 2**20} MiB") from None
-        try:
-            return _json({"picture": self._add(self._network.view(content))})
+            return _json({"picture": self._add(self._network.view(request.get_data()))})
         except BadImage as fault:
             raise BadRequest(f"this is no picture that can be shown: {fault}") from None
 
@@ -114,16 +122,14 @@ class Site:
         return _json({"picture": self._add(sample.image), "labels": list(sample.labels)})
 
     def _add(self, image: Tensor) -> str:
-        with self._lock:
-            name = str(next(self._numbers))
-            self._pictures[name] = image
-            while len(self._pictures) > MOST_PICTURES:
-                self._pictures.popitem(last=False)
+        name = str(next(self._numbers))
+        self._pictures[name] = image
+        while len(self._pictures) > MOST_PICTURES:
+            self._pictures.popitem(last=False)
         return name
 
     def _look(self, request: Request) -> Response:
-        with self._lock:
-            image = self._pictures.get(request.args.get("picture", ""))
+        image = self._pictures.get(request.args.get("picture", ""))
         if image is None:
             raise NotFound("this picture is no longer kept; give it once more")
         size = image.shape[1]
@@ -138,22 +144,31 @@ class Site:
         return _json(self._network.look(image, change, request.args.get("layer", ""), label))
 
 
-def serve(site: Site, port: int) -> BaseWSGIServer:
+def serve(site: Site, port: int) -> ThreadedWSGIServer:
     """A server that is bound to a port (0: any that is free) and waits for `serve_forever`.
 
     Raises:
         ConfigError: the port is in use, or not to be had.
     """
     try:
-        return make_server(HOST, port, site, threaded=True, request_handler=_Quiet)
+        return _Server(HOST, port, site, _Quiet)
     except (OSError, SystemExit) as error:  # werkzeug prints its own advice, and leaves
         raise ConfigError(
             f"port: {port} is in use or not allowed (given {port}); give another one, or leave it out for any free one"
         ) from error
 
 
+class _Server(ThreadedWSGIServer):
+    """Tells the terminal nothing of requests that are none."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing."""
+
+
 class _Quiet(WSGIRequestHandler):
     """Tells the terminal of no request: the address of each holds the token."""
+
+    timeout = PATIENCE
 
     def log(self, type: str, message: str, *args: Any) -> None:
         """Say nothing."""
@@ -167,6 +182,14 @@ def _need_own_host(request: Request) -> None:
     origin = request.headers.get("Origin")
     if origin is not None and origin not in [f"http://{name}{port and ':'}{port}" for name in NAMES]:
         raise Forbidden("this page answers itself alone")
+
+
+def _read(request: Request) -> None:
+    """Take in what is sent, which may be slow, before others wait for it."""
+    try:
+        request.get_data()
+    except RequestEntityTooLarge:
+        raise RequestEntityTooLarge(f"the file is larger than {MOST_BYTES // 2**20} MiB") from None
 
 
 def _number(request: Request, name: str, low: float, high: float) -> float:

@@ -1,7 +1,10 @@
 """The server of `play`: what it answers, and to whom."""
 
+import contextlib
 import io
+import shutil
 import socket
+import threading
 
 import numpy as np
 import pytest
@@ -196,3 +199,84 @@ def test_a_network_that_answers_nan_says_so(photo_runs, network, visitor):
     finally:
         weight.data.copy_(kept)
     assert (found["finite"], found["answers"]) == (False, [])
+
+
+def test_answers_that_are_no_numbers_are_none_of_the_run_images_either(network, visitor):
+    weight = next(network._job.model.parameters())
+    kept = weight.detach().clone()
+    weight.data.fill_(np.nan)
+    try:
+        answers = visitor.json("answers")
+    finally:
+        weight.data.copy_(kept)
+    assert {(one["share"], one["right"], *one["given"]) for one in answers} == {(None, False)}
+
+
+def test_what_fails_inside_is_told_on_the_page_and_the_next_is_answered(visitor, monkeypatch):
+    def fail(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(Network, "answers", fail)
+    answer = visitor.get("answers")
+    assert (answer.status_code, answer.json) == (500, {"error": "there is no answer to this: MemoryError: no room"})
+    assert visitor.get("about").status_code == 200
+
+
+@pytest.mark.parametrize("line", [b"GET http://[x/ HTTP/1.1\r\n\r\n", b"\x16\x03\x01\r\n\r\n", b"GET /" + b"a" * 70000])
+def test_requests_that_are_none_say_nothing_on_the_terminal(visitor, capfd, line):
+    server = serve(visitor.site, 0)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as client:
+            client.sendall(line)
+            client.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(ConnectionError):
+                client.recv(1)
+    finally:
+        server.shutdown()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_saves_that_cannot_be_shown_are_told_and_the_next_good_one_is_taken(among_runs):
+    last = among_runs / "run/checkpoints/last"
+    (among_runs / "run/results.json").unlink()  # the run goes on
+    network = Network(among_runs / "run", ["trainer.device=cpu"], Silence())
+    shutil.copytree(last, among_runs / "kept")
+    for taken, told in (
+        ("sharp/checkpoints/last", "another run has taken this folder"),
+        ("kept", "use another checkpoint"),
+    ):
+        shutil.rmtree(last)
+        shutil.copytree(among_runs / taken, last, copy_function=shutil.copy)
+        if taken == "kept":
+            (last / "state.pt").write_bytes(bytes(9))
+        assert not network.refresh()
+        assert network.note.startswith("the newest save is not shown: ")
+        assert told in network.note
+    shutil.rmtree(last)
+    assert not network.refresh()
+    shutil.copytree(among_runs / "kept", last, copy_function=shutil.copy)
+    assert network.refresh()
+    assert network.note == ""
+
+
+def test_it_ends_once_the_answer_on_its_way_is_done_and_answers_no_more(network, photo_runs, monkeypatch):
+    visitor, begun, go = Visitor(network, photo_runs / "run"), threading.Event(), threading.Event()
+    monkeypatch.setattr(Network, "answers", lambda _: begun.set() or (go.wait(10) and []))
+    asker = threading.Thread(target=visitor.get, args=["answers"])
+    asker.start()
+    assert begun.wait(10)
+    closer = threading.Thread(target=visitor.site.close)
+    closer.start()
+    closer.join(0.05)
+    assert closer.is_alive()
+    go.set()
+    closer.join(10)
+    asker.join(10)
+    assert not closer.is_alive()
+    late = threading.Thread(target=visitor.get, args=["answers"], daemon=True)
+    late.start()
+    late.join(0.05)
+    assert late.is_alive()
+    visitor.site._work.release()
+    late.join(10)

@@ -163,11 +163,17 @@ async function watch() {
   let state;
   try {
     state = await ask("state");
+    describe(state.note);
     if (stamp && state.stamp !== stamp) { await showNetwork(); look(); }
     stamp = state.stamp;
     showCourse(state);
   } catch (error) { tell(error); }
   if (about.follows && !(state && state.done && state.stamp === stamp)) setTimeout(watch, WATCH);
+}
+
+function describe(note) {
+  const size = `${about.size} x ${about.size} pixels`;
+  setText($("about"), `${about.parameters.toLocaleString("en")} parameters, ${about.classes.length.toLocaleString("en")} classes, ${size}. ${note}`);
 }
 
 function showCourse(state) {
@@ -371,8 +377,7 @@ async function begin() {
   about = await ask("about");
   document.title = about.title;
   $("title").textContent = about.title;
-  const size = `${about.size} x ${about.size} pixels`;
-  $("about").textContent = `${about.parameters.toLocaleString("en")} parameters, ${about.classes.length.toLocaleString("en")} classes, ${size}. ${about.note}`;
+  describe(about.note);
   $("color-label").hidden = about.channels === 1;
   $("fit-label").hidden = about.channels !== 1;
   $("next").hidden = !about.images;
