@@ -5,7 +5,9 @@ import itertools
 import json
 import math
 import secrets
+import socket
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -32,6 +34,7 @@ TYPES = {
 }
 MOST_BYTES = 64 * 2**20  # of a picture
 MOST_PICTURES = 64  # that are kept
+REST = 20  # times as long as it took, the course of a run is not read again: of many steps that takes seconds
 PATIENCE = 30  # seconds for a client that sends nothing, and for an answer that is not done when all ends
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src data: blob:; connect-src 'self'; "
@@ -58,6 +61,8 @@ class Site:
         self.token = secrets.token_urlsafe(24)
         self._network, self._progress = network, progress
         self._pictures: OrderedDict[str, Tensor] = OrderedDict()
+        self._course: dict[str, Any] = {}
+        self._stale = 0.0  # when it is read again
         self._numbers, self._work = itertools.count(1), threading.Lock()
         self._routes: dict[tuple[str, str], Callable[[Request], Response]] = {
             ("GET", ""): lambda _: _file("page.html"),
@@ -103,9 +108,11 @@ class Site:
         self._work.acquire(timeout=PATIENCE)
 
     def _state(self, _: Request) -> Response:
-        come = self._progress()  # first: of a run that is done, the last save is there
+        if (begun := time.monotonic()) >= self._stale:
+            self._course = self._progress()  # first: of a run that is done, the last save is there
+            self._stale = (now := time.monotonic()) + REST * (now - begun)
         self._network.refresh()
-        return _json({"stamp": self._network.stamp, "note": self._network.note, **come})
+        return _json({"stamp": self._network.stamp, "note": self._network.note, **self._course})
 
     def _keep(self, request: Request) -> Response:
         """Take a picture from the page; later requests name it by its number."""
@@ -151,10 +158,12 @@ def serve(site: Site, port: int) -> ThreadedWSGIServer:
         ConfigError: the port is in use, or not to be had.
     """
     try:
-        return _Server(HOST, port, site, _Quiet)
-    except (OSError, SystemExit) as error:  # werkzeug prints its own advice, and leaves
+        with socket.create_server((HOST, port)) as bound:  # werkzeug would print its own advice, and leave
+            return _Server(HOST, port, site, _Quiet, fd=bound.fileno())
+    except OSError as error:
+        fault = "is not allowed to you" if isinstance(error, PermissionError) else "is in use"
         raise ConfigError(
-            f"port: {port} is in use or not allowed (given {port}); give another one, or leave it out for any free one"
+            f"port: {port} {fault} (given {port}); give another one, or leave it out for any free one"
         ) from error
 
 
