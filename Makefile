@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-gpu mutate conf lint format tensorboard clean
+.PHONY: help demo test test-all test-gpu mutate conf course lint format tensorboard clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ mutate: $(READY) ## Change the core in small ways: do the tests notice? FILE=cnn
 
 conf: $(READY) ## Write conf/train.yaml from the settings classes
 	$(BIN)/python tests/train_yaml.py
+
+course: $(READY) ## Run the pages of docs/course and write what they show into them: PAGES="3 6"
+	$(BIN)/python tests/course_pages.py $(PAGES)
 
 lint: $(READY) ## Check format, style and types
 	$(BIN)/ruff format --check

@@ -19,6 +19,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     ("source", "target", "kind"),
     [
         ("conf", "cnntrain/conf", "*.yaml"),
+        ("docs/course", "cnntrain/course/pages", "*.md"),
         *(("cnntrain", "cnntrain", kind) for kind in ("*.py", "*.pyi", "py.typed", "*.gz", "LICENSE*")),
     ],
 )

@@ -7,6 +7,7 @@ runs of a comparison) where it works with one. It answers what it found, or the 
 import contextlib
 import gc
 import importlib
+import os
 import re
 import sys
 import threading
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 OF_SEVERAL_PROCESSES = ("train", "resume")  # what several processes can do together
 OF_TRAINED_NETWORKS = ("eval", "predict", "explain", "play", "report", "export")  # which save nothing on a signal
-AT_ONCE = "models"  # the command that loads nothing heavy
+AT_ONCE = ("models", "course")  # commands that load nothing heavy themselves
 RUN_DIRS = ("hydra.run.dir", "hydra.sweep.dir")  # Hydra's keys for what is out= of train
 COLLECTIONS = gc.get_threshold()  # how seldom Python looks for garbage
 Arguments = Any  # one of the dataclasses of COMMANDS
@@ -55,7 +56,7 @@ def dispatch(command: str, words: list[str], line: list[str]) -> int:
     if command not in OF_SEVERAL_PROCESSES and World.here().size > 1:
         raise ConfigError(f"{command}: one process does this alone; start it without torchrun")
     handlers: dict[str, Callable[[str, list[str], list[str]], int]] = {
-        **dict.fromkeys(("models", "filter"), _without_config),
+        **dict.fromkeys(("models", "filter", "course"), _without_config),
         **dict.fromkeys(("resume", *OF_TRAINED_NETWORKS), _on_saved_run),
         **dict.fromkeys(("summary", "preview", "find_lr", "bench", "pack"), _on_config),
         "train": _on_new_runs,
@@ -63,7 +64,7 @@ def dispatch(command: str, words: list[str], line: list[str]) -> int:
         "compare": _on_comparison,
     }
     with (
-        contextlib.nullcontext() if command == AT_ONCE else loading.word(),
+        contextlib.nullcontext() if command in AT_ONCE else loading.word(),
         _signals_that_end(command),
         _garbage_left_to_lie(),
     ):
@@ -132,7 +133,7 @@ def _without_config(command: str, words: list[str], line: list[str]) -> int:
     from cnntrain.cli.arguments import read_arguments
 
     args = read_arguments(COMMANDS[command], words, line)
-    if command != AT_ONCE:
+    if command not in AT_ONCE:
         loading.tell()
     return _code(_load(command)(args))
 
@@ -244,7 +245,7 @@ def _on_comparison(command: str, words: list[str], line: list[str]) -> int:
 
 def _names_run(word: str) -> bool:
     """Whether a word of compare means a folder: it has no `=`, as settings do, or is the name of one that is there."""
-    return ("=" not in word and not re.match(r"[-+]|~(?!/)", word)) or expand_path(word).is_dir()
+    return ("=" not in word and not re.match(r"[-+]|~(?!/)", word)) or os.path.isdir(expand_path(word))
 
 
 def _on_new_runs(command: str, words: list[str], line: list[str]) -> int:

@@ -257,6 +257,21 @@ images, and what lies outside 0 to 255 is cut off.
   cnntrain filter signal=noisy.csv column=y kernel=gaussian sigma=2
 """,
     ),
+    "course": (
+        """\
+The pages of a course on convolutional networks: what it claims, the commands
+that show it, and what they print. Without a NUMBER the pages are listed, with
+their data and time. A page runs its commands in a folder and leaves its text
+there, with tables, pictures and what came of each claim. Given again, it does
+not run a finished comparison again.
+""",
+        """\
+  cnntrain course
+  cnntrain course 3
+  cnntrain course 3 6 out=course
+  cnntrain course all
+""",
+    ),
 }
 
 

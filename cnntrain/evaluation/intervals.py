@@ -45,9 +45,13 @@ def student(shares: Sequence[float]) -> Interval:
 
     It tells what other seeds would do to the mean over the repeats of a training.
     """
-    mean, error = statistics.fmean(shares), statistics.stdev(shares) / math.sqrt(len(shares))
-    reach = _t(len(shares) - 1) * error
+    mean, reach = statistics.fmean(shares), student_reach(shares)
     return Interval(max(0.0, mean - reach), min(1.0, mean + reach))
+
+
+def student_reach(values: Sequence[float]) -> float:
+    """How far Student's interval of the mean of two or more values of any kind reaches to either side."""
+    return _t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def of_mean(mean: float, mean_square: float, images: int) -> Interval:

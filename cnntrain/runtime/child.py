@@ -1,12 +1,13 @@
 """Commands started one after the other, each of which is silent and gets the signals that we get."""
 
+import codecs
 import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -25,15 +26,19 @@ import sys
 sys.path[:] = [{home!r}, *filter(None, sys.path)]
 import cnntrain
 del sys.path[0]
-from cnntrain.cli import main
-sys.exit(main())
 """
+MAIN = "from cnntrain.cli import main\nsys.exit(main())\n"
 
 
 def cnntrain_command(*words: str) -> list[str]:
     """The command that runs these words of ours in a process without the current folder on its path."""
+    return [*python_command(MAIN), *words]
+
+
+def python_command(code: str) -> list[str]:
+    """The command that runs some code in this Python, with our package and without the current folder on its path."""
     home = str(Path(cnntrain.__file__).resolve().parent.parent)
-    return [sys.executable, "-c", START.format(home=home), *words]
+    return [sys.executable, "-c", START.format(home=home) + code]
 
 
 class Relay:
@@ -64,9 +69,33 @@ class Relay:
                 watch()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     code = self._child.wait(TICK)
-            self._child = None
             errors.seek(max(0, errors.seek(0, os.SEEK_END) - MOST_SAID))
             self.said = errors.read().decode(errors="backslashreplace").splitlines()
+        return self._end(code)
+
+    def listen(self, command: Sequence[str], hear: Callable[[str], None], *, cwd: Path, more: Mapping[str, str]) -> int:
+        """Run one to its end and pass on what it prints; what it says to stderr goes where ours does.
+
+        Args:
+            hear: called with each piece of text as it comes, which may end within a line.
+            more: variables of its environment besides ours.
+
+        Returns:
+            Its exit code, as `run` answers it.
+        """
+        self._child = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=cwd, env={**os.environ, **more})
+        assert self._child.stdout
+        if self.signum:
+            self._child.send_signal(self.signum)
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        with self._child.stdout as pipe:
+            while piece := os.read(pipe.fileno(), MOST_SAID):
+                hear(decoder.decode(piece))
+        return self._end(self._child.wait())
+
+    def _end(self, code: int) -> int:
+        """The exit code of a command that has ended, as a shell would tell it."""
+        self._child = None
         code = OF_SIGNAL - code if code < 0 else code
         if code in STOPPED:
             self.signum = self.signum or code - OF_SIGNAL  # it alone was asked

@@ -189,6 +189,19 @@ class ModelsArgs(CommandArgs):
 
 
 @dataclass(frozen=True, kw_only=True)
+class CourseArgs(CommandArgs):
+    """The arguments of `course`."""
+
+    usage: ClassVar[str] = "[NUMBER ... | all]"
+
+    out: Path | None = argument(
+        OutFolder(),
+        "where a page runs and leaves page.md; outputs/course/NUMBER, of several pages DIR/NUMBER",
+        default=None,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class FilterArgs(CommandArgs):
     """The arguments of `filter`; those of the kernel are its own fields (schema/filter.py)."""
 
@@ -261,6 +274,7 @@ COMMANDS: dict[str, type[CommandArgs]] = {
     "summary": SummaryArgs,
     "models": ModelsArgs,
     "filter": FilterArgs,
+    "course": CourseArgs,
 }
 # Of commands that take a run in place of a config, the arguments that they have then.
 ON_RUNS: dict[str, type[RunArgs]] = {"check": CheckRunArgs}

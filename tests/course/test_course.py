@@ -1,0 +1,227 @@
+"""The pages of docs/course are well-formed and their commands accepted; `cnntrain course` lists, runs and goes on."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import documents
+import pytest
+from scipy import stats
+
+import cnntrain
+from cnntrain import cli
+from cnntrain.cli import dispatch
+from cnntrain.course import pages
+from cnntrain.course.claims import table, verdict
+from cnntrain.course.pages import Claim, Page, all_pages
+
+PAGES = all_pages()
+INDEX = documents.ROOT / "docs" / "course" / "README.md"
+SMALL = """\
+# 7. A page
+
+needs: digits; not measured yet
+
+```python
+from PIL import Image
+
+Image.new("L", (9, 9), 200).save("grey.png")
+print("made")
+```
+
+<!-- shown: none -->
+<!-- end -->
+
+```sh
+cnntrain filter image=grey.png kernel=box out=soft.png
+```
+
+<!-- shown -->
+old
+![a soft square](../img/course/07-soft.png)
+<!-- end -->
+"""
+
+
+def named(some: list[Page]) -> list[object]:
+    return [pytest.param(page, id=page.file.stem) for page in some]
+
+
+@pytest.fixture
+def small(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A course of one page, which needs no network."""
+    file = here / "docs" / "07-small.md"
+    file.parent.mkdir()
+    file.write_text(SMALL)
+    monkeypatch.setattr(pages, "course_dir", lambda: file.parent)
+    return file
+
+
+# --- the pages -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", named(PAGES))
+def test_the_regions_of_each_page_are_well_formed(page: Page) -> None:
+    assert page.file.name.startswith(f"{page.folder_name}-")
+    fences = len(re.findall(r"^```(?:sh|python)$", page.text, re.MULTILINE))
+    assert len(page.blocks) == fences == page.text.count("<!-- shown") == page.text.count("<!-- end -->")
+    assert sum(len(block.claims) for block in page.blocks) == page.text.count("<!-- claim")
+    for block in page.blocks:
+        assert "```sh" not in block.shown
+        if page.cost == "not measured yet":
+            continue
+        assert len(re.findall(r"^- \*\*", block.shown, re.MULTILINE)) == len(block.claims)
+        assert block.shown.strip() or block.patterns == ("none",)
+
+
+@pytest.mark.parametrize("page", named(PAGES))
+def test_the_commands_of_each_page_are_accepted(
+    page: Page, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in re.findall(r"image=(\S+)", page.text):
+        (here / name).write_bytes(documents.picture(0))
+    monkeypatch.setattr(dispatch, "_load", lambda command: lambda *given: 0)
+    for block in page.blocks:
+        if block.kind == "python":
+            compile(block.code, page.file.name, "exec")
+            continue
+        for words in block.commands():
+            assert cli.main(words) == 0, capsys.readouterr().err
+
+
+def test_the_index_and_the_list_have_every_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["course"]) == 0
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for page in PAGES:
+        assert re.search(rf"^ *{page.number}  {re.escape(page.title)} +{re.escape(page.needs)}", out, re.MULTILINE)
+        assert f"| {page.number}. [{page.title}]({page.file.name}) | {page.needs} | {page.cost} |" in INDEX.read_text()
+
+
+def test_each_link_and_picture_of_the_pages_is_there() -> None:
+    for file in [INDEX, *(page.file for page in PAGES)]:
+        for link in re.findall(r"\]\(([^)\s#]+)\)", file.read_text()):
+            assert (file.parent / link).is_file(), f"{file.name}: {link}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", named(PAGES))
+def test_each_page_runs_to_its_end(page: Page, here: Path) -> None:
+    """Trainings are cut short, so no verdict is that of the page."""
+    text = re.sub(r"trainer\.epochs=\d+", "trainer.epochs=1", page.text)
+    text = re.sub(r"seed=0,1,2[,\d]*", "seed=0", text)
+    (here / "docs").mkdir()
+    (here / "docs" / page.file.name).write_text(text)
+    home = str(here / "docs")
+    code = (
+        "import sys; from pathlib import Path; from cnntrain.course import pages\n"
+        f"pages.course_dir = lambda: Path({home!r})\n"
+        f"from cnntrain.cli import main; sys.exit(main(['course', '{page.number}', 'out=ran']))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(cnntrain.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (here / "ran" / "page.md").read_text().count("**not shown**") == sum(len(b.claims) for b in page.blocks)
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def test_a_page_runs_in_its_folder_and_keeps_the_words_of_its_author(
+    small: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["course", "7"]) == 0
+    out = capfd.readouterr().out
+    assert "made\n" in out
+    assert out.endswith("wrote outputs/course/07/page.md\n")
+    text = (here / "outputs/course/07/page.md").read_text()
+    assert re.search(r"^needs: digits; 1 minute on \d+ cores?$", text, re.MULTILINE)
+    assert "![a soft square](soft.png)" in text
+    assert "grey.png)" not in text
+    assert "result   9 x 9, values " in text
+    assert "written" not in text
+    assert "old" not in text
+    assert re.sub(r"(<!-- shown.*?-->).*?<!-- end -->", r"\1", text, flags=re.DOTALL).startswith("# 7. A page")
+    assert small.read_text() == SMALL
+
+
+@pytest.mark.slow
+def test_a_repeat_gives_the_same_text(small: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    first, second = here / "a", here / "b"
+    assert cli.main(["course", "7", f"out={first}"]) == cli.main(["course", "7", f"out={second}"]) == 0
+    assert (first / "page.md").read_text() == (second / "page.md").read_text()
+
+
+def test_a_command_that_fails_ends_the_page_with_its_code(
+    small: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small.write_text(SMALL.replace("kernel=box", "kernel=bix"))
+    assert cli.main(["course", "all", "out=ran"]) == 2
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.startswith("cnntrain: error: course: page 7 ended at `cnntrain filter image=grey.png kernel=bix")
+    assert last.endswith("which failed with code 2")
+    assert not (here / "ran" / "07" / "page.md").exists()
+
+
+@pytest.mark.parametrize("word", ["13", "0", "dropout", "-m", "3.0", "seed=3", "a\nb"])
+def test_an_unknown_page_is_told_in_one_line(word: str, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["course", word]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("cnntrain: error: course: no such page (given ")
+    assert list(here.iterdir()) == []
+
+
+def test_the_list_comes_without_torch(here: Path) -> None:
+    code = (
+        "import sys; from cnntrain.cli import main\n"
+        "main(['course']); main(['course', '99']); assert 'torch' not in sys.modules"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(cnntrain.__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+# --- claims ----------------------------------------------------------------------------------------------------------
+
+
+def record(**scores: list[float]) -> dict[str, Any]:
+    """A comparison of rows by their dropout, each with a score for every seed."""
+    runs = [
+        {"values": {"model.args.dropout": name[1:], "seed": str(seed)}, "status": "done", "test_top1": score}
+        for name, row in scores.items()
+        for seed, score in enumerate(row)
+    ]
+    rows = [{"values": {"model.args.dropout": name[1:]}} for name in scores]
+    return {"judged_by": "test_top1", "rows": rows, "runs": runs}
+
+
+def test_a_claim_is_judged_by_the_paired_interval() -> None:
+    better, worse = [0.95, 0.90, 0.97], [0.93, 0.89, 0.945]
+    found = verdict(Claim("more", ("dropout=1",), ("model.args.dropout=0",)), [record(_1=better, _0=worse)])
+    differences = [one - other for one, other in zip(better, worse, strict=True)]
+    low, high = stats.t.interval(0.95, 2, sum(differences) / 3, stats.sem(differences))
+    points = f"+1.8 points of test top-1, {100 * low:.1f} to {100 * high:.1f}, 3 seeds"
+    assert found == f"- **not shown**: more ({points}: the interval holds 0)"
+
+
+def test_claims_are_shown_and_refuted() -> None:
+    records = [record(_1=[0.9, 0.91, 0.95], _0=[0.8, 0.812, 0.849])]
+    up, down = Claim("up", ("dropout=1",), ("dropout=0",)), Claim("down", ("dropout=0",), ("dropout=1",))
+    assert verdict(up, records).startswith("- **shown**: up (+10.0 points of test top-1, 9.")
+    assert verdict(down, records).startswith("- **refuted**: down (-10.0 points of test top-1, -10.")
+    assert "one seed has no interval" in verdict(up, [record(_1=[0.9], _0=[0.8])])
+
+
+def test_the_table_of_a_comparison_has_no_figure_of_time(tmp_path: Path) -> None:
+    spread = {"mean": 0.9123, "std": 0.0123, "low": 0.9, "high": 0.92}
+    row = {"values": {"model.args.dropout": "0.1"}, "parameters": {"mean": 1234.0, "std": 0.0}, "done": 3}
+    text = table(json.loads(json.dumps(record() | {"rows": [row | {"val_top1": spread, "test_top1": spread}]})))
+    assert text.splitlines() == [
+        "| `dropout` | parameters | runs | val top-1, % | test top-1, % | 95 % |",
+        "| --- | --: | --: | --: | --: | --: |",
+        "| `0.1` | 1,234 | 3 | 91.2 ± 1.2 | 91.2 ± 1.2 | 90.0 to 92.0 |",
+    ]
