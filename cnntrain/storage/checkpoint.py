@@ -211,7 +211,9 @@ def find(target: Path) -> Path:
         if is_done(target):
             raise lost(target)
         again = f"cnntrain resume {shlex.quote(str(target))}"
-        raise CheckpointError(f"{target}: this run has saved no checkpoint yet; go on with it by `{again}`")
+        raise CheckpointError(
+            f"{target}: this run has saved no checkpoint yet; wait for its first one, or go on with it by `{again}`"
+        )
     raise no_checkpoint(target, "no cnntrain checkpoint there")
 
 

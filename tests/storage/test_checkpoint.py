@@ -123,7 +123,7 @@ def test_find_says_what_to_give_instead(run: Path, tmp_path: Path) -> None:
         weights.parent: "no cnntrain checkpoint there; give a run folder",
         tmp_path: "no cnntrain checkpoint there; did you mean '.*/a fresh run'",
         tmp_path / "nowhere": "no such file or folder; give a run folder",
-        fresh: "has saved no checkpoint yet; go on with it by `cnntrain resume '",
+        fresh: "has saved no checkpoint yet; wait for its first one, or go on with it by `cnntrain resume '",
     }
     for target, rule in cases.items():
         with pytest.raises(CheckpointError, match=rule):
