@@ -6,6 +6,7 @@ import shutil
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -294,3 +295,19 @@ def test_a_long_course_is_not_read_all_the_time(network):
     assert [visitor.json("state")["rows"] for _ in range(3)] == [[1]] * 3
     visitor.site._stale = 0.0
     assert visitor.json("state")["rows"] == [2]
+
+
+def test_names_of_classes_turn_no_text_around(photo_runs, monkeypatch):
+    load, names = Network._load, ("a\u202eb", "c\x1b[31m", "d")
+
+    def load_odd(self, *words):
+        job, state = load(self, *words)
+        return replace(job, data=replace(job.data, classes=names)), state
+
+    monkeypatch.setattr(Network, "_load", load_odd)
+    visitor = Visitor(Network(photo_runs / "run", ["trainer.device=cpu"], Silence()), photo_runs / "run")
+    shown = [r"a\u202eb", r"c\x1b[31m", "d"]
+    picture = visitor.json("sample?index=0", method="POST")["picture"]
+    assert visitor.json("about")["classes"] == shown
+    assert [one["class"] for one in visitor.json(f"look?picture={picture}")["answers"]] == shown
+    assert {name for one in visitor.json("answers") for name in (*one["labels"], *one["given"])} <= {*shown}
