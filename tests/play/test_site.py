@@ -302,7 +302,7 @@ def test_names_of_classes_turn_no_text_around(photo_runs, monkeypatch):
 
     def load_odd(self, *words):
         job, state = load(self, *words)
-        return replace(job, data=replace(job.data, classes=names)), state
+        return replace(job, data=replace(job.data, classes=[*names])), state
 
     monkeypatch.setattr(Network, "_load", load_odd)
     visitor = Visitor(Network(photo_runs / "run", ["trainer.device=cpu"], Silence()), photo_runs / "run")
