@@ -175,3 +175,9 @@ def test_a_sweep_runs_each_job_in_its_folder(calls: Calls, tmp_path: Path, capfd
     out, err = capfd.readouterr()
     assert out.splitlines()[1] == "job 1: seed=0 optimizer=adamw"
     assert (len(out.splitlines()), err) == (4, "")
+
+
+def test_a_setting_longer_than_any_file_name_is_no_folder(calls: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    blocks = ",".join(str([filters] * 80).replace(" ", "") for filters in (16, 32))
+    assert cli.main(["compare", "model=cnn", f"model.args.blocks={blocks}"]) == 0, capsys.readouterr().err
+    assert [name for name, _ in calls] == ["compare"]
