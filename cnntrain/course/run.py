@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,14 +18,18 @@ from cnntrain.course.pages import COMMAND, Block, Page
 from cnntrain.errors import CnntrainError, Interrupted
 from cnntrain.runtime.child import Relay, cnntrain_command, python_command
 from cnntrain.storage.atomic import read_own, write_atomic
+from cnntrain.storage.run_record import CONFIG
 from cnntrain.text import printable
 
 TIMES = "times.json"  # of a page's folder: by block, the seconds of its longest run
 TEXT = "page.md"
 COLUMNS = "80"
-# Lines that another run of the same command has otherwise: what to type next, and figures of time and place.
+# Lines that another run of the same command has otherwise (what to type next, figures of time and place), and those in
+# which a training repeats what the page's command says.
 LEFT_OUT = re.compile(
-    r"^(wrote |written  |next  |      (cnntrain|tensorboard) |  (folder|device)  )|\d:\d\d:\d\d|images/s", re.MULTILINE
+    r"^(wrote |written  |next  |      (cnntrain|tensorboard) |tensorboard |val: |mean and std: |done$"
+    r"|  (folder|device|augment|optimizer|schedule|ended|best epoch)  )|\d:\d\d:\d\d|images/s",
+    re.MULTILINE,
 )
 
 
@@ -67,12 +72,14 @@ def run_page(page: Page, folder: Path, child: Relay, say: Callable[[str], None])
     variables = {"PYTHONUNBUFFERED": "1", "COLUMNS": COLUMNS, "CNNTRAIN_DATA": _data_root()}
     shown = []
     for block in page.blocks:
-        start, stamp = time.monotonic(), time.time_ns() - 10**7  # clocks of file systems are coarse
+        make_room(block, folder)
+        start, before = time.monotonic(), _files(folder)
         printed = [_run(words, page, folder, child, say, variables) for words in _processes(block)]
-        records = [read_record(file) for file in _written(folder, stamp, RECORD)]
+        written = [file for file, mark in _files(folder).items() if before.get(file) != mark]
+        records = [read_record(file) for file in written if file.name == RECORD]
         of_runs = sum(run["seconds"] or 0.0 for record in records for run in record["runs"])
         _keep_time(folder, block, max(time.monotonic() - start, of_runs))
-        files = [file.relative_to(folder) for file in _written(folder, stamp, "*.png")]
+        files = [file.relative_to(folder) for file in written if file.suffix == ".png"]
         pictures = [
             file
             for file in files
@@ -87,6 +94,14 @@ def run_page(page: Page, folder: Path, child: Relay, say: Callable[[str], None])
 def _data_root() -> str:
     """Where the data lies for commands that run in another folder than ours."""
     return os.path.abspath(os.environ.get("CNNTRAIN_DATA", "data"))
+
+
+def make_room(block: Block, folder: Path) -> None:
+    """Remove the run folders that trainings of a block have left in the folder of the page, as they are made anew."""
+    for words in block.commands() if block.kind == "sh" else []:
+        out = next((word.removeprefix("out=") for word in words if word.startswith("out=")), "")
+        if "=" in words[0] and Path(out).name == out and (folder / out / CONFIG).is_file():
+            shutil.rmtree(folder / out)
 
 
 def _processes(block: Block) -> list[tuple[str, list[str], bool]]:
@@ -126,10 +141,11 @@ def _run(
     return "".join(f"{line.rstrip()}\n" for line in lines if not LEFT_OUT.search(line)).strip("\n") + "\n" * bool(lines)
 
 
-def _written(folder: Path, since: int, pattern: str) -> list[Path]:
-    """The files below a folder that are younger than a time, in the order in which they were written."""
-    found = [(file.stat().st_mtime_ns, file) for file in folder.rglob(pattern) if file.is_file()]
-    return [file for stamp, file in sorted(found) if stamp >= since]
+def _files(folder: Path) -> dict[Path, tuple[int, int]]:
+    """The files below a folder in the order in which they were written, and what another writing changes of each."""
+    found = {file: file.stat() for file in folder.rglob("*") if file.is_file()}
+    order = sorted(found, key=lambda file: (found[file].st_mtime_ns, file))
+    return {file: (found[file].st_mtime_ns, found[file].st_ino) for file in order}
 
 
 def _keep_time(folder: Path, block: Block, seconds: float) -> None:

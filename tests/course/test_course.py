@@ -15,9 +15,9 @@ from scipy import stats
 import cnntrain
 from cnntrain import cli
 from cnntrain.cli import dispatch
-from cnntrain.course import pages
+from cnntrain.course import pages, run
 from cnntrain.course.claims import table, verdict
-from cnntrain.course.pages import Claim, Page, all_pages
+from cnntrain.course.pages import Block, Claim, Page, all_pages
 
 PAGES = all_pages()
 INDEX = documents.ROOT / "docs" / "course" / "README.md"
@@ -91,6 +91,9 @@ def test_the_commands_of_each_page_are_accepted(
             continue
         for words in block.commands():
             assert cli.main(words) == 0, capsys.readouterr().err
+            for out in (word.removeprefix("out=") for word in words if "=" in words[0] and word.startswith("out=")):
+                (here / out / "checkpoints").mkdir(parents=True)  # a training's, as far as later commands look
+                (here / out / "config.yaml").write_text(documents.default_config())
 
 
 def test_the_index_and_the_list_have_every_page(capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +168,17 @@ def test_a_command_that_fails_ends_the_page_with_its_code(
     assert last.startswith("cnntrain: error: course: page 7 ended at `cnntrain filter image=grey.png kernel=bix")
     assert last.endswith("which failed with code 2")
     assert not (here / "ran" / "07" / "page.md").exists()
+
+
+def test_a_page_that_goes_on_makes_room_for_its_trainings_and_for_nothing_else(tmp_path: Path) -> None:
+    for name in ("net", "runs", "kept"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").touch()
+    (tmp_path / "own").mkdir()
+    lines = ("model=cnn out=net", "compare seed=0,1 out=runs", "seed=1 out=own", f"seed=1 out={tmp_path}/kept")
+    code = "".join(f"cnntrain {line}\n" for line in lines)
+    run.make_room(Block("sh", code, (), (), "", (0, 0)), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "own", "runs"]
 
 
 @pytest.mark.parametrize("word", ["13", "0", "dropout", "-m", "3.0", "seed=3", "a\nb"])
