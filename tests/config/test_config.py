@@ -246,7 +246,7 @@ def test_every_preset_begins_with_its_command_and_the_score_that_it_reached_or_t
 ALONE = ("recipe", "experiment")  # groups whose options choose those of other groups
 
 
-@pytest.mark.parametrize("part", [0, 1, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("part", [0, 1, *(pytest.param(part, marks=pytest.mark.slow) for part in (2, 3))])
 def test_every_option_of_every_group_composes(part: int) -> None:
     """Those of several groups together, as composing takes its time; the networks that are left over last.
 

@@ -161,6 +161,7 @@ def test_the_program_beside_the_file_answers_as_predict_does_without_cnntrain_an
     assert str(Path(torch.__file__).parents[1]).encode() not in content  # what stack traces would tell of this machine
 
 
+@pytest.mark.slow
 def test_the_service_of_the_page_answers_as_predict_does_without_cnntrain_and_torch(here):
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
     found = re.search(r"^```python\n(# service\.py\n.*?)^```$", page, re.MULTILINE | re.DOTALL)

@@ -184,6 +184,7 @@ def test_with_mode_c_each_layer_group_learns_alone_and_gets_a_factor(
     assert all(0 <= factor <= 1 for factor in settings.lr_factors)
 
 
+@pytest.mark.slow
 def test_with_mode_c_parameters_keep_the_factors_that_the_optimizer_gives_them(
     tuned: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
