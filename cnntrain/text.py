@@ -187,6 +187,15 @@ def nearest(word: str, right: Iterable[str], cutoff: float = 0.65) -> str | None
     return next(iter(close or [name for name in known if len(name) > 3 and word.startswith(name)]), None)
 
 
+def is_number(text: str) -> bool:
+    """Whether Python reads a text as a number; inf and nan are some."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def hint(suggestion: str | None, otherwise: str = "") -> str:
     """The last part of a fault: `; did you mean X?`, or what to do instead."""
     if suggestion:

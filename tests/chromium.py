@@ -63,7 +63,7 @@ class Browser:
         end = time.monotonic() + patience
         while not (value := self.run(script)):
             assert time.monotonic() < end, f"waited {patience} s for {script}"
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks
         return value
 
     def open(self, address: str, width: int = 1100, height: int = 1400, *, dark: bool = False) -> None:

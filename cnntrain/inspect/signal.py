@@ -10,7 +10,7 @@ from cnntrain.data.table import Faults, Table, read_table
 from cnntrain.errors import DataError, DataErrors
 from cnntrain.models.map_sizes import Window
 from cnntrain.storage.spreadsheet import as_csv
-from cnntrain.text import few, hint, nearest, printable
+from cnntrain.text import few, hint, is_number, nearest, printable
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _checked(path: Path, names: list[str], column: str | None) -> list[str]:
 def _find(table: Table) -> tuple[str, list[str]]:
     """The first column of numbers, and the names of the others."""
     named = [name for name in table.cells if name] or list(table.cells)
-    found = [name for name in named if 2 * sum(map(_is_number, table.cells[name])) > len(table.rows)]
+    found = [name for name in named if 2 * sum(map(is_number, table.cells[name])) > len(table.rows)]
     if not found:
         names = few([repr(printable(name)) for name in named])
         raise DataError(f"{printable(table.path)}: no column of numbers among {names}; write a number in each row")
@@ -90,7 +90,7 @@ def _values(table: Table, name: str, faults: Faults) -> list[float]:
                 )
     values = []
     for row, cell in cells:
-        value = float(cell) if _is_number(cell) else math.nan
+        value = float(cell) if is_number(cell) else math.nan
         if not abs(value) <= HIGHEST:
             what = printable(cell.strip()) or "nothing"
             faults.add(
@@ -101,12 +101,4 @@ def _values(table: Table, name: str, faults: Faults) -> list[float]:
 
 
 def _is_nameless(names: Sequence[str]) -> bool:
-    return any(names) and all(_is_number(name) for name in names if name)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    return any(names) and all(is_number(name) for name in names if name)

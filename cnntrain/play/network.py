@@ -1,6 +1,5 @@
 """The network behind the page: what it answers to one picture, and what it sees there."""
 
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -31,7 +30,6 @@ from cnntrain.training.load_state import load_weights
 BARS = 10  # classes of an answer
 MAPS, FILTERS, COLUMNS = 32, 64, 8  # tiles of a mosaic
 SAMPLES = 12  # images of the run that are shown beside each other
-CHECKED = 200  # images that tell how far a drawing fills its frame
 INK = 0.25  # of the way from ground to ink, from which on a pixel is part of a drawing
 USUAL_FILL = 0.7  # as digits fill the frame of MNIST
 
@@ -45,7 +43,7 @@ class Sample:
 
 
 class Network:
-    """A trained network, or the newest save of one that is being trained. One thread at a time is let in.
+    """A trained network, or the newest save of one that is being trained. It is for one thread at a time.
 
     Args:
         run: a run folder, the folder of a checkpoint or its state.pt.
@@ -54,7 +52,6 @@ class Network:
     """
 
     def __init__(self, run: Path, overrides: Sequence[str], report: Teller) -> None:
-        self._lock = threading.RLock()
         self.note = self._lack = ""
         newest = run / "checkpoints" / "last"
         self._followed = newest if newest.is_dir() and not is_done(run) else None
@@ -66,7 +63,7 @@ class Network:
         self.blank = torch.zeros(data.channels, data.eval_size, data.eval_size, dtype=torch.uint8)
         self.layers: list[feature_maps.Layer] = []
         self._filters: tuple[str, str] | None = None
-        with self._lock, at_rest(self._job.model, self._job.device):
+        with at_rest(self._job.model, self._job.device):
             subject = self._subject(self.blank)
             with suppress(NotApplicable):
                 self.layers = feature_maps.map_layers(self._job.model, subject.inputs)
@@ -80,6 +77,11 @@ class Network:
             report.warn(self.note)
             _, state, job = load_job(run, overrides, report, images=False, command="play")
         return job, state
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of its classes, fit to be shown."""
+        return self._names
 
     @property
     def epochs(self) -> int:
@@ -97,21 +99,20 @@ class Network:
         """Take the weights of a newer save, where the run has written one; whether it has."""
         if self._followed is None or _mark(self._followed) == self._mark:
             return False
-        with self._lock:
-            mark = _mark(self._followed)
-            if not mark:  # it is being replaced: the next look finds it whole
-                return False
-            self._mark = mark  # what cannot be read is not read again and again
-            try:
-                state = checkpoint.load(self._followed)
-                if state["about"]["run_id"] != self._state["about"]["run_id"]:
-                    raise CheckpointError("another run has taken this folder; start `cnntrain play` again")
-                load_weights(self._job.model, state["ema"]["model"] if state["ema"] else state["model"])
-            except CnntrainError as error:
-                self.note = f"the newest save is not shown: {error}" if _mark(self._followed) == mark else self.note
-                return False
-            self._state, self._filters, self.note = state, None, self._lack
-            self._job = replace(self._job, thresholds=state["progress"].get("thresholds"))
+        mark = _mark(self._followed)
+        if not mark:  # it is being replaced: the next look finds it whole
+            return False
+        self._mark = mark  # what cannot be read is not read again and again
+        try:
+            state = checkpoint.load(self._followed)
+            if state["about"]["run_id"] != self._state["about"]["run_id"]:
+                raise CheckpointError("another run has taken this folder; start `cnntrain play` again")
+            load_weights(self._job.model, state["ema"]["model"] if state["ema"] else state["model"])
+        except CnntrainError as error:
+            self.note = f"the newest save is not shown: {error}" if _mark(self._followed) == mark else self.note
+            return False
+        self._state, self._filters, self.note = state, None, self._lack
+        self._job = replace(self._job, thresholds=state["progress"].get("thresholds"))
         return True
 
     def about(self) -> dict[str, Any]:
@@ -128,7 +129,6 @@ class Network:
             "fill": _fill(self.samples, ground) if data.channels == 1 else 1.0,
             "layers": [{"name": layer.name, "about": printable(layer.describe())} for layer in self.layers],
             "shown": feature_maps.first_map(self.layers).name if self.layers else "",
-            "several": data.multi_label,
             "follows": self._followed is not None,
             "note": self.note,
             "images": len(self.samples),
@@ -136,7 +136,7 @@ class Network:
 
     def first_filters(self) -> dict[str, str] | None:
         """The filters that meet the pixels, and what they are; None where there are none."""
-        with self._lock, at_rest(self._job.model, self._job.device):
+        with at_rest(self._job.model, self._job.device):
             if self._filters is None:
                 subject = self._subject(self.blank)
                 try:
@@ -153,7 +153,7 @@ class Network:
         """What the network says of the samples as they are."""
         if not self.samples:
             return []
-        with self._lock, at_rest(self._job.model, self._job.device), torch.no_grad():
+        with at_rest(self._job.model, self._job.device), torch.no_grad():
             subject = self._subject(torch.stack([sample.image for sample in self.samples]))
             shares = subject.reading.probabilities(self._job.model(subject.inputs).float()).cpu()
         given = subject.reading.decide(shares)
@@ -192,7 +192,7 @@ class Network:
             label: the class for which the evidence is shown; None: the most probable one.
         """
         changed = change.of(image)
-        with self._lock, at_rest(self._job.model, self._job.device):
+        with at_rest(self._job.model, self._job.device):
             model, subject = self._job.model, self._subject(changed)
             with torch.no_grad():
                 shares = subject.reading.probabilities(model(subject.inputs).float())
@@ -278,7 +278,7 @@ def _ground(mean: Sequence[float]) -> int:
 def _fill(samples: Sequence[Sample], ground: int) -> float:
     """The part of the frame that the longer side of what is drawn takes, 0..1, as the images of the run have it."""
     sides = []
-    for sample in samples[:CHECKED]:
+    for sample in samples:
         ink = (sample.image[0].float() - ground).abs() > INK * 255
         rows, columns = ink.any(1).nonzero(), ink.any(0).nonzero()
         if len(rows):

@@ -146,7 +146,7 @@ class Site:
             turn=_number(request, "turn", -180, 180),
             noise=_number(request, "noise", 0, 1),
         )
-        classes = len(self._network.about()["classes"])
+        classes = len(self._network.classes)
         label = int(_number(request, "label", 0, classes - 1)) if request.args.get("label") else None
         return _json(self._network.look(image, change, request.args.get("layer", ""), label))
 

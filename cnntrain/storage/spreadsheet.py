@@ -5,12 +5,14 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cnntrain.text import is_number
+
 RUN = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # what a formula can begin with
 
 
 def cell(value: Any) -> Any:
     """The value, where it is text that a spreadsheet would run with the apostrophe that makes it text there too."""
-    if isinstance(value, str) and value.startswith(RUN) and not _is_number(value):
+    if isinstance(value, str) and value.startswith(RUN) and not is_number(value):
         return f"'{value}"
     return value
 
@@ -20,11 +22,3 @@ def as_csv(rows: Iterable[Sequence[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([cell(value) for value in row] for row in rows)
     return text.getvalue()
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

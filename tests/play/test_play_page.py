@@ -112,7 +112,7 @@ def test_a_run_of_three_epochs_is_watched_to_its_end(page, here):
     try:
         while not (run / "checkpoints/last").is_dir():
             assert process.poll() is None
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks
         browser = page(run)
         first = browser.wait("stamp")
         browser.wait(f"stamp !== '{first}'")

@@ -284,7 +284,7 @@ def test_it_ends_once_the_answer_on_its_way_is_done_and_answers_no_more(network,
 
 
 def test_a_long_course_is_not_read_all_the_time(network):
-    reads = []
+    reads = []  # each of which takes a while
 
     class Slow(Visitor):
         def __init__(self):
