@@ -37,6 +37,7 @@ def _list() -> None:
     widths = [max(len(text) for text in column) for column in zip(*map(_cells, pages), strict=True)]
     for page in pages:
         print("  ".join(f"{text:<{width}}" for text, width in zip(_cells(page), widths, strict=True)).rstrip())
+        print(f"    {', '.join(page.command_names())}")
     print(f"\nnext  cnntrain course {pages[0].number}")
 
 

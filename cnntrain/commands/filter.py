@@ -186,7 +186,7 @@ def _range(values: "Tensor") -> str:
 
 
 def _table(matrix: Weights) -> list[str]:
-    """The weights in columns; of a large kernel its middle."""
+    """The weights in columns; of a large kernel its middle, or the one weight that stands everywhere."""
     rows, columns = len(matrix), len(matrix[0])
     top, left = (max(0, (count - WIDEST_TABLE) // 2) for count in (rows, columns))
     middle = [row[left : left + WIDEST_TABLE] for row in matrix[top : top + WIDEST_TABLE]]
@@ -196,8 +196,11 @@ def _table(matrix: Weights) -> list[str]:
     digits = 0 if is_whole else 1 if largest >= 1000 else min(7, max(4, 3 - math.floor(math.log10(largest))))
     cells = [[f"{round(value, digits) + 0.0:.{digits}f}" for value in row] for row in middle]
     width = max(len(cell) for row in cells for cell in row)
+    is_part = len(middle) < rows or len(middle[0]) < columns
+    if is_part and len({value for row in matrix for value in row}) == 1:
+        return [f"  {cells[0][0]} at all {_size(rows, columns)} places"]
     lines = ["  " + " ".join(f"{cell:>{width}}" for cell in row) for row in cells]
-    if len(middle) < rows or len(middle[0]) < columns:
+    if is_part:
         lines.append(f"  (the middle {_size(len(middle), len(middle[0]))} of {_size(rows, columns)})")
     return lines
 

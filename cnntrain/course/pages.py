@@ -99,6 +99,11 @@ class Page:
             for found in BLOCK.finditer(self.text)
         ]
 
+    def command_names(self) -> list[str]:
+        """The commands of its blocks, each once."""
+        lines = [words for block in self.blocks if block.kind == "sh" for words in block.commands()]
+        return list(dict.fromkeys("train" if "=" in words[0] else words[0] for words in lines))
+
 
 def _row(words: str) -> tuple[str, ...]:
     return tuple(shlex.split(words))

@@ -74,7 +74,10 @@ def run_page(page: Page, folder: Path, child: Relay, say: Callable[[str], None])
     for block in page.blocks:
         make_room(block, folder)
         start, before = time.monotonic(), _files(folder)
-        printed = [_run(words, page, folder, child, say, variables) for words in _processes(block)]
+        processes = _processes(block)
+        printed = [_run(process, page, folder, child, say, variables) for process in processes]
+        if len(processes) > 1:
+            printed = [f"$ {name}\n{text}" for (name, *_), text in zip(processes, printed, strict=True) if text]
         written = [file for file, mark in _files(folder).items() if before.get(file) != mark]
         records = [read_record(file) for file in written if file.name == RECORD]
         of_runs = sum(run["seconds"] or 0.0 for record in records for run in record["runs"])

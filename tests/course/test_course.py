@@ -102,6 +102,7 @@ def test_the_index_and_the_list_have_every_page(capsys: pytest.CaptureFixture[st
     assert max(map(len, out.splitlines())) <= 80
     for page in PAGES:
         assert re.search(rf"^ *{page.number}  {re.escape(page.title)} +{re.escape(page.needs)}", out, re.MULTILINE)
+        assert all(name in out for name in page.command_names())
         assert f"| {page.number}. [{page.title}]({page.file.name}) | {page.needs} | {page.cost} |" in INDEX.read_text()
 
 
@@ -150,6 +151,17 @@ def test_a_page_runs_in_its_folder_and_keeps_the_words_of_its_author(
     assert "old" not in text
     assert re.sub(r"(<!-- shown.*?-->).*?<!-- end -->", r"\1", text, flags=re.DOTALL).startswith("# 7. A page")
     assert small.read_text() == SMALL
+
+
+def test_of_several_commands_each_stands_before_what_it_printed(
+    small: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = "cnntrain filter image=grey.png kernel=box out=soft.png"
+    small.write_text(SMALL.replace(command, f"{command}\n{command} size=41 padding=20"))
+    assert cli.main(["course", "7"]) == 0
+    first, second = (here / "outputs/course/07/page.md").read_text().split("```text\n$ ")[1].split("\n$ ")
+    assert first.startswith(f"{command}\n  0.04000 0.04000")
+    assert second.startswith(f"{command} size=41 padding=20\n  0.0005949 at all 41 x 41 places\n\nkernel   box")
 
 
 @pytest.mark.slow
