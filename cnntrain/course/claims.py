@@ -31,6 +31,8 @@ def verdict(claim: Claim, records: Sequence[Record]) -> str:
     points = f"{100 * mean:+.1f} points of {score_title(measure)}"
     if len(pairs) < 2:
         return f"- **not shown**: {claim.text} ({points}; one seed has no interval)"
+    if max(pairs) - min(pairs) < 1e-9:
+        return f"- **not shown**: {claim.text} ({points} with each of {len(pairs)} seeds: without spread no interval)"
     reach = student_reach(pairs)
     low, high = mean - reach, mean + reach
     numbers = f"{points}, {100 * low:.1f} to {100 * high:.1f}, {len(pairs)} seeds"

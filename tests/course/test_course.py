@@ -240,6 +240,8 @@ def test_claims_are_shown_and_refuted() -> None:
     assert verdict(up, records).startswith("- **shown**: up (+10.0 points of test top-1, 9.")
     assert verdict(down, records).startswith("- **refuted**: down (-10.0 points of test top-1, -10.")
     assert "one seed has no interval" in verdict(up, [record(_1=[0.9], _0=[0.8])])
+    alike = verdict(up, [record(_1=[0.9, 0.91, 0.95], _0=[0.89, 0.90, 0.94])])
+    assert alike == "- **not shown**: up (+1.0 points of test top-1 with each of 3 seeds: without spread no interval)"
 
 
 def test_the_table_of_a_comparison_has_no_figure_of_time(tmp_path: Path) -> None:
