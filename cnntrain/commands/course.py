@@ -6,9 +6,11 @@ from pathlib import Path
 from cnntrain.config.schema.commands import CourseArgs
 from cnntrain.course.pages import Page, all_pages, pages_of
 from cnntrain.course.run import TEXT, filled, run_page
+from cnntrain.errors import Interrupted
 from cnntrain.runtime.child import relay
 from cnntrain.storage import run_folder
 from cnntrain.storage.atomic import write_atomic
+from cnntrain.text import printable
 
 HOME = Path("outputs/course")
 
@@ -21,6 +23,7 @@ def run(args: CourseArgs) -> None:
         BlockError: a command of a page failed.
         Interrupted: a signal ended the command in hand, which has saved.
         FileSystemError: a folder cannot be written.
+        RunFolderError: another process runs in it, or it is no folder of a page.
     """
     pages = pages_of(args.words)
     if not pages:
@@ -29,7 +32,10 @@ def run(args: CourseArgs) -> None:
     is_one = len(pages) == 1 and args.words != ("all",)
     for page in pages:
         folder = args.out if args.out and is_one else (args.out or HOME) / page.folder_name
-        _run(page, folder)
+        try:
+            _run(page, folder)
+        except Interrupted as stop:
+            raise Interrupted(stop.signum, f"{stop}; go on with {args.command_line}") from None
 
 
 def _list() -> None:
@@ -47,13 +53,13 @@ def _cells(page: Page) -> list[str]:
 
 def _run(page: Page, folder: Path) -> None:
     run_folder.make(folder, word="out=DIR")
-    _say(f"{page.number}. {page.title}: {page.needs}, {page.cost}; in {folder}\n")
+    _say(f"{page.number}. {page.title}: {page.needs}, {page.cost}; in {printable(folder)}\n")
     with relay() as child:
         shown = run_page(page, folder.resolve(), child, _say)
     write_atomic(folder / TEXT, filled(page, folder, shown, Path.as_posix))
     for line in [verdict for left in shown for verdict in left.verdicts]:
         _say(f"{line.removeprefix('- ').replace('**', '')}\n")
-    _say(f"wrote {shlex.quote(str(folder / TEXT))}\n")
+    _say(f"wrote {printable(shlex.quote(str(folder / TEXT)))}\n")
 
 
 def _say(text: str) -> None:

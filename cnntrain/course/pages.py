@@ -149,4 +149,4 @@ def pages_of(words: tuple[str, ...]) -> list[Page]:
                 f"course: no such page (given {printable(word)})"
                 + hint(None, f"pages: {numbers}, or all; `cnntrain course` lists them")
             )
-    return [by_number[int(word)] for word in dict.fromkeys(words)]
+    return [by_number[number] for number in dict.fromkeys(map(int, words))]

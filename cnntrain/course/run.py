@@ -13,19 +13,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from cnntrain.compare.record import CHARTS, RECORD
+from cnntrain.config.paths import expand_path
 from cnntrain.course.claims import read_record, table, verdict
 from cnntrain.course.pages import COMMAND, Block, Page
-from cnntrain.errors import CnntrainError, Interrupted
+from cnntrain.errors import CnntrainError, Interrupted, RunFolderError
 from cnntrain.runtime.child import Relay, cnntrain_command, python_command
+from cnntrain.storage import run_folder
 from cnntrain.storage.atomic import read_own, write_atomic
-from cnntrain.storage.run_record import CONFIG
 from cnntrain.text import printable
 
 TIMES = "times.json"  # of a page's folder: by block, the seconds of its longest run
 TEXT = "page.md"
 COLUMNS = "80"
-# Lines that another run of the same command has otherwise (what to type next, figures of time and place), and those in
-# which a training repeats what the page's command says.
+PYTHON = "python"
+NEW = ("train", "preview", "find_lr")  # commands whose out= must be new
+# Lines of our commands that another run of the same has otherwise (what to type next, figures of time and place), and
+# those in which a training repeats what the page's command says.
 LEFT_OUT = re.compile(
     r"^(wrote |written  |next  |      (cnntrain|tensorboard) |tensorboard |val: |mean and std: |done$"
     r"|  (folder|device|augment|optimizer|schedule|ended|best epoch)  )|\d:\d\d:\d\d|images/s",
@@ -68,49 +71,71 @@ def run_page(page: Page, folder: Path, child: Relay, say: Callable[[str], None])
         BlockError: a command failed.
         Interrupted: a signal asked for the end.
         FileSystemError: the folder cannot be written.
+        RunFolderError: another process runs in it, or it is no folder of a page.
     """
-    variables = {"PYTHONUNBUFFERED": "1", "COLUMNS": COLUMNS, "CNNTRAIN_DATA": _data_root()}
-    shown = []
-    for block in page.blocks:
-        make_room(block, folder)
-        start, before = time.monotonic(), _files(folder)
-        processes = _processes(block)
-        printed = [_run(process, page, folder, child, say, variables) for process in processes]
-        if len(processes) > 1:
-            printed = [f"$ {name}\n{text}" for (name, *_), text in zip(processes, printed, strict=True) if text]
-        written = [file for file, mark in _files(folder).items() if before.get(file) != mark]
-        records = [read_record(file) for file in written if file.name == RECORD]
-        of_runs = sum(run["seconds"] or 0.0 for record in records for run in record["runs"])
-        _keep_time(folder, block, max(time.monotonic() - start, of_runs))
-        files = [file.relative_to(folder) for file in written if file.suffix == ".png"]
-        pictures = [
-            file
-            for file in files
-            if any(fnmatch(file.as_posix(), pattern) for pattern in block.patterns)
-            and not (block.patterns == ("*",) and file.name in CHARTS)  # a chart with an axis of time
-        ]
-        verdicts = [verdict(claim, records) for claim in block.claims]
-        shown.append(Shown("".join(printed), tuple(map(table, records)), tuple(verdicts), tuple(pictures)))
-    return shown
+    _need_own(folder)
+    with run_folder.lock(folder):
+        return [_run_block(block, page, folder, child, say) for block in page.blocks]
 
 
-def _data_root() -> str:
-    """Where the data lies for commands that run in another folder than ours."""
-    return os.path.abspath(os.environ.get("CNNTRAIN_DATA", "data"))
+def _need_own(folder: Path) -> None:
+    """Make a folder one of a page, in which pages remove what they have made; RunFolderError where it is another's."""
+    if not (folder / TIMES).is_file():
+        if any(file.name[0] != "." for file in folder.iterdir()):
+            raise RunFolderError(f"{folder}: holds files that are not of the course; choose a new folder with out=DIR")
+        write_atomic(folder / TIMES, "{}\n")
+
+
+def _run_block(block: Block, page: Page, folder: Path, child: Relay, say: Callable[[str], None]) -> Shown:
+    make_room(block, folder)
+    start, before = time.monotonic(), _files(folder)
+    processes = _processes(block)
+    printed = [_run(process, page, folder, child, say) for process in processes]
+    if len(processes) > 1:
+        printed = [f"$ {name}\n{text}" for (name, *_), text in zip(processes, printed, strict=True) if text]
+    written = [file for file, mark in _files(folder).items() if before.get(file) != mark]
+    records = [read_record(file) for file in written if file.name == RECORD]
+    of_runs = sum(run["seconds"] or 0.0 for record in records for run in record["runs"])
+    _keep_time(folder, block, max(time.monotonic() - start, of_runs))
+    files = [file.relative_to(folder) for file in written if file.suffix == ".png"]
+    pictures = [
+        file
+        for file in files
+        if any(fnmatch(file.as_posix(), pattern) for pattern in block.patterns)
+        and not (block.patterns == ("*",) and file.name in CHARTS)  # a chart with an axis of time
+    ]
+    verdicts = [verdict(claim, records) for claim in block.claims]
+    return Shown("".join(printed), tuple(map(table, records)), tuple(verdicts), tuple(pictures))
+
+
+def _variables() -> dict[str, str]:
+    """What commands get so that they print the same in any terminal, and find the data from another folder."""
+    root = os.path.abspath(expand_path(os.environ.get("CNNTRAIN_DATA", "data")))
+    plain = {"COLUMNS": COLUMNS, "TTY_COMPATIBLE": "0", "PYTHONIOENCODING": "utf-8"}
+    return {"PYTHONUNBUFFERED": "1", "CNNTRAIN_DATA": root} | plain
 
 
 def make_room(block: Block, folder: Path) -> None:
-    """Remove the run folders that trainings of a block have left in the folder of the page, as they are made anew."""
+    """Remove what commands of a block have left in the folder of the page and make anew: else they would refuse it.
+
+    Of a comparison that is the record alone: one of other words would keep its place.
+    """
     for words in block.commands() if block.kind == "sh" else []:
         out = next((word.removeprefix("out=") for word in words if word.startswith("out=")), "")
-        if "=" in words[0] and Path(out).name == out and (folder / out / CONFIG).is_file():
-            shutil.rmtree(folder / out)
+        made = folder / out
+        if not out or Path(out).name != out or made.is_symlink() or not made.is_dir():
+            continue
+        if words[0] == "compare":
+            (made / RECORD).unlink(missing_ok=True)
+        elif words[0] in NEW or "=" in words[0]:
+            with run_folder.lock(made):  # a training that outlives a course which was killed
+                shutil.rmtree(made)
 
 
 def _processes(block: Block) -> list[tuple[str, list[str], bool]]:
     """For each process of a block: what is told of it, its command, and whether what it prints is shown."""
-    if block.kind == "python":
-        return [("python", python_command(block.code), True)]
+    if block.kind == PYTHON:
+        return [(PYTHON, python_command(block.code), True)]
     return [
         (shlex.join([COMMAND, *words]), cnntrain_command(*words), words[0] != "compare") for words in block.commands()
     ]
@@ -122,7 +147,6 @@ def _run(
     folder: Path,
     child: Relay,
     say: Callable[[str], None],
-    variables: dict[str, str],
 ) -> str:
     """Run one process; answers what the page shows of what it printed."""
     name, command, is_shown = process
@@ -133,15 +157,16 @@ def _run(
         pieces.append(piece)
         say(piece)
 
-    code = child.listen(command, hear, cwd=folder, more=variables)
+    code = child.listen(command, hear, cwd=folder, more=_variables())
     if child.signum:
-        raise Interrupted(child.signum, f"stopped in page {page.number}; go on with cnntrain course {page.number}")
+        raise Interrupted(child.signum, f"stopped in page {page.number}")
     if code:
         raise BlockError(
             f"course: page {page.number} ended at `{printable(name)}`, which failed with code {code}", code
         )
-    lines = "".join(pieces).splitlines() if is_shown else []
-    return "".join(f"{line.rstrip()}\n" for line in lines if not LEFT_OUT.search(line)).strip("\n") + "\n" * bool(lines)
+    lines = [line.rstrip() for line in "".join(pieces).splitlines() if name == PYTHON or not LEFT_OUT.search(line)]
+    text = "\n".join(lines).strip("\n") if is_shown else ""
+    return text and f"{text}\n"
 
 
 def _files(folder: Path) -> dict[Path, tuple[int, int]]:
@@ -159,9 +184,9 @@ def _keep_time(folder: Path, block: Block, seconds: float) -> None:
 
 def read_times(folder: Path) -> dict[str, float]:
     """By the code of a block, its seconds; empty where none was run."""
-    with suppress(OSError, ValueError):
-        times: dict[str, float] = json.loads(read_own(folder / TIMES))
-        return times
+    with suppress(OSError, ValueError, AttributeError, TypeError):
+        times = json.loads(read_own(folder / TIMES)).items()
+        return {code: float(seconds) for code, seconds in times if 0 <= seconds < 1e9}
     return {}
 
 

@@ -18,6 +18,8 @@ from cnntrain.cli import dispatch
 from cnntrain.course import pages, run
 from cnntrain.course.claims import table, verdict
 from cnntrain.course.pages import Block, Claim, Page, all_pages
+from cnntrain.errors import RunFolderError
+from cnntrain.storage import run_folder
 
 PAGES = all_pages()
 INDEX = documents.ROOT / "docs" / "course" / "README.md"
@@ -182,15 +184,85 @@ def test_a_command_that_fails_ends_the_page_with_its_code(
     assert not (here / "ran" / "07" / "page.md").exists()
 
 
-def test_a_page_that_goes_on_makes_room_for_its_trainings_and_for_nothing_else(tmp_path: Path) -> None:
-    for name in ("net", "runs", "kept"):
+def test_a_page_that_goes_on_makes_room_for_what_is_made_anew_and_for_nothing_else(tmp_path: Path) -> None:
+    for name in ("net", "runs", "kept", "sheet", "scores", "linked"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").touch()
-    (tmp_path / "own").mkdir()
-    lines = ("model=cnn out=net", "compare seed=0,1 out=runs", "seed=1 out=own", f"seed=1 out={tmp_path}/kept")
+        (tmp_path / name / "compare.json").touch()
+    (tmp_path / "own").symlink_to("linked")
+    words = ("model=cnn out=net", "compare seed=0,1 out=runs", "preview out=sheet", "eval net out=scores")
+    lines = (*words, "seed=1 out=own", f"train seed=1 out={tmp_path}/kept", "seed=1", "seed=1 out=new")
     code = "".join(f"cnntrain {line}\n" for line in lines)
     run.make_room(Block("sh", code, (), (), "", (0, 0)), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "own", "runs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "linked", "own", "runs", "scores"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/compare.json")) == [
+        f"{name}/compare.json" for name in ("kept", "linked", "own", "scores")
+    ]
+    assert (tmp_path / "runs" / "config.yaml").exists()
+
+
+def test_a_training_that_still_runs_in_the_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    with run_folder.lock(tmp_path / "net"), pytest.raises(RunFolderError, match="net: in use by pid"):
+        run.make_room(Block("sh", "cnntrain seed=1 out=net\n", (), (), "", (0, 0)), tmp_path)
+
+
+def test_a_folder_of_other_files_is_refused_each_time(
+    small: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "mine").mkdir()
+    (here / "mine" / "soft.png").touch()
+    for _ in range(2):
+        assert cli.main(["course", "7", "out=mine"]) == 9
+        assert capfd.readouterr().err.endswith(
+            "mine: holds files that are not of the course; choose a new folder with out=DIR\n"
+        )
+    assert [file.name for file in (here / "mine").iterdir()] == ["soft.png"]
+
+
+def test_two_do_not_run_in_one_folder(small: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["course", "7", "out=ran"]) == 0
+    with run_folder.lock(here / "ran"):
+        assert cli.main(["course", "7", "out=ran"]) == 9
+    assert cli.main(["course", "7", "out=ran"]) == 0
+
+
+def test_a_signal_ends_with_the_command_that_goes_on(
+    small: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small.write_text(SMALL.replace('print("made")', "import os; os.kill(os.getpid(), 15)"))
+    assert cli.main(["course", "7", "out=my ran"]) == 143
+    assert capfd.readouterr().err == "cnntrain: stopped in page 7; go on with cnntrain course 7 'out=my ran'\n"
+
+
+def test_the_users_environment_does_not_change_a_page(
+    small: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = "import os; from rich.console import Console; print('⌊', Console().is_terminal, os.environ['CNNTRAIN_DATA'])"
+    small.write_text(SMALL.replace('print("made")', code).replace("shown: none", "shown"))
+    for name, value in {"FORCE_COLOR": "1", "PYTHONIOENCODING": "latin-1", "COLUMNS": "40"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("CNNTRAIN_DATA", "~/data")
+    assert cli.main(["course", "7", "out=ran"]) == 0, capfd.readouterr().err
+    assert "⌊ False /home/somebody/data\n" in (here / "ran" / "page.md").read_text(encoding="utf-8")
+
+
+def test_lines_are_left_out_of_commands_alone(small: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = "cnntrain filter image=grey.png kernel=box out=soft.png"
+    monkeypatch.setattr(run, "LEFT_OUT", re.compile(""))
+    small.write_text(SMALL.replace(command, f"{command}\n{command}").replace("shown: none", "shown"))
+    assert cli.main(["course", "7", "out=ran"]) == 0
+    text = (here / "ran" / "page.md").read_text()
+    assert text.count("```text") == text.count("```text\nmade\n```") == 1
+
+
+@pytest.mark.parametrize("content", ["[1]", '{"a": "x"}', '{"a": NaN}', '{"a": 1e99}', "{", "1"])
+def test_damaged_times_are_no_times(content: str, tmp_path: Path) -> None:
+    (tmp_path / "times.json").write_text(content)
+    assert run.read_times(tmp_path) == {}
+    (tmp_path / "times.json").write_text('{"a": 1.5}')
+    assert run.read_times(tmp_path) == {"a": 1.5}
 
 
 @pytest.mark.parametrize("word", ["13", "0", "dropout", "-m", "3.0", "seed=3", "a\nb"])
