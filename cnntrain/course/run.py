@@ -79,11 +79,14 @@ def run_page(page: Page, folder: Path, child: Relay, say: Callable[[str], None])
 
 
 def _need_own(folder: Path) -> None:
-    """Make a folder one of a page, in which pages remove what they have made; RunFolderError where it is another's."""
-    if not (folder / TIMES).is_file():
-        if any(file.name[0] != "." for file in folder.iterdir()):
-            raise RunFolderError(f"{folder}: holds files that are not of the course; choose a new folder with out=DIR")
-        write_atomic(folder / TIMES, "{}\n")
+    """Make a folder one of a page, whose commands write and remove there; RunFolderError where it is another's."""
+    if (folder / TIMES).is_file():
+        if link := next((file for file in folder.rglob("*") if file.is_symlink()), None):
+            raise RunFolderError(f"{link}: is a link, and a page would write through it; remove it")
+        return
+    if any(file.name[0] != "." for file in folder.iterdir()):
+        raise RunFolderError(f"{folder}: holds files that are not of the course; choose a new folder with out=DIR")
+    write_atomic(folder / TIMES, "{}\n")
 
 
 def _run_block(block: Block, page: Page, folder: Path, child: Relay, say: Callable[[str], None]) -> Shown:
@@ -123,7 +126,7 @@ def make_room(block: Block, folder: Path) -> None:
     for words in block.commands() if block.kind == "sh" else []:
         out = next((word.removeprefix("out=") for word in words if word.startswith("out=")), "")
         made = folder / out
-        if not out or Path(out).name != out or made.is_symlink() or not made.is_dir():
+        if not out or Path(out).name != out or not made.is_dir():
             continue
         if words[0] == "compare":
             (made / RECORD).unlink(missing_ok=True)

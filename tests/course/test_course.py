@@ -185,18 +185,17 @@ def test_a_command_that_fails_ends_the_page_with_its_code(
 
 
 def test_a_page_that_goes_on_makes_room_for_what_is_made_anew_and_for_nothing_else(tmp_path: Path) -> None:
-    for name in ("net", "runs", "kept", "sheet", "scores", "linked"):
+    for name in ("net", "runs", "kept", "sheet", "scores"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").touch()
         (tmp_path / name / "compare.json").touch()
-    (tmp_path / "own").symlink_to("linked")
     words = ("model=cnn out=net", "compare seed=0,1 out=runs", "preview out=sheet", "eval net out=scores")
-    lines = (*words, "seed=1 out=own", f"train seed=1 out={tmp_path}/kept", "seed=1", "seed=1 out=new")
+    lines = (*words, f"train seed=1 out={tmp_path}/kept", "seed=1", "seed=1 out=new")
     code = "".join(f"cnntrain {line}\n" for line in lines)
     run.make_room(Block("sh", code, (), (), "", (0, 0)), tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "linked", "own", "runs", "scores"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept", "runs", "scores"]
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("*/compare.json")) == [
-        f"{name}/compare.json" for name in ("kept", "linked", "own", "scores")
+        f"{name}/compare.json" for name in ("kept", "scores")
     ]
     assert (tmp_path / "runs" / "config.yaml").exists()
 
@@ -218,6 +217,19 @@ def test_a_folder_of_other_files_is_refused_each_time(
             "mine: holds files that are not of the course; choose a new folder with out=DIR\n"
         )
     assert [file.name for file in (here / "mine").iterdir()] == ["soft.png"]
+
+
+@pytest.mark.parametrize("name", ["grey.png", "soft.png"])
+def test_nothing_is_written_through_a_link(
+    name: str, small: Path, here: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (here / "theirs").write_text("kept")
+    (here / "ran").mkdir()
+    (here / "ran" / "times.json").write_text("{}")
+    (here / "ran" / name).symlink_to(here / "theirs")
+    assert cli.main(["course", "7", "out=ran"]) == 9
+    assert capfd.readouterr().err.endswith(f"{name}: is a link, and a page would write through it; remove it\n")
+    assert (here / "theirs").read_text() == "kept"
 
 
 def test_two_do_not_run_in_one_folder(small: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
