@@ -26,7 +26,13 @@ TIMES = "times.json"  # of a page's folder: by block, the seconds of its longest
 TEXT = "page.md"
 COLUMNS = "80"
 PYTHON = "python"
-NEW = ("train", "preview", "find_lr")  # commands whose out= must be new
+# Before the code of a block: a Ctrl-C, if it is not ignored, ends it without a traceback.
+SILENT = """\
+import signal
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+"""
+NEW = ("train", "preview", "find_lr", "pack")  # commands whose out= must be new
 # Lines of our commands that another run of the same has otherwise (what to type next, figures of time and place), and
 # those in which a training repeats what the page's command says.
 LEFT_OUT = re.compile(
@@ -138,7 +144,7 @@ def make_room(block: Block, folder: Path) -> None:
 def _processes(block: Block) -> list[tuple[str, list[str], bool]]:
     """For each process of a block: what is told of it, its command, and whether what it prints is shown."""
     if block.kind == PYTHON:
-        return [(PYTHON, python_command(block.code), True)]
+        return [(PYTHON, python_command(SILENT + block.code), True)]
     return [
         (shlex.join([COMMAND, *words]), cnntrain_command(*words), words[0] != "compare") for words in block.commands()
     ]

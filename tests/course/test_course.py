@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -185,11 +186,17 @@ def test_a_command_that_fails_ends_the_page_with_its_code(
 
 
 def test_a_page_that_goes_on_makes_room_for_what_is_made_anew_and_for_nothing_else(tmp_path: Path) -> None:
-    for name in ("net", "runs", "kept", "sheet", "scores"):
+    for name in ("net", "runs", "kept", "sheet", "packed", "scores"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.yaml").touch()
         (tmp_path / name / "compare.json").touch()
-    words = ("model=cnn out=net", "compare seed=0,1 out=runs", "preview out=sheet", "eval net out=scores")
+    words = (
+        "model=cnn out=net",
+        "compare seed=0,1 out=runs",
+        "preview out=sheet",
+        "pack out=packed",
+        "eval net out=scores",
+    )
     lines = (*words, f"train seed=1 out={tmp_path}/kept", "seed=1", "seed=1 out=new")
     code = "".join(f"cnntrain {line}\n" for line in lines)
     run.make_room(Block("sh", code, (), (), "", (0, 0)), tmp_path)
@@ -239,11 +246,14 @@ def test_two_do_not_run_in_one_folder(small: Path, here: Path, capfd: pytest.Cap
     assert cli.main(["course", "7", "out=ran"]) == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_with_the_command_that_goes_on(
-    small: Path, here: Path, capfd: pytest.CaptureFixture[str]
+    number: signal.Signals, small: Path, here: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    small.write_text(SMALL.replace('print("made")', "import os; os.kill(os.getpid(), 15)"))
-    assert cli.main(["course", "7", "out=my ran"]) == 143
+    small.write_text(SMALL.replace('print("made")', f"import signal; signal.raise_signal({number:d})"))
+    before = signal.signal(number, signal.SIG_DFL)  # what starts tests may ignore it
+    assert cli.main(["course", "7", "out=my ran"]) == 128 + number
+    signal.signal(number, before)
     assert capfd.readouterr().err == "cnntrain: stopped in page 7; go on with cnntrain course 7 'out=my ran'\n"
 
 
