@@ -5,7 +5,7 @@ from pathlib import Path
 
 from cnntrain.config.schema.commands import CourseArgs
 from cnntrain.course.pages import Page, all_pages, pages_of
-from cnntrain.course.run import TEXT, filled, run_page
+from cnntrain.course.run import TEXT, BlockError, filled, run_page
 from cnntrain.errors import Interrupted
 from cnntrain.runtime.child import relay
 from cnntrain.storage import run_folder
@@ -20,7 +20,7 @@ def run(args: CourseArgs) -> None:
 
     Raises:
         ConfigError: there is no such page.
-        BlockError: a command of a page failed.
+        BlockError: a command of a page failed; the other pages have run.
         Interrupted: a signal ended the command in hand, which has saved.
         FileSystemError: a folder cannot be written.
         RunFolderError: another process runs in it, or it is no folder of a page.
@@ -30,12 +30,21 @@ def run(args: CourseArgs) -> None:
         _list()
         return
     is_one = len(pages) == 1 and args.words != ("all",)
+    ended: list[tuple[Page, BlockError]] = []
     for page in pages:
         folder = args.out if args.out and is_one else (args.out or HOME) / page.folder_name
         try:
             _run(page, folder)
         except Interrupted as stop:
             raise Interrupted(stop.signum, f"{stop}; go on with {args.command_line}") from None
+        except BlockError as fault:  # data that one page lacks is no matter to the others
+            if len(pages) == 1:
+                raise
+            _say(f"{fault}\n")
+            ended.append((page, fault))
+    if ended:
+        numbers = ", ".join(str(page.number) for page, _ in ended)
+        raise BlockError(f"course: {len(ended)} of {len(pages)} pages came to no end: {numbers}", ended[0][1].exit_code)
 
 
 def _list() -> None:

@@ -28,17 +28,22 @@ def verdict(claim: Claim, records: Sequence[Record]) -> str:
     if not pairs:
         raise AssertionError(f"no runs to pair for the claim: {claim.text}")
     mean = statistics.fmean(pairs)
-    points = f"{100 * mean:+.1f} points of {score_title(measure)}"
+    points = f"{_points(mean):+.1f} points of {score_title(measure)}"
     if len(pairs) < 2:
         return f"- **not shown**: {claim.text} ({points}; one seed has no interval)"
     if max(pairs) - min(pairs) < 1e-9:
         return f"- **not shown**: {claim.text} ({points} with each of {len(pairs)} seeds: without spread no interval)"
     reach = student_reach(pairs)
     low, high = mean - reach, mean + reach
-    numbers = f"{points}, {100 * low:.1f} to {100 * high:.1f}, {len(pairs)} seeds"
+    numbers = f"{points}, {_points(low):.1f} to {_points(high):.1f}, {len(pairs)} seeds"
     if low <= 0 <= high:
         return f"- **not shown**: {claim.text} ({numbers}: the interval holds 0)"
     return f"- **{'shown' if low > 0 else 'refuted'}**: {claim.text} ({numbers})"
+
+
+def _points(share: float) -> float:
+    """In hundredths, with one digit and no minus before a 0."""
+    return round(100 * share, 1) + 0.0
 
 
 def _scores(row: Sequence[str], records: Sequence[Record]) -> dict[str, float]:

@@ -185,6 +185,14 @@ def test_a_command_that_fails_ends_the_page_with_its_code(
     assert not (here / "ran" / "07" / "page.md").exists()
 
 
+def test_all_pages_run_where_one_of_them_fails(small: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (small.parent / "05-broken.md").write_text(SMALL.replace("# 7.", "# 5.").replace("kernel=box", "kernel=bix"))
+    assert cli.main(["course", "all"]) == 2
+    (line,) = capfd.readouterr().err.splitlines()[-1:]
+    assert line == "cnntrain: error: course: 1 of 2 pages came to no end: 5"
+    assert (here / "outputs/course/07/page.md").is_file()
+
+
 def test_a_page_that_goes_on_makes_room_for_what_is_made_anew_and_for_nothing_else(tmp_path: Path) -> None:
     for name in ("net", "runs", "kept", "sheet", "packed", "scores"):
         (tmp_path / name).mkdir()
@@ -333,6 +341,8 @@ def test_claims_are_shown_and_refuted() -> None:
     up, down = Claim("up", ("dropout=1",), ("dropout=0",)), Claim("down", ("dropout=0",), ("dropout=1",))
     assert verdict(up, records).startswith("- **shown**: up (+10.0 points of test top-1, 9.")
     assert verdict(down, records).startswith("- **refuted**: down (-10.0 points of test top-1, -10.")
+    none = verdict(up, [record(_1=[0.9, 0.9, 0.9], _0=[0.9003, 0.8999, 0.9001])])
+    assert none.startswith("- **not shown**: up (+0.0 points of test top-1, -0.1 to 0.0, 3 seeds: ")
     assert "one seed has no interval" in verdict(up, [record(_1=[0.9], _0=[0.8])])
     alike = verdict(up, [record(_1=[0.9, 0.91, 0.95], _0=[0.89, 0.90, 0.94])])
     assert alike == "- **not shown**: up (+1.0 points of test top-1 with each of 3 seeds: without spread no interval)"

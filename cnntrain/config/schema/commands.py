@@ -196,7 +196,7 @@ class CourseArgs(CommandArgs):
 
     out: Path | None = argument(
         OutFolder(),
-        "where a page runs and leaves page.md; outputs/course/NUMBER, of several pages DIR/NUMBER",
+        "a new folder, in which a page runs and leaves page.md; outputs/course/NUMBER, of several pages DIR/NUMBER",
         default=None,
     )
 
