@@ -254,6 +254,21 @@ def test_residual_units_of_cifar_resnets_start_as_the_identity():
         assert torch.equal(unit(x), x) == zero
 
 
+def test_without_residual_a_cifar_resnet_is_the_plain_net_of_the_same_layers():
+    residual, plain = (
+        build_own("resnet20", {"depth": 8, "residual": residual}, classes=10, channels=3, image_size=32).eval()
+        for residual in (True, False)
+    )
+    plain.load_state_dict(residual.state_dict())  # the same names and shapes
+    x = torch.rand(2, 3, 32, 32)
+    expected = plain.stem(x)
+    for unit in (layer for stage in residual.stages for layer in stage):
+        expected = unit.norm2(unit.conv2(unit.conv1(expected))).relu()
+    assert torch.equal(plain.stages(plain.stem(x)), expected)
+    fresh = build_own("resnet20", {"residual": False}, classes=10, channels=3, image_size=32)
+    assert fresh.stages[0][0].norm2.weight.all(), "a plain unit is not zeroed, or nothing would come through"
+
+
 def test_only_the_first_preact_unit_of_a_stage_activates_its_shortcut():
     x = -torch.rand(2, 4, 8, 8)
     for first in (True, False):
@@ -296,6 +311,8 @@ def test_sizes_beyond_what_a_tensor_holds_are_an_error_of_one_line(name, args):
         ("efficientnet", {"dropout": 1}, "a number >= 0 and < 1, or null"),
         ("inception_v1", {"dropout": True}, "a number >= 0 and < 1"),
         ("resnet20", {"zero_init_residual": 1}, "true or false"),
+        ("resnet56", {"residual": "no"}, "true or false"),
+        ("resnet56", {"drop_path": 0.1, "residual": False}, "0 without residual: true"),
     ],
 )
 def test_bad_argument_is_refused_with_its_key_and_rule(name, args, rule):

@@ -88,15 +88,26 @@ def _counts(default: list[int], entries: int) -> Any:
     return argument(default, lambda value: are_counts(value) and len(value) == entries, rule)
 
 
+def _switch(default: bool) -> Any:
+    return argument(default, lambda value: isinstance(value, bool), "true or false")
+
+
 @dataclass
 class Resnet20Args:
     """The CIFAR ResNets: three stages of maps with width, 2 width and 4 width channels."""
 
     depth: int = _depth(20, 2)
     width: int = _count(16)
-    zero_init_residual: bool = argument(True, lambda value: isinstance(value, bool), "true or false")
+    residual: bool = _switch(True)  # False: the same layers without shortcuts
+    zero_init_residual: bool = _switch(True)  # of residual units
     drop_path: float = dropout(0.0)  # of the last unit, rising linearly from the first
     activation: str = activation("relu")
+
+    def faults(self) -> list[tuple[str, Any, str]]:
+        """Values that do not go together, as (key, value, rule)."""
+        if self.drop_path and not self.residual:
+            return [("drop_path", self.drop_path, "0 without residual: true")]
+        return []
 
 
 @dataclass

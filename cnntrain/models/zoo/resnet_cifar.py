@@ -24,20 +24,31 @@ class FreeShortcut(nn.Module):
         return functional.pad(self.subsample(x), (0, 0, 0, 0, 0, self.added))
 
 
-class BasicUnit(nn.Module):
-    """Two 3x3 convolutions beside a shortcut, the activation after their sum (arXiv 1512.03385, figure 2).
+class PlainUnit(nn.Module):
+    """Two 3x3 convolutions with batch norm and activation (arXiv 1512.03385, figure 3, middle).
 
     (N, entering, H, W) to (N, leaving, H / stride, W / stride).
     """
 
-    def __init__(self, entering: int, leaving: int, stride: int, drop_path: float, act: str) -> None:
+    def __init__(self, entering: int, leaving: int, stride: int, act: str) -> None:
         super().__init__()
         self.conv1 = conv_norm_act(entering, leaving, 3, act, stride=stride)
         self.conv2 = nn.Conv2d(leaving, leaving, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(leaving)
+        self.act = activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active: Tensor = self.act(self.norm2(self.conv2(self.conv1(x))))
+        return active
+
+
+class BasicUnit(PlainUnit):
+    """The same beside a shortcut, the second activation after their sum (arXiv 1512.03385, figure 2)."""
+
+    def __init__(self, entering: int, leaving: int, stride: int, act: str, drop_path: float) -> None:
+        super().__init__(entering, leaving, stride, act)
         self.drop_path = DropPath(drop_path)
         self.shortcut = nn.Identity() if entering == leaving else FreeShortcut(entering, leaving)
-        self.act = activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
         added: Tensor = self.act(self.shortcut(x) + self.drop_path(self.norm2(self.conv2(self.conv1(x)))))
@@ -49,7 +60,7 @@ class CifarResNet(nn.Module):
 
     For ten classes 269,722 parameters with 20 layers, 853,018 with 56 and 1,727,962 with 110. On top of He's
     initialisation, `zero_init_residual` starts each unit as the identity (arXiv 1706.02677, section 5.1): without it
-    56 layers at a rate of 0.1 learn nothing in their first 60 steps.
+    56 layers at a rate of 0.1 learn nothing in their first 60 steps. Without `residual` it is the paper's plain net.
     """
 
     def __init__(self, args: Resnet20Args, *, classes: int, channels: int) -> None:
@@ -58,10 +69,16 @@ class CifarResNet(nn.Module):
         rates = iter(rising_rates(args.drop_path, 3 * units))
         self.stem = conv_norm_act(channels, width, 3, act)
         stages = []
-        for entering, leaving in pairwise([width, width, 2 * width, 4 * width]):
-            first = BasicUnit(entering, leaving, 1 if entering == leaving else 2, next(rates), act)
-            others = [BasicUnit(leaving, leaving, 1, next(rates), act) for _ in range(units - 1)]
-            stages.append(nn.Sequential(first, *others))
+        for leaving in (width, 2 * width, 4 * width):
+            made = []
+            for number in range(units):
+                entering, stride = (leaving, 1) if number or leaving == width else (leaving // 2, 2)
+                made.append(
+                    BasicUnit(entering, leaving, stride, act, next(rates))
+                    if args.residual
+                    else PlainUnit(entering, leaving, stride, act)
+                )
+            stages.append(nn.Sequential(*made))
         self.stages = nn.Sequential(*stages)
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
