@@ -73,7 +73,8 @@ def _has(values: Mapping[str, str], row: Sequence[str]) -> bool:
 
 
 def _same(value: str, text: str) -> bool:
-    return value.replace(" ", "") == text.replace(" ", "")
+    """Without regard to spaces and to case: a list of mappings has `False` for a `false` of the command."""
+    return value.replace(" ", "").lower() == text.replace(" ", "").lower()
 
 
 def table(record: Record) -> str:

@@ -349,6 +349,8 @@ def test_claims_are_shown_and_refuted() -> None:
     assert verdict(down, records).startswith("- **refuted**: down (-10.0 points of test top-1, -10.")
     none = verdict(up, [record(_1=[0.9, 0.9, 0.9], _0=[0.9003, 0.8999, 0.9001])])
     assert none.startswith("- **not shown**: up (+0.0 points of test top-1, -0.1 to 0.0, 3 seeds: ")
+    words = Claim("up", ("dropout=true",), ("dropout=false",))  # as a command has them, not a list of mappings
+    assert verdict(words, [record(_True=[0.9, 0.91], _False=[0.8, 0.812])]).startswith("- **shown**: up (+9.9 ")
     assert "one seed has no interval" in verdict(up, [record(_1=[0.9], _0=[0.8])])
     alike = verdict(up, [record(_1=[0.9, 0.91, 0.95], _0=[0.89, 0.90, 0.94])])
     assert alike == "- **not shown**: up (+1.0 points of test top-1 with each of 3 seeds: without spread no interval)"
