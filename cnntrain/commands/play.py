@@ -1,7 +1,9 @@
 """`cnntrain play RUN_DIR_OR_CHECKPOINT`: a page on this machine in which one plays with a trained network."""
 
 import os
+import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +14,12 @@ from cnntrain.play.network import Network
 from cnntrain.play.progress import progress
 from cnntrain.play.site import HOST, Site, serve
 from cnntrain.report.run_report import Report
+from cnntrain.storage.run_folder import is_in_use
 from cnntrain.storage.run_record import is_done
+from cnntrain.text import printable
 
 NICENESS = 10  # a training beside it goes first
+LOOK_AGAIN = 0.5  # seconds between looks for the first save
 
 
 def run(args: PlayArgs, config: RunConfig | None = None) -> dict[str, Any]:
@@ -31,6 +36,7 @@ def run(args: PlayArgs, config: RunConfig | None = None) -> dict[str, Any]:
         words = [*args.words]
         if not any(word.startswith("trainer.device=") for word in words):
             words.append("trainer.device=cpu")
+        _wait_for_save(args.run, report)
         network = Network(args.run, words, report)
         told = network.about()
         site = Site(network, lambda: progress(args.run, network.epochs, is_done(args.run)))
@@ -46,3 +52,15 @@ def run(args: PlayArgs, config: RunConfig | None = None) -> dict[str, Any]:
     finally:
         report.close()
     return {"address": address}
+
+
+def _wait_for_save(run: Path, report: Report) -> None:
+    """Until a run that is being trained has saved once; of any other, `Network` says what is missing."""
+    last = run / "checkpoints" / "last"
+    if last.is_dir() or not is_in_use(run):
+        return
+    report.say(
+        f"{printable(str(run))}: in training, with nothing saved yet; waiting for its first save. Ctrl-C ends this."
+    )
+    while not last.is_dir() and is_in_use(run):
+        time.sleep(LOOK_AGAIN)

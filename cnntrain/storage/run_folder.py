@@ -132,6 +132,21 @@ def lock(folder: Path, warn: Callable[[str], None] = _to_stderr) -> Iterator[Non
         os.close(handle)
 
 
+def is_in_use(folder: Path) -> bool:
+    """Whether a process owns the run folder; False also where the file system knows no locks."""
+    try:
+        handle = open_own(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(handle)
+    return False
+
+
 def _take(handle: int, path: Path, warn: Callable[[str], None]) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

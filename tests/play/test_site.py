@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from cnntrain.play.network import Network
 from cnntrain.play.progress import progress
 from cnntrain.play.site import MOST_PICTURES, Site, serve
 from cnntrain.runtime.reporter import Silence
+from cnntrain.storage.run_folder import lock
 
 
 class Visitor:
@@ -170,6 +172,24 @@ def test_a_port_in_use_is_one_line(photo_runs, capsys):
     err = capsys.readouterr().err
     assert f"cnntrain: error: port: {port} is in use" in err
     assert err.count("in use") == err.count("error") == 1
+
+
+def test_the_first_save_of_a_training_is_waited_for_and_of_another_run_it_is_told_to_be_missing(
+    among_runs, monkeypatch, capsys
+):
+    run, kept = among_runs / "run", among_runs / "kept"
+    (run / "checkpoints").rename(kept)
+    (run / "results.json").unlink()
+    monkeypatch.setattr(
+        "cnntrain.commands.play.time", SimpleNamespace(sleep=lambda _: kept.rename(run / "checkpoints"))
+    )
+    assert cli.main(["play", str(run)]) == 4
+    with socket.create_server(("127.0.0.1", 0)) as taken, lock(run):
+        assert cli.main(["play", str(run), f"port={taken.getsockname()[1]}"]) == 2
+    out, err = capsys.readouterr()
+    assert err.count("has saved no checkpoint yet") == 1
+    assert out.count("waiting for its first save") == 1
+    assert " is in use" in err
 
 
 def test_a_run_whose_images_are_gone_is_played_with_all_the_same(among_runs, monkeypatch):

@@ -141,10 +141,12 @@ def test_a_second_process_is_refused_and_told_who_is_there(tmp_path: Path, owner
         pass
     assert caught.value.exit_code == 9
     assert f"pid {owner.pid} " in (tmp_path / "run.lock").read_text()
+    assert run_folder.is_in_use(tmp_path)
 
 
 def test_the_lock_ends_with_its_block(tmp_path: Path, owner: "subprocess.Popen[str]") -> None:
     owner.communicate("go\n")
+    assert not run_folder.is_in_use(tmp_path)
     for _ in range(2):
         with run_folder.lock(tmp_path):
             assert f"pid {os.getpid()} on host" in (tmp_path / "run.lock").read_text()
