@@ -56,7 +56,7 @@ class Network:
         newest = run / "checkpoints" / "last"
         self._followed = newest if newest.is_dir() and not is_done(run) else None
         self._mark = _mark(newest)  # before the weights: those of a save in between are taken at the next look
-        self._job, self._state = self._load(self._followed or run, overrides, report)
+        self._folder, self._state, self._job = self._load(self._followed or run, overrides, report)
         data = self._job.data
         self._names = [printable(name) for name in data.classes]
         self.samples = _samples(self._job, self._names)
@@ -68,15 +68,14 @@ class Network:
             with suppress(NotApplicable):
                 self.layers = feature_maps.map_layers(self._job.model, subject.inputs)
 
-    def _load(self, run: Path, overrides: Sequence[str], report: Teller) -> tuple[Job, dict[str, Any]]:
+    def _load(self, run: Path, overrides: Sequence[str], report: Teller) -> tuple[Path, dict[str, Any], Job]:
         """With the images of the run where they are to be had: without them one can still draw."""
         try:
-            _, state, job = load_job(run, overrides, report, command="play")
+            return load_job(run, overrides, report, command="play")
         except DataError as error:
             self.note = self._lack = f"without the images of the run: {error}"
             report.warn(self.note)
-            _, state, job = load_job(run, overrides, report, images=False, command="play")
-        return job, state
+            return load_job(run, overrides, report, images=False, command="play")
 
     @property
     def classes(self) -> list[str]:
@@ -94,6 +93,16 @@ class Network:
     def stamp(self) -> str:
         """Which weights answer: other ones have another stamp."""
         return f"{self._state['progress']['step']}-{self._mark}"
+
+    @property
+    def weights(self) -> str:
+        """Which weights answer, in words."""
+        progress = self._state["progress"]
+        if self._folder.name == "best":
+            return f"best epoch {progress['best_epoch']:,} of {self.epochs:,}"
+        word = {"last": "last save", "previous": "the save before the last"}.get(self._folder.name, "a save")
+        epoch = progress["epoch"] + (progress["batch"] > 0)
+        return f"{word}: epoch {epoch:,}, step {progress['step']:,}"
 
     def refresh(self) -> bool:
         """Take the weights of a newer save, where the run has written one; whether it has."""
@@ -130,6 +139,7 @@ class Network:
             "layers": [{"name": layer.name, "about": printable(layer.describe())} for layer in self.layers],
             "shown": feature_maps.first_map(self.layers).name if self.layers else "",
             "follows": self._followed is not None,
+            "weights": self.weights,
             "note": self.note,
             "images": len(self.samples),
         }

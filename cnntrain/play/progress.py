@@ -23,6 +23,7 @@ def progress(run: Path, epochs: int, is_done: bool) -> dict[str, Any]:
         "done": is_done,
         "epochs": epochs,
         "measure": TITLES[history.measure],
+        "probe": any(row.probe_score is not None for row in history.epochs),  # which is then what "train" says
         "steps": [_point(row) for row in history.steps[::every]],
         "rows": [_point(row) for row in history.epochs],
     }

@@ -112,7 +112,8 @@ class Site:
             self._course = self._progress()  # first: of a run that is done, the last save is there
             self._stale = (now := time.monotonic()) + REST * (now - begun)
         self._network.refresh()
-        return _json({"stamp": self._network.stamp, "note": self._network.note, **self._course})
+        told = {"stamp": self._network.stamp, "weights": self._network.weights, "note": self._network.note}
+        return _json({**told, **self._course})
 
     def _keep(self, request: Request) -> Response:
         """Take a picture from the page; later requests name it by its number."""

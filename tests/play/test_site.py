@@ -97,6 +97,8 @@ def test_the_images_of_the_run_stand_with_their_classes_and_the_answers(visitor)
     assert visitor.json("filters")["about"].startswith("all ")
     state = visitor.json("state")
     assert state["done"]
+    assert state["weights"] == "best epoch 1 of 1"
+    assert not state["probe"]
     assert len(state["rows"]) == state["epochs"] == 1
 
 
@@ -279,6 +281,7 @@ def test_saves_that_cannot_be_shown_are_told_and_the_next_good_one_is_taken(amon
     shutil.copytree(among_runs / "kept", last, copy_function=shutil.copy)
     assert network.refresh()
     assert network.note == ""
+    assert network.weights == "last save: epoch 1, step 4"
 
 
 def test_it_ends_once_the_answer_on_its_way_is_done_and_answers_no_more(network, photo_runs, monkeypatch):
@@ -321,8 +324,8 @@ def test_names_of_classes_turn_no_text_around(photo_runs, monkeypatch):
     load, names = Network._load, ("a\u202eb", "c\x1b[31m", "d")
 
     def load_odd(self, *words):
-        job, state = load(self, *words)
-        return replace(job, data=replace(job.data, classes=[*names])), state
+        folder, state, job = load(self, *words)
+        return folder, state, replace(job, data=replace(job.data, classes=[*names]))
 
     monkeypatch.setattr(Network, "_load", load_odd)
     visitor = Visitor(Network(photo_runs / "run", ["trainer.device=cpu"], Silence()), photo_runs / "run")

@@ -163,7 +163,7 @@ async function watch() {
   let state;
   try {
     state = await ask("state");
-    describe(state.note);
+    describe(state);
     if (stamp && state.stamp !== stamp) { await showNetwork(); look(); }
     stamp = state.stamp;
     showCourse(state);
@@ -171,9 +171,9 @@ async function watch() {
   if (about.follows && !(state && state.done && state.stamp === stamp)) setTimeout(watch, WATCH);
 }
 
-function describe(note) {
+function describe(state) {
   const size = `${about.size} x ${about.size} pixels`;
-  setText($("about"), `${about.parameters.toLocaleString("en")} parameters, ${about.classes.length.toLocaleString("en")} classes, ${size}. ${note}`);
+  setText($("about"), `${about.parameters.toLocaleString("en")} parameters, ${about.classes.length.toLocaleString("en")} classes, ${size}. Weights: ${state.weights}. ${state.note}`);
 }
 
 function showCourse(state) {
@@ -185,15 +185,17 @@ function showCourse(state) {
   const word = state.done ? "Finished" : about.follows ? "Training" : "So far";
   setText($("course-about"), `${word}: ${epochs} of ${state.epochs} epochs${score}.`);
   const steps = state.steps.length ? state.steps : state.rows;
+  const most = Math.max(1, ...[...steps, ...state.rows].map((row) => row.step));
+  const trained = "training, as augmented", probed = state.probe ? "training, without augmentation" : trained;
   const charts = [
-    chart("Loss", [line(steps, "loss", "train"), line(state.rows, "val_loss", "val")], false),
-    chart(state.measure, [line(state.rows, "train", "train"), line(state.rows, "val", "val")], true),
+    chart("Loss", most, [line(steps, "loss", "train", trained), line(state.rows, "val_loss", "val", "validation")], false),
+    chart(state.measure, most, [line(state.rows, "train", "train", probed), line(state.rows, "val", "val", "validation")], true),
   ];
   $("charts").replaceChildren(...charts);
 }
 
-function line(rows, key, kind) {
-  return { kind, points: rows.filter((row) => row[key] !== null).map((row) => [row.step, row[key]]) };
+function line(rows, key, kind, word) {
+  return { kind, word, points: rows.filter((row) => row[key] !== null).map((row) => [row.step, row[key]]) };
 }
 
 function make(name, attributes, ...children) {
@@ -203,17 +205,17 @@ function make(name, attributes, ...children) {
   return node;
 }
 
-function chart(title, lines, isShare) {
+function chart(title, most, lines, isShare) {
   const width = 400, height = 200, left = 44, bottom = 24, top = 8;
+  lines = lines.filter((one) => one.points.length);
   const all = lines.flatMap((one) => one.points);
-  const most = Math.max(1, ...all.map((point) => point[0]));
   const low = isShare ? 0 : Math.min(0, ...all.map((point) => point[1]));
   const high = isShare ? 1 : Math.max(1e-9, ...all.map((point) => point[1]));
   const x = (step) => left + (width - left - 8) * step / most;
   const y = (value) => top + (height - top - bottom) * (1 - (value - low) / (high - low));
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
-  const ends = lines.map((one) => one.points.length ? `${one.kind === "val" ? "validation" : "training"} ${number(one.points.at(-1)[1], isShare)}` : "").filter(Boolean);
-  svg.setAttribute("aria-label", `${title}: ${ends.join(", ")}`);
+  const ends = lines.map((one) => `${one.word} ${number(one.points.at(-1)[1], isShare)}`);
+  svg.setAttribute("aria-label", `${title}: ${ends.join("; ")}`);
   for (const part of [0, 0.25, 0.5, 0.75, 1]) {
     const value = low + part * (high - low);
     svg.append(make("line", { class: "grid", x1: left, x2: width - 8, y1: y(value), y2: y(value) }));
@@ -223,17 +225,16 @@ function chart(title, lines, isShare) {
   svg.append(make("text", { x: width - 8, y: height - 6, "text-anchor": "end" }, most.toLocaleString("en")));
   for (const one of lines) {
     const points = one.points.map((point) => `${x(point[0]).toFixed(1)},${y(point[1]).toFixed(1)}`).join(" ");
-    if (one.points.length === 1) svg.append(make("circle", { class: one.kind, cx: x(one.points[0][0]), cy: y(one.points[0][1]), r: 3 }));
+    if (one.points.length === 1) svg.append(make("circle", { class: one.kind, cx: x(one.points[0][0]), cy: y(one.points[0][1]), r: 4 }));
     svg.append(make("polyline", { class: `line ${one.kind}`, points }));
   }
   const box = document.createElement("div"), head = document.createElement("h3"), key = document.createElement("p");
   head.textContent = title;
   key.className = "key";
-  for (const [kind, word] of [["train", "training"], ["val", "validation"]]) {
-    if (!lines.some((one) => one.kind === kind && one.points.length)) continue;
+  for (const one of lines) {
     const part = document.createElement("span");
-    part.className = kind;
-    part.textContent = `— ${word} `;
+    part.className = one.kind;
+    part.textContent = `— ${one.word} `;
     key.append(part);
   }
   box.append(head, svg, key);
@@ -377,7 +378,7 @@ async function begin() {
   about = await ask("about");
   document.title = about.title;
   $("title").textContent = about.title;
-  describe(about.note);
+  describe(about);
   $("color-label").hidden = about.channels === 1;
   $("fit-label").hidden = about.channels !== 1;
   $("next").hidden = !about.images;
