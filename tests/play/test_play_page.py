@@ -52,10 +52,23 @@ def test_a_drawing_is_answered_while_it_is_drawn_and_the_keyboard_draws_too(page
     browser.drag([(left + width * 0.3 + 4 * step, top + width * 0.3 + 6 * step) for step in range(12)])
     browser.wait(f"{SEEN} !== '{before}'")
     browser.run("document.querySelector('#clear').click()")
+    assert browser.run(SAID) == "Draw something, or take an image."
+    assert not browser.run(ANSWERED)
     browser.run("document.querySelector('#pad').focus()")
+    pen = "document.querySelector('#pen')"
+    state = f"[{pen}.hidden, {pen}.className, {pen}.style.left, document.querySelector('#pen-state').textContent]"
+    browser.press("ArrowRight")
+    assert browser.run(state) == [False, "", "53.5714%", "Pen up"]
     for key in (" ", "ArrowDown", "ArrowDown", "ArrowDown", "ArrowRight", "ArrowRight"):
         browser.press(key)
     assert browser.run("bounds().height > 40 && bounds().width > 30")
+    assert browser.run(state) == [False, "down", "60.7143%", "Pen down"]
+    browser.wait(ANSWERED)
+    browser.run("document.querySelector('#pad').blur()")
+    assert browser.run(f"{pen}.hidden")
+    assert not browser.run("document.querySelector('#fit').disabled")
+    browser.run("document.querySelector('#next').click()")
+    browser.wait("document.querySelector('#fit').disabled")
 
 
 def test_a_photo_is_dropped_moved_and_turned(page, photo_runs):
@@ -87,9 +100,21 @@ def test_what_is_no_picture_is_told_on_the_page_which_goes_on(page, photo_runs):
 
 
 @pytest.mark.parametrize("dark", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_it_fits_a_phone(page, photo_runs, dark):
-    browser = page(photo_runs / "run", width=360, height=740, dark=dark)
-    assert browser.run("document.documentElement.scrollWidth") <= 360
+def test_it_fits_a_phone_and_on_a_small_screen_sliders_answer_and_maps_are_seen_together(page, photo_runs, dark):
+    browser = page(photo_runs / "run", width=390, height=844, dark=dark)
+    assert browser.run("document.documentElement.scrollWidth") <= 390
+    tops = browser.run(
+        "['pad', 'said', 'bars', 'right', 'noise', 'maps'].map(name => $(name).getBoundingClientRect().top)"
+    )
+    assert tops == sorted(tops)
+    assert tops[2] < 844
+    browser.call("Emulation.setDeviceMetricsOverride", width=1366, height=700, deviceScaleFactor=1, mobile=False)
+    browser.run("$('maps').scrollIntoView({block: 'end'})")
+    for name in ("pad", "noise", "width", "bars", "maps"):
+        top, bottom = browser.run(f"(({{top, bottom}}) => [top, bottom])($('{name}').getBoundingClientRect())")
+        assert bottom > 0
+        assert top < 700
+        assert name == "bars" or bottom <= 701
     paper = browser.run("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(18, 19, 21)") == dark
 
@@ -119,6 +144,7 @@ def test_a_run_of_three_epochs_is_watched_to_its_end(page, here):
         assert process.wait(60) == 0
         browser.wait("document.querySelector('#course-about').textContent.includes('3 of 3 epochs')")
         assert browser.run("document.querySelectorAll('#charts polyline').length") == 4
+        assert "Weights: last save: epoch 3, step " in browser.run("document.querySelector('#about').textContent")
     finally:
         process.kill()
         process.wait()

@@ -5,6 +5,7 @@ const $ = (id) => document.getElementById(id);
 const SLIDERS = ["right", "down", "turn", "noise"];
 const WATCH = 2000; // milliseconds between looks at a training
 const pad = $("pad"), ink = pad.getContext("2d", { willReadFrequently: true });
+const NOTHING = "Draw something, or take an image.";
 let about = null, picture = null, stamp = "", drawn = false, sample = 0;
 let pen = { x: 140, y: 140, down: false };
 
@@ -46,12 +47,14 @@ const look = newest(async () => {
   if ($("label").value !== "") query.set("label", $("label").value);
   const found = await ask(`look?${query}`);
   tell(null);
-  show(found);
+  if (picture !== null) show(found);
 });
 
 const send = newest(async () => {
-  const blob = await drawing();
-  picture = (await ask("picture", { method: "POST", body: blob })).picture;
+  if (!drawn) return;
+  const kept = await ask("picture", { method: "POST", body: await drawing() });
+  if (!drawn) return; // what is shown now came while this was on its way
+  picture = kept.picture;
   look();
 });
 
@@ -59,7 +62,7 @@ async function sendFile(file) {
   try {
     const kept = await ask("picture", { method: "POST", body: file });
     picture = kept.picture;
-    drawn = false;
+    setDrawn(false);
     $("truth").textContent = `${file.name}: as the network sees its validation images.`;
     await paint(file);
     look();
@@ -70,7 +73,7 @@ async function takeSample(index) {
   try {
     const kept = await ask(`sample?index=${index}`, { method: "POST" });
     picture = kept.picture;
-    drawn = false;
+    setDrawn(false);
     sample = index;
     $("truth").textContent = `An image of the run; its class: ${kept.labels.join(", ") || "none"}.`;
     const shown = document.querySelectorAll("#samples img")[index];
@@ -103,6 +106,14 @@ function show(found) {
   $("maps-about").textContent = found.maps ? found.maps.about : "This network has no layer with feature maps.";
 }
 
+function showNothing() {
+  picture = null;
+  setText($("said"), NOTHING);
+  $("bars").replaceChildren();
+  for (const name of ["seen", "heat", "maps"]) setImage($(name), "", "");
+  $("maps-about").textContent = "";
+}
+
 function makeBar() {
   const bar = document.createElement("li");
   for (const name of ["name", "track", "share"]) {
@@ -122,7 +133,7 @@ function setText(place, text) { // an unchanged text is not read out again
 }
 
 function setImage(place, source, text) {
-  place.hidden = !source;
+  (place.closest("figure") || place).hidden = !source;
   if (source) place.src = source;
   place.alt = text;
 }
@@ -247,6 +258,11 @@ const number = (value, isShare) => isShare ? `${Math.round(100 * value)} %` : va
 
 const ground = () => `rgb(${about.ground},${about.ground},${about.ground})`;
 
+function setDrawn(value) { // of a photo, nothing is centred
+  drawn = value;
+  $("fit").disabled = !value;
+}
+
 function clear() {
   ink.fillStyle = ground();
   ink.fillRect(0, 0, pad.width, pad.height);
@@ -254,7 +270,7 @@ function clear() {
 
 function stroke(from, to) {
   if (!drawn) { clear(); $("truth").textContent = ""; resetSliders(); }
-  drawn = true;
+  setDrawn(true);
   ink.strokeStyle = about.channels === 1 ? (about.ground ? "#000" : "#fff") : $("color").value;
   ink.lineWidth = $("width").value;
   ink.lineCap = ink.lineJoin = "round";
@@ -318,6 +334,15 @@ function place(event) {
   return [(event.clientX - box.left) * pad.width / box.width, (event.clientY - box.top) * pad.height / box.height];
 }
 
+function showPen() {
+  const mark = $("pen");
+  mark.hidden = false;
+  mark.className = pen.down ? "down" : "";
+  mark.style.left = `${100 * pen.x / pad.width}%`;
+  mark.style.top = `${100 * pen.y / pad.height}%`;
+  setText($("pen-state"), pen.down ? "Pen down" : "Pen up");
+}
+
 function resetSliders() {
   for (const name of SLIDERS) { $(name).value = 0; showValue(name); }
 }
@@ -333,6 +358,7 @@ function showValue(name) {
 function listen() {
   let last = null;
   pad.addEventListener("pointerdown", (event) => {
+    $("pen").hidden = true;
     pad.setPointerCapture(event.pointerId);
     last = place(event);
     stroke(last, last);
@@ -355,10 +381,21 @@ function listen() {
       pen.y = Math.min(pad.height, Math.max(0, pen.y + down));
       if (pen.down) stroke(from, [pen.x, pen.y]);
     } else return;
+    showPen();
     event.preventDefault();
   });
-  $("clear").addEventListener("click", () => { clear(); drawn = true; pen = { x: 140, y: 140, down: false }; $("truth").textContent = ""; resetSliders(); send(); });
-  $("fit").addEventListener("change", () => { if (drawn) send(); });
+  pad.addEventListener("keyup", showPen); // that of Tab too, which has led here
+  pad.addEventListener("blur", () => { $("pen").hidden = true; });
+  $("clear").addEventListener("click", () => {
+    clear();
+    setDrawn(true);
+    pen = { x: 140, y: 140, down: false };
+    setText($("pen-state"), "Pen up");
+    $("truth").textContent = "";
+    resetSliders();
+    showNothing();
+  });
+  $("fit").addEventListener("change", () => { if (picture !== null) send(); });
   $("open").addEventListener("click", () => $("file").click());
   $("file").addEventListener("change", () => { if ($("file").files[0]) sendFile($("file").files[0]); $("file").value = ""; });
   $("next").addEventListener("click", () => takeSample((sample + 1) % about.images));
@@ -389,6 +426,8 @@ async function begin() {
   $("label").append(new Option("the answer", ""), ...about.classes.map((name, index) => new Option(name, index)));
   $("layer").append(...about.layers.map((one) => new Option(one.about, one.name, false, one.name === about.shown)));
   clear();
+  showNothing();
+  setDrawn(true);
   listen();
   await showNetwork();
   if (about.images) await takeSample(0);
