@@ -26,7 +26,7 @@ def run(args: PlayArgs, config: RunConfig | None = None) -> dict[str, Any]:
     """Serve the page until Ctrl-C.
 
     Returns:
-        "address".
+        "address": empty where Ctrl-C came before there was one.
     """
     report = Report(None, tensorboard=False)
     try:
@@ -36,7 +36,10 @@ def run(args: PlayArgs, config: RunConfig | None = None) -> dict[str, Any]:
         words = [*args.words]
         if not any(word.startswith("trainer.device=") for word in words):
             words.append("trainer.device=cpu")
-        _wait_for_save(args.run, report)
+        try:
+            _wait_for_save(args.run, report)
+        except KeyboardInterrupt:
+            return {"address": ""}
         network = Network(args.run, words, report)
         told = network.about()
         site = Site(network, lambda: progress(args.run, network.epochs, is_done(args.run)))

@@ -8,6 +8,7 @@ import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -182,15 +183,16 @@ def test_the_first_save_of_a_training_is_waited_for_and_of_another_run_it_is_tol
     run, kept = among_runs / "run", among_runs / "kept"
     (run / "checkpoints").rename(kept)
     (run / "results.json").unlink()
-    monkeypatch.setattr(
-        "cnntrain.commands.play.time", SimpleNamespace(sleep=lambda _: kept.rename(run / "checkpoints"))
-    )
+    sleeps = SimpleNamespace(sleep=Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr("cnntrain.commands.play.time", sleeps)
     assert cli.main(["play", str(run)]) == 4
     with socket.create_server(("127.0.0.1", 0)) as taken, lock(run):
+        assert cli.main(["play", str(run)]) == 0
+        sleeps.sleep.side_effect = lambda _: kept.rename(run / "checkpoints")
         assert cli.main(["play", str(run), f"port={taken.getsockname()[1]}"]) == 2
     out, err = capsys.readouterr()
     assert err.count("has saved no checkpoint yet") == 1
-    assert out.count("waiting for its first save") == 1
+    assert out.count("waiting for its first save") == 2
     assert " is in use" in err
 
 
