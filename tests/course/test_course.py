@@ -96,6 +96,7 @@ def test_the_commands_of_each_page_are_accepted(
             compile(block.code, page.file.name, "exec")
             continue
         for words in block.commands():
+            words = [re.sub("^seed=0,.*", "seed=0,1", word) for word in words]  # each run of a comparison is composed
             assert cli.main(words) == 0, capsys.readouterr().err
             for out in (word.removeprefix("out=") for word in words if "=" in words[0] and word.startswith("out=")):
                 (here / out / "checkpoints").mkdir(parents=True)  # a training's, as far as later commands look
