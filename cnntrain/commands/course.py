@@ -62,7 +62,9 @@ def _cells(page: Page) -> list[str]:
 
 def _run(page: Page, folder: Path) -> None:
     run_folder.make(folder, word="out=DIR")
-    _say(f"{page.number}. {page.title}: {page.needs}, {page.cost}\nin {printable(folder)}, where the paths below begin\n")
+    _say(
+        f"{page.number}. {page.title}: {page.needs}, {page.cost}\nin {printable(folder)}, where the paths below begin\n"
+    )
     with relay() as child:
         shown = run_page(page, folder.resolve(), child, _say)
     write_atomic(folder / TEXT, filled(page, folder, shown, Path.as_posix))
