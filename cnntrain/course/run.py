@@ -37,7 +37,7 @@ NEW = ("train", "preview", "find_lr", "pack")  # commands whose out= must be new
 # those in which a training repeats what the page's command says.
 LEFT_OUT = re.compile(
     r"^(wrote |written  |next  |      (cnntrain|tensorboard) |tensorboard |val: |mean and std: |done$"
-    r"|  (folder|device|augment|optimizer|schedule|ended|best epoch)  )|\d:\d\d:\d\d|images/s",
+    r"|  (folder|device|augment|optimizer|schedule|ended|best epoch)  |  best$|\w+ is in )|\d:\d\d:\d\d|images/s",
     re.MULTILINE,
 )
 

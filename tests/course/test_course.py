@@ -294,6 +294,14 @@ def test_lines_are_left_out_of_commands_alone(small: Path, here: Path, monkeypat
     assert text.count("```text") == text.count("```text\nmade\n```") == 1
 
 
+@pytest.mark.parametrize(
+    ("line", "is_left_out"),
+    [("mnist is in /data", True), ("  best", True), ("epoch 1/2  3,000 images/s", True), ("  test  top-1 99%", False)],
+)
+def test_what_another_run_prints_otherwise_is_left_out(line: str, is_left_out: bool) -> None:
+    assert bool(run.LEFT_OUT.search(line)) is is_left_out
+
+
 @pytest.mark.parametrize("content", ["[1]", '{"a": "x"}', '{"a": NaN}', '{"a": 1e99}', "{", "1"])
 def test_damaged_times_are_no_times(content: str, tmp_path: Path) -> None:
     (tmp_path / "times.json").write_text(content)
