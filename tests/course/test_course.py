@@ -255,6 +255,7 @@ def test_nothing_is_written_through_a_link(
     assert (here / "theirs").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_two_do_not_run_in_one_folder(small: Path, here: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["course", "7", "out=ran"]) == 0
     with run_folder.lock(here / "ran"):
@@ -273,6 +274,7 @@ def test_a_signal_ends_with_the_command_that_goes_on(
     assert capfd.readouterr().err == "cnntrain: stopped in page 7; go on with cnntrain course 7 'out=my ran'\n"
 
 
+@pytest.mark.slow
 def test_the_users_environment_does_not_change_a_page(
     small: Path, here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -286,6 +288,7 @@ def test_the_users_environment_does_not_change_a_page(
     assert "⌊ False /home/somebody/data\n" in (here / "ran" / "page.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_lines_are_left_out_of_commands_alone(small: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     command = "cnntrain filter image=grey.png kernel=box out=soft.png"
     monkeypatch.setattr(run, "LEFT_OUT", re.compile(""))
